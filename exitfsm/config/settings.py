@@ -1,0 +1,154 @@
+"""What there is to set: the configuration as structs, and each setting's type, default, bounds and description."""
+
+from __future__ import annotations
+
+import inspect
+from datetime import time
+from decimal import Decimal
+from enum import StrEnum
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from exitfsm.config.mistakes import SECTION, Path
+from exitfsm.policy import ExitPolicy, Section, Spec
+from exitfsm.values import decimal_of, plain
+
+
+class SessionHours(Section, frozen=True):
+    """Regular market hours, Monday to Friday, for the simulation and the paper broker; a live broker knows its own."""
+
+    timezone: Annotated[str, Spec("time zone of the exchange, by its IANA name")] = "America/New_York"
+    open: Annotated[time, Spec("when the session opens, in that zone")] = time(9, 30)
+    close: Annotated[time, Spec("when the session closes, in that zone")] = time(16, 0)
+
+
+class ExitConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is configured. In the file the fields of `policy` stand directly in the section."""
+
+    policy: ExitPolicy = ExitPolicy()
+    session: SessionHours = SessionHours()
+    record_bars: Annotated[bool, Spec("whether the bars of held positions are recorded beside the events")] = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """The effective configuration as plain data, every default filled in: `{"exit_manager": {…}}`.
+
+        `load_config` reads it back to an equal configuration, also by way of JSON or YAML. Numbers are int or float
+        where that is exact, and text otherwise.
+        """
+        flat = plain_value(self)
+        return {SECTION: {**flat.pop("policy"), **flat}}
+
+
+class Field(NamedTuple):
+    """One setting, one section, or one list of sections."""
+
+    name: str
+    type: Any  # a type, or a typing form such as Literal or tuple[LadderStep, ...]
+    spec: Spec
+    default: Any  # msgspec.NODEFAULT when it must be given
+
+    @property
+    def section(self) -> type[Section] | None:
+        """The struct of a section; None for a single setting and for a list."""
+        return self.type if isinstance(self.type, type) and issubclass(self.type, Section) else None
+
+    @property
+    def item(self) -> type[Section] | None:
+        """The struct of a list's items; None for anything but a list."""
+        return get_args(self.type)[0] if get_origin(self.type) is tuple else None
+
+    @property
+    def choices(self) -> list[str]:
+        """The allowed words; empty where any value of the type goes."""
+        if get_origin(self.type) is Literal:
+            return [str(member) for member in get_args(self.type)]
+        return [str(member) for member in self.type] if isinstance(self.type, type(StrEnum)) else []
+
+    @property
+    def inner(self) -> list[Field]:
+        """The fields of the section, or of each item; empty for a single setting."""
+        struct = self.section or self.item
+        return fields_of(struct) if struct else []
+
+    @property
+    def limits(self) -> tuple[float | None, ...]:
+        """The bounds: above, at least, below, at most."""
+        return self.spec.gt, self.spec.ge, self.spec.lt, self.spec.le
+
+
+@cache
+def fields_of(struct: type[msgspec.Struct]) -> list[Field]:
+    """The fields of a struct with their descriptions."""
+    hints = get_type_hints(struct, include_extras=True)
+    fields = []
+    for field in msgspec.structs.fields(struct):
+        hint = hints[field.name]
+        kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        spec = next((note for note in notes if isinstance(note, Spec)), None)
+        fields.append(Field(field.name, kind, spec or Spec(doc_of(kind)), field.default))
+    return fields
+
+
+@cache
+def root_fields() -> list[Field]:
+    """The fields of the section. It is flat: the policy's fields stand beside the others."""
+    return fields_of(ExitPolicy) + [field for field in fields_of(ExitConfig) if field.name != "policy"]
+
+
+def field_at(path: Path) -> Field | None:
+    """The field that a path leads to; None for the section itself and for what is not known."""
+    fields, found = root_fields(), None
+    for key in path:
+        if not isinstance(key, int):
+            found = next((field for field in fields if field.name == key), None)
+            fields = found.inner if found else []
+    return found
+
+
+def doc_of(struct: type) -> str:
+    """A struct's own description, on one line."""
+    return " ".join(inspect.cleandoc(struct.__doc__ or "").split())
+
+
+def bounds(field: Field) -> str:
+    """The bounds of a number in words."""
+    limits = zip(("greater than", "at least", "less than", "at most"), field.limits, strict=True)
+    return " and ".join(f"{text} {plain(decimal_of(limit))}" for text, limit in limits if limit is not None)
+
+
+def allowed(field: Field) -> str:
+    """What may stand there, in words."""
+    if field.section is not None:
+        return "a section of settings"
+    if field.item is not None:
+        return "a list, each item with " + " and ".join(inner.name for inner in field.inner)
+    if field.choices:
+        return " or ".join(field.choices)
+    if field.type is bool:
+        return "true or false"
+    if field.type is time:
+        return 'a time of day in quotes, like "16:00"'
+    if field.type is str:
+        return "text (in quotes where it looks like a number, or like yes or no)"
+    return f"{'a whole number' if field.type is int else 'a number'} {bounds(field)}".rstrip()
+
+
+def plain_value(value: object) -> Any:
+    """A value of a struct as plain data for YAML and JSON."""
+    if isinstance(value, msgspec.Struct):
+        return {name: plain_value(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, (tuple, list)):
+        return [plain_value(item) for item in value]
+    if isinstance(value, time):
+        return value.isoformat("minutes")
+    if isinstance(value, StrEnum):
+        return str(value)
+    return _plain_number(value) if isinstance(value, Decimal) else value
+
+
+def _plain_number(value: Decimal) -> int | float | str:
+    if not value.is_finite() or not -30 < value.adjusted() < 30 or decimal_of(float(value)) != value:
+        return str(value)
+    return int(value) if value.as_tuple().exponent == 0 else float(value)

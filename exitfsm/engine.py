@@ -1,0 +1,460 @@
+"""The one door: a message comes in, events are committed, and what is owed to the broker comes out.
+
+`Engine` is synchronous and knows no clock: every time comes in with a message. It holds the open positions in memory,
+asks `decide`, guards each new event with the lifecycle's machine, commits (everything that one bar breached in one
+transaction), folds what was committed, and only then says what is owed. The live manager and the simulation are two
+thin shells around it, so that they cannot differ.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+from msgspec.structs import replace
+
+from exitfsm.errors import StoreError, VersionConflict
+from exitfsm.events import Event, Recorded
+from exitfsm.levels import Levels, Slot
+from exitfsm.lifecycle import State, advance
+from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
+from exitfsm.policy import ExitPolicy, Fault, bar_fault
+from exitfsm.ports import CAREFUL, Capabilities
+from exitfsm.position import Action, Position, decide, evolve, fold, owed, position_id, replay
+from exitfsm.projections import Mark
+from exitfsm.store import Append, ExitStore
+from exitfsm.values import Bar, ExecutionReport, canonical_symbol, pct_change
+
+log = logging.getLogger("exitfsm")
+
+#: A rule of the user's own: a reason to exit, or None. It must depend on its arguments only.
+CustomRuleFunction = Callable[[Position, Bar], str | None]
+#: When the session that runs at a moment ends for a symbol; None when it never does or is not known.
+SessionClose = Callable[[str, datetime], datetime | None]
+#: Told of each commit: the position after it and what was recorded.
+Listener = Callable[[Position, Sequence[Recorded]], None]
+#: How often a decision is taken anew because another writer was faster.
+CONFLICTS_MAX = 5
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A run of bars of one symbol that were not believed while a position was open."""
+
+    symbol: str
+    reason: str
+    price: str
+    first_at: datetime
+    last_at: datetime
+    count: int
+    position_id: str
+
+
+class Engine:
+    """Positions, their messages and their events, on one store.
+
+    Args:
+        store: where events are committed.
+        broker: what the broker can do.
+        rules: the user's own rules, by (name, version) as in the policy.
+        session_close: when the running session ends; needed by `end_of_session` only.
+        listener: told of each commit, after it.
+    """
+
+    def __init__(
+        self,
+        store: ExitStore,
+        broker: Capabilities = CAREFUL,
+        *,
+        rules: Mapping[tuple[str, str], CustomRuleFunction] | None = None,
+        session_close: SessionClose | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.store = store
+        self.broker = broker
+        self.rules = dict(rules or {})
+        self.session_close = session_close
+        self.listener = listener
+        self.paused = False
+        self.levels = Levels()
+        self.positions: dict[str, Position] = {}
+        self.refused: list[Refused] = []
+        self._orders: dict[str, str] = {}
+        self._runs: dict[str, Refused] = {}
+        self._unknown: set[str] = set()
+        self._slots = self.levels.slots
+
+    # --- positions ----------------------------------------------------------------------------------------------------
+
+    def load(self) -> int:
+        """Restore every open position from the store; returns how many.
+
+        Each exit order that may be live counts as sent with unknown outcome: the broker is asked about it first.
+        """
+        for row in self.store.open_positions():
+            position = self._replay(row.position_id)
+            if position.order_live and position.client_order_id:
+                self._unknown.add(position.client_order_id)
+            mark = self.store.tracking(position.symbol)
+            reference = mark.current_price if mark is not None else None
+            self._keep(position, reference=reference)
+        return len(self.positions)
+
+    def get(self, position_id: str) -> Position | None:
+        """The position, open or ended; None when there is none of this id."""
+        position = self.positions.get(position_id)
+        return position or fold(None, (r.event for r in self.store.stream(position_id)))
+
+    def open(self, message: Open, *, reference: Decimal | None = None, bar: Bar | None = None) -> Position:
+        """Watch a position from now on; one that is known already is returned as it is.
+
+        Args:
+            message: the position.
+            reference: its last known price, against which the first bar is held; the bar guard is lax without one.
+            bar: the bar at whose close it was opened, where there is one.
+
+        Raises:
+            ValueError: no position can be made of the message.
+        """
+        symbol = canonical_symbol(message.symbol)
+        known = self.get(position_id(message.account, symbol, message.side, message.epoch))
+        if known is not None:
+            return known
+        events = decide(None, message, self.broker)
+        advance(None, type(events[0]))
+        position = evolve(None, events[0])
+        recorded = self.store.append(position.position_id, 0, events, at=message.at, by=message.by)
+        self._keep(position, reference=reference, bar=bar)
+        self._tell_listener(position, recorded)
+        return position
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def on_bar(self, bar: Bar, *, received_at: datetime | None = None, confirmed: bool = False) -> list[Action]:
+        """A bar of any symbol: levels are tested, stops follow, and what became owed is returned, worst position first.
+
+        A bar inside its symbol's quiet band costs two comparisons (and one of its time) and writes nothing.
+
+        Args:
+            bar: the bar; one of a symbol that is not held is nobody's business.
+            received_at: when it arrived, for its age; None where age means nothing.
+            confirmed: a second source confirmed the price, so the jump guard does not apply.
+        """
+        slot = self._slots.get(bar.symbol)
+        if slot is None:
+            return []
+        if (
+            slot.lower < bar.floor
+            and bar.ceiling < slot.upper
+            and slot.last_at < bar.timestamp < slot.until
+            and received_at is None
+        ):
+            slot.last_bar = bar
+            slot.last_at = bar.timestamp
+            if bar.ceiling > slot.highest:
+                slot.highest = bar.ceiling
+            return []
+        return self._woken(slot, bar, received_at, confirmed)
+
+    def on_bars(self, bars: Iterable[Bar]) -> list[Action]:
+        """Many bars at once: the same decisions as one by one."""
+        actions: list[Action] = []
+        for bar in bars:
+            actions += self.on_bar(bar)
+        return actions
+
+    def on_report(self, report: ExecutionReport, *, at: datetime) -> list[Action]:
+        """The broker says something about an order. One that is not ours means nothing here."""
+        owner = self.owner_of(report.client_order_id)
+        return self.tell(owner, Report(at=at, report=report)) if owner else []
+
+    def owner_of(self, client_order_id: str) -> str | None:
+        """The position that an exit order belongs to; None when the order is not ours."""
+        owner = self._orders.get(client_order_id)
+        if owner is None:
+            row = self.store.exit_order(client_order_id)
+            owner = row.position_id if row is not None else None
+        return owner
+
+    def tell(self, position_id: str, message: Message) -> list[Action]:
+        """One message to one position; returns what is owed after it."""
+        return self.tell_all([(position_id, message)])
+
+    def tell_all(self, messages: Sequence[tuple[str, Message]]) -> list[Action]:
+        """Messages to several positions, committed together; returns what is owed after them, worst position first.
+
+        Raises:
+            StoreError: nothing could be committed, and nothing is owed that was not before.
+        """
+        changed = self._commit(messages)
+        now = {position_id: message.at for position_id, message in messages}
+        self._worst_first(changed)
+        return [action for p in changed if (action := self.owed_by(p, now[p.position_id])) is not None]
+
+    def believes(self, bar: Bar) -> bool:
+        """False when a position of the bar's symbol would refuse it."""
+        slot = self._slots.get(bar.symbol)
+        if slot is None:
+            return bar.floor > 0
+        held = list(slot.positions.values())
+        return self._fault(held, bar, slot.reference_price, slot.previous_at, None, False) is None
+
+    def busy(self, symbol: str) -> bool:
+        """True when a position of the symbol is on its way out, so that time and the broker matter to it."""
+        slot = self._slots.get(symbol)
+        return slot is not None and any(p.state is not State.MONITORING for p in slot.positions.values())
+
+    # --- what is owed -------------------------------------------------------------------------------------------------
+
+    def owed_by(self, p: Position, now: datetime) -> Action | None:
+        """What one position owes the broker."""
+        return owed(p, now, outcome_unknown=p.client_order_id in self._unknown)
+
+    def owed(self, now: datetime) -> list[Action]:
+        """Everything that is owed to the broker at `now`, worst position first."""
+        due = [p for p in self.positions.values() if p.state is not State.MONITORING]
+        self._worst_first(due)
+        return [action for p in due if (action := self.owed_by(p, now)) is not None]
+
+    def sent(self, client_order_id: str) -> None:
+        """The order is about to be sent: until the broker answers, its outcome is unknown."""
+        self._unknown.add(client_order_id)
+
+    def not_known(self, client_order_id: str) -> None:
+        """The broker was asked and does not know the id (or it never left): the same id may be sent again."""
+        self._unknown.discard(client_order_id)
+
+    def tick(self, now: datetime, *, patience_s: float | None = None, symbol: str | None = None) -> list[Action]:
+        """Time has come this far: what was waiting for it happens. `symbol` limits it to one symbol's positions."""
+        if symbol is None:
+            waiting = list(self.positions.values())
+        else:
+            slot = self._slots.get(symbol)
+            waiting = list(slot.positions.values()) if slot is not None else []
+        due = [p for p in waiting if p.state is not State.MONITORING]
+        if not due:
+            return []
+        message = TimeSeen(at=now, patience_s=patience_s)
+        self._commit([(p.position_id, message) for p in due])
+        due = [self.positions[p.position_id] for p in due if p.position_id in self.positions]
+        self._worst_first(due)
+        return [action for p in due if (action := self.owed_by(p, now)) is not None]
+
+    def marks(self) -> list[Mark]:
+        """Last price, profit and highest price of each open position, for `ExitStore.save_marks`."""
+        marks = []
+        for slot in self._slots.values():
+            bar = slot.last_bar
+            if bar is None:
+                continue
+            for p in slot.positions.values():
+                marks.append(
+                    Mark(
+                        symbol=p.symbol,
+                        position_id=p.position_id,
+                        price=bar.close,
+                        pnl_pct=pct_change(p.entry_price, bar.close, p.side),
+                        best_price=Decimal(str(slot.highest)),
+                        at=bar.timestamp,
+                    )
+                )
+        return marks
+
+    def last_price(self, symbol: str) -> Decimal | None:
+        """The last accepted price of a symbol that is held; None when there is none."""
+        slot = self._slots.get(symbol)
+        return slot.reference_price if slot is not None else None
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _woken(self, slot: Slot, bar: Bar, received_at: datetime | None, confirmed: bool) -> list[Action]:
+        """A bar outside the quiet band: ask every position of the symbol, exactly."""
+        held = list(slot.positions.values())
+        reference, previous_at = slot.reference_price, slot.previous_at
+        fault = self._fault(held, bar, reference, previous_at, received_at, confirmed)
+        messages: list[tuple[str, Message]] = []
+        for p in held:
+            message = BarSeen(
+                at=bar.timestamp,
+                bar=bar,
+                reference_price=reference,
+                previous_bar_at=previous_at,
+                received_at=received_at,
+                refused_count=self._runs[p.position_id].count if p.position_id in self._runs else 0,
+                session_close=self.session_close(p.symbol, bar.timestamp) if self.session_close else None,
+                verdict=self._custom(p, bar) if fault is None else None,
+                paused=self.paused,
+                confirmed=confirmed,
+            )
+            messages.append((p.position_id, message))
+        changed = self._commit(messages)
+        self._count_refusals(held, bar, fault)
+        if fault is None:
+            slot.accept(bar)
+        if slot.positions:
+            slot.arm()
+        self._worst_first(changed)
+        return [action for p in changed if (action := self.owed_by(p, bar.timestamp)) is not None]
+
+    def _fault(
+        self,
+        held: list[Position],
+        bar: Bar,
+        reference: Decimal | None,
+        previous_at: datetime | None,
+        received_at: datetime | None,
+        confirmed: bool,
+    ) -> Fault | None:
+        """Why the bar is not believed by at least one position of its symbol."""
+        for guard in {id(p.policy.price_guard): p.policy.price_guard for p in held}.values():
+            fault = bar_fault(
+                bar,
+                guard,
+                reference=None if confirmed else reference,
+                previous_at=previous_at,
+                received_at=received_at,
+            )
+            if fault is not None:
+                return fault
+        return None
+
+    def _custom(self, p: Position, bar: Bar) -> str | None:
+        """The verdict of the user's own rule. One that is missing or raises says nothing, and is logged as an error."""
+        rule = p.policy.custom_rule
+        if not rule.enabled or p.state is not State.MONITORING:
+            return None
+        function = self.rules.get((rule.name, rule.version))
+        if function is None:
+            log.error("rule_missing name=%s version=%s position=%s", rule.name, rule.version, p.position_id)
+            return None
+        try:
+            return function(p, bar)
+        except Exception:
+            # A rule of the user's may fail in any way; the fixed levels must be tested all the same.
+            log.exception("rule_failed name=%s version=%s position=%s", rule.name, rule.version, p.position_id)
+            return None
+
+    def _count_refusals(self, held: list[Position], bar: Bar, fault: Fault | None) -> None:
+        """Keep the length of each run of refused bars: one entry a run, not one a bar."""
+        for before in held:
+            p = self.positions.get(before.position_id, before)
+            run = self._runs.get(p.position_id)
+            reason = fault.reason if fault is not None else p.refusing if p.state is State.MONITORING else None
+            if reason is None or (fault is None and reason not in ("paused", "disabled")):
+                continue
+            price = fault.price if fault is not None else str(bar.close)
+            if run is not None and run.reason == reason:
+                self._runs[p.position_id] = replace(run, last_at=bar.timestamp, count=run.count + 1)
+            else:
+                self._end_run(p.position_id)
+                self._runs[p.position_id] = Refused(
+                    p.symbol, reason, price, bar.timestamp, bar.timestamp, 1, p.position_id
+                )
+
+    def _end_run(self, position_id: str) -> None:
+        run = self._runs.pop(position_id, None)
+        if run is not None:
+            self.refused.append(run)
+
+    def refusals(self) -> list[Refused]:
+        """All runs of refused bars since the start, those under way included, in order of their first bar."""
+        return sorted([*self.refused, *self._runs.values()], key=lambda run: (run.first_at, run.symbol))
+
+    def _commit(self, messages: Sequence[tuple[str, Message]]) -> list[Position]:
+        """Decide on each message, commit all events in one transaction, fold them; the positions that changed."""
+        changed: list[Position] = []
+        failure: StoreError | None = None
+        waiting = list(messages)
+        for _ in range(CONFLICTS_MAX):
+            batches: list[tuple[Position, Message, tuple[Event, ...]]] = []
+            for stream, message in waiting:
+                position = self.get(stream)
+                if position is None:
+                    continue
+                events = decide(position, message, self.broker)
+                if events:
+                    guard(position, events)
+                    batches.append((position, message, events))
+            if not batches:
+                return changed
+            results = self.store.append_many(
+                [Append(p.position_id, p.version, events, m.at, m.by) for p, m, events in batches]
+            )
+            waiting = []
+            for (position, message, events), result in zip(batches, results, strict=True):
+                if isinstance(result, VersionConflict):
+                    self._keep(self._replay(position.position_id))
+                    waiting.append((position.position_id, message))
+                    continue
+                if isinstance(result, StoreError):
+                    failure = result
+                    continue
+                after = fold(position, events)
+                assert after is not None
+                self._keep(after)
+                changed.append(after)
+                self._tell_listener(after, result)
+            if failure is not None:
+                raise failure
+            if not waiting:
+                return changed
+        raise StoreError(
+            f"another writer was faster {CONFLICTS_MAX} times in a row on {[s for s, _ in waiting]}; "
+            "only one process may drive a store"
+        )
+
+    def _replay(self, stream_id: str) -> Position:
+        return replay(r.event for r in self.store.stream(stream_id))
+
+    def _keep(self, p: Position, *, reference: Decimal | None = None, bar: Bar | None = None) -> None:
+        """The position as it is now, in memory and armed; a terminal one leaves memory."""
+        if p.client_order_id is not None:
+            self._orders[p.client_order_id] = p.position_id
+            if p.state is not State.PENDING:
+                self._unknown.discard(p.client_order_id)
+        if p.refusing is None and p.position_id in self._runs:
+            self._end_run(p.position_id)
+        if p.state.terminal:
+            self.positions.pop(p.position_id, None)
+            for order in p.ended_orders:
+                self._orders.pop(order.client_order_id, None)
+            self._orders.pop(p.client_order_id or "", None)
+        else:
+            self.positions[p.position_id] = p
+        self.levels.put(p, reference=reference, bar=bar)
+
+    def _worst_first(self, positions: list[Position]) -> None:
+        """Order by present loss, the largest first; those without a price last."""
+
+        def loss(p: Position) -> tuple[bool, Decimal]:
+            price = self.last_price(p.symbol)
+            known = price if price is not None else p.trigger_price
+            return (False, pct_change(p.entry_price, known, p.side)) if known is not None else (True, Decimal(0))
+
+        if len(positions) > 1:
+            positions.sort(key=loss)
+
+    def _tell_listener(self, p: Position, recorded: Sequence[Recorded]) -> None:
+        """Callbacks are guests: one that raises harms nothing."""
+        if self.listener is None:
+            return
+        try:
+            self.listener(p, recorded)
+        except Exception:
+            log.exception("listener_failed position=%s", p.position_id)
+
+
+def guard(position: Position, events: Iterable[Event]) -> None:
+    """Every new event must be a row of the lifecycle, by the machine.
+
+    Raises:
+        IllegalTransition: one is not; nothing was stored.
+    """
+    state: State | None = position.state
+    for event in events:
+        state = advance(state, type(event))
+
+
+__all__ = ["CustomRuleFunction", "Engine", "ExitPolicy", "Refused", "SessionClose", "guard"]

@@ -1,0 +1,89 @@
+"""Every error of the library, named by whose fault it is.
+
+- `IllegalTransition` is ours: the code asked the lifecycle for a move it does not have.
+- `ConfigError`, `FeedError` and `StoreError` are yours: a setting, a data file or a store that needs a person. Their text
+  says what is wrong, where, and what to do.
+- `BrokerError` is nobody's yet: what the broker did is not known until its own record says so. Its two subclasses are
+  the exceptions to that: `OrderRefused` (a definite no) and `NotSent` (the request never left).
+
+What the market does (a reject, a fill after a cancel, an insane price) is never raised: it is recorded as an event.
+"""
+
+from __future__ import annotations
+
+
+class ExitFsmError(Exception):
+    """Base of everything this library raises on purpose."""
+
+
+class IllegalTransition(ExitFsmError):
+    """The lifecycle has no row for this event in this state. Nothing was changed.
+
+    Attributes:
+        state: name of the state the position was in (`"(nothing)"` before `PositionOpened`).
+        event: name of the event class that was refused.
+    """
+
+    def __init__(self, state: str, event: str) -> None:
+        super().__init__(f"no transition for {event} in state {state!r}; nothing was changed")
+        self.state = state
+        self.event = event
+
+
+class ConfigError(ExitFsmError):
+    """The configuration has mistakes; all of them are in `mistakes`, one line each, `file:line` first where known."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class FeedError(ExitFsmError):
+    """A bar file cannot be read; the text names file and line."""
+
+
+class StoreError(ExitFsmError):
+    """The store cannot be used as asked; the text says why and what to do. Nothing was half written."""
+
+
+class StoreLocked(StoreError):
+    """Another process writes this store."""
+
+
+class VersionConflict(StoreError):
+    """The stream is not at the version the writer expected: somebody else wrote. Reload, decide again, append again.
+
+    Attributes:
+        stream_id: the stream.
+        expected: the version (number of events) the writer had seen.
+    """
+
+    def __init__(self, stream_id: str, expected: int) -> None:
+        super().__init__(
+            f"stream {stream_id!r} is no longer at version {expected}: another writer appended to it; "
+            "reload the position and decide again"
+        )
+        self.stream_id = stream_id
+        self.expected = expected
+
+
+class BrokerError(ExitFsmError):
+    """The broker's answer is missing or not understood. The outcome is unknown: look the order up by its id."""
+
+
+class OrderRefused(BrokerError):
+    """The broker definitely refused the order: it does not exist and never will under this id.
+
+    Attributes:
+        kind: a short, stable class of refusal (`"insufficient_qty"`, `"not_tradable"`, …); two of the same kind in a
+            row end the automatic attempts.
+    """
+
+    def __init__(self, kind: str, text: str = "") -> None:
+        super().__init__(f"{kind}: {text}" if text else kind)
+        self.kind = kind
+        self.text = text
+
+
+class NotSent(BrokerError):
+    """The request never left this machine (connection refused, local rate limit): the same id may be sent again."""

@@ -1,0 +1,293 @@
+"""What happened to a position: past tense, permanent.
+
+Rules of this room: the class names, tags and field names below ARE the storage format. A stored event is read back by
+every later version of this library, so a field may be added with a default; nothing is ever renamed, retyped or
+removed, and a changed meaning is a new version (`….v2`) with a reader for the old one in `UPCASTS`. An event says all
+its evidence itself: the price, the time, the level, the id. Folding it must never need anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from exitfsm.policy import ExitPolicy
+from exitfsm.values import ZERO, ExitType, OrderType, Side, TimeInForce
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", gc=False):
+    """Base of all events."""
+
+
+class PositionOpened(Event, frozen=True, tag="position_opened.v1"):
+    """A position is watched from here on.
+
+    `account` is a hash; `epoch` tells this position from earlier ones in the same symbol and comes from the broker's
+    first fill (in simulation: the entry bar). `atr` is the average true range at the entry, frozen.
+    """
+
+    account: str
+    symbol: str
+    side: Side
+    epoch: str
+    qty: Decimal
+    entry_price: Decimal
+    opened_at: datetime
+    policy: ExitPolicy
+    atr: Decimal | None = None
+    strategy_name: str = ""
+    source: str = ""
+
+
+class PositionResized(Event, frozen=True, tag="position_resized.v1"):
+    """More was bought, or part was sold by other hands, while no exit was under way."""
+
+    qty: Decimal
+    entry_price: Decimal
+    at: datetime
+    why: str = ""
+
+
+class PolicyChanged(Event, frozen=True, tag="policy_changed.v1"):
+    """Other settings apply from here on. A trail already moved is not loosened by it."""
+
+    policy: ExitPolicy
+    at: datetime
+    by: str = ""
+
+
+class StopMoved(Event, frozen=True, tag="stop_moved.v1"):
+    """The trailing or break-even stop moved; `stop` IS the effective stop of that rule from here on."""
+
+    rule: ExitType
+    stop: Decimal
+    best_price: Decimal
+    bar_at: datetime
+
+
+class TriggerRefused(Event, frozen=True, tag="trigger_refused.v1"):
+    """A price was not believed, and nothing was decided on it. The first of a run; `RefusalEnded` closes the run."""
+
+    reason: str
+    bar_at: datetime
+    price: str
+    reference_price: Decimal | None = None
+
+
+class RefusalEnded(Event, frozen=True, tag="refusal_ended.v1"):
+    """A run of refused prices is over; `count` is its length."""
+
+    reason: str
+    count: int
+    bar_at: datetime
+
+
+class ExitTriggered(Event, frozen=True, tag="exit_triggered.v1"):
+    """The decision to exit, and the intent to send this order. It is durable before anything is sent.
+
+    `trigger_price` is the price that breached, `level` what it breached (the same price where the rule has no level),
+    `threshold_pct` the percentage that `level` stands for (0 where there is none). `sold_elsewhere` is what of the
+    position other hands had sold already, so that it is not sold again.
+    """
+
+    reason: ExitType
+    client_order_id: str
+    attempt: int
+    qty: Decimal
+    order_type: OrderType
+    time_in_force: TimeInForce
+    at: datetime
+    trigger_price: Decimal
+    level: Decimal
+    threshold_pct: Decimal
+    limit_price: Decimal | None = None
+    bar_at: datetime | None = None
+    best_price: Decimal | None = None
+    detail: str = ""
+    sold_elsewhere: Decimal = ZERO
+
+
+class OrderAccepted(Event, frozen=True, tag="order_accepted.v1"):
+    """The broker has the order."""
+
+    client_order_id: str
+    broker_order_id: str | None
+    at: datetime
+
+
+class FillsRecorded(Event, frozen=True, tag="fills_recorded.v1"):
+    """Cumulative fills of one order; no average price where the broker did not say it.
+
+    `corrected` marks the broker lowering or changing an earlier figure.
+    """
+
+    client_order_id: str
+    filled_qty: Decimal
+    avg_fill_price: Decimal | None
+    at: datetime
+    corrected: bool = False
+
+
+class CancelRequested(Event, frozen=True, tag="cancel_requested.v1"):
+    """The intent to cancel, durable before it is sent."""
+
+    client_order_id: str
+    at: datetime
+    why: str
+
+
+class CancelRefused(Event, frozen=True, tag="cancel_refused.v1"):
+    """The broker would not cancel; the order works on."""
+
+    client_order_id: str
+    at: datetime
+    text: str = ""
+
+
+class ExitEscalated(Event, frozen=True, tag="exit_escalated.v1"):
+    """A limit exit is given up for a market one: it is canceled first, and the next attempt is market."""
+
+    client_order_id: str
+    at: datetime
+    why: str
+    price: Decimal | None = None
+
+
+class OrderEnded(Event, frozen=True, tag="order_ended.v1"):
+    """The order is over at the broker with quantity left, by the broker's own terminal record or a definite refusal.
+
+    `how` is `rejected`, `refused`, `canceled` or `expired`; `refusal` the class of a reject. `next_attempt_at` is the
+    earliest time of the next attempt, None when there must be no automatic one.
+    """
+
+    client_order_id: str
+    how: str
+    filled_qty: Decimal
+    at: datetime
+    next_attempt_at: datetime | None
+    refusal: str = ""
+    text: str = ""
+
+
+class ExitRetried(Event, frozen=True, tag="exit_retried.v1"):
+    """The intent to send the next attempt, for what is still to sell."""
+
+    client_order_id: str
+    attempt: int
+    qty: Decimal
+    order_type: OrderType
+    time_in_force: TimeInForce
+    at: datetime
+    budget_spent: int
+    limit_price: Decimal | None = None
+    sold_elsewhere: Decimal = ZERO
+    by: str = ""
+
+
+class ExitCompleted(Event, frozen=True, tag="exit_completed.v1"):
+    """Everything is sold by our own orders and the broker shows the position flat."""
+
+    filled_qty: Decimal
+    avg_fill_price: Decimal | None
+    filled_at: datetime
+    at: datetime
+    cooldown_until: datetime
+
+
+class PositionClosedElsewhere(Event, frozen=True, tag="position_closed_elsewhere.v1"):
+    """Flat by other hands, or only a residue is left that cannot be sold."""
+
+    how: str
+    remaining_qty: Decimal
+    at: datetime
+    cooldown_until: datetime
+
+
+class ProtectionLost(Event, frozen=True, tag="protection_lost.v1"):
+    """Nothing automatic may be done any more; a person must look. Fills are still recorded."""
+
+    why: str
+    at: datetime
+
+
+class PositionReleased(Event, frozen=True, tag="position_released.v1"):
+    """An operator hands the position back to the rules, with nothing of ours live at the broker."""
+
+    by: str
+    at: datetime
+    qty: Decimal
+    entry_price: Decimal
+
+
+class AlarmRaised(Event, frozen=True, tag="alarm_raised.v1"):
+    """Something a person must look at."""
+
+    alarm_id: str
+    kind: str
+    text: str
+    at: datetime
+
+
+class AlarmAcknowledged(Event, frozen=True, tag="alarm_acknowledged.v1"):
+    """A person has looked."""
+
+    alarm_id: str
+    by: str
+    at: datetime
+
+
+PositionEvent = (
+    PositionOpened
+    | PositionResized
+    | PolicyChanged
+    | StopMoved
+    | TriggerRefused
+    | RefusalEnded
+    | ExitTriggered
+    | OrderAccepted
+    | FillsRecorded
+    | CancelRequested
+    | CancelRefused
+    | ExitEscalated
+    | OrderEnded
+    | ExitRetried
+    | ExitCompleted
+    | PositionClosedElsewhere
+    | ProtectionLost
+    | PositionReleased
+    | AlarmRaised
+    | AlarmAcknowledged
+)
+POSITION_EVENTS: tuple[type[Event], ...] = PositionEvent.__args__
+
+#: tag of an old version -> function that turns its decoded fields into those of the current one.
+UPCASTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def tag_of(event: type[Event] | Event) -> str:
+    """The permanent name of an event on disk, e.g. `exit_triggered.v1`."""
+    return str(event.__struct_config__.tag)
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An event in its stream.
+
+    Attributes:
+        stream_id: the position's id (or the account's, for facts about the whole).
+        version: place in the stream, from 1.
+        at_ns: when the message that caused it happened, in nanoseconds since 1970 UTC.
+        by: who told: `bar`, `broker`, `timer`, `operator`, `reconcile`, `bot`.
+        event: what happened.
+        sequence: place in the whole store, from 1; 0 before it is stored.
+    """
+
+    stream_id: str
+    version: int
+    at_ns: int
+    by: str
+    event: Event
+    sequence: int = 0

@@ -1,0 +1,153 @@
+"""What a position can be told.
+
+Everything that reaches a position comes as one of these, by one door (`position.decide`). A message is a fact or a
+wish, never a decision; it brings its own time, prices and ids, so that deciding needs no clock and no I/O. `by` is who
+told, and is recorded with each event that follows.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import ClassVar
+
+import msgspec
+
+from exitfsm.policy import ExitPolicy
+from exitfsm.values import Bar, ExecutionReport, Side
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all messages; `at` is when it happened."""
+
+    by: ClassVar[str] = "bot"
+    at: datetime
+
+
+class Open(Message, frozen=True):
+    """Watch this position from now on.
+
+    `epoch` must come from facts the broker keeps (its first fill since the symbol was flat), so that another machine or
+    an empty store arrives at the same one. `atr` is the average true range at the entry, where a rule wants it.
+    """
+
+    account: str
+    symbol: str
+    side: Side
+    epoch: str
+    qty: Decimal
+    entry_price: Decimal
+    opened_at: datetime
+    policy: ExitPolicy
+    atr: Decimal | None = None
+    strategy_name: str = ""
+    source: str = "bot"
+
+
+class BarSeen(Message, frozen=True):
+    """A bar of the position's symbol.
+
+    Attributes:
+        reference_price: last accepted price of the symbol, None when there is none.
+        previous_bar_at: timestamp of the last accepted bar of the symbol.
+        received_at: when the bar arrived; None where age means nothing (simulation).
+        refused_count: length so far of the run of refused bars that is under way.
+        session_close: when the current session ends, None when unknown or never.
+        verdict: what the custom rule answered to this bar.
+        paused: new triggers are on hold.
+        confirmed: a second source confirmed this price, so the jump guard does not apply.
+    """
+
+    by: ClassVar[str] = "bar"
+    bar: Bar
+    reference_price: Decimal | None = None
+    previous_bar_at: datetime | None = None
+    received_at: datetime | None = None
+    refused_count: int = 0
+    session_close: datetime | None = None
+    verdict: str | None = None
+    paused: bool = False
+    confirmed: bool = False
+
+
+class Report(Message, frozen=True):
+    """The broker says something about one of our orders; `at` is when we heard it."""
+
+    by: ClassVar[str] = "broker"
+    report: ExecutionReport
+
+
+class PositionRead(Message, frozen=True):
+    """What the broker holds for this position, by a read begun after the last request was sent.
+
+    Attributes:
+        qty: the broker's quantity on this position's side, less what other known epochs of the symbol hold; negative
+            when the broker shows the opposite side.
+        avg_entry_price: the broker's average entry, where it says one.
+        reads: how many reads in a row have said the same; less than expected is believed from `READS_MIN` on.
+    """
+
+    by: ClassVar[str] = "broker"
+    qty: Decimal
+    avg_entry_price: Decimal | None = None
+    reads: int = 1
+
+
+class TimeSeen(Message, frozen=True):
+    """Time has come this far.
+
+    `patience_s` is how long any wait for the broker may last before a person is told; None never tells (simulation,
+    where time passes only at bars).
+    """
+
+    by: ClassVar[str] = "timer"
+    patience_s: float | None = None
+
+
+class ForceExit(Message, frozen=True):
+    """An operator wants out, now. `price` is the current price where one is known; none is needed."""
+
+    by: ClassVar[str] = "operator"
+    who: str = "operator"
+    reason: str = ""
+    price: Decimal | None = None
+
+
+class ChangePolicy(Message, frozen=True):
+    """Other settings, from now on; they apply while the position is monitored only."""
+
+    by: ClassVar[str] = "operator"
+    policy: ExitPolicy
+    who: str = "operator"
+
+
+class Release(Message, frozen=True):
+    """An operator hands an unprotected position back to the rules, with what the broker shows for it."""
+
+    by: ClassVar[str] = "operator"
+    qty: Decimal
+    entry_price: Decimal
+    who: str = "operator"
+
+
+class Acknowledge(Message, frozen=True):
+    """An operator has looked at an alarm."""
+
+    by: ClassVar[str] = "operator"
+    alarm_id: str
+    who: str = "operator"
+
+
+class RaiseAlarm(Message, frozen=True):
+    """Something around the position needs a person (feed lost, a rule of yours failed, a foreign order in the way)."""
+
+    by: ClassVar[str] = "reconcile"
+    kind: str
+    text: str
+
+
+class Contradiction(Message, frozen=True):
+    """Evidence about this position contradicts itself; nothing automatic may follow."""
+
+    by: ClassVar[str] = "reconcile"
+    why: str

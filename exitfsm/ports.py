@@ -1,0 +1,190 @@
+"""What the outside must offer: a broker, bars, a clock, an event bus. Structural: your classes fit without subclassing.
+
+A `Broker` also declares what it can do (`Capabilities`). What is not declared counts as the most careful assumption,
+because every default here is what keeps money safe when nothing is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+import msgspec
+
+from exitfsm.values import ZERO, Bar, BrokerPosition, ExecutionReport, Fill, Order, OrderType, TimeInForce
+
+T = TypeVar("T")
+#: A broker's or feed's method may be plain or async.
+MaybeAsync: TypeAlias = T | Awaitable[T]
+
+
+class IdMemory(StrEnum):
+    """How long the broker refuses a client order id it has seen."""
+
+    FOREVER = "forever"
+    OPEN_ORDERS = "open_orders"
+    NEVER = "never"
+
+
+class AssetRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What the venue accepts for one class of assets.
+
+    Attributes:
+        qty_step: quantities are whole multiples of it; 0 when any quantity goes.
+        qty_min: smallest quantity that can be sold.
+        price_tick: limit prices are whole multiples of it; 0 when any price goes. `price_tick_below_1` the same for
+            prices below 1, where the venue has a finer grid there.
+        order_types, times_in_force: what is accepted; the first of each is what to fall back to.
+        fractional_times_in_force: what is accepted for quantities that are not whole.
+        always_open: the market never closes.
+    """
+
+    qty_step: Decimal = ZERO
+    qty_min: Decimal = ZERO
+    price_tick: Decimal = Decimal("0.01")
+    price_tick_below_1: Decimal = Decimal("0.0001")
+    order_types: tuple[OrderType, ...] = (OrderType.MARKET, OrderType.LIMIT)
+    times_in_force: tuple[TimeInForce, ...] = (TimeInForce.DAY, TimeInForce.GTC)
+    fractional_times_in_force: tuple[TimeInForce, ...] = (TimeInForce.DAY,)
+    always_open: bool = False
+
+    def tick(self, price: Decimal) -> Decimal:
+        """The price step at `price`."""
+        return self.price_tick_below_1 if price < 1 else self.price_tick
+
+    def accepted_time(self, wanted: TimeInForce, qty: Decimal) -> TimeInForce:
+        """`wanted` where the venue takes it for this quantity, else what it does take."""
+        accepted = self.times_in_force if qty == qty.to_integral_value() else self.fractional_times_in_force
+        return wanted if wanted in accepted else accepted[0]
+
+    def accepted_type(self, wanted: OrderType) -> OrderType:
+        """`wanted` where the venue takes it, else what it does take."""
+        return wanted if wanted in self.order_types else self.order_types[0]
+
+
+STOCKS = AssetRules()
+CRYPTO = AssetRules(
+    times_in_force=(TimeInForce.GTC, TimeInForce.IOC),
+    fractional_times_in_force=(TimeInForce.GTC, TimeInForce.IOC),
+    price_tick=ZERO,
+    price_tick_below_1=ZERO,
+    always_open=True,
+)
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a broker declares about itself.
+
+    Attributes:
+        ids_refused: how long a repeated client order id is refused. Only `forever` allows sending an id again after
+            the broker said it does not know it.
+        lookup_sees_closed: look-up by client order id also finds orders that are over.
+        reduce_only: the broker refuses an order that would sell more than is held.
+        late_fills: an order may still fill after the broker reported it canceled.
+        late_fill_window_s: seconds after a cancel in which such a fill can come; None when the broker does not say,
+            and then no attempt follows a cancel by itself. 0 where late fills are impossible.
+        stocks, crypto: what the venue accepts for each class of assets.
+    """
+
+    ids_refused: IdMemory = IdMemory.NEVER
+    lookup_sees_closed: bool = False
+    reduce_only: bool = False
+    late_fills: bool = True
+    late_fill_window_s: int | None = None
+    stocks: AssetRules = STOCKS
+    crypto: AssetRules = CRYPTO
+
+    def rules(self, symbol: str) -> AssetRules:
+        """The rules for a symbol; a pair such as BTC/USD is crypto."""
+        return self.crypto if "/" in symbol else self.stocks
+
+
+#: Nothing is known about the broker.
+CAREFUL = Capabilities()
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """The market's hours around a moment: `close` of the running session when open, `next_open` when closed."""
+
+    is_open: bool
+    close: datetime | None = None
+    next_open: datetime | None = None
+
+
+class Broker(Protocol):
+    """Where orders go. Each method may be plain or `async`.
+
+    `submit` returns the broker's first report of the order, or raises: `OrderRefused` for a definite no, `NotSent` when
+    the request never left, anything else for "don't know". `order` returns None only when the broker says that it does
+    not know the id; when it cannot be asked, it raises.
+    """
+
+    capabilities: Capabilities
+
+    def positions(self) -> MaybeAsync[Sequence[BrokerPosition]]:
+        """All open positions."""
+        ...
+
+    def submit(self, order: Order) -> MaybeAsync[ExecutionReport]:
+        """Send one order, once."""
+        ...
+
+    def order(self, client_order_id: str) -> MaybeAsync[ExecutionReport | None]:
+        """What the broker knows of this order; None when it does not know the id."""
+        ...
+
+    def open_orders(self) -> MaybeAsync[Sequence[ExecutionReport]]:
+        """All working orders of the account, whoever sent them."""
+        ...
+
+    def cancel(self, client_order_id: str) -> MaybeAsync[None]:
+        """Ask for a cancel; a return means asked, never done. Raises `OrderRefused` when it cannot be canceled."""
+        ...
+
+    def fills(self, since: datetime) -> MaybeAsync[Sequence[Fill]]:
+        """Executions of the account since a time, oldest first."""
+        ...
+
+    def session(self, symbol: str, at: datetime) -> MaybeAsync[Session]:
+        """The market's hours for a symbol around a moment."""
+        ...
+
+
+class BarFeed(Protocol):
+    """A source of bars, in time order for each symbol."""
+
+    def bars(self) -> AsyncIterator[Bar] | Iterable[Bar]:
+        """The bars, as they come."""
+        ...
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """The only source of time in the shells. The core has none: time comes in with each message."""
+
+    def now(self) -> datetime:
+        """Aware UTC time, for records."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, for waits."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Let this much time pass."""
+        ...
+
+
+class EventBus(Protocol):
+    """Where a bot's parts hear of things. Every subscriber gets every event."""
+
+    def subscribe(self, handler: Callable[[Any], MaybeAsync[None]]) -> Callable[[], None]:
+        """Call `handler` for each event; the returned function ends it."""
+        ...
+
+    def publish(self, event: Any) -> MaybeAsync[None]:
+        """Give `event` to every subscriber."""
+        ...

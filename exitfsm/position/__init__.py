@@ -1,0 +1,49 @@
+"""A position and its exit, as pure functions.
+
+- `evolve(position, event)` folds what happened; it never fails on a stored event. `replay` folds a whole stream.
+- `decide(position, message)` weighs what a position is told and returns events, or nothing.
+- `owed(position, now)` says what the broker must be told or asked next: the state is the outbox.
+- `client_order_id(position_id, attempt)` names an order so that any machine arrives at the same name.
+
+No clock, no randomness, no I/O: the same messages give the same events, byte for byte, on any machine.
+"""
+
+from exitfsm.position.deciding import READS_MIN, decide
+from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
+from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
+from exitfsm.position.state import (
+    EndedOrder,
+    Position,
+    account_hash,
+    client_order_id,
+    epoch_of,
+    evolve,
+    fold,
+    position_id,
+    replay,
+)
+
+__all__ = [
+    "READS_MIN",
+    "Action",
+    "Cancel",
+    "EndedOrder",
+    "LookUp",
+    "Position",
+    "ReadPosition",
+    "Submit",
+    "Verdict",
+    "account_hash",
+    "client_order_id",
+    "decide",
+    "epoch_of",
+    "evaluate",
+    "evolve",
+    "fold",
+    "levels",
+    "order_of",
+    "owed",
+    "position_id",
+    "replay",
+    "wake_band",
+]

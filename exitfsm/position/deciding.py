@@ -1,0 +1,415 @@
+"""`decide`: what a message means for a position, as events or as nothing.
+
+One handler for each message; the facts of a broker report are weighed in `reporting`. Nothing here raises for what a
+market or a broker does: it is recorded, or it changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from exitfsm.events import (
+    AlarmAcknowledged,
+    CancelRequested,
+    Event,
+    ExitCompleted,
+    ExitEscalated,
+    ExitRetried,
+    ExitTriggered,
+    PolicyChanged,
+    PositionClosedElsewhere,
+    PositionOpened,
+    PositionReleased,
+    PositionResized,
+    RefusalEnded,
+    StopMoved,
+    TriggerRefused,
+)
+from exitfsm.lifecycle import State
+from exitfsm.messages import (
+    Acknowledge,
+    BarSeen,
+    ChangePolicy,
+    Contradiction,
+    ForceExit,
+    Message,
+    Open,
+    PositionRead,
+    RaiseAlarm,
+    Release,
+    Report,
+    TimeSeen,
+)
+from exitfsm.policy import ORDER_FAULTS, PRICE_FAULTS, Fault, bar_fault
+from exitfsm.ports import CAREFUL, Capabilities
+from exitfsm.position.evaluating import Verdict, evaluate, levels, next_stops
+from exitfsm.position.reporting import alarm, lost, on_report
+from exitfsm.position.state import Position, client_order_id
+from exitfsm.values import (
+    ZERO,
+    ExitType,
+    OrderType,
+    TimeInForce,
+    canonical_symbol,
+    floor_to,
+    plain,
+    round_to_tick,
+)
+
+#: A broker's position that is smaller than expected is believed after this many equal reads.
+READS_MIN = 3
+#: A run of this many refused bars is an alarm: without prices there is no protection.
+REFUSED_BARS_ALARM = 10
+
+
+def decide(position: Position | None, message: Message, broker: Capabilities = CAREFUL) -> tuple[Event, ...]:
+    """The events that `message` means for `position`; empty when it means nothing.
+
+    Args:
+        position: the position as it stands, None before `Open`.
+        message: what it is told.
+        broker: what the broker can do; the most careful assumptions by default.
+
+    Raises:
+        ValueError: an `Open` that no position can be made of.
+    """
+    if position is None:
+        return open_position(message) if isinstance(message, Open) else ()
+    handler = _HANDLERS.get(type(message))
+    return tuple(handler(position, message, broker)) if handler else ()
+
+
+def open_position(m: Open) -> tuple[Event, ...]:
+    """The first event of a position."""
+    for name, number in (("qty", m.qty), ("entry_price", m.entry_price)):
+        if not (number.is_finite() and number > 0):
+            raise ValueError(f"cannot watch {m.symbol}: {name} is {number}, it must be a finite number above 0")
+    return (
+        PositionOpened(
+            account=m.account,
+            symbol=canonical_symbol(m.symbol),
+            side=m.side,
+            epoch=m.epoch,
+            qty=m.qty,
+            entry_price=m.entry_price,
+            opened_at=m.opened_at,
+            policy=m.policy,
+            atr=m.atr if m.atr is not None and m.atr.is_finite() else None,
+            strategy_name=m.strategy_name,
+            source=m.source,
+        ),
+    )
+
+
+# --- bars -------------------------------------------------------------------------------------------------------------
+
+
+def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
+    """Refuse the bar, or test the levels, then let the stops follow."""
+    fault = fault_of(p, m)
+    if p.state is not State.MONITORING:
+        return [] if fault else escalate_on_stop(p, m)
+    if m.bar.timestamp <= p.opened_at and fault is None:
+        return []
+    verdict = None if fault else evaluate(p, m.bar, session_close=m.session_close, custom=m.verdict)
+    if verdict is not None and (m.paused or not p.policy.enabled):
+        fault = Fault("paused" if m.paused else "disabled", plain(verdict.price))
+    if fault is not None:
+        return refuse(p, m, fault)
+    events: list[Event] = []
+    if p.refusing is not None and (verdict is not None or p.refusing not in ORDER_FAULTS):
+        events.append(RefusalEnded(reason=p.refusing, count=max(m.refused_count, 1), bar_at=m.bar.timestamp))
+    if verdict is not None:
+        return [*events, trigger(p, verdict, m.at, broker, bar_at=m.bar.timestamp)]
+    events += [
+        StopMoved(rule=rule, stop=stop, best_price=best, bar_at=m.bar.timestamp)
+        for rule, stop, best in next_stops(p, m.bar)
+    ]
+    return events
+
+
+def fault_of(p: Position, m: BarSeen) -> Fault | None:
+    """Why the bar is not believed; a confirmed price is held to everything but the jump guard."""
+    return bar_fault(
+        m.bar,
+        p.policy.price_guard,
+        reference=None if m.confirmed else m.reference_price,
+        previous_at=m.previous_bar_at,
+        received_at=m.received_at,
+    )
+
+
+def refuse(p: Position, m: BarSeen, fault: Fault) -> list[Event]:
+    """Record the start of a run of refusals, and alarm where the position stands without prices."""
+    events: list[Event] = []
+    if p.refusing != fault.reason:
+        if p.refusing is not None:
+            events.append(RefusalEnded(reason=p.refusing, count=max(m.refused_count, 1), bar_at=m.bar.timestamp))
+        events.append(
+            TriggerRefused(
+                reason=fault.reason, bar_at=m.bar.timestamp, price=fault.price, reference_price=m.reference_price
+            )
+        )
+    if fault.reason == "price_jump":
+        events += alarm(
+            p,
+            "price_jump",
+            f"{p.symbol} at {fault.price} is more than {plain(p.policy.price_guard.max_jump_ratio)} times away from "
+            f"{plain(m.reference_price) if m.reference_price else '?'}; nothing is decided on it: a split, or a real crash?",
+            m.at,
+            after=events,
+        )
+    elif fault.reason in PRICE_FAULTS and p.refusing == fault.reason and m.refused_count + 1 >= REFUSED_BARS_ALARM:
+        text = f"{m.refused_count + 1} bars of {p.symbol} in a row were refused ({fault.reason}): no price to watch"
+        events += alarm(p, "feed_unusable", text, m.at, after=events)
+    return events
+
+
+def trigger(
+    p: Position, v: Verdict, at: datetime, broker: Capabilities, bar_at: datetime | None = None
+) -> ExitTriggered:
+    """The decision to exit, with everything its order needs."""
+    rules = broker.rules(p.symbol)
+    section = p.policy.profit_taking if v.reason is ExitType.PROFIT_TAKE else p.policy.stop_loss
+    wanted = p.policy.profit_taking.order_type if v.reason is ExitType.PROFIT_TAKE else OrderType.MARKET
+    order_type = rules.accepted_type(wanted)
+    limit = None
+    if order_type is OrderType.LIMIT:
+        tick = rules.tick(v.level)
+        limit = round_to_tick(v.level, tick, up=p.side.sign > 0) if tick > 0 else v.level
+    attempt = p.attempt + 1
+    return ExitTriggered(
+        reason=v.reason,
+        client_order_id=client_order_id(p.position_id, attempt),
+        attempt=attempt,
+        qty=p.remaining_qty,
+        order_type=order_type,
+        time_in_force=rules.accepted_time(section.time_in_force, p.remaining_qty),
+        at=at,
+        trigger_price=v.price,
+        level=v.level,
+        threshold_pct=v.threshold_pct,
+        limit_price=limit,
+        bar_at=bar_at,
+        best_price=p.best_price,
+        detail=v.detail,
+        sold_elsewhere=p.sold_elsewhere,
+    )
+
+
+def escalate_on_stop(p: Position, m: BarSeen) -> list[Event]:
+    """A resting profit limit gives way to the stop at once."""
+    if p.state not in (State.SUBMITTED, State.PARTIAL) or p.order_type is not OrderType.LIMIT or not p.order_live:
+        return []
+    verdict = evaluate(p, m.bar)
+    if verdict is None or verdict.reason is ExitType.PROFIT_TAKE:
+        return []
+    return [_escalated(p, m.at, str(verdict.reason), verdict.price)]
+
+
+def _escalated(p: Position, at: datetime, why: str, price: Decimal | None = None) -> ExitEscalated:
+    return ExitEscalated(client_order_id=p.client_order_id or "", at=at, why=why, price=price)
+
+
+# --- the broker's position --------------------------------------------------------------------------------------------
+
+
+def on_position_read(p: Position, m: PositionRead, broker: Capabilities) -> list[Event]:
+    """What the broker's quantity proves, disproves, or leaves open."""
+    if m.qty < 0 and not p.state.terminal and p.state is not State.UNPROTECTED:
+        return lost(p, f"the broker shows {p.symbol} on the other side ({plain(m.qty)})", m.at)
+    if p.state is State.MONITORING:
+        return _read_while_monitoring(p, m)
+    if p.order_live or p.state.terminal:
+        return []
+    if p.state is State.REJECTED and p.remaining_qty > 0:
+        return _read_between_attempts(p, m, broker)
+    if p.remaining_qty == 0 and m.qty == 0:
+        return _completed(p, m.at) if p.client_order_id else []
+    if p.state is State.UNPROTECTED:
+        return _elsewhere(p, m, "by_hand") if m.qty == 0 and m.reads >= READS_MIN else []
+    if m.reads < READS_MIN:
+        return []
+    sold = plain(p.sold_qty)
+    return lost(p, f"our orders sold {sold} of {plain(p.qty)} but the broker shows {plain(m.qty)} left", m.at)
+
+
+def _read_while_monitoring(p: Position, m: PositionRead) -> list[Event]:
+    if m.qty == p.remaining_qty:
+        same = m.avg_entry_price is None or m.avg_entry_price == p.entry_price
+        return [] if same or m.reads < READS_MIN else _resize(p, m, "the broker's average entry changed")
+    if m.qty < p.remaining_qty and m.reads < READS_MIN:
+        return []
+    if m.qty == 0:
+        return _elsewhere(p, m, "by_hand")
+    return _resize(p, m, "bought" if m.qty > p.remaining_qty else "sold by other hands")
+
+
+def _resize(p: Position, m: PositionRead, why: str) -> list[Event]:
+    return [PositionResized(qty=m.qty, entry_price=m.avg_entry_price or p.entry_price, at=m.at, why=why)]
+
+
+def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -> list[Event]:
+    """The next attempt, sized by what is left of ours and by what the broker still has."""
+    if m.qty < p.remaining_qty and m.reads < READS_MIN:
+        return []
+    if m.qty == 0:
+        return _elsewhere(p, m, "by_hand")
+    if p.next_attempt_at is None or m.at < p.next_attempt_at:
+        return []
+    rules = broker.rules(p.symbol)
+    size = floor_to(min(p.remaining_qty, m.qty), rules.qty_step)
+    if size <= 0 or size < rules.qty_min:
+        return _elsewhere(p, m, "residue")
+    free = p.escalated or p.ended_how == "expired"
+    spent = p.budget_spent + (0 if free else 1)
+    if spent > p.policy.partial_fills.max_resubmit_attempts:
+        return lost(p, f"{p.attempt} attempts ended with {plain(p.remaining_qty)} {p.symbol} left to sell", m.at)
+    return [next_attempt(p, size, m.at, broker, spent=spent, gone=p.remaining_qty - min(p.remaining_qty, m.qty))]
+
+
+def next_attempt(
+    p: Position, size: Decimal, at: datetime, broker: Capabilities, *, spent: int, gone: Decimal, by: str = ""
+) -> ExitRetried:
+    """The intent of the next order. It is market, except for a limit that merely ran out its day."""
+    again = p.ended_how == "expired" and not p.escalated and p.order_type is OrderType.LIMIT
+    attempt = p.attempt + 1
+    wanted: TimeInForce = p.time_in_force
+    return ExitRetried(
+        client_order_id=client_order_id(p.position_id, attempt),
+        attempt=attempt,
+        qty=size,
+        order_type=OrderType.LIMIT if again else OrderType.MARKET,
+        time_in_force=broker.rules(p.symbol).accepted_time(wanted, size),
+        at=at,
+        budget_spent=spent,
+        limit_price=p.limit_price if again else None,
+        sold_elsewhere=p.sold_elsewhere + gone,
+        by=by,
+    )
+
+
+def _completed(p: Position, at: datetime) -> list[Event]:
+    filled_at = p.last_fill_at or at
+    return [
+        ExitCompleted(
+            filled_qty=p.sold_qty,
+            avg_fill_price=p.avg_exit_price,
+            filled_at=filled_at,
+            at=at,
+            cooldown_until=_cooldown(p, filled_at),
+        )
+    ]
+
+
+def _elsewhere(p: Position, m: PositionRead, how: str) -> list[Event]:
+    ended = p.last_fill_at if how == "residue" and p.last_fill_at else m.at
+    return [
+        PositionClosedElsewhere(
+            how=how, remaining_qty=p.remaining_qty, at=m.at, cooldown_until=_cooldown(p, ended)
+        )
+    ]
+
+
+def _cooldown(p: Position, since: datetime) -> datetime:
+    return since + timedelta(seconds=p.policy.exit_cooldown_seconds)
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+_WAITS: dict[State, tuple[str, str]] = {
+    State.PENDING: ("submit_unresolved", "is not known to have reached the broker"),
+    State.SUBMITTED: ("order_stalled", "is working without a fill"),
+    State.PARTIAL: ("order_stalled", "makes no progress"),
+    State.CANCELING: ("cancel_unresolved", "was asked to be canceled and has no final record"),
+    State.REJECTED: ("retry_stalled", "ended, and no further attempt could be made"),
+}
+
+
+def on_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:
+    """Give up a limit that does not fill; tell a person of a wait that lasts too long."""
+    if p.waiting_since is None:
+        return []
+    waited = (m.at - p.waiting_since).total_seconds()
+    resting = p.state in (State.SUBMITTED, State.PARTIAL) and p.order_type is OrderType.LIMIT and p.order_live
+    if resting and waited >= p.policy.partial_fills.resubmit_delay_seconds:
+        return [_escalated(p, m.at, "no progress")]
+    if m.patience_s is None or p.state not in _WAITS:
+        return []
+    since = p.waiting_since if p.next_attempt_at is None else max(p.waiting_since, p.next_attempt_at)
+    if (m.at - since).total_seconds() < m.patience_s:
+        return []
+    kind, text = _WAITS[p.state]
+    return alarm(p, kind, f"exit order {p.client_order_id} of {p.symbol} {text} since {since.isoformat()}", m.at)
+
+
+# --- operators --------------------------------------------------------------------------------------------------------
+
+
+def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event]:
+    """Exit now: from monitoring the first order, from `unprotected` the next one; an exit under way goes on."""
+    if p.state is State.MONITORING:
+        price = m.price if m.price is not None and m.price.is_finite() and m.price > 0 else p.entry_price
+        events: list[Event] = []
+        if p.refusing is not None:
+            events.append(RefusalEnded(reason=p.refusing, count=1, bar_at=m.at))
+        verdict = Verdict(ExitType.EMERGENCY, price, price, ZERO, f"{m.who}: {m.reason}")
+        return [*events, trigger(p, verdict, m.at, broker)]
+    if p.state is State.UNPROTECTED and not p.order_live and p.remaining_qty > 0:
+        return [next_attempt(p, p.remaining_qty, m.at, broker, spent=0, gone=ZERO, by=m.who)]
+    if p.state in (State.SUBMITTED, State.PARTIAL) and p.order_type is OrderType.LIMIT and p.order_live:
+        return [_escalated(p, m.at, f"{m.who}: {m.reason}")]
+    return []
+
+
+def on_change_policy(p: Position, m: ChangePolicy, broker: Capabilities) -> list[Event]:
+    """New settings while monitored; a position on its way out keeps those that decided it."""
+    if p.state is not State.MONITORING or m.policy == p.policy:
+        return []
+    return [PolicyChanged(policy=m.policy, at=m.at, by=m.who)]
+
+
+def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
+    """Back to monitoring, with what the broker shows; only when nothing of ours can be live."""
+    if p.state is not State.UNPROTECTED or p.order_live or m.qty <= 0 or m.entry_price <= 0:
+        return []
+    return [PositionReleased(by=m.who, at=m.at, qty=m.qty, entry_price=m.entry_price)]
+
+
+def on_acknowledge(p: Position, m: Acknowledge, broker: Capabilities) -> list[Event]:
+    """Take down one alarm."""
+    standing = any(a.alarm_id == m.alarm_id for a in p.alarms)
+    return [AlarmAcknowledged(alarm_id=m.alarm_id, by=m.who, at=m.at)] if standing else []
+
+
+def on_raise_alarm(p: Position, m: RaiseAlarm, broker: Capabilities) -> list[Event]:
+    """Put up an alarm; one of the same kind that still stands is enough."""
+    return alarm(p, m.kind, m.text, m.at)
+
+
+def on_contradiction(p: Position, m: Contradiction, broker: Capabilities) -> list[Event]:
+    """Stop everything automatic, and end an order of ours that may be live."""
+    if p.state is State.UNPROTECTED:
+        return []
+    events: list[Event] = [*lost(p, m.why, m.at)]
+    if p.order_live and p.leaves_qty > p.remaining_qty:
+        events.append(CancelRequested(client_order_id=p.client_order_id or "", at=m.at, why=m.why))
+    return events
+
+
+_HANDLERS: dict[type[Message], Callable[[Position, Any, Capabilities], list[Event]]] = {
+    BarSeen: on_bar,
+    Report: on_report,
+    PositionRead: on_position_read,
+    TimeSeen: on_time,
+    ForceExit: on_force_exit,
+    ChangePolicy: on_change_policy,
+    Release: on_release,
+    Acknowledge: on_acknowledge,
+    RaiseAlarm: on_raise_alarm,
+    Contradiction: on_contradiction,
+}
+__all__ = ["READS_MIN", "REFUSED_BARS_ALARM", "decide", "levels"]

@@ -1,0 +1,88 @@
+"""What the broker must be told or asked next: the state is the outbox.
+
+There is no second record of things to do. After any message, after any crash, the same question gives the same answer,
+so that recovery is simply asking it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from exitfsm.lifecycle import State
+from exitfsm.position.state import Position
+from exitfsm.values import ZERO, Order
+
+
+class Submit(msgspec.Struct, frozen=True, kw_only=True):
+    """Send this order. Sending it twice is the same as sending it once: the id is the order."""
+
+    position_id: str
+    order: Order
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for the cancel of this order; harmless when repeated."""
+
+    position_id: str
+    client_order_id: str
+
+
+class ReadPosition(msgspec.Struct, frozen=True, kw_only=True):
+    """Read what the broker holds, freshly."""
+
+    position_id: str
+    symbol: str
+
+
+class LookUp(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the broker what it knows of this order."""
+
+    position_id: str
+    client_order_id: str
+
+
+Action = Submit | Cancel | ReadPosition | LookUp
+
+
+def owed(p: Position, now: datetime, *, outcome_unknown: bool = False) -> Action | None:
+    """What the broker must be told or asked about `p` at `now`; None when nothing is owed.
+
+    Args:
+        outcome_unknown: an earlier send of the current order may or may not have arrived (a time-out, or a restart).
+            Then the broker is asked about the id before it is sent again.
+    """
+    order_id = p.client_order_id
+    if order_id is None:
+        return None
+    if p.state is State.PENDING:
+        if outcome_unknown:
+            return LookUp(position_id=p.position_id, client_order_id=order_id)
+        return Submit(position_id=p.position_id, order=order_of(p))
+    if p.state in (State.PARTIAL, State.CANCELING, State.SUBMITTED) and not p.order_live:
+        return ReadPosition(position_id=p.position_id, symbol=p.symbol)
+    if p.state is State.CANCELING:
+        return Cancel(position_id=p.position_id, client_order_id=order_id)
+    if p.state is State.REJECTED and (p.remaining_qty <= ZERO or (p.next_attempt_at and now >= p.next_attempt_at)):
+        return ReadPosition(position_id=p.position_id, symbol=p.symbol)
+    if p.state is State.UNPROTECTED:
+        if p.order_live and p.leaves_qty > p.remaining_qty:
+            return Cancel(position_id=p.position_id, client_order_id=order_id)
+        if not p.order_live:
+            return ReadPosition(position_id=p.position_id, symbol=p.symbol)
+    return None
+
+
+def order_of(p: Position) -> Order:
+    """The current exit order of `p`, as it is sent."""
+    return Order(
+        client_order_id=p.client_order_id or "",
+        symbol=p.symbol,
+        side=p.side.exit_side,
+        qty=p.order_qty,
+        order_type=p.order_type,
+        time_in_force=p.time_in_force,
+        limit_price=p.limit_price,
+        position_side=p.side,
+    )

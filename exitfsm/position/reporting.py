@@ -1,0 +1,245 @@
+"""What a broker's report of an order means: fills are facts, terminal records are sticky, surprises are recorded.
+
+Reports come by several channels, late, doubled and in any order. So a report is held against what is known: cumulative
+quantity only grows (except by an explicit correction), a live status never undoes a terminal one, and a figure that was
+not said is not zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from exitfsm.events import (
+    AlarmRaised,
+    CancelRefused,
+    CancelRequested,
+    Event,
+    FillsRecorded,
+    OrderAccepted,
+    OrderEnded,
+    ProtectionLost,
+)
+from exitfsm.lifecycle import State
+from exitfsm.messages import Report
+from exitfsm.ports import Capabilities
+from exitfsm.position.state import Position
+from exitfsm.values import ExecutionReport, OrderStatus, plain
+
+_HOW = {OrderStatus.REJECTED: "rejected", OrderStatus.CANCELED: "canceled", OrderStatus.EXPIRED: "expired"}
+
+
+def on_report(p: Position, m: Report, broker: Capabilities) -> list[Event]:
+    """The events that a report means; none for one that says nothing new or is about no order of this position."""
+    r = m.report
+    if r.client_order_id != p.client_order_id:
+        known = {o.client_order_id: o.filled_qty for o in p.ended_orders}
+        return _late(p, r, known[r.client_order_id], m.at) if r.client_order_id in known else []
+    mismatch = _mismatch(p, r)
+    if mismatch:
+        return [] if p.state is State.UNPROTECTED else lost(p, mismatch, m.at)
+    filled = _filled(p, r)
+    if r.corrected and filled != p.filled_qty:
+        return _corrected(p, r, filled, m.at)
+    if filled > p.order_qty:
+        return _overfilled(p, r, filled, m.at)
+    if p.state in _WORKING and p.order_live:
+        return _working(p, r, filled, m.at, broker)
+    if p.state is State.UNPROTECTED:
+        return _unprotected(p, r, filled)
+    return _after_the_end(p, r, filled, m.at)
+
+
+_WORKING = (State.PENDING, State.SUBMITTED, State.PARTIAL, State.CANCELING)
+
+
+def _filled(p: Position, r: ExecutionReport) -> Decimal:
+    """Cumulative quantity: what the report says, never below what is known; a filled order is filled whole."""
+    said = r.filled_qty
+    if said is None:
+        said = p.order_qty if r.status is OrderStatus.FILLED else p.filled_qty
+    return said if r.corrected else max(said, p.filled_qty)
+
+
+def _mismatch(p: Position, r: ExecutionReport) -> str:
+    """Why the order under our id cannot be ours; empty when it can."""
+    if r.symbol is not None and r.symbol.replace("/", "") != p.symbol.replace("/", ""):
+        return f"order {r.client_order_id} at the broker is for {r.symbol}, not {p.symbol}"
+    if r.side is not None and r.side is not p.side.exit_side:
+        return f"order {r.client_order_id} at the broker is a {r.side}, not a {p.side.exit_side}"
+    if r.qty is not None and r.qty > p.order_qty:
+        return f"order {r.client_order_id} at the broker is for {plain(r.qty)}, not {plain(p.order_qty)}"
+    if r.filled_qty is not None and not (r.filled_qty.is_finite() and r.filled_qty >= 0):
+        return f"order {r.client_order_id} is reported with a filled quantity of {r.filled_qty}"
+    return ""
+
+
+def _fills(p: Position, r: ExecutionReport, filled: Decimal, *, corrected: bool = False) -> FillsRecorded:
+    average = r.avg_fill_price
+    if average is None or not (average.is_finite() and average > 0):
+        average = p.avg_fill_price if filled == p.filled_qty else None
+    return FillsRecorded(
+        client_order_id=r.client_order_id, filled_qty=filled, avg_fill_price=average, at=r.at, corrected=corrected
+    )
+
+
+def _better_average(p: Position, r: ExecutionReport) -> bool:
+    """True when the report brings the average price that an earlier one left out."""
+    return p.filled_qty > 0 and p.avg_fill_price is None and r.avg_fill_price is not None and r.avg_fill_price > 0
+
+
+def _working(p: Position, r: ExecutionReport, filled: Decimal, at: datetime, broker: Capabilities) -> list[Event]:
+    """A report of the current, live order."""
+    events: list[Event] = []
+    refused = r.status is OrderStatus.REJECTED and filled == 0
+    if p.state is State.PENDING and not refused:
+        events.append(OrderAccepted(client_order_id=r.client_order_id, broker_order_id=r.broker_order_id, at=r.at))
+    grown = filled > p.filled_qty or (_better_average(p, r) and filled == p.filled_qty)
+    if p.state is State.CANCELING and r.status is OrderStatus.CANCEL_REJECTED:
+        events.append(CancelRefused(client_order_id=r.client_order_id, at=r.at, text=r.text))
+        grown = grown or filled > 0
+    if grown:
+        events.append(_fills(p, r, filled))
+    if filled == p.order_qty:
+        return events
+    if r.status is OrderStatus.FILLED:
+        # The broker calls it filled with less than we asked for: it is over, and short.
+        return [*events, *_end(p, r, "canceled", filled, at, broker)]
+    if r.status in _HOW:
+        how = "refused" if r.refused_at_submit and filled == 0 else _HOW[r.status]
+        return [*events, *_end(p, r, how, filled, at, broker)]
+    return events
+
+
+def _end(
+    p: Position, r: ExecutionReport, how: str, filled: Decimal, at: datetime, broker: Capabilities
+) -> list[Event]:
+    """The order is over with quantity left: when may the next attempt follow, if at all?"""
+    window = broker.late_fill_window_s if broker.late_fills else 0
+    delay = p.policy.partial_fills.resubmit_delay_seconds
+    next_at: datetime | None = at + timedelta(seconds=delay)
+    if how == "canceled":
+        wait = None if window is None else window if p.escalated else max(window, delay)
+        next_at = None if wait is None else at + timedelta(seconds=wait)
+    refusal = (r.refusal or "unspecified") if how in ("rejected", "refused") else ""
+    ended = OrderEnded(
+        client_order_id=r.client_order_id,
+        how=how,
+        filled_qty=filled,
+        at=r.at,
+        next_attempt_at=next_at,
+        refusal=refusal,
+        text=r.text,
+    )
+    if next_at is None:
+        why = f"order {r.client_order_id} was canceled and the broker declares no bound for late fills: no attempt follows"
+        return [ended, *lost(p, why, at, after=[ended])]
+    if refusal and refusal == p.last_refusal:
+        why = f"refused twice for the same reason ({refusal}): {r.text or 'no text'}"
+        return [ended, *lost(p, why, at, after=[ended])]
+    return [ended]
+
+
+def _after_the_end(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) -> list[Event]:
+    """The current order is over, or filled whole, and the broker says something more about it."""
+    if filled > p.filled_qty:
+        return _late_fill(p, _fills(p, r, filled), p.remaining_qty - (filled - p.filled_qty), at)
+    if _better_average(p, r) and p.state in (State.PARTIAL, State.CANCELING, State.REJECTED):
+        return [_fills(p, r, filled)]
+    never_existed = p.state is State.REJECTED and p.ended_how == "refused"
+    if never_existed and not r.status.terminal:
+        return lost(p, f"order {r.client_order_id} was refused, and is working at the broker all the same", at)
+    return []
+
+
+def _late(p: Position, r: ExecutionReport, known: Decimal, at: datetime) -> list[Event]:
+    """An earlier order of the position, which was over, turns out to have filled more (or less)."""
+    said = r.filled_qty
+    if said is None or not (said.is_finite() and said >= 0) or said == known or (said < known and not r.corrected):
+        return []
+    fills = FillsRecorded(
+        client_order_id=r.client_order_id,
+        filled_qty=said,
+        avg_fill_price=r.avg_fill_price,
+        at=r.at,
+        corrected=said < known,
+    )
+    return _late_fill(p, fills, p.remaining_qty - (said - known), at)
+
+
+def _late_fill(p: Position, fills: FillsRecorded, remaining: Decimal, at: datetime) -> list[Event]:
+    """Record a fill that came after the end. Between attempts it only makes the next one smaller; else a person must look."""
+    if p.state is State.REJECTED and remaining >= 0 and not fills.corrected:
+        return [fills]
+    if p.state is State.UNPROTECTED:
+        return [fills, *_cancel_excess(p, remaining, at)]
+    what = "was taken back" if fills.corrected else "came"
+    why = f"a fill of order {fills.client_order_id} {what} after it had ended; {plain(remaining)} is left by our own count"
+    events = lost(p, why, at)
+    return [events[0], fills, *_cancel_excess(p, remaining, at), *events[1:]]
+
+
+def _cancel_excess(p: Position, remaining: Decimal, at: datetime) -> list[Event]:
+    """End the live order where it would now sell more than is left."""
+    if not (p.order_live and p.leaves_qty > remaining):
+        return []
+    return [CancelRequested(client_order_id=p.client_order_id or "", at=at, why="it could sell more than is left")]
+
+
+def _corrected(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) -> list[Event]:
+    """The broker changed a fill it had reported: a fact, and a case for a person."""
+    fills = _fills(p, r, filled, corrected=True)
+    if p.state is State.UNPROTECTED:
+        return [fills]
+    events = lost(p, f"the broker corrected order {r.client_order_id} from {plain(p.filled_qty)} to {plain(filled)}", at)
+    return [events[0], fills, *events[1:]]
+
+
+def _overfilled(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) -> list[Event]:
+    """More was filled than asked for: recorded as it is."""
+    if filled == p.filled_qty:
+        return []
+    fills = _fills(p, r, filled)
+    if p.state is State.UNPROTECTED:
+        return [fills]
+    events = lost(p, f"order {r.client_order_id} filled {plain(filled)} of {plain(p.order_qty)}: more than was sent", at)
+    return [events[0], fills, *events[1:]]
+
+
+def _unprotected(p: Position, r: ExecutionReport, filled: Decimal) -> list[Event]:
+    """Fills and the end of the order are facts here too; nothing follows from them by itself."""
+    events: list[Event] = []
+    if filled > p.filled_qty or _better_average(p, r):
+        events.append(_fills(p, r, filled))
+    if p.order_live and filled < p.order_qty and (r.status in _HOW or r.status is OrderStatus.FILLED):
+        how = "refused" if r.refused_at_submit else _HOW.get(r.status, "canceled")
+        events.append(
+            OrderEnded(
+                client_order_id=r.client_order_id,
+                how=how,
+                filled_qty=filled,
+                at=r.at,
+                next_attempt_at=None,
+                refusal=r.refusal or "",
+                text=r.text,
+            )
+        )
+    return events
+
+
+def alarm(p: Position, kind: str, text: str, at: datetime, *, after: Sequence[Event] = ()) -> list[Event]:
+    """An alarm, unless one of its kind stands already. `after` are the events that precede it in the same commit."""
+    if any(a.kind == kind for a in p.alarms):
+        return []
+    alarm_id = f"{p.position_id}/{kind}/{p.version + len(after) + 1}"
+    return [AlarmRaised(alarm_id=alarm_id, kind=kind, text=text, at=at)]
+
+
+def lost(p: Position, why: str, at: datetime, *, after: Sequence[Event] = ()) -> list[Event]:
+    """The position becomes `unprotected`, and a person is told."""
+    first = ProtectionLost(why=why, at=at)
+    raised = AlarmRaised(
+        alarm_id=f"{p.position_id}/protection_lost/{p.version + len(after) + 2}", kind="protection_lost", text=why, at=at
+    )
+    return [first, raised]

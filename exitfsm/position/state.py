@@ -1,0 +1,351 @@
+"""The position itself, and how events change it.
+
+`evolve` is total: whatever was stored can be folded, so an old log always reads back. Legality is checked when an event
+is appended (by the machine) and when a log is verified (by the lookup), never here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from exitfsm.errors import IllegalTransition
+from exitfsm.events import (
+    AlarmAcknowledged,
+    AlarmRaised,
+    CancelRefused,
+    CancelRequested,
+    Event,
+    ExitCompleted,
+    ExitEscalated,
+    ExitRetried,
+    ExitTriggered,
+    FillsRecorded,
+    OrderAccepted,
+    OrderEnded,
+    PolicyChanged,
+    PositionClosedElsewhere,
+    PositionOpened,
+    PositionReleased,
+    PositionResized,
+    ProtectionLost,
+    RefusalEnded,
+    StopMoved,
+    TriggerRefused,
+)
+from exitfsm.lifecycle import LOOKUP, NOTHING, State
+from exitfsm.policy import ExitPolicy
+from exitfsm.values import EXACT, ZERO, Alarm, ExitType, OrderType, Side, TimeInForce, utc
+
+
+class EndedOrder(msgspec.Struct, frozen=True, gc=False):
+    """An earlier exit order of the position: its id, what it filled at which average, and how it ended."""
+
+    client_order_id: str
+    filled_qty: Decimal
+    avg_fill_price: Decimal | None
+    how: str
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """One position and its exit. Quantities are positive on both sides; `version` is the number of events folded.
+
+    The fields from `client_order_id` to `order_live` are about the current exit order; `ended_orders` holds those before
+    it. `refusing` names the run of refused prices under way. `waiting_since` is when the current wait for the broker
+    began.
+    """
+
+    position_id: str
+    account: str
+    symbol: str
+    side: Side
+    epoch: str
+    qty: Decimal
+    entry_price: Decimal
+    opened_at: datetime
+    policy: ExitPolicy
+    state: State = State.MONITORING
+    version: int = 1
+    atr: Decimal | None = None
+    strategy_name: str = ""
+    source: str = ""
+    break_even_stop: Decimal | None = None
+    trail_stop: Decimal | None = None
+    best_price: Decimal | None = None
+    refusing: str | None = None
+    reason: ExitType | None = None
+    triggered_at: datetime | None = None
+    trigger_price: Decimal | None = None
+    client_order_id: str | None = None
+    attempt: int = 0
+    order_qty: Decimal = ZERO
+    order_type: OrderType = OrderType.MARKET
+    time_in_force: TimeInForce = TimeInForce.DAY
+    limit_price: Decimal | None = None
+    broker_order_id: str | None = None
+    filled_qty: Decimal = ZERO
+    avg_fill_price: Decimal | None = None
+    order_live: bool = False
+    ended_orders: tuple[EndedOrder, ...] = ()
+    ended_how: str = ""
+    last_refusal: str = ""
+    sold_elsewhere: Decimal = ZERO
+    escalated: bool = False
+    budget_spent: int = 0
+    next_attempt_at: datetime | None = None
+    waiting_since: datetime | None = None
+    last_fill_at: datetime | None = None
+    ended_at: datetime | None = None
+    cooldown_until: datetime | None = None
+    alarms: tuple[Alarm, ...] = ()
+
+    @property
+    def sold_qty(self) -> Decimal:
+        """What our own orders have sold so far."""
+        return sum((o.filled_qty for o in self.ended_orders), self.filled_qty)
+
+    @property
+    def remaining_qty(self) -> Decimal:
+        """What is still to sell, by the broker's own figures for our orders."""
+        return self.qty - self.sold_qty - self.sold_elsewhere
+
+    @property
+    def leaves_qty(self) -> Decimal:
+        """What the current order has still to fill."""
+        return self.order_qty - self.filled_qty
+
+    @property
+    def avg_exit_price(self) -> Decimal | None:
+        """Average price over all our exit orders; None where nothing was sold or the broker left a price out."""
+        parts = [(o.filled_qty, o.avg_fill_price) for o in self.ended_orders if o.filled_qty]
+        if self.filled_qty:
+            parts.append((self.filled_qty, self.avg_fill_price))
+        value = ZERO
+        for qty, price in parts:
+            if price is None:
+                return None
+            value = EXACT.add(value, EXACT.multiply(qty, price))
+        if len(parts) < 2:
+            return parts[0][1] if parts else None
+        return EXACT.divide(value, self.sold_qty).quantize(Decimal("0.000000001"), context=EXACT).normalize()
+
+    def order_known(self, client_order_id: str) -> bool:
+        """True when the id belongs to this position's current or an earlier exit order."""
+        return client_order_id == self.client_order_id or any(
+            o.client_order_id == client_order_id for o in self.ended_orders
+        )
+
+
+def account_hash(account: str) -> str:
+    """The account as it enters ids, events and logs: 12 hex digits of a SHA-256, never the number itself."""
+    return hashlib.sha256(b"exitfsm account\0" + account.encode()).hexdigest()[:12]
+
+
+def epoch_of(first_fill_at: datetime) -> str:
+    """The epoch that a broker's first fill names: its UTC time, e.g. `20140605T081500Z`."""
+    at = utc(first_fill_at)
+    fraction = f".{at.microsecond:06d}" if at.microsecond else ""
+    return f"{at:%Y%m%dT%H%M%S}{fraction}Z"
+
+
+def position_id(account: str, symbol: str, side: Side, epoch: str) -> str:
+    """The name of a position, which is also its stream: `AAPL:long:20140605T081500Z:1f0c…` (account as its hash)."""
+    return f"{symbol}:{side}:{epoch}:{account}"
+
+
+def client_order_id(position_id: str, attempt: int) -> str:
+    """The id of a position's `attempt`-th exit order (from 1): at most 48 characters of `[A-Za-z0-9-]`.
+
+    Depends on nothing else, so a second machine, or this one after a crash, names the same order the same.
+    """
+    return f"xf1-{hashlib.sha256(position_id.encode()).hexdigest()[:32]}-{attempt}"
+
+
+def _opened(event: PositionOpened) -> Position:
+    return Position(
+        position_id=position_id(event.account, event.symbol, event.side, event.epoch),
+        account=event.account,
+        symbol=event.symbol,
+        side=event.side,
+        epoch=event.epoch,
+        qty=event.qty,
+        entry_price=event.entry_price,
+        opened_at=event.opened_at,
+        policy=event.policy,
+        atr=event.atr,
+        strategy_name=event.strategy_name,
+        source=event.source,
+    )
+
+
+def _triggered(p: Position, e: ExitTriggered) -> dict[str, Any]:
+    return {
+        "reason": e.reason,
+        "triggered_at": e.at,
+        "trigger_price": e.trigger_price,
+        "sold_elsewhere": e.sold_elsewhere,
+        "refusing": None,
+        **_new_order(p, e),
+    }
+
+
+def _new_order(p: Position, e: ExitTriggered | ExitRetried) -> dict[str, Any]:
+    """The fields of a fresh exit order; the one before it, if any, joins the ended ones."""
+    ended = p.ended_orders
+    if p.client_order_id is not None:
+        ended = (*ended, EndedOrder(p.client_order_id, p.filled_qty, p.avg_fill_price, p.ended_how))
+    return {
+        "client_order_id": e.client_order_id,
+        "attempt": e.attempt,
+        "order_qty": e.qty,
+        "order_type": e.order_type,
+        "time_in_force": e.time_in_force,
+        "limit_price": e.limit_price,
+        "broker_order_id": None,
+        "filled_qty": ZERO,
+        "avg_fill_price": None,
+        "order_live": True,
+        "ended_orders": ended,
+        "ended_how": "",
+        "escalated": False,
+        "next_attempt_at": None,
+        "waiting_since": e.at,
+    }
+
+
+def _fills(p: Position, e: FillsRecorded) -> dict[str, Any]:
+    if e.client_order_id == p.client_order_id:
+        return {
+            "filled_qty": e.filled_qty,
+            "avg_fill_price": e.avg_fill_price,
+            "order_live": p.order_live and e.filled_qty < p.order_qty,
+            "last_fill_at": e.at,
+            "waiting_since": e.at,
+        }
+    changed = tuple(
+        EndedOrder(o.client_order_id, e.filled_qty, e.avg_fill_price, o.how)
+        if o.client_order_id == e.client_order_id
+        else o
+        for o in p.ended_orders
+    )
+    return {"ended_orders": changed, "last_fill_at": e.at}
+
+
+def _ended(p: Position, e: OrderEnded) -> dict[str, Any]:
+    return {
+        "filled_qty": max(p.filled_qty, e.filled_qty),
+        "order_live": False,
+        "ended_how": e.how,
+        "last_refusal": e.refusal,
+        "next_attempt_at": e.next_attempt_at,
+        "waiting_since": e.at,
+    }
+
+
+def _retried(p: Position, e: ExitRetried) -> dict[str, Any]:
+    return {"budget_spent": e.budget_spent, "sold_elsewhere": e.sold_elsewhere, **_new_order(p, e)}
+
+
+def _stop_moved(p: Position, e: StopMoved) -> dict[str, Any]:
+    which = "trail_stop" if e.rule is ExitType.TRAILING_STOP else "break_even_stop"
+    return {which: e.stop, "best_price": e.best_price}
+
+
+def _released(p: Position, e: PositionReleased) -> dict[str, Any]:
+    return {
+        "qty": e.qty + p.sold_qty,
+        "entry_price": e.entry_price,
+        "sold_elsewhere": ZERO,
+        "reason": None,
+        "triggered_at": None,
+        "trigger_price": None,
+        "escalated": False,
+        "budget_spent": 0,
+        "last_refusal": "",
+        "next_attempt_at": None,
+        "waiting_since": None,
+    }
+
+
+def _resized(p: Position, e: PositionResized) -> dict[str, Any]:
+    """New figures; a stop that had moved belonged to the old entry and starts over where the entry changed."""
+    keep = e.entry_price == p.entry_price
+    return {
+        "qty": e.qty + p.sold_qty,
+        "entry_price": e.entry_price,
+        "break_even_stop": p.break_even_stop if keep else None,
+        "trail_stop": p.trail_stop if keep else None,
+        "best_price": p.best_price if keep else None,
+    }
+
+
+def _alarm(p: Position, e: AlarmRaised) -> dict[str, Any]:
+    alarm = Alarm(alarm_id=e.alarm_id, kind=e.kind, text=e.text, raised_at=e.at)
+    return {"alarms": (*p.alarms, alarm)}
+
+
+_CHANGES: dict[type[Event], Callable[[Position, Any], dict[str, Any]]] = {
+    PositionResized: _resized,
+    PolicyChanged: lambda p, e: {"policy": e.policy},
+    StopMoved: _stop_moved,
+    TriggerRefused: lambda p, e: {"refusing": e.reason},
+    RefusalEnded: lambda p, e: {"refusing": None},
+    ExitTriggered: _triggered,
+    OrderAccepted: lambda p, e: {"broker_order_id": e.broker_order_id, "waiting_since": e.at},
+    FillsRecorded: _fills,
+    CancelRequested: lambda p, e: {"waiting_since": e.at},
+    CancelRefused: lambda p, e: {"escalated": False, "waiting_since": e.at},
+    ExitEscalated: lambda p, e: {"escalated": True, "waiting_since": e.at},
+    OrderEnded: _ended,
+    ExitRetried: _retried,
+    ExitCompleted: lambda p, e: {"ended_at": e.filled_at, "cooldown_until": e.cooldown_until, "order_live": False},
+    PositionClosedElsewhere: lambda p, e: {"ended_at": e.at, "cooldown_until": e.cooldown_until, "order_live": False},
+    ProtectionLost: lambda p, e: {"waiting_since": None},
+    PositionReleased: _released,
+    AlarmRaised: _alarm,
+    AlarmAcknowledged: lambda p, e: {"alarms": tuple(a for a in p.alarms if a.alarm_id != e.alarm_id)},
+}
+
+
+def evolve(position: Position | None, event: Event) -> Position:
+    """`position` after `event`. Never fails on an event that was appended once.
+
+    An event that the lifecycle does not allow leaves the state as it is and changes the figures only: refusing it is
+    the business of append and verify, and a log must stay readable. Only a stream that does not start with
+    `PositionOpened` cannot be folded.
+
+    Raises:
+        IllegalTransition: the first event is not `PositionOpened`.
+    """
+    if isinstance(event, PositionOpened):
+        return _opened(event) if position is None else replace(position, version=position.version + 1)
+    if position is None:
+        raise IllegalTransition(NOTHING, type(event).__name__)
+    changes = _CHANGES[type(event)](position, event)
+    state = LOOKUP.get((position.state, type(event)), position.state)
+    return replace(position, state=state, version=position.version + 1, **changes)
+
+
+def fold(position: Position | None, events: Iterable[Event]) -> Position | None:
+    """`position` after all `events`."""
+    for event in events:
+        position = evolve(position, event)
+    return position
+
+
+def replay(events: Iterable[Event]) -> Position:
+    """The position that a whole stream of events makes.
+
+    Raises:
+        IllegalTransition: the stream is empty or does not start with `PositionOpened`.
+    """
+    position = fold(None, events)
+    if position is None:
+        raise IllegalTransition(NOTHING, "(no event)")
+    return position

@@ -1,0 +1,361 @@
+"""The shell for the past: bars in, exits out, on the simulated broker and the bars' own time.
+
+At each bar of a symbol, in this order: orders fill at the open, timers that are due fire, the levels are tested, the
+stops follow. A market exit decided on one bar fills at the symbol's next bar. A position is entered at a bar's close
+and first evaluated on the bar after it. Everything is decided by the same engine that runs live.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec.structs import asdict, replace
+
+from exitfsm.config import ExitConfig, SessionHours
+from exitfsm.engine import CustomRuleFunction, Engine, Refused
+from exitfsm.errors import ConfigError, OrderRefused, StoreError
+from exitfsm.events import Recorded
+from exitfsm.lifecycle import State
+from exitfsm.messages import Open, PositionRead
+from exitfsm.policy import average_true_range
+from exitfsm.ports import CRYPTO, STOCKS, Session
+from exitfsm.position import (
+    READS_MIN,
+    Action,
+    Cancel,
+    LookUp,
+    Position,
+    ReadPosition,
+    Submit,
+    account_hash,
+    epoch_of,
+)
+from exitfsm.simulated import SimulatedBroker
+from exitfsm.store import ExitStore
+from exitfsm.values import (
+    ZERO,
+    Bar,
+    ExecutionReport,
+    OrderStatus,
+    Side,
+    pct_change,
+    plain,
+    stamp,
+)
+
+#: The account name under which simulated positions are kept.
+SIMULATION_ACCOUNT = "simulation"
+_PROGRESS_EVERY = 2000
+
+
+class SimulatedExit(msgspec.Struct, frozen=True, kw_only=True):
+    """One position of a run. What has not happened is None; `pnl_pct` is in percent, rounded half-even to 4 places."""
+
+    position_id: str
+    symbol: str
+    side: Side
+    qty: Decimal
+    reason: str | None
+    opened_at: datetime
+    entry_price: Decimal
+    triggered_at: datetime | None
+    trigger_price: Decimal | None
+    filled_at: datetime | None
+    avg_fill_price: Decimal | None
+    pnl_pct: Decimal | None
+    state: State
+    alarms: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON data: numbers as text, times as `YYYY-MM-DDTHH:MM:SSZ`."""
+        plainly = {name: _plainly(getattr(self, name)) for name in self.__struct_fields__}
+        plainly["pnl_pct"] = str(self.pnl_pct) if self.pnl_pct is not None else None
+        if self.state.terminal:
+            del plainly["state"], plainly["alarms"]
+        return plainly
+
+
+class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a run: positions that were exited, those still open after the last bar, and refused inputs."""
+
+    bars: int
+    exits: list[SimulatedExit]
+    open: list[SimulatedExit]
+    refused: list[Refused]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {
+            "bars": self.bars,
+            "exits": [e.as_dict() for e in self.exits],
+            "open": [e.as_dict() for e in self.open],
+            "refused": [{k: _plainly(v) for k, v in asdict(r).items()} for r in self.refused],
+        }
+
+
+def simulate(
+    bars: Iterable[Bar],
+    config: ExitConfig | None = None,
+    *,
+    store: ExitStore | None = None,
+    qty: Decimal = Decimal(10),
+    side: Side = Side.LONG,
+    re_enter: bool = False,
+    broker: SimulatedBroker | None = None,
+    rules: Mapping[tuple[str, str], CustomRuleFunction] | None = None,
+    strategy_name: str = "simulate",
+    progress: Callable[[int], None] | None = None,
+) -> SimulationResult:
+    """Enter each symbol at the close of its first sound bar, and let the rules get it out.
+
+    Args:
+        bars: in time order; several symbols may be mixed.
+        config: the rules; the defaults when None.
+        store: where the events go (an empty one); in memory when None.
+        qty: quantity of each entry.
+        side: long or short.
+        re_enter: enter again at the close of the first bar at or after the end of the cooldown.
+        broker: a venue, e.g. one with a script.
+        rules: functions for `custom_rule`, by (name, version).
+        strategy_name: the label on each position and its events.
+        progress: called now and then with the number of bars so far.
+
+    Raises:
+        StoreError: the store holds events already.
+        ConfigError: the policy names a custom rule that is not given.
+        ValueError: the quantity is not a finite number above 0.
+    """
+    owned = store is None
+    store = store or ExitStore(":memory:")
+    try:
+        run = Simulation(config or ExitConfig(), store, qty, side, re_enter, broker, rules or {}, strategy_name)
+        with store.bulk():
+            for bar in bars:
+                run.on_bar(bar)
+                if progress is not None and run.bars % _PROGRESS_EVERY == 0:
+                    progress(run.bars)
+        store.save_marks(run.engine.marks())
+        return run.result()
+    finally:
+        if owned:
+            store.close()
+
+
+class Simulation:
+    """One run, bar by bar. `simulate` is the whole of it for most uses."""
+
+    def __init__(
+        self,
+        config: ExitConfig,
+        store: ExitStore,
+        qty: Decimal,
+        side: Side,
+        re_enter: bool,
+        broker: SimulatedBroker | None,
+        rules: Mapping[tuple[str, str], CustomRuleFunction],
+        strategy_name: str,
+    ) -> None:
+        if not (qty.is_finite() and qty > 0):
+            raise ValueError(f"qty is {qty}, it must be a finite number above 0")
+        if store.count():
+            raise StoreError(
+                f"the store already holds {store.count()} events; a simulation starts from an empty store: "
+                "give a new path, or move the old file away"
+            )
+        rule = config.policy.custom_rule
+        if rule.enabled and (rule.name, rule.version) not in rules:
+            raise ConfigError([f"custom_rule names {rule.name!r} version {rule.version!r}, but no such function was given"])
+        self.policy = config.policy
+        self.qty, self.side, self.re_enter, self.strategy_name = qty, side, re_enter, strategy_name
+        self.broker = broker or SimulatedBroker()
+        self.engine = Engine(
+            store,
+            self.broker.capabilities,
+            rules=rules,
+            session_close=lambda symbol, at: market_session(config.session, symbol, at).close,
+            listener=self._on_commit,
+        )
+        self.bars = 0
+        self._account = account_hash(SIMULATION_ACCOUNT)
+        self._entered: dict[str, datetime] = {}
+        self._enter_from: dict[str, datetime | None] = {}
+        self._history: dict[str, deque[Bar]] = {}
+        self._ended: list[Position] = []
+        self._unsound: dict[tuple[str, str], Refused] = {}
+
+    def on_bar(self, bar: Bar) -> None:
+        """One bar of one symbol."""
+        self.bars += 1
+        symbol = bar.symbol
+        engine = self.engine
+        if symbol in engine.levels.slots:
+            if engine.busy(symbol) and engine.believes(bar):
+                for report in self.broker.on_bar(bar):
+                    self._carry_out(engine.on_report(report, at=bar.timestamp), bar.timestamp)
+                self._carry_out(engine.tick(bar.timestamp, symbol=symbol), bar.timestamp)
+            actions = engine.on_bar(bar)
+            if actions:
+                self.broker.now = bar.timestamp
+                self._carry_out(actions, bar.timestamp)
+        if symbol not in engine.levels.slots:
+            self._maybe_enter(bar)
+        if self.policy.atr_levels.enabled and bar.floor > 0:
+            self._history.setdefault(symbol, deque(maxlen=self.policy.atr_levels.period + 1)).append(bar)
+
+    def result(self) -> SimulationResult:
+        """What came of the run so far."""
+        held = sorted(self.engine.positions.values(), key=lambda p: (p.opened_at, p.symbol))
+        refused = [*self._unsound.values(), *self.engine.refusals()]
+        return SimulationResult(
+            bars=self.bars,
+            exits=[simulated_exit(p) for p in self._ended],
+            open=[simulated_exit(p) for p in held],
+            refused=sorted(refused, key=lambda r: (r.first_at, r.symbol)),
+        )
+
+    def _maybe_enter(self, bar: Bar) -> None:
+        """Enter at this bar's close where the symbol was never held, or its cooldown is over."""
+        symbol = bar.symbol
+        if symbol in self._enter_from:
+            due = self._enter_from[symbol]
+            if due is None or bar.timestamp < due or bar.timestamp < self._entered[symbol]:
+                return
+        if not bar.floor > 0:
+            self._refuse_unsound(bar)
+            return
+        self.broker.hold(symbol, self.side, self.qty, bar.close, bar.timestamp)
+        self._entered[symbol] = bar.timestamp
+        self._enter_from[symbol] = None
+        message = Open(
+            at=bar.timestamp,
+            account=self._account,
+            symbol=symbol,
+            side=self.side,
+            epoch=epoch_of(bar.timestamp),
+            qty=self.qty,
+            entry_price=bar.close,
+            opened_at=bar.timestamp,
+            policy=self.policy,
+            atr=average_true_range([*self._history.get(symbol, ()), bar], self.policy.atr_levels.period)
+            if self.policy.atr_levels.enabled
+            else None,
+            strategy_name=self.strategy_name,
+            source="simulation",
+        )
+        self.engine.open(message, bar=bar)
+
+    def _refuse_unsound(self, bar: Bar) -> None:
+        """Count a bar that nobody could have been entered on."""
+        key = (bar.symbol, "unsound")
+        run = self._unsound.get(key) or Refused(
+            bar.symbol, "unsound", str(bar.close), bar.timestamp, bar.timestamp, 0, ""
+        )
+        self._unsound[key] = replace(run, last_at=bar.timestamp, count=run.count + 1)
+
+    def _carry_out(self, actions: Sequence[Action], at: datetime) -> None:
+        """Do what is owed to the simulated broker, until nothing more is."""
+        waiting = deque(actions)
+        while waiting:
+            waiting.extend(self._act(waiting.popleft(), at))
+
+    def _act(self, action: Action, at: datetime) -> list[Action]:
+        engine, broker = self.engine, self.broker
+        match action:
+            case Submit(order=order):
+                engine.sent(order.client_order_id)
+                try:
+                    report = broker.submit(order)
+                except OrderRefused as refusal:
+                    report = refused_report(order.client_order_id, refusal, at)
+                return engine.on_report(report, at=at)
+            case Cancel(client_order_id=order_id):
+                try:
+                    broker.cancel(order_id)
+                except OrderRefused:
+                    pass  # it is over already, and its own record says how
+                report_now = broker.order(order_id)
+                return engine.on_report(report_now, at=at) if report_now is not None else []
+            case LookUp(client_order_id=order_id):
+                known = broker.order(order_id)
+                return engine.on_report(known, at=at) if known is not None else []
+            case ReadPosition(position_id=position_id, symbol=symbol):
+                side = self.side.sign
+                read = PositionRead(at=at, qty=broker.held(symbol) * side, reads=READS_MIN)
+                return engine.tell(position_id, read)
+
+    def _on_commit(self, p: Position, recorded: Sequence[Recorded]) -> None:
+        if p.state.terminal:
+            self._ended.append(p)
+            if self.re_enter:
+                self._enter_from[p.symbol] = p.cooldown_until
+
+
+def refused_report(client_order_id: str, refusal: OrderRefused, at: datetime) -> ExecutionReport:
+    """A definite refusal at submit, as the report that it amounts to."""
+    return ExecutionReport(
+        client_order_id=client_order_id,
+        status=OrderStatus.REJECTED,
+        at=at,
+        filled_qty=ZERO,
+        refusal=refusal.kind,
+        text=refusal.text,
+        refused_at_submit=True,
+    )
+
+
+def market_session(hours: SessionHours, symbol: str, at: datetime) -> Session:
+    """The regular session around a moment: Monday to Friday between the configured hours; crypto never closes."""
+    if (CRYPTO if "/" in symbol else STOCKS).always_open:
+        return Session(is_open=True)
+    zone = ZoneInfo(hours.timezone)
+    local = at.astimezone(zone)
+    opens = local.replace(hour=hours.open.hour, minute=hours.open.minute, second=0, microsecond=0)
+    closes = local.replace(hour=hours.close.hour, minute=hours.close.minute, second=0, microsecond=0)
+    is_open = local.weekday() < 5 and opens <= local < closes
+    following = opens if local < opens else opens + timedelta(days=1)
+    while following.weekday() >= 5:
+        following += timedelta(days=1)
+    # Before the close of a trading day its close counts, also before the open: a position may not outlive it.
+    close = closes if local.weekday() < 5 and local < closes else None
+    return Session(is_open=is_open, close=close, next_open=following)
+
+
+def simulated_exit(p: Position) -> SimulatedExit:
+    """A position as one row of a result."""
+    average = p.avg_exit_price if p.state.terminal else None
+    return SimulatedExit(
+        position_id=p.position_id,
+        symbol=p.symbol,
+        side=p.side,
+        qty=p.qty,
+        reason=str(p.reason) if p.reason is not None else None,
+        opened_at=p.opened_at,
+        entry_price=p.entry_price,
+        triggered_at=p.triggered_at,
+        trigger_price=p.trigger_price,
+        filled_at=p.ended_at,
+        avg_fill_price=average,
+        pnl_pct=pct_change(p.entry_price, average, p.side) if average is not None else None,
+        state=p.state,
+        alarms=tuple(a.text for a in p.alarms),
+    )
+
+
+def _plainly(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return plain(value)
+    if isinstance(value, datetime):
+        return stamp(value)
+    if isinstance(value, StrEnum):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+__all__ = ["SimulatedExit", "Simulation", "SimulationResult", "market_session", "refused_report", "simulate"]

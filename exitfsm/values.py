@@ -1,0 +1,364 @@
+"""The frozen nouns: bars, orders, reports, and the enumerations everybody speaks.
+
+Rules of this room: nothing here knows a clock, a file or a broker. Times are aware UTC datetimes, prices and quantities
+are `Decimal`; a float is taken at its shortest decimal text, never at its binary value. A noun may hold a bad value (a
+bar with a NaN price is still a bar): judging it is the business of `position.decide`, which records what it refused.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+#: Wide enough that sums, products and the percentages of this library are exact for every price and quantity
+#: (a trigger is entry · (100 ± pct) / 100: no rounding takes place).
+EXACT = Context(prec=76)
+ZERO = Decimal(0)
+HUNDRED = Decimal(100)
+_SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9./_-]{0,31}", re.ASCII)
+
+
+class Side(StrEnum):
+    """Which way a position is held."""
+
+    LONG = "long"
+    SHORT = "short"
+
+    @property
+    def sign(self) -> int:
+        """+1 for long, -1 for short."""
+        return 1 if self is Side.LONG else -1
+
+    @property
+    def exit_side(self) -> OrderSide:
+        """The side of an order that closes this position."""
+        return OrderSide.SELL if self is Side.LONG else OrderSide.BUY
+
+
+class OrderSide(StrEnum):
+    """Side of an order."""
+
+    BUY = "buy"
+    SELL = "sell"
+
+
+class OrderType(StrEnum):
+    """Order types that an exit uses."""
+
+    MARKET = "market"
+    LIMIT = "limit"
+
+
+class TimeInForce(StrEnum):
+    """How long the venue keeps an order working."""
+
+    DAY = "day"
+    GTC = "gtc"
+    IOC = "ioc"
+
+
+class EvaluateOn(StrEnum):
+    """What of a bar is the current price: its close, or its whole range (low and high)."""
+
+    CLOSE = "close"
+    RANGE = "range"
+
+
+class ExitType(StrEnum):
+    """Why a position is exited. The order of the members is the order of precedence: the first that applies wins."""
+
+    EMERGENCY = "emergency"
+    STOP_LOSS = "stop_loss"
+    BREAK_EVEN = "break_even"
+    TRAILING_STOP = "trailing_stop"
+    TIME_LIMIT = "time_limit"
+    END_OF_SESSION = "end_of_session"
+    PROFIT_TAKE = "profit_take"
+    CUSTOM = "custom"
+    RECOVERED = "recovered"
+
+
+class ExitStatus(StrEnum):
+    """Where one exit order stands."""
+
+    PENDING = "pending"
+    SUBMITTED = "submitted"
+    PARTIAL = "partial"
+    CANCELING = "canceling"
+    FILLED = "filled"
+    REJECTED = "rejected"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+
+class OrderStatus(StrEnum):
+    """What the broker says of an order. Only the four named by `terminal` end it; all others are live."""
+
+    NEW = "new"
+    PARTIALLY_FILLED = "partially_filled"
+    PENDING_CANCEL = "pending_cancel"
+    CANCEL_REJECTED = "cancel_rejected"
+    SUSPENDED = "suspended"
+    DONE_FOR_DAY = "done_for_day"
+    FILLED = "filled"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+
+    @property
+    def terminal(self) -> bool:
+        """True when the venue will do nothing more with the order."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({OrderStatus.FILLED, OrderStatus.CANCELED, OrderStatus.EXPIRED, OrderStatus.REJECTED})
+
+
+def decimal_of(value: Decimal | float | str) -> Decimal:
+    """The exact decimal a number stands for; a float counts as its shortest text (0.1 is 0.1).
+
+    Raises:
+        ValueError: the value is no number at all (NaN and infinity are numbers here: the caller judges them).
+    """
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, bool):
+        raise ValueError(f"{value!r} is a truth value, not a number")
+    try:
+        return Decimal(value) if isinstance(value, (int, str)) else Decimal(str(float(value)))
+    except (InvalidOperation, TypeError):
+        raise ValueError(f"{value!r} is not a number") from None
+
+
+def plain(value: Decimal) -> str:
+    """A decimal as canonical text: no exponent, no trailing zeros (`1.10` is `1.1`, `-0` is `0`)."""
+    if not value.is_finite():
+        return str(value)
+    text = format(value, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "") else text
+
+
+def pct_change(entry: Decimal, price: Decimal, side: Side) -> Decimal:
+    """Profit of `side` from `entry` to `price` in percent, rounded half-even to 4 places."""
+    change = EXACT.divide(EXACT.multiply(EXACT.subtract(price, entry), HUNDRED), entry)
+    return (change * side.sign).quantize(Decimal("0.0001"), ROUND_HALF_EVEN, EXACT)
+
+
+def floor_to(value: Decimal, step: Decimal) -> Decimal:
+    """`value` rounded toward zero to a whole number of `step`s."""
+    return (value / step).to_integral_value(ROUND_DOWN) * step if step > 0 else value
+
+
+def round_to_tick(price: Decimal, tick: Decimal, *, up: bool) -> Decimal:
+    """`price` on the tick grid, rounded up or down; the price itself when it is on the grid already."""
+    return EXACT.multiply(EXACT.divide(price, tick).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR), tick)
+
+
+def canonical_symbol(symbol: str) -> str:
+    """The one spelling of a symbol inside the library: upper case ASCII.
+
+    Raises:
+        ValueError: not 1–32 characters of `A–Z 0–9 . / _ -`.
+    """
+    upper = symbol.upper()
+    if not _SYMBOL.fullmatch(upper):
+        raise ValueError(f"{symbol!r} is not a symbol: use 1 to 32 of A-Z 0-9 . / _ - and start with a letter or digit")
+    return upper
+
+
+def utc(value: datetime) -> datetime:
+    """`value` in UTC.
+
+    Raises:
+        ValueError: the datetime is naive, so its zone would be a guess.
+    """
+    if value.tzinfo is UTC:
+        return value
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise ValueError(f"{value.isoformat()} has no time zone: give an aware datetime, e.g. with tzinfo=datetime.UTC")
+    return value.astimezone(UTC)
+
+
+def stamp(value: datetime) -> str:
+    """`YYYY-MM-DDTHH:MM:SSZ`, with a fraction of a second only where there is one."""
+    return utc(value).isoformat().replace("+00:00", "Z")
+
+
+class Bar:
+    """One price bar of one symbol: immutable, cheap to make, and cheap to find quiet.
+
+    Args:
+        symbol: the instrument; kept in upper case.
+        timestamp: aware datetime that identifies the bar.
+        open, high, low, close: prices as Decimal, int, text or float (a float counts as its shortest text).
+        volume: traded quantity; not used for decisions.
+
+    `floor` and `ceiling` are the lowest and highest of the four prices as floats, or NaN when the bar is not sound
+    (a price that is not finite and positive, or high below low). Rounding to float is monotone, so
+    `lower < bar.floor and bar.ceiling < upper` on floats is never true when the exact prices say otherwise: it is the
+    whole test that a quiet bar needs, and everything else is decided on the exact decimals.
+    """
+
+    __slots__ = ("_prices", "ceiling", "floor", "symbol", "timestamp")
+    symbol: str
+    timestamp: datetime
+    floor: float
+    ceiling: float
+    _prices: tuple[Decimal | float | str, ...]
+
+    def __init__(
+        self,
+        symbol: str,
+        timestamp: datetime,
+        open: Decimal | float | str,  # noqa: A002  the field's name everywhere in the trade
+        high: Decimal | float | str,
+        low: Decimal | float | str,
+        close: Decimal | float | str,
+        volume: Decimal | float | str = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "symbol", symbol.upper())
+        put(self, "timestamp", utc(timestamp))
+        put(self, "_prices", (open, high, low, close, volume))
+        try:
+            o, h, lo, c = float(open), float(high), float(low), float(close)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"bar of {symbol} at {timestamp}: {open!r}, {high!r}, {low!r}, {close!r} are not prices") from None
+        sound = 0.0 < lo <= h < math.inf and 0.0 < o < math.inf and 0.0 < c < math.inf
+        put(self, "floor", min(o, lo, c) if sound else math.nan)
+        put(self, "ceiling", max(o, h, c) if sound else math.nan)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Bar is immutable: cannot set {name}")
+
+    @property
+    def open(self) -> Decimal:
+        """First price."""
+        return decimal_of(self._prices[0])
+
+    @property
+    def high(self) -> Decimal:
+        """Highest price."""
+        return decimal_of(self._prices[1])
+
+    @property
+    def low(self) -> Decimal:
+        """Lowest price."""
+        return decimal_of(self._prices[2])
+
+    @property
+    def close(self) -> Decimal:
+        """Last price: the current price when `evaluate_on` is `close`."""
+        return decimal_of(self._prices[3])
+
+    @property
+    def volume(self) -> Decimal:
+        """Traded quantity."""
+        return decimal_of(self._prices[4])
+
+    def _key(self) -> tuple[object, ...]:
+        return (self.symbol, self.timestamp, self.open, self.high, self.low, self.close, self.volume)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bar) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash((self.symbol, self.timestamp))
+
+    def __repr__(self) -> str:
+        o, h, low, c = (plain(p) for p in (self.open, self.high, self.low, self.close))
+        return f"Bar({self.symbol} {stamp(self.timestamp)} o={o} h={h} l={low} c={c})"
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What is sent to the broker: one closing order.
+
+    `position_side` lets an adapter set the venue's own reduce-only or sell-to-close flag.
+    """
+
+    client_order_id: str
+    symbol: str
+    side: OrderSide
+    qty: Decimal
+    order_type: OrderType = OrderType.MARKET
+    time_in_force: TimeInForce = TimeInForce.DAY
+    limit_price: Decimal | None = None
+    position_side: Side = Side.LONG
+
+
+class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the broker says of one order, by whichever channel it came (answer, update stream, look-up).
+
+    Attributes:
+        filled_qty: cumulative filled quantity, or None when the broker did not say (missing is not zero).
+        avg_fill_price: average price of all fills so far.
+        refusal: class of refusal when `status` is `rejected`.
+        refused_at_submit: the order never existed at the broker (a definite refusal), so its id was not used up.
+        corrected: the broker lowered or changed an earlier fill (a bust or a correction).
+        at: the broker's own time of this fact.
+    """
+
+    client_order_id: str
+    status: OrderStatus
+    at: datetime
+    filled_qty: Decimal | None = None
+    avg_fill_price: Decimal | None = None
+    broker_order_id: str | None = None
+    symbol: str | None = None
+    side: OrderSide | None = None
+    qty: Decimal | None = None
+    execution_id: str | None = None
+    refusal: str | None = None
+    text: str = ""
+    refused_at_submit: bool = False
+    corrected: bool = False
+
+
+class BrokerPosition(msgspec.Struct, frozen=True, kw_only=True):
+    """What the broker says it holds: `qty` is positive on both sides; `qty_available` is what no order reserves."""
+
+    symbol: str
+    side: Side
+    qty: Decimal
+    avg_entry_price: Decimal
+    qty_available: Decimal | None = None
+    current_price: Decimal | None = None
+
+
+class Fill(msgspec.Struct, frozen=True, kw_only=True):
+    """One execution at the broker, of any order."""
+
+    fill_id: str
+    symbol: str
+    side: OrderSide
+    qty: Decimal
+    price: Decimal
+    at: datetime
+    client_order_id: str | None = None
+    broker_order_id: str | None = None
+
+
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a person must look at. It stands until it is acknowledged."""
+
+    alarm_id: str
+    kind: str
+    text: str
+    raised_at: datetime
+
+
+def first_by_precedence(reasons: Iterable[ExitType]) -> ExitType | None:
+    """The winner among simultaneous reasons; None when there is none."""
+    return min(reasons, key=_PRECEDENCE.__getitem__, default=None)
+
+
+_PRECEDENCE: dict[Any, int] = {reason: rank for rank, reason in enumerate(ExitType)}
