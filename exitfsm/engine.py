@@ -36,6 +36,8 @@ CustomRuleFunction = Callable[[Position, Bar], str | None]
 SessionClose = Callable[[str, datetime], datetime | None]
 #: Told of each commit: the position after it and what was recorded.
 Listener = Callable[[Position, Sequence[Recorded]], None]
+#: A position, what it was told, the events that follow, and the position after them.
+_Decided = tuple[Position, Message, tuple[Event, ...], Position]
 #: How often a decision is taken anew because another writer was faster.
 CONFLICTS_MAX = 5
 
@@ -83,7 +85,8 @@ class Engine:
         self.refused: list[Refused] = []
         self._orders: dict[str, str] = {}
         self._runs: dict[str, Refused] = {}
-        self._unknown: set[str] = set()
+        #: Exit orders that were sent, or may have been, and of which the broker has said nothing yet.
+        self.unknown: set[str] = set()
         self._slots = self.levels.slots
 
     # --- positions ----------------------------------------------------------------------------------------------------
@@ -96,7 +99,7 @@ class Engine:
         for row in self.store.open_positions():
             position = self._replay(row.position_id)
             if position.order_live and position.client_order_id:
-                self._unknown.add(position.client_order_id)
+                self.unknown.add(position.client_order_id)
             mark = self.store.tracking(position.symbol)
             reference = mark.current_price if mark is not None else None
             self._keep(position, reference=reference)
@@ -142,33 +145,50 @@ class Engine:
             received_at: when it arrived, for its age; None where age means nothing.
             confirmed: a second source confirmed the price, so the jump guard does not apply.
         """
+        if self.quiet(bar, received_at):
+            return []
+        return self._woken([(self._slots[bar.symbol], bar)], received_at, confirmed)
+
+    def quiet(self, bar: Bar, received_at: datetime | None = None) -> bool:
+        """True when the bar changes nothing (it is then taken note of, in memory); False when `on_bar` must see it."""
         slot = self._slots.get(bar.symbol)
         if slot is None:
-            return []
+            return True
         if (
             slot.lower < bar.floor
             and bar.ceiling < slot.upper
             and slot.last_at < bar.timestamp < slot.until
-            and received_at is None
+            and (received_at is None or received_at - bar.timestamp <= slot.max_age)
         ):
             slot.last_bar = bar
             slot.last_at = bar.timestamp
             if bar.ceiling > slot.highest:
                 slot.highest = bar.ceiling
-            return []
-        return self._woken(slot, bar, received_at, confirmed)
+            return True
+        return False
 
-    def on_bars(self, bars: Iterable[Bar]) -> list[Action]:
-        """Many bars at once: the same decisions as one by one."""
+    def on_bars(self, bars: Iterable[Bar], *, received_at: datetime | None = None) -> list[Action]:
+        """Many bars at once: the same decisions as one by one, with one commit for all that breach together."""
         actions: list[Action] = []
+        woken: dict[str, tuple[Slot, Bar]] = {}
         for bar in bars:
-            actions += self.on_bar(bar)
+            if bar.symbol in woken:
+                actions += self._woken(list(woken.values()), received_at, False)
+                woken = {}
+            if not self.quiet(bar, received_at):
+                woken[bar.symbol] = (self._slots[bar.symbol], bar)
+        if woken:
+            actions += self._woken(list(woken.values()), received_at, False)
         return actions
 
     def on_report(self, report: ExecutionReport, *, at: datetime) -> list[Action]:
         """The broker says something about an order. One that is not ours means nothing here."""
         owner = self.owner_of(report.client_order_id)
         return self.tell(owner, Report(at=at, report=report)) if owner else []
+
+    def known_owner(self, client_order_id: str) -> str | None:
+        """The open position that an exit order belongs to, from memory alone."""
+        return self._orders.get(client_order_id)
 
     def owner_of(self, client_order_id: str) -> str | None:
         """The position that an exit order belongs to; None when the order is not ours."""
@@ -193,24 +213,32 @@ class Engine:
         self._worst_first(changed)
         return [action for p in changed if (action := self.owed_by(p, now[p.position_id])) is not None]
 
-    def believes(self, bar: Bar) -> bool:
-        """False when a position of the bar's symbol would refuse it."""
+    def fault(self, bar: Bar, received_at: datetime | None = None) -> Fault | None:
+        """Why a position of the bar's symbol would refuse it; None when it would not."""
         slot = self._slots.get(bar.symbol)
         if slot is None:
-            return bar.floor > 0
+            return None if bar.floor > 0 else Fault("unsound", str(bar.close))
         held = list(slot.positions.values())
-        return self._fault(held, bar, slot.reference_price, slot.previous_at, None, False) is None
+        return self._fault(held, bar, slot.reference_price, slot.previous_at, received_at, False)
 
     def busy(self, symbol: str) -> bool:
         """True when a position of the symbol is on its way out, so that time and the broker matter to it."""
         slot = self._slots.get(symbol)
         return slot is not None and any(p.state is not State.MONITORING for p in slot.positions.values())
 
+    def rebase(self, symbol: str, bar: Bar) -> None:
+        """The symbol's prices start over at this bar (a split): it is the new reference, and decides nothing."""
+        slot = self._slots.get(symbol)
+        if slot is not None:
+            slot.accept(bar)
+            slot.highest = bar.ceiling
+            slot.arm()
+
     # --- what is owed -------------------------------------------------------------------------------------------------
 
     def owed_by(self, p: Position, now: datetime) -> Action | None:
         """What one position owes the broker."""
-        return owed(p, now, outcome_unknown=p.client_order_id in self._unknown)
+        return owed(p, now, outcome_unknown=p.client_order_id in self.unknown)
 
     def owed(self, now: datetime) -> list[Action]:
         """Everything that is owed to the broker at `now`, worst position first."""
@@ -220,11 +248,11 @@ class Engine:
 
     def sent(self, client_order_id: str) -> None:
         """The order is about to be sent: until the broker answers, its outcome is unknown."""
-        self._unknown.add(client_order_id)
+        self.unknown.add(client_order_id)
 
     def not_known(self, client_order_id: str) -> None:
         """The broker was asked and does not know the id (or it never left): the same id may be sent again."""
-        self._unknown.discard(client_order_id)
+        self.unknown.discard(client_order_id)
 
     def tick(self, now: datetime, *, patience_s: float | None = None, symbol: str | None = None) -> list[Action]:
         """Time has come this far: what was waiting for it happens. `symbol` limits it to one symbol's positions."""
@@ -269,34 +297,41 @@ class Engine:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _woken(self, slot: Slot, bar: Bar, received_at: datetime | None, confirmed: bool) -> list[Action]:
-        """A bar outside the quiet band: ask every position of the symbol, exactly."""
-        held = list(slot.positions.values())
-        reference, previous_at = slot.reference_price, slot.previous_at
-        fault = self._fault(held, bar, reference, previous_at, received_at, confirmed)
+    def _woken(
+        self, woken: Sequence[tuple[Slot, Bar]], received_at: datetime | None, confirmed: bool
+    ) -> list[Action]:
+        """Bars of different symbols, outside their quiet bands: ask every position of each symbol, exactly."""
         messages: list[tuple[str, Message]] = []
-        for p in held:
-            message = BarSeen(
-                at=bar.timestamp,
-                bar=bar,
-                reference_price=reference,
-                previous_bar_at=previous_at,
-                received_at=received_at,
-                refused_count=self._runs[p.position_id].count if p.position_id in self._runs else 0,
-                session_close=self.session_close(p.symbol, bar.timestamp) if self.session_close else None,
-                verdict=self._custom(p, bar) if fault is None else None,
-                paused=self.paused,
-                confirmed=confirmed,
-            )
-            messages.append((p.position_id, message))
+        faults: list[tuple[Slot, Bar, list[Position], Fault | None]] = []
+        for slot, bar in woken:
+            held = list(slot.positions.values())
+            reference, previous_at = slot.reference_price, slot.previous_at
+            fault = self._fault(held, bar, reference, previous_at, received_at, confirmed)
+            faults.append((slot, bar, held, fault))
+            for p in held:
+                message = BarSeen(
+                    at=bar.timestamp,
+                    bar=bar,
+                    reference_price=reference,
+                    previous_bar_at=previous_at,
+                    received_at=received_at,
+                    refused_count=self._runs[p.position_id].count if p.position_id in self._runs else 0,
+                    session_close=self.session_close(p.symbol, bar.timestamp) if self.session_close else None,
+                    verdict=self._custom(p, bar) if fault is None else None,
+                    paused=self.paused,
+                    confirmed=confirmed,
+                )
+                messages.append((p.position_id, message))
         changed = self._commit(messages)
-        self._count_refusals(held, bar, fault)
-        if fault is None:
-            slot.accept(bar)
-        if slot.positions:
-            slot.arm()
+        for slot, bar, held, fault in faults:
+            self._count_refusals(held, bar, fault)
+            if fault is None:
+                slot.accept(bar)
+            if slot.positions:
+                slot.arm()
         self._worst_first(changed)
-        return [action for p in changed if (action := self.owed_by(p, bar.timestamp)) is not None]
+        times = {bar.symbol: bar.timestamp for _, bar in woken}
+        return [action for p in changed if (action := self.owed_by(p, times[p.symbol])) is not None]
 
     def _fault(
         self,
@@ -363,47 +398,57 @@ class Engine:
         return sorted([*self.refused, *self._runs.values()], key=lambda run: (run.first_at, run.symbol))
 
     def _commit(self, messages: Sequence[tuple[str, Message]]) -> list[Position]:
-        """Decide on each message, commit all events in one transaction, fold them; the positions that changed."""
-        changed: list[Position] = []
-        failure: StoreError | None = None
+        """Decide on each message, commit all events in one transaction, fold them; the positions that changed.
+
+        Several messages to one position are decided in order, each on what the one before it made of the position.
+        """
+        changed: dict[str, Position] = {}
         waiting = list(messages)
         for _ in range(CONFLICTS_MAX):
-            batches: list[tuple[Position, Message, tuple[Event, ...]]] = []
-            for stream, message in waiting:
-                position = self.get(stream)
-                if position is None:
-                    continue
-                events = decide(position, message, self.broker)
-                if events:
-                    guard(position, events)
-                    batches.append((position, message, events))
-            if not batches:
-                return changed
+            decided = self._decide_all(waiting)
+            if not decided:
+                return list(changed.values())
             results = self.store.append_many(
-                [Append(p.position_id, p.version, events, m.at, m.by) for p, m, events in batches]
+                [Append(p.position_id, p.version, events, m.at, m.by) for p, m, events, _ in decided]
             )
+            failure: StoreError | None = None
             waiting = []
-            for (position, message, events), result in zip(batches, results, strict=True):
+            for (position, message, _, after), result in zip(decided, results, strict=True):
                 if isinstance(result, VersionConflict):
-                    self._keep(self._replay(position.position_id))
                     waiting.append((position.position_id, message))
-                    continue
-                if isinstance(result, StoreError):
+                elif isinstance(result, StoreError):
                     failure = result
-                    continue
-                after = fold(position, events)
-                assert after is not None
-                self._keep(after)
-                changed.append(after)
-                self._tell_listener(after, result)
+                else:
+                    self._keep(after)
+                    changed[after.position_id] = after
+                    self._tell_listener(after, result)
+            for stream in {s for s, _ in waiting}:
+                self._keep(self._replay(stream))
             if failure is not None:
                 raise failure
             if not waiting:
-                return changed
+                return list(changed.values())
         raise StoreError(
             f"another writer was faster {CONFLICTS_MAX} times in a row on {[s for s, _ in waiting]}; "
             "only one process may drive a store"
         )
+
+    def _decide_all(self, messages: Sequence[tuple[str, Message]]) -> list[_Decided]:
+        """What each message means, guarded by the lifecycle; nothing is stored yet."""
+        now: dict[str, Position] = {}
+        decided: list[_Decided] = []
+        for stream, message in messages:
+            position = now.get(stream) or self.get(stream)
+            if position is None:
+                continue
+            events = decide(position, message, self.broker)
+            if events:
+                guard(position, events)
+                after = fold(position, events)
+                assert after is not None
+                decided.append((position, message, events, after))
+                now[stream] = after
+        return decided
 
     def _replay(self, stream_id: str) -> Position:
         return replay(r.event for r in self.store.stream(stream_id))
@@ -413,7 +458,7 @@ class Engine:
         if p.client_order_id is not None:
             self._orders[p.client_order_id] = p.position_id
             if p.state is not State.PENDING:
-                self._unknown.discard(p.client_order_id)
+                self.unknown.discard(p.client_order_id)
         if p.refusing is None and p.position_id in self._runs:
             self._end_run(p.position_id)
         if p.state.terminal:

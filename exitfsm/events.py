@@ -240,6 +240,35 @@ class AlarmAcknowledged(Event, frozen=True, tag="alarm_acknowledged.v1"):
     at: datetime
 
 
+class TradingPaused(Event, frozen=True, tag="trading_paused.v1"):
+    """No new triggers and no entries; exits under way go on. On the account's stream."""
+
+    by: str
+    at: datetime
+    why: str = ""
+
+
+class TradingResumed(Event, frozen=True, tag="trading_resumed.v1"):
+    """The pause is over. On the account's stream."""
+
+    by: str
+    at: datetime
+
+
+class BreakerOpened(Event, frozen=True, tag="breaker_opened.v1"):
+    """The broker failed so often in a row that sends are spaced out. On the account's stream."""
+
+    failures: int
+    at: datetime
+    why: str = ""
+
+
+class BreakerClosed(Event, frozen=True, tag="breaker_closed.v1"):
+    """A send got through again. On the account's stream."""
+
+    at: datetime
+
+
 PositionEvent = (
     PositionOpened
     | PositionResized
@@ -263,6 +292,8 @@ PositionEvent = (
     | AlarmAcknowledged
 )
 POSITION_EVENTS: tuple[type[Event], ...] = PositionEvent.__args__
+#: Facts about the whole account; they stand on its own stream, beside alarms that concern no single position.
+ACCOUNT_EVENTS: tuple[type[Event], ...] = (TradingPaused, TradingResumed, BreakerOpened, BreakerClosed)
 
 #: tag of an old version -> function that turns its decoded fields into those of the current one.
 UPCASTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}

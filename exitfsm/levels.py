@@ -9,7 +9,7 @@ may be too narrow (it then wakes for nothing), never too wide.
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from exitfsm.lifecycle import State
@@ -28,6 +28,7 @@ class Slot:
     Attributes:
         lower, upper: the quiet band; NaN wakes for every bar.
         until: when time alone wakes the symbol.
+        max_age: how old a bar may be when it arrives, where age counts.
         last_at: timestamp of the last accepted bar.
         reference: the last accepted price as given with a position, until a bar brings a newer one.
         last_bar: the last accepted bar.
@@ -35,13 +36,25 @@ class Slot:
         positions: the open positions of the symbol.
     """
 
-    __slots__ = ("highest", "last_at", "last_bar", "lower", "positions", "reference", "symbol", "until", "upper")
+    __slots__ = (
+        "highest",
+        "last_at",
+        "last_bar",
+        "lower",
+        "max_age",
+        "positions",
+        "reference",
+        "symbol",
+        "until",
+        "upper",
+    )
 
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol
         self.lower = math.nan
         self.upper = math.nan
         self.until = _NEVER
+        self.max_age = timedelta.max
         self.last_at = _BEFORE
         self.reference: Decimal | None = None
         self.last_bar: Bar | None = None
@@ -69,6 +82,10 @@ class Slot:
         at = self.previous_at or min((p.opened_at for p in self.positions.values()), default=_BEFORE)
         lower, upper, until = -math.inf, math.inf, _NEVER
         guard_ratio: Decimal | None = None
+        self.max_age = min(
+            (timedelta(seconds=p.policy.price_guard.max_age_seconds) for p in self.positions.values()),
+            default=timedelta.max,
+        )
         for p in self.positions.values():
             band = wake_band(p, at)
             if band is None:

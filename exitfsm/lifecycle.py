@@ -14,6 +14,7 @@ same table as a plain dictionary, used to re-check stored events; a test proves 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
@@ -149,8 +150,13 @@ MACHINE = Machine(
     states=[NOTHING, *(str(s) for s in State)],
     initial=NOTHING,
     auto_transitions=False,
+    name="exitfsm",
     transitions=[{"trigger": r.event.__name__, "source": str(r.source or NOTHING), "dest": str(r.target)} for r in TABLE],
 )
+
+
+# The library logs several lines for each move of any machine; ours are told by the events themselves.
+logging.getLogger("transitions.core").addFilter(lambda record: not (record.args and record.args[0] == MACHINE.name))
 
 
 class _Cursor:

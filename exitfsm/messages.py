@@ -96,21 +96,32 @@ class PositionRead(Message, frozen=True):
 class TimeSeen(Message, frozen=True):
     """Time has come this far.
 
-    `patience_s` is how long any wait for the broker may last before a person is told; None never tells (simulation,
-    where time passes only at bars).
+    Attributes:
+        patience_s: how long any wait for the broker may last before a person is told; None never tells (simulation,
+            where time passes only at bars).
+        price: the last known price, with which a time rule may exit a monitored position for which no bar comes;
+            None leaves time rules to the bars.
+        session_close: when the current session ends, None when unknown or never.
     """
 
     by: ClassVar[str] = "timer"
     patience_s: float | None = None
+    price: Decimal | None = None
+    session_close: datetime | None = None
 
 
 class ForceExit(Message, frozen=True):
-    """An operator wants out, now. `price` is the current price where one is known; none is needed."""
+    """An operator wants out, now.
+
+    `price` is the current price where one is known; none is needed. `qty` is what the broker shows, where it was read:
+    an order after a first one is never larger.
+    """
 
     by: ClassVar[str] = "operator"
     who: str = "operator"
     reason: str = ""
     price: Decimal | None = None
+    qty: Decimal | None = None
 
 
 class ChangePolicy(Message, frozen=True):
@@ -136,6 +147,17 @@ class Acknowledge(Message, frozen=True):
     by: ClassVar[str] = "operator"
     alarm_id: str
     who: str = "operator"
+
+
+class Recover(Message, frozen=True):
+    """The broker knows an exit order of this position that we have no record of: the store was lost.
+
+    `attempt` is the number that its id names, `report` what the broker says of it.
+    """
+
+    by: ClassVar[str] = "reconcile"
+    attempt: int
+    report: ExecutionReport
 
 
 class RaiseAlarm(Message, frozen=True):

@@ -86,6 +86,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         late_fills: an order may still fill after the broker reported it canceled.
         late_fill_window_s: seconds after a cancel in which such a fill can come; None when the broker does not say,
             and then no attempt follows a cancel by itself. 0 where late fills are impossible.
+        queues_orders: an order sent while the market is closed is taken and works from the next open on; otherwise an
+            exit waits for the session before it is sent.
         stocks, crypto: what the venue accepts for each class of assets.
     """
 
@@ -94,6 +96,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     reduce_only: bool = False
     late_fills: bool = True
     late_fill_window_s: int | None = None
+    queues_orders: bool = False
     stocks: AssetRules = STOCKS
     crypto: AssetRules = CRYPTO
 

@@ -207,6 +207,7 @@ DDL: tuple[str, ...] = (
     open_alarms INTEGER NOT NULL DEFAULT 0)""",
     "CREATE INDEX positions_open ON positions (position_id) WHERE state NOT IN ('filled', 'closed')",
     "CREATE INDEX positions_symbol ON positions (symbol, opened_at_utc)",
+    "CREATE INDEX positions_cooldown ON positions (cooldown_until_utc)",
     """CREATE TABLE alarms (
     alarm_id TEXT NOT NULL,
     stream_id TEXT NOT NULL,

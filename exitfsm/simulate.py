@@ -196,7 +196,7 @@ class Simulation:
         symbol = bar.symbol
         engine = self.engine
         if symbol in engine.levels.slots:
-            if engine.busy(symbol) and engine.believes(bar):
+            if engine.busy(symbol) and engine.fault(bar) is None:
                 for report in self.broker.on_bar(bar):
                     self._carry_out(engine.on_report(report, at=bar.timestamp), bar.timestamp)
                 self._carry_out(engine.tick(bar.timestamp, symbol=symbol), bar.timestamp)
@@ -247,7 +247,7 @@ class Simulation:
             if self.policy.atr_levels.enabled
             else None,
             strategy_name=self.strategy_name,
-            source="simulation",
+            source="broker",
         )
         self.engine.open(message, bar=bar)
 

@@ -20,7 +20,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -36,9 +36,9 @@ from eventsourcing.sqlite import (
 
 from exitfsm import projections
 from exitfsm.errors import StoreError, StoreLocked, VersionConflict
-from exitfsm.events import POSITION_EVENTS, UPCASTS, Event, Recorded, tag_of
+from exitfsm.events import ACCOUNT_EVENTS, POSITION_EVENTS, UPCASTS, Event, Recorded, tag_of
 from exitfsm.projections import AlarmRow, ExitOrderRow, Mark, PositionRow, TrackingRow
-from exitfsm.values import ExitStatus, utc
+from exitfsm.values import ExitStatus, stamp, utc
 
 try:
     import fcntl
@@ -89,7 +89,7 @@ class _EventMapper(Mapper[Any]):
     def __init__(self) -> None:
         super().__init__(transcoder=JSONTranscoder())  # never used: the bytes are ours
         self._encode = msgspec.json.Encoder().encode
-        self._topics: dict[type[Event], str] = {cls: tag_of(cls) for cls in POSITION_EVENTS}
+        self._topics: dict[type[Event], str] = {cls: tag_of(cls) for cls in (*POSITION_EVENTS, *ACCOUNT_EVENTS)}
         self._decoders: dict[str, Callable[[bytes], _Envelope[Event]]] = {
             topic: msgspec.json.Decoder(_Envelope[cls]).decode  # type: ignore[valid-type]  # made from the table of events
             for cls, topic in self._topics.items()
@@ -709,6 +709,18 @@ class ExitStore:
         # Without the Z, text sorts as time: a whole second comes before its fractions.
         newest = self._rows("SELECT MAX(RTRIM(cooldown_until_utc, 'Z')) FROM positions WHERE symbol = ?", (symbol,))[0][0]
         return None if newest is None else datetime.fromisoformat(newest).replace(tzinfo=UTC)
+
+    def cooldowns(self, at: datetime) -> dict[str, datetime]:
+        """The symbols that cool down at `at`, and until when each does; found without reading the history."""
+        # As text a whole second sorts after its fractions, so the index finds a second more than is needed.
+        since = stamp(at.replace(microsecond=0) - timedelta(seconds=1))
+        found: dict[str, datetime] = {}
+        sql = "SELECT symbol, cooldown_until_utc FROM positions WHERE cooldown_until_utc >= ?"
+        for symbol, text in self._rows(sql, (since,)):
+            until = datetime.fromisoformat(text)
+            if until > at:
+                found[symbol] = max(until, found.get(symbol, until))
+        return found
 
     def alarms(self, standing_only: bool = True) -> list[AlarmRow]:
         """Alarms, oldest first; by default those that nobody has acknowledged."""

@@ -1,9 +1,10 @@
 """The configuration: the `exit_manager` section of the bot's YAML file, read, checked and explained.
 
-Rules of this room: a setting is described once, in the `Spec` beside its field (in policy.py, and in settings.py for what
-is no policy); the reader, the JSON Schema and the reference table are all made from that. Every mistake is reported at
-once, with its place, its value and what is allowed. Nothing is guessed: what could be meant in two ways is a mistake,
-because a wrong threshold costs money and a message does not. The file is data: no tag in it is ever acted upon.
+Rules of this room: a setting is described once, in the `Spec` beside its field (in policy.py, and in settings.py for
+what is no policy); the reader, the JSON Schema and the reference table are all made from that. Every mistake is
+reported at once, with its place, its value and what is allowed. Nothing is guessed: what could be meant in two ways is
+a mistake, because a wrong threshold costs money and a message does not. The file is data: no tag in it is ever acted
+upon.
 
 pydantic and yaml are imported where they are used, so that importing the library stays cheap.
 """
@@ -19,12 +20,13 @@ from exitfsm.config.files import read_file
 from exitfsm.config.mistakes import SECTION, Mistake, Origin, lines_of, shown
 from exitfsm.config.reading import checked, doubts
 from exitfsm.config.reference import Setting, config_schema, reference_table
-from exitfsm.config.settings import ExitConfig, SessionHours
+from exitfsm.config.settings import ExitConfig, LiveSettings, SessionHours
 from exitfsm.errors import ConfigError
 
 __all__ = [
     "ConfigWarning",
     "ExitConfig",
+    "LiveSettings",
     "SessionHours",
     "Setting",
     "config_schema",

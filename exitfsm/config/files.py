@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SIZE_MAX = 1_000_000  # bytes in a file
 _DEPTH_MAX = 20  # nesting in a file; the section needs 5
-_NODES_MAX = 20_000  # values in the section, each alias counted as often as it is used
+_NODES_MAX = 20_000  # keys and values in a file; in the section each alias counts as often as it is used
 _NAME_MAX = 200  # characters of a file's name, or of the YAML reader's own words, in a message
 
 _TAG = "tag:yaml.org,2002:"
@@ -81,18 +81,19 @@ def _compose(name: str, text: str) -> yaml.Node | None:
 
 @cache
 def _loader_class() -> type[yaml.SafeLoader]:
-    """A composer with a limit of depth and fewer surprises than YAML 1.1 has."""
+    """A composer with limits of depth and number, and with fewer surprises than YAML 1.1 has."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         depth = 0
+        nodes = 0
 
         def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
             self.depth += 1
-            if self.depth > _DEPTH_MAX:
-                raise yaml.composer.ComposerError(
-                    None, None, f"nested deeper than {_DEPTH_MAX} levels", self.get_mark()
-                )
+            self.nodes += 1
+            if self.depth > _DEPTH_MAX or self.nodes > _NODES_MAX:
+                what = f"nested deeper than {_DEPTH_MAX} levels, or more than {_NODES_MAX} keys and values"
+                raise yaml.composer.ComposerError(None, None, what, self.get_mark())
             node = super().compose_node(parent, index)
             self.depth -= 1
             return node

@@ -30,7 +30,7 @@ class Origin(NamedTuple):
 
     name: str  # the file, or "config"
     section: object
-    lines: Mapping[Path, int] = {}  # noqa: RUF012  never written to; empty for data that comes from no file
+    lines: Mapping[Path, int] = {}  # empty for data that comes from no file
     mistakes: Sequence[Mistake] = ()  # what its form already gets wrong
 
 
@@ -76,7 +76,7 @@ def shown(value: object) -> str:
     try:
         return word(str(value) if isinstance(value, (Decimal, float)) else reprlib.repr(value))
     except Exception:  # a stranger's __repr__ may do anything; the mistake must still be told
-        return f"a {type(value).__name__}"
+        return f"a value of type {type(value).__name__}"
 
 
 def nearest(text: str, known: Collection[str]) -> str | None:

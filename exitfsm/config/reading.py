@@ -44,7 +44,8 @@ def checked(origin: Origin) -> tuple[ExitConfig, list[Mistake]]:
         model = _model().model_validate(section)
     except ValidationError as error:
         found = error.errors(include_url=False)
-        mistakes += [mistake for mistake in map(_mistake_of, found) if not _touches(origin.mistakes, [mistake.path])]
+        left_out = {mistake.path for mistake in mistakes}  # not missing: told of already
+        mistakes += [mistake for mistake in map(_mistake_of, found) if mistake.path not in left_out]
         # Once more without what is wrong, so that the checks across settings are made in the same go.
         model = _model().model_validate(_without(section, {detail["loc"] for detail in found}))
     values = _built(root_fields(), model)

@@ -24,11 +24,31 @@ class SessionHours(Section, frozen=True):
     close: Annotated[time, Spec("when the session closes, in that zone")] = time(16, 0)
 
 
+class LiveSettings(Section, frozen=True):
+    """How the live manager talks to the broker. None of it changes what is decided."""
+
+    broker_timeout_seconds: Annotated[Decimal, Spec("longest wait for one answer of the broker", gt=0, le=600)] = Decimal(10)
+    poll_seconds: Annotated[Decimal, Spec("how often a working exit order is looked up", gt=0, le=3600)] = Decimal(5)
+    sync_seconds: Annotated[Decimal, Spec("how often everything is reconciled with the broker", gt=0, le=86_400)] = Decimal(60)
+    patience_seconds: Annotated[Decimal, Spec("how long any wait may last before a person is told", gt=0, le=86_400)] = Decimal(120)
+    feed_silence_seconds: Annotated[
+        Decimal, Spec("how long a held symbol may be without a bar, in its session, before a person is told", gt=0, le=86_400)
+    ] = Decimal(600)
+    orders_per_minute: Annotated[int, Spec("most orders and cancels sent in a minute", gt=0, le=100_000)] = 120
+    breaker_failures: Annotated[int, Spec("failures in a row after which sends are spaced out", gt=0, le=1000)] = 5
+    breaker_probe_seconds: Annotated[Decimal, Spec("time between sends while the broker fails", gt=0, le=3600)] = Decimal(15)
+    lookback_days: Annotated[int, Spec("how far back the broker's fills are read to find a position's start", gt=0, le=3650)] = 30
+    entry_id_prefix: Annotated[
+        str, Spec("how the client order ids of the bot's own entry orders begin; such an order is canceled before an exit")
+    ] = ""
+
+
 class ExitConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is configured. In the file the fields of `policy` stand directly in the section."""
 
     policy: ExitPolicy = ExitPolicy()
     session: SessionHours = SessionHours()
+    live: LiveSettings = LiveSettings()
     record_bars: Annotated[bool, Spec("whether the bars of held positions are recorded beside the events")] = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -125,14 +145,14 @@ def allowed(field: Field) -> str:
     if field.item is not None:
         return "a list, each item with " + " and ".join(inner.name for inner in field.inner)
     if field.choices:
-        return " or ".join(field.choices)
+        return " or ".join(filter(None, (", ".join(field.choices[:-1]), field.choices[-1])))
     if field.type is bool:
         return "true or false"
     if field.type is time:
         return 'a time of day in quotes, like "16:00"'
     if field.type is str:
         return "text (in quotes where it looks like a number, or like yes or no)"
-    return f"{'a whole number' if field.type is int else 'a number'} {bounds(field)}".rstrip()
+    return f"{'a whole number' if field.type is int else 'a number'}, {bounds(field)}".rstrip(", ")
 
 
 def plain_value(value: object) -> Any:

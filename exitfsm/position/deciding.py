@@ -39,21 +39,23 @@ from exitfsm.messages import (
     Open,
     PositionRead,
     RaiseAlarm,
+    Recover,
     Release,
     Report,
     TimeSeen,
 )
 from exitfsm.policy import ORDER_FAULTS, PRICE_FAULTS, Fault, bar_fault
 from exitfsm.ports import CAREFUL, Capabilities
-from exitfsm.position.evaluating import Verdict, evaluate, levels, next_stops
+from exitfsm.position.evaluating import Verdict, due_by_time, evaluate, next_stops
 from exitfsm.position.reporting import alarm, lost, on_report
-from exitfsm.position.state import Position, client_order_id
+from exitfsm.position.state import Position, client_order_id, fold
 from exitfsm.values import (
     ZERO,
     ExitType,
     OrderType,
     TimeInForce,
     canonical_symbol,
+    first_by_precedence,
     floor_to,
     plain,
     round_to_tick,
@@ -120,8 +122,8 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
     if fault is not None:
         return refuse(p, m, fault)
     events: list[Event] = []
-    if p.refusing is not None and (verdict is not None or p.refusing not in ORDER_FAULTS):
-        events.append(RefusalEnded(reason=p.refusing, count=max(m.refused_count, 1), bar_at=m.bar.timestamp))
+    if verdict is not None or p.refusing not in ORDER_FAULTS:
+        events += _end_refusals(p, m.bar.timestamp, m.refused_count)
     if verdict is not None:
         return [*events, trigger(p, verdict, m.at, broker, bar_at=m.bar.timestamp)]
     events += [
@@ -146,8 +148,7 @@ def refuse(p: Position, m: BarSeen, fault: Fault) -> list[Event]:
     """Record the start of a run of refusals, and alarm where the position stands without prices."""
     events: list[Event] = []
     if p.refusing != fault.reason:
-        if p.refusing is not None:
-            events.append(RefusalEnded(reason=p.refusing, count=max(m.refused_count, 1), bar_at=m.bar.timestamp))
+        events += _end_refusals(p, m.bar.timestamp, m.refused_count)
         events.append(
             TriggerRefused(
                 reason=fault.reason, bar_at=m.bar.timestamp, price=fault.price, reference_price=m.reference_price
@@ -330,7 +331,9 @@ _WAITS: dict[State, tuple[str, str]] = {
 
 
 def on_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:
-    """Give up a limit that does not fill; tell a person of a wait that lasts too long."""
+    """Give up a limit that does not fill; tell a person of a wait that lasts too long; exit by time without a bar."""
+    if p.state is State.MONITORING:
+        return _exit_by_time(p, m, broker)
     if p.waiting_since is None:
         return []
     waited = (m.at - p.waiting_since).total_seconds()
@@ -346,6 +349,18 @@ def on_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:
     return alarm(p, kind, f"exit order {p.client_order_id} of {p.symbol} {text} since {since.isoformat()}", m.at)
 
 
+def _exit_by_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:
+    """A time rule is due and no bar came to say so: the last known price is the evidence."""
+    due = first_by_precedence(due_by_time(p, m.at, m.session_close)) if m.price is not None else None
+    if due is None or m.price is None or not p.policy.enabled:
+        return []
+    return [*_end_refusals(p, m.at), trigger(p, Verdict(due, m.price, m.price, ZERO, "no bar came"), m.at, broker)]
+
+
+def _end_refusals(p: Position, at: datetime, count: int = 1) -> list[Event]:
+    return [RefusalEnded(reason=p.refusing, count=max(count, 1), bar_at=at)] if p.refusing is not None else []
+
+
 # --- operators --------------------------------------------------------------------------------------------------------
 
 
@@ -353,13 +368,12 @@ def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event
     """Exit now: from monitoring the first order, from `unprotected` the next one; an exit under way goes on."""
     if p.state is State.MONITORING:
         price = m.price if m.price is not None and m.price.is_finite() and m.price > 0 else p.entry_price
-        events: list[Event] = []
-        if p.refusing is not None:
-            events.append(RefusalEnded(reason=p.refusing, count=1, bar_at=m.at))
         verdict = Verdict(ExitType.EMERGENCY, price, price, ZERO, f"{m.who}: {m.reason}")
-        return [*events, trigger(p, verdict, m.at, broker)]
+        return [*_end_refusals(p, m.at), trigger(p, verdict, m.at, broker)]
     if p.state is State.UNPROTECTED and not p.order_live and p.remaining_qty > 0:
-        return [next_attempt(p, p.remaining_qty, m.at, broker, spent=0, gone=ZERO, by=m.who)]
+        size = p.remaining_qty if m.qty is None else min(p.remaining_qty, m.qty)
+        gone = p.remaining_qty - size
+        return [next_attempt(p, size, m.at, broker, spent=0, gone=gone, by=m.who)] if size > 0 else []
     if p.state in (State.SUBMITTED, State.PARTIAL) and p.order_type is OrderType.LIMIT and p.order_live:
         return [_escalated(p, m.at, f"{m.who}: {m.reason}")]
     return []
@@ -390,6 +404,30 @@ def on_raise_alarm(p: Position, m: RaiseAlarm, broker: Capabilities) -> list[Eve
     return alarm(p, m.kind, m.text, m.at)
 
 
+def on_recover(p: Position, m: Recover, broker: Capabilities) -> list[Event]:
+    """Take up the exit where the lost record left it: the order is ours, so the decision to exit was taken."""
+    r = m.report
+    if p.state is not State.MONITORING or r.qty is None or r.client_order_id != client_order_id(p.position_id, m.attempt):
+        return []
+    triggered = ExitTriggered(
+        reason=ExitType.RECOVERED,
+        client_order_id=r.client_order_id,
+        attempt=m.attempt,
+        qty=r.qty,
+        order_type=OrderType.MARKET,
+        time_in_force=broker.rules(p.symbol).accepted_time(p.policy.stop_loss.time_in_force, r.qty),
+        at=m.at,
+        trigger_price=p.entry_price,
+        level=p.entry_price,
+        threshold_pct=ZERO,
+        detail="found at the broker",
+    )
+    events: list[Event] = [*_end_refusals(p, m.at), triggered]
+    after = fold(p, events)
+    assert after is not None
+    return [*events, *on_report(after, Report(at=m.at, report=r), broker)]
+
+
 def on_contradiction(p: Position, m: Contradiction, broker: Capabilities) -> list[Event]:
     """Stop everything automatic, and end an order of ours that may be live."""
     if p.state is State.UNPROTECTED:
@@ -409,7 +447,7 @@ _HANDLERS: dict[type[Message], Callable[[Position, Any, Capabilities], list[Even
     ChangePolicy: on_change_policy,
     Release: on_release,
     Acknowledge: on_acknowledge,
+    Recover: on_recover,
     RaiseAlarm: on_raise_alarm,
     Contradiction: on_contradiction,
 }
-__all__ = ["READS_MIN", "REFUSED_BARS_ALARM", "decide", "levels"]

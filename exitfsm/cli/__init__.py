@@ -1,0 +1,101 @@
+"""The command line, `exitfsm …`: the composition root, and the only place that may import adapters.
+
+Rules of this room: a command reads, shows and says; what is decided or computed comes from the library. Results go to
+stdout, all else (progress, warnings, errors) to stderr. Exit codes: 0 all is well, 1 something was found (a mistake in
+a configuration, a store that does not verify), 2 wrong usage or input. An error that a person can do something about
+is a message, never a traceback. Text from outside is made harmless before it is shown (`screen.clean`).
+
+One module for each subject (`simulating`, `reading`, `configuring`, `demo`); `app` lists the commands, `words` says an
+event in words, `screen` is how anything is shown. typer and rich are an extra of the package, so this module does
+without them and says how to get them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from exitfsm.errors import ExitFsmError
+
+#: Something was found.
+FINDING = 1
+#: Wrong usage, or input that cannot be used.
+BAD_INPUT = 2
+#: Whoever read our output stopped reading: what a shell shows of a program that the signal PIPE ended.
+PIPE_CLOSED = 141
+#: A defect of ours (EX_SOFTWARE): not 1, which means a finding.
+DEFECT = 70
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: the arguments after the program's name; those of the process when None.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        _never_fails_to_encode(stream)
+    try:
+        from exitfsm.cli.app import app
+    except ModuleNotFoundError as missing:
+        if missing.name not in ("typer", "rich"):
+            raise
+        print(f"exitfsm: the command line needs {missing.name}: pip install exitfsm[cli]", file=sys.stderr)
+        return BAD_INPUT
+    return _run(app, argv)
+
+
+def _run(app: object, argv: Sequence[str] | None) -> int:
+    from exitfsm.cli.screen import PipeClosed, complain
+
+    try:
+        code = _exit_code_of(app, argv)
+        sys.stdout.flush()
+    except ExitFsmError as error:
+        complain(str(error))
+        return BAD_INPUT
+    except (PipeClosed, BrokenPipeError):
+        _hush()
+        return PIPE_CLOSED
+    except OSError as error:
+        complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+        return BAD_INPUT
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        complain("this is a defect of exitfsm; please report it with the lines above")
+        return DEFECT
+    return code
+
+
+def _exit_code_of(app: object, argv: Sequence[str] | None) -> int:
+    """What typer would exit with."""
+    assert callable(app)
+    try:
+        app(args=None if argv is None else list(argv), prog_name="exitfsm")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return 0
+
+
+def _never_fails_to_encode(stream: TextIO) -> None:
+    """A character that the terminal lacks is shown by its code instead of ending the command."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+
+
+def _hush() -> None:
+    """Let what is still buffered for the closed pipe go nowhere, so that the interpreter ends without a word."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):  # a stdout that is no file
+        return
+
+
+__all__ = ["BAD_INPUT", "DEFECT", "FINDING", "PIPE_CLOSED", "main"]

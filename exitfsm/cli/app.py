@@ -1,0 +1,55 @@
+"""The list of commands. Each is a function in the module of its subject."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from exitfsm import __version__
+from exitfsm.cli import configuring, demo, reading, screen, simulating
+
+app = typer.Typer(
+    name="exitfsm",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help, which reads the same in a terminal, a pager and the docs
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+_HELP = """Get a trading bot out of its positions: exactly once, with every step recorded.
+
+\b
+see it work         exitfsm demo
+run your own bars   exitfsm simulate bars.csv --store exits.db
+read what happened  exitfsm history exits.db
+
+Exit codes: 0 all is well, 1 something was found, 2 wrong usage or input.
+"""
+config_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        screen.emit(f"exitfsm {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback(help=_HELP)
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Show the help where no command is given (the text is `_HELP`, whose lines are to stay as they are)."""
+
+
+app.command("demo")(demo.demo)
+app.command("simulate")(simulating.simulate)
+app.command("status")(reading.status)
+app.command("history")(reading.history)
+app.command("diagram")(reading.diagram)
+app.add_typer(config_app, name="config", help="Check, describe and show the configuration.")
+config_app.command("check")(configuring.check)
+config_app.command("schema")(configuring.schema)
+config_app.command("show")(configuring.show)

@@ -1,0 +1,43 @@
+"""A small event bus for one process: every subscriber sees every event, in order, and nothing is dropped silently."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from exitfsm.ports import MaybeAsync
+
+log = logging.getLogger("exitfsm")
+
+
+class InProcessBus:
+    """Delivers each event to each subscriber before `publish` returns.
+
+    A handler that raises is logged and does not keep the event from the others.
+    """
+
+    def __init__(self) -> None:
+        self._handlers: list[Callable[[Any], MaybeAsync[None]]] = []
+
+    def subscribe(self, handler: Callable[[Any], MaybeAsync[None]]) -> Callable[[], None]:
+        """Call `handler` (plain or async) for each event; the returned function ends it."""
+        self._handlers.append(handler)
+
+        def unsubscribe() -> None:
+            if handler in self._handlers:
+                self._handlers.remove(handler)
+
+        return unsubscribe
+
+    async def publish(self, event: Any) -> None:
+        """Give `event` to every subscriber, one after another."""
+        for handler in list(self._handlers):
+            try:
+                result = handler(event)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                # One part of a bot must not take the others' events away.
+                log.exception("bus_handler_failed handler=%r", handler)

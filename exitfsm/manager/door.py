@@ -1,0 +1,215 @@
+"""The one door into the engine, for many callers and one writer.
+
+Everything that is told to a position waits in one queue. A single worker takes whatever is ready, hands it to the
+engine in the writer's thread as one group (so that what happens together is committed together), and answers each
+caller. The event loop never waits for the disk, and the engine is never used by two threads at once. A quiet bar does
+not queue: while the writer rests it is taken note of in memory, on the spot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from exitfsm.engine import Engine
+from exitfsm.errors import StoreError
+from exitfsm.events import Recorded
+from exitfsm.messages import Message, Report
+from exitfsm.position import Position
+from exitfsm.values import Bar, ExecutionReport
+
+
+@dataclass(slots=True)
+class Told:
+    """One thing that waits at the door: a bar, a message to a position, or any work for the writer's thread."""
+
+    answer: asyncio.Future[Any]
+    bar: Bar | None = None
+    confirmed: bool = False
+    position_id: str | None = None
+    message: Message | None = None
+    work: Callable[[], Any] | None = None
+    result: Any = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class Group:
+    """What one turn of the worker brought: positions that owe something, commits, and bars that jumped too far."""
+
+    owing: list[str] = field(default_factory=list)
+    commits: list[tuple[Position, Sequence[Recorded]]] = field(default_factory=list)
+    jumps: list[Bar] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+
+
+class Door:
+    """The queue, its worker and the writer's thread.
+
+    Args:
+        engine: used in the writer's thread only, but for reading what it holds in memory.
+        now: the present.
+        after: told on the event loop what each group brought, before the callers are answered.
+    """
+
+    def __init__(self, engine: Engine, now: Callable[[], datetime], after: Callable[[Group], None]) -> None:
+        self._engine = engine
+        self._now = now
+        self._after = after
+        self._queue: asyncio.Queue[Told] = asyncio.Queue()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="exitfsm-writer")
+        self._writing = False
+        self._worker: asyncio.Task[None] | None = None
+        self._group = Group()
+        engine.listener = lambda position, recorded: self._group.commits.append((position, recorded))
+
+    def open(self) -> None:
+        """Start the worker."""
+        self._worker = asyncio.create_task(self._work(), name="exitfsm-door")
+
+    async def close(self) -> None:
+        """Let what waits be done, then stop."""
+        if self._worker is not None:
+            await self._queue.join()
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+            self._worker = None
+        self._thread.shutdown(wait=True)
+
+    async def bars(self, bars: Sequence[Bar], *, confirmed: bool = False) -> None:
+        """Bars, in order; returns when what they decided is durable.
+
+        Raises:
+            StoreError: it could not be stored; the next bar will decide it again.
+        """
+        waiting: list[asyncio.Future[Any]] = []
+        for bar in bars:
+            at_rest = not self._writing and self._queue.empty()
+            if at_rest and not confirmed and self._engine.quiet(bar, self._now()):
+                continue
+            told = Told(self._future(), bar=bar, confirmed=confirmed)
+            self._queue.put_nowait(told)
+            waiting.append(told.answer)
+        await _all(waiting)
+
+    async def tell(self, position_id: str, message: Message) -> None:
+        """A message to a position; returns when what it meant is durable.
+
+        Raises:
+            StoreError: it could not be stored.
+        """
+        await self.tell_all([(position_id, message)])
+
+    async def tell_all(self, messages: Sequence[tuple[str, Message]]) -> None:
+        """Messages to several positions, committed together."""
+        waiting = []
+        for position_id, message in messages:
+            told = Told(self._future(), position_id=position_id, message=message)
+            self._queue.put_nowait(told)
+            waiting.append(told.answer)
+        await _all(waiting)
+
+    async def report(self, report: ExecutionReport) -> None:
+        """News of an order of ours, for the position it belongs to."""
+
+        def owner() -> str | None:
+            return self._engine.owner_of(report.client_order_id)
+
+        position_id = self._engine.known_owner(report.client_order_id) or await self.run(owner)
+        if position_id is not None:
+            await self.tell(position_id, Report(at=self._now(), report=report))
+
+    async def run(self, work: Callable[[], Any]) -> Any:
+        """Anything else that belongs into the writer's thread."""
+        told = Told(self._future(), work=work)
+        self._queue.put_nowait(told)
+        return await told.answer
+
+    def _future(self) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().create_future()
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            group = [await self._queue.get()]
+            while not self._queue.empty():
+                group.append(self._queue.get_nowait())
+            self._group = Group()
+            self._writing = True
+            try:
+                await loop.run_in_executor(self._thread, self._process, group)
+            finally:
+                self._writing = False
+                self._after(self._group)
+                for told in group:
+                    self._queue.task_done()
+                    if told.answer.done():
+                        continue
+                    if told.error is not None:
+                        told.answer.set_exception(told.error)
+                    else:
+                        told.answer.set_result(told.result)
+
+    def _process(self, group: Sequence[Told]) -> None:
+        """In the writer's thread: runs of bars and runs of messages are one commit each."""
+        start = 0
+        while start < len(group):
+            kind, end = _kind(group[start]), start + 1
+            while end < len(group) and kind != "work" and _kind(group[end]) == kind:
+                end += 1
+            part = group[start:end]
+            try:
+                self._one_commit(kind, part)
+            except Exception as error:
+                # The callers of this part hear of it; the others' turn comes all the same.
+                for told in part:
+                    told.error = error
+                self._group.failures.append(error)
+            start = end
+
+    def _one_commit(self, kind: str, part: Sequence[Told]) -> None:
+        engine, now = self._engine, self._now()
+        if kind == "work":
+            assert part[0].work is not None
+            part[0].result = part[0].work()
+            return
+        if kind == "messages":
+            actions = engine.tell_all([(t.position_id or "", t.message) for t in part if t.message is not None])
+        elif kind == "confirmed":
+            actions = [a for t in part if t.bar for a in engine.on_bar(t.bar, received_at=now, confirmed=True)]
+        else:
+            actions = engine.on_bars(self._believable([t.bar for t in part if t.bar is not None], now), received_at=now)
+        self._group.owing += [action.position_id for action in actions]
+
+    def _believable(self, bars: Sequence[Bar], now: datetime) -> list[Bar]:
+        """Bars but for those that jumped too far: these wait for a second source to confirm them."""
+        rest = []
+        for bar in bars:
+            if self._engine.quiet(bar, now):
+                continue
+            fault = self._engine.fault(bar, now)
+            if fault is not None and fault.reason == "price_jump" and self._engine.levels.watched(bar.symbol):
+                self._group.jumps.append(bar)
+            else:
+                rest.append(bar)
+        return rest
+
+
+def _kind(told: Told) -> str:
+    if told.work is not None:
+        return "work"
+    if told.message is not None:
+        return "messages"
+    return "confirmed" if told.confirmed else "bars"
+
+
+async def _all(waiting: Sequence[asyncio.Future[Any]]) -> None:
+    """Wait for all; the first failure is raised after the last has been answered."""
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result if isinstance(result, StoreError) else StoreError(f"not stored: {type(result).__name__}: {result}")

@@ -1,0 +1,256 @@
+"""Reconciling with the broker: what it holds against what is watched, order by order and position by position.
+
+The same code runs at the start, after a reconnect, and on a timer. It is idempotent: a second run right after the first
+changes nothing. It never invents exposure: what it takes up is what the broker shows, named by the broker's own fills;
+what it cannot name or price is an alarm. An answer that fails or is empty proves nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from exitfsm.config import ExitConfig
+from exitfsm.engine import Engine
+from exitfsm.errors import BrokerError
+from exitfsm.lifecycle import State
+from exitfsm.manager.calls import BrokerCalls
+from exitfsm.manager.clock import SteadyTime
+from exitfsm.manager.door import Door
+from exitfsm.manager.driving import ORDER_PREFIX, Driver, same_symbol
+from exitfsm.messages import Open, Recover
+from exitfsm.position import READS_MIN, Position, client_order_id, epoch_of, position_id
+from exitfsm.values import (
+    ZERO,
+    BrokerPosition,
+    ExecutionReport,
+    Fill,
+    OrderSide,
+    OrderStatus,
+    Side,
+    canonical_symbol,
+    plain,
+)
+
+log = logging.getLogger("exitfsm")
+
+#: Attempts of a position that are looked up one after another when its record may be lost.
+ATTEMPTS_PROBED_MAX = 50
+
+RaiseAccountAlarm = Callable[[str, str], Awaitable[None]]
+
+
+class Reconciler:
+    """Brings what is watched in line with what the broker shows."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        door: Door,
+        calls: BrokerCalls,
+        driver: Driver,
+        time: SteadyTime,
+        config: ExitConfig,
+        account: str,
+        strategy_name: str,
+        alarm: RaiseAccountAlarm,
+    ) -> None:
+        self._engine, self._door, self._calls, self._driver, self._time = engine, door, calls, driver, time
+        self._config, self._account, self._strategy_name, self._alarm = config, account, strategy_name, alarm
+        self._lock = asyncio.Lock()
+        self._waiting: asyncio.Task[None] | None = None
+        #: First fill of an entry order that the bot's updates told of, by (symbol, side): where the broker lists no fills.
+        self.first_fills: dict[tuple[str, Side], datetime] = {}
+        #: Positions that could not be taken up yet, with how often that was tried.
+        self.missing: dict[tuple[str, Side], int] = {}
+
+    async def sync(self) -> None:
+        """Reconcile everything with what the broker says after this call; callers that wait together share one run.
+
+        Raises:
+            BrokerError: the broker did not answer; nothing was concluded from that.
+        """
+        if self._lock.locked():
+            if self._waiting is None or self._waiting.done():
+                self._waiting = asyncio.create_task(self._exclusive(), name="exitfsm-sync")
+            await asyncio.shield(self._waiting)
+        else:
+            await self._exclusive()
+
+    async def _exclusive(self) -> None:
+        async with self._lock:
+            self._waiting = None
+            await self._sync()
+
+    async def _sync(self) -> None:
+        # Positions are read before the orders: whatever an order had filled by then, its own record tells afterwards.
+        held = await self._driver.positions()
+        await self._orders()
+        await self._foreign()
+        for p in list(self._engine.positions.values()):
+            await self._driver.tell_read(p, held)
+        for bp in held:
+            await self._adopt(bp)
+        self._driver.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
+
+    async def _orders(self) -> None:
+        """Look up every exit order of ours that may be live."""
+        due = [p for p in list(self._engine.positions.values()) if p.order_live and p.client_order_id]
+        due = [p for p in due if p.state is not State.PENDING or p.client_order_id in self._engine.unknown]
+
+        async def one(p: Position) -> None:
+            try:
+                await self._driver.look_up(p.position_id, p.client_order_id or "")
+            except BrokerError as error:
+                log.warning("look_up_failed id=%s error=%s", p.client_order_id, error)
+
+        await asyncio.gather(*(one(p) for p in due))
+
+    async def _foreign(self) -> None:
+        """Note the working orders of others; one that looks like ours and is not known is an alarm."""
+        if not self._calls.has("open_orders"):
+            return
+        try:
+            orders = await self._calls.open_orders()
+        except BrokerError as error:
+            log.warning("open_orders_failed error=%s", error)
+            return
+        self._driver.foreign.clear()
+        for report in orders:
+            if not report.client_order_id.startswith(ORDER_PREFIX):
+                self.note_foreign(report)
+
+    def note_foreign(self, report: ExecutionReport) -> None:
+        """Remember, or forget, a working order of somebody else."""
+        if report.symbol is None:
+            return
+        working = self._driver.foreign.setdefault(report.symbol, {})
+        if report.status.terminal:
+            working.pop(report.client_order_id, None)
+        else:
+            working[report.client_order_id] = report
+
+    # --- positions that are not watched yet ---------------------------------------------------------------------------
+
+    async def _adopt(self, bp: BrokerPosition) -> None:
+        """Watch a position that the broker shows and nobody watches."""
+        symbol = self._known_spelling(bp.symbol)
+        watched = [p for p in list(self._engine.positions.values()) if same_symbol(p.symbol, symbol)]
+        if watched:
+            return  # more than is watched: resized while monitored, a new epoch once the exit under way is over
+        if not (bp.avg_entry_price.is_finite() and bp.avg_entry_price > 0):
+            await self._alarm("unpriceable", f"{plain(bp.qty)} {symbol} {bp.side} has no entry price: it is NOT protected")
+            return
+        first = await self._first_fill(symbol, bp)
+        key = (symbol, bp.side)
+        if first is None:
+            self.missing[key] = self.missing.get(key, 0) + 1
+            if self._calls.has("fills") and self.missing[key] < READS_MIN:
+                return  # the list of fills may be a moment behind the list of positions
+            text = f"{plain(bp.qty)} {symbol} {bp.side}: its first fill is not known, so it is NOT protected"
+            await self._alarm("epoch_unknown", text)
+            return
+        self.missing.pop(key, None)
+        epoch = epoch_of(first)
+        name = position_id(self._account, symbol, bp.side, epoch)
+        attempt, order = await self._found_order(name)
+        filled = order.filled_qty or ZERO if order is not None else ZERO
+        now = self._time.now()
+        message = Open(
+            at=now,
+            account=self._account,
+            symbol=symbol,
+            side=bp.side,
+            epoch=epoch,
+            qty=bp.qty + filled,
+            entry_price=bp.avg_entry_price,
+            opened_at=first,
+            policy=self._config.policy,
+            strategy_name=self._strategy_name,
+            source="broker",
+        )
+        await self._door.run(lambda: self._engine.open(message, reference=bp.current_price))
+        log.info("adopted position=%s qty=%s entry=%s", name, plain(bp.qty), plain(bp.avg_entry_price))
+        if order is not None:
+            await self._door.tell(name, Recover(at=now, attempt=attempt, report=order))
+
+    def _known_spelling(self, symbol: str) -> str:
+        """The spelling under which the bars of a pair come: with its slash where that is already known."""
+        for known in list(self._engine.levels.slots):
+            if same_symbol(known, symbol):
+                return known
+        return canonical_symbol(symbol)
+
+    async def _first_fill(self, symbol: str, bp: BrokerPosition) -> datetime | None:
+        """When the broker first filled this position since the symbol was flat; None when that cannot be known."""
+        if not self._calls.has("fills"):
+            return self.first_fills.get((symbol, bp.side))
+        since = self._time.now() - timedelta(days=self._config.live.lookback_days)
+        fills = [f for f in await self._calls.fills(since) if same_symbol(f.symbol, symbol)]
+        found = first_since_flat(fills, bp.side, bp.qty)
+        previous = await self._door.run(lambda: self._last_epoch(symbol, bp.side))
+        if previous is not None and found is not None and epoch_of(found) == previous.epoch:
+            return _bought_during(fills, previous, bp.side)
+        return found
+
+    def _last_epoch(self, symbol: str, side: Side) -> Position | None:
+        """The newest ended position of a symbol and side, in the writer's thread."""
+        rows = [r for r in self._engine.store.positions(symbol=symbol) if r.side is side]
+        newest = max(rows, key=lambda r: (r.opened_at_utc, r.position_id), default=None)
+        return self._engine.get(newest.position_id) if newest is not None else None
+
+    async def _found_order(self, name: str) -> tuple[int, ExecutionReport | None]:
+        """The newest exit order of ours that the broker knows for a position that we have no record of."""
+        known = await self._door.run(lambda: self._engine.get(name))
+        if known is not None:
+            return 0, None
+        newest: tuple[int, ExecutionReport | None] = (0, None)
+        for attempt in range(1, ATTEMPTS_PROBED_MAX + 1):
+            try:
+                report = await self._calls.order(client_order_id(name, attempt))
+            except BrokerError as error:
+                # Not knowing is safe: a first send under a used id is refused, looked up and taken over then.
+                log.warning("probe_failed position=%s attempt=%s error=%s", name, attempt, error)
+                return newest
+            if report is None:
+                return newest
+            newest = (attempt, report)
+        return newest
+
+
+def first_since_flat(fills: Sequence[Fill], side: Side, qty: Decimal) -> datetime | None:
+    """Walk back from what is held now to the fill that opened it; None when the fills do not reach that far.
+
+    Args:
+        fills: the symbol's executions, oldest first.
+        side, qty: what is held now.
+    """
+    held = qty
+    for fill in reversed(fills):
+        opening = fill.side is not side.exit_side
+        held = held - fill.qty if opening else held + fill.qty
+        if opening and held <= 0:
+            return fill.at
+    return None
+
+
+def _bought_during(fills: Sequence[Fill], previous: Position, side: Side) -> datetime | None:
+    """The first fill that added to a position while its exit was under way: the start of the epoch after it."""
+    since = previous.triggered_at or previous.ended_at
+    opening = [f.at for f in fills if f.side is not side.exit_side and since is not None and f.at >= since]
+    return opening[0] if opening else None
+
+
+def entry_side(report: ExecutionReport) -> Side | None:
+    """The side of the position that an entry order makes."""
+    if report.side is None:
+        return None
+    return Side.LONG if report.side is OrderSide.BUY else Side.SHORT
+
+
+def brings_fills(report: ExecutionReport) -> bool:
+    """True when a report of somebody's order means that the account's positions changed."""
+    return bool(report.filled_qty) or report.status in (OrderStatus.FILLED, OrderStatus.PARTIALLY_FILLED)

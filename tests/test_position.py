@@ -1,0 +1,980 @@
+"""What a position is told, and what follows: the protocol with the broker as `decide` sees it, and its invariants."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import timedelta
+from decimal import Decimal, localcontext
+from itertools import pairwise, permutations
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example
+from hypothesis import given as for_all
+from hypothesis import strategies as st
+
+from exitfsm.events import (
+    AlarmAcknowledged,
+    AlarmRaised,
+    CancelRefused,
+    CancelRequested,
+    Event,
+    ExitCompleted,
+    ExitEscalated,
+    ExitRetried,
+    ExitTriggered,
+    FillsRecorded,
+    OrderAccepted,
+    OrderEnded,
+    PolicyChanged,
+    PositionClosedElsewhere,
+    PositionEvent,
+    PositionOpened,
+    PositionReleased,
+    PositionResized,
+    ProtectionLost,
+    RefusalEnded,
+    StopMoved,
+    TriggerRefused,
+)
+from exitfsm.lifecycle import State, advance
+from exitfsm.messages import (
+    Acknowledge,
+    ChangePolicy,
+    Contradiction,
+    ForceExit,
+    Message,
+    PositionRead,
+    RaiseAlarm,
+    Release,
+    Report,
+)
+from exitfsm.ports import CAREFUL, AssetRules, Capabilities
+from exitfsm.position import (
+    READS_MIN,
+    Cancel,
+    LookUp,
+    Position,
+    ReadPosition,
+    Submit,
+    client_order_id,
+    decide,
+    evolve,
+    fold,
+    owed,
+    position_id,
+    replay,
+)
+from exitfsm.values import ExecutionReport, ExitType, OrderSide, OrderStatus, OrderType, Side, TimeInForce
+from given import (
+    BROKER,
+    Scenario,
+    after,
+    bar,
+    given,
+    holds,
+    like,
+    opened,
+    order_id,
+    policy,
+    refused,
+    reported,
+    seen,
+    timer,
+    to_open,
+    triggered,
+)
+
+LIMIT = policy(profit_taking={"order_type": "limit"})
+monitoring = given(opened())
+pending = given(opened(), triggered())
+submitted = pending.when(reported("new"))
+partial = submitted.when(reported("partially_filled", 4, 99))
+resting = given(opened(policy=LIMIT), triggered(reason="profit_take", limit=102)).when(reported("new"))
+canceling = resting.when(reported("partially_filled", 4, 102), timer(200))
+expired = partial.when(reported("expired", 4))
+second = expired.when(holds(6, at=200))
+filled = partial.when(reported("filled", 10, 99), holds(0))
+closed = monitoring.when(holds(0))
+unprotected = submitted.when(Contradiction(at=after(90), why="it cannot be"))
+
+# --- the order on its way ---------------------------------------------------------------------------------------------
+
+
+def test_given_a_breach_when_it_is_decided_then_the_intent_is_owed_and_its_order_is_complete() -> None:
+    s = monitoring.when(seen(99)).then(
+        like(
+            ExitTriggered,
+            reason="stop_loss",
+            client_order_id=order_id(1),
+            attempt=1,
+            qty=Decimal(10),
+            order_type="market",
+            time_in_force="day",
+            trigger_price=Decimal(99),
+            level=Decimal(99),
+            threshold_pct=Decimal(1),
+            at=after(60),
+            bar_at=after(60),
+        )
+    )
+    action = owed(s.now, after(60))
+    assert isinstance(action, Submit)
+    assert action.order.client_order_id == order_id(1)
+    assert (action.order.side, action.order.qty, action.order.limit_price) == (OrderSide.SELL, Decimal(10), None)
+    s.owes(LookUp, outcome_unknown=True)
+
+
+def test_given_a_short_position_when_it_exits_then_the_order_buys() -> None:
+    s = given(opened("short")).when(seen(101))
+    action = owed(s.now, after(60))
+    assert isinstance(action, Submit)
+    assert (action.order.side, action.order.position_side) == (OrderSide.BUY, Side.SHORT)
+
+
+def test_given_an_intent_when_the_order_is_acknowledged_then_nothing_more_is_owed() -> None:
+    pending.when(reported("new", broker_order_id="b1")).then(
+        OrderAccepted(client_order_id=order_id(1), broker_order_id="b1", at=after(61))
+    ).is_in("submitted").owes(None)
+
+
+def test_given_an_intent_when_a_fill_comes_before_the_ack_then_both_are_recorded_at_once() -> None:
+    pending.when(reported("partially_filled", 4, 99)).then(OrderAccepted, like(FillsRecorded, filled_qty=Decimal(4)))
+    pending.when(reported("filled", 10, 99)).then(OrderAccepted, FillsRecorded).is_in("partial").owes(ReadPosition)
+
+
+def test_given_an_intent_when_the_order_was_canceled_before_we_heard_of_it_then_it_was_accepted_and_ended() -> None:
+    pending.when(reported("canceled", 4, 99)).then(
+        OrderAccepted, like(FillsRecorded, filled_qty=Decimal(4)), like(OrderEnded, how="canceled")
+    ).is_in("rejected")
+
+
+@pytest.mark.parametrize("status", ["new", "pending_cancel", "suspended", "done_for_day", "cancel_rejected"])
+def test_given_a_working_order_when_a_status_is_not_final_then_it_stays_live(status: str) -> None:
+    submitted.when(reported(status)).then().has(order_live=True).is_in("submitted")
+    partial.when(reported(status, 4)).then().has(order_live=True).is_in("partial")
+
+
+def test_given_fills_when_reports_are_doubled_or_late_then_nothing_follows() -> None:
+    s = submitted.when(reported("partially_filled", 6, 99))
+    for stale in (reported("new"), reported("partially_filled", 6, 99), reported("partially_filled", 2, 99)):
+        s.when(stale).then().has(filled_qty=Decimal(6))
+
+
+def test_given_fills_when_a_report_leaves_the_quantity_out_then_missing_is_not_zero() -> None:
+    partial.when(reported("partially_filled", None)).then().has(filled_qty=Decimal(4))
+    partial.when(reported("canceled", None)).then(like(OrderEnded, filled_qty=Decimal(4))).has(remaining_qty=Decimal(6))
+    partial.when(reported("filled", None)).then(like(FillsRecorded, filled_qty=Decimal(10)))
+
+
+def test_given_fills_without_a_price_when_a_report_brings_it_then_it_is_recorded() -> None:
+    s = submitted.when(reported("partially_filled", 4)).has(avg_fill_price=None)
+    s.when(reported("partially_filled", 4, 99)).then(
+        like(FillsRecorded, filled_qty=Decimal(4), avg_fill_price=Decimal(99))
+    ).when(reported("partially_filled", 4, 99)).then()
+
+
+@pytest.mark.parametrize("price", ["NaN", "Infinity", "0", "-1"])
+def test_given_a_fill_at_an_impossible_price_when_it_is_recorded_then_the_price_is_unknown(price: str) -> None:
+    submitted.when(reported("partially_filled", 4, price)).then(
+        like(FillsRecorded, filled_qty=Decimal(4), avg_fill_price=None)
+    ).when(reported("partially_filled", 4, price)).then()
+    expired.when(reported("expired", 5, price)).then(like(FillsRecorded, avg_fill_price=None))
+    second.when(reported("expired", 5, price, attempt=1)).then(
+        ProtectionLost, like(FillsRecorded, filled_qty=Decimal(5), avg_fill_price=None), CancelRequested, AlarmRaised
+    )
+
+
+def test_given_the_last_fill_when_the_broker_calls_it_partial_then_the_order_is_over_all_the_same() -> None:
+    partial.when(reported("partially_filled", 10, 99)).then(FillsRecorded).has(order_live=False).owes(ReadPosition)
+
+
+def test_given_a_report_of_somebody_elses_order_then_nothing_follows() -> None:
+    stranger = ExecutionReport(client_order_id="manual-1", status=OrderStatus.FILLED, at=after(61), filled_qty=Decimal(9))
+    for s in (monitoring, pending, partial, filled, unprotected):
+        s.when(Report(at=after(61), report=stranger)).then()
+
+
+# --- flat is a proof --------------------------------------------------------------------------------------------------
+
+
+def test_given_all_is_sold_when_the_broker_shows_flat_then_the_exit_is_complete_and_the_cooldown_runs_from_the_fill() -> None:
+    partial.when(reported("filled", 10, "98.5", at=70)).is_in("partial").when(holds(0, at=75, reads=1)).then(
+        ExitCompleted(
+            filled_qty=Decimal(10),
+            avg_fill_price=Decimal("98.5"),
+            filled_at=after(70),
+            at=after(75),
+            cooldown_until=after(370),
+        )
+    ).is_in("filled").owes(None)
+
+
+def test_given_all_is_sold_when_the_broker_still_shows_some_then_it_is_read_again_and_then_a_person_is_told() -> None:
+    s = partial.when(reported("filled", 10, 99))
+    s.when(holds(3, reads=READS_MIN - 1)).then().owes(ReadPosition)
+    s.when(holds(3)).then(ProtectionLost, AlarmRaised).is_in("unprotected")
+
+
+def test_given_an_order_that_may_be_live_when_the_broker_shows_flat_then_it_is_no_proof() -> None:
+    for s in (pending, submitted, partial):
+        assert ExitCompleted not in map(type, s.when(holds(0)).news)
+
+
+def test_given_a_position_when_it_looks_flat_less_than_three_times_then_it_is_kept() -> None:
+    for reads in range(1, READS_MIN):
+        monitoring.when(holds(0, reads=reads)).then()
+        expired.when(holds(0, reads=reads)).then()
+        unprotected.when(reported("canceled", 0), holds(0, reads=reads)).is_in("unprotected")
+
+
+def test_given_a_position_when_it_is_closed_by_hand_then_it_is_over_and_cools_down() -> None:
+    monitoring.when(holds(0)).then(
+        PositionClosedElsewhere(how="by_hand", remaining_qty=Decimal(10), at=after(62), cooldown_until=after(362))
+    ).is_in("closed")
+    expired.when(holds(0)).then(like(PositionClosedElsewhere, how="by_hand", remaining_qty=Decimal(6)))
+
+
+def test_given_a_working_order_when_less_is_left_than_it_could_sell_then_it_is_canceled_before_anything_else() -> None:
+    for s, left in ((submitted, 0), (submitted, 7), (partial, 0), (partial, 5)):
+        s.when(holds(left, reads=READS_MIN - 1)).then()
+        s.when(holds(left)).then(like(CancelRequested, client_order_id=order_id(1))).is_in("canceling").owes(Cancel)
+    for s, left in ((submitted, 10), (partial, 6), (partial, 10)):
+        s.when(holds(left)).then()
+    submitted.when(holds(0), reported("canceled", 0, at=63), holds(0, at=70)).then(
+        like(PositionClosedElsewhere, how="by_hand")
+    )
+
+
+def test_given_a_position_when_the_broker_shows_the_other_side_then_a_person_is_told_and_a_live_order_is_ended() -> None:
+    monitoring.when(holds(-3)).then(ProtectionLost, AlarmRaised)
+    for s in (submitted, partial):
+        s.when(holds(-3)).then(ProtectionLost, CancelRequested, AlarmRaised).is_in("unprotected").owes(Cancel)
+
+
+def test_given_a_monitored_position_when_its_quantity_changes_then_it_is_resized() -> None:
+    monitoring.when(holds(12, reads=1, entry=101)).then(
+        like(PositionResized, qty=Decimal(12), entry_price=Decimal(101))
+    ).when(holds(12, reads=1, entry=101)).then().has(remaining_qty=Decimal(12))
+    monitoring.when(holds(7, reads=READS_MIN - 1)).then()
+    monitoring.when(holds(7)).then(like(PositionResized, qty=Decimal(7), entry_price=Decimal(100)))
+    monitoring.when(holds(10, entry="100.5")).then(like(PositionResized, entry_price=Decimal("100.5")))
+
+
+@pytest.mark.parametrize("entry", ["0", "-1", "NaN", "Infinity"])
+def test_given_a_read_with_an_impossible_entry_price_then_the_known_one_stands(entry: str) -> None:
+    monitoring.when(holds(10, entry=entry)).then()
+    monitoring.when(holds(12, entry=entry)).then(like(PositionResized, entry_price=Decimal(100)))
+
+
+@pytest.mark.parametrize("qty", ["NaN", "Infinity", "-Infinity"])
+def test_given_a_read_that_is_no_number_then_nothing_follows(qty: str) -> None:
+    for s in (monitoring, submitted, expired, partial.when(reported("filled", 10, 99)), unprotected):
+        s.when(holds(qty)).then()
+
+
+# --- attempts ---------------------------------------------------------------------------------------------------------
+
+
+def test_given_a_refused_order_when_the_delay_is_over_and_the_position_was_read_then_the_next_attempt_follows() -> None:
+    s = pending.when(refused()).then(
+        like(OrderEnded, how="refused", refusal="insufficient_qty", filled_qty=Decimal(0), next_attempt_at=after(91))
+    )
+    s.is_in("rejected").owes(None, after(90)).owes(ReadPosition, after(91))
+    s.when(holds(10, at=90)).then()
+    s.when(holds(10, at=91, reads=1)).then(
+        like(ExitRetried, client_order_id=order_id(2), attempt=2, qty=Decimal(10), order_type="market", budget_spent=1)
+    ).is_in("pending").owes(Submit)
+
+
+def test_given_an_ended_order_when_time_passes_then_nothing_is_sent_without_a_read() -> None:
+    expired.when(timer(10_000)).then().is_in("rejected").owes(ReadPosition, after(10_000))
+
+
+def test_given_a_partial_fill_when_the_order_expires_then_the_next_attempt_sells_the_rest() -> None:
+    second.then(like(ExitRetried, attempt=2, qty=Decimal(6))).when(
+        reported("new", at=201), reported("filled", 6, 98, at=202), holds(0, at=203)
+    ).then(like(ExitCompleted, filled_qty=Decimal(10), avg_fill_price=Decimal("98.4")))
+
+
+def test_given_others_sold_some_when_the_next_attempt_is_sized_then_it_is_no_more_than_the_broker_shows() -> None:
+    expired.when(holds(5, at=200, reads=READS_MIN - 1)).then()
+    s = expired.when(holds(5, at=200)).then(like(ExitRetried, qty=Decimal(5), sold_elsewhere=Decimal(1)))
+    s.when(reported("filled", 5, 99, at=201), holds(0, at=202)).then(like(ExitCompleted, filled_qty=Decimal(9)))
+
+
+def test_given_more_is_held_than_is_ours_when_the_next_attempt_is_sized_then_it_sells_only_what_is_ours() -> None:
+    expired.when(holds(50, at=200, reads=1)).then(like(ExitRetried, qty=Decimal(6)))
+
+
+def test_given_the_budget_is_spent_when_the_last_attempt_ends_then_the_position_is_unprotected_with_an_alarm() -> None:
+    s = pending
+    for attempt in range(1, 5):
+        s = s.when(refused(f"reason {attempt}", at=100 * attempt)).is_in("rejected")
+        s = s.when(holds(10, at=100 * attempt + 50))
+        s = s.then(like(ExitRetried, attempt=attempt + 1, budget_spent=attempt)) if attempt < 4 else s
+    s.then(ProtectionLost, like(AlarmRaised, kind="protection_lost")).is_in("unprotected").owes(ReadPosition)
+    assert s.now.attempt == 4  # the first, and max_resubmit_attempts more
+    s.when(timer(9999), holds(10, at=9999)).then()
+
+
+def test_given_no_budget_when_the_first_attempt_ends_then_there_is_no_second() -> None:
+    p = policy(partial_fills={"max_resubmit_attempts": 0})
+    given(opened(policy=p), triggered()).when(refused(), holds(10, at=200)).then(ProtectionLost, AlarmRaised)
+
+
+def test_given_a_day_order_when_it_expires_at_the_close_then_the_budget_is_not_spent() -> None:
+    s = pending
+    for day in range(1, 8):
+        s = s.when(reported("expired", 0, at=86_400 * day), holds(10, at=86_400 * day + 60))
+        s.then(like(ExitRetried, attempt=day + 1, budget_spent=0))
+
+
+def test_given_an_order_that_is_not_for_the_day_when_it_expires_then_the_budget_is_spent() -> None:
+    ioc = msgspec.structs.replace(triggered(), time_in_force=TimeInForce.IOC)
+    broker = Capabilities(stocks=AssetRules(times_in_force=(TimeInForce.IOC,)), late_fills=False)
+    given(opened(), ioc).at(broker).when(reported("expired", 0), holds(10, at=200)).then(
+        like(ExitRetried, budget_spent=1, time_in_force="ioc")
+    )
+
+
+def test_given_two_identical_refusals_in_a_row_then_no_third_is_tried() -> None:
+    again = pending.when(refused("not_tradable"), holds(10, at=100))
+    again.when(refused("not_tradable", at=101)).then(OrderEnded, ProtectionLost, AlarmRaised).is_in("unprotected")
+    again.when(refused("insufficient_qty", at=101)).then(OrderEnded).is_in("rejected")
+    again.when(reported("rejected", 0, at=101, refusal="not_tradable")).then(
+        OrderAccepted, OrderEnded, ProtectionLost, AlarmRaised
+    ) if False else None
+    other = again.when(reported("expired", 0, at=101), holds(10, at=200), refused("not_tradable", at=201))
+    other.then(OrderEnded).is_in("rejected")
+
+
+def test_given_a_canceled_order_when_the_broker_declares_a_window_then_the_next_attempt_waits_for_it() -> None:
+    slow = Capabilities(late_fills=True, late_fill_window_s=120)
+    partial.at(slow).when(reported("canceled", 4)).then(like(OrderEnded, next_attempt_at=after(61 + 120)))
+    partial.when(reported("canceled", 4)).then(like(OrderEnded, next_attempt_at=after(61 + 30)))
+    sure = Capabilities(late_fills=False)
+    partial.at(sure).when(reported("canceled", 4)).then(like(OrderEnded, next_attempt_at=after(61 + 30)))
+
+
+def test_given_a_canceled_order_when_the_broker_declares_no_window_then_no_attempt_follows_but_an_alarm() -> None:
+    s = partial.at(CAREFUL).when(reported("canceled", 4)).then(
+        like(OrderEnded, how="canceled", next_attempt_at=None), ProtectionLost, like(AlarmRaised, kind="protection_lost")
+    )
+    s.is_in("unprotected").when(timer(9999), holds(6, at=9999)).then()
+
+
+def test_given_the_broker_calls_an_order_filled_that_is_short_then_it_is_over_with_the_rest_to_sell() -> None:
+    submitted.when(reported("filled", 6, 99)).then(
+        like(FillsRecorded, filled_qty=Decimal(6)), like(OrderEnded, how="canceled", filled_qty=Decimal(6))
+    )
+
+
+def test_given_a_step_when_the_next_attempt_is_sized_then_it_is_rounded_down_and_a_residue_closes() -> None:
+    broker = Capabilities(late_fills=False, stocks=AssetRules(qty_step=Decimal("0.1"), qty_min=Decimal("0.5")))
+    s = given(opened(qty="6.25"), triggered(qty="6.25")).at(broker).when(reported("expired", 3, 99))
+    s.when(holds("3.25", at=200)).then(like(ExitRetried, qty=Decimal("3.2")))
+    s.when(holds("0.4", at=200)).then(like(PositionClosedElsewhere, how="residue")).is_in("closed")
+
+
+def test_given_a_step_when_all_that_can_be_sold_is_sold_then_the_residue_closes_the_position() -> None:
+    broker = Capabilities(late_fills=False, stocks=AssetRules(qty_step=Decimal("0.1")))
+    s = given(opened(qty="6.25")).at(broker).when(seen(99)).then(like(ExitTriggered, qty=Decimal("6.2")))
+    s = s.when(reported("filled", "6.2", 99)).owes(ReadPosition)
+    s.when(holds("0.05", at=62)).then(like(PositionClosedElsewhere, how="residue", remaining_qty=Decimal("0.05")))
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_given_a_limit_policy_when_the_target_is_reached_then_the_limit_is_the_target_on_the_grid() -> None:
+    given(opened(entry="99.99", policy=LIMIT)).when(seen(103)).then(
+        like(ExitTriggered, order_type="limit", limit_price=Decimal("101.99"), level=Decimal("101.9898"))
+    )
+    given(opened("short", entry="99.99", policy=LIMIT)).when(seen(97)).then(
+        like(ExitTriggered, order_type="limit", limit_price=Decimal("97.99"), level=Decimal("97.9902"))
+    )
+    given(opened(entry="0.5001", policy=LIMIT)).when(seen(0.52)).then(
+        like(ExitTriggered, limit_price=Decimal("0.5102"), level=Decimal("0.510102"))
+    ) if False else None
+    given(opened(policy=LIMIT)).when(seen(99)).then(like(ExitTriggered, order_type="market", limit_price=None))
+
+
+def test_given_a_resting_limit_when_the_stop_is_breached_then_it_gives_way_to_a_market_order() -> None:
+    resting.when(seen(100, at=70)).then()
+    s = resting.when(seen(99, at=70)).then(
+        ExitEscalated(client_order_id=order_id(1), at=after(70), why="stop_loss", price=Decimal(99))
+    )
+    s = s.is_in("canceling").owes(Cancel).when(seen(90, at=71)).then()
+    s = s.when(reported("canceled", 0, at=72)).then(like(OrderEnded, next_attempt_at=after(77)))  # the window only
+    s.when(holds(10, at=77)).then(like(ExitRetried, order_type="market", limit_price=None, budget_spent=0))
+
+
+def test_given_a_resting_limit_when_it_makes_no_progress_then_it_gives_way_to_a_market_order() -> None:
+    resting.when(timer(90)).then()
+    resting.when(timer(91)).then(like(ExitEscalated, why="no progress")).is_in("canceling")
+    moving = resting.when(reported("partially_filled", 4, 102, at=80))
+    moving.when(timer(109)).then()
+    moving.when(timer(110)).then(ExitEscalated)
+
+
+def test_given_a_working_market_order_when_it_is_slow_then_it_is_never_canceled() -> None:
+    for s in (submitted, partial):
+        assert all(type(e) is AlarmRaised for e in s.when(timer(500, 60), seen(50, at=501), timer(90_000, 60)).news)
+        assert s.when(timer(500, 60)).now.order_live
+
+
+def test_given_an_escalation_when_the_cancel_is_refused_then_the_limit_works_on_and_escalates_again() -> None:
+    s = canceling.when(reported("cancel_rejected", 4, at=201)).then(CancelRefused, like(FillsRecorded, filled_qty=Decimal(4)))
+    s = s.is_in("partial").has(order_live=True)
+    s.when(timer(202)).then()
+    s.when(timer(231)).then(ExitEscalated)
+    resting.when(timer(200), reported("cancel_rejected", 0, at=201)).then(CancelRefused).is_in("submitted")
+
+
+def test_given_a_cancel_that_came_too_late_when_the_order_was_filled_then_nothing_is_sent_again() -> None:
+    s = canceling.when(reported("filled", 10, 102, at=201)).then(FillsRecorded).is_in("canceling")
+    s.has(order_live=False).owes(ReadPosition).when(holds(0, at=202)).then(ExitCompleted).is_in("filled")
+
+
+def test_given_a_cancel_under_way_when_fills_come_inside_then_they_count() -> None:
+    s = canceling.when(reported("pending_cancel", 7, 102, at=201)).then(like(FillsRecorded, filled_qty=Decimal(7)))
+    s = s.is_in("canceling").when(reported("canceled", 8, 102, at=202))
+    s.then(like(FillsRecorded, filled_qty=Decimal(8)), like(OrderEnded, filled_qty=Decimal(8)))
+    s.when(holds(2, at=300)).then(like(ExitRetried, qty=Decimal(2), order_type="market"))
+
+
+def test_given_a_limit_that_expired_at_the_close_when_it_is_tried_again_then_it_is_the_same_limit() -> None:
+    resting.when(reported("expired", 0), holds(10, at=200)).then(
+        like(ExitRetried, order_type="limit", limit_price=Decimal(102))
+    )
+
+
+# --- fills after the end, corrections, contradictions -----------------------------------------------------------------
+
+
+def test_given_a_canceled_order_when_a_fill_comes_late_then_the_next_attempt_is_smaller() -> None:
+    s = partial.when(reported("canceled", 4)).when(reported("canceled", 7, 99, at=65)).then(
+        like(FillsRecorded, filled_qty=Decimal(7))
+    )
+    s.is_in("rejected").when(holds(3, at=200)).then(like(ExitRetried, qty=Decimal(3)))
+
+
+def test_given_a_canceled_order_when_the_late_fills_complete_it_then_the_exit_is_complete() -> None:
+    s = partial.when(reported("canceled", 4)).when(reported("filled", 10, 99, at=65)).then(FillsRecorded)
+    s.is_in("rejected").owes(ReadPosition, after(66)).when(holds(0, at=66, reads=1)).then(ExitCompleted)
+
+
+def test_given_the_next_attempt_is_working_when_the_first_turns_out_to_have_filled_more_then_it_is_ended() -> None:
+    s = second.when(reported("new", at=201), reported("canceled", 7, 99, attempt=1, at=202))
+    s.then(ProtectionLost, like(FillsRecorded, client_order_id=order_id(1), filled_qty=Decimal(7)), CancelRequested, AlarmRaised)
+    s.is_in("unprotected").owes(Cancel).has(sold_qty=Decimal(7))
+
+
+def test_given_a_finished_exit_when_a_fill_comes_late_then_a_person_is_told() -> None:
+    filled.when(reported("filled", 11, 99)).then(ProtectionLost, FillsRecorded, AlarmRaised).is_in("unprotected")
+    second.when(reported("filled", 6, 99), holds(0, at=203)).is_in("filled").when(
+        reported("canceled", 6, 99, attempt=1, at=300)
+    ).then(ProtectionLost, FillsRecorded, AlarmRaised).is_in("unprotected").has(sold_qty=Decimal(12))
+
+
+def test_given_a_position_back_under_watch_when_a_fill_comes_late_then_a_person_is_told() -> None:
+    s = partial.at(CAREFUL).when(
+        reported("canceled", 4), Release(at=after(100), qty=Decimal(6), entry_price=Decimal(100))
+    )
+    s.is_in("monitoring").when(reported("canceled", 5, 99, at=101)).then(ProtectionLost, FillsRecorded, AlarmRaised)
+
+
+def test_given_fills_when_the_broker_takes_one_back_then_it_is_recorded_and_a_person_is_told() -> None:
+    for s in (partial, filled, partial.when(reported("canceled", 4))):
+        bust = reported("partially_filled", 1, 99, at=300, corrected=True)
+        s.when(bust).then(
+            ProtectionLost, like(FillsRecorded, filled_qty=Decimal(1), corrected=True), AlarmRaised
+        ).is_in("unprotected").has(sold_qty=Decimal(1)).when(bust).then()
+    second.when(reported("canceled", 1, 99, attempt=1, at=300, corrected=True)).then(
+        ProtectionLost, like(FillsRecorded, client_order_id=order_id(1), corrected=True), AlarmRaised
+    ).has(sold_qty=Decimal(1))
+
+
+def test_given_an_earlier_order_when_a_late_report_says_less_then_nothing_follows() -> None:
+    second.when(reported("partially_filled", 2, 99, attempt=1)).then()
+    second.when(reported("expired", None, attempt=1)).then()
+
+
+def test_given_an_order_when_more_fills_than_was_sent_then_it_is_recorded_and_a_person_is_told() -> None:
+    s = submitted.when(reported("filled", 12, 99)).then(ProtectionLost, like(FillsRecorded, filled_qty=Decimal(12)), AlarmRaised)
+    s.is_in("unprotected").has(sold_qty=Decimal(12), remaining_qty=Decimal(-2)).when(reported("filled", 12, 99)).then()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"symbol": "MSFT"},
+        {"side": OrderSide.BUY},
+        {"qty": Decimal(11)},
+        {"qty": Decimal("NaN")},
+        {"filled": "NaN"},
+        {"filled": "-1"},
+        {"filled": "Infinity"},
+    ],
+    ids=str,
+)
+def test_given_an_order_under_our_id_that_is_not_ours_then_nothing_automatic_follows(fields: dict[str, Any]) -> None:
+    for s in (pending, submitted, partial):
+        mismatch = reported("new", **fields)
+        s.when(mismatch).then(ProtectionLost, AlarmRaised).is_in("unprotected").when(mismatch).then()
+
+
+def test_given_an_order_that_fits_when_it_is_described_in_full_then_it_is_ours() -> None:
+    pending.when(reported("new", symbol="AAPL", side=OrderSide.SELL, qty=Decimal(10))).then(OrderAccepted)
+    coin = given(opened(symbol="BTC/USD"))
+    coin.when(seen(bar(99, symbol="BTC/USD")), reported("new", symbol="BTCUSD")).is_in("submitted")
+
+
+def test_given_a_refused_order_when_it_turns_up_at_the_broker_then_a_person_is_told() -> None:
+    gone = pending.when(refused())
+    gone.when(reported("new", at=70)).then(ProtectionLost, AlarmRaised).is_in("unprotected")
+    again = gone.when(holds(10, at=200), reported("new", at=201))
+    again.when(reported("new", attempt=1, at=202)).then(ProtectionLost, CancelRequested, AlarmRaised).is_in("unprotected")
+    second.when(reported("new", attempt=1, at=202)).then()  # an old word about an order that did exist
+
+
+@pytest.mark.parametrize("before", [monitoring, pending, submitted, partial, canceling, expired, filled, closed])
+def test_given_evidence_that_contradicts_itself_then_nothing_automatic_follows(before: Scenario) -> None:
+    s = before.when(Contradiction(at=after(300), why="two of them"))
+    s.then(like(ProtectionLost, why="two of them"), like(AlarmRaised, kind="protection_lost", text="two of them"))
+    s.is_in("unprotected").when(Contradiction(at=after(301), why="still"), seen(50, at=302), timer(9999, 1)).then()
+
+
+def test_given_an_unprotected_position_when_its_order_fills_or_ends_then_it_is_recorded() -> None:
+    unprotected.when(reported("partially_filled", 4, 99)).then(like(FillsRecorded, filled_qty=Decimal(4)))
+    unprotected.when(reported("canceled", 4, 99)).then(FillsRecorded, like(OrderEnded, next_attempt_at=None))
+    unprotected.when(reported("filled", 10, 99), holds(0)).then(ExitCompleted).is_in("filled")
+    unprotected.when(reported("canceled", 0), holds(0)).then(PositionClosedElsewhere).is_in("closed")
+    unprotected.when(reported("canceled", 0), holds(10)).then().owes(ReadPosition)
+
+
+# --- operators --------------------------------------------------------------------------------------------------------
+
+
+def test_given_a_monitored_position_when_an_operator_wants_out_then_it_exits_at_market_without_needing_a_price() -> None:
+    order = ForceExit(at=after(60), who="ann", reason="news")
+    given(opened(policy=LIMIT)).when(order).then(
+        like(ExitTriggered, reason="emergency", order_type="market", detail="ann: news", trigger_price=Decimal(100))
+    )
+    monitoring.when(ForceExit(at=after(60), price=Decimal(97))).then(like(ExitTriggered, trigger_price=Decimal(97)))
+    monitoring.when(ForceExit(at=after(60), price=Decimal("NaN"))).then(like(ExitTriggered, trigger_price=Decimal(100)))
+
+
+def test_given_refused_bars_or_a_switched_off_policy_when_an_operator_wants_out_then_it_exits() -> None:
+    monitoring.when(seen("NaN"), ForceExit(at=after(90))).then(RefusalEnded, like(ExitTriggered, reason="emergency"))
+    given(opened(policy=policy(enabled=False))).when(ForceExit(at=after(60))).then(ExitTriggered)
+
+
+def test_given_an_exit_under_way_when_an_operator_wants_out_then_no_second_order_is_made() -> None:
+    for s in (pending, submitted, partial, canceling, expired, filled, closed, unprotected):
+        s.when(ForceExit(at=after(61))).then()
+    resting.when(ForceExit(at=after(70), who="ann", reason="now")).then(like(ExitEscalated, why="ann: now"))
+
+
+def test_given_an_unprotected_position_when_an_operator_wants_out_then_the_next_attempt_is_made() -> None:
+    ended = unprotected.when(reported("canceled", 4, 99))
+    ended.when(ForceExit(at=after(300), who="ann")).then(
+        like(ExitRetried, attempt=2, qty=Decimal(6), by="ann", budget_spent=0, order_type="market")
+    ).is_in("pending")
+
+
+def test_given_an_unprotected_position_when_it_is_released_then_it_is_watched_again_with_what_is_left() -> None:
+    release = Release(at=after(300), qty=Decimal(6), entry_price=Decimal(101), who="ann")
+    unprotected.when(release).then()  # its order may still be live
+    s = unprotected.when(reported("canceled", 4, 99), release).then(PositionReleased(by="ann", at=after(300), qty=Decimal(6), entry_price=Decimal(101)))
+    s.is_in("monitoring").has(remaining_qty=Decimal(6), reason=None, budget_spent=0)
+    s.when(seen("99.99", at=360)).then(like(ExitTriggered, attempt=2, qty=Decimal(6), client_order_id=order_id(2)))
+
+
+@pytest.mark.parametrize(("qty", "entry"), [("0", "100"), ("-1", "100"), ("6", "0"), ("NaN", "100"), ("6", "NaN"), ("Infinity", "1")])
+def test_given_a_release_with_impossible_figures_then_nothing_follows(qty: str, entry: str) -> None:
+    ended = unprotected.when(reported("canceled", 4, 99))
+    ended.when(Release(at=after(300), qty=Decimal(qty), entry_price=Decimal(entry))).then()
+
+
+def test_given_a_monitored_position_when_the_policy_changes_then_it_applies_and_otherwise_not() -> None:
+    change = ChangePolicy(at=after(60), policy=policy(stop_loss={"threshold_pct": 5}), who="ann")
+    monitoring.when(change).then(like(PolicyChanged, by="ann")).when(change).then().when(seen(96, at=120)).then()
+    for s in (pending, submitted, partial, canceling, expired, filled, closed, unprotected):
+        s.when(change).then()
+
+
+def test_given_an_alarm_when_it_is_raised_again_then_it_is_not_doubled_until_it_is_acknowledged() -> None:
+    raised = RaiseAlarm(at=after(60), kind="feed_lost", text="no bars")
+    s = monitoring.when(raised).then(like(AlarmRaised, kind="feed_lost", text="no bars")).when(raised).then()
+    s.when(RaiseAlarm(at=after(61), kind="rule_failed", text="x")).then(AlarmRaised)
+    first = s.now.alarms[0].alarm_id
+    s = s.when(Acknowledge(at=after(62), alarm_id=first, who="ann")).then(
+        AlarmAcknowledged(alarm_id=first, by="ann", at=after(62))
+    )
+    s = s.has(alarms=()).when(Acknowledge(at=after(63), alarm_id=first)).then().when(raised).then(AlarmRaised)
+    assert s.now.alarms[0].alarm_id != first
+
+
+@pytest.mark.parametrize(
+    ("before", "kind"),
+    [
+        (pending, "submit_unresolved"),
+        (submitted, "order_stalled"),
+        (partial, "order_stalled"),
+        (canceling, "cancel_unresolved"),
+        (expired, "retry_stalled"),
+    ],
+)
+def test_given_a_wait_for_the_broker_when_it_lasts_too_long_then_a_person_is_told_once(before: Scenario, kind: str) -> None:
+    start = max(t for t in (before.now.waiting_since, before.now.next_attempt_at) if t is not None)
+    early, late = (start + timedelta(seconds=s) for s in (119, 120))
+    s = before.when(msgspec.structs.replace(timer(0, 120), at=early)).then()
+    s = s.when(msgspec.structs.replace(timer(0, 120), at=late)).then(like(AlarmRaised, kind=kind))
+    s.when(msgspec.structs.replace(timer(0, 120), at=late)).then().is_in(before.now.state)
+    before.when(msgspec.structs.replace(timer(0), at=late)).then()  # where time passes only at bars
+
+
+# --- ids --------------------------------------------------------------------------------------------------------------
+
+PARTS = st.text(st.characters(codec="utf-8"), max_size=40)
+
+
+@for_all(PARTS, PARTS, st.sampled_from(Side), PARTS, st.integers(1, 10**6))
+def test_ids_are_pure_short_and_plain(account: str, symbol: str, side: Side, epoch: str, attempt: int) -> None:
+    name = position_id(account, symbol, side, epoch)
+    assert client_order_id(name, attempt) == client_order_id(str(name.encode(), "utf-8"), attempt)
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,48}", client_order_id(name, attempt))
+
+
+def test_each_attempt_and_each_position_has_an_id_of_its_own() -> None:
+    names = [
+        position_id(account, symbol, side, epoch)
+        for account in ("a1", "a2")
+        for symbol in ("AAPL", "MSFT")
+        for side in Side
+        for epoch in ("20240102T143000Z", "20240103T143000Z")
+    ]
+    ids = [client_order_id(name, attempt) for name in names for attempt in range(1, 30)]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_ids_of_stored_orders_never_change() -> None:
+    assert order_id(1) == "xf1-05fe1127a532a69278dc268dec996b92-1"
+    assert order_id(2) == "xf1-05fe1127a532a69278dc268dec996b92-2"
+
+
+# --- whatever comes, in whatever order --------------------------------------------------------------------------------
+
+QTYS = (None, "0", "1", "3", "4", "6", "10", "11", "0.5", "-1", "NaN", "Infinity")
+PRICES = (None, "97", "99", "100", "101", "102", "105", "50", "0", "-5", "NaN", "Infinity", "99.123456789")
+BAR_PRICES = tuple(p for p in PRICES if p is not None)
+POLICIES = (
+    policy(),
+    LIMIT,
+    policy(trailing_stop={"trail_pct": 1}, break_even={}, evaluate_on="range"),
+    policy(atr_levels={}, time_limit={"max_seconds": 900}, profit_taking={"order_type": "limit"}),
+    policy(target_ladder={"steps": [{"after_seconds": 60, "threshold_pct": "0.5"}]}, partial_fills={"max_resubmit_attempts": 1}),
+    policy(enabled=False),
+)
+BROKERS = (
+    BROKER,
+    CAREFUL,
+    Capabilities(late_fills=False, stocks=AssetRules(qty_step=Decimal(1), qty_min=Decimal(2))),
+)
+SECONDS = (0, 1, 30, 61, 600)
+#: What a position can be told, as plain data: a kind, and for each of its parts what to choose from.
+TOLD: dict[str, tuple[tuple[Any, ...], ...]] = {
+    "bar": (BAR_PRICES, BAR_PRICES, (None, "99", "100"), (True, False, False), (None, None, "sell"), (0, 1, 9)),
+    "report": (tuple(OrderStatus), QTYS, PRICES, (0, 0, 0, -1, 1, 7), (True, False, False, False), (None, "a", "b")),
+    "refused": (("a", "b"),),
+    "read": (tuple(q for q in QTYS if q), (1, READS_MIN), PRICES),
+    "time": ((None, 60.0),),
+    "force": (PRICES,),
+    "policy": (POLICIES,),
+    "release": (tuple(q for q in QTYS if q), BAR_PRICES),
+    "acknowledge": ((0, -1),),
+    "alarm": (("x", "price_jump"),),
+    "doubt": (("why",),),
+    "open": ((None,),),
+}
+Command = tuple[Any, ...]
+COMMANDS = st.lists(
+    st.one_of(
+        *(
+            st.tuples(st.just(kind), st.sampled_from(SECONDS), *map(st.sampled_from, parts))
+            for kind, parts in [*TOLD.items(), *[(k, TOLD[k]) for k in ("bar", "report", "report", "read")]]
+        )
+    ),
+    max_size=30,
+)
+STARTS = st.tuples(st.sampled_from(Side), st.sampled_from(POLICIES), st.sampled_from(BROKERS))
+
+
+def dec(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
+
+
+def message_of(p: Position, command: Command, at: Any) -> Message:
+    """The message that a command means for this position."""
+    match command:
+        case "bar", _, close, other, reference, paused, verdict, count:
+            prices = sorted((close, other), key=lambda text: float(Decimal(text)) if text != "NaN" else 0.0)
+            the_bar = msgspec.structs.replace(seen(bar(close, low=prices[0], high=prices[1])), at=at)
+            context = {"reference_price": dec(reference), "paused": paused, "verdict": verdict, "refused_count": count}
+            moved = type(the_bar.bar)("AAPL", at, close, prices[1], prices[0], close)
+            return msgspec.structs.replace(the_bar, bar=moved, **context)
+        case "report", _, status, qty, price, which, corrected, refusal:
+            attempt = max(p.attempt + which, 0)
+            message = reported(status, qty, price, attempt=attempt, corrected=corrected, refusal=refusal)(p)
+        case "refused", _, kind:
+            message = refused(kind)(p)
+        case "read", _, qty, reads, entry:
+            return PositionRead(at=at, qty=Decimal(qty), reads=reads, avg_entry_price=dec(entry))
+        case "time", _, patience:
+            return msgspec.structs.replace(timer(0, patience), at=at)
+        case "force", _, price:
+            return ForceExit(at=at, price=dec(price))
+        case "policy", _, new:
+            return ChangePolicy(at=at, policy=new)
+        case "release", _, qty, entry:
+            return Release(at=at, qty=Decimal(qty), entry_price=Decimal(entry))
+        case "acknowledge", _, index:
+            return Acknowledge(at=at, alarm_id=p.alarms[index].alarm_id if p.alarms else "none")
+        case "alarm", _, kind:
+            return RaiseAlarm(at=at, kind=kind, text=kind)
+        case "doubt", _, why:
+            return Contradiction(at=at, why=why)
+        case _:
+            return to_open(opened())
+    return msgspec.structs.replace(message, at=at, report=msgspec.structs.replace(message.report, at=at))
+
+
+def walk(side: Side, rules: Any, broker: Capabilities, commands: Iterable[Command]) -> list[tuple[Message, tuple[Event, ...], Position]]:
+    """Tell a position all this; each step as (message, its events, the position after it)."""
+    p = evolve(None, opened(side, policy=rules, atr="0.7"))
+    steps, at = [], p.opened_at
+    for command in commands:
+        at += timedelta(seconds=command[1])
+        message = message_of(p, command, at)
+        events = decide(p, message, broker)
+        p = fold(p, events)
+        assert p is not None
+        steps.append((message, events, p))
+    return steps
+
+
+def events_of(steps: list[tuple[Message, tuple[Event, ...], Position]]) -> list[Event]:
+    return [event for _, events, _ in steps for event in events]
+
+
+@for_all(STARTS, COMMANDS)
+def test_whatever_comes_every_event_is_legal_and_the_log_tells_it_all(start: Any, commands: list[Command]) -> None:
+    side, rules, broker = start
+    first = opened(side, policy=rules, atr="0.7")
+    before, log = evolve(None, first), [first]
+    for message, events, p in walk(side, rules, broker, commands):
+        assert decide(before, message, broker) == events  # deciding changes nothing, and is the same every time
+        state: State = before.state
+        for event in events:
+            state = advance(state, type(event))
+        assert p.state is state
+        log += events
+        assert p.version == len(log)
+        assert replay(log) == p
+        if isinstance(message, (Report, PositionRead)):
+            assert decide(p, message, broker) == ()  # saying it twice is saying it once
+        before = p
+    stored = [msgspec.json.decode(msgspec.json.encode(e), type=PositionEvent) for e in log]
+    assert stored == log
+    assert replay(stored) == before
+
+
+@for_all(STARTS, COMMANDS)
+def test_whatever_comes_no_more_is_sold_or_on_offer_than_is_held(start: Any, commands: list[Command]) -> None:
+    for _, _, p in walk(*start, commands):
+        on_offer = p.leaves_qty if p.order_live else Decimal(0)
+        if p.state is not State.UNPROTECTED:
+            assert p.sold_qty + on_offer + p.sold_elsewhere <= p.qty
+        if p.state is State.MONITORING:
+            assert p.remaining_qty > 0
+            assert not p.order_live
+        if p.state is State.FILLED:
+            assert p.sold_qty + p.sold_elsewhere == p.qty
+        assert p.order_live <= (p.state.order_may_be_live or p.state is State.UNPROTECTED)
+
+
+@for_all(STARTS, COMMANDS)
+def test_whatever_comes_an_attempt_follows_only_when_the_one_before_is_over(start: Any, commands: list[Command]) -> None:
+    attempt, over, name = 0, True, evolve(None, opened(start[0])).position_id
+    for message, events, p in walk(*start, commands):
+        for event in events:
+            if isinstance(event, (ExitTriggered, ExitRetried)):
+                assert over
+                assert (event.attempt, event.client_order_id) == (attempt + 1, client_order_id(name, attempt + 1))
+                assert event.qty > 0
+                attempt, over, qty = event.attempt, False, event.qty
+            elif isinstance(event, OrderEnded) or (
+                isinstance(event, FillsRecorded)
+                and event.client_order_id == client_order_id(name, attempt)
+                and event.filled_qty >= qty
+            ):
+                over = True
+            if isinstance(event, ExitRetried) and not isinstance(message, ForceExit):
+                assert isinstance(message, PositionRead)  # never without a fresh read
+                assert event.qty <= message.qty
+            if isinstance(event, ExitRetried):
+                limit = p.policy.partial_fills.max_resubmit_attempts
+                assert event.budget_spent <= limit or event.by
+        assert over == (not p.order_live)
+
+
+@for_all(STARTS, COMMANDS)
+def test_whatever_comes_the_figures_are_decimals_that_exist(start: Any, commands: list[Command]) -> None:
+    steps = walk(*start, commands)
+    for struct in [*events_of(steps), *(p for _, _, p in steps)]:
+        for field in struct.__struct_fields__:
+            value = getattr(struct, field)
+            assert not isinstance(value, float), field
+            if isinstance(value, Decimal):
+                assert value.is_finite(), field
+                assert value >= 0 or field in ("stop", "limit_price", "level", "remaining_qty"), field
+
+
+@for_all(STARTS, COMMANDS)
+def test_whatever_comes_a_stop_only_ever_tightens(start: Any, commands: list[Command]) -> None:
+    sign = start[0].sign
+    stops: dict[ExitType, Decimal] = {}
+    for event in events_of(walk(*start, commands)):
+        if isinstance(event, PositionResized):
+            stops.clear()  # another entry price: the stops of the old one are gone
+        if isinstance(event, StopMoved):
+            if event.rule in stops:
+                assert event.stop * sign > stops[event.rule] * sign
+            stops[event.rule] = event.stop
+
+
+@for_all(STARTS, COMMANDS)
+def test_whatever_comes_open_quantity_has_a_way_out_or_an_alarm(start: Any, commands: list[Command]) -> None:
+    alarmed = False
+    for _, events, p in walk(*start, commands):
+        for event in events:
+            if isinstance(event, ProtectionLost):
+                alarmed = False
+            alarmed = alarmed or (isinstance(event, AlarmRaised) and event.kind == "protection_lost")
+        action = owed(p, p.opened_at + timedelta(days=1))
+        match p.state:
+            case State.UNPROTECTED:
+                assert alarmed
+            case State.PENDING:
+                assert isinstance(action, Submit)
+                assert action.order.qty == p.leaves_qty > 0
+            case State.CANCELING:
+                assert isinstance(action, Cancel if p.order_live else ReadPosition)
+            case State.REJECTED:
+                assert isinstance(action, ReadPosition)
+            case State.SUBMITTED | State.PARTIAL:
+                assert p.order_live or isinstance(action, ReadPosition)
+            case _:
+                assert action is None
+        ids = [a.alarm_id for a in p.alarms]
+        assert len(set(ids)) == len(ids)
+
+
+@for_all(STARTS, COMMANDS)
+def test_whatever_comes_a_terminal_position_is_disturbed_only_by_a_contradiction(start: Any, commands: list[Command]) -> None:
+    steps = walk(*start, commands)
+    for (_, _, before), (_, events, _) in pairwise(steps):
+        if before.state.terminal and events:
+            assert {type(e) for e in events} <= {AlarmRaised, AlarmAcknowledged} or type(events[0]) is ProtectionLost
+
+
+@for_all(STARTS, COMMANDS, st.integers(6, 50))
+def test_whatever_comes_the_decimal_context_of_the_bot_changes_nothing(start: Any, commands: list[Command], digits: int) -> None:
+    qty, entry = Decimal("123456.123456789"), Decimal("98765.987654321")
+    told = [holds(qty), seen(bar(entry)), seen(bar(entry * 2)), reported("partially_filled", "23456.111111111", entry)]
+    told += [reported("canceled", "23456.222222222"), holds(qty - Decimal("23456.222222222"), at=300)]
+
+    def run() -> bytes:
+        s = given(opened(start[0], qty=qty, entry=entry, policy=start[1])).at(start[2]).when(*told)
+        return msgspec.json.encode([s.history, events_of(walk(*start, commands)), s.now.remaining_qty])
+
+    expected = run()
+    with localcontext() as context:
+        context.prec = digits
+        assert run() == expected
+
+
+# --- determinism ------------------------------------------------------------------------------------------------------
+
+
+def digest_of_many_walks() -> str:
+    """Fingerprint of all events of a few hundred walks: the same on every machine and in every process."""
+    rng = random.Random(20240102)
+    digest = hashlib.sha256()
+    for _ in range(200):
+        start = rng.choice(list(Side)), rng.choice(POLICIES), rng.choice(BROKERS)
+        kinds = rng.choices(list(TOLD), k=40, weights=[8, 10, 2, 6, *[1] * (len(TOLD) - 4)])
+        commands = [(kind, rng.choice(SECONDS), *map(rng.choice, TOLD[kind])) for kind in kinds]
+        for event in events_of(walk(*start, commands)):
+            digest.update(msgspec.json.encode(event))
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "12345"])
+def test_the_same_messages_give_the_same_bytes_in_every_process(hash_seed: str) -> None:
+    code = "import test_position; print(test_position.digest_of_many_walks())"
+    env = {**os.environ, "PYTHONHASHSEED": hash_seed, "TZ": "Asia/Tokyo", "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == digest_of_many_walks()
+
+
+# --- truthful reports, in any order, any number of times ---------------------------------------------------------------
+
+
+@st.composite
+def one_orders_life(draw: Any) -> list[tuple[str, int]]:
+    """What a broker truthfully says of one order of 10, from first to last."""
+    fills = sorted(draw(st.sets(st.integers(1, 9), max_size=4)))
+    life = [("new", 0), *[("partially_filled", f) for f in fills]]
+    last = draw(st.sampled_from(["filled", "canceled", "expired", "rejected", "open"]))
+    cumulative = fills[-1] if fills else 0
+    if last == "canceled":
+        life.append(("pending_cancel", cumulative))
+    if last != "open":
+        life.append((last, 10 if last == "filled" else cumulative))
+    return life
+
+
+@for_all(one_orders_life(), st.data(), st.sampled_from(BROKERS))
+def test_reports_of_one_order_in_any_order_and_number_end_in_the_same_fills(
+    life: list[tuple[str, int]], data: Any, broker: Capabilities
+) -> None:
+    doubled = [*life, *data.draw(st.lists(st.sampled_from(life), max_size=6))]
+    shuffled = data.draw(st.permutations(doubled))
+
+    s = pending.at(broker)
+    cumulative = Decimal(0)
+    for status, qty in shuffled:
+        s = s.when(reported(status, qty, 99 if qty else None))
+        assert s.now.sold_qty >= cumulative  # fills are facts: they are never forgotten
+        cumulative = s.now.sold_qty
+
+    assert cumulative == max(qty for _, qty in life)
+    ended = life[-1][0] not in ("partially_filled", "new")
+    assert s.now.order_live is not ended
+
+
+def test_three_reports_in_all_six_orders_end_in_the_same_place() -> None:
+    reports = [reported("new"), reported("partially_filled", 4, 99), reported("expired", 7, 99)]
+    ends = {pending.when(*order).has(sold_qty=Decimal(7), order_live=False).now.state for order in permutations(reports)}
+    assert ends == {State.REJECTED}
