@@ -155,8 +155,12 @@ MACHINE = Machine(
 )
 
 
-# The library logs several lines for each move of any machine; ours are told by the events themselves.
-logging.getLogger("transitions.core").addFilter(lambda record: not (record.args and record.args[0] == MACHINE.name))
+def _not_ours(record: logging.LogRecord) -> bool:
+    """False for the lines that `transitions` logs at each move of our machine: the events themselves tell the moves."""
+    return not (isinstance(record.args, tuple) and record.args[:1] == (MACHINE.name,))
+
+
+logging.getLogger("transitions.core").addFilter(_not_ours)
 
 
 class _Cursor:

@@ -63,7 +63,7 @@ def like(event: type[Event], **fields: Any) -> Like:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A position on its way: what happened before, and what the last messages led to."""
+    """A position on its way: all that happened, and what the last message led to."""
 
     position: Position | None = None
     history: tuple[Event, ...] = ()
@@ -75,12 +75,12 @@ class Scenario:
         return replace(self, broker=broker)
 
     def when(self, *told: Told) -> Self:
-        """Tell the position these messages, one after another.
+        """Tell the position these messages, one after another; `then` is about the last of them.
 
         Raises:
             IllegalTransition: the lifecycle has no row for what was decided.
         """
-        position, news = self.position, []
+        position, history, events = self.position, self.history, self.news
         for one in told:
             message = one(self.there(position)) if callable(one) else one
             events = decide(position, message, self.broker)
@@ -89,11 +89,11 @@ class Scenario:
                 state = advance(state, type(event))
             position = fold(position, events)
             assert position is None or position.state is state
-            news += events
-        return replace(self, position=position, history=(*self.history, *news), news=tuple(news))
+            history = (*history, *events)
+        return replace(self, position=position, history=history, news=events)
 
     def then(self, *expected: Event | type[Event] | Like) -> Self:
-        """The last messages led to exactly these events, in this order; a class stands for any event of it."""
+        """The last message led to exactly these events, in this order; a class stands for any event of it."""
         same = len(expected) == len(self.news) and all(
             type(got) is want if isinstance(want, type) else want == got
             for got, want in zip(self.news, expected, strict=True)

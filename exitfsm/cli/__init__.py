@@ -14,10 +14,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from exitfsm.errors import ExitFsmError
+
+if TYPE_CHECKING:
+    from exitfsm.values import Bar
 
 #: Something was found.
 FINDING = 1
@@ -47,6 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(app, argv)
 
 
+def bars_from(files: Sequence[Path]) -> Iterator[Bar]:
+    """The bars of CSV files, merged in time order. Adapters are imported in this module and in no other.
+
+    Raises:
+        FeedError: while iterating: a file cannot be read, or a line is no bar.
+    """
+    from exitfsm_csv import read_bars
+
+    return read_bars(*files)
+
+
 def _run(app: object, argv: Sequence[str] | None) -> int:
     from exitfsm.cli.screen import PipeClosed, complain
 
@@ -72,11 +87,17 @@ def _run(app: object, argv: Sequence[str] | None) -> int:
 
 
 def _exit_code_of(app: object, argv: Sequence[str] | None) -> int:
-    """What typer would exit with."""
+    """What typer would exit with.
+
+    Raises:
+        BrokenPipeError: the help text found nobody who reads it; typer would call that 1.
+    """
     assert callable(app)
     try:
         app(args=None if argv is None else list(argv), prog_name="exitfsm")
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            raise end.__context__ from None
         return end.code if isinstance(end.code, int) else 0
     return 0
 
@@ -98,4 +119,4 @@ def _hush() -> None:
         return
 
 
-__all__ = ["BAD_INPUT", "DEFECT", "FINDING", "PIPE_CLOSED", "main"]
+__all__ = ["BAD_INPUT", "DEFECT", "FINDING", "PIPE_CLOSED", "bars_from", "main"]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from exitfsm import __version__
-from exitfsm.cli import configuring, demo, reading, screen, simulating
+from exitfsm.cli import configuring, demo, reading, running, screen, simulating
 
 app = typer.Typer(
     name="exitfsm",
@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help, which reads the same in a terminal, a pager and the docs
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
 _HELP = """Get a trading bot out of its positions: exactly once, with every step recorded.
 
@@ -46,6 +46,7 @@ def root(
 
 app.command("demo")(demo.demo)
 app.command("simulate")(simulating.simulate)
+app.command("run")(running.run)
 app.command("status")(reading.status)
 app.command("history")(reading.history)
 app.command("diagram")(reading.diagram)

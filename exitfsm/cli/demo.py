@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def demo(
     store: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--store", metavar="PATH", help="Keep the store here; in a new temporary folder when not given."),
     ] = None,
 ) -> None:
@@ -39,7 +39,11 @@ def demo(
     from exitfsm.simulated import SimulatedBroker
     from exitfsm.store import ExitStore
 
-    path = store if store is not None else Path(tempfile.mkdtemp(prefix="exitfsm-demo-")) / "exits.db"
+    if store == ":memory:":
+        raise typer.BadParameter(
+            "the store must be a file, because it has to outlive a process", param_hint="'--store'"
+        )
+    path = store if store is not None else str(Path(tempfile.mkdtemp(prefix="exitfsm-demo-"), "exits.db"))
     venue = SimulatedBroker()
     console = screen.out()
     crash = run_day(path, venue)

@@ -9,13 +9,11 @@ without a bot, in which the order fills. Then a new engine opens the same store 
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from exitfsm.config import ExitConfig, load_config
@@ -89,7 +87,7 @@ class Crash(NamedTuple):
     answer: str
 
 
-def run_day(path: Path, venue: SimulatedBroker) -> Crash:
+def run_day(path: str, venue: SimulatedBroker) -> Crash:
     """The whole day: a bot until it is killed, nobody, and another bot from the same store.
 
     Args:
@@ -142,7 +140,7 @@ def _path_of(story: Story) -> Iterator[tuple[Decimal, Decimal]]:
 # --- the bot that is killed -------------------------------------------------------------------------------------------
 
 
-def _until_killed(path: Path, venue: SimulatedBroker) -> tuple[int, int, Order]:
+def _until_killed(path: str, venue: SimulatedBroker) -> tuple[int, int, Order]:
     """Run the bot in a process of its own and be its venue. When the order of `CRASH` comes, take it and kill the bot.
 
     Returns:
@@ -150,7 +148,7 @@ def _until_killed(path: Path, venue: SimulatedBroker) -> tuple[int, int, Order]:
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    bot = context.Process(target=_bot, args=(os.fspath(path), theirs), daemon=True)
+    bot = context.Process(target=_bot, args=(path, theirs), daemon=True)
     bot.start()
     theirs.close()
     try:
@@ -235,7 +233,7 @@ class _FarVenue(SimulatedBroker):
 # --- the bot that goes on ---------------------------------------------------------------------------------------------
 
 
-def _go_on(path: Path, venue: SimulatedBroker, order_id: str, rest: Sequence[Bar]) -> tuple[int, str, str, str]:
+def _go_on(path: str, venue: SimulatedBroker, order_id: str, rest: Sequence[Bar]) -> tuple[int, str, str, str]:
     """Open the store anew, do what is owed, and live through the rest of the day.
 
     Returns:

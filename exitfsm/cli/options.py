@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ import typer
 from exitfsm.values import decimal_of, plain
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead, for programs.")]
-StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The store, e.g. exits.db. It is only read.")]
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="The store, e.g. exits.db. It is only read.")]
 
 
 def quantity(text: str | Decimal) -> Decimal:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exitfsm.cli import screen
-from exitfsm.cli.options import JsonFlag, StorePath
+from exitfsm.cli.options import JsonFlag, StoreArgument
 from exitfsm.cli.words import in_words
 from exitfsm.errors import StoreError
 from exitfsm.events import Recorded, tag_of
@@ -45,7 +45,7 @@ class Held(NamedTuple):
     stop: Level | None
 
 
-def status(store: StorePath, as_json: JsonFlag = False) -> None:
+def status(store: StoreArgument, as_json: JsonFlag = False) -> None:
     """Show the open positions, their levels and their standing alarms."""
     from exitfsm.store import ExitStore
 
@@ -181,11 +181,11 @@ class Step(NamedTuple):
 
 
 def history(
-    store: StorePath,
+    store: StoreArgument,
     position: Annotated[
         str | None,
         typer.Argument(
-            metavar="[POSITION]",
+            metavar="POSITION",
             help="A symbol (all its positions), a position's id or the start of one, or the id of an exit order.",
         ),
     ] = None,

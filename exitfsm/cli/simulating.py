@@ -13,7 +13,7 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from exitfsm.cli import screen
+from exitfsm.cli import bars_from, screen
 from exitfsm.cli.configuring import configured
 from exitfsm.cli.options import JsonFlag, quantity, slippage
 from exitfsm.errors import FeedError
@@ -42,7 +42,7 @@ def simulate(
         Path | None, typer.Option("--config", metavar="FILE", help="YAML file with an exit_manager section.")
     ] = None,
     store: Annotated[
-        Path | None, typer.Option("--store", metavar="PATH", help="Keep the events in this new store.")
+        str | None, typer.Option("--store", metavar="PATH", help="Keep the events in this new store.")
     ] = None,
     qty: Annotated[
         Decimal, typer.Option("--qty", parser=quantity, metavar="NUMBER", help="Quantity of each entry.")
@@ -64,8 +64,6 @@ def simulate(
     Each symbol is entered at the close of its first bar. An exit that is decided on one bar fills at the open of the
     symbol's next bar. Nothing is random: the same bars and settings give the same exits.
     """
-    from exitfsm_csv import read_bars
-
     from exitfsm.simulate import simulate as run
     from exitfsm.simulated import SimulatedBroker
     from exitfsm.store import ExitStore
@@ -75,7 +73,7 @@ def simulate(
         was_empty = not opened.count()
         try:
             result = run(
-                read_bars(*files),
+                bars_from(files),
                 settings,
                 store=opened,
                 qty=qty,
@@ -95,7 +93,7 @@ def simulate(
         screen.out().print(f"\nEvery step is in {path}; read it with: exitfsm history {path}", soft_wrap=True)
 
 
-def _left_behind(store: ExitStore, path: Path | None) -> str:
+def _left_behind(store: ExitStore, path: str | None) -> str:
     """What a run that broke off leaves in its store, where that is a file."""
     if path is None or not store.count():
         return ""

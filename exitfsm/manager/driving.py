@@ -25,7 +25,7 @@ from exitfsm.manager.door import Door
 from exitfsm.messages import Contradiction, PositionRead, RaiseAlarm
 from exitfsm.ports import Clock, IdMemory, Session
 from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, ReadPosition, Submit
-from exitfsm.values import ZERO, BrokerPosition, ExecutionReport, Side, plain
+from exitfsm.values import ZERO, BrokerPosition, ExecutionReport, plain
 
 log = logging.getLogger("exitfsm")
 
@@ -40,11 +40,16 @@ SESSION_AGE_S = 30.0
 ORDER_PREFIX = "xf1-"
 
 
+#: What we know of a position that a read of the broker's books is held against: state, quantity left, current order.
+Expectation = tuple[State, Decimal, str | None]
+
+
 @dataclass(slots=True)
 class _Reading:
-    """How often in a row the broker showed the same quantity for a position."""
+    """How often in a row the broker showed the same quantity for a position of which we expected the same."""
 
     qty: Decimal
+    expected: Expectation
     reads: int
 
 
@@ -263,21 +268,32 @@ class Driver:
 
     async def _read(self, p: Position) -> bool:
         """A fresh read for one position, and what it means."""
+        expected = self.expectations()
         held = await self.positions()
-        await self.tell_read(p, held)
+        await self.tell_read(p.position_id, held, expected)
         return self._engine.positions.get(p.position_id) is not p
 
-    async def tell_read(self, p: Position, held: list[BrokerPosition]) -> None:
-        """Tell a position what the broker holds for it, and how often in a row that was so."""
-        net, entry = self.net_of(p, held)
-        if not held and p.remaining_qty > ZERO and not await self._explained(p):
-            net_reads = self._count(p, net)
-            if net_reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live:
-                why = f"the broker shows no position at all, and no execution that explains it for {p.symbol}"
-                await self._door.tell(p.position_id, Contradiction(at=self._time.now(), why=why))
+    def expectations(self) -> dict[str, Expectation]:
+        """What is known of each position now; taken before a read, so that a read that was overtaken is seen to be."""
+        return {p.position_id: expectation(p) for p in list(self._engine.positions.values())}
+
+    async def tell_read(self, position_id: str, held: list[BrokerPosition], expected: dict[str, Expectation]) -> None:
+        """Tell a position what the broker holds for it, and how often in a row that was so.
+
+        A read that began before we learned the newest about the position proves nothing about it, and is dropped.
+        """
+        p = self._engine.positions.get(position_id)
+        if p is None or expected.get(position_id) != expectation(p):
             return
-        message = PositionRead(at=self._time.now(), qty=net, avg_entry_price=entry, reads=self._count(p, net))
-        await self._door.tell(p.position_id, message)
+        net, entry = self.net_of(p, held)
+        reads = self._count(p, net)
+        if not held and p.remaining_qty > ZERO and not await self._explained(p):
+            if reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live:
+                why = f"the broker shows no position at all, and no execution that explains it for {p.symbol}"
+                await self._door.tell(position_id, Contradiction(at=self._time.now(), why=why))
+            return
+        message = PositionRead(at=self._time.now(), qty=net, avg_entry_price=entry, reads=reads)
+        await self._door.tell(position_id, message)
 
     def net_of(self, p: Position, held: list[BrokerPosition]) -> tuple[Decimal, Decimal | None]:
         """The broker's quantity for a position, less what other known epochs of the symbol hold; and its entry."""
@@ -299,8 +315,8 @@ class Driver:
 
     def _count(self, p: Position, net: Decimal) -> int:
         reading = self._readings.get(p.position_id)
-        if reading is None or reading.qty != net:
-            reading = self._readings[p.position_id] = _Reading(net, 0)
+        if reading is None or reading.qty != net or reading.expected != expectation(p):
+            reading = self._readings[p.position_id] = _Reading(net, expectation(p), 0)
         reading.reads += 1
         return reading.reads
 
@@ -319,11 +335,12 @@ class Driver:
         self._pauses.pop(p.position_id, None)
 
 
+def expectation(p: Position) -> Expectation:
+    """What a read of the broker's books is held against."""
+    return p.state, p.remaining_qty, p.client_order_id
+
+
 def same_symbol(one: str, other: str) -> bool:
     """True for two spellings of one instrument (a pair comes with and without its slash)."""
     return one == other or one.replace("/", "") == other.replace("/", "")
 
-
-def opposite(side: Side) -> Side:
-    """The other side."""
-    return Side.SHORT if side is Side.LONG else Side.LONG

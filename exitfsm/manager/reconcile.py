@@ -87,13 +87,17 @@ class Reconciler:
 
     async def _sync(self) -> None:
         # Positions are read before the orders: whatever an order had filled by then, its own record tells afterwards.
+        expected = self._driver.expectations()
+        symbols = {p.symbol for p in list(self._engine.positions.values())}
         held = await self._driver.positions()
         await self._orders()
         await self._foreign()
-        for p in list(self._engine.positions.values()):
-            await self._driver.tell_read(p, held)
+        for watched in expected:
+            await self._driver.tell_read(watched, held, expected)
         for bp in held:
-            await self._adopt(bp)
+            # One that was watched when the read began may have ended since: the read is then too old to take it up.
+            if not any(same_symbol(bp.symbol, symbol) for symbol in symbols):
+                await self._adopt(bp)
         self._driver.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
 
     async def _orders(self) -> None:

@@ -224,7 +224,9 @@ def on_position_read(p: Position, m: PositionRead, broker: Capabilities) -> list
         return lost(p, f"the broker shows {p.symbol} on the other side ({plain(m.qty)})", m.at)
     if p.state is State.MONITORING:
         return _read_while_monitoring(p, m)
-    if p.order_live or p.state.terminal:
+    if p.order_live:
+        return _read_while_working(p, m)
+    if p.state.terminal:
         return []
     if p.state is State.REJECTED and p.remaining_qty > 0:
         return _read_between_attempts(p, m, broker)
@@ -236,6 +238,14 @@ def on_position_read(p: Position, m: PositionRead, broker: Capabilities) -> list
         return []
     sold = plain(p.sold_qty)
     return lost(p, f"our orders sold {sold} of {plain(p.qty)} but the broker shows {plain(m.qty)} left", m.at)
+
+
+def _read_while_working(p: Position, m: PositionRead) -> list[Event]:
+    """Other hands sold while our order works: it is ended before it sells what is no longer there."""
+    if p.state not in (State.SUBMITTED, State.PARTIAL) or m.reads < READS_MIN or m.qty >= p.leaves_qty:
+        return []
+    why = f"the broker shows {plain(m.qty)} left, less than the {plain(p.leaves_qty)} that the order still sells"
+    return [CancelRequested(client_order_id=p.client_order_id or "", at=m.at, why=why)]
 
 
 def _read_while_monitoring(p: Position, m: PositionRead) -> list[Event]:

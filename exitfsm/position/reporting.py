@@ -24,7 +24,7 @@ from exitfsm.events import (
 from exitfsm.lifecycle import State
 from exitfsm.messages import Report
 from exitfsm.ports import Capabilities
-from exitfsm.position.state import Position
+from exitfsm.position.state import EndedOrder, Position
 from exitfsm.values import ExecutionReport, OrderStatus, plain
 
 _HOW = {OrderStatus.REJECTED: "rejected", OrderStatus.CANCELED: "canceled", OrderStatus.EXPIRED: "expired"}
@@ -34,7 +34,7 @@ def on_report(p: Position, m: Report, broker: Capabilities) -> list[Event]:
     """The events that a report means; none for one that says nothing new or is about no order of this position."""
     r = m.report
     if r.client_order_id != p.client_order_id:
-        known = {o.client_order_id: o.filled_qty for o in p.ended_orders}
+        known = {o.client_order_id: o for o in p.ended_orders}
         return _late(p, r, known[r.client_order_id], m.at) if r.client_order_id in known else []
     mismatch = _mismatch(p, r)
     if mismatch:
@@ -68,7 +68,7 @@ def _mismatch(p: Position, r: ExecutionReport) -> str:
         return f"order {r.client_order_id} at the broker is for {r.symbol}, not {p.symbol}"
     if r.side is not None and r.side is not p.side.exit_side:
         return f"order {r.client_order_id} at the broker is a {r.side}, not a {p.side.exit_side}"
-    if r.qty is not None and r.qty > p.order_qty:
+    if r.qty is not None and not (r.qty.is_finite() and r.qty <= p.order_qty):
         return f"order {r.client_order_id} at the broker is for {plain(r.qty)}, not {plain(p.order_qty)}"
     if r.filled_qty is not None and not (r.filled_qty.is_finite() and r.filled_qty >= 0):
         return f"order {r.client_order_id} is reported with a filled quantity of {r.filled_qty}"
@@ -76,17 +76,23 @@ def _mismatch(p: Position, r: ExecutionReport) -> str:
 
 
 def _fills(p: Position, r: ExecutionReport, filled: Decimal, *, corrected: bool = False) -> FillsRecorded:
-    average = r.avg_fill_price
-    if average is None or not (average.is_finite() and average > 0):
-        average = p.avg_fill_price if filled == p.filled_qty else None
+    average = _average(r)
+    if average is None and filled == p.filled_qty:
+        average = p.avg_fill_price
     return FillsRecorded(
         client_order_id=r.client_order_id, filled_qty=filled, avg_fill_price=average, at=r.at, corrected=corrected
     )
 
 
+def _average(r: ExecutionReport) -> Decimal | None:
+    """The average price that the report brings; None when it is none."""
+    average = r.avg_fill_price
+    return average if average is not None and average.is_finite() and average > 0 else None
+
+
 def _better_average(p: Position, r: ExecutionReport) -> bool:
     """True when the report brings the average price that an earlier one left out."""
-    return p.filled_qty > 0 and p.avg_fill_price is None and r.avg_fill_price is not None and r.avg_fill_price > 0
+    return p.filled_qty > 0 and p.avg_fill_price is None and _average(r) is not None
 
 
 def _working(p: Position, r: ExecutionReport, filled: Decimal, at: datetime, broker: Capabilities) -> list[Event]:
@@ -148,20 +154,26 @@ def _after_the_end(p: Position, r: ExecutionReport, filled: Decimal, at: datetim
     if _better_average(p, r) and p.state in (State.PARTIAL, State.CANCELING, State.REJECTED):
         return [_fills(p, r, filled)]
     never_existed = p.state is State.REJECTED and p.ended_how == "refused"
-    if never_existed and not r.status.terminal:
-        return lost(p, f"order {r.client_order_id} was refused, and is working at the broker all the same", at)
-    return []
+    return _works_all_the_same(p, r, at) if never_existed and not r.status.terminal else []
 
 
-def _late(p: Position, r: ExecutionReport, known: Decimal, at: datetime) -> list[Event]:
-    """An earlier order of the position, which was over, turns out to have filled more (or less)."""
-    said = r.filled_qty
+def _works_all_the_same(p: Position, r: ExecutionReport, at: datetime) -> list[Event]:
+    """An order that the broker refused is working there: with the one after it, too much could be sold."""
+    events = lost(p, f"order {r.client_order_id} was refused, and is working at the broker all the same", at)
+    return [events[0], *_cancel(p, at, "an order before it works after all"), *events[1:]]
+
+
+def _late(p: Position, r: ExecutionReport, order: EndedOrder, at: datetime) -> list[Event]:
+    """An earlier order of the position, which was over, turns out to have filled more (or less), or to work."""
+    if order.how == "refused" and not r.status.terminal and p.state is not State.UNPROTECTED:
+        return _works_all_the_same(p, r, at)
+    known, said = order.filled_qty, r.filled_qty
     if said is None or not (said.is_finite() and said >= 0) or said == known or (said < known and not r.corrected):
         return []
     fills = FillsRecorded(
         client_order_id=r.client_order_id,
         filled_qty=said,
-        avg_fill_price=r.avg_fill_price,
+        avg_fill_price=_average(r),
         at=r.at,
         corrected=said < known,
     )
@@ -182,9 +194,12 @@ def _late_fill(p: Position, fills: FillsRecorded, remaining: Decimal, at: dateti
 
 def _cancel_excess(p: Position, remaining: Decimal, at: datetime) -> list[Event]:
     """End the live order where it would now sell more than is left."""
-    if not (p.order_live and p.leaves_qty > remaining):
-        return []
-    return [CancelRequested(client_order_id=p.client_order_id or "", at=at, why="it could sell more than is left")]
+    return _cancel(p, at, "it could sell more than is left") if p.leaves_qty > remaining else []
+
+
+def _cancel(p: Position, at: datetime, why: str) -> list[Event]:
+    """End the order of ours that may be live, if there is one."""
+    return [CancelRequested(client_order_id=p.client_order_id or "", at=at, why=why)] if p.order_live else []
 
 
 def _corrected(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) -> list[Event]:

@@ -1,0 +1,82 @@
+"""`exitfsm run`: the live manager, on a paper broker or on a real one."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from exitfsm.cli import screen
+from exitfsm.cli.configuring import configured
+from exitfsm.cli.options import quantity
+from exitfsm.cli.words import in_words
+from exitfsm.errors import StoreError
+from exitfsm.values import Side, stamp
+
+if TYPE_CHECKING:
+    from exitfsm.events import Recorded
+    from exitfsm.position import Position
+
+
+def run(
+    *,
+    broker: Annotated[str, typer.Option("--broker", metavar="NAME", help="paper: the simulated broker.")] = "paper",
+    bars: Annotated[
+        list[Path],
+        typer.Option("--bars", metavar="FILE", exists=True, dir_okay=False, help="CSV file of bars; may be repeated."),
+    ],
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="YAML file with an exit_manager section.")
+    ] = None,
+    store: Annotated[str, typer.Option("--store", metavar="PATH", help="Keep the events in this new store.")] = "exits.db",
+    qty: Annotated[
+        Decimal, typer.Option("--qty", parser=quantity, metavar="NUMBER", help="Quantity of each entry.")
+    ] = Decimal(10),
+    side: Annotated[Side, typer.Option("--side", help="Which way to enter.")] = Side.LONG,
+    re_enter: Annotated[bool, typer.Option("--re-enter", help="Enter again whenever the manager allows it.")] = False,
+    pace: Annotated[float, typer.Option("--pace", min=0, metavar="SECONDS", help="Wait between bars, to watch.")] = 0.0,
+) -> None:
+    """Run the live manager on recorded bars and a simulated broker, with time that follows the bars.
+
+    Prints each step as it happens; meanwhile `exitfsm status STORE` shows the positions from another terminal.
+    """
+    from exitfsm_csv import read_bars
+
+    from exitfsm.manager.paper import PaperRun
+    from exitfsm.store import ExitStore
+
+    if broker != "paper":
+        raise typer.BadParameter(f"{broker!r} is not a broker that can be run here; use paper", param_hint="--broker")
+    with ExitStore(store) as opened:
+        if opened.count():
+            raise StoreError(f"{store} already holds events; a paper run starts from an empty store: give a new path")
+        paper = PaperRun(
+            configured(config), opened, qty=qty, side=side, re_enter=re_enter, pace_s=pace, on_event=_Printer()
+        )
+        asyncio.run(paper.run(read_bars(*bars)))
+        path = screen.clean(store)
+        screen.out().print(f"\n{paper.bars:,} bars. Every step is in {path}; read it with: exitfsm history {path}")
+
+
+class _Printer:
+    """One line for each step, in the words of `exitfsm history`."""
+
+    def __init__(self) -> None:
+        self._positions: dict[str, Position] = {}
+
+    def __call__(self, position: Position | None, recorded: Recorded) -> None:
+        from exitfsm.position import evolve
+
+        event, stream = recorded.event, recorded.stream_id
+        before = self._positions.get(stream)
+        after = evolve(before, event) if position is not None else None
+        if after is not None:
+            self._positions[stream] = after
+        where = screen.clean(position.symbol) if position is not None else "account"
+        at = stamp(datetime.fromtimestamp(recorded.at_ns // 10**9, UTC))
+        said = screen.clean(in_words(before, after, event))
+        screen.emit(f"{at}  {where:<10} {type(event).__name__:<24} {said}\n")
