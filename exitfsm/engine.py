@@ -221,11 +221,6 @@ class Engine:
         held = list(slot.positions.values())
         return self._fault(held, bar, slot.reference_price, slot.previous_at, received_at, False)
 
-    def busy(self, symbol: str) -> bool:
-        """True when a position of the symbol is on its way out, so that time and the broker matter to it."""
-        slot = self._slots.get(symbol)
-        return slot is not None and any(p.state is not State.MONITORING for p in slot.positions.values())
-
     def rebase(self, symbol: str, bar: Bar) -> None:
         """The symbol's prices start over at this bar (a split): it is the new reference, and decides nothing."""
         slot = self._slots.get(symbol)

@@ -28,6 +28,7 @@ class Slot:
     Attributes:
         lower, upper: the quiet band; NaN wakes for every bar.
         until: when time alone wakes the symbol.
+        busy: a position of the symbol is on its way out, so that time and the broker matter to it.
         max_age: how old a bar may be when it arrives, where age counts.
         last_at: timestamp of the last accepted bar.
         reference: the last accepted price as given with a position, until a bar brings a newer one.
@@ -37,6 +38,7 @@ class Slot:
     """
 
     __slots__ = (
+        "busy",
         "highest",
         "last_at",
         "last_bar",
@@ -54,6 +56,7 @@ class Slot:
         self.lower = math.nan
         self.upper = math.nan
         self.until = _NEVER
+        self.busy = False
         self.max_age = timedelta.max
         self.last_at = _BEFORE
         self.reference: Decimal | None = None
@@ -82,6 +85,7 @@ class Slot:
         at = self.previous_at or min((p.opened_at for p in self.positions.values()), default=_BEFORE)
         lower, upper, until = -math.inf, math.inf, _NEVER
         guard_ratio: Decimal | None = None
+        self.busy = any(p.state is not State.MONITORING for p in self.positions.values())
         self.max_age = min(
             (timedelta(seconds=p.policy.price_guard.max_age_seconds) for p in self.positions.values()),
             default=timedelta.max,

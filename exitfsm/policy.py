@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import reduce
 from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
-from exitfsm.values import EXACT, HUNDRED, Bar, EvaluateOn, ExitType, OrderType, Side, TimeInForce
+from exitfsm.values import EXACT, HUNDRED, Bar, EvaluateOn, ExitType, OrderType, Side, TimeInForce, plain
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,16 @@ class ExitPolicy(Section, frozen=True):
 
     def digest(self) -> str:
         """Short fingerprint of all settings: equal policies have equal digests on any machine."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:12]
+        return hashlib.sha256(msgspec.json.encode(_canonical(self), order="deterministic")).hexdigest()[:12]
+
+
+def _canonical(value: object) -> object:
+    """A setting as plain data in which equal numbers look equal (1 and 1.0)."""
+    if isinstance(value, msgspec.Struct):
+        return {name: _canonical(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, tuple):
+        return [_canonical(item) for item in value]
+    return plain(value) if isinstance(value, Decimal) else value
 
 
 class Level(NamedTuple):
@@ -190,7 +200,7 @@ class Level(NamedTuple):
 
 def away(entry: Decimal, pct: Decimal, sign: int) -> Decimal:
     """The price `pct` percent from `entry`, upward for `sign` +1 and downward for -1; exact."""
-    return EXACT.multiply(entry, EXACT.add(HUNDRED, pct * sign)).scaleb(-2, EXACT)
+    return EXACT.multiply(entry, EXACT.add(HUNDRED, EXACT.multiply(pct, sign))).scaleb(-2, EXACT)
 
 
 def usable_atr(policy: ExitPolicy, side: Side, entry: Decimal, atr: Decimal | None) -> Decimal | None:
@@ -198,7 +208,7 @@ def usable_atr(policy: ExitPolicy, side: Side, entry: Decimal, atr: Decimal | No
     if not policy.atr_levels.enabled or atr is None or not atr.is_finite() or atr <= 0:
         return None
     widest = policy.atr_levels.stop_multiple if side is Side.LONG else policy.atr_levels.target_multiple
-    return atr if entry - atr * widest > 0 else None
+    return atr if entry > EXACT.multiply(atr, widest) else None
 
 
 def average_true_range(bars: Sequence[Bar], period: int) -> Decimal | None:
@@ -210,8 +220,9 @@ def average_true_range(bars: Sequence[Bar], period: int) -> Decimal | None:
         return None
     ranges = []
     for before, bar in pairwise(bars[-period - 1 :]):
-        ranges.append(max(bar.high - bar.low, abs(bar.high - before.close), abs(bar.low - before.close)))
-    return EXACT.divide(sum(ranges, Decimal(0)), period).quantize(Decimal("0.000000001"), context=EXACT)
+        top, bottom = max(bar.high, before.close), min(bar.low, before.close)
+        ranges.append(EXACT.subtract(top, bottom))
+    return EXACT.divide(reduce(EXACT.add, ranges), period).quantize(Decimal("0.000000001"), context=EXACT)
 
 
 def target_level(policy: ExitPolicy, side: Side, entry: Decimal, atr: Decimal | None, held_s: float) -> Level | None:
@@ -224,7 +235,7 @@ def target_level(policy: ExitPolicy, side: Side, entry: Decimal, atr: Decimal | 
     usable = usable_atr(policy, side, entry, atr)
     if usable is not None:
         distance = EXACT.multiply(usable, policy.atr_levels.target_multiple)
-        return Level(EXACT.add(entry, distance * side.sign), ExitType.PROFIT_TAKE, _pct_of(distance, entry))
+        return Level(EXACT.fma(distance, side.sign, entry), ExitType.PROFIT_TAKE, _pct_of(distance, entry))
     if policy.profit_taking.enabled:
         pct = policy.profit_taking.threshold_pct
         return Level(away(entry, pct, side.sign), ExitType.PROFIT_TAKE, pct)
@@ -246,7 +257,7 @@ def fixed_stop(policy: ExitPolicy, side: Side, entry: Decimal, atr: Decimal | No
     usable = usable_atr(policy, side, entry, atr)
     if usable is not None:
         distance = EXACT.multiply(usable, policy.atr_levels.stop_multiple)
-        return Level(EXACT.subtract(entry, distance * side.sign), ExitType.STOP_LOSS, _pct_of(distance, entry))
+        return Level(EXACT.fma(distance, -side.sign, entry), ExitType.STOP_LOSS, _pct_of(distance, entry))
     if policy.stop_loss.enabled or policy.atr_levels.enabled:
         pct = policy.stop_loss.threshold_pct
         return Level(away(entry, pct, -side.sign), ExitType.STOP_LOSS, pct)
@@ -337,4 +348,4 @@ def is_jump(price: Decimal, reference: Decimal, ratio: Decimal) -> bool:
 
 
 def _pct_of(distance: Decimal, entry: Decimal) -> Decimal:
-    return EXACT.divide(distance * HUNDRED, entry).quantize(Decimal("0.0001"), context=EXACT)
+    return EXACT.divide(distance.scaleb(2, EXACT), entry).quantize(Decimal("0.0001"), context=EXACT)

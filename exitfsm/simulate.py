@@ -183,6 +183,8 @@ class Simulation:
             listener=self._on_commit,
         )
         self.bars = 0
+        self._slots = self.engine.levels.slots
+        self._keeps_history = self.policy.atr_levels.enabled
         self._account = account_hash(SIMULATION_ACCOUNT)
         self._entered: dict[str, datetime] = {}
         self._enter_from: dict[str, datetime | None] = {}
@@ -194,20 +196,27 @@ class Simulation:
         """One bar of one symbol."""
         self.bars += 1
         symbol = bar.symbol
-        engine = self.engine
-        if symbol in engine.levels.slots:
-            if engine.busy(symbol) and engine.fault(bar) is None:
-                for report in self.broker.on_bar(bar):
-                    self._carry_out(engine.on_report(report, at=bar.timestamp), bar.timestamp)
-                self._carry_out(engine.tick(bar.timestamp, symbol=symbol), bar.timestamp)
-            actions = engine.on_bar(bar)
-            if actions:
-                self.broker.now = bar.timestamp
-                self._carry_out(actions, bar.timestamp)
-        if symbol not in engine.levels.slots:
+        slot = self._slots.get(symbol)
+        if slot is not None:
+            if slot.busy:
+                self._trade(bar)
+            if not self.engine.quiet(bar):
+                actions = self.engine.on_bar(bar)
+                if actions:
+                    self.broker.now = bar.timestamp
+                    self._carry_out(actions, bar.timestamp)
+        if slot is None or symbol not in self._slots:
             self._maybe_enter(bar)
-        if self.policy.atr_levels.enabled and bar.floor > 0:
+        if self._keeps_history and bar.floor > 0:
             self._history.setdefault(symbol, deque(maxlen=self.policy.atr_levels.period + 1)).append(bar)
+
+    def _trade(self, bar: Bar) -> None:
+        """Orders fill at the open of a bar that is believed, and what waited for time comes due."""
+        if self.engine.fault(bar) is not None:
+            return
+        for report in self.broker.on_bar(bar):
+            self._carry_out(self.engine.on_report(report, at=bar.timestamp), bar.timestamp)
+        self._carry_out(self.engine.tick(bar.timestamp, symbol=bar.symbol), bar.timestamp)
 
     def result(self) -> SimulationResult:
         """What came of the run so far."""

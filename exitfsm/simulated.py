@@ -105,6 +105,9 @@ class SimulatedBroker:
         slippage_pct: how much worse than the open a market order fills, in percent.
         capabilities: what the venue declares (and, for late fills and the like, what tests make of it).
         hours: the market's hours; always open when None.
+
+    Attributes:
+        plain_act: what is done with an order for which there is no script.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class SimulatedBroker:
         self.capabilities = capabilities
         self.slippage_pct = slippage_pct
         self.now = datetime.min.replace(tzinfo=UTC)
+        self.plain_act = Act()
         self._hours = hours
         self._orders: dict[str, _Working] = {}
         self._held: dict[str, tuple[Decimal, Decimal]] = {}
@@ -145,7 +149,7 @@ class SimulatedBroker:
         finish = self._fault("submit")
         if order.client_order_id in self._orders:
             raise OrderRefused("duplicate_id", f"client_order_id {order.client_order_id} must be unique")
-        act = self._scripts[order.symbol].popleft() if self._scripts[order.symbol] else Act()
+        act = self._scripts[order.symbol].popleft() if self._scripts[order.symbol] else self.plain_act
         if act.refuse is not None:
             raise OrderRefused(act.refuse, f"refused by script: {act.refuse}")
         self._check_free(order)
@@ -230,6 +234,54 @@ class SimulatedBroker:
         for working in expired:
             self._end(working, OrderStatus.EXPIRED)
         return [w.report() for w in expired]
+
+    def fill(
+        self, client_order_id: str, qty: Decimal | None = None, price: Decimal | None = None
+    ) -> ExecutionReport:
+        """Fill an order by hand, now: `qty` of it, or all that is left, at `price`, or at the last one of its symbol.
+
+        An order that is over takes the fill too, and stays over: such late fills happen.
+
+        Raises:
+            KeyError: no such order, or no price is known.
+            ValueError: more than is left, or nothing.
+        """
+        working = self._orders[client_order_id]
+        size = working.leaves if qty is None else qty
+        if not 0 < size <= working.leaves:
+            raise ValueError(f"cannot fill {size} of order {client_order_id}: {working.leaves} is left")
+        before = working.status
+        self._fill(working, size, self._prices[working.order.symbol] if price is None else price, self.now)
+        if before.terminal:
+            working.status = before
+        self._publish(working.report())
+        return working.report()
+
+    def move(
+        self, client_order_id: str, status: OrderStatus, *, refusal: str | None = None, text: str = ""
+    ) -> ExecutionReport:
+        """Put an order into another status by hand, now: suspended, done for the day, rejected, expired, working again.
+
+        Raises:
+            KeyError: no such order.
+        """
+        working = self._orders[client_order_id]
+        working.refusal, working.text = refusal, text
+        self._end(working, status)
+        return working.report()
+
+    def split(self, symbol: str, ratio: Decimal) -> None:
+        """A split: each share becomes `ratio` shares, in the position and in working orders. Nothing is reported."""
+        held, entry = self._held.get(symbol, (ZERO, ZERO))
+        self._held[symbol] = (EXACT.multiply(held, ratio), EXACT.divide(entry, ratio))
+        if symbol in self._prices:
+            self._prices[symbol] = EXACT.divide(self._prices[symbol], ratio)
+        for working in self._orders.values():
+            order = working.order
+            if order.symbol == symbol and not working.status.terminal:
+                limit = EXACT.divide(order.limit_price, ratio) if order.limit_price is not None else None
+                working.order = replace(order, qty=EXACT.multiply(order.qty, ratio), limit_price=limit)
+                working.filled = EXACT.multiply(working.filled, ratio)
 
     def script(self, symbol: str, *acts: Act) -> None:
         """What to do with the next orders in `symbol`, one act each; after the last they fill plainly again."""

@@ -227,7 +227,7 @@ def bar(
     close: Number | float,
     at: float = 60,
     *,
-    open: Number | float | None = None,  # noqa: A002  the field's name everywhere in the trade
+    open: Number | float | None = None,
     high: Number | float | None = None,
     low: Number | float | None = None,
     symbol: str = "AAPL",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from itertools import product
 
 import pytest
+from given import Scenario, Told, after, given, holds, opened, policy, refused, reported, seen, timer, to_open
 
 from exitfsm.engine import guard
 from exitfsm.errors import IllegalTransition
@@ -34,8 +36,8 @@ from exitfsm.events import (
 )
 from exitfsm.lifecycle import LOOKUP, MEANING, NOTHING, ROWS, TABLE, Row, State, advance, allows, mermaid
 from exitfsm.messages import Acknowledge, ChangePolicy, Contradiction, ForceExit, RaiseAlarm, Release
+from exitfsm.ports import AssetRules, Capabilities
 from exitfsm.position import Position, evolve
-from given import Scenario, Told, after, given, holds, opened, policy, refused, reported, seen, timer, to_open
 
 MON, PEN, SUB, PAR, CAN = State.MONITORING, State.PENDING, State.SUBMITTED, State.PARTIAL, State.CANCELING
 REJ, FIL, CLO, UNP = State.REJECTED, State.FILLED, State.CLOSED, State.UNPROTECTED
@@ -60,6 +62,15 @@ closed = monitoring.when(holds(0))
 unprotected = monitoring.when(_DOUBT)
 unprotected_live = submitted.when(_DOUBT)
 unprotected_ended = unprotected_live.when(reported("canceled", 4))
+
+# A venue that takes whole shares only, and a position that is not whole.
+_WHOLE = Capabilities(late_fills=False, stocks=AssetRules(qty_step=Decimal(1)))
+partial_with_residue = nothing.at(_WHOLE).when(
+    to_open(opened(qty="10.5", policy=_LIMIT)), seen(99), reported("filled", 10, 99)
+)
+canceling_with_residue = nothing.at(_WHOLE).when(
+    to_open(opened(qty="10.5", policy=_LIMIT)), seen(102), reported("new"), timer(120), reported("filled", 10, 102)
+)
 
 AT: dict[State | None, Scenario] = {
     None: nothing,
@@ -111,6 +122,8 @@ WALKS: dict[tuple[State | None, type[Event]], tuple[Scenario, Told]] = {
     (UNP, ExitCompleted): (unprotected_live.when(reported("filled", 10, 99)), holds(0)),
     (MON, PositionClosedElsewhere): (monitoring, holds(0)),
     (REJ, PositionClosedElsewhere): (rejected, holds(0)),
+    (PAR, PositionClosedElsewhere): (partial_with_residue, holds("0.5")),
+    (CAN, PositionClosedElsewhere): (canceling_with_residue, holds("0.5")),
     (UNP, PositionClosedElsewhere): (unprotected, holds(0)),
     **{(state, ProtectionLost): (AT[state], _DOUBT) for state in (MON, PEN, SUB, PAR, CAN, REJ, CLO)},
     (FIL, ProtectionLost): (filled, reported("filled", 4, 99, corrected=True)),
@@ -158,6 +171,8 @@ PUBLISHED = """
     rejected ExitCompleted filled
     unprotected ExitCompleted filled
     monitoring PositionClosedElsewhere closed
+    partial PositionClosedElsewhere closed
+    canceling PositionClosedElsewhere closed
     rejected PositionClosedElsewhere closed
     unprotected PositionClosedElsewhere closed
     monitoring ProtectionLost unprotected

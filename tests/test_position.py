@@ -17,7 +17,24 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example
+from given import (
+    BROKER,
+    Scenario,
+    after,
+    bar,
+    given,
+    holds,
+    like,
+    opened,
+    order_id,
+    policy,
+    refused,
+    reported,
+    seen,
+    timer,
+    to_open,
+    triggered,
+)
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
@@ -37,13 +54,11 @@ from exitfsm.events import (
     PolicyChanged,
     PositionClosedElsewhere,
     PositionEvent,
-    PositionOpened,
     PositionReleased,
     PositionResized,
     ProtectionLost,
     RefusalEnded,
     StopMoved,
-    TriggerRefused,
 )
 from exitfsm.lifecycle import State, advance
 from exitfsm.messages import (
@@ -73,25 +88,7 @@ from exitfsm.position import (
     position_id,
     replay,
 )
-from exitfsm.values import ExecutionReport, ExitType, OrderSide, OrderStatus, OrderType, Side, TimeInForce
-from given import (
-    BROKER,
-    Scenario,
-    after,
-    bar,
-    given,
-    holds,
-    like,
-    opened,
-    order_id,
-    policy,
-    refused,
-    reported,
-    seen,
-    timer,
-    to_open,
-    triggered,
-)
+from exitfsm.values import ExecutionReport, ExitType, OrderSide, OrderStatus, Side, TimeInForce
 
 LIMIT = policy(profit_taking={"order_type": "limit"})
 monitoring = given(opened())
@@ -198,7 +195,9 @@ def test_given_the_last_fill_when_the_broker_calls_it_partial_then_the_order_is_
 
 
 def test_given_a_report_of_somebody_elses_order_then_nothing_follows() -> None:
-    stranger = ExecutionReport(client_order_id="manual-1", status=OrderStatus.FILLED, at=after(61), filled_qty=Decimal(9))
+    stranger = ExecutionReport(
+        client_order_id="manual-1", status=OrderStatus.FILLED, at=after(61), filled_qty=Decimal(9)
+    )
     for s in (monitoring, pending, partial, filled, unprotected):
         s.when(Report(at=after(61), report=stranger)).then()
 
@@ -206,7 +205,9 @@ def test_given_a_report_of_somebody_elses_order_then_nothing_follows() -> None:
 # --- flat is a proof --------------------------------------------------------------------------------------------------
 
 
-def test_given_all_is_sold_when_the_broker_shows_flat_then_the_exit_is_complete_and_the_cooldown_runs_from_the_fill() -> None:
+def test_given_all_is_sold_when_the_broker_shows_flat_then_the_exit_is_complete_and_the_cooldown_runs_from_the_fill() -> (
+    None
+):
     partial.when(reported("filled", 10, "98.5", at=70)).is_in("partial").when(holds(0, at=75, reads=1)).then(
         ExitCompleted(
             filled_qty=Decimal(10),
@@ -254,7 +255,9 @@ def test_given_a_working_order_when_less_is_left_than_it_could_sell_then_it_is_c
     )
 
 
-def test_given_a_position_when_the_broker_shows_the_other_side_then_a_person_is_told_and_a_live_order_is_ended() -> None:
+def test_given_a_position_when_the_broker_shows_the_other_side_then_a_person_is_told_and_a_live_order_is_ended() -> (
+    None
+):
     monitoring.when(holds(-3)).then(ProtectionLost, AlarmRaised)
     for s in (submitted, partial):
         s.when(holds(-3)).then(ProtectionLost, CancelRequested, AlarmRaised).is_in("unprotected").owes(Cancel)
@@ -366,8 +369,14 @@ def test_given_a_canceled_order_when_the_broker_declares_a_window_then_the_next_
 
 
 def test_given_a_canceled_order_when_the_broker_declares_no_window_then_no_attempt_follows_but_an_alarm() -> None:
-    s = partial.at(CAREFUL).when(reported("canceled", 4)).then(
-        like(OrderEnded, how="canceled", next_attempt_at=None), ProtectionLost, like(AlarmRaised, kind="protection_lost")
+    s = (
+        partial.at(CAREFUL)
+        .when(reported("canceled", 4))
+        .then(
+            like(OrderEnded, how="canceled", next_attempt_at=None),
+            ProtectionLost,
+            like(AlarmRaised, kind="protection_lost"),
+        )
     )
     s.is_in("unprotected").when(timer(9999), holds(6, at=9999)).then()
 
@@ -434,7 +443,9 @@ def test_given_a_working_market_order_when_it_is_slow_then_it_is_never_canceled(
 
 
 def test_given_an_escalation_when_the_cancel_is_refused_then_the_limit_works_on_and_escalates_again() -> None:
-    s = canceling.when(reported("cancel_rejected", 4, at=201)).then(CancelRefused, like(FillsRecorded, filled_qty=Decimal(4)))
+    s = canceling.when(reported("cancel_rejected", 4, at=201)).then(
+        CancelRefused, like(FillsRecorded, filled_qty=Decimal(4))
+    )
     s = s.is_in("partial").has(order_live=True)
     s.when(timer(202)).then()
     s.when(timer(231)).then(ExitEscalated)
@@ -463,8 +474,10 @@ def test_given_a_limit_that_expired_at_the_close_when_it_is_tried_again_then_it_
 
 
 def test_given_a_canceled_order_when_a_fill_comes_late_then_the_next_attempt_is_smaller() -> None:
-    s = partial.when(reported("canceled", 4)).when(reported("canceled", 7, 99, at=65)).then(
-        like(FillsRecorded, filled_qty=Decimal(7))
+    s = (
+        partial.when(reported("canceled", 4))
+        .when(reported("canceled", 7, 99, at=65))
+        .then(like(FillsRecorded, filled_qty=Decimal(7)))
     )
     s.is_in("rejected").when(holds(3, at=200)).then(like(ExitRetried, qty=Decimal(3)))
 
@@ -476,7 +489,12 @@ def test_given_a_canceled_order_when_the_late_fills_complete_it_then_the_exit_is
 
 def test_given_the_next_attempt_is_working_when_the_first_turns_out_to_have_filled_more_then_it_is_ended() -> None:
     s = second.when(reported("new", at=201), reported("canceled", 7, 99, attempt=1, at=202))
-    s.then(ProtectionLost, like(FillsRecorded, client_order_id=order_id(1), filled_qty=Decimal(7)), CancelRequested, AlarmRaised)
+    s.then(
+        ProtectionLost,
+        like(FillsRecorded, client_order_id=order_id(1), filled_qty=Decimal(7)),
+        CancelRequested,
+        AlarmRaised,
+    )
     s.is_in("unprotected").owes(Cancel).has(sold_qty=Decimal(7))
 
 
@@ -511,7 +529,9 @@ def test_given_an_earlier_order_when_a_late_report_says_less_then_nothing_follow
 
 
 def test_given_an_order_when_more_fills_than_was_sent_then_it_is_recorded_and_a_person_is_told() -> None:
-    s = submitted.when(reported("filled", 12, 99)).then(ProtectionLost, like(FillsRecorded, filled_qty=Decimal(12)), AlarmRaised)
+    s = submitted.when(reported("filled", 12, 99)).then(
+        ProtectionLost, like(FillsRecorded, filled_qty=Decimal(12)), AlarmRaised
+    )
     s.is_in("unprotected").has(sold_qty=Decimal(12), remaining_qty=Decimal(-2)).when(reported("filled", 12, 99)).then()
 
 
@@ -544,7 +564,9 @@ def test_given_a_refused_order_when_it_turns_up_at_the_broker_then_a_person_is_t
     gone = pending.when(refused())
     gone.when(reported("new", at=70)).then(ProtectionLost, AlarmRaised).is_in("unprotected")
     again = gone.when(holds(10, at=200), reported("new", at=201))
-    again.when(reported("new", attempt=1, at=202)).then(ProtectionLost, CancelRequested, AlarmRaised).is_in("unprotected")
+    again.when(reported("new", attempt=1, at=202)).then(ProtectionLost, CancelRequested, AlarmRaised).is_in(
+        "unprotected"
+    )
     second.when(reported("new", attempt=1, at=202)).then()  # an old word about an order that did exist
 
 
@@ -566,7 +588,9 @@ def test_given_an_unprotected_position_when_its_order_fills_or_ends_then_it_is_r
 # --- operators --------------------------------------------------------------------------------------------------------
 
 
-def test_given_a_monitored_position_when_an_operator_wants_out_then_it_exits_at_market_without_needing_a_price() -> None:
+def test_given_a_monitored_position_when_an_operator_wants_out_then_it_exits_at_market_without_needing_a_price() -> (
+    None
+):
     order = ForceExit(at=after(60), who="ann", reason="news")
     given(opened(policy=LIMIT)).when(order).then(
         like(ExitTriggered, reason="emergency", order_type="market", detail="ann: news", trigger_price=Decimal(100))
@@ -596,12 +620,16 @@ def test_given_an_unprotected_position_when_an_operator_wants_out_then_the_next_
 def test_given_an_unprotected_position_when_it_is_released_then_it_is_watched_again_with_what_is_left() -> None:
     release = Release(at=after(300), qty=Decimal(6), entry_price=Decimal(101), who="ann")
     unprotected.when(release).then()  # its order may still be live
-    s = unprotected.when(reported("canceled", 4, 99), release).then(PositionReleased(by="ann", at=after(300), qty=Decimal(6), entry_price=Decimal(101)))
+    s = unprotected.when(reported("canceled", 4, 99), release).then(
+        PositionReleased(by="ann", at=after(300), qty=Decimal(6), entry_price=Decimal(101))
+    )
     s.is_in("monitoring").has(remaining_qty=Decimal(6), reason=None, budget_spent=0)
     s.when(seen("99.99", at=360)).then(like(ExitTriggered, attempt=2, qty=Decimal(6), client_order_id=order_id(2)))
 
 
-@pytest.mark.parametrize(("qty", "entry"), [("0", "100"), ("-1", "100"), ("6", "0"), ("NaN", "100"), ("6", "NaN"), ("Infinity", "1")])
+@pytest.mark.parametrize(
+    ("qty", "entry"), [("0", "100"), ("-1", "100"), ("6", "0"), ("NaN", "100"), ("6", "NaN"), ("Infinity", "1")]
+)
 def test_given_a_release_with_impossible_figures_then_nothing_follows(qty: str, entry: str) -> None:
     ended = unprotected.when(reported("canceled", 4, 99))
     ended.when(Release(at=after(300), qty=Decimal(qty), entry_price=Decimal(entry))).then()
@@ -636,7 +664,9 @@ def test_given_an_alarm_when_it_is_raised_again_then_it_is_not_doubled_until_it_
         (expired, "retry_stalled"),
     ],
 )
-def test_given_a_wait_for_the_broker_when_it_lasts_too_long_then_a_person_is_told_once(before: Scenario, kind: str) -> None:
+def test_given_a_wait_for_the_broker_when_it_lasts_too_long_then_a_person_is_told_once(
+    before: Scenario, kind: str
+) -> None:
     start = max(t for t in (before.now.waiting_since, before.now.next_attempt_at) if t is not None)
     early, late = (start + timedelta(seconds=s) for s in (119, 120))
     s = before.when(msgspec.structs.replace(timer(0, 120), at=early)).then()
@@ -684,7 +714,10 @@ POLICIES = (
     LIMIT,
     policy(trailing_stop={"trail_pct": 1}, break_even={}, evaluate_on="range"),
     policy(atr_levels={}, time_limit={"max_seconds": 900}, profit_taking={"order_type": "limit"}),
-    policy(target_ladder={"steps": [{"after_seconds": 60, "threshold_pct": "0.5"}]}, partial_fills={"max_resubmit_attempts": 1}),
+    policy(
+        target_ladder={"steps": [{"after_seconds": 60, "threshold_pct": "0.5"}]},
+        partial_fills={"max_resubmit_attempts": 1},
+    ),
     policy(enabled=False),
 )
 BROKERS = (
@@ -760,7 +793,9 @@ def message_of(p: Position, command: Command, at: Any) -> Message:
     return msgspec.structs.replace(message, at=at, report=msgspec.structs.replace(message.report, at=at))
 
 
-def walk(side: Side, rules: Any, broker: Capabilities, commands: Iterable[Command]) -> list[tuple[Message, tuple[Event, ...], Position]]:
+def walk(
+    side: Side, rules: Any, broker: Capabilities, commands: Iterable[Command]
+) -> list[tuple[Message, tuple[Event, ...], Position]]:
     """Tell a position all this; each step as (message, its events, the position after it)."""
     p = evolve(None, opened(side, policy=rules, atr="0.7"))
     steps, at = [], p.opened_at
@@ -815,7 +850,9 @@ def test_whatever_comes_no_more_is_sold_or_on_offer_than_is_held(start: Any, com
 
 
 @for_all(STARTS, COMMANDS)
-def test_whatever_comes_an_attempt_follows_only_when_the_one_before_is_over(start: Any, commands: list[Command]) -> None:
+def test_whatever_comes_an_attempt_follows_only_when_the_one_before_is_over(
+    start: Any, commands: list[Command]
+) -> None:
     attempt, over, name = 0, True, evolve(None, opened(start[0])).position_id
     for message, events, p in walk(*start, commands):
         for event in events:
@@ -892,7 +929,9 @@ def test_whatever_comes_open_quantity_has_a_way_out_or_an_alarm(start: Any, comm
 
 
 @for_all(STARTS, COMMANDS)
-def test_whatever_comes_a_terminal_position_is_disturbed_only_by_a_contradiction(start: Any, commands: list[Command]) -> None:
+def test_whatever_comes_a_terminal_position_is_disturbed_only_by_a_contradiction(
+    start: Any, commands: list[Command]
+) -> None:
     steps = walk(*start, commands)
     for (_, _, before), (_, events, _) in pairwise(steps):
         if before.state.terminal and events:
@@ -900,7 +939,9 @@ def test_whatever_comes_a_terminal_position_is_disturbed_only_by_a_contradiction
 
 
 @for_all(STARTS, COMMANDS, st.integers(6, 50))
-def test_whatever_comes_the_decimal_context_of_the_bot_changes_nothing(start: Any, commands: list[Command], digits: int) -> None:
+def test_whatever_comes_the_decimal_context_of_the_bot_changes_nothing(
+    start: Any, commands: list[Command], digits: int
+) -> None:
     qty, entry = Decimal("123456.123456789"), Decimal("98765.987654321")
     told = [holds(qty), seen(bar(entry)), seen(bar(entry * 2)), reported("partially_filled", "23456.111111111", entry)]
     told += [reported("canceled", "23456.222222222"), holds(qty - Decimal("23456.222222222"), at=300)]
@@ -977,5 +1018,7 @@ def test_reports_of_one_order_in_any_order_and_number_end_in_the_same_fills(
 
 def test_three_reports_in_all_six_orders_end_in_the_same_place() -> None:
     reports = [reported("new"), reported("partially_filled", 4, 99), reported("expired", 7, 99)]
-    ends = {pending.when(*order).has(sold_qty=Decimal(7), order_live=False).now.state for order in permutations(reports)}
+    ends = {
+        pending.when(*order).has(sold_qty=Decimal(7), order_live=False).now.state for order in permutations(reports)
+    }
     assert ends == {State.REJECTED}

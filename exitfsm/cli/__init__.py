@@ -14,14 +14,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Sequence
+from typing import TextIO
 
 from exitfsm.errors import ExitFsmError
-
-if TYPE_CHECKING:
-    from exitfsm.values import Bar
 
 #: Something was found.
 FINDING = 1
@@ -49,17 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"exitfsm: the command line needs {missing.name}: pip install exitfsm[cli]", file=sys.stderr)
         return BAD_INPUT
     return _run(app, argv)
-
-
-def bars_from(files: Sequence[Path]) -> Iterator[Bar]:
-    """The bars of CSV files, merged in time order. Adapters are imported in this module and in no other.
-
-    Raises:
-        FeedError: while iterating: a file cannot be read, or a line is no bar.
-    """
-    from exitfsm_csv import read_bars
-
-    return read_bars(*files)
 
 
 def _run(app: object, argv: Sequence[str] | None) -> int:
@@ -119,4 +104,4 @@ def _hush() -> None:
         return
 
 
-__all__ = ["BAD_INPUT", "DEFECT", "FINDING", "PIPE_CLOSED", "bars_from", "main"]
+__all__ = ["BAD_INPUT", "DEFECT", "FINDING", "PIPE_CLOSED", "main"]

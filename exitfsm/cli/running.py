@@ -32,7 +32,9 @@ def run(
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="YAML file with an exit_manager section.")
     ] = None,
-    store: Annotated[str, typer.Option("--store", metavar="PATH", help="Keep the events in this new store.")] = "exits.db",
+    store: Annotated[
+        str, typer.Option("--store", metavar="PATH", help="Keep the events in this new store.")
+    ] = "exits.db",
     qty: Annotated[
         Decimal, typer.Option("--qty", parser=quantity, metavar="NUMBER", help="Quantity of each entry.")
     ] = Decimal(10),

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from exitfsm.cli import bars_from, screen
+from exitfsm.cli import screen
 from exitfsm.cli.configuring import configured
 from exitfsm.cli.options import JsonFlag, quantity, slippage
 from exitfsm.errors import FeedError
@@ -64,6 +64,8 @@ def simulate(
     Each symbol is entered at the close of its first bar. An exit that is decided on one bar fills at the open of the
     symbol's next bar. Nothing is random: the same bars and settings give the same exits.
     """
+    from exitfsm_csv import read_bars
+
     from exitfsm.simulate import simulate as run
     from exitfsm.simulated import SimulatedBroker
     from exitfsm.store import ExitStore
@@ -73,7 +75,7 @@ def simulate(
         was_empty = not opened.count()
         try:
             result = run(
-                bars_from(files),
+                read_bars(*files),
                 settings,
                 store=opened,
                 qty=qty,

@@ -27,19 +27,31 @@ class SessionHours(Section, frozen=True):
 class LiveSettings(Section, frozen=True):
     """How the live manager talks to the broker. None of it changes what is decided."""
 
-    broker_timeout_seconds: Annotated[Decimal, Spec("longest wait for one answer of the broker", gt=0, le=600)] = Decimal(10)
+    broker_timeout_seconds: Annotated[Decimal, Spec("longest wait for one answer of the broker", gt=0, le=600)] = (
+        Decimal(10)
+    )
     poll_seconds: Annotated[Decimal, Spec("how often a working exit order is looked up", gt=0, le=3600)] = Decimal(5)
-    sync_seconds: Annotated[Decimal, Spec("how often everything is reconciled with the broker", gt=0, le=86_400)] = Decimal(60)
-    patience_seconds: Annotated[Decimal, Spec("how long any wait may last before a person is told", gt=0, le=86_400)] = Decimal(120)
+    sync_seconds: Annotated[Decimal, Spec("how often everything is reconciled with the broker", gt=0, le=86_400)] = (
+        Decimal(60)
+    )
+    patience_seconds: Annotated[
+        Decimal, Spec("how long any wait may last before a person is told", gt=0, le=86_400)
+    ] = Decimal(120)
     feed_silence_seconds: Annotated[
-        Decimal, Spec("how long a held symbol may be without a bar, in its session, before a person is told", gt=0, le=86_400)
+        Decimal,
+        Spec("how long a held symbol may be without a bar, in its session, before a person is told", gt=0, le=86_400),
     ] = Decimal(600)
     orders_per_minute: Annotated[int, Spec("most orders and cancels sent in a minute", gt=0, le=100_000)] = 120
     breaker_failures: Annotated[int, Spec("failures in a row after which sends are spaced out", gt=0, le=1000)] = 5
-    breaker_probe_seconds: Annotated[Decimal, Spec("time between sends while the broker fails", gt=0, le=3600)] = Decimal(15)
-    lookback_days: Annotated[int, Spec("how far back the broker's fills are read to find a position's start", gt=0, le=3650)] = 30
+    breaker_probe_seconds: Annotated[Decimal, Spec("time between sends while the broker fails", gt=0, le=3600)] = (
+        Decimal(15)
+    )
+    lookback_days: Annotated[
+        int, Spec("how far back the broker's fills are read to find a position's start", gt=0, le=3650)
+    ] = 30
     entry_id_prefix: Annotated[
-        str, Spec("how the client order ids of the bot's own entry orders begin; such an order is canceled before an exit")
+        str,
+        Spec("how the client order ids of the bot's own entry orders begin; such an order is canceled before an exit"),
     ] = ""
 
 

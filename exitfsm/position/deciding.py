@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 from exitfsm.events import (
     AlarmAcknowledged,
-    CancelRequested,
     Event,
     ExitCompleted,
     ExitEscalated,
@@ -47,9 +46,10 @@ from exitfsm.messages import (
 from exitfsm.policy import ORDER_FAULTS, PRICE_FAULTS, Fault, bar_fault
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position.evaluating import Verdict, due_by_time, evaluate, next_stops
-from exitfsm.position.reporting import alarm, lost, on_report
+from exitfsm.position.reporting import alarm, cancel, lost, on_report
 from exitfsm.position.state import Position, client_order_id, fold
 from exitfsm.values import (
+    EXACT,
     ZERO,
     ExitType,
     OrderType,
@@ -81,7 +81,10 @@ def decide(position: Position | None, message: Message, broker: Capabilities = C
     if position is None:
         return open_position(message) if isinstance(message, Open) else ()
     handler = _HANDLERS.get(type(message))
-    return tuple(handler(position, message, broker)) if handler else ()
+    if handler is None:
+        return ()
+    with localcontext(EXACT):  # whatever the bot has set for its own arithmetic must not round ours
+        return tuple(handler(position, message, broker))
 
 
 def open_position(m: Open) -> tuple[Event, ...]:
@@ -182,13 +185,14 @@ def trigger(
         tick = rules.tick(v.level)
         limit = round_to_tick(v.level, tick, up=p.side.sign > 0) if tick > 0 else v.level
     attempt = p.attempt + 1
+    size = sellable(p, p.remaining_qty, broker) or p.remaining_qty  # of a mere residue the venue is to say so itself
     return ExitTriggered(
         reason=v.reason,
         client_order_id=client_order_id(p.position_id, attempt),
         attempt=attempt,
-        qty=p.remaining_qty,
+        qty=size,
         order_type=order_type,
-        time_in_force=rules.accepted_time(section.time_in_force, p.remaining_qty),
+        time_in_force=rules.accepted_time(section.time_in_force, size),
         at=at,
         trigger_price=v.price,
         level=v.level,
@@ -220,8 +224,12 @@ def _escalated(p: Position, at: datetime, why: str, price: Decimal | None = None
 
 def on_position_read(p: Position, m: PositionRead, broker: Capabilities) -> list[Event]:
     """What the broker's quantity proves, disproves, or leaves open."""
+    if not m.qty.is_finite():
+        return []
     if m.qty < 0 and not p.state.terminal and p.state is not State.UNPROTECTED:
-        return lost(p, f"the broker shows {p.symbol} on the other side ({plain(m.qty)})", m.at)
+        why = f"the broker shows {p.symbol} on the other side ({plain(m.qty)})"
+        first, *alarms = lost(p, why, m.at)
+        return [first, *cancel(p, m.at, why), *alarms]
     if p.state is State.MONITORING:
         return _read_while_monitoring(p, m)
     if p.order_live:
@@ -234,6 +242,10 @@ def on_position_read(p: Position, m: PositionRead, broker: Capabilities) -> list
         return _completed(p, m.at) if p.client_order_id else []
     if p.state is State.UNPROTECTED:
         return _elsewhere(p, m, "by_hand") if m.qty == 0 and m.reads >= READS_MIN else []
+    if m.qty < p.remaining_qty and m.reads < READS_MIN:
+        return []
+    if p.remaining_qty > 0 and m.qty <= p.remaining_qty and sellable(p, m.qty, broker) == 0:
+        return _elsewhere(p, m, "residue" if m.qty > 0 else "by_hand")
     if m.reads < READS_MIN:
         return []
     sold = plain(p.sold_qty)
@@ -245,12 +257,12 @@ def _read_while_working(p: Position, m: PositionRead) -> list[Event]:
     if p.state not in (State.SUBMITTED, State.PARTIAL) or m.reads < READS_MIN or m.qty >= p.leaves_qty:
         return []
     why = f"the broker shows {plain(m.qty)} left, less than the {plain(p.leaves_qty)} that the order still sells"
-    return [CancelRequested(client_order_id=p.client_order_id or "", at=m.at, why=why)]
+    return cancel(p, m.at, why)
 
 
 def _read_while_monitoring(p: Position, m: PositionRead) -> list[Event]:
     if m.qty == p.remaining_qty:
-        same = m.avg_entry_price is None or m.avg_entry_price == p.entry_price
+        same = not _is_price(m.avg_entry_price) or m.avg_entry_price == p.entry_price
         return [] if same or m.reads < READS_MIN else _resize(p, m, "the broker's average entry changed")
     if m.qty < p.remaining_qty and m.reads < READS_MIN:
         return []
@@ -260,7 +272,13 @@ def _read_while_monitoring(p: Position, m: PositionRead) -> list[Event]:
 
 
 def _resize(p: Position, m: PositionRead, why: str) -> list[Event]:
-    return [PositionResized(qty=m.qty, entry_price=m.avg_entry_price or p.entry_price, at=m.at, why=why)]
+    entry = m.avg_entry_price if m.avg_entry_price is not None and _is_price(m.avg_entry_price) else p.entry_price
+    return [PositionResized(qty=m.qty, entry_price=entry, at=m.at, why=why)]
+
+
+def _is_price(value: Decimal | None) -> bool:
+    """True for a number that a price or a held quantity can be."""
+    return value is not None and value.is_finite() and value > 0
 
 
 def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -> list[Event]:
@@ -271,15 +289,21 @@ def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -
         return _elsewhere(p, m, "by_hand")
     if p.next_attempt_at is None or m.at < p.next_attempt_at:
         return []
-    rules = broker.rules(p.symbol)
-    size = floor_to(min(p.remaining_qty, m.qty), rules.qty_step)
-    if size <= 0 or size < rules.qty_min:
+    size = sellable(p, min(p.remaining_qty, m.qty), broker)
+    if size == 0:
         return _elsewhere(p, m, "residue")
-    free = p.escalated or p.ended_how == "expired"
+    free = p.escalated or (p.ended_how == "expired" and p.time_in_force == TimeInForce.DAY)
     spent = p.budget_spent + (0 if free else 1)
     if spent > p.policy.partial_fills.max_resubmit_attempts:
         return lost(p, f"{p.attempt} attempts ended with {plain(p.remaining_qty)} {p.symbol} left to sell", m.at)
     return [next_attempt(p, size, m.at, broker, spent=spent, gone=p.remaining_qty - min(p.remaining_qty, m.qty))]
+
+
+def sellable(p: Position, qty: Decimal, broker: Capabilities) -> Decimal:
+    """As much of `qty` as the venue takes in one order: whole steps, and 0 when that is below its least."""
+    rules = broker.rules(p.symbol)
+    size = floor_to(qty, rules.qty_step)
+    return size if size >= rules.qty_min and size > 0 else ZERO
 
 
 def next_attempt(
@@ -377,12 +401,13 @@ def _end_refusals(p: Position, at: datetime, count: int = 1) -> list[Event]:
 def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event]:
     """Exit now: from monitoring the first order, from `unprotected` the next one; an exit under way goes on."""
     if p.state is State.MONITORING:
-        price = m.price if m.price is not None and m.price.is_finite() and m.price > 0 else p.entry_price
+        price = m.price if m.price is not None and _is_price(m.price) else p.entry_price
         verdict = Verdict(ExitType.EMERGENCY, price, price, ZERO, f"{m.who}: {m.reason}")
         return [*_end_refusals(p, m.at), trigger(p, verdict, m.at, broker)]
     if p.state is State.UNPROTECTED and not p.order_live and p.remaining_qty > 0:
-        size = p.remaining_qty if m.qty is None else min(p.remaining_qty, m.qty)
-        gone = p.remaining_qty - size
+        left = p.remaining_qty if m.qty is None or not m.qty.is_finite() else min(p.remaining_qty, m.qty)
+        size = sellable(p, left, broker)
+        gone = p.remaining_qty - left
         return [next_attempt(p, size, m.at, broker, spent=0, gone=gone, by=m.who)] if size > 0 else []
     if p.state in (State.SUBMITTED, State.PARTIAL) and p.order_type is OrderType.LIMIT and p.order_live:
         return [_escalated(p, m.at, f"{m.who}: {m.reason}")]
@@ -398,7 +423,7 @@ def on_change_policy(p: Position, m: ChangePolicy, broker: Capabilities) -> list
 
 def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
     """Back to monitoring, with what the broker shows; only when nothing of ours can be live."""
-    if p.state is not State.UNPROTECTED or p.order_live or m.qty <= 0 or m.entry_price <= 0:
+    if p.state is not State.UNPROTECTED or p.order_live or not (_is_price(m.qty) and _is_price(m.entry_price)):
         return []
     return [PositionReleased(by=m.who, at=m.at, qty=m.qty, entry_price=m.entry_price)]
 
@@ -419,6 +444,8 @@ def on_recover(p: Position, m: Recover, broker: Capabilities) -> list[Event]:
     r = m.report
     if p.state is not State.MONITORING or r.qty is None or r.client_order_id != client_order_id(p.position_id, m.attempt):
         return []
+    if m.attempt <= p.attempt or not _is_price(r.qty) or r.qty > p.remaining_qty:
+        return lost(p, f"the broker has exit order {r.client_order_id} for {r.qty} of {plain(p.remaining_qty)}", m.at)
     triggered = ExitTriggered(
         reason=ExitType.RECOVERED,
         client_order_id=r.client_order_id,
@@ -439,13 +466,10 @@ def on_recover(p: Position, m: Recover, broker: Capabilities) -> list[Event]:
 
 
 def on_contradiction(p: Position, m: Contradiction, broker: Capabilities) -> list[Event]:
-    """Stop everything automatic, and end an order of ours that may be live."""
+    """Stop everything automatic, and end an order of ours that could sell more than is left."""
     if p.state is State.UNPROTECTED:
         return []
-    events: list[Event] = [*lost(p, m.why, m.at)]
-    if p.order_live and p.leaves_qty > p.remaining_qty:
-        events.append(CancelRequested(client_order_id=p.client_order_id or "", at=m.at, why=m.why))
-    return events
+    return [*lost(p, m.why, m.at), *(cancel(p, m.at, m.why) if p.leaves_qty > p.remaining_qty else [])]
 
 
 _HANDLERS: dict[type[Message], Callable[[Position, Any, Capabilities], list[Event]]] = {

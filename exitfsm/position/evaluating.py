@@ -14,6 +14,7 @@ from exitfsm.lifecycle import State
 from exitfsm.policy import (
     ORDER_FAULTS,
     Level,
+    away,
     break_even_stop,
     fixed_stop,
     next_ladder_step_s,
@@ -112,17 +113,16 @@ def ratchet_price(p: Position) -> Decimal | None:
     """A price short of which no stop moves: the nearest at which `next_stops` may have something. None: none moves."""
     prices = []
     sign = p.side.sign
-    away_from_entry = EXACT.multiply(p.entry_price, Decimal("0.01"))
     if p.policy.break_even.enabled and p.break_even_stop is None:
-        prices.append(p.entry_price + away_from_entry * p.policy.break_even.activation_pct * sign)
+        prices.append(away(p.entry_price, p.policy.break_even.activation_pct, sign))
     trail = p.policy.trailing_stop
     if trail.enabled and p.trail_stop is None:
-        prices.append(p.entry_price + away_from_entry * trail.activation_pct * sign)
+        prices.append(away(p.entry_price, trail.activation_pct, sign))
     elif trail.enabled and p.trail_stop is not None:
-        least = EXACT.multiply(p.trail_stop, HUNDRED + trail.step_pct * sign)
+        least = away(p.trail_stop, trail.step_pct, sign).scaleb(2, EXACT)
         # The one division: rounded toward the entry, so that it wakes early rather than late.
         rounding = Context(prec=28, rounding=ROUND_FLOOR if sign > 0 else ROUND_CEILING)
-        prices.append(rounding.divide(least, HUNDRED - trail.trail_pct * sign))
+        prices.append(rounding.divide(least, away(HUNDRED, trail.trail_pct, -sign)))
     if not prices:
         return None
     return min(prices) if sign > 0 else max(prices)

@@ -149,27 +149,28 @@ def _end(
 
 def _after_the_end(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) -> list[Event]:
     """The current order is over, or filled whole, and the broker says something more about it."""
-    if filled > p.filled_qty:
-        return _late_fill(p, _fills(p, r, filled), p.remaining_qty - (filled - p.filled_qty), at)
+    fills = [_fills(p, r, filled)] if filled > p.filled_qty else []
+    if p.state is State.REJECTED and p.ended_how == "refused" and not r.status.terminal:
+        return _works_all_the_same(p, r, fills, at)
+    if fills:
+        return _late_fill(p, fills[0], p.remaining_qty - (filled - p.filled_qty), at)
     if _better_average(p, r) and p.state in (State.PARTIAL, State.CANCELING, State.REJECTED):
         return [_fills(p, r, filled)]
-    never_existed = p.state is State.REJECTED and p.ended_how == "refused"
-    return _works_all_the_same(p, r, at) if never_existed and not r.status.terminal else []
+    return []
 
 
-def _works_all_the_same(p: Position, r: ExecutionReport, at: datetime) -> list[Event]:
+def _works_all_the_same(p: Position, r: ExecutionReport, fills: Sequence[Event], at: datetime) -> list[Event]:
     """An order that the broker refused is working there: with the one after it, too much could be sold."""
     events = lost(p, f"order {r.client_order_id} was refused, and is working at the broker all the same", at)
-    return [events[0], *_cancel(p, at, "an order before it works after all"), *events[1:]]
+    return [events[0], *fills, *cancel(p, at, "an order before it works after all"), *events[1:]]
 
 
 def _late(p: Position, r: ExecutionReport, order: EndedOrder, at: datetime) -> list[Event]:
     """An earlier order of the position, which was over, turns out to have filled more (or less), or to work."""
-    if order.how == "refused" and not r.status.terminal and p.state is not State.UNPROTECTED:
-        return _works_all_the_same(p, r, at)
     known, said = order.filled_qty, r.filled_qty
+    works = order.how == "refused" and not r.status.terminal and p.state is not State.UNPROTECTED
     if said is None or not (said.is_finite() and said >= 0) or said == known or (said < known and not r.corrected):
-        return []
+        return _works_all_the_same(p, r, (), at) if works else []
     fills = FillsRecorded(
         client_order_id=r.client_order_id,
         filled_qty=said,
@@ -177,6 +178,8 @@ def _late(p: Position, r: ExecutionReport, order: EndedOrder, at: datetime) -> l
         at=r.at,
         corrected=said < known,
     )
+    if works:
+        return _works_all_the_same(p, r, [fills], at)
     return _late_fill(p, fills, p.remaining_qty - (said - known), at)
 
 
@@ -194,10 +197,10 @@ def _late_fill(p: Position, fills: FillsRecorded, remaining: Decimal, at: dateti
 
 def _cancel_excess(p: Position, remaining: Decimal, at: datetime) -> list[Event]:
     """End the live order where it would now sell more than is left."""
-    return _cancel(p, at, "it could sell more than is left") if p.leaves_qty > remaining else []
+    return cancel(p, at, "it could sell more than is left") if p.leaves_qty > remaining else []
 
 
-def _cancel(p: Position, at: datetime, why: str) -> list[Event]:
+def cancel(p: Position, at: datetime, why: str) -> list[Event]:
     """End the order of ours that may be live, if there is one."""
     return [CancelRequested(client_order_id=p.client_order_id or "", at=at, why=why)] if p.order_live else []
 

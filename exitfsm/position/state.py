@@ -56,8 +56,8 @@ class EndedOrder(msgspec.Struct, frozen=True, gc=False):
 class Position(msgspec.Struct, frozen=True, kw_only=True):
     """One position and its exit. Quantities are positive on both sides; `version` is the number of events folded.
 
-    The fields from `client_order_id` to `order_live` are about the current exit order; `ended_orders` holds those before
-    it. `refusing` names the run of refused prices under way. `waiting_since` is when the current wait for the broker
+    The fields from `client_order_id` to `cancel_asked` are about the current exit order; `ended_orders` holds those
+    before it. `refusing` names the run of refused prices under way. `waiting_since` is when the current wait for the broker
     began.
     """
 
@@ -92,6 +92,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     filled_qty: Decimal = ZERO
     avg_fill_price: Decimal | None = None
     order_live: bool = False
+    cancel_asked: bool = False
     ended_orders: tuple[EndedOrder, ...] = ()
     ended_how: str = ""
     last_refusal: str = ""
@@ -108,17 +109,20 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sold_qty(self) -> Decimal:
         """What our own orders have sold so far."""
-        return sum((o.filled_qty for o in self.ended_orders), self.filled_qty)
+        total = self.filled_qty
+        for order in self.ended_orders:
+            total = EXACT.add(total, order.filled_qty)
+        return total
 
     @property
     def remaining_qty(self) -> Decimal:
         """What is still to sell, by the broker's own figures for our orders."""
-        return self.qty - self.sold_qty - self.sold_elsewhere
+        return EXACT.subtract(EXACT.subtract(self.qty, self.sold_qty), self.sold_elsewhere)
 
     @property
     def leaves_qty(self) -> Decimal:
         """What the current order has still to fill."""
-        return self.order_qty - self.filled_qty
+        return EXACT.subtract(self.order_qty, self.filled_qty)
 
     @property
     def avg_exit_price(self) -> Decimal | None:
@@ -212,6 +216,7 @@ def _new_order(p: Position, e: ExitTriggered | ExitRetried) -> dict[str, Any]:
         "avg_fill_price": None,
         "order_live": True,
         "ended_orders": ended,
+        "cancel_asked": False,
         "ended_how": "",
         "escalated": False,
         "next_attempt_at": None,
@@ -259,7 +264,7 @@ def _stop_moved(p: Position, e: StopMoved) -> dict[str, Any]:
 
 def _released(p: Position, e: PositionReleased) -> dict[str, Any]:
     return {
-        "qty": e.qty + p.sold_qty,
+        "qty": EXACT.add(e.qty, p.sold_qty),
         "entry_price": e.entry_price,
         "sold_elsewhere": ZERO,
         "reason": None,
@@ -277,7 +282,7 @@ def _resized(p: Position, e: PositionResized) -> dict[str, Any]:
     """New figures; a stop that had moved belonged to the old entry and starts over where the entry changed."""
     keep = e.entry_price == p.entry_price
     return {
-        "qty": e.qty + p.sold_qty,
+        "qty": EXACT.add(e.qty, p.sold_qty),
         "entry_price": e.entry_price,
         "break_even_stop": p.break_even_stop if keep else None,
         "trail_stop": p.trail_stop if keep else None,
@@ -299,9 +304,9 @@ _CHANGES: dict[type[Event], Callable[[Position, Any], dict[str, Any]]] = {
     ExitTriggered: _triggered,
     OrderAccepted: lambda p, e: {"broker_order_id": e.broker_order_id, "waiting_since": e.at},
     FillsRecorded: _fills,
-    CancelRequested: lambda p, e: {"waiting_since": e.at},
-    CancelRefused: lambda p, e: {"escalated": False, "waiting_since": e.at},
-    ExitEscalated: lambda p, e: {"escalated": True, "waiting_since": e.at},
+    CancelRequested: lambda p, e: {"cancel_asked": True, "waiting_since": e.at},
+    CancelRefused: lambda p, e: {"cancel_asked": False, "escalated": False, "waiting_since": e.at},
+    ExitEscalated: lambda p, e: {"cancel_asked": True, "escalated": True, "waiting_since": e.at},
     OrderEnded: _ended,
     ExitRetried: _retried,
     ExitCompleted: lambda p, e: {"ended_at": e.filled_at, "cooldown_until": e.cooldown_until, "order_live": False},

@@ -1,0 +1,188 @@
+"""An event in words: what happened, with its evidence, on one line.
+
+Each function is given the position before the event (None before the first), the position after it, and the event.
+The texts are for people; programs read the fields. They hold text from outside (a broker's message, an operator's name)
+as it came: whoever shows them makes them harmless for the place where they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from exitfsm.events import (
+    AlarmAcknowledged,
+    AlarmRaised,
+    CancelRefused,
+    CancelRequested,
+    Event,
+    ExitCompleted,
+    ExitEscalated,
+    ExitRetried,
+    ExitTriggered,
+    FillsRecorded,
+    OrderAccepted,
+    OrderEnded,
+    PolicyChanged,
+    PositionClosedElsewhere,
+    PositionOpened,
+    PositionReleased,
+    PositionResized,
+    ProtectionLost,
+    RefusalEnded,
+    StopMoved,
+    TriggerRefused,
+)
+from exitfsm.policy import Level
+from exitfsm.position import Position, levels
+from exitfsm.values import ExitType, pct_change, plain, stamp
+
+
+def in_words(before: Position | None, after: Position | None, event: Event) -> str:
+    """What happened and why.
+
+    Args:
+        before: the position before the event; None before its first one, and for events that are of no position.
+        after: the position after it; None for events that are of no position.
+        event: the event.
+    """
+    say = WORDS.get(type(event))
+    if say is None or after is None:
+        return ", ".join(f"{name} {getattr(event, name)}" for name in event.__struct_fields__)
+    return say(before or after, after, event)
+
+
+def n(value: Decimal | None) -> str:
+    """A number in plain digits."""
+    return plain(value) if value is not None else "-"
+
+
+def level_in_words(level: Level) -> str:
+    """A level with its rule, e.g. `stop_loss 99 (1 %)`."""
+    return f"{level.rule} {n(level.price)} ({n(level.threshold_pct)} %)"
+
+
+def levels_in_words(p: Position, at: datetime) -> str:
+    """The levels that stand at `at`, or that there are none."""
+    if not p.policy.enabled:
+        return "exits are off (enabled: false)"
+    target, stops = levels(p, at)
+    return ", ".join(map(level_in_words, [*stops, *([target] if target else [])])) or "no levels"
+
+
+def _opened(_: Position, p: Position, e: PositionOpened) -> str:
+    strategy = f", strategy {e.strategy_name}" if e.strategy_name else ""
+    return f"{e.side} {n(e.qty)} at {n(e.entry_price)}; {levels_in_words(p, e.opened_at)}{strategy}"
+
+
+def _resized(before: Position, p: Position, e: PositionResized) -> str:
+    why = f" ({e.why})" if e.why else ""
+    return f"from {n(before.remaining_qty)} to {n(e.qty)} at {n(e.entry_price)}{why}; {levels_in_words(p, e.at)}"
+
+
+def _policy(_: Position, p: Position, e: PolicyChanged) -> str:
+    by = f", by {e.by}" if e.by else ""
+    return f"policy {e.policy.digest()}{by}; {levels_in_words(p, e.at)}"
+
+
+def _stop_moved(before: Position, _: Position, e: StopMoved) -> str:
+    old = before.trail_stop if e.rule is ExitType.TRAILING_STOP else before.break_even_stop
+    start = f"from {n(old)} " if old is not None else ""
+    return f"{e.rule} {start}to {n(e.stop)}; best price {n(e.best_price)}"
+
+
+def _refused(_: Position, __: Position, e: TriggerRefused) -> str:
+    last = f", last believed {n(e.reference_price)}" if e.reference_price is not None else ""
+    return f"{e.reason}: {e.price}{last}; nothing is decided on it"
+
+
+def _refusal_ended(_: Position, __: Position, e: RefusalEnded) -> str:
+    return f"{e.reason} is over after {e.count} {'bar' if e.count == 1 else 'bars'}"
+
+
+def _triggered(p: Position, _: Position, e: ExitTriggered) -> str:
+    if e.level == e.trigger_price and not e.threshold_pct:
+        cause = f"{e.reason} at {n(e.trigger_price)}"
+    else:
+        best = f", best price {n(e.best_price)}" if e.best_price is not None else ""
+        cause = f"{e.reason}: {n(e.trigger_price)} reached {n(e.level)} ({n(e.threshold_pct)} %{best})"
+    detail = f" ({e.detail})" if e.detail else ""
+    return f"{cause}{detail}; {_order(p, e)}"
+
+
+def _order(p: Position, e: ExitTriggered | ExitRetried) -> str:
+    price = f" {n(e.limit_price)}" if e.limit_price is not None else ""
+    return f"{p.side.exit_side} {n(e.qty)} {e.order_type}{price} {e.time_in_force} as {e.client_order_id}"
+
+
+def _accepted(_: Position, __: Position, e: OrderAccepted) -> str:
+    return f"the broker has it as {e.broker_order_id}" if e.broker_order_id else "the broker has it"
+
+
+def _filled(_: Position, p: Position, e: FillsRecorded) -> str:
+    of = f" of {n(p.order_qty)}" if e.client_order_id == p.client_order_id else f" of the earlier {e.client_order_id}"
+    price = f" at {n(e.avg_fill_price)}" if e.avg_fill_price is not None else ", price not known"
+    return f"{n(e.filled_qty)}{of}{price}{' (corrected)' if e.corrected else ''}"
+
+
+def _escalated(_: Position, __: Position, e: ExitEscalated) -> str:
+    price = f" at {n(e.price)}" if e.price is not None else ""
+    return f"{e.why}{price}: the limit order is canceled, the next attempt is market"
+
+
+def _ended(p: Position, _: Position, e: OrderEnded) -> str:
+    why = ": ".join(part for part in (e.refusal, e.text) if part)
+    after = f"next attempt from {stamp(e.next_attempt_at)}" if e.next_attempt_at else "no automatic attempt follows"
+    return f"{e.how} with {n(e.filled_qty)} of {n(p.order_qty)} filled{f' ({why})' if why else ''}; {after}"
+
+
+def _retried(p: Position, _: Position, e: ExitRetried) -> str:
+    by = f", by {e.by}" if e.by else ""
+    return f"attempt {e.attempt}{by}; {_order(p, e)}"
+
+
+def _completed(_: Position, p: Position, e: ExitCompleted) -> str:
+    profit = f" ({_percent(p, e.avg_fill_price)})" if e.avg_fill_price is not None else ""
+    price = f" at {n(e.avg_fill_price)}" if e.avg_fill_price is not None else ", price not known"
+    return f"{n(e.filled_qty)}{price}{profit}; the broker shows none left; cooldown until {stamp(e.cooldown_until)}"
+
+
+def _percent(p: Position, price: Decimal) -> str:
+    change = pct_change(p.entry_price, price, p.side)
+    return f"{'+' if change > 0 else ''}{n(change)} %"
+
+
+def _elsewhere(_: Position, __: Position, e: PositionClosedElsewhere) -> str:
+    how = "a residue that cannot be sold" if e.how == "residue" else e.how.replace("_", " ")
+    return f"{how}: {n(e.remaining_qty)} not sold by us; cooldown until {stamp(e.cooldown_until)}"
+
+
+def _released(_: Position, p: Position, e: PositionReleased) -> str:
+    return f"by {e.by}: {n(e.qty)} at {n(e.entry_price)}; {levels_in_words(p, e.at)}"
+
+
+#: event class -> what says it: (position before, or after where there is none before; position after; event).
+WORDS: dict[type[Event], Callable[[Position, Position, Any], str]] = {
+    PositionOpened: _opened,
+    PositionResized: _resized,
+    PolicyChanged: _policy,
+    StopMoved: _stop_moved,
+    TriggerRefused: _refused,
+    RefusalEnded: _refusal_ended,
+    ExitTriggered: _triggered,
+    OrderAccepted: _accepted,
+    FillsRecorded: _filled,
+    CancelRequested: lambda _, __, e: f"why: {e.why}",
+    CancelRefused: lambda _, __, e: e.text or "the broker would not cancel; the order works on",
+    ExitEscalated: _escalated,
+    OrderEnded: _ended,
+    ExitRetried: _retried,
+    ExitCompleted: _completed,
+    PositionClosedElsewhere: _elsewhere,
+    ProtectionLost: lambda _, __, e: e.why,
+    PositionReleased: _released,
+    AlarmRaised: lambda _, __, e: f"{e.kind}: {e.text}",
+    AlarmAcknowledged: lambda _, __, e: f"{e.alarm_id}, by {e.by}",
+}
