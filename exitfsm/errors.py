@@ -25,17 +25,23 @@ class IllegalTransition(ExitFsmError):
     """
 
     def __init__(self, state: str, event: str) -> None:
-        super().__init__(f"no transition for {event} in state {state!r}; nothing was changed")
+        super().__init__(state, event)
         self.state = state
         self.event = event
+
+    def __str__(self) -> str:
+        return f"no transition for {self.event} in state {self.state!r}; nothing was changed"
 
 
 class ConfigError(ExitFsmError):
     """The configuration has mistakes; all of them are in `mistakes`, one line each, `file:line` first where known."""
 
     def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("\n".join(mistakes))
+        super().__init__(mistakes)
         self.mistakes = mistakes
+
+    def __str__(self) -> str:
+        return "\n".join(self.mistakes)
 
 
 class FeedError(ExitFsmError):
@@ -59,12 +65,15 @@ class VersionConflict(StoreError):
     """
 
     def __init__(self, stream_id: str, expected: int) -> None:
-        super().__init__(
-            f"stream {stream_id!r} is no longer at version {expected}: another writer appended to it; "
-            "reload the position and decide again"
-        )
+        super().__init__(stream_id, expected)
         self.stream_id = stream_id
         self.expected = expected
+
+    def __str__(self) -> str:
+        return (
+            f"stream {self.stream_id!r} is no longer at version {self.expected}: another writer appended to it; "
+            "reload the position and decide again"
+        )
 
 
 class BrokerError(ExitFsmError):
@@ -80,9 +89,12 @@ class OrderRefused(BrokerError):
     """
 
     def __init__(self, kind: str, text: str = "") -> None:
-        super().__init__(f"{kind}: {text}" if text else kind)
+        super().__init__(kind, text)
         self.kind = kind
         self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}" if self.text else self.kind
 
 
 class NotSent(BrokerError):

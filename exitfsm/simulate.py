@@ -166,7 +166,7 @@ class Simulation:
             raise ValueError(f"qty is {qty}, it must be a finite number above 0")
         if store.count():
             raise StoreError(
-                f"the store already holds {store.count()} events; a simulation starts from an empty store: "
+                f"the store is not empty ({store.count()} recorded); a simulation starts from an empty store: "
                 "give a new path, or move the old file away"
             )
         rule = config.policy.custom_rule

@@ -272,6 +272,9 @@ class Bar:
         """Traded quantity."""
         return decimal_of(self._prices[4])
 
+    def __reduce__(self) -> tuple[type[Bar], tuple[object, ...]]:
+        return Bar, (self.symbol, self.timestamp, *self._prices)
+
     def _key(self) -> tuple[object, ...]:
         return (self.symbol, self.timestamp, self.open, self.high, self.low, self.close, self.volume)
 

@@ -98,10 +98,8 @@ class Scenario:
             type(got) is want if isinstance(want, type) else want == got
             for got, want in zip(self.news, expected, strict=True)
         )
-        assert same, "\n".join(
-            ["", "expected:", *(f"  {e.__name__ if isinstance(e, type) else e}" for e in expected)]
-            + ["got:", *(f"  {e}" for e in self.news)]
-        )
+        wanted = [f"  {e.__name__ if isinstance(e, type) else e}" for e in expected]
+        assert same, "\n".join(["", "expected:", *wanted, "got:", *(f"  {e}" for e in self.news)])
         return self
 
     def is_in(self, state: State | str) -> Self:

@@ -351,6 +351,7 @@ class TestStatus:
                     "last_price_at": "2024-01-02T14:31:00Z",
                     "unrealised_pnl_pct": "1",
                     "stop": {"price": "99", "rule": "stop_loss", "threshold_pct": "1"},
+                    "to_stop_pct": "1.9802",
                     "target": {"price": "102", "rule": "profit_take", "threshold_pct": "2"},
                     "reason": None,
                     "triggered_at": None,
@@ -371,7 +372,7 @@ class TestStatus:
         assert (held["state"], held["reason"], held["attempts"]) == ("submitted", "stop_loss", 1)
         assert (held["stop"], held["target"]) == (None, None)
         out = cli("status", store).out
-        assert re.search(r"AAPL +long 10 +submitted +103 +101\.9 +-1\.07 +- +- +stop_loss, attempt 1", out)
+        assert re.search(r"AAPL +long 10 +submitted +103 +101\.9 +-1\.07 +- +- +- +[0-9,]+ d +stop_loss, attempt 1", out)
         assert "1 position open, 1 over, no alarms" in out
 
     def test_alarms(self, cli: Cli, real_bars: list[Path], tmp_path: Path) -> None:

@@ -205,9 +205,7 @@ def test_given_a_report_of_somebody_elses_order_then_nothing_follows() -> None:
 # --- flat is a proof --------------------------------------------------------------------------------------------------
 
 
-def test_given_all_is_sold_when_the_broker_shows_flat_then_the_exit_is_complete_and_the_cooldown_runs_from_the_fill() -> (
-    None
-):
+def test_given_all_is_sold_when_the_broker_shows_flat_then_the_exit_is_complete_and_cools_down_from_the_fill() -> None:
     partial.when(reported("filled", 10, "98.5", at=70)).is_in("partial").when(holds(0, at=75, reads=1)).then(
         ExitCompleted(
             filled_qty=Decimal(10),
@@ -980,7 +978,7 @@ def test_the_same_messages_give_the_same_bytes_in_every_process(hash_seed: str) 
     assert done.stdout.strip() == digest_of_many_walks()
 
 
-# --- truthful reports, in any order, any number of times ---------------------------------------------------------------
+# --- truthful reports, in any order, any number of times --------------------------------------------------------------
 
 
 @st.composite

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
@@ -23,7 +23,7 @@ from exitfsm.lifecycle import NOTHING, TABLE, State, mermaid
 from exitfsm.policy import Level
 from exitfsm.position import Position, evolve, levels, replay
 from exitfsm.projections import ACCOUNT_PREFIX, AlarmRow, PositionRow, TrackingRow, stamp_ns
-from exitfsm.values import plain, stamp
+from exitfsm.values import pct_change, plain, stamp
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -44,11 +44,19 @@ class Held(NamedTuple):
     target: Level | None
     stop: Level | None
 
+    @property
+    def to_stop_pct(self) -> Decimal | None:
+        """How far the last price is from the stop, in percent of the price; None without either, negative beyond it."""
+        if self.stop is None or self.price is None:
+            return None
+        return pct_change(self.price, self.stop.price, self.position.side) * -1
+
 
 def status(store: StoreArgument, as_json: JsonFlag = False) -> None:
     """Show the open positions, their levels and their standing alarms."""
     from exitfsm.store import ExitStore
 
+    now = datetime.now(UTC)
     with ExitStore(store, read_only=True) as opened:
         held = [_held(opened, row) for row in opened.open_positions()]
         alarms = opened.alarms()
@@ -64,7 +72,7 @@ def status(store: StoreArgument, as_json: JsonFlag = False) -> None:
         off_line = f"Exits are off (enabled: false) for {symbols}: nothing will be triggered."
         console.print(Text(off_line, style="bold red"))
     if held:
-        console.print(_held_table(console, held))
+        console.print(_held_table(console, held, now))
     console.print(f"{screen.plural(len(held), 'position')} open, {over:,} over" + ("" if alarms else ", no alarms"))
     for alarm in alarms:
         console.print()
@@ -93,9 +101,10 @@ def _held(store: ExitStore, row: PositionRow) -> Held:
     )
 
 
-def _held_table(console: Console, held: Sequence[Held]) -> Table:
+def _held_table(console: Console, held: Sequence[Held], now: datetime) -> Table:
     columns: list[screen.Column] = [("Symbol", "left"), ("Held", "left"), ("State", "left"), ("Entry", "right")]
-    columns += [("Last", "right"), ("P&L %", "right"), ("Stop", "right"), ("Target", "right"), ("Exit", "left")]
+    columns += [("Last", "right"), ("P&L %", "right"), ("Stop", "right"), ("To stop %", "right"), ("Target", "right")]
+    columns += [("Bar age", "right"), ("Exit", "left")]
     rows: list[Sequence[screen.Cell]] = [
         (
             screen.clean(h.position.symbol),
@@ -105,14 +114,16 @@ def _held_table(console: Console, held: Sequence[Held]) -> Table:
             screen.number(h.price),
             screen.colored(h.pnl_pct, screen.percent(h.pnl_pct)),
             screen.number(h.stop.price if h.stop else None),
+            screen.percent(h.to_stop_pct),
             screen.number(h.target.price if h.target else None),
+            screen.age(h.price_at, now),
             f"{h.position.reason}, attempt {h.position.attempt}" if h.position.reason else screen.NONE,
         )
         for h in held
     ]
     if not any(h.position.reason for h in held):  # none on its way out: a column of dashes says nothing
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    return screen.table(columns, rows, fit=console, may_drop=("Last", "Entry"))
+    return screen.table(columns, rows, fit=console, may_drop=("Entry", "Target", "Last"))
 
 
 def _held_json(h: Held) -> dict[str, Any]:
@@ -131,6 +142,7 @@ def _held_json(h: Held) -> dict[str, Any]:
         "last_price_at": _stamp(h.price_at),
         "unrealised_pnl_pct": _plain(h.pnl_pct),
         "stop": _level_json(h.stop),
+        "to_stop_pct": _plain(h.to_stop_pct),
         "target": _level_json(h.target),
         "reason": str(p.reason) if p.reason is not None else None,
         "triggered_at": _stamp(p.triggered_at),

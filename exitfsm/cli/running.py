@@ -42,9 +42,9 @@ def run(
     re_enter: Annotated[bool, typer.Option("--re-enter", help="Enter again whenever the manager allows it.")] = False,
     pace: Annotated[float, typer.Option("--pace", min=0, metavar="SECONDS", help="Wait between bars, to watch.")] = 0.0,
 ) -> None:
-    """Run the live manager on recorded bars and a simulated broker, with time that follows the bars.
+    """Run the live manager on a broker.
 
-    Prints each step as it happens; meanwhile `exitfsm status STORE` shows the positions from another terminal.
+    With the paper broker, recorded bars go through it, and time follows the bars. Prints each step as it happens; meanwhile `exitfsm status STORE` shows the positions from another terminal.
     """
     from exitfsm_csv import read_bars
 

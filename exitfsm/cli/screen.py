@@ -108,6 +108,17 @@ def when(value: datetime | None) -> str:
     return text.removesuffix(":00") if len(text) == len("2014-06-09 08:00:00") else text
 
 
+def age(since: datetime | None, now: datetime) -> str:
+    """How long ago, in the largest unit that says it: `12 s`, `5 min`, `3 h`, `2 d`."""
+    if since is None:
+        return NONE
+    seconds = max(0, int((now - since).total_seconds()))
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds // size} {unit}"
+    return f"{seconds // 86_400:,} d"
+
+
 def colored(value: Decimal | None, text: str) -> Text:
     """`text` in the colour of a gain or a loss."""
     return Text(text, style="" if not value else "green" if value > 0 else "red")

@@ -123,6 +123,7 @@ class ExitManager:
         self._synced = False
         self._sync_at = 0.0
         self._marks_at = 0.0
+        self._marks_due = False
         self._paused = False
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -227,6 +228,7 @@ class ExitManager:
         now = self._clock.monotonic()
         for bar in readable:
             self._bars_at[bar.symbol] = now
+        self._marks_due = True
         try:
             await self._door.bars(readable)
         except StoreError:
@@ -525,12 +527,12 @@ class ExitManager:
     async def _on_foreign(self, report: ExecutionReport) -> None:
         """An order that is not ours: remember it while it works; what it filled is taken up at once."""
         self._reconciler.note_foreign(report)
-        if not brings_fills(report) or report.symbol is None:
+        if not brings_fills(report):
             return
-        side = entry_side(report)
-        ended = self._ended.get(report.symbol)
-        if side is not None and (ended is None or report.at > ended):
-            key = (canonical_symbol(report.symbol), side)
+        side, symbol = entry_side(report), report.symbol
+        ended = self._ended.get(symbol) if symbol is not None else None
+        if side is not None and symbol is not None and (ended is None or report.at > ended):
+            key = (canonical_symbol(symbol), side)
             self._reconciler.first_fills[key] = min(report.at, self._reconciler.first_fills.get(key, report.at))
         await self._try_sync()
 
@@ -608,8 +610,8 @@ class ExitManager:
         if mono >= self._sync_at:
             self._sync_at = mono + float(self.config.live.sync_seconds)
             self._spawn(self._try_sync(), "exitfsm-sync")
-        if mono >= self._marks_at and self._bars_at:
-            self._marks_at = mono + MARKS_EVERY_S
+        if self._marks_due and mono >= self._marks_at:
+            self._marks_due, self._marks_at = False, mono + MARKS_EVERY_S
             await self._door.run(self._save_marks)
 
     async def _time_seen(self, p: Position, now: datetime) -> TimeSeen:

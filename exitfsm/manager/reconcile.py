@@ -176,7 +176,11 @@ class Reconciler:
             strategy_name=self._strategy_name,
             source="broker",
         )
-        await self._door.run(lambda: self._engine.open(message, reference=bp.current_price))
+        position = await self._door.run(lambda: self._engine.open(message, reference=bp.current_price))
+        if position.state.terminal:
+            text = f"{plain(bp.qty)} {symbol} {bp.side}: its first fill names {name}, which has ended; it is NOT protected"
+            await self._alarm("epoch_unknown", text)
+            return
         log.info("adopted position=%s qty=%s entry=%s", name, plain(bp.qty), plain(bp.avg_entry_price))
         if order is not None:
             await self._door.tell(name, Recover(at=now, attempt=attempt, report=order))

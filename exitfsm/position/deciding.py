@@ -206,10 +206,10 @@ def trigger(
 
 
 def escalate_on_stop(p: Position, m: BarSeen) -> list[Event]:
-    """A resting profit limit gives way to the stop at once."""
+    """A resting profit limit gives way at once to the stop, and to the time."""
     if p.state not in (State.SUBMITTED, State.PARTIAL) or p.order_type is not OrderType.LIMIT or not p.order_live:
         return []
-    verdict = evaluate(p, m.bar)
+    verdict = evaluate(p, m.bar, session_close=m.session_close)
     if verdict is None or verdict.reason is ExitType.PROFIT_TAKE:
         return []
     return [_escalated(p, m.at, str(verdict.reason), verdict.price)]

@@ -139,14 +139,17 @@ class Band(NamedTuple):
 def wake_band(p: Position, at: datetime) -> Band | None:
     """The band in which bars are quiet for `p` from `at` on; None when each bar must be looked at.
 
-    A resting limit exit only watches its stops; any other exit under way does not depend on bars at all.
+    A resting limit exit only watches its stops and the time; any other exit under way does not depend on bars at all.
     """
-    if p.state is not State.MONITORING:
-        if not (p.state in (State.SUBMITTED, State.PARTIAL) and p.order_type is OrderType.LIMIT):
-            return Band(None, None, None)
+    monitored = p.state is State.MONITORING
+    if not (monitored or (p.state in (State.SUBMITTED, State.PARTIAL) and p.order_type is OrderType.LIMIT)):
+        return Band(None, None, None)
+    if p.policy.end_of_session.enabled:
+        return None
+    if not monitored:
         stops = levels(p, at)[1]
-        return _band(p, stops[0].price if stops else None, None, None)
-    if p.policy.custom_rule.enabled or p.policy.end_of_session.enabled:
+        return _band(p, stops[0].price if stops else None, None, _time_bound(p, at))
+    if p.policy.custom_rule.enabled:
         return None
     if p.refusing is not None and p.refusing not in ORDER_FAULTS:
         return None
@@ -161,7 +164,7 @@ def _band(p: Position, stop: Decimal | None, favourable: Decimal | None, until: 
 
 
 def _time_bound(p: Position, at: datetime) -> datetime | None:
-    """When time alone next changes something for a monitored position."""
+    """When time alone next changes something for the position."""
     seconds = [
         s
         for s in (

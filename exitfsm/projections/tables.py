@@ -1,0 +1,299 @@
+"""The tables of the read models: their rows as people see them, their SQL, and how values stand in them.
+
+Rules of this room: data and SQL text only. The SQL is what SQLite and PostgreSQL share, with `?` for a parameter;
+PostgreSQL spells AUTOINCREMENT otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import msgspec
+
+from exitfsm.lifecycle import State
+from exitfsm.values import ExitStatus, ExitType, OrderSide, Side, stamp
+
+Param = str | int | float | None
+Row = dict[str, Param]
+
+_EXACT_INT = 2.0**53
+
+#: Columns of `position_tracking` that no event carries.
+MARKS = ("current_price", "unrealised_pnl_pct", "highest_price", "last_evaluated_at_utc")
+
+
+class ExitOrderRow(msgspec.Struct, frozen=True, array_like=True):
+    """One exit order: one row per attempt. `side` is the order's, `target_price` the level that was breached."""
+
+    id: int
+    client_order_id: str
+    symbol: str
+    side: OrderSide
+    qty: Decimal
+    filled_qty: Decimal
+    avg_fill_price: Decimal | None
+    exit_type: ExitType | None
+    entry_price: Decimal | None
+    target_price: Decimal | None
+    threshold_pct: Decimal | None
+    status: ExitStatus
+    alpaca_order_id: str | None
+    resubmit_count: int
+    created_at_utc: datetime
+    updated_at_utc: datetime
+    filled_at_utc: datetime | None
+    position_id: str
+
+
+class TrackingRow(msgspec.Struct, frozen=True, array_like=True):
+    """The newest position of one symbol. `qty` is what is watched; what of it is sold is on the exit order."""
+
+    symbol: str
+    qty: Decimal
+    avg_entry_price: Decimal
+    current_price: Decimal | None
+    unrealised_pnl_pct: Decimal | None
+    highest_price: Decimal | None
+    exit_order_id: int | None
+    status: str
+    last_evaluated_at_utc: datetime | None
+    created_at_utc: datetime
+    updated_at_utc: datetime
+    position_id: str
+
+
+class PositionRow(msgspec.Struct, frozen=True, array_like=True):
+    """One position, open or over. `sold_qty` and `avg_exit_price` are of our own orders, over its whole life."""
+
+    position_id: str
+    account: str
+    symbol: str
+    side: Side
+    epoch: str
+    strategy_name: str
+    state: State
+    qty: Decimal
+    entry_price: Decimal
+    opened_at_utc: datetime
+    exit_reason: ExitType | None
+    sold_qty: Decimal
+    avg_exit_price: Decimal | None
+    ended_at_utc: datetime | None
+    cooldown_until_utc: datetime | None
+    version: int
+    open_alarms: int
+
+
+class AlarmRow(msgspec.Struct, frozen=True, array_like=True):
+    """One alarm; it stands until `acknowledged_at_utc` is set."""
+
+    alarm_id: str
+    stream_id: str
+    kind: str
+    text: str
+    raised_at_utc: datetime
+    acknowledged_by: str | None
+    acknowledged_at_utc: datetime | None
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """The last look at a position: price, profit in percent, best price since the entry, time of the look."""
+
+    symbol: str
+    position_id: str
+    price: Decimal
+    pnl_pct: Decimal
+    best_price: Decimal
+    at: datetime
+
+
+class Table(NamedTuple):
+    """One read model.
+
+    Attributes:
+        row: its row class, whose fields are the columns in order.
+        key: what tells its rows apart, and orders them.
+        owner: the column by which rows are looked up while folding.
+        changing: the columns that a later event may change.
+    """
+
+    row: type[msgspec.Struct]
+    key: tuple[str, ...]
+    owner: str
+    changing: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns in order."""
+        return self.row.__struct_fields__
+
+
+TABLES: dict[str, Table] = {
+    "exit_orders": Table(
+        ExitOrderRow,
+        ("id",),
+        "position_id",
+        ("filled_qty", "avg_fill_price", "status", "alpaca_order_id", "updated_at_utc", "filled_at_utc"),
+    ),
+    "position_tracking": Table(
+        TrackingRow,
+        ("symbol",),
+        "symbol",
+        ("qty", "avg_entry_price", "exit_order_id", "status", "updated_at_utc"),
+    ),
+    "positions": Table(
+        PositionRow,
+        ("position_id",),
+        "position_id",
+        (
+            *("state", "qty", "entry_price", "exit_reason", "sold_qty", "avg_exit_price", "ended_at_utc"),
+            *("cooldown_until_utc", "version", "open_alarms"),
+        ),
+    ),
+    "alarms": Table(
+        AlarmRow,
+        ("stream_id", "alarm_id"),
+        "stream_id",
+        ("kind", "text", "raised_at_utc", "acknowledged_by", "acknowledged_at_utc"),
+    ),
+}
+
+#: A position that is not over.
+OPEN = "state NOT IN ('filled', 'closed')"
+#: An order that may be working at the broker. At most one per position: the database itself refuses a second.
+_LIVE = "('pending', 'submitted', 'partial', 'canceling')"
+
+#: SQLite's spelling; PostgreSQL differs in the AUTOINCREMENT only. UNIQUE is the index on client_order_id.
+DDL: tuple[str, ...] = (
+    """CREATE TABLE exit_orders (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    client_order_id TEXT NOT NULL UNIQUE,
+    symbol TEXT NOT NULL,
+    side TEXT NOT NULL,
+    qty NUMERIC NOT NULL,
+    filled_qty NUMERIC NOT NULL DEFAULT 0,
+    avg_fill_price NUMERIC,
+    exit_type TEXT,
+    entry_price NUMERIC,
+    target_price NUMERIC,
+    threshold_pct NUMERIC,
+    status TEXT NOT NULL,
+    alpaca_order_id TEXT,
+    resubmit_count INTEGER NOT NULL DEFAULT 0,
+    created_at_utc TEXT NOT NULL,
+    updated_at_utc TEXT NOT NULL,
+    filled_at_utc TEXT,
+    position_id TEXT NOT NULL)""",
+    "CREATE INDEX exit_orders_symbol_status ON exit_orders (symbol, status)",
+    "CREATE INDEX exit_orders_position ON exit_orders (position_id)",
+    f"CREATE UNIQUE INDEX exit_orders_one_live ON exit_orders (position_id) WHERE status IN {_LIVE}",
+    """CREATE TABLE position_tracking (
+    symbol TEXT NOT NULL PRIMARY KEY,
+    qty NUMERIC NOT NULL,
+    avg_entry_price NUMERIC NOT NULL,
+    current_price NUMERIC,
+    unrealised_pnl_pct NUMERIC,
+    highest_price NUMERIC,
+    exit_order_id INTEGER,
+    status TEXT NOT NULL,
+    last_evaluated_at_utc TEXT,
+    created_at_utc TEXT NOT NULL,
+    updated_at_utc TEXT NOT NULL,
+    position_id TEXT NOT NULL)""",
+    "CREATE INDEX position_tracking_position ON position_tracking (position_id)",
+    """CREATE TABLE positions (
+    position_id TEXT NOT NULL PRIMARY KEY,
+    account TEXT NOT NULL,
+    symbol TEXT NOT NULL,
+    side TEXT NOT NULL,
+    epoch TEXT NOT NULL,
+    strategy_name TEXT NOT NULL,
+    state TEXT NOT NULL,
+    qty NUMERIC NOT NULL,
+    entry_price NUMERIC NOT NULL,
+    opened_at_utc TEXT NOT NULL,
+    exit_reason TEXT,
+    sold_qty NUMERIC NOT NULL DEFAULT 0,
+    avg_exit_price NUMERIC,
+    ended_at_utc TEXT,
+    cooldown_until_utc TEXT,
+    version INTEGER NOT NULL,
+    open_alarms INTEGER NOT NULL DEFAULT 0)""",
+    f"CREATE INDEX positions_open ON positions (position_id) WHERE {OPEN}",
+    "CREATE INDEX positions_symbol ON positions (symbol, opened_at_utc)",
+    "CREATE INDEX positions_cooldown ON positions (cooldown_until_utc) WHERE cooldown_until_utc IS NOT NULL",
+    """CREATE TABLE alarms (
+    alarm_id TEXT NOT NULL,
+    stream_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    text TEXT NOT NULL,
+    raised_at_utc TEXT NOT NULL,
+    acknowledged_by TEXT,
+    acknowledged_at_utc TEXT,
+    PRIMARY KEY (stream_id, alarm_id))""",
+    "CREATE INDEX alarms_standing ON alarms (stream_id) WHERE acknowledged_at_utc IS NULL",
+)
+
+#: Writes the marks of one position; its parameters come from `mark_params`.
+MARK = (
+    "UPDATE position_tracking SET current_price = ?, unrealised_pnl_pct = ?, highest_price = ?, "
+    "last_evaluated_at_utc = ? WHERE symbol = ? AND position_id = ?"
+)
+
+
+def _insert_sql(name: str, table: Table) -> str:
+    sql = f"INSERT INTO {name} ({', '.join(table.columns)}) VALUES ({', '.join('?' * len(table.columns))})"
+    if table.row is TrackingRow:  # a new position takes the symbol's row over, marks and all
+        sql += " ON CONFLICT (symbol) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in table.columns)
+    return sql
+
+
+def _update_sql(name: str, table: Table) -> str:
+    changes = ", ".join(f"{c} = ?" for c in table.changing)
+    return f"UPDATE {name} SET {changes} WHERE {' AND '.join(f'{c} = ?' for c in table.key)}"
+
+
+INSERT = {name: _insert_sql(name, table) for name, table in TABLES.items()}
+UPDATE = {name: _update_sql(name, table) for name, table in TABLES.items()}
+
+
+def mark_params(mark: Mark) -> tuple[Param, ...]:
+    """The parameters of `MARK`."""
+    figures = (number(mark.price), number(mark.pnl_pct), number(mark.best_price))
+    return (*figures, stamp(mark.at), mark.symbol, mark.position_id)
+
+
+def differences(table: str, have: Iterable[Sequence[Any]], want: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """How the rows of `table` differ from those they should be, one line for each; marks are left out."""
+    columns = TABLES[table].columns
+    key_at = [columns.index(key) for key in TABLES[table].key]
+    ours = {tuple(row[i] for i in key_at): row for row in have}
+    right = {tuple(row[i] for i in key_at): row for row in want}
+    for key in sorted(ours.keys() | right.keys()):
+        name = f"{table} {'/'.join(map(str, key))}"
+        if key not in right:
+            yield f"{name}: no event made this row"
+        elif key not in ours:
+            yield f"{name}: the row is missing"
+        else:
+            pairs = zip(columns, ours[key], right[key], strict=True)
+            wrong = [f"{c} is {h!r}, not {w!r}" for c, h, w in pairs if c not in MARKS and h != w]
+            if wrong:
+                yield f"{name}: {', '.join(wrong)}"
+
+
+def number(value: Decimal | None) -> Param:
+    """A decimal as the database gives it back: the nearest float, and where that is whole an int.
+
+    What is no finite number is no value.
+    """
+    if value is None:
+        return None
+    nearest = float(value)
+    if nearest.is_integer() and -_EXACT_INT < nearest < _EXACT_INT:
+        return int(nearest)
+    return nearest if math.isfinite(nearest) else None

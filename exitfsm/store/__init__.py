@@ -1,0 +1,21 @@
+"""The event store: what was decided, durable before anything is sent, and readable back.
+
+Rules of this room: only here are `eventsourcing` and a database touched. An append stores all its events, their
+read-model rows and their hashes in one transaction, or nothing. Nothing here knows a clock, decides anything or checks
+the lifecycle: it stores what `position.decide` returned and refuses a writer that did not know the newest event of the
+stream. Every failure is a `StoreError` that says what to do.
+
+On disk an event is a row of `stored_events`: its place in the store (`rowid`), its stream and version, its name as the
+topic (`exit_triggered.v1`) and JSON: `{"at": nanoseconds, "by": …, "body": {"event": "exit_triggered.v1", …}}`.
+
+- `exit_store` is the interface.
+- `appending` takes appends and writes them together.
+- `mapping` turns events into bytes and back, and chains their hashes.
+- `sqlite` has everything that only SQLite has; another database is another module with the same few methods.
+"""
+
+from exitfsm.projections import AlarmRow, ExitOrderRow, Mark, PositionRow, TrackingRow
+from exitfsm.store.appending import Append
+from exitfsm.store.exit_store import ExitStore
+
+__all__ = ["AlarmRow", "Append", "ExitOrderRow", "ExitStore", "Mark", "PositionRow", "TrackingRow"]

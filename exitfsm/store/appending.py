@@ -1,0 +1,230 @@
+"""Taking appends and writing them together: one transaction for a group, or an open one for a whole simulation.
+
+Rules of this room: an append is taken whole or refused whole, and what was taken is written with its hashes and its
+read-model rows. When anything fails in between, the transaction is given up with all that was taken into it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from eventsourcing.persistence import StoredEvent
+from eventsourcing.sqlite import SQLiteCursor
+
+from exitfsm.errors import StoreError, VersionConflict
+from exitfsm.events import Event, Recorded
+from exitfsm.projections import ReadModels
+from exitfsm.store.mapping import GENESIS, Encoded, EventMapper, chain_hash
+from exitfsm.store.sqlite import SQLiteDatabase
+from exitfsm.values import utc
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Append(NamedTuple):
+    """One append of a group: the arguments of `ExitStore.append`."""
+
+    stream_id: str
+    expected_version: int
+    events: Sequence[Event]
+    at: datetime
+    by: str
+
+
+class Prepared(NamedTuple):
+    """An append with its events as bytes."""
+
+    stream_id: str
+    expected_version: int
+    at_ns: int
+    by: str
+    events: list[Encoded]
+
+
+#: What becomes of one append of a group.
+Result = list[Recorded] | StoreError
+
+
+def prepare(batch: Append, mapper: EventMapper) -> Prepared | StoreError:
+    """The append as bytes, made before the transaction, which must be short; or the error that keeps it out.
+
+    Raises:
+        ValueError: the expected version is negative, or the time is naive.
+    """
+    stream_id, expected, events, at, by = batch
+    if expected < 0:
+        raise ValueError(f"expected_version is the number of events already there, not {expected}")
+    since = utc(at) - _EPOCH
+    at_ns = ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
+    try:
+        return Prepared(stream_id, expected, at_ns, by, [mapper.encode(at_ns, by, event) for event in events])
+    except StoreError as e:
+        return e
+
+
+class Writer:
+    """Takes appends into a transaction and writes them together.
+
+    Between transactions it keeps the newest sequence and hash and the read-model rows in memory. They are those of the
+    database for as long as nobody else writes; when somebody did, the next insert collides, and all is read again.
+    Whatever fails, the transaction is given up and nothing is kept.
+
+    Attributes:
+        models: the rows.
+    """
+
+    def __init__(self, db: SQLiteDatabase, models: ReadModels) -> None:
+        self.models = models
+        self._db = db
+        self._cursor: SQLiteCursor | None = None
+        self._head: tuple[int, bytes] | None = None
+        self._versions: dict[str, int] = {}
+        self._stored: list[StoredEvent] = []
+        self._chain: list[tuple[int, bytes]] = []
+
+    @property
+    def active(self) -> bool:
+        """True while a transaction is open."""
+        return self._cursor is not None
+
+    def append(self, group: Sequence[Prepared | StoreError]) -> list[Result]:
+        """Stores appends in one transaction of their own.
+
+        Raises:
+            sqlite3.Error: the database did not take it.
+            Exception: a bug in a projection.
+        """
+        if not any(not isinstance(p, StoreError) and p.events for p in group):
+            return [p if isinstance(p, StoreError) else [] for p in group]
+        known = self._head is not None
+        try:
+            return self._append(group)
+        except sqlite3.IntegrityError:
+            if not known:
+                raise
+            return self._append(group)  # perhaps only because of what was kept in memory: now with what is stored
+
+    def _append(self, group: Sequence[Prepared | StoreError]) -> list[Result]:
+        try:
+            self.begin()
+            results = [self.take(p) for p in group]
+            self.commit()
+        except BaseException:
+            self.give_up()
+            raise
+        return results
+
+    def begin(self) -> None:
+        """Begins a transaction; `commit` or `give_up` ends it."""
+        self._cursor = self._db.begin()
+
+    def take(self, append: Prepared | StoreError) -> Result:
+        """Takes an append if its stream is where its writer thinks it is; `write` or `commit` writes it."""
+        if isinstance(append, StoreError):
+            return append
+        stream_id, expected, at_ns, by, events = append
+        if not self._is_at(stream_id, expected):
+            return VersionConflict(stream_id, expected)
+        sequence, head = self._newest()
+        recorded = []
+        for version, (topic, state, event) in enumerate(events, expected + 1):
+            sequence += 1
+            head = chain_hash(head, sequence, (stream_id, version, topic, state))
+            self._stored.append(StoredEvent(stream_id, version, topic, state))
+            self._chain.append((sequence, head))
+            r = Recorded(stream_id=stream_id, version=version, at_ns=at_ns, by=by, event=event, sequence=sequence)
+            self.models.apply(r)
+            recorded.append(r)
+        self._head = sequence, head
+        self._versions[stream_id] = expected + len(events)
+        return recorded
+
+    def write(self) -> SQLiteCursor:
+        """Writes what was taken into the transaction, which stays open; returns its cursor."""
+        cursor = self.open_cursor()
+        if self._stored:
+            self._db.recorder.insert(cursor, self._stored, self._chain, self.models.writes())
+            self._stored, self._chain = [], []
+        return cursor
+
+    def commit(self) -> None:
+        """Writes what was taken, and commits."""
+        self.write()
+        self._db.commit()
+        self._cursor = None
+        self._versions.clear()
+
+    def give_up(self) -> None:
+        """Ends the transaction without a trace of what was taken into it."""
+        self._cursor = self._head = None
+        self._versions.clear()
+        self._stored, self._chain = [], []
+        self.models.forget()
+        self._db.give_up()
+
+    def open_cursor(self) -> SQLiteCursor:
+        """The cursor of the open transaction."""
+        if self._cursor is None:
+            raise StoreError("a group of this bulk could not be stored: leave the block, and see what is there")
+        return self._cursor
+
+    def _newest(self) -> tuple[int, bytes]:
+        """Sequence and hash of the newest event, taken or stored."""
+        if self._head is None:
+            cursor = self.open_cursor()
+            cursor.execute("SELECT sequence, hash FROM chain ORDER BY sequence DESC LIMIT 1")
+            self._head = cursor.fetchone() or (0, GENESIS)
+        return self._head
+
+    def _is_at(self, stream_id: str, expected: int) -> bool:
+        """True when a stream has `expected` events, taken or stored."""
+        version = self._versions.get(stream_id)
+        if version is None and self.models.version(stream_id) != expected:  # not in memory, or out of date there
+            cursor = self.open_cursor()
+            cursor.execute("SELECT MAX(originator_version) FROM stored_events WHERE originator_id = ?", (stream_id,))
+            version = cursor.fetchone()[0] or 0
+        return version is None or version == expected
+
+
+class Bulk:
+    """A writer's transactions one after the other, each committed when `every` events have come together."""
+
+    def __init__(self, writer: Writer, every: int) -> None:
+        self._writer, self._every, self._taken = writer, every, 0
+        writer.begin()
+
+    def add(self, group: Sequence[Prepared | StoreError]) -> list[Result]:
+        """Takes appends; commits when there are enough."""
+        with self.cursor(written=False):
+            results = [self._writer.take(p) for p in group]
+            self._taken += sum(len(r) for r in results if not isinstance(r, StoreError))
+            if self._taken >= self._every:
+                self._writer.commit()
+                self._writer.begin()
+                self._taken = 0
+        return results
+
+    @contextmanager
+    def cursor(self, *, written: bool = True) -> Iterator[SQLiteCursor]:
+        """The open transaction, with what was taken written into it. Any failure gives it up, and the bulk with it."""
+        cursor = self._writer.open_cursor()
+        try:
+            if written:
+                self._writer.write()
+            yield cursor
+        except BaseException:
+            self._writer.give_up()
+            raise
+
+    def finish(self) -> None:
+        """Commits what was taken, unless the bulk has failed before."""
+        if self._writer.active:
+            try:
+                self._writer.commit()
+            except BaseException:
+                self._writer.give_up()
+                raise

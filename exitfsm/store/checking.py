@@ -1,0 +1,239 @@
+"""What only a check of a store asks: the rows as they lie there, and whether the tables are sound and true.
+
+Rules of this room: it reads, in constant memory, and changes nothing. It takes nothing for granted: the store may have
+been damaged, or somebody may have been at it. What it finds is said in a line; a file that cannot be read on is a
+`StoreError`, as everywhere.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eventsourcing.persistence import StoredEvent
+
+from exitfsm.errors import StoreError
+from exitfsm.events import Recorded
+from exitfsm.projections import MARKS, TABLES
+from exitfsm.store.exit_store import ExitStore
+from exitfsm.store.mapping import GENESIS, chain_hash
+
+_Row = tuple[Any, ...]
+_PAGE = 1000
+# Text is read as bytes: where somebody was at it, it may be no text any more, and reading it must not fail.
+_STORED = (
+    "SELECT e.rowid, CAST(e.originator_id AS BLOB), e.originator_version, CAST(e.topic AS BLOB), "
+    "CAST(e.state AS BLOB), CAST(c.hash AS BLOB), typeof(e.originator_id) || ' ' || typeof(e.originator_version) || "
+    "' ' || typeof(e.topic) || ' ' || typeof(e.state) || ' ' || typeof(c.hash) "
+    "FROM stored_events e LEFT JOIN chain c ON c.sequence = e.rowid "
+)
+_TYPES = "text integer text blob blob"
+_ORPHANS = (
+    "SELECT sequence FROM chain WHERE sequence NOT IN (SELECT rowid FROM stored_events) ORDER BY sequence LIMIT 10"
+)
+_SCHEMA = "SELECT type, name, sql FROM sqlite_schema WHERE substr(name, 1, 7) <> 'sqlite_'"
+
+
+class Stored(NamedTuple):
+    """One event as it lies in the store, unread, beside the hash it was stored with (None where there is none).
+
+    What an intact store cannot hold is passed on as far as that goes; `unsound` then says what is wrong with it.
+    """
+
+    sequence: int
+    stream_id: str
+    version: int
+    topic: str
+    state: bytes
+    hash: bytes | None
+    unsound: str = ""
+
+    def follows(self, previous: bytes) -> bool:
+        """True when the hash it was stored with is that of these bytes after an event with the hash `previous`."""
+        if self.unsound or not (0 <= self.version < 1 << 64 and 0 <= self.sequence < 1 << 64):
+            return False
+        return chain_hash(previous, self.sequence, (self.stream_id, self.version, self.topic, self.state)) == self.hash
+
+
+class Difference(NamedTuple):
+    """A row of a read model that is not what the events make it, and the stream it is about."""
+
+    stream_id: str
+    what: str
+
+
+@contextmanager
+def snapshot(store: ExitStore) -> Iterator[None]:
+    """Every read inside the block sees the store as it is now, whoever writes meanwhile."""
+    with store._reading():
+        yield
+
+
+def stored(store: ExitStore, stream_id: str | None = None, *, by_stream: bool = False) -> Iterator[Stored]:
+    """The events unread: of one stream, or all, in commit order or (`by_stream`) stream by stream, by version.
+
+    It reads as it goes: hold a `snapshot` meanwhile where somebody may be writing.
+
+    Raises:
+        StoreError: the file is so damaged that it cannot be read on.
+    """
+    order = "e.originator_id, e.originator_version" if by_stream or stream_id is not None else "e.rowid"
+    where = "" if stream_id is None else "WHERE e.originator_id = ? "
+    given = () if stream_id is None else (stream_id,)
+    yield from map(_stored, _each(store, f"{_STORED}{where}ORDER BY {order}", given))
+
+
+def read(store: ExitStore, event: Stored) -> Recorded:
+    """What the bytes of an event say.
+
+    Raises:
+        StoreError: they are not those of an event, or of one that only a newer version of this library knows.
+    """
+    return store._mapper.recorded(event.sequence, StoredEvent(event.stream_id, event.version, event.topic, event.state))
+
+
+def damage(store: ExitStore) -> Iterator[str]:
+    """What is wrong with the file and its tables apart from what stands in them, one line each."""
+    try:
+        for (line,) in _each(store, "PRAGMA integrity_check"):
+            if line != "ok":
+                yield f"the file is damaged: {line}"
+        found = {(kind, name): sql for kind, name, sql in _each(store, _SCHEMA)}
+        orphans = [row[0] for row in _each(store, _ORPHANS)]
+    except StoreError as e:
+        yield f"the file is damaged: {e}"
+        return
+    with ExitStore(":memory:") as fresh:
+        wanted = {(kind, name): sql for kind, name, sql in _each(fresh, _SCHEMA)}
+    for kind, name in sorted(found.keys() | wanted.keys()):
+        have, want = found.get((kind, name)), wanted.get((kind, name))
+        if have != want:
+            how = "is missing" if have is None else "does not belong there" if want is None else "was changed"
+            yield f"the {kind} {name} {how}"
+    for sequence in orphans:
+        yield f"event {sequence} is missing: only its hash is there"
+
+
+class Rebuilt:
+    """The read models as the events make them, beside those of a store."""
+
+    def __init__(self, store: ExitStore, fresh: ExitStore, cursor: Any) -> None:
+        self._store, self._fresh, self._cursor = store, fresh, cursor
+        self._models = fresh._writer.models
+        self._waiting = 0
+
+    def add(self, recorded: Recorded) -> None:
+        """The next event.
+
+        Raises:
+            StoreError: it contradicts an earlier one, so that the tables cannot hold both.
+        """
+        try:
+            self._models.apply(recorded)
+            self._waiting += 1
+            if self._waiting >= _PAGE:
+                self._write()
+        except (sqlite3.Error, LookupError, ValueError) as e:
+            raise StoreError(f"the read models cannot hold these events: {e}") from e
+
+    def differences(self) -> Iterator[Difference]:
+        """How the tables of the store differ from these, marks aside; one line for each row.
+
+        Raises:
+            StoreError: the file is so damaged that it cannot be read, or the tables cannot hold the events.
+        """
+        try:
+            self._write()
+        except sqlite3.Error as e:
+            raise StoreError(f"the read models cannot hold these events: {e}") from e
+        for name in TABLES:
+            yield from self._of_table(name)
+
+    def _write(self) -> None:
+        self._fresh._write(self._cursor, self._models)
+        self._waiting = 0
+
+    def _of_table(self, name: str) -> Iterator[Difference]:
+        table = TABLES[name]
+        columns = [c for c in table.columns if c not in MARKS]
+        key = [columns.index(column) for column in table.key]
+        owner = columns.index("position_id" if "position_id" in columns else "stream_id")
+        sql = f"SELECT {', '.join(columns)} FROM {name} ORDER BY {', '.join(table.key)}"
+        for have, want in _unequal(_each(self._store, sql), _each(self._fresh, sql), key):
+            row = want or have or ()
+            if want is None:
+                said = "no event made this row"
+            elif have is None:
+                said = "the row is missing"
+            else:
+                pairs = zip(columns, have, want, strict=True)
+                said = ", ".join(f"{c} is {h!r}, not {w!r}" for c, h, w in pairs if not _same(h, w))
+            yield Difference(str(row[owner]), f"{name} {'/'.join(str(row[i]) for i in key)}: {said}")
+
+
+@contextmanager
+def rebuilding(store: ExitStore) -> Iterator[Rebuilt]:
+    """The read models made anew, in a temporary file: `add` every event in commit order, then ask for `differences`."""
+    with tempfile.TemporaryDirectory(prefix="exitfsm-") as directory, ExitStore(Path(directory, "rebuilt.db")) as fresh:
+        fresh._open_db().cursor().execute("PRAGMA synchronous = OFF")  # it is thrown away in a moment
+        with fresh._writing() as cursor:
+            yield Rebuilt(store, fresh, cursor)
+
+
+def _each(store: ExitStore, sql: str, params: tuple[Any, ...] = ()) -> Iterator[_Row]:
+    """The rows of a query, some at a time."""
+    with store._translated() as db:
+        c: Any = db.cursor()
+        c.execute(sql, params)
+        while rows := c.fetchmany(_PAGE):
+            yield from map(tuple, rows)
+
+
+def _stored(row: Sequence[Any]) -> Stored:
+    sequence, stream, version, topic, state, chained, types = row
+    unsound = "" if types == _TYPES else "it has no hash" if chained is None else f"it is stored as {types}"
+    try:
+        stream_id, name = (stream or b"").decode(), (topic or b"").decode()
+    except UnicodeDecodeError as e:
+        stream_id, name, unsound = str(stream), str(topic), f"its stream or topic is no text: {e}"
+    number = version if isinstance(version, int) else -1
+    return Stored(sequence, stream_id, number, name, state or b"", chained, unsound)
+
+
+_Pair = tuple[_Row | None, _Row | None]
+
+
+def _unequal(ours: Iterator[_Row], theirs: Iterator[_Row], key: list[int]) -> Iterator[_Pair]:
+    """The rows of two results, both sorted by their key, that are not the same; None where one has no such row."""
+    have, want = next(ours, None), next(theirs, None)
+    while have is not None or want is not None:
+        if want is None or (have is not None and _place(have, key) < _place(want, key)):
+            yield have, None
+            have = next(ours, None)
+        elif have is None or _place(want, key) < _place(have, key):
+            yield None, want
+            want = next(theirs, None)
+        else:
+            if not all(map(_same, have, want)):
+                yield have, want
+            have, want = next(ours, None), next(theirs, None)
+
+
+def _place(row: _Row, key: list[int]) -> tuple[tuple[int, Any], ...]:
+    """Where SQLite sorts a row: nothing, then numbers, then text, then bytes."""
+    return tuple((_rank(row[i]), row[i]) for i in key)
+
+
+def _rank(value: object) -> int:
+    return 0 if value is None else 1 if isinstance(value, (int, float)) else 2 if isinstance(value, str) else 3
+
+
+def _same(one: object, other: object) -> bool:
+    return type(one) is type(other) and one == other
+
+
+__all__ = ["GENESIS", "Difference", "Rebuilt", "Stored", "damage", "read", "rebuilding", "snapshot", "stored"]

@@ -1,0 +1,451 @@
+"""`ExitStore`: the interface of the store.
+
+Rules of this room: every method takes the lock, says what to do when it fails, and leaves the object usable.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import msgspec
+from eventsourcing.persistence import StoredEvent
+from eventsourcing.sqlite import SQLiteCursor
+
+from exitfsm import projections
+from exitfsm.errors import StoreError
+from exitfsm.events import Event, Recorded
+from exitfsm.projections import AlarmRow, ExitOrderRow, Mark, PositionRow, ReadModels, Row, TrackingRow
+from exitfsm.store.appending import Append, Bulk, Prepared, Result, Writer, prepare
+from exitfsm.store.mapping import GENESIS, EventMapper, chain_hash
+from exitfsm.store.sqlite import SQLiteDatabase
+from exitfsm.values import ExitStatus, stamp
+
+_EVENT = "rowid, originator_id, originator_version, topic, state"
+_BY_AGE = "opened_at_utc, position_id"
+_PAGE = 1000
+_Row = TypeVar("_Row", bound=msgspec.Struct)
+
+
+class ExitStore:
+    """The events of all positions of one account, with their read models.
+
+    One process writes a store; any number may read it meanwhile with `read_only=True`. An object may be used from any
+    thread, one call at a time (it has a lock of its own). Use it as a context manager, or call `close`.
+
+    Args:
+        url: path of the file (made where there is none), or `":memory:"`.
+        read_only: only read; takes no lock.
+
+    Raises:
+        StoreLocked: another process writes this store.
+        StoreError: the file is not a store, newer than this library, somebody else's, or cannot be opened.
+    """
+
+    def __init__(self, url: str | os.PathLike[str], *, read_only: bool = False) -> None:
+        self._lock = threading.RLock()
+        self._bulk: Bulk | None = None
+        self._mapper = EventMapper()
+        self._pid = os.getpid()
+        path = _path_of(url)
+        if path is None and read_only:
+            raise StoreError("a store in memory begins empty and is gone at the end: open it for writing")
+        db = SQLiteDatabase(path, read_only=read_only)
+        self._db: SQLiteDatabase | None = db
+        self._writer = Writer(db, ReadModels(self._stored_rows, self._last_order_id))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the store and frees it for another writer. May be called twice."""
+        with self._lock:
+            if self._db is None or self._pid != os.getpid():
+                return
+            try:
+                if self._bulk is not None:
+                    self._bulk.finish()
+            finally:
+                self._db.close()
+                self._db = None
+
+    # ---- writing
+
+    def append(
+        self, stream_id: str, expected_version: int, events: Sequence[Event], *, at: datetime, by: str
+    ) -> list[Recorded]:
+        """Stores `events` at the end of a stream, durably, all or none.
+
+        Args:
+            stream_id: the position's id, or `account:…`.
+            expected_version: how many events the writer knows to be in the stream already; 0 for a new one.
+            events: what happened, in order.
+            at: when the message that caused it happened.
+            by: who told: `bar`, `broker`, `timer`, `operator`, `reconcile`, `bot`.
+
+        Returns:
+            The events as recorded. When this returns they survive a crash of the machine (inside `bulk` only of the
+            block).
+
+        Raises:
+            VersionConflict: the stream is not at `expected_version`. Nothing was stored: reload and decide again.
+            StoreError: it could not be stored. Nothing was, except where the text says that it is not known: then
+                read the stream before doing anything else.
+        """
+        result = self.append_many([Append(stream_id, expected_version, events, at, by)])[0]
+        if isinstance(result, StoreError):
+            raise result
+        return result
+
+    def append_many(self, batches: Iterable[Append]) -> list[Result]:
+        """Stores several appends in one durable commit; a bad one fails alone.
+
+        Returns:
+            For each batch, in order, its events as recorded, or the error that kept this one out (`VersionConflict`
+            where its stream had moved on).
+
+        Raises:
+            StoreError: the commit failed, as in `append`: no batch was stored.
+        """
+        group = [prepare(batch, self._mapper) for batch in batches]
+        with self._lock:
+            self._open_db(write=True)
+            try:
+                return self._writer.append(group) if self._bulk is None else self._bulk.add(group)
+            except StoreError:
+                raise
+            except Exception as e:
+                # Full, read-only, busy, damaged: not the fault of one append.
+                whole = isinstance(e, sqlite3.Error) and not isinstance(e, (sqlite3.IntegrityError, sqlite3.DataError))
+                if whole or self._bulk is not None:
+                    raise self._failure(e) from e
+                return [self._failure(e)] if len(group) == 1 else self._one_by_one(group)
+
+    def _one_by_one(self, group: list[Prepared | StoreError]) -> list[Result]:
+        """After one of several appends made the whole group fail: each in a commit of its own."""
+        results: list[Result] = []
+        for prepared in group:
+            try:
+                results += self._writer.append([prepared])
+            except Exception as e:  # each is told by itself, whatever it is
+                results.append(self._failure(e))
+        return results
+
+    @contextmanager
+    def bulk(self, every: int = 5000) -> Iterator[None]:
+        """Inside the block appends are committed in groups of about `every` events, and at its end: for simulations.
+
+        An append inside the block is seen by every read of this object at once, but is durable only from the next
+        group commit on. What was appended is kept also when an exception leaves the block.
+
+        Raises:
+            StoreError: a group could not be committed. The events since the last group commit are not stored, and
+                nothing more is taken in this block.
+        """
+        with self._translated(write=True):
+            if self._bulk is not None:
+                raise StoreError("bulk() is active already")
+            bulk = self._bulk = Bulk(self._writer, every)
+        try:
+            yield
+        finally:
+            with self._translated():
+                self._bulk = None
+                bulk.finish()
+
+    def save_marks(self, marks: Iterable[Mark]) -> None:
+        """Writes the last look at positions into `position_tracking`. Marks are no events and are not rebuilt."""
+        params = [projections.mark_params(mark) for mark in marks]
+        if params:
+            with self._writing() as c:
+                c.executemany(projections.MARK, params)
+
+    # ---- reading events
+
+    def stream(self, stream_id: str, after: int = 0) -> list[Recorded]:
+        """The events of one stream with a version above `after`, in order; empty when there is none."""
+        return [
+            self._recorded(row)
+            for row in self._rows(
+                f"SELECT {_EVENT} FROM stored_events WHERE originator_id = ? AND originator_version > ? "
+                "ORDER BY originator_version",
+                (stream_id, after),
+            )
+        ]
+
+    def events(self, after: int = 0, limit: int | None = None) -> Iterator[Recorded]:
+        """All events with a sequence above `after`, in commit order, at most `limit`; in constant memory."""
+        left = limit
+        while left is None or left > 0:
+            page = _PAGE if left is None else min(_PAGE, left)
+            rows = self._rows(
+                f"SELECT {_EVENT} FROM stored_events WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, page)
+            )
+            for row in rows:
+                yield self._recorded(row)
+            if len(rows) < page:
+                return
+            after = rows[-1][0]
+            left = None if left is None else left - page
+
+    def stream_ids(self) -> list[str]:
+        """All streams, in the order of their first events."""
+        return [
+            str(row[0])
+            for row in self._rows("SELECT originator_id FROM stored_events WHERE originator_version = 1 ORDER BY rowid")
+        ]
+
+    def count(self) -> int:
+        """How many events there are."""
+        return int(self._rows("SELECT COUNT(*) FROM stored_events")[0][0])
+
+    def _recorded(self, row: Sequence[Any]) -> Recorded:
+        return self._mapper.recorded(row[0], StoredEvent(*row[1:]))
+
+    # ---- reading the read models
+
+    def exit_order(self, client_order_id: str) -> ExitOrderRow | None:
+        """The exit order with this id; None when there is none."""
+        return next(iter(self._table("exit_orders", ExitOrderRow, client_order_id=client_order_id)), None)
+
+    def exit_orders(self, symbol: str | None = None, status: ExitStatus | str | None = None) -> list[ExitOrderRow]:
+        """Exit orders, oldest first, of one symbol and of one status where given."""
+        return self._table("exit_orders", ExitOrderRow, symbol=symbol, status=status)
+
+    def tracking(self, symbol: str) -> TrackingRow | None:
+        """The newest position of a symbol; None when there never was one."""
+        return next(iter(self._table("position_tracking", TrackingRow, symbol=symbol)), None)
+
+    def trackings(self) -> list[TrackingRow]:
+        """The newest position of each symbol."""
+        return self._table("position_tracking", TrackingRow)
+
+    def positions(self, symbol: str | None = None, state: str | None = None) -> list[PositionRow]:
+        """Positions, open and over, oldest first, of one symbol and in one state where given."""
+        return self._table("positions", PositionRow, order=_BY_AGE, symbol=symbol, state=state)
+
+    def open_positions(self) -> list[PositionRow]:
+        """The positions that are neither `filled` nor `closed`, oldest first; found without reading the history."""
+        return self._table("positions", PositionRow, projections.OPEN, order=_BY_AGE)
+
+    def cooldown_until(self, symbol: str) -> datetime | None:
+        """When the latest cooldown of a symbol ends; None when it never had one."""
+        # Without the Z, text sorts as time: a whole second comes before its fractions.
+        sql = "SELECT MAX(RTRIM(cooldown_until_utc, 'Z')) FROM positions WHERE symbol = ?"
+        newest = self._rows(sql, (symbol,))[0][0]
+        return None if newest is None else datetime.fromisoformat(newest).replace(tzinfo=UTC)
+
+    def cooldowns(self, at: datetime) -> dict[str, datetime]:
+        """The symbols that cool down at `at`, and until when each does; found without reading the history."""
+        # As text a whole second sorts after its fractions, so the index finds a second more than is needed.
+        since = stamp(at.replace(microsecond=0) - timedelta(seconds=1))
+        found: dict[str, datetime] = {}
+        sql = "SELECT symbol, cooldown_until_utc FROM positions WHERE cooldown_until_utc >= ?"
+        for symbol, text in self._rows(sql, (since,)):
+            until = datetime.fromisoformat(text)
+            if until > at:
+                found[symbol] = max(until, found.get(symbol, until))
+        return found
+
+    def alarms(self, standing_only: bool = True) -> list[AlarmRow]:
+        """Alarms, oldest first; by default those that nobody has acknowledged."""
+        where = "acknowledged_at_utc IS NULL" if standing_only else ""
+        return self._table("alarms", AlarmRow, where, order="raised_at_utc, stream_id, alarm_id")
+
+    def _table(
+        self, table: str, row: type[_Row], condition: str = "", *, order: str = "", **equal: str | None
+    ) -> list[_Row]:
+        """The rows of a read model that meet `condition` and equal what is given; None is no condition."""
+        given = {column: str(value) for column, value in equal.items() if value is not None}
+        where = " AND ".join([condition or "1 = 1", *(f"{column} = ?" for column in given)])
+        order = order or ", ".join(projections.TABLES[table].key)
+        sql = f"SELECT {', '.join(row.__struct_fields__)} FROM {table} WHERE {where} ORDER BY {order}"
+        return [msgspec.convert(r, row) for r in self._rows(sql, tuple(given.values()))]
+
+    # ---- keeping
+
+    def rebuild(self) -> None:
+        """Drops the read models and makes them again from the events, in one transaction.
+
+        Marks are kept where the row is still about the same position.
+        """
+        if self._bulk is not None:
+            raise StoreError("leave bulk() before rebuild(): it must be a transaction of its own")
+        columns = ", ".join((*projections.MARKS, "symbol", "position_id"))
+        with self._writing() as c:
+            c.execute(f"SELECT {columns} FROM position_tracking")
+            marks = [tuple(row) for row in c.fetchall()]
+            for table in projections.TABLES:
+                c.execute(f"DROP TABLE {table}")
+            for statement in projections.DDL:
+                c.execute(statement)
+            self._fold(c, self.events())
+            c.executemany(projections.MARK, marks)
+
+    def verify_read_models(self) -> list[str]:
+        """What in the read models differs from a rebuild, marks aside, one line each; empty when all is well."""
+        found: list[str] = []
+        with ExitStore(":memory:") as fresh, self._reading():
+            with fresh._writing() as c:
+                fresh._fold(c, self.events())
+            for name, table in projections.TABLES.items():
+                sql = f"SELECT {', '.join(table.columns)} FROM {name}"
+                found += projections.differences(name, self._rows(sql), fresh._rows(sql))
+        return found
+
+    def _fold(self, c: SQLiteCursor, events: Iterable[Recorded]) -> None:
+        """Makes the rows of all events in tables that are empty."""
+        models = self._writer.models
+        models.forget()
+        try:
+            for number, recorded in enumerate(events, 1):
+                models.apply(recorded)
+                if number % _PAGE == 0:
+                    self._write(c, models)
+            self._write(c, models)
+        finally:
+            models.forget()
+
+    def _write(self, c: SQLiteCursor, models: ReadModels) -> None:
+        for sql, rows in models.writes():
+            c.executemany(sql, rows)
+
+    def chain_head(self) -> tuple[int, str]:
+        """Sequence and hash (hex) of the newest event; `(0, "00…")` when there is none.
+
+        Kept somewhere else, it proves that no event up to it was changed since; in the file alone, whoever can write
+        all of it can also write new hashes.
+        """
+        rows = self._rows("SELECT sequence, hash FROM chain ORDER BY sequence DESC LIMIT 1")
+        sequence, head = rows[0] if rows else (0, GENESIS)
+        return int(sequence), bytes(head).hex()
+
+    def verify_chain(self) -> int | None:
+        """The first sequence at which the stored event is not the one that was stored; None when all are."""
+        head, expected = GENESIS, 1
+        page = (
+            f"SELECT {_EVENT}, hash FROM stored_events JOIN chain ON sequence = rowid "
+            "WHERE rowid >= ? ORDER BY rowid LIMIT ?"
+        )
+        with self._reading():
+            while rows := self._rows(page, (expected, _PAGE)):
+                for sequence, *stored, stored_hash in rows:
+                    head = chain_hash(head, expected, tuple(stored))
+                    if sequence != expected or head != stored_hash:
+                        return expected
+                    expected += 1
+            newest = self._rows("SELECT MAX(rowid) FROM stored_events UNION ALL SELECT MAX(sequence) FROM chain")
+            return expected if any((row[0] or 0) >= expected for row in newest) else None
+
+    @property
+    def meta(self) -> dict[str, str]:
+        """What the store says of itself: `format`, `created_by`, and `account` and `endpoint` once bound."""
+        return {str(key): str(value) for key, value in self._rows("SELECT key, value FROM meta ORDER BY key")}
+
+    def bind(self, account: str, endpoint: str = "") -> None:
+        """Ties the store to an account (a hash) and an endpoint the first time, and checks that they match ever after.
+
+        An empty text is not checked and ties to nothing.
+
+        Raises:
+            StoreError: the store was written for another account or endpoint.
+        """
+        with self._lock:
+            known, wanted = self.meta, {"account": account, "endpoint": endpoint}
+            for key, value in wanted.items():
+                if value and known.get(key, value) != value:
+                    raise StoreError(
+                        f"this store was written for {key} {known[key]!r}, not {value!r}: give each its own store"
+                    )
+            new = [(key, value) for key, value in wanted.items() if value and key not in known]
+            if new and not self._open_db().read_only:
+                with self._writing() as c:
+                    c.executemany("INSERT INTO meta VALUES (?, ?)", new)
+
+    # ---- inside
+
+    def _open_db(self, *, write: bool = False) -> SQLiteDatabase:
+        if self._db is None:
+            raise StoreError("the store is closed")
+        if self._pid != os.getpid():
+            raise StoreError("the store was opened before a fork: open it again in the new process")
+        if write and self._db.read_only:
+            raise StoreError("the store was opened with read_only=True: open it without to write")
+        return self._db
+
+    def _failure(self, e: Exception) -> StoreError:
+        """An exception as what it means to the user."""
+        if isinstance(e, StoreError):
+            return e
+        failure = self._open_db().failure(e) if isinstance(e, sqlite3.Error) else StoreError(f"not stored: {e!r}")
+        failure.__cause__ = e
+        return failure
+
+    @contextmanager
+    def _translated(self, *, write: bool = False) -> Iterator[SQLiteDatabase]:
+        """The database, with the lock held and its errors in plain words."""
+        with self._lock:
+            db = self._open_db(write=write)
+            try:
+                yield db
+            except sqlite3.Error as e:
+                raise self._failure(e) from e
+
+    @contextmanager
+    def _writing(self) -> Iterator[SQLiteCursor]:
+        """A transaction of its own, or the one of the bulk that is under way."""
+        with (
+            self._translated(write=True) as db,
+            self._bulk.cursor() if self._bulk is not None else db.transaction() as c,
+        ):
+            yield c
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """One state of the store for several reads."""
+        with self._translated() as db, self._bulk.cursor() if self._bulk is not None else db.snapshot():
+            yield
+
+    def _rows(self, sql: str, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """What a query gives, with everything that a bulk has taken so far."""
+        with self._translated() as db:
+            if self._bulk is not None:
+                with self._bulk.cursor():
+                    pass
+            c = db.cursor()
+            c.execute(sql, params)
+            return [tuple(row) for row in c.fetchall()]
+
+    # ---- what the read models are folded onto; called inside a transaction
+
+    def _stored_rows(self, name: str, owner: str) -> list[Row]:
+        table, c = projections.TABLES[name], self._open_db().cursor()
+        order = ", ".join(table.key)
+        c.execute(f"SELECT {', '.join(table.columns)} FROM {name} WHERE {table.owner} = ? ORDER BY {order}", (owner,))
+        return [dict(zip(table.columns, row, strict=True)) for row in c.fetchall()]
+
+    def _last_order_id(self) -> int:
+        c = self._open_db().cursor()
+        c.execute("SELECT MAX(id) FROM exit_orders")
+        return int(c.fetchone()[0] or 0)
+
+
+def _path_of(url: str | os.PathLike[str]) -> Path | None:
+    """The file that `url` names; None for memory."""
+    text = os.fspath(url)
+    if text == ":memory:":
+        return None
+    if text.startswith(("postgresql://", "postgres://")):
+        raise StoreError("PostgreSQL is not supported yet: give the path of a file")
+    if not text or "://" in text or "\0" in text:
+        raise StoreError(f"{text!r} is no store: give the path of a file, or ':memory:'")
+    return Path(text).expanduser().absolute()

@@ -1,0 +1,140 @@
+"""Events and the bytes that are stored of them, and the hash chain over these bytes.
+
+Rules of this room: what is written here is read by every later version. Nothing is stored that would not read back as
+exactly itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+from eventsourcing.persistence import JSONTranscoder, Mapper, StoredEvent
+
+from exitfsm.errors import StoreError
+from exitfsm.events import ACCOUNT_EVENTS, POSITION_EVENTS, UPCASTS, Event, Recorded, tag_of
+
+#: Hash of the chain before the first event.
+GENESIS = bytes(32)
+_Body = TypeVar("_Body")
+
+
+class _Envelope(msgspec.Struct, Generic[_Body], frozen=True, gc=False):
+    at: int
+    by: str
+    body: _Body
+
+
+class Encoded(NamedTuple):
+    """An event as bytes, and as it reads back from them."""
+
+    topic: str
+    state: bytes
+    event: Event
+
+
+_Decode = Callable[[bytes], _Envelope[Event]]
+
+
+class EventMapper(Mapper[Any]):
+    """`Recorded` events <-> stored bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(transcoder=JSONTranscoder())  # the library wants one; the bytes are made here
+        self._encode = msgspec.json.Encoder().encode
+        self._topics: dict[type[Event], str] = {cls: tag_of(cls) for cls in (*POSITION_EVENTS, *ACCOUNT_EVENTS)}
+        self._classes = {topic: cls for cls, topic in self._topics.items()}
+        self._decoders: dict[str, _Decode] = {}
+
+    def encode(self, at_ns: int, by: str, event: Event) -> Encoded:
+        """An event as it is stored.
+
+        Raises:
+            StoreError: it would not read back as what it is (no event of ours, a missing or wrongly typed field).
+        """
+        topic = self._topics.get(type(event))
+        if topic is None:
+            raise StoreError(f"{type(event).__name__} is no event of this library: not stored")
+        try:
+            state = self._encode(_Envelope(at_ns, by, event))
+            decoded = self._decoder(topic)(state)
+            same = self._encode(decoded) == state
+        except (TypeError, ValueError, OverflowError) as e:
+            raise StoreError(f"{topic} cannot be stored: {e}") from e
+        if not same:
+            raise StoreError(f"{topic} cannot be stored: a field does not have its type")
+        return Encoded(topic, state, decoded.body)
+
+    def to_stored_event(self, domain_event: Any) -> StoredEvent:
+        """The row of a `Recorded` event."""
+        r: Recorded = domain_event
+        topic, state, _ = self.encode(r.at_ns, r.by, r.event)
+        return StoredEvent(r.stream_id, r.version, topic, state)
+
+    def to_domain_event(self, stored_event: StoredEvent) -> Any:
+        """The `Recorded` event of a row.
+
+        Raises:
+            StoreError: its name or its bytes are not understood.
+        """
+        return self.recorded(0, stored_event)
+
+    def recorded(self, sequence: int, stored: StoredEvent) -> Recorded:
+        """The `Recorded` event of a row that stands at `sequence`."""
+        try:
+            envelope = self._decoder(stored.topic)(stored.state)
+        except ValueError as e:
+            raise StoreError(
+                f"event {sequence} ({stored.topic} of {stored.originator_id!r}) cannot be read: {e}: see verify_chain()"
+            ) from e
+        return Recorded(
+            stream_id=str(stored.originator_id),
+            version=stored.originator_version,
+            at_ns=envelope.at,
+            by=envelope.by,
+            event=envelope.body,
+            sequence=sequence,
+        )
+
+    def _decoder(self, topic: str) -> _Decode:
+        decode = self._decoders.get(topic)
+        if decode is None:
+            cls = self._classes.get(topic)
+            decode = self._old_decoder(topic) if cls is None else self._decoder_of(cls)
+            self._decoders[topic] = decode
+        return decode
+
+    def _decoder_of(self, cls: type[Event]) -> _Decode:
+        return msgspec.json.Decoder(_Envelope[cls]).decode  # type: ignore[valid-type]  # a class from the table of events
+
+    def _old_decoder(self, topic: str) -> _Decode:
+        """A decoder for an older version of an event: its fields are upcast, then read as those of the current one."""
+        upcast, name = UPCASTS.get(topic), topic.rpartition(".")[0]
+        current = next((t for t in self._classes if t.rpartition(".")[0] == name), None)
+        if upcast is None or current is None:
+            raise StoreError(f"the store holds {topic!r}, written by a newer version of exitfsm: upgrade exitfsm")
+        decode_raw = msgspec.json.Decoder(_Envelope[dict[str, Any]]).decode
+
+        def decode(state: bytes) -> _Envelope[Event]:
+            raw = decode_raw(state)
+            fields = upcast({key: value for key, value in raw.body.items() if key != "event"})
+            return self._decoder(current)(self._encode(_Envelope(raw.at, raw.by, {**fields, "event": current})))
+
+        return decode
+
+
+def chain_hash(previous: bytes, sequence: int, stored: tuple[str, int, str, bytes]) -> bytes:
+    """The hash of the store up to and with this event: over the stored bytes, their lengths before them.
+
+    Args:
+        previous: the hash before it (`GENESIS` for the first).
+        sequence: its place in the store.
+        stored: stream, version, topic and state as they are stored.
+    """
+    stream_id, version, topic, state = stored
+    stream, name = stream_id.encode(), topic.encode()
+    lengths = struct.pack(">QQIII", sequence, version, len(stream), len(name), len(state))
+    return hashlib.sha256(previous + lengths + stream + name + state).digest()

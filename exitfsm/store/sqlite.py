@@ -1,0 +1,451 @@
+"""The store's SQLite side: `eventsourcing`'s recorder on one file, made and opened so that nothing is lost or mixed up.
+
+Rules of this room: everything that only SQLite has is here (pragmas, locks, file modes, error codes, creation), and
+nothing that another database would have as well.
+
+The file: WAL, `synchronous = FULL`, mode 0600, one writer at a time (an OS lock on `<path>.lock`, held while it is
+open). It is made complete beside its place and then moved there, so that a crash leaves a whole store or none. A file
+that is not ours is never written to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eventsourcing.persistence import StoredEvent
+from eventsourcing.sqlite import (
+    SQLiteApplicationRecorder,
+    SQLiteConnection,
+    SQLiteConnectionPool,
+    SQLiteCursor,
+    SQLiteFactory,
+)
+
+from exitfsm import projections
+from exitfsm.errors import StoreError, StoreLocked
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover  Windows: SQLite's own locks are then the only ones
+    _HAS_FLOCK = False
+else:
+    _HAS_FLOCK = True
+
+#: Marks the file as ours ("ExFS"), where SQLite and `file` look for it.
+APPLICATION_ID = 0x45784653
+#: Version of the file format: tables, envelope, chain. A newer one is refused.
+FORMAT = 1
+
+_TABLES = (
+    # The library's own table, with its implicit row id spelled out: the place in the store must survive a VACUUM.
+    """CREATE TABLE stored_events (
+    rowid INTEGER PRIMARY KEY,
+    originator_id TEXT NOT NULL,
+    originator_version INTEGER NOT NULL,
+    topic TEXT NOT NULL,
+    state BLOB NOT NULL,
+    UNIQUE (originator_id, originator_version))""",
+    "CREATE TABLE chain (sequence INTEGER PRIMARY KEY, hash BLOB NOT NULL)",
+    "CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)",
+)
+
+_ADVICE = {
+    sqlite3.SQLITE_FULL: "the disk is full and nothing was stored: free space, then try again",
+    sqlite3.SQLITE_IOERR: "the disk failed; whether it was stored is not known: check the disk, then read the stream",
+    sqlite3.SQLITE_READONLY: "it cannot be written: check the permissions, or open it with read_only=True",
+    sqlite3.SQLITE_CANTOPEN: "check the path and its permissions",
+    sqlite3.SQLITE_BUSY: "another program holds the file, and nothing was stored: close that program",
+    sqlite3.SQLITE_LOCKED: "another program holds the file, and nothing was stored: close that program",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: stop, keep a copy of it and of its -wal, and restore a backup",
+    sqlite3.SQLITE_NOTADB: "it is not an exitfsm store: give another path",
+    sqlite3.SQLITE_CONSTRAINT: "this contradicts what is stored already, and was not stored",
+}
+
+
+class _Connection(SQLiteConnection):
+    """A connection that takes the write lock first and leaves no transaction behind, whatever COMMIT says."""
+
+    def __init__(self, sqlite_conn: sqlite3.Connection) -> None:
+        super().__init__(sqlite_conn, max_age=None)
+        self._cursor = self.cursor()
+
+    def begin(self, *, write: bool) -> SQLiteCursor:
+        """Begins a transaction, which `commit` or `give_up` ends."""
+        if self._sqlite_conn.in_transaction:  # an earlier rollback failed too
+            self._sqlite_conn.rollback()
+        cursor = self._cursor
+        # Deferred, a transaction that reads before it writes fails at once when another writer got in between.
+        cursor.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+        return cursor
+
+    def give_up(self) -> None:
+        """Undoes the transaction, if SQLite has not done so already."""
+        with contextlib.suppress(sqlite3.Error):
+            self._sqlite_conn.rollback()
+
+    @contextmanager
+    def transaction(self, *, commit: bool) -> Iterator[SQLiteCursor]:
+        cursor = self.begin(write=commit)
+        try:
+            yield cursor
+            if commit:
+                self.commit()
+        except BaseException:
+            self.give_up()
+            raise
+        if not commit:
+            self.give_up()
+
+
+class _Pool(SQLiteConnectionPool):
+    """A pool of exactly one connection, which the lock of `ExitStore` guards: one writer, one cache of statements."""
+
+    def __init__(self, db_name: str, *, read_only: bool) -> None:
+        super().__init__(db_name=db_name, pool_size=1, max_overflow=0)
+        self._only: _Connection | None = None
+        self._read_only = read_only
+
+    def _create_connection(self) -> _Connection:
+        c = sqlite3.connect(
+            self.db_name, timeout=5.0, uri=True, check_same_thread=False, isolation_level=None, cached_statements=256
+        )
+        try:
+            c.execute("PRAGMA trusted_schema = OFF")
+            # FULL: a commit is on the disk before the order is sent.
+            c.execute("PRAGMA query_only = ON" if self._read_only else "PRAGMA synchronous = FULL")
+        except BaseException:
+            c.close()
+            raise
+        c.row_factory = sqlite3.Row
+        return _Connection(c)
+
+    def get_connection(
+        self,
+        timeout: float | None = None,  # noqa: ARG002  the signature is the library's
+        *,
+        is_writer: bool | None = None,  # noqa: ARG002  the same
+    ) -> _Connection:
+        if self._only is None:
+            self._only = self._create_connection()
+        return self._only
+
+    def put_connection(self, conn: SQLiteConnection) -> None:
+        pass
+
+    def close(self) -> None:
+        only, self._only = self._only, None
+        if only is not None:
+            only.close()
+
+
+class Recorder(SQLiteApplicationRecorder):
+    """The library's recorder; the hash chain and the read models are written in the transaction of the events."""
+
+    def construct_create_table_statements(self) -> list[str]:
+        """All tables and indexes."""
+        return [*_TABLES, *projections.DDL]
+
+    def _insert_events(
+        self,
+        c: SQLiteCursor,
+        stored_events: Sequence[StoredEvent],
+        chain: Sequence[tuple[int, bytes]] = (),
+        writes: Sequence[tuple[str, Sequence[tuple[Any, ...]]]] = (),
+        **_: Any,
+    ) -> Sequence[int]:
+        """Stores events with the sequence and hash of each, and the read-model rows that they made."""
+        rows = [
+            (sequence, s.originator_id, s.originator_version, s.topic, s.state)
+            for (sequence, _hash), s in zip(chain, stored_events, strict=True)
+        ]
+        c.executemany("INSERT INTO stored_events VALUES (?, ?, ?, ?, ?)", rows)
+        c.executemany("INSERT INTO chain VALUES (?, ?)", chain)
+        for sql, params in writes:
+            c.executemany(sql, params)
+        return [sequence for sequence, _hash in chain]
+
+    insert = _insert_events
+
+
+class _Factory(SQLiteFactory):
+    """Builds the recorder from what it is given here, so that no environment variable can change the store."""
+
+    def __init__(self, db_name: str, *, read_only: bool) -> None:
+        super().__init__({"SQLITE_DBNAME": db_name, "ORIGINATOR_ID_TYPE": "text", "CREATE_TABLE": "n"})
+        self.datastore.pool = self.pool = _Pool(db_name, read_only=read_only)
+
+    def application_recorder(self) -> Recorder:
+        return Recorder(datastore=self.datastore)
+
+
+class SQLiteDatabase:
+    """One SQLite file, or memory. Not thread safe: `ExitStore` holds a lock around every use.
+
+    Args:
+        path: absolute path of the file, made when there is none; None for memory.
+        read_only: only read, without the writer's lock.
+
+    Raises:
+        StoreLocked: another process writes it.
+        StoreError: it cannot be used; the text says why and what to do.
+    """
+
+    recorder: Recorder
+
+    def __init__(self, path: Path | None, *, read_only: bool) -> None:
+        self.path, self.read_only = path, read_only
+        self._name = None if path is None else str(path)
+        self._lock_fd: int | None = None
+        self._factory: _Factory | None = None
+        self._inode: tuple[int, int] | None = None
+        try:
+            if path is None:
+                self._connect(":memory:")
+                self._create()
+            else:
+                self._open(path)
+        except (sqlite3.Error, OSError) as e:
+            self.close()
+            raise self.failure(e) from e
+        except BaseException:
+            self.close()
+            raise
+
+    # ---- using
+
+    def begin(self) -> SQLiteCursor:
+        """Begins a transaction that writes; `commit` or `give_up` ends it."""
+        if self._name is not None and self._inode != _inode(self._name):
+            raise StoreError(f"{self.path} was moved, replaced or deleted while in use: stop, and put it back")
+        return self._connection.begin(write=True)
+
+    def commit(self) -> None:
+        """Makes the transaction durable. When this fails, `give_up` must follow."""
+        self._connection.commit()
+
+    def give_up(self) -> None:
+        """Undoes the transaction."""
+        self._connection.give_up()
+
+    @contextmanager
+    def transaction(self) -> Iterator[SQLiteCursor]:
+        """A transaction that commits when the block ends well and leaves nothing when it does not."""
+        cursor = self.begin()
+        try:
+            yield cursor
+            self.commit()
+        except BaseException:
+            self.give_up()
+            raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[SQLiteCursor]:
+        """A cursor that sees one state of the store, whoever writes meanwhile."""
+        with self._connection.transaction(commit=False) as c:
+            yield c
+
+    def cursor(self) -> SQLiteCursor:
+        """A cursor for single statements."""
+        return self._connection.cursor()
+
+    def failure(self, error: Exception) -> StoreError:
+        """What `error` means and what to do about it."""
+        where = self.path or "the store in memory"
+        if isinstance(error, OSError):
+            return StoreError(f"cannot open {where}: {error.strerror or error}: check the path and its permissions")
+        code = getattr(error, "sqlite_errorcode", None)
+        advice = _ADVICE.get(code & 0xFF) if isinstance(code, int) else None
+        return StoreError(f"{where}: {error}: {advice or 'nothing was stored'}")
+
+    def close(self) -> None:
+        """Closes the file and frees the lock; may be called twice."""
+        if self._factory is not None and self.path is not None and not self.read_only:
+            with contextlib.suppress(sqlite3.Error):  # what is committed is safe in the WAL as well
+                self.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._disconnect()
+        fd, self._lock_fd = self._lock_fd, None
+        if fd is not None:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+    # ---- opening
+
+    def _connect(self, db_name: str) -> None:
+        self._factory = _Factory(db_name, read_only=self.read_only)
+        self.recorder = self._factory.application_recorder()
+        self._connection = self._factory.pool.get_connection()
+
+    def _disconnect(self) -> None:
+        factory, self._factory = self._factory, None
+        if factory is not None:
+            factory.datastore.close()
+
+    def _open(self, path: Path) -> None:
+        if not path.parent.is_dir():
+            raise StoreError(f"there is no directory {path.parent}: make it first, or give another path")
+        if not self.read_only:
+            self._lock(path)
+        if not self._inspect(path):
+            if self.read_only:
+                raise StoreError(f"there is no store at {path}: check the path, or open it for writing to make one")
+            self._make(path)
+        self._inode = _inode(str(path))
+        if self.read_only:
+            self._connect_to_read(path)
+        else:
+            self._connect(f"{path.as_uri()}?mode=rw")
+        self._check_identity(self.cursor())
+        if not self.read_only:
+            path.chmod(0o600)
+            with self.transaction() as c:  # a file that cannot be written must show now, not at the first exit
+                self._check_whole(c)
+
+    def _inspect(self, path: Path) -> bool:
+        """False when there is nothing at `path` yet. Touches nothing.
+
+        The header is read through SQLite and not with `open`: closing a second descriptor of the file would drop the
+        locks that another connection of this process holds on it.
+        """
+        try:
+            info = path.lstat()
+        except FileNotFoundError:
+            return False
+        if stat.S_ISLNK(info.st_mode):
+            raise StoreError(f"{path} is a symbolic link: give the path of the store itself")
+        if not stat.S_ISREG(info.st_mode):
+            raise StoreError(f"{path} is no file: give the path of a store, or of a file that does not exist yet")
+        if hasattr(os, "geteuid") and info.st_uid != os.geteuid():
+            raise StoreError(f"{path} belongs to another user (uid {info.st_uid}): open it as that user, or copy it")
+        if info.st_nlink != 1 and not self.read_only:
+            raise StoreError(f"{path} has {info.st_nlink} hard links, which SQLite cannot protect: remove the others")
+        if info.st_size == 0:
+            return False
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as c:
+            try:
+                application_id = c.execute("PRAGMA application_id").fetchone()[0]
+            except sqlite3.DatabaseError as e:
+                if e.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+                    return True  # opened for real it will say what is wrong with it
+                application_id = None
+        if application_id != APPLICATION_ID:
+            raise StoreError(f"{path} is not an exitfsm store: give another path; the file was not touched")
+        return True
+
+    def _connect_to_read(self, path: Path) -> None:
+        """Connects to a store that a writer may be using; where none can be, to the bare file."""
+        try:
+            self._connect(f"{path.as_uri()}?mode=ro")
+            self.cursor().execute("SELECT 1 FROM meta")
+        except sqlite3.OperationalError:
+            # WAL wants to make its -shm, even to read. Without a -wal the file alone is the whole store.
+            if path.with_name(path.name + "-wal").exists():
+                raise
+            self._disconnect()
+            self._connect(f"{path.as_uri()}?mode=ro&immutable=1")
+
+    def _check_identity(self, c: SQLiteCursor) -> None:
+        c.execute("SELECT application_id, user_version FROM pragma_application_id, pragma_user_version")
+        application_id, version = c.fetchone()
+        if application_id != APPLICATION_ID:
+            raise StoreError(f"{self.path} is not an exitfsm store: give another path")
+        if version > FORMAT:
+            raise StoreError(
+                f"{self.path} was written by a newer version of exitfsm (format {version}, this one knows {FORMAT}): "
+                "upgrade exitfsm"
+            )
+
+    def _check_whole(self, c: SQLiteCursor) -> None:
+        c.execute("SELECT (SELECT MAX(rowid) FROM stored_events), (SELECT MAX(sequence) FROM chain)")
+        events, chain = c.fetchone()
+        if events != chain:
+            raise StoreError(
+                f"{self.path} was changed by other hands: its events end at {events or 0}, its chain at {chain or 0}: "
+                "keep a copy, restore a backup, and see verify_chain() with read_only=True"
+            )
+
+    # ---- making
+
+    def _make(self, path: Path) -> None:
+        """Makes the store beside its place and moves it there complete: a crash leaves a whole store or none."""
+        for suffix in ("-wal", "-journal"):
+            remains = path.with_name(path.name + suffix)
+            if remains.exists():
+                raise StoreError(
+                    f"{remains} lies where the store {path} is missing: it may hold the newest events of a lost store; "
+                    "put that store back, or move this file away"
+                )
+        new = path.with_name(path.name + ".new")
+        for suffix in ("", "-wal", "-journal", "-shm"):
+            new.with_name(new.name + suffix).unlink(missing_ok=True)  # of a crash in this very place
+        os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600))
+        try:
+            self._connect(f"{new.as_uri()}?mode=rw")
+            self._create()
+            self.cursor().execute("PRAGMA journal_mode = WAL")
+            self._disconnect()
+            new.replace(path)
+        except BaseException:
+            self._disconnect()
+            new.unlink(missing_ok=True)
+            raise
+        _sync_directory(path.parent)
+
+    def _create(self) -> None:
+        with self._connection.transaction(commit=True) as c:
+            for statement in self.recorder.construct_create_table_statements():
+                c.execute(statement)
+            c.execute("INSERT INTO meta VALUES ('created_by', 'exitfsm'), ('format', ?)", (str(FORMAT),))
+            c.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            c.execute(f"PRAGMA user_version = {FORMAT}")
+
+    def _lock(self, path: Path) -> None:
+        """Takes the lock of the one writer, beside the store, for as long as this object is open."""
+        if not _HAS_FLOCK:  # pragma: no cover
+            return
+        lock = path.with_name(path.name + ".lock")
+        try:
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as e:
+            raise StoreError(
+                f"cannot make {lock}: {e.strerror}: check the path and its permissions, or open with read_only=True"
+            ) from e
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            holder = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(fd)
+            whose = "this very process" if holder == str(os.getpid()) else f"process {holder}"
+            raise StoreLocked(
+                f"{path} is being written by {whose}: stop that one first, or open the store with read_only=True"
+            ) from e
+        self._lock_fd = fd
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    """What file lies at `path` now; None when none does."""
+    try:
+        info = os.stat(path)  # noqa: PTH116  at each commit: a path object takes twice as long
+    except FileNotFoundError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes a rename in `directory` durable, where the platform can."""
+    with contextlib.suppress(OSError):
+        fd = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

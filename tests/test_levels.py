@@ -1,0 +1,359 @@
+"""The quiet band: what it lets pass unseen would have changed nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given as for_all
+from hypothesis import strategies as st
+
+from exitfsm.engine import Engine
+from exitfsm.events import Event, ExitEscalated, ExitTriggered, StopMoved
+from exitfsm.levels import Levels, Slot
+from exitfsm.messages import BarSeen, Message, PositionRead, Report
+from exitfsm.policy import ExitPolicy, bar_fault
+from exitfsm.position import Position, decide, evolve, fold, wake_band
+from exitfsm.position.evaluating import levels, ratchet_price
+from exitfsm.store import ExitStore
+from exitfsm.values import EXACT, Bar, OrderStatus, Side
+from given import BROKER, after, bar, given, opened, policy, reported, seen, to_open, triggered
+
+CLOSE = after(3600)
+
+
+def armed(*positions: Position, reference: Decimal | None = Decimal(100)) -> Slot:
+    """The slot of these positions of one symbol."""
+    all_levels = Levels()
+    for p in positions:
+        all_levels.put(p, reference=reference)
+    return all_levels.slots[positions[0].symbol]
+
+
+def quiet(slot: Slot, the_bar: Bar) -> bool:
+    return slot.lower < the_bar.floor and the_bar.ceiling < slot.upper and the_bar.timestamp < slot.until
+
+
+NO_GUARD = {"price_guard": False}
+
+# --- the band ---------------------------------------------------------------------------------------------------------
+
+
+def test_given_a_position_then_the_band_is_between_its_stop_and_its_target() -> None:
+    slot = armed(evolve(None, opened(policy=policy(**NO_GUARD))))
+    assert (slot.lower, slot.upper) == (99.0, 102.0)
+    short = armed(evolve(None, opened("short", policy=policy(**NO_GUARD))))
+    assert (short.lower, short.upper) == (98.0, 101.0)
+
+
+@pytest.mark.parametrize(("price", "is_quiet"), [(99, False), (99.0000001, True), (101.9999999, True), (102, False)])
+def test_given_a_bar_at_the_edge_then_it_is_not_quiet(price: float, is_quiet: bool) -> None:
+    slot = armed(evolve(None, opened(policy=policy(**NO_GUARD))))
+    assert quiet(slot, bar(price)) is is_quiet
+    assert quiet(slot, bar(Decimal(str(price)))) is is_quiet
+    assert quiet(slot, bar(100, low=min(price, 100), high=max(price, 100))) is is_quiet
+
+
+def test_given_several_positions_then_the_band_is_the_narrowest_of_all() -> None:
+    long = evolve(None, opened(policy=policy(**NO_GUARD)))
+    short = evolve(None, opened("short", entry=101, epoch="2", policy=policy(**NO_GUARD)))
+    slot = armed(long, short)
+    assert (slot.lower, slot.upper) == (99.0, 102.0)
+    tight = evolve(None, opened(epoch="3", policy=policy(stop_loss={"threshold_pct": "0.2"}, **NO_GUARD)))
+    slot = armed(long, short, tight)
+    assert (slot.lower, slot.upper) == (99.8, 102.0)
+
+
+def test_given_a_jump_guard_then_no_two_bars_inside_the_band_are_a_jump_apart() -> None:
+    wide = policy(stop_loss={"threshold_pct": 90}, profit_taking={"threshold_pct": 900})
+    slot = armed(evolve(None, opened(policy=wide)))
+    assert slot.upper / slot.lower < 1.3
+    assert slot.lower < 100 < slot.upper
+
+
+def test_given_no_price_to_hold_a_bar_against_then_every_bar_wakes() -> None:
+    slot = armed(evolve(None, opened()), reference=None)
+    assert math.isnan(slot.lower)
+    assert not quiet(slot, bar(100))
+
+
+def test_given_an_unsound_bar_then_it_is_never_quiet() -> None:
+    slot = armed(evolve(None, opened(policy=policy(stop_loss=False, profit_taking=False, **NO_GUARD))))
+    assert quiet(slot, bar(100))
+    for price in ("NaN", "Infinity", "-Infinity", "0", "-1"):
+        assert not quiet(slot, bar(price))
+    assert not quiet(slot, bar(100, low=101, high=99))
+
+
+def test_given_rules_that_must_see_each_bar_then_nothing_is_quiet() -> None:
+    for rules in ({"custom_rule": {"name": "x"}}, {"end_of_session": {}}):
+        assert wake_band(evolve(None, opened(policy=policy(**rules))), after(0)) is None
+
+
+def test_given_time_rules_then_the_band_holds_until_they_are_due() -> None:
+    steps = {"steps": [{"after_seconds": 600, "threshold_pct": 1}, {"after_seconds": 900, "threshold_pct": 0}]}
+    p = evolve(None, opened(policy=policy(target_ladder=steps, time_limit={"max_seconds": 700})))
+    for at, until in ((0, 600), (599, 600), (600, 700), (800, 700)):
+        band = wake_band(p, after(at))
+        assert band is not None
+        assert band.until == after(until)
+
+
+def test_given_an_exit_under_way_then_bars_mean_nothing_unless_a_limit_rests() -> None:
+    pending = given(opened(), triggered())
+    for s in (pending, pending.when(reported("new")), pending.when(reported("canceled", 4))):
+        band = wake_band(s.now, after(0))
+        assert band is not None
+        assert (band.lower, band.upper, band.until) == (None, None, None)
+    limit = policy(profit_taking={"order_type": "limit"}, time_limit={"max_seconds": 700})
+    resting = given(opened(policy=limit), triggered(reason="profit_take", limit=102)).when(reported("new"))
+    band = wake_band(resting.now, after(0))
+    assert band is not None
+    assert (band.lower, band.upper, band.until) == (Decimal(99), None, after(700))
+
+
+def test_given_a_resting_limit_when_the_time_is_up_then_the_engine_hears_of_it_although_the_price_is_quiet() -> None:
+    limit = policy(profit_taking={"order_type": "limit"}, time_limit={"max_seconds": 700})
+    both = Both(opened(policy=limit))
+    both.tell_bar(bar(102, 60))
+    both.tell_report("new", 0, after(61))
+    both.tell_bar(bar("101.5", 600))
+    both.tell_bar(bar("101.4", 700))
+    assert both.logs()[0][-1] == ExitEscalated(
+        client_order_id=both.brute[0].now.client_order_id, at=after(700), why="time_limit", price=Decimal("101.4")
+    )
+
+
+@pytest.mark.parametrize("side", Side)
+def test_given_many_digits_then_the_ratchet_wakes_exactly_where_a_stop_first_moves(side: Side) -> None:
+    entry = Decimal("98765.123456789123456789123456789")
+    rules = policy(trailing_stop={"activation_pct": "0.123456789123456789"}, stop_loss=False, profit_taking=False)
+    p = evolve(None, opened(side, entry=entry, policy=rules))
+    price = ratchet_price(p)
+    assert price is not None
+    at = given(opened(side, entry=entry, policy=rules))
+    at.when(seen(price)).then(StopMoved)
+    at.when(seen(EXACT.subtract(price, side.sign * Decimal("1E-30")))).then()
+
+
+# --- the band against asking every position about every bar -----------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """One position and the run of refused bars that it is in, as a loop without any cleverness keeps them."""
+
+    now: Position
+    log: list[Event] = field(default_factory=list)
+    refusing: str | None = None
+    refused: int = 0
+
+    def tell(self, message: Message) -> None:
+        events = decide(self.now, message, BROKER)
+        self.log += events
+        after_it = fold(self.now, events)
+        assert after_it is not None
+        self.now = after_it
+
+
+class Both:
+    """The engine, and beside it a loop that asks `decide` about every bar; told the same."""
+
+    def __init__(self, *openings: Any, session: bool = False) -> None:
+        self.store = ExitStore(":memory:")
+        self.engine = Engine(self.store, BROKER, session_close=(lambda *_: CLOSE) if session else None)
+        self.session_close = CLOSE if session else None
+        self.reference = self.previous_at = None
+        self.brute = []
+        for opening in openings:
+            p = self.engine.open(to_open(opening), reference=opening.entry_price)
+            self.brute.append(Run(p))
+            self.reference = self.reference or opening.entry_price
+        if len(openings) > 1:
+            self.reference = openings[-1].entry_price
+
+    def tell_bar(self, the_bar: Bar, paused: bool = False) -> None:
+        self.engine.paused = paused
+        self.engine.on_bar(the_bar)
+        held = [run for run in self.brute if not run.now.state.terminal]
+        if not held:
+            return
+        guards = [run.now.policy.price_guard for run in held]
+        faults = [
+            bar_fault(the_bar, guard, reference=self.reference, previous_at=self.previous_at) for guard in guards
+        ]
+        fault = next((f for f in faults if f is not None), None)
+        for run in held:
+            run.tell(
+                BarSeen(
+                    at=the_bar.timestamp,
+                    bar=the_bar,
+                    reference_price=self.reference,
+                    previous_bar_at=self.previous_at,
+                    refused_count=run.refused,
+                    session_close=self.session_close,
+                    paused=paused,
+                )
+            )
+            reason = fault.reason if fault is not None else run.now.refusing
+            if run.now.refusing is None:
+                run.refused = 0
+            if reason is not None and (fault is not None or reason in ("paused", "disabled")):
+                run.refused = run.refused + 1 if run.refusing == reason and run.refused else 1
+                run.refusing = reason
+        if fault is None:
+            self.reference, self.previous_at = the_bar.close, the_bar.timestamp
+
+    def tell_report(self, status: str, filled: int, at: datetime) -> None:
+        for run in self.brute:
+            if run.now.client_order_id is None:
+                continue
+            message = reported(status, filled, 100 if filled else None)(run.now)
+            told = Report(at=at, report=message.report)
+            run.tell(told)
+            self.engine.on_report(told.report, at=at)
+
+    def tell_read(self, qty: int, entry: Decimal, at: datetime) -> None:
+        for run in self.brute:
+            message = PositionRead(at=at, qty=Decimal(qty), reads=3, avg_entry_price=entry)
+            run.tell(message)
+            self.engine.tell(run.now.position_id, message)
+
+    def logs(self) -> list[list[Event]]:
+        """The engine's events of each position, as stored; and they are those of the loop."""
+        stored = [[r.event for r in self.store.stream(run.now.position_id)][1:] for run in self.brute]
+        assert stored == [run.log for run in self.brute]
+        return stored
+
+
+PRICES = st.sampled_from(["90", "98", "99", "99.5", "100", "100.5", "101", "102", "102.5", "104", "130.5", "NaN", "0"])
+POLICIES = st.builds(
+    policy,
+    evaluate_on=st.sampled_from(["close", "range"]),
+    profit_taking=st.sampled_from([{}, {"order_type": "limit"}, False]),
+    stop_loss=st.sampled_from([{}, {"threshold_pct": 3}, False]),
+    trailing_stop=st.sampled_from([False, {"trail_pct": 1}, {"trail_pct": "0.7", "activation_pct": 0, "step_pct": 0}]),
+    break_even=st.sampled_from([False, {}]),
+    atr_levels=st.sampled_from([False, {}]),
+    time_limit=st.sampled_from([False, {"max_seconds": 300}]),
+    target_ladder=st.sampled_from(
+        [False, {"steps": [{"after_seconds": 120, "threshold_pct": "0.5"}, {"after_seconds": 400, "threshold_pct": 0}]}]
+    ),
+    end_of_session=st.sampled_from([False, False, {"minutes_before_close": 50}]),
+    price_guard=st.sampled_from([{}, {"max_jump_ratio": "1.02"}]),
+    enabled=st.sampled_from([True, True, True, False]),
+)
+OPENINGS = st.lists(
+    st.builds(
+        lambda side, entry, rules, epoch, atr: opened(side, entry=entry, policy=rules, epoch=epoch, atr=atr),
+        st.sampled_from(Side),
+        st.sampled_from(["100", "100.1", "99.123456789"]),
+        POLICIES,
+        st.just("e"),
+        st.sampled_from([None, "0.5"]),
+    ),
+    min_size=1,
+    max_size=3,
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("bar"),
+            st.sampled_from([60, 60, 60, 1, 0, -60]),
+            PRICES,
+            PRICES,
+            st.booleans(),
+            st.sampled_from([False, False, False, True]),
+        ),
+        st.tuples(st.just("edge"), st.integers(0, 5), st.integers(-1, 1), st.booleans()),
+        st.tuples(st.just("edge"), st.integers(0, 5), st.integers(-1, 1), st.booleans()),
+        st.tuples(st.just("report"), st.sampled_from(["new", "partially_filled", "rejected", "canceled"]), st.integers(0, 9)),
+        st.tuples(st.just("read"), st.sampled_from([0, 5, 10, 12]), st.sampled_from([Decimal(100), Decimal(101)])),
+    ),
+    max_size=25,
+)
+
+
+def edge_price(run: Run, which: int, step: int, at: datetime) -> Decimal:
+    """A price on what may matter to a position now, or one tick beside it."""
+    target, stops = levels(run.now, at)
+    edges = [level.price for level in (target, *stops) if level is not None]
+    ratchet = ratchet_price(run.now)
+    edges += [ratchet] if ratchet is not None else []
+    return (edges[which % len(edges)] if edges else Decimal(100)) + step * Decimal("1E-9")
+
+
+@for_all(OPENINGS, st.booleans(), STEPS)
+def test_whatever_comes_the_band_hides_no_decision(openings: list[Any], session: bool, steps: list[Any]) -> None:
+    for number, opening in enumerate(openings):
+        openings[number] = opened(
+            opening.side, entry=opening.entry_price, policy=opening.policy, epoch=f"e{number}", atr=opening.atr
+        )
+    both = Both(*openings, session=session)
+    at = after(0)
+    for step in steps:
+        match step:
+            case "bar", seconds, close, other, as_float, paused:
+                at += timedelta(seconds=seconds)
+                low, high = sorted((close, other), key=lambda p: float(p) if p != "NaN" else 0.0)
+                prices = [close, high, low, close]
+                both.tell_bar(Bar("AAPL", at, *(float(p) if as_float else Decimal(p) for p in prices)), paused)
+            case "edge", which, tick, as_float:
+                at += timedelta(seconds=60)
+                price: Decimal | float = edge_price(both.brute[which % len(both.brute)], which, tick, at)
+                price = float(price) if as_float else price
+                both.tell_bar(Bar("AAPL", at, price, price, price, price))
+            case "report", status, filled:
+                both.tell_report(status, filled, at)
+            case "read", qty, entry:
+                both.tell_read(qty, entry, at)
+    both.logs()
+
+
+@for_all(
+    POLICIES,
+    st.sampled_from(Side),
+    st.decimals("0.01", "99999", places=9),
+    st.integers(0, 5),
+    st.integers(-2, 2),
+    st.booleans(),
+)
+def test_float_or_decimal_no_price_that_breaches_is_ever_quiet(
+    rules: ExitPolicy, side: Side, entry: Decimal, which: int, ulps: int, as_float: bool
+) -> None:
+    both = Both(opened(side, entry=entry, policy=rules, atr=entry / 200))
+    price: Decimal | float = edge_price(both.brute[0], which, 0, after(60))
+    if as_float:
+        price = float(price)
+        for _ in range(abs(ulps)):
+            price = math.nextafter(price, math.inf if ulps > 0 else 0.0)
+    else:
+        price += ulps * Decimal("1E-20")
+    both.tell_bar(Bar("AAPL", after(60), price, price, price, price))
+    both.tell_bar(Bar("AAPL", after(120), price, price, price, price))
+    for log in both.logs():
+        assert len([e for e in log if isinstance(e, ExitTriggered)]) <= 1
+
+
+def test_given_quiet_bars_then_nothing_is_written_and_the_last_price_is_known() -> None:
+    both = Both(opened())
+    for minute in range(1, 50):
+        both.tell_bar(bar(100 + minute / 50, 60 * minute))
+    assert both.logs() == [[]]
+    assert both.engine.last_price("AAPL") == Decimal("100.98")
+    assert both.engine.quiet(bar(100, 3000))
+    assert not both.engine.quiet(bar(100, 3000))  # seen already
+
+
+def test_given_another_symbol_then_it_is_nobodys_business() -> None:
+    both = Both(opened())
+    assert both.engine.on_bar(bar("NaN", symbol="MSFT")) == []
+    assert both.engine.refusals() == []
+
+
+def test_the_status_words_used_here_are_the_brokers() -> None:
+    assert {"new", "partially_filled", "rejected", "canceled"} <= set(OrderStatus)
