@@ -133,7 +133,9 @@ TABLE: tuple[Row, ...] = (
     Row(_UNP, ExitRetried, _PEN, "only on an operator's word"),
     *_rows((_PAR, _CAN, _REJ, _UNP), ExitCompleted, _FIL),
     *_rows((_MON, _REJ, _UNP), PositionClosedElsewhere, _CLO, "a live order of ours is ended first"),
-    *_rows((_PAR, _CAN), PositionClosedElsewhere, _CLO, "the order is filled, and what is left is less than can be sold"),
+    *_rows(
+        (_PAR, _CAN), PositionClosedElsewhere, _CLO, "the order is filled, and what is left is less than can be sold"
+    ),
     *_rows((_MON, _PEN, _SUB, _PAR, _CAN, _REJ), ProtectionLost, _UNP),
     *_rows((_FIL, _CLO), ProtectionLost, _UNP, "a late fill, a bust, or evidence that contradicts"),
     Row(_UNP, PositionReleased, _MON, "only with no live order; clears the latch"),

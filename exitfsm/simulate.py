@@ -8,7 +8,8 @@ and first evaluated on the bar after it. Everything is decided by the same engin
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -37,6 +38,7 @@ from exitfsm.position import (
     account_hash,
     epoch_of,
 )
+from exitfsm.recorded_bars import BarRecorder, bars_path
 from exitfsm.simulated import SimulatedBroker
 from exitfsm.store import ExitStore
 from exitfsm.values import (
@@ -128,7 +130,7 @@ def simulate(
         progress: called now and then with the number of bars so far.
 
     Raises:
-        StoreError: the store holds events already.
+        StoreError: the store holds events already, or bars of another run lie beside it.
         ConfigError: the policy names a custom rule that is not given.
         ValueError: the quantity is not a finite number above 0.
     """
@@ -136,16 +138,26 @@ def simulate(
     store = store or ExitStore(":memory:")
     try:
         run = Simulation(config or ExitConfig(), store, qty, side, re_enter, broker, rules or {}, strategy_name)
-        with store.bulk():
-            for bar in bars:
-                run.on_bar(bar)
-                if progress is not None and run.bars % _PROGRESS_EVERY == 0:
-                    progress(run.bars)
+        recorder = _recorder(store) if run.records_bars else None
+        with store.bulk(), recorder or nullcontext():
+            run.feed(bars if recorder is None else run.recorded(bars, recorder), progress)
         store.save_marks(run.engine.marks())
         return run.result()
     finally:
         if owned:
             store.close()
+
+
+def _recorder(store: ExitStore) -> BarRecorder | None:
+    """What records bars beside a new store; None beside one in memory.
+
+    Raises:
+        StoreError: bars of another run lie there.
+    """
+    path = bars_path(store)
+    if path is not None and path.exists():
+        raise StoreError(f"{path} holds the bars of another run: move it away, or give a new path for the store")
+    return BarRecorder(path) if path is not None else None
 
 
 class Simulation:
@@ -171,8 +183,10 @@ class Simulation:
             )
         rule = config.policy.custom_rule
         if rule.enabled and (rule.name, rule.version) not in rules:
-            raise ConfigError([f"custom_rule names {rule.name!r} version {rule.version!r}, but no such function was given"])
-        self.policy = config.policy
+            raise ConfigError(
+                [f"custom_rule names {rule.name!r} version {rule.version!r}, but no such function was given"]
+            )
+        self.policy, self.records_bars = config.policy, config.record_bars
         self.qty, self.side, self.re_enter, self.strategy_name = qty, side, re_enter, strategy_name
         self.broker = broker or SimulatedBroker()
         self.engine = Engine(
@@ -191,6 +205,32 @@ class Simulation:
         self._history: dict[str, deque[Bar]] = {}
         self._ended: list[Position] = []
         self._unsound: dict[tuple[str, str], Refused] = {}
+
+    def feed(self, bars: Iterable[Bar], progress: Callable[[int], None] | None = None) -> None:
+        """All the bars. Most are quiet, and for those nothing but the band is looked at."""
+        slots, quiet, on_bar = self._slots, self.engine.quiet, self.on_bar
+        count = 0
+        for bar in bars:
+            slot = slots.get(bar.symbol)
+            if slot is None or slot.busy or self._keeps_history or not quiet(bar):
+                self.bars += count
+                count = 0
+                on_bar(bar)
+            else:
+                count += 1
+                if count >= _PROGRESS_EVERY:
+                    self.bars += count
+                    count = 0
+                    if progress is not None:
+                        progress(self.bars)
+        self.bars += count
+
+    def recorded(self, bars: Iterable[Bar], recorder: BarRecorder) -> Iterator[Bar]:
+        """The bars, each noted once it was told, from the one on at which its symbol was first entered."""
+        for bar in bars:
+            yield bar
+            if bar.symbol in self._entered:
+                recorder.record(bar)
 
     def on_bar(self, bar: Bar) -> None:
         """One bar of one symbol."""

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from given import BROKER, after, bar, given, opened, policy, reported, seen, to_open, triggered
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
@@ -21,7 +22,6 @@ from exitfsm.position import Position, decide, evolve, fold, wake_band
 from exitfsm.position.evaluating import levels, ratchet_price
 from exitfsm.store import ExitStore
 from exitfsm.values import EXACT, Bar, OrderStatus, Side
-from given import BROKER, after, bar, given, opened, policy, reported, seen, to_open, triggered
 
 CLOSE = after(3600)
 
@@ -183,9 +183,7 @@ class Both:
         if not held:
             return
         guards = [run.now.policy.price_guard for run in held]
-        faults = [
-            bar_fault(the_bar, guard, reference=self.reference, previous_at=self.previous_at) for guard in guards
-        ]
+        faults = [bar_fault(the_bar, guard, reference=self.reference, previous_at=self.previous_at) for guard in guards]
         fault = next((f for f in faults if f is not None), None)
         for run in held:
             run.tell(
@@ -271,7 +269,9 @@ STEPS = st.lists(
         ),
         st.tuples(st.just("edge"), st.integers(0, 5), st.integers(-1, 1), st.booleans()),
         st.tuples(st.just("edge"), st.integers(0, 5), st.integers(-1, 1), st.booleans()),
-        st.tuples(st.just("report"), st.sampled_from(["new", "partially_filled", "rejected", "canceled"]), st.integers(0, 9)),
+        st.tuples(
+            st.just("report"), st.sampled_from(["new", "partially_filled", "rejected", "canceled"]), st.integers(0, 9)
+        ),
         st.tuples(st.just("read"), st.sampled_from([0, 5, 10, 12]), st.sampled_from([Decimal(100), Decimal(101)])),
     ),
     max_size=25,
@@ -319,12 +319,12 @@ def test_whatever_comes_the_band_hides_no_decision(openings: list[Any], session:
     st.sampled_from(Side),
     st.decimals("0.01", "99999", places=9),
     st.integers(0, 5),
-    st.integers(-2, 2),
-    st.booleans(),
+    st.tuples(st.integers(-2, 2), st.booleans()),
 )
 def test_float_or_decimal_no_price_that_breaches_is_ever_quiet(
-    rules: ExitPolicy, side: Side, entry: Decimal, which: int, ulps: int, as_float: bool
+    rules: ExitPolicy, side: Side, entry: Decimal, which: int, beside: tuple[int, bool]
 ) -> None:
+    ulps, as_float = beside
     both = Both(opened(side, entry=entry, policy=rules, atr=entry / 200))
     price: Decimal | float = edge_price(both.brute[0], which, 0, after(60))
     if as_float:

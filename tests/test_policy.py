@@ -405,6 +405,15 @@ def test_given_a_jump_at_the_open_only_then_it_is_refused_too() -> None:
     s.then(like(TriggerRefused, price="140"), AlarmRaised)
 
 
+def test_given_an_exit_under_way_when_prices_jump_then_a_person_is_told_once() -> None:
+    jump = {"reference_price": Decimal(99)}
+    s = held().when(seen(99))
+    for under_way in (s, s.when(reported("new")), s.when(reported("expired", 4))):
+        told = under_way.when(seen(14, 120, **jump)).then(like(AlarmRaised, kind="price_jump"))
+        told.is_in(under_way.now.state).when(seen(14, 180, **jump)).then()
+    s.when(seen("NaN", 120, **jump)).then()
+
+
 def test_given_a_jump_that_a_second_source_confirms_then_it_triggers() -> None:
     held().when(seen(50, reference_price=Decimal(100), confirmed=True)).then(ExitTriggered)
     held().when(seen("NaN", reference_price=Decimal(100), confirmed=True)).then(TriggerRefused)

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal, localcontext
 from itertools import pairwise, permutations
@@ -69,6 +70,7 @@ from exitfsm.messages import (
     Message,
     PositionRead,
     RaiseAlarm,
+    Recover,
     Release,
     Report,
 )
@@ -549,7 +551,10 @@ def test_given_an_order_when_more_fills_than_was_sent_then_it_is_recorded_and_a_
 def test_given_an_order_under_our_id_that_is_not_ours_then_nothing_automatic_follows(fields: dict[str, Any]) -> None:
     for s in (pending, submitted, partial):
         mismatch = reported("new", **fields)
-        s.when(mismatch).then(ProtectionLost, AlarmRaised).is_in("unprotected").when(mismatch).then()
+        doubted = s.when(mismatch).then(ProtectionLost, AlarmRaised).is_in("unprotected").when(mismatch).then()
+        # Once it is over at the broker, whatever it was, the position can be released or exited again.
+        over = reported("canceled", **fields)
+        doubted.when(over).then(OrderEnded).has(order_live=False).when(over).then()
 
 
 def test_given_an_order_that_fits_when_it_is_described_in_full_then_it_is_ours() -> None:
@@ -673,6 +678,52 @@ def test_given_a_wait_for_the_broker_when_it_lasts_too_long_then_a_person_is_tol
     before.when(msgspec.structs.replace(timer(0), at=late)).then()  # where time passes only at bars
 
 
+# --- time without bars, and a store that was lost ---------------------------------------------------------------------
+
+
+def test_given_a_time_rule_when_no_bar_comes_then_the_timer_exits_at_the_last_known_price() -> None:
+    s = given(opened(policy=policy(time_limit={"max_seconds": 600})))
+    late = msgspec.structs.replace(timer(600), price=Decimal(101))
+    s.when(msgspec.structs.replace(late, at=after(599))).then()
+    s.when(timer(600)).then()  # without a price the bars must tell
+    s.when(late).then(like(ExitTriggered, reason="time_limit", trigger_price=Decimal(101), detail="no bar came"))
+    monitoring.when(late).then()
+
+
+@pytest.mark.parametrize("price", ["NaN", "Infinity", "0", "-1"])
+def test_given_a_time_rule_when_the_last_known_price_is_impossible_then_it_is_not_recorded_as_one(price: str) -> None:
+    s = given(opened(policy=policy(time_limit={"max_seconds": 600})))
+    s = s.when(msgspec.structs.replace(timer(600), price=Decimal(price)))
+    assert all(e.trigger_price > 0 for e in s.news if isinstance(e, ExitTriggered))
+
+
+def test_given_a_lost_store_when_our_order_is_found_at_the_broker_then_the_exit_goes_on() -> None:
+    found = reported("partially_filled", 4, 99, qty=Decimal(10), attempt=2)(monitoring.now)
+    recover = Recover(at=after(60), attempt=2, report=found.report)
+    s = monitoring.when(recover).then(
+        like(ExitTriggered, reason="recovered", attempt=2, client_order_id=order_id(2), qty=Decimal(10)),
+        OrderAccepted,
+        like(FillsRecorded, filled_qty=Decimal(4)),
+    )
+    s.is_in("partial").when(recover).then().owes(None)
+    s.when(reported("expired", 4), holds(6, at=200)).then(like(ExitRetried, attempt=3, qty=Decimal(6)))
+
+
+@pytest.mark.parametrize(("attempt", "qty"), [(1, "11"), (1, "NaN"), (1, "0"), (0, "10")])
+def test_given_a_lost_store_when_the_order_found_cannot_be_taken_over_then_a_person_is_told(
+    attempt: int, qty: str
+) -> None:
+    found = reported("new", 0, qty=Decimal(qty), attempt=attempt)(monitoring.now)
+    s = monitoring.when(Recover(at=after(60), attempt=attempt, report=found.report))
+    s.then(ProtectionLost, AlarmRaised).is_in("unprotected")
+
+
+def test_given_an_order_under_another_id_when_it_is_taken_for_ours_then_nothing_follows() -> None:
+    found = reported("new", 0, qty=Decimal(10), attempt=1)(monitoring.now)
+    monitoring.when(Recover(at=after(60), attempt=2, report=found.report)).then()
+    submitted.when(Recover(at=after(60), attempt=1, report=found.report)).then()
+
+
 # --- ids --------------------------------------------------------------------------------------------------------------
 
 PARTS = st.text(st.characters(codec="utf-8"), max_size=40)
@@ -730,8 +781,9 @@ TOLD: dict[str, tuple[tuple[Any, ...], ...]] = {
     "report": (tuple(OrderStatus), QTYS, PRICES, (0, 0, 0, -1, 1, 7), (True, False, False, False), (None, "a", "b")),
     "refused": (("a", "b"),),
     "read": (tuple(q for q in QTYS if q), (1, READS_MIN), PRICES),
-    "time": ((None, 60.0),),
-    "force": (PRICES,),
+    "time": ((None, 60.0), (None, None, "100", "NaN", "0")),
+    "recover": ((0, 1, 2, 9), QTYS, tuple(OrderStatus), QTYS),
+    "force": (PRICES, QTYS),
     "policy": (POLICIES,),
     "release": (tuple(q for q in QTYS if q), BAR_PRICES),
     "acknowledge": ((0, -1),),
@@ -772,10 +824,13 @@ def message_of(p: Position, command: Command, at: Any) -> Message:
             message = refused(kind)(p)
         case "read", _, qty, reads, entry:
             return PositionRead(at=at, qty=Decimal(qty), reads=reads, avg_entry_price=dec(entry))
-        case "time", _, patience:
-            return msgspec.structs.replace(timer(0, patience), at=at)
-        case "force", _, price:
-            return ForceExit(at=at, price=dec(price))
+        case "time", _, patience, price:
+            return msgspec.structs.replace(timer(0, patience), at=at, price=dec(price))
+        case "recover", _, attempt, qty, status, done:
+            found = reported(status, done, qty=dec(qty), attempt=attempt)(p).report
+            return Recover(at=at, attempt=attempt, report=found)
+        case "force", _, price, qty:
+            return ForceExit(at=at, price=dec(price), qty=dec(qty))
         case "policy", _, new:
             return ChangePolicy(at=at, policy=new)
         case "release", _, qty, entry:
@@ -856,7 +911,9 @@ def test_whatever_comes_an_attempt_follows_only_when_the_one_before_is_over(
         for event in events:
             if isinstance(event, (ExitTriggered, ExitRetried)):
                 assert over
-                assert (event.attempt, event.client_order_id) == (attempt + 1, client_order_id(name, attempt + 1))
+                # An order found at the broker after the store was lost may be of any later attempt.
+                assert event.attempt > attempt if isinstance(message, Recover) else event.attempt == attempt + 1
+                assert event.client_order_id == client_order_id(name, event.attempt)
                 assert event.qty > 0
                 attempt, over, qty = event.attempt, False, event.qty
             elif isinstance(event, OrderEnded) or (
@@ -1020,3 +1077,207 @@ def test_three_reports_in_all_six_orders_end_in_the_same_place() -> None:
         pending.when(*order).has(sold_qty=Decimal(7), order_live=False).now.state for order in permutations(reports)
     }
     assert ends == {State.REJECTED}
+
+
+# --- against a venue that is truthful, and a world that is not kind ---------------------------------------------------
+
+
+@dataclass
+class Booked:
+    """One order as the venue has it."""
+
+    id: str
+    qty: int
+    filled: int = 0
+    status: OrderStatus = OrderStatus.NEW
+    ended_at: float = 0
+
+
+class World:
+    """A venue, a shell around one position, and between them a network that loses, delays, doubles and reorders.
+
+    The venue refuses a repeated id for ever, may still fill in the five seconds after a cancel, and says so. The shell
+    does what is owed, as it is owed, and after a crash knows nothing but the log.
+    """
+
+    def __init__(self, rules: Any) -> None:
+        self.log: list[Event] = [opened(policy=rules)]
+        self.p = replay(self.log)
+        self.held = 10
+        self.orders: dict[str, Booked] = {}
+        self.said: list[tuple[str, OrderStatus, int]] = []
+        self.on_the_way: list[tuple[str, int]] = []
+        self.at = 60.0
+        self.unknown = False
+        self.reads = (-1, 0)
+
+    # the venue
+
+    def live(self) -> list[Booked]:
+        return [o for o in self.orders.values() if not o.status.terminal]
+
+    def arrive(self, order_id: str, qty: int) -> None:
+        if order_id not in self.orders:
+            self.orders[order_id] = Booked(order_id, qty)
+            self.say(self.orders[order_id])
+
+    def say(self, order: Booked) -> None:
+        self.said.append((order.id, order.status, order.filled))
+
+    def fill(self, order: Booked, qty: int) -> None:
+        qty = min(qty, order.qty - order.filled)
+        order.filled += qty
+        self.held -= qty
+        if not order.status.terminal:
+            order.status = OrderStatus.FILLED if order.filled == order.qty else OrderStatus.PARTIALLY_FILLED
+        self.say(order)
+
+    def end(self, order: Booked, status: OrderStatus) -> None:
+        order.status, order.ended_at = status, self.at
+        self.say(order)
+
+    # the shell
+
+    def tell(self, message: Message) -> None:
+        events = decide(self.p, message, BROKER)
+        state: State = self.p.state
+        for event in events:
+            state = advance(state, type(event))
+        self.log += events
+        after_it = fold(self.p, events)
+        assert after_it is not None
+        if after_it.client_order_id != self.p.client_order_id:
+            self.unknown = False
+        self.p = after_it
+
+    def hear(self, order_id: str, status: OrderStatus, filled: int) -> None:
+        if order_id == self.p.client_order_id:
+            self.unknown = False
+        report = ExecutionReport(
+            client_order_id=order_id,
+            status=status,
+            at=after(self.at),
+            filled_qty=Decimal(filled),
+            avg_fill_price=Decimal(99) if filled else None,
+        )
+        self.tell(Report(at=after(self.at), report=report))
+
+    def look_up(self, order_id: str) -> None:
+        order = self.orders.get(order_id)
+        if order is not None:
+            self.hear(order.id, order.status, order.filled)
+        elif order_id == self.p.client_order_id:
+            self.unknown = False  # this venue refuses a repeated id, so the same order may be sent again
+
+    def act(self, luck: int) -> None:
+        action = owed(self.p, after(self.at), outcome_unknown=self.unknown)
+        match action:
+            case Submit(order=order):
+                self.unknown = True
+                if luck == 0:
+                    self.on_the_way.append((order.client_order_id, int(order.qty)))  # and the answer never comes
+                    return
+                self.arrive(order.client_order_id, int(order.qty))
+                if luck == 1:
+                    return  # it arrived, and the answer is lost
+                self.look_up(order.client_order_id)
+            case LookUp(client_order_id=order_id):
+                if luck:
+                    self.look_up(order_id)
+            case Cancel(client_order_id=order_id):
+                order = self.orders.get(order_id)
+                if luck and order is not None and not order.status.terminal:
+                    self.end(order, OrderStatus.CANCELED)
+            case ReadPosition():
+                reads = self.reads[1] + 1 if self.reads[0] == self.held else 1
+                self.reads = (self.held, reads)
+                self.tell(PositionRead(at=after(self.at), qty=Decimal(self.held), reads=reads))
+            case None:
+                pass
+
+    # what may happen
+
+    def happen(self, what: str, number: int) -> None:
+        live = self.live()
+        match what:
+            case "act":
+                self.act(number % 4)
+            case "bar":
+                self.tell(seen((99, 102, 100)[number % 3], self.at))
+            case "fill" if live:
+                self.fill(live[0], 1 + number % 10)
+            case "late_fill":
+                lately = [o for o in self.orders.values() if o.status is OrderStatus.CANCELED]
+                if lately and self.at - lately[-1].ended_at < 5:
+                    self.fill(lately[-1], 1 + number % 3)
+            case "end" if live:
+                self.end(live[0], (OrderStatus.EXPIRED, OrderStatus.REJECTED, OrderStatus.CANCELED)[number % 3])
+            case "deliver" if self.said:
+                self.hear(*self.said[-1 - number % len(self.said)])
+            case "arrive" if self.on_the_way:
+                self.arrive(*self.on_the_way.pop(number % len(self.on_the_way)))
+            case "time":
+                self.at += (1, 4, 31, 600)[number % 4]
+                self.tell(timer(self.at, 60))
+            case "crash":
+                self.p, self.unknown, self.reads = replay(self.log), True, (-1, 0)
+            case "exit":
+                self.tell(ForceExit(at=after(self.at)))
+        self.check()
+
+    def check(self) -> None:
+        assert self.held >= 0, "more was sold than was held"
+        assert len(self.live()) <= 1, "two orders work at the venue"
+        assert sum(o.filled for o in self.orders.values()) == 10 - self.held
+        if self.p.state.terminal:
+            assert self.held == 0
+        if self.p.state is State.FILLED:
+            # What an order filled late, and nobody has heard of yet, counts as sold by other hands until it is.
+            assert self.p.sold_qty + self.p.sold_elsewhere == 10
+
+    def become_kind(self) -> None:
+        """Nothing more is lost or delayed: every order is looked up, and time goes on."""
+        for _ in range(60):
+            if self.p.state.terminal or self.p.state is State.UNPROTECTED:
+                return
+            if self.p.state is State.MONITORING:
+                self.happen("exit", 0)
+            for order in list(self.orders.values()):
+                self.hear(order.id, order.status, order.filled)
+            self.happen("act", 3)
+            self.happen("fill", 9)
+            self.happen("time", 2)
+        raise AssertionError(f"it is stuck in {self.p.state}")
+
+
+WHAT = (*["act"] * 4, *["deliver"] * 3, *["fill"] * 2, "bar", "late_fill", "end", "arrive", "time", "crash", "exit")
+HAPPENINGS = st.lists(st.tuples(st.sampled_from(WHAT), st.integers(0, 11)), min_size=20, max_size=80)
+
+
+@for_all(st.sampled_from([policy(), LIMIT]), HAPPENINGS)
+def test_whatever_the_network_does_nothing_is_sold_twice_and_it_ends_flat_or_alarmed(
+    rules: Any, happenings: list[tuple[str, int]]
+) -> None:
+    live_through(World(rules), happenings)
+
+
+def test_a_thousand_unkind_worlds_and_nothing_is_sold_twice() -> None:
+    rng = random.Random(43)
+    ends = set()
+    for number in range(1000):
+        happenings = [(rng.choice(WHAT), rng.randrange(12)) for _ in range(60)]
+        world = World((policy(), LIMIT)[number % 2])
+        live_through(world, happenings)
+        ends.add((world.p.state, world.p.attempt))
+    assert {(State.FILLED, 1), (State.FILLED, 3), (State.CLOSED, 1), (State.UNPROTECTED, 2)} <= ends
+
+
+def live_through(world: World, happenings: list[tuple[str, int]]) -> None:
+    """All that happens, then a kind world; it ends flat, or unprotected and alarmed."""
+    world.happen("bar", 1 if world.p.policy is LIMIT else 0)
+    for what, number in happenings:
+        world.happen(what, number)
+    world.become_kind()
+    if world.p.state is State.UNPROTECTED:
+        assert any(isinstance(e, AlarmRaised) and e.kind == "protection_lost" for e in world.log)
+    assert replay(world.log) == world.p

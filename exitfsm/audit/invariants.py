@@ -28,7 +28,6 @@ from exitfsm.events import (
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
-    PolicyChanged,
     PositionClosedElsewhere,
     PositionOpened,
     PositionReleased,
@@ -120,9 +119,9 @@ class Invariants:
             self._alarm_owed = self._version
         elif isinstance(event, AlarmRaised):
             self._alarm_owed = 0
-        elif isinstance(event, OrderEnded) and before is not None and before.state is not State.UNPROTECTED:
-            if event.refusal and event.refusal == before.last_refusal:
-                self._loss_owed = self._version
+        elif isinstance(event, OrderEnded) and before is not None and event.refusal:
+            twice = event.refusal == before.last_refusal and before.state is not State.UNPROTECTED
+            self._loss_owed = self._version if twice else 0
 
 
 _Found = Iterator[tuple[str, str]]
@@ -141,10 +140,11 @@ def _numbers(event: Event) -> _Found:
         if isinstance(value, Decimal):
             if not value.is_finite():
                 yield "I13", f"{name} is {value}"
-            elif value < 0 or (value == 0 and name in _ABOVE_ZERO):
+            elif (value < 0 and name != "remaining_qty") or (value == 0 and name in _ABOVE_ZERO):
                 yield "I13", f"{name} is {plain(value)}"
 
 
+# What remains is below zero where more was filled than was held.
 _ABOVE_ZERO = frozenset(
     {"qty", "entry_price", "stop", "best_price", "trigger_price", "level", "limit_price", "avg_fill_price", "price"}
 )
@@ -241,7 +241,8 @@ def _filled(p: Position, r: Recorded, e: FillsRecorded) -> _Found:
     known, average = _fills_of(p, e.client_order_id)
     if e.filled_qty < known and not e.corrected:
         yield "I2", f"the fills of {e.client_order_id} fall from {plain(known)} to {plain(e.filled_qty)}"
-    if e.filled_qty == known and e.avg_fill_price == average and not e.corrected:
+    again = p.state is State.SUBMITTED  # after a refused cancel they are said again, to be `partial` again
+    if (e.filled_qty, e.avg_fill_price) == (known, average) and not (again or e.corrected):
         yield "I2", f"it says nothing new of {e.client_order_id}"
     current = e.client_order_id == p.client_order_id
     if current and e.filled_qty > p.order_qty and p.state is not State.UNPROTECTED:
@@ -346,8 +347,8 @@ def _alarm(p: Position, r: Recorded, e: AlarmRaised) -> _Found:
         yield "I9", f"alarm {e.alarm_id} is raised, but stands already"
 
 
-def _resized(p: Position, r: Recorded, e: PositionResized | PolicyChanged) -> _Found:
-    if isinstance(e, PositionResized) and (e.qty, e.entry_price) == (p.remaining_qty, p.entry_price):
+def _resized(p: Position, r: Recorded, e: PositionResized) -> _Found:
+    if (e.qty, e.entry_price) == (p.remaining_qty, p.entry_price):
         yield "I19", "it says nothing new"
 
 

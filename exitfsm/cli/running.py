@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -46,6 +45,8 @@ def run(
 
     With the paper broker, recorded bars go through it, and time follows the bars. Prints each step as it happens; meanwhile `exitfsm status STORE` shows the positions from another terminal.
     """
+    import asyncio
+
     from exitfsm_csv import read_bars
 
     from exitfsm.manager.paper import PaperRun

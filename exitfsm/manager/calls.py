@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from enum import Enum
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.manager.clock import SteadyTime
-from exitfsm.manager.ingest import fill_of, position_of, report_of, session_of
+from exitfsm.manager.ingest import field, fill_of, position_of, report_of, session_of
 from exitfsm.ports import CAREFUL, Capabilities, Clock, Session
 from exitfsm.simulate import refused_report
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus
@@ -40,6 +40,24 @@ class Outcome(Enum):
     REFUSED = "refused"
     NOT_SENT = "not_sent"
     UNKNOWN = "unknown"
+
+
+class Held(list[BrokerPosition]):
+    """What the broker holds.
+
+    Attributes:
+        unclear: symbols of entries that could not be read; empty text for one that does not even name its symbol.
+    """
+
+    def __init__(self, positions: Iterable[BrokerPosition] = (), unclear: Iterable[str] = ()) -> None:
+        super().__init__(positions)
+        self.unclear = frozenset(unclear)
+
+    def is_silent_about(self, symbol: str) -> bool:
+        """True when the symbol may be held although no readable entry says so: that it is missing proves nothing."""
+        if any(bp.symbol.replace("/", "") == symbol.replace("/", "") for bp in self):
+            return False
+        return any(name in ("", symbol.replace("/", "")) for name in self.unclear)
 
 
 class Submitted(NamedTuple):
@@ -195,22 +213,24 @@ class BrokerCalls:
             )
         return None
 
-    async def positions(self) -> list[BrokerPosition]:
-        """What the broker holds. A position that cannot be read is left out and logged; it hides none of the others.
+    async def positions(self) -> Held:
+        """What the broker holds. A position that cannot be read is logged and noted; it hides none of the others.
 
         Raises:
             BrokerError: no answer.
         """
-        found = []
+        found: list[BrokerPosition] = []
+        unclear: list[str] = []
         for raw in _listed(await self._asked("positions")):
             try:
                 position = position_of(raw)
             except (BrokerError, ValueError) as error:
                 log.error("position_unreadable error=%s", error)
+                unclear.append(str(field(raw, "symbol", "ticker") or "").upper().replace("/", ""))
                 continue
             if position is not None:
                 found.append(position)
-        return found
+        return Held(found, unclear)
 
     async def open_orders(self) -> list[ExecutionReport]:
         """All working orders of the account; those that are not understood are left out.

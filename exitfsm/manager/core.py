@@ -24,13 +24,16 @@ from exitfsm.events import (
     BreakerClosed,
     BreakerOpened,
     Event,
+    ExitCompleted,
+    OrderEnded,
+    PositionClosedElsewhere,
     Recorded,
     TradingPaused,
     TradingResumed,
 )
 from exitfsm.lifecycle import State
 from exitfsm.manager.account import Account
-from exitfsm.manager.calls import Breaker, BrokerCalls
+from exitfsm.manager.calls import Breaker, BrokerCalls, Held
 from exitfsm.manager.clock import SteadyTime, SystemClock
 from exitfsm.manager.door import Door, Group
 from exitfsm.manager.driving import ORDER_PREFIX, Driver, same_symbol
@@ -47,7 +50,7 @@ from exitfsm.messages import (
     TimeSeen,
 )
 from exitfsm.policy import is_jump
-from exitfsm.ports import Clock, EventBus
+from exitfsm.ports import Clock, EventBus, Session
 from exitfsm.position import READS_MIN, Position, account_hash, epoch_of
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Bar, BrokerPosition, ExecutionReport, Side, canonical_symbol, decimal_of, utc
@@ -61,6 +64,8 @@ GRACE_S = 0.01
 #: How old the last bar must be before a time rule is decided without one.
 NO_BAR_S = 90.0
 MARKS_EVERY_S = 1.0
+#: The hours of a market that never closes.
+ALWAYS = Session(is_open=True)
 #: A forced exit's word to `may_enter`: these states have nothing under way.
 _FREE = (State.MONITORING,)
 
@@ -147,7 +152,7 @@ class ExitManager:
         self.store = store
         self._engine = Engine(store, self._calls.capabilities, rules=self._rules, session_close=self._session_close)
         self._account = Account(store, self._account_id)
-        self._door = Door(self._engine, self._time.now, self._after_group)
+        self._door = Door(self._engine, self._time.now, self._clock.now, self._after_group)
         self._driver = Driver(
             self._engine, self._door, self._calls, self._breaker, self._time, self._clock, self.config.live
         )
@@ -227,6 +232,8 @@ class ExitManager:
         readable = [bar for raw in bars if (bar := self._readable_bar(raw)) is not None]
         now = self._clock.monotonic()
         for bar in readable:
+            if bar.symbol not in self._bars_at and self._running:
+                self._reconciler.note_spelling(bar.symbol)
             self._bars_at[bar.symbol] = now
         self._marks_due = True
         try:
@@ -311,7 +318,7 @@ class ExitManager:
         await self._reconciler.sync()
         self._synced = True
         self._sync_at = self._clock.monotonic() + float(self.config.live.sync_seconds)
-        if self._reconciler.missing:
+        if any(tries < READS_MIN for tries in self._reconciler.missing.values()):
             self._sync_at = self._clock.monotonic() + MARKS_EVERY_S
 
     # --- questions ----------------------------------------------------------------------------------------------------
@@ -360,22 +367,32 @@ class ExitManager:
         return await self._force([p for p in self.positions() if same_symbol(p.symbol, name)], reason, who)
 
     async def flatten_all(self, reason: str = "", *, who: str = "operator") -> list[Position]:
-        """Exit everything, now; returns the positions concerned. Needs no prices."""
+        """Exit everything, now; returns the positions concerned. Needs no prices.
+
+        What is watched goes first; then the broker is asked for what is not watched yet, and that follows.
+        """
+        first = await self._force(self.positions(), reason, who)
         try:
             await self.sync()
         except BrokerError as error:
-            log.warning("sync_before_flatten_failed error=%s", error)
-        return await self._force(self.positions(), reason, who)
+            log.warning("sync_after_flatten_failed error=%s", error)
+        known = {p.position_id for p in first}
+        return first + await self._force([p for p in self.positions() if p.position_id not in known], reason, who)
 
     async def _force(self, positions: list[Position], reason: str, who: str) -> list[Position]:
         stuck = [p for p in positions if p.state is State.UNPROTECTED]
-        held: list[BrokerPosition] | None = None
+        held: Held | None = None
         if stuck:
-            # A second order is only safe on fresh knowledge: the old one's record, and what is left to sell.
-            for p in stuck:
-                if p.client_order_id is not None and p.order_live:
-                    await self._driver.look_up(p.position_id, p.client_order_id)
-            held = await self._driver.positions()
+            # A second order is only safe on fresh knowledge: the old one's record, and what is left to sell. Where the
+            # broker does not give it, the others are exited all the same.
+            try:
+                for p in stuck:
+                    if p.client_order_id is not None and p.order_live:
+                        await self._driver.look_up(p.position_id, p.client_order_id)
+                held = await self._driver.positions()
+            except BrokerError as error:
+                log.error("unprotected_not_forced positions=%s error=%s", [p.position_id for p in stuck], error)
+                positions = [p for p in positions if p not in stuck]
         messages: list[tuple[str, Message]] = []
         for p in positions:
             qty = self._driver.net_of(p, held)[0] if held is not None and p in stuck else None
@@ -411,7 +428,8 @@ class ExitManager:
     def release(self, position: Position | str, who: str = "operator") -> Awaitable[None]:
         """Hand an unprotected position back to the rules, with what the broker shows for it now.
 
-        Nothing happens while an order of it may be live, or when the broker shows nothing to protect.
+        Where the broker shows nothing, it is over: then the operator's word makes up for the missing execution.
+        Nothing happens while an order of it may be live.
         """
         key = position if isinstance(position, str) else position.position_id
         return self._spawn(self._release(key, who), "exitfsm-release")
@@ -422,19 +440,27 @@ class ExitManager:
             return
         if p.client_order_id is not None and p.order_live:
             await self._driver.look_up(key, p.client_order_id)
-        net, entry = self._driver.net_of(p, await self._driver.positions())
-        message = Release(at=self._time.now(), qty=net, entry_price=entry or p.entry_price, who=who)
-        await self._door.tell(key, message)
+        held = await self._driver.positions()
+        if held.is_silent_about(p.symbol):
+            raise BrokerError(f"what the broker holds of {p.symbol} cannot be read")
+        net, entry = self._driver.net_of(p, held)
+        now = self._time.now()
+        if net == 0:
+            await self._door.tell(key, PositionRead(at=now, qty=net, reads=READS_MIN))
+        else:
+            await self._door.tell(key, Release(at=now, qty=net, entry_price=entry or p.entry_price, who=who))
 
     # --- inside: what comes back from the door ------------------------------------------------------------------------
 
     def _after_group(self, group: Group) -> None:
         """On the event loop, after each group: tell the callbacks, work on what is owed, confirm prices that jumped."""
         for position, recorded in group.commits:
-            if position.state.terminal:
+            if any(isinstance(one.event, (ExitCompleted, PositionClosedElsewhere)) for one in recorded):
                 self._on_ended(position)
             for one in recorded:
                 self._announce(position, one)
+                if isinstance(one.event, OrderEnded):
+                    self._sync_at = 0.0  # what stands in the way of the next attempt is read before it is due
         for error in group.failures:
             log.critical("not_stored error=%s", error)
             text = f"the store could not be written: {error}"
@@ -553,7 +579,7 @@ class ExitManager:
             held = await self._driver.positions()
         except BrokerError as error:
             log.warning("price_not_confirmed symbol=%s error=%s", symbol, error)
-            held = []
+            held = Held()
         bar = self._jumped.pop(symbol)
         shown = next((bp for bp in held if same_symbol(bp.symbol, symbol)), None)
         watched = [p for p in self.positions() if p.symbol == symbol and p.state is State.MONITORING]
@@ -572,9 +598,9 @@ class ExitManager:
         if agrees:
             await self._door.bars([bar], confirmed=True)
         else:
-            await self._door.run(lambda: self._engine.on_bar(bar, received_at=self._time.now()))
+            await self._door.run(lambda: self._engine.on_bar(bar, received_at=self._clock.now()))
 
-    async def _driver_read(self, p: Position, held: list[BrokerPosition]) -> None:
+    async def _driver_read(self, p: Position, held: Held) -> None:
         net, entry = self._driver.net_of(p, held)
         read = PositionRead(at=self._time.now(), qty=net, avg_entry_price=entry, reads=READS_MIN)
         await self._door.tell(p.position_id, read)
@@ -602,7 +628,7 @@ class ExitManager:
         now, mono = self._time.now(), self._clock.monotonic()
         busy = [p for p in self.positions() if p.state is not State.MONITORING]
         if busy:
-            messages = [(p.position_id, await self._time_seen(p, now)) for p in busy]
+            messages = [(p.position_id, self._time_seen(p, now)) for p in busy]
             await self._door.tell_all(messages)
             self._driver.drive([p.position_id for p in busy], now=False)
             await self._poll(busy, mono)
@@ -614,9 +640,10 @@ class ExitManager:
             self._marks_due, self._marks_at = False, mono + MARKS_EVERY_S
             await self._door.run(self._save_marks)
 
-    async def _time_seen(self, p: Position, now: datetime) -> TimeSeen:
+    def _time_seen(self, p: Position, now: datetime) -> TimeSeen:
         """Patience runs while the market is open only: a closed one keeps everybody waiting."""
-        is_open = self._calls.capabilities.rules(p.symbol).always_open or (await self._driver.session(p.symbol)).is_open
+        hours = ALWAYS if self._calls.capabilities.rules(p.symbol).always_open else self._driver.hours(p.symbol)
+        is_open = hours is not None and hours.is_open
         return TimeSeen(at=now, patience_s=float(self.config.live.patience_seconds) if is_open else None)
 
     async def _poll(self, busy: list[Position], mono: float) -> None:
@@ -644,13 +671,15 @@ class ExitManager:
             silence = mono - self._bars_at.setdefault(p.symbol, mono)
             timed = p.policy.time_limit.enabled or p.policy.end_of_session.enabled
             if timed or silence >= float(self.config.live.feed_silence_seconds):
-                session = await self._driver.session(p.symbol)
                 always = self._calls.capabilities.rules(p.symbol).always_open
-                if timed and silence >= NO_BAR_S:
+                hours = ALWAYS if always else self._driver.hours(p.symbol)
+                if hours is None:
+                    continue
+                if timed and silence >= NO_BAR_S and not self._paused:
                     price = self._engine.last_price(p.symbol) or p.entry_price
-                    due = TimeSeen(at=now, price=price, session_close=None if always else session.close)
+                    due = TimeSeen(at=now, price=price, session_close=hours.close)
                     await self._door.tell(p.position_id, due)
-                if silence >= float(self.config.live.feed_silence_seconds) and (always or session.is_open):
+                if silence >= float(self.config.live.feed_silence_seconds) and hours.is_open:
                     text = f"no bar of {p.symbol} for {silence:.0f} s: its levels are not being watched"
                     alarm = RaiseAlarm(at=now, kind="feed_silent", text=text)
                     await self._door.tell(p.position_id, alarm)

@@ -19,7 +19,7 @@ from exitfsm.engine import Engine
 from exitfsm.errors import StoreError
 from exitfsm.events import Recorded
 from exitfsm.messages import Message, Report
-from exitfsm.position import Position
+from exitfsm.position import Action, Position
 from exitfsm.values import Bar, ExecutionReport
 
 
@@ -53,12 +53,20 @@ class Door:
     Args:
         engine: used in the writer's thread only, but for reading what it holds in memory.
         now: the present.
+        received: the wall clock as it is, for the age of bars: one that was put right must not make fresh bars look old.
         after: told on the event loop what each group brought, before the callers are answered.
     """
 
-    def __init__(self, engine: Engine, now: Callable[[], datetime], after: Callable[[Group], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        now: Callable[[], datetime],
+        received: Callable[[], datetime],
+        after: Callable[[Group], None],
+    ) -> None:
         self._engine = engine
         self._now = now
+        self._received = received
         self._after = after
         self._queue: asyncio.Queue[Told] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="exitfsm-writer")
@@ -89,7 +97,7 @@ class Door:
         waiting: list[asyncio.Future[Any]] = []
         for bar in bars:
             at_rest = not self._writing and self._queue.empty()
-            if at_rest and not confirmed and self._engine.quiet(bar, self._now()):
+            if at_rest and not confirmed and self._engine.quiet(bar, self._received()):
                 continue
             told = Told(self._future(), bar=bar, confirmed=confirmed)
             self._queue.put_nowait(told)
@@ -172,7 +180,7 @@ class Door:
             start = end
 
     def _one_commit(self, kind: str, part: Sequence[Told]) -> None:
-        engine, now = self._engine, self._now()
+        engine = self._engine
         if kind == "work":
             assert part[0].work is not None
             part[0].result = part[0].work()
@@ -180,23 +188,33 @@ class Door:
         if kind == "messages":
             actions = engine.tell_all([(t.position_id or "", t.message) for t in part if t.message is not None])
         elif kind == "confirmed":
+            now = self._received()
             actions = [a for t in part if t.bar for a in engine.on_bar(t.bar, received_at=now, confirmed=True)]
         else:
-            actions = engine.on_bars(self._believable([t.bar for t in part if t.bar is not None], now), received_at=now)
+            actions = self._bars([t.bar for t in part if t.bar is not None])
         self._group.owing += [action.position_id for action in actions]
 
-    def _believable(self, bars: Sequence[Bar], now: datetime) -> list[Bar]:
-        """Bars but for those that jumped too far: these wait for a second source to confirm them."""
-        rest = []
+    def _bars(self, bars: Sequence[Bar]) -> list[Action]:
+        """Bars in order; those that jumped too far wait for a second source to confirm them.
+
+        A bar is judged by what the bars of its symbol before it left behind, so that a second one of a symbol begins a
+        commit of its own.
+        """
+        actions: list[Action] = []
+        together: dict[str, Bar] = {}
+        now = self._received()
         for bar in bars:
+            if bar.symbol in together:
+                actions += self._engine.on_bars(together.values(), received_at=now)
+                together = {}
             if self._engine.quiet(bar, now):
                 continue
             fault = self._engine.fault(bar, now)
             if fault is not None and fault.reason == "price_jump" and self._engine.levels.watched(bar.symbol):
                 self._group.jumps.append(bar)
             else:
-                rest.append(bar)
-        return rest
+                together[bar.symbol] = bar
+        return actions + self._engine.on_bars(together.values(), received_at=now)
 
 
 def _kind(told: Told) -> str:

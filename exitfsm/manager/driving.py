@@ -12,20 +12,22 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from functools import partial
 
 from exitfsm.config import LiveSettings
 from exitfsm.engine import Engine
-from exitfsm.errors import BrokerError, StoreError
+from exitfsm.errors import BrokerError, OrderRefused, StoreError
 from exitfsm.lifecycle import State
-from exitfsm.manager.calls import Breaker, BrokerCalls, Outcome, RateBudget
+from exitfsm.manager.calls import Breaker, BrokerCalls, Held, Outcome, RateBudget
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.messages import Contradiction, PositionRead, RaiseAlarm
 from exitfsm.ports import Clock, IdMemory, Session
 from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, ReadPosition, Submit
-from exitfsm.values import ZERO, BrokerPosition, ExecutionReport, plain
+from exitfsm.simulate import refused_report
+from exitfsm.values import ZERO, ExecutionReport, Fill, Order, plain
 
 log = logging.getLogger("exitfsm")
 
@@ -35,8 +37,12 @@ STEPS_MAX = 25
 PAUSE_S, PAUSE_MAX_S = 0.5, 30.0
 #: A submit whose outcome stays unknown is looked up and repeated so often before a person is told.
 UNKNOWN_MAX = 3
+#: How long the look at what is held may take before an order is sent to a broker that does not look by itself.
+LOOK_MAX_S = 1.0
 #: How long a market session that was read is believed.
 SESSION_AGE_S = 30.0
+#: How soon it is asked for again when it could not be read.
+SESSION_RETRY_S = 5.0
 ORDER_PREFIX = "xf1-"
 
 
@@ -73,8 +79,12 @@ class Driver:
         self._pauses: dict[str, tuple[float, float]] = {}
         self._unknown: dict[str, int] = {}
         self._readings: dict[str, _Reading] = {}
-        self._reading: asyncio.Task[list[BrokerPosition]] | None = None
+        self._reading: asyncio.Task[Held] | None = None
+        #: The market's hours by symbol, and until when they are believed.
         self._sessions: dict[str, tuple[float, Session]] = {}
+        self._session_reads: dict[str, asyncio.Task[None]] = {}
+        #: Exit orders that are being sent at this moment: the broker may not know them yet.
+        self.sending: set[str] = set()
         #: Orders of others that are known to work, by symbol and id: the bot's entries above all.
         self.foreign: dict[str, dict[str, ExecutionReport]] = {}
 
@@ -107,9 +117,10 @@ class Driver:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
+        reads = [*self._session_reads.values(), *([self._reading] if self._reading is not None else [])]
+        for read in reads:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
 
     async def _run(self, position_id: str) -> None:
         for _ in range(STEPS_MAX):
@@ -152,12 +163,21 @@ class Driver:
         if not await self._may_send(p.symbol) or not self._breaker.allows(self._clock.monotonic()):
             return False
         await self._make_way(p)
+        if not self._calls.capabilities.reduce_only and order.client_order_id not in self._unknown:
+            refusal = await self._no_longer_held(p, order)
+            if refusal is not None:
+                await self._door.report(refused_report(order.client_order_id, refusal, self._time.now()))
+                return True
         await self._budget.spend()
         current = self._engine.positions.get(p.position_id)
         if current is None or self._engine.owed_by(current, self._time.now()) != action:
             return True  # while it waited for its turn, something else was learned
         self._engine.sent(order.client_order_id)
-        outcome = await self._calls.submit(order)
+        self.sending.add(order.client_order_id)
+        try:
+            outcome = await self._calls.submit(order)
+        finally:
+            self.sending.discard(order.client_order_id)
         log.info(
             "submit id=%s symbol=%s side=%s qty=%s outcome=%s why=%s",
             order.client_order_id, order.symbol, order.side, plain(order.qty), outcome.outcome.value, outcome.why,
@@ -170,6 +190,28 @@ class Driver:
             self._engine.not_known(order.client_order_id)
             return False
         return True  # unknown: what is owed now is a look-up
+
+    async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
+        """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself.
+
+        Only for an order that never left. A broker that does not answer, or shows nothing at all, holds up no exit; a
+        smaller quantity counts when the executions say the same, or when it is shown often enough.
+        """
+        for look in range(1, READS_MIN + 1):
+            try:
+                held = await asyncio.wait_for(self.positions(), LOOK_MAX_S)
+            except (BrokerError, TimeoutError):
+                return None
+            net, _ = self.net_of(p, held)
+            if net >= order.qty or held.is_silent_about(p.symbol):
+                return None
+            agreed = _sold_by_others(p, await self._fills_of(p) or ()) >= order.qty - net
+            if agreed or (held and look == READS_MIN):
+                return OrderRefused("more_than_held", f"{plain(order.qty)} to sell, and {plain(net)} is held")
+            if not held:
+                return None
+            await self._clock.sleep(PAUSE_S)
+        return None
 
     async def look_up(self, position_id: str, client_order_id: str) -> bool:
         """Ask what the broker knows of an order, and tell its position; True when something moved."""
@@ -211,7 +253,8 @@ class Driver:
 
     async def _make_way(self, p: Position) -> None:
         """The exit goes before the bot's entries: one that is known to rest on the symbol is canceled, or reported."""
-        for order_id, order in list(self.foreign.get(p.symbol, {}).items()):
+        working = self.foreign.get(p.symbol.replace("/", ""), {})
+        for order_id, order in list(working.items()):
             prefix = self._live.entry_id_prefix
             if not prefix or not order_id.startswith(prefix):
                 text = f"order {order_id} ({order.side or 'unknown side'}) of {p.symbol} works while {p.symbol} is exited"
@@ -224,7 +267,7 @@ class Driver:
                 for _ in range(READS_MIN):
                     record = await self._calls.order(order_id)
                     if record is None or record.status.terminal:
-                        self.foreign.get(p.symbol, {}).pop(order_id, None)
+                        working.pop(order_id, None)
                         break
                     await self._clock.sleep(PAUSE_S)
 
@@ -232,21 +275,41 @@ class Driver:
 
     async def session(self, symbol: str) -> Session:
         """The market's hours now; read again when what is known is old. Open where the broker cannot say."""
-        known = self._sessions.get(symbol)
-        if known is not None and self._clock.monotonic() - known[0] < SESSION_AGE_S:
-            return known[1]
-        try:
-            session = await self._calls.session(symbol, self._time.now())
-        except BrokerError as error:
-            log.warning("session_unknown symbol=%s error=%s", symbol, error)
-            return known[1] if known is not None else Session(is_open=True)
-        self._sessions[symbol] = (self._clock.monotonic(), session)
-        return session
+        reading = self._ask_session(symbol)
+        if reading is not None:
+            await asyncio.wait([reading], timeout=LOOK_MAX_S)  # no exit waits for long to hear whether it may go
+        return self.known_session(symbol) or Session(is_open=True)
+
+    def hours(self, symbol: str) -> Session | None:
+        """The same without waiting: as last read, None before the first answer; what is old is read anew meanwhile."""
+        self._ask_session(symbol)
+        return self.known_session(symbol)
 
     def known_session(self, symbol: str) -> Session | None:
         """The market's hours as last read."""
         known = self._sessions.get(symbol)
         return known[1] if known is not None else None
+
+    def _ask_session(self, symbol: str) -> asyncio.Task[None] | None:
+        """The read of a symbol's hours that is under way; None when what is known is fresh."""
+        if symbol in self._session_reads:
+            return self._session_reads[symbol]
+        known = self._sessions.get(symbol)
+        if known is not None and self._clock.monotonic() < known[0] and not _is_over(known[1], self._time.now()):
+            return None
+        task = asyncio.create_task(self._read_session(symbol), name="exitfsm-session")
+        self._session_reads[symbol] = task
+        task.add_done_callback(lambda _: self._session_reads.pop(symbol, None))
+        return task
+
+    async def _read_session(self, symbol: str) -> None:
+        age = SESSION_AGE_S
+        try:
+            session = await self._calls.session(symbol, self._time.now())
+        except BrokerError as error:
+            log.warning("session_unknown symbol=%s error=%s", symbol, error)
+            session, age = self.known_session(symbol) or Session(is_open=True), SESSION_RETRY_S
+        self._sessions[symbol] = (self._clock.monotonic() + age, session)
 
     async def _may_send(self, symbol: str) -> bool:
         capabilities = self._calls.capabilities
@@ -256,7 +319,7 @@ class Driver:
 
     # --- reading positions --------------------------------------------------------------------------------------------
 
-    async def positions(self) -> list[BrokerPosition]:
+    async def positions(self) -> Held:
         """What the broker holds, by a read that begins after this call; callers that wait together share one."""
         while self._reading is not None and not self._reading.done():
             running = self._reading
@@ -277,17 +340,21 @@ class Driver:
         """What is known of each position now; taken before a read, so that a read that was overtaken is seen to be."""
         return {p.position_id: expectation(p) for p in list(self._engine.positions.values())}
 
-    async def tell_read(self, position_id: str, held: list[BrokerPosition], expected: dict[str, Expectation]) -> None:
+    async def tell_read(self, position_id: str, held: Held, expected: dict[str, Expectation]) -> None:
         """Tell a position what the broker holds for it, and how often in a row that was so.
 
         A read that began before we learned the newest about the position proves nothing about it, and is dropped.
         """
         p = self._engine.positions.get(position_id)
-        if p is None or expected.get(position_id) != expectation(p):
+        if p is None or expected.get(position_id) != expectation(p) or held.is_silent_about(p.symbol):
             return
         net, entry = self.net_of(p, held)
+        fills = await self._fills_of(p) if net != p.remaining_qty else []
+        net -= _surplus(p, net, fills or ())
         reads = self._count(p, net)
-        if not held and p.remaining_qty > ZERO and not await self._explained(p):
+        if net < p.remaining_qty and _sold_by_others(p, fills or ()) >= p.remaining_qty - net:
+            reads = max(reads, READS_MIN)  # the executions say the same: two sources agree
+        elif not held and p.remaining_qty > ZERO:
             if reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live:
                 why = f"the broker shows no position at all, and no execution that explains it for {p.symbol}"
                 await self._door.tell(position_id, Contradiction(at=self._time.now(), why=why))
@@ -295,7 +362,7 @@ class Driver:
         message = PositionRead(at=self._time.now(), qty=net, avg_entry_price=entry, reads=reads)
         await self._door.tell(position_id, message)
 
-    def net_of(self, p: Position, held: list[BrokerPosition]) -> tuple[Decimal, Decimal | None]:
+    def net_of(self, p: Position, held: Held) -> tuple[Decimal, Decimal | None]:
         """The broker's quantity for a position, less what other known epochs of the symbol hold; and its entry."""
         others = sum(
             (
@@ -320,19 +387,62 @@ class Driver:
         reading.reads += 1
         return reading.reads
 
-    async def _explained(self, p: Position) -> bool:
-        """True when executions since the entry account for the whole position being gone."""
+    async def _fills_of(self, p: Position) -> list[Fill] | None:
+        """The executions in a position's symbol since its entry; None where they cannot be had."""
         if not self._calls.has("fills"):
-            return False
-        fills = await self._calls.fills(p.opened_at)
-        closing = p.side.exit_side
-        gone = sum((f.qty for f in fills if same_symbol(f.symbol, p.symbol) and f.side is closing), ZERO)
-        return gone >= p.qty
+            return None
+        try:
+            fills = await self._calls.fills(p.opened_at)
+        except BrokerError as error:
+            log.warning("fills_failed position=%s error=%s", p.position_id, error)
+            return None
+        return [f for f in fills if same_symbol(f.symbol, p.symbol)]
 
     def forget(self, p: Position) -> None:
         """A position has ended."""
         self._readings.pop(p.position_id, None)
         self._pauses.pop(p.position_id, None)
+
+
+def _is_over(session: Session, now: datetime) -> bool:
+    """True when the market has opened or closed since."""
+    until = session.close if session.is_open else session.next_open
+    return until is not None and now >= until
+
+
+def _surplus(p: Position, net: Decimal, fills: Iterable[Fill]) -> Decimal:
+    """What of the broker's quantity was bought beyond a position on its way out: it belongs to the next epoch.
+
+    Our own executions may still be missing among the fills, so that they are left out of the sum.
+    """
+    if p.state is State.MONITORING or net <= p.remaining_qty:
+        return ZERO
+    opened, by_others = _by_others(p, fills)
+    beyond = opened - by_others - (p.qty - p.sold_elsewhere)
+    return max(ZERO, min(beyond, net - max(ZERO, p.remaining_qty)))
+
+
+def _sold_by_others(p: Position, fills: Iterable[Fill]) -> Decimal:
+    """What others have certainly sold of a position since its entry, beyond what it accounts for already."""
+    opened, by_others = _by_others(p, fills)
+    return by_others - max(ZERO, opened - p.qty) - p.sold_elsewhere
+
+
+def _by_others(p: Position, fills: Iterable[Fill]) -> tuple[Decimal, Decimal]:
+    """What was opened in all, and what others than our exits closed of it: while one of ours works, only by name."""
+    opened = ours = theirs = nameless = ZERO
+    for f in fills:
+        if f.side is not p.side.exit_side:
+            opened += f.qty
+        elif (f.client_order_id or "").startswith(ORDER_PREFIX) or (f.broker_order_id or "") == p.broker_order_id:
+            ours += f.qty
+        elif f.client_order_id or f.broker_order_id:
+            theirs += f.qty
+        else:
+            nameless += f.qty
+    if p.order_live:
+        return opened, theirs
+    return opened, max(ZERO, ours + theirs + nameless - max(ours, p.sold_qty))
 
 
 def expectation(p: Position) -> Expectation:

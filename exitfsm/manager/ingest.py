@@ -112,25 +112,32 @@ def bar_of(source: Any) -> Bar:
 def position_of(source: Any) -> BrokerPosition | None:
     """A position; None for one of quantity zero, which is none. A negative quantity is a short."""
     if isinstance(source, BrokerPosition):
-        return source if source.qty != 0 else None
+        return _if_held(source)
     symbol = field(source, "symbol", "ticker")
     qty = number(source, "qty", "quantity", "size", "shares", "position")
-    if symbol is None or qty is None:
+    if symbol is None or qty is None or not qty.is_finite():
         raise BrokerError(f"a position without symbol or quantity: {type(source).__name__}")
-    if qty == 0:
-        return None
     entry = number(source, "avg_entry_price", "average_entry_price", "avg_price", "entry_price", "cost_price", "average_price")
     said = field(source, "side", "position_side")
     side = Side.SHORT if qty < 0 or (said is not None and word(said) in ("short", "sell")) else Side.LONG
     available = number(source, "qty_available", "available", "available_qty")
-    return BrokerPosition(
-        symbol=canonical_symbol(str(symbol)),
-        side=side,
-        qty=abs(qty),
-        avg_entry_price=entry if entry is not None else Decimal("NaN"),
-        qty_available=abs(available) if available is not None else None,
-        current_price=number(source, "current_price", "market_price", "last_price", "mark_price"),
+    return _if_held(
+        BrokerPosition(
+            symbol=canonical_symbol(str(symbol)),
+            side=side,
+            qty=abs(qty),
+            avg_entry_price=entry if entry is not None else Decimal("NaN"),
+            qty_available=abs(available) if available is not None else None,
+            current_price=number(source, "current_price", "market_price", "last_price", "mark_price"),
+        )
     )
+
+
+def _if_held(position: BrokerPosition) -> BrokerPosition | None:
+    """The position, unless it is of quantity zero."""
+    if not position.qty.is_finite():
+        raise BrokerError(f"a position of {position.symbol} without a quantity: {position.qty}")
+    return position if position.qty != 0 else None
 
 
 def report_of(source: Any, *, now: datetime, client_order_id: str | None = None) -> ExecutionReport | None:
@@ -203,6 +210,8 @@ def fill_of(source: Any) -> Fill | None:
     qty, price = number(source, "qty", "quantity"), number(source, "price", "fill_price")
     at = moment(source, "at", "transaction_time", "timestamp", "time", "filled_at")
     if symbol is None or side is None or qty is None or price is None or at is None:
+        return None
+    if not (qty.is_finite() and price.is_finite()):
         return None
     fill_id = field(source, "fill_id", "id", "execution_id")
     order_id = field(source, "broker_order_id", "order_id")

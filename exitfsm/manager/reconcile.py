@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 
 from exitfsm.config import ExitConfig
 from exitfsm.engine import Engine
@@ -22,6 +23,7 @@ from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.driving import ORDER_PREFIX, Driver, same_symbol
 from exitfsm.messages import Open, Recover
+from exitfsm.ports import IdMemory
 from exitfsm.position import READS_MIN, Position, client_order_id, epoch_of, position_id
 from exitfsm.values import (
     ZERO,
@@ -64,6 +66,8 @@ class Reconciler:
         self._waiting: asyncio.Task[None] | None = None
         #: First fill of an entry order that the bot's updates told of, by (symbol, side): where the broker lists no fills.
         self.first_fills: dict[tuple[str, Side], datetime] = {}
+        self._strange: list[ExecutionReport] = []
+        self._pairs: dict[str, str] = {}
         #: Positions that could not be taken up yet, with how often that was tried.
         self.missing: dict[tuple[str, Side], int] = {}
 
@@ -93,17 +97,20 @@ class Reconciler:
         await self._orders()
         await self._foreign()
         for watched in expected:
-            await self._driver.tell_read(watched, held, expected)
-        for bp in held:
-            # One that was watched when the read began may have ended since: the read is then too old to take it up.
-            if not any(same_symbol(bp.symbol, symbol) for symbol in symbols):
-                await self._adopt(bp)
+            try:
+                await self._driver.tell_read(watched, held, expected)
+            except BrokerError as error:
+                log.warning("read_not_understood position=%s error=%s", watched, error)
+        # One that was watched when the read began may have ended since: the read is then too old to take it up.
+        await self._adopt_all([bp for bp in held if not any(same_symbol(bp.symbol, symbol) for symbol in symbols)])
+        await self._strange_orders()
         self._driver.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
 
     async def _orders(self) -> None:
         """Look up every exit order of ours that may be live."""
         due = [p for p in list(self._engine.positions.values()) if p.order_live and p.client_order_id]
         due = [p for p in due if p.state is not State.PENDING or p.client_order_id in self._engine.unknown]
+        due = [p for p in due if p.client_order_id not in self._driver.sending]
 
         async def one(p: Position) -> None:
             try:
@@ -123,15 +130,33 @@ class Reconciler:
             log.warning("open_orders_failed error=%s", error)
             return
         self._driver.foreign.clear()
+        self._strange = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
         for report in orders:
             if not report.client_order_id.startswith(ORDER_PREFIX):
                 self.note_foreign(report)
+
+    async def _strange_orders(self) -> None:
+        """Working orders that look like exits of ours: news for their positions, and an alarm where there is none."""
+        strange, self._strange = self._strange, []
+        for report in strange:
+            order_id = report.client_order_id
+            if await self._door.run(partial(self._engine.owner_of, order_id)) is not None:
+                await self._door.report(report)
+            else:
+                text = f"order {order_id} of {report.symbol} looks like an exit of ours and belongs to no position known here"
+                await self._alarm("unknown_exit_order", text)
+
+    def note_spelling(self, symbol: str) -> None:
+        """Remember how a pair is written with its slash: some lists of positions leave it out."""
+        if "/" in symbol:
+            self._pairs[symbol.replace("/", "")] = symbol
 
     def note_foreign(self, report: ExecutionReport) -> None:
         """Remember, or forget, a working order of somebody else."""
         if report.symbol is None:
             return
-        working = self._driver.foreign.setdefault(report.symbol, {})
+        self.note_spelling(report.symbol)
+        working = self._driver.foreign.setdefault(report.symbol.replace("/", ""), {})
         if report.status.terminal:
             working.pop(report.client_order_id, None)
         else:
@@ -139,28 +164,69 @@ class Reconciler:
 
     # --- positions that are not watched yet ---------------------------------------------------------------------------
 
-    async def _adopt(self, bp: BrokerPosition) -> None:
-        """Watch a position that the broker shows and nobody watches."""
-        symbol = self._known_spelling(bp.symbol)
-        watched = [p for p in list(self._engine.positions.values()) if same_symbol(p.symbol, symbol)]
-        if watched:
-            return  # more than is watched: resized while monitored, a new epoch once the exit under way is over
-        if not (bp.avg_entry_price.is_finite() and bp.avg_entry_price > 0):
-            await self._alarm("unpriceable", f"{plain(bp.qty)} {symbol} {bp.side} has no entry price: it is NOT protected")
+    async def _adopt_all(self, shown: list[BrokerPosition]) -> None:
+        """Watch what the broker shows and nobody watches.
+
+        The fills are read after the positions; what changed in between is looked at anew, or the quantity would be
+        held against the wrong fills and the position get a name that no other machine arrives at.
+        """
+        new = [bp for bp in shown if await self._can_be_watched(bp)]
+        keys = {(self._known_spelling(bp.symbol), bp.side) for bp in new}
+        self.missing = {key: tries for key, tries in self.missing.items() if key in keys}
+        if not new:
             return
-        first = await self._first_fill(symbol, bp)
+        fills = await self._fills()
+        again = {(bp.symbol, bp.side): bp.qty for bp in await self._driver.positions()}
+        for bp in new:
+            if again.get((bp.symbol, bp.side)) == bp.qty:
+                await self._adopt(bp, fills)
+            else:
+                self.missing.setdefault((self._known_spelling(bp.symbol), bp.side), 0)
+
+    async def _fills(self) -> list[Fill] | None:
+        """The account's executions as far as they are looked at, oldest first; None where the broker lists none."""
+        if not self._calls.has("fills"):
+            return None
+        fills = await self._calls.fills(self._time.now() - timedelta(days=self._config.live.lookback_days))
+        for fill in fills:
+            self.note_spelling(fill.symbol)
+        return fills
+
+    async def _can_be_watched(self, bp: BrokerPosition) -> bool:
+        """False for a position that is watched already, and for one without a price to measure from."""
+        if any(same_symbol(p.symbol, bp.symbol) for p in list(self._engine.positions.values())):
+            return False  # more than is watched: resized while monitored, a new epoch once the exit under way is over
+        if bp.avg_entry_price.is_finite() and bp.avg_entry_price > 0:
+            return True
+        await self._alarm("unpriceable", f"{plain(bp.qty)} {bp.symbol} {bp.side} has no entry price: it is NOT protected")
+        return False
+
+    async def _adopt(self, bp: BrokerPosition, fills: list[Fill] | None) -> None:
+        """Watch one position, if its name and its orders can be known."""
+        symbol = self._known_spelling(bp.symbol)
         key = (symbol, bp.side)
+        first = await self._first_fill(symbol, bp, fills)
         if first is None:
             self.missing[key] = self.missing.get(key, 0) + 1
-            if self._calls.has("fills") and self.missing[key] < READS_MIN:
+            if fills is not None and self.missing[key] < READS_MIN:
                 return  # the list of fills may be a moment behind the list of positions
             text = f"{plain(bp.qty)} {symbol} {bp.side}: its first fill is not known, so it is NOT protected"
             await self._alarm("epoch_unknown", text)
             return
-        self.missing.pop(key, None)
         epoch = epoch_of(first)
         name = position_id(self._account, symbol, bp.side, epoch)
-        attempt, order = await self._found_order(name)
+        found = await self._found_order(name)
+        if found is None:
+            self.missing[key] = self.missing.get(key, 0) + 1
+            if self.missing[key] >= READS_MIN:
+                text = f"{plain(bp.qty)} {symbol} {bp.side}: whether an exit of it works is not known: it is NOT protected"
+                await self._alarm("exit_unknown", text)
+            return
+        self.missing.pop(key, None)
+        attempt, order = found
+        reference = bp.current_price
+        if reference is not None and not (reference.is_finite() and reference > 0):
+            reference = None
         filled = order.filled_qty or ZERO if order is not None else ZERO
         now = self._time.now()
         message = Open(
@@ -176,7 +242,7 @@ class Reconciler:
             strategy_name=self._strategy_name,
             source="broker",
         )
-        position = await self._door.run(lambda: self._engine.open(message, reference=bp.current_price))
+        position = await self._door.run(lambda: self._engine.open(message, reference=reference))
         if position.state.terminal:
             text = f"{plain(bp.qty)} {symbol} {bp.side}: its first fill names {name}, which has ended; it is NOT protected"
             await self._alarm("epoch_unknown", text)
@@ -190,18 +256,17 @@ class Reconciler:
         for known in list(self._engine.levels.slots):
             if same_symbol(known, symbol):
                 return known
-        return canonical_symbol(symbol)
+        return self._pairs.get(symbol) or canonical_symbol(symbol)
 
-    async def _first_fill(self, symbol: str, bp: BrokerPosition) -> datetime | None:
+    async def _first_fill(self, symbol: str, bp: BrokerPosition, listed: list[Fill] | None) -> datetime | None:
         """When the broker first filled this position since the symbol was flat; None when that cannot be known."""
-        if not self._calls.has("fills"):
+        if listed is None:
             return self.first_fills.get((symbol, bp.side))
-        since = self._time.now() - timedelta(days=self._config.live.lookback_days)
-        fills = [f for f in await self._calls.fills(since) if same_symbol(f.symbol, symbol)]
+        fills = [f for f in listed if same_symbol(f.symbol, symbol)]
         found = first_since_flat(fills, bp.side, bp.qty)
         previous = await self._door.run(lambda: self._last_epoch(symbol, bp.side))
-        if previous is not None and found is not None and epoch_of(found) == previous.epoch:
-            return _bought_during(fills, previous, bp.side)
+        if previous is not None and found is not None and found <= previous.opened_at:
+            return _bought_beyond(fills, previous, bp.side)  # the symbol has not been flat since that one began
         return found
 
     def _last_epoch(self, symbol: str, side: Side) -> Position | None:
@@ -210,8 +275,11 @@ class Reconciler:
         newest = max(rows, key=lambda r: (r.opened_at_utc, r.position_id), default=None)
         return self._engine.get(newest.position_id) if newest is not None else None
 
-    async def _found_order(self, name: str) -> tuple[int, ExecutionReport | None]:
-        """The newest exit order of ours that the broker knows for a position that we have no record of."""
+    async def _found_order(self, name: str) -> tuple[int, ExecutionReport | None] | None:
+        """The newest exit order of ours that the broker knows for a position that we have no record of.
+
+        None when that could not be found out, and a repeated id would not be refused.
+        """
         known = await self._door.run(lambda: self._engine.get(name))
         if known is not None:
             return 0, None
@@ -220,9 +288,10 @@ class Reconciler:
             try:
                 report = await self._calls.order(client_order_id(name, attempt))
             except BrokerError as error:
-                # Not knowing is safe: a first send under a used id is refused, looked up and taken over then.
                 log.warning("probe_failed position=%s attempt=%s error=%s", name, attempt, error)
-                return newest
+                if self._calls.capabilities.ids_refused is not IdMemory.FOREVER:
+                    return None
+                return newest  # safe: a first send under a used id is refused, looked up and taken over then
             if report is None:
                 return newest
             newest = (attempt, report)
@@ -245,11 +314,22 @@ def first_since_flat(fills: Sequence[Fill], side: Side, qty: Decimal) -> datetim
     return None
 
 
-def _bought_during(fills: Sequence[Fill], previous: Position, side: Side) -> datetime | None:
-    """The first fill that added to a position while its exit was under way: the start of the epoch after it."""
+def _bought_beyond(fills: Sequence[Fill], previous: Position, side: Side) -> datetime | None:
+    """The first fill that is not the ended position's, though it never came to be flat: the start of the epoch after it.
+
+    It came while the exit was under way, or shortly before it and beyond the quantity that was exited.
+    """
     since = previous.triggered_at or previous.ended_at
-    opening = [f.at for f in fills if f.side is not side.exit_side and since is not None and f.at >= since]
-    return opening[0] if opening else None
+    opening = [f for f in fills if f.side is not side.exit_side and f.at >= previous.opened_at]
+    during = [f.at for f in opening if since is not None and f.at >= since]
+    if during:
+        return during[0]
+    left = previous.qty
+    for fill in opening:
+        left -= fill.qty
+        if left < 0:
+            return fill.at
+    return None
 
 
 def entry_side(report: ExecutionReport) -> Side | None:

@@ -6,7 +6,7 @@ market or a broker does: it is recorded, or it changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
 from typing import Any
@@ -116,7 +116,9 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
     """Refuse the bar, or test the levels, then let the stops follow."""
     fault = fault_of(p, m)
     if p.state is not State.MONITORING:
-        return [] if fault else escalate_on_stop(p, m)
+        if fault is None:
+            return escalate_on_stop(p, m)
+        return jump_alarm(p, m, fault, ()) if fault.reason == "price_jump" and p.state.exiting else []
     if m.bar.timestamp <= p.opened_at and fault is None:
         return []
     verdict = None if fault else evaluate(p, m.bar, session_close=m.session_close, custom=m.verdict)
@@ -158,18 +160,21 @@ def refuse(p: Position, m: BarSeen, fault: Fault) -> list[Event]:
             )
         )
     if fault.reason == "price_jump":
-        events += alarm(
-            p,
-            "price_jump",
-            f"{p.symbol} at {fault.price} is more than {plain(p.policy.price_guard.max_jump_ratio)} times away from "
-            f"{plain(m.reference_price) if m.reference_price else '?'}; nothing is decided on it: a split, or a real crash?",
-            m.at,
-            after=events,
-        )
+        events += jump_alarm(p, m, fault, events)
     elif fault.reason in PRICE_FAULTS and p.refusing == fault.reason and m.refused_count + 1 >= REFUSED_BARS_ALARM:
         text = f"{m.refused_count + 1} bars of {p.symbol} in a row were refused ({fault.reason}): no price to watch"
         events += alarm(p, "feed_unusable", text, m.at, after=events)
     return events
+
+
+def jump_alarm(p: Position, m: BarSeen, fault: Fault, after: Sequence[Event]) -> list[Event]:
+    """A price that cannot be true is a case for a person, also while an exit is under way."""
+    ratio, reference = plain(p.policy.price_guard.max_jump_ratio), plain(m.reference_price or ZERO)
+    text = (
+        f"{p.symbol} at {fault.price} is more than {ratio} times away from {reference}; "
+        "nothing is decided on it: a split, or a real crash?"
+    )
+    return alarm(p, "price_jump", text, m.at, after=after)
 
 
 def trigger(
@@ -385,8 +390,10 @@ def on_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:
 
 def _exit_by_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:
     """A time rule is due and no bar came to say so: the last known price is the evidence."""
-    due = first_by_precedence(due_by_time(p, m.at, m.session_close)) if m.price is not None else None
-    if due is None or m.price is None or not p.policy.enabled:
+    if m.price is None or not _is_price(m.price) or not p.policy.enabled:
+        return []
+    due = first_by_precedence(due_by_time(p, m.at, m.session_close))
+    if due is None:
         return []
     return [*_end_refusals(p, m.at), trigger(p, Verdict(due, m.price, m.price, ZERO, "no bar came"), m.at, broker)]
 

@@ -38,7 +38,11 @@ def on_report(p: Position, m: Report, broker: Capabilities) -> list[Event]:
         return _late(p, r, known[r.client_order_id], m.at) if r.client_order_id in known else []
     mismatch = _mismatch(p, r)
     if mismatch:
-        return [] if p.state is State.UNPROTECTED else lost(p, mismatch, m.at)
+        over = _over(p, r, p.filled_qty)  # whatever it is, once it is over a person can go on
+        if p.state is State.UNPROTECTED:
+            return over
+        first, *alarms = lost(p, mismatch, m.at)
+        return [first, *over, *alarms]
     filled = _filled(p, r)
     if r.corrected and filled != p.filled_qty:
         return _corrected(p, r, filled, m.at)
@@ -207,11 +211,12 @@ def cancel(p: Position, at: datetime, why: str) -> list[Event]:
 
 def _corrected(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) -> list[Event]:
     """The broker changed a fill it had reported: a fact, and a case for a person."""
-    fills = _fills(p, r, filled, corrected=True)
+    facts = [_fills(p, r, filled, corrected=True), *_over(p, r, filled)]
     if p.state is State.UNPROTECTED:
-        return [fills]
-    events = lost(p, f"the broker corrected order {r.client_order_id} from {plain(p.filled_qty)} to {plain(filled)}", at)
-    return [events[0], fills, *events[1:]]
+        return facts
+    why = f"the broker corrected order {r.client_order_id} from {plain(p.filled_qty)} to {plain(filled)}"
+    first, *alarms = lost(p, why, at)
+    return [first, *facts, *alarms]
 
 
 def _overfilled(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) -> list[Event]:
@@ -230,20 +235,24 @@ def _unprotected(p: Position, r: ExecutionReport, filled: Decimal) -> list[Event
     events: list[Event] = []
     if filled > p.filled_qty or _better_average(p, r):
         events.append(_fills(p, r, filled))
-    if p.order_live and filled < p.order_qty and (r.status in _HOW or r.status is OrderStatus.FILLED):
-        how = "refused" if r.refused_at_submit else _HOW.get(r.status, "canceled")
-        events.append(
-            OrderEnded(
-                client_order_id=r.client_order_id,
-                how=how,
-                filled_qty=filled,
-                at=r.at,
-                next_attempt_at=None,
-                refusal=r.refusal or "",
-                text=r.text,
-            )
+    return [*events, *_over(p, r, filled)]
+
+
+def _over(p: Position, r: ExecutionReport, filled: Decimal) -> list[Event]:
+    """The end of the live order, where the report is its terminal record; no attempt follows by itself."""
+    if not (p.order_live and filled < p.order_qty and r.status.terminal):
+        return []
+    return [
+        OrderEnded(
+            client_order_id=r.client_order_id,
+            how="refused" if r.refused_at_submit else _HOW.get(r.status, "canceled"),
+            filled_qty=filled,
+            at=r.at,
+            next_attempt_at=None,
+            refusal=r.refusal or "",
+            text=r.text,
         )
-    return events
+    ]
 
 
 def alarm(p: Position, kind: str, text: str, at: datetime, *, after: Sequence[Event] = ()) -> list[Event]:

@@ -57,8 +57,8 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     """One position and its exit. Quantities are positive on both sides; `version` is the number of events folded.
 
     The fields from `client_order_id` to `cancel_asked` are about the current exit order; `ended_orders` holds those
-    before it. `refusing` names the run of refused prices under way. `waiting_since` is when the current wait for the broker
-    began.
+    before it. `refusing` names the run of refused prices under way. `waiting_since` is when the current wait for the
+    broker began.
     """
 
     position_id: str

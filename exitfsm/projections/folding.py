@@ -80,9 +80,11 @@ class ReadModels:
         """Folds one event."""
         cls, stream_id = type(recorded.event), recorded.stream_id
         handler = _HANDLERS.get(cls)
+        if stream_id.startswith(ACCOUNT_PREFIX) and cls not in _ALARMS:
+            return
         if cls is PositionOpened:
             _opened(self, recorded)
-        elif cls in _ALARMS or not stream_id.startswith(ACCOUNT_PREFIX):
+        else:
             position = self.one("positions", stream_id)
             if position is not None:
                 state = _NEXT.get((position["state"], cls), position["state"])

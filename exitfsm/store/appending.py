@@ -17,7 +17,7 @@ from eventsourcing.sqlite import SQLiteCursor
 
 from exitfsm.errors import StoreError, VersionConflict
 from exitfsm.events import Event, Recorded
-from exitfsm.projections import ReadModels
+from exitfsm.projections import TABLES, ReadModels, Row
 from exitfsm.store.mapping import GENESIS, Encoded, EventMapper, chain_hash
 from exitfsm.store.sqlite import SQLiteDatabase
 from exitfsm.values import utc
@@ -64,6 +64,21 @@ def prepare(batch: Append, mapper: EventMapper) -> Prepared | StoreError:
         return Prepared(stream_id, expected, at_ns, by, [mapper.encode(at_ns, by, event) for event in events])
     except StoreError as e:
         return e
+
+
+def stored_rows(db: SQLiteDatabase, name: str, owner: str) -> list[Row]:
+    """The rows of a read model that belong to an owner, in key order, as the transaction under way sees them."""
+    table, cursor = TABLES[name], db.cursor()
+    columns, order = ", ".join(table.columns), ", ".join(table.key)
+    cursor.execute(f"SELECT {columns} FROM {name} WHERE {table.owner} = ? ORDER BY {order}", (owner,))
+    return [dict(zip(table.columns, row, strict=True)) for row in cursor.fetchall()]
+
+
+def last_order_id(db: SQLiteDatabase) -> int:
+    """The highest `exit_orders.id`, 0 when there is none."""
+    cursor = db.cursor()
+    cursor.execute("SELECT MAX(id) FROM exit_orders")
+    return int(cursor.fetchone()[0] or 0)
 
 
 class Writer:
@@ -220,9 +235,14 @@ class Bulk:
             self._writer.give_up()
             raise
 
+    @property
+    def active(self) -> bool:
+        """False once it is finished, or has failed."""
+        return self._writer.active
+
     def finish(self) -> None:
         """Commits what was taken, unless the bulk has failed before."""
-        if self._writer.active:
+        if self.active:
             try:
                 self._writer.commit()
             except BaseException:

@@ -185,12 +185,12 @@ def rebuilding(store: ExitStore) -> Iterator[Rebuilt]:
 
 
 def _each(store: ExitStore, sql: str, params: tuple[Any, ...] = ()) -> Iterator[_Row]:
-    """The rows of a query, some at a time."""
+    """The rows of a query, one at a time."""
     with store._translated() as db:
-        c: Any = db.cursor()
+        c = db.cursor()
         c.execute(sql, params)
-        while rows := c.fetchmany(_PAGE):
-            yield from map(tuple, rows)
+        while (row := c.fetchone()) is not None:
+            yield tuple(row)
 
 
 def _stored(row: Sequence[Any]) -> Stored:

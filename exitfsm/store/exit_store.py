@@ -5,12 +5,14 @@ Rules of this room: every method takes the lock, says what to do when it fails, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -21,8 +23,8 @@ from eventsourcing.sqlite import SQLiteCursor
 from exitfsm import projections
 from exitfsm.errors import StoreError
 from exitfsm.events import Event, Recorded
-from exitfsm.projections import AlarmRow, ExitOrderRow, Mark, PositionRow, ReadModels, Row, TrackingRow
-from exitfsm.store.appending import Append, Bulk, Prepared, Result, Writer, prepare
+from exitfsm.projections import AlarmRow, ExitOrderRow, Mark, PositionRow, ReadModels, TrackingRow
+from exitfsm.store.appending import Append, Bulk, Prepared, Result, Writer, last_order_id, prepare, stored_rows
 from exitfsm.store.mapping import GENESIS, EventMapper, chain_hash
 from exitfsm.store.sqlite import SQLiteDatabase
 from exitfsm.values import ExitStatus, stamp
@@ -30,6 +32,13 @@ from exitfsm.values import ExitStatus, stamp
 _EVENT = "rowid, originator_id, originator_version, topic, state"
 _BY_AGE = "opened_at_utc, position_id"
 _PAGE = 1000
+# As bytes, so that nothing that was tampered with can fail to decode; the types count, or a row could hide from reads.
+_CHAIN_PAGE = (
+    "SELECT rowid, typeof(originator_id) = 'text' AND typeof(originator_version) = 'integer' "
+    "AND typeof(topic) = 'text' AND typeof(state) = 'blob' AND originator_version > 0, "
+    "CAST(originator_id AS BLOB), originator_version, CAST(topic AS BLOB), state, hash "
+    "FROM stored_events JOIN chain ON sequence = rowid WHERE rowid >= ? ORDER BY rowid LIMIT ?"
+)
 _Row = TypeVar("_Row", bound=msgspec.Struct)
 
 
@@ -58,7 +67,7 @@ class ExitStore:
             raise StoreError("a store in memory begins empty and is gone at the end: open it for writing")
         db = SQLiteDatabase(path, read_only=read_only)
         self._db: SQLiteDatabase | None = db
-        self._writer = Writer(db, ReadModels(self._stored_rows, self._last_order_id))
+        self._writer = Writer(db, ReadModels(partial(stored_rows, db), partial(last_order_id, db)))
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +78,7 @@ class ExitStore:
     def close(self) -> None:
         """Closes the store and frees it for another writer. May be called twice."""
         with self._lock:
-            if self._db is None or self._pid != os.getpid():
+            if self._db is None:
                 return
             try:
                 if self._bulk is not None:
@@ -158,9 +167,11 @@ class ExitStore:
         try:
             yield
         finally:
-            with self._translated():
+            with self._lock:
                 self._bulk = None
-                bulk.finish()
+                if bulk.active:
+                    with self._translated():
+                        bulk.finish()
 
     def save_marks(self, marks: Iterable[Mark]) -> None:
         """Writes the last look at positions into `position_tracking`. Marks are no events and are not rebuilt."""
@@ -319,6 +330,11 @@ class ExitStore:
         for sql, rows in models.writes():
             c.executemany(sql, rows)
 
+    @property
+    def path(self) -> Path | None:
+        """The file; None for a store in memory."""
+        return self._open_db().path
+
     def chain_head(self) -> tuple[int, str]:
         """Sequence and hash (hex) of the newest event; `(0, "00…")` when there is none.
 
@@ -332,19 +348,22 @@ class ExitStore:
     def verify_chain(self) -> int | None:
         """The first sequence at which the stored event is not the one that was stored; None when all are."""
         head, expected = GENESIS, 1
-        page = (
-            f"SELECT {_EVENT}, hash FROM stored_events JOIN chain ON sequence = rowid "
-            "WHERE rowid >= ? ORDER BY rowid LIMIT ?"
-        )
         with self._reading():
-            while rows := self._rows(page, (expected, _PAGE)):
-                for sequence, *stored, stored_hash in rows:
-                    head = chain_hash(head, expected, tuple(stored))
-                    if sequence != expected or head != stored_hash:
+            while rows := self._rows(_CHAIN_PAGE, (expected, _PAGE)):
+                for sequence, sound, stream, version, topic, state, stored_hash in rows:
+                    if not sound or sequence != expected:
+                        return expected
+                    with contextlib.suppress(UnicodeDecodeError):  # no text any more: the hash stays as it was
+                        head = chain_hash(head, sequence, (stream.decode(), version, topic.decode(), state))
+                    if head != stored_hash:
                         return expected
                     expected += 1
-            newest = self._rows("SELECT MAX(rowid) FROM stored_events UNION ALL SELECT MAX(sequence) FROM chain")
-            return expected if any((row[0] or 0) >= expected for row in newest) else None
+            ends = self._rows(
+                "SELECT MIN(rowid), MAX(rowid) FROM stored_events UNION SELECT MIN(sequence), MAX(sequence) FROM chain"
+            )
+        if any(first is not None and first < 1 for first, _ in ends):
+            return 1
+        return expected if any(last is not None and last >= expected for _, last in ends) else None
 
     @property
     def meta(self) -> dict[str, str]:
@@ -424,19 +443,6 @@ class ExitStore:
             c = db.cursor()
             c.execute(sql, params)
             return [tuple(row) for row in c.fetchall()]
-
-    # ---- what the read models are folded onto; called inside a transaction
-
-    def _stored_rows(self, name: str, owner: str) -> list[Row]:
-        table, c = projections.TABLES[name], self._open_db().cursor()
-        order = ", ".join(table.key)
-        c.execute(f"SELECT {', '.join(table.columns)} FROM {name} WHERE {table.owner} = ? ORDER BY {order}", (owner,))
-        return [dict(zip(table.columns, row, strict=True)) for row in c.fetchall()]
-
-    def _last_order_id(self) -> int:
-        c = self._open_db().cursor()
-        c.execute("SELECT MAX(id) FROM exit_orders")
-        return int(c.fetchone()[0] or 0)
 
 
 def _path_of(url: str | os.PathLike[str]) -> Path | None:

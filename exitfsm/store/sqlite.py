@@ -85,6 +85,11 @@ class _Connection(SQLiteConnection):
         cursor.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         return cursor
 
+    def checkpoint(self) -> None:
+        """Puts what is in the WAL into the main file, as far as no reader needs it where it is."""
+        self._cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._cursor.fetchall()  # SQLite does not let go of the file while a cursor has rows left
+
     def give_up(self) -> None:
         """Undoes the transaction, if SQLite has not done so already."""
         with contextlib.suppress(sqlite3.Error):
@@ -202,6 +207,7 @@ class SQLiteDatabase:
     def __init__(self, path: Path | None, *, read_only: bool) -> None:
         self.path, self.read_only = path, read_only
         self._name = None if path is None else str(path)
+        self._pid = os.getpid()
         self._lock_fd: int | None = None
         self._factory: _Factory | None = None
         self._inode: tuple[int, int] | None = None
@@ -265,10 +271,12 @@ class SQLiteDatabase:
         return StoreError(f"{where}: {error}: {advice or 'nothing was stored'}")
 
     def close(self) -> None:
-        """Closes the file and frees the lock; may be called twice."""
+        """Closes the file and frees the lock; may be called twice. After a fork it is the parent's, and left alone."""
+        if getattr(self, "_pid", None) != os.getpid():
+            return
         if self._factory is not None and self.path is not None and not self.read_only:
             with contextlib.suppress(sqlite3.Error):  # what is committed is safe in the WAL as well
-                self.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
+                self._connection.checkpoint()
         self._disconnect()
         fd, self._lock_fd = self._lock_fd, None
         if fd is not None:
@@ -298,6 +306,8 @@ class SQLiteDatabase:
             if self.read_only:
                 raise StoreError(f"there is no store at {path}: check the path, or open it for writing to make one")
             self._make(path)
+        if not self.read_only:
+            self._close_to_others(path)
         self._inode = _inode(str(path))
         if self.read_only:
             self._connect_to_read(path)
@@ -305,8 +315,8 @@ class SQLiteDatabase:
             self._connect(f"{path.as_uri()}?mode=rw")
         self._check_identity(self.cursor())
         if not self.read_only:
-            path.chmod(0o600)
-            with self.transaction() as c:  # a file that cannot be written must show now, not at the first exit
+            with self.transaction() as c:
+                c.execute("DELETE FROM meta WHERE key IS NULL")  # what cannot be written shows now, not at an exit
                 self._check_whole(c)
 
     def _inspect(self, path: Path) -> bool:
@@ -339,6 +349,15 @@ class SQLiteDatabase:
         if application_id != APPLICATION_ID:
             raise StoreError(f"{path} is not an exitfsm store: give another path; the file was not touched")
         return True
+
+    def _close_to_others(self, path: Path) -> None:
+        """Takes the rights of group and others away; refuses what cannot be written."""
+        mode = stat.S_IMODE(path.stat().st_mode) & 0o700
+        for file in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+            with contextlib.suppress(FileNotFoundError):
+                file.chmod(mode)  # the others as well: a reader may have made them while the store was write protected
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise StoreError(f"{path} cannot be written: check the permissions, or open it with read_only=True")
 
     def _connect_to_read(self, path: Path) -> None:
         """Connects to a store that a writer may be using; where none can be, to the bare file."""

@@ -369,7 +369,7 @@ class Books:
             price=price,
             at=self.now(),
             client_order_id=booked.order.client_order_id if booked else None,
-            broker_order_id=booked.broker_order_id if booked else None,
+            broker_order_id=booked.broker_order_id if booked else f"by-hand-{len(self.executions) + 1}",
         )
         self.executions.append(fill)
         self._move(symbol, side, qty, price)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
@@ -394,10 +394,10 @@ class Account:
 
     # --- the market ---------------------------------------------------------------------------------------------------
 
-    def hold(self, symbol: str, side: Side, qty: Decimal, price: Decimal) -> None:
-        """A position, as if bought or sold short just now."""
+    def hold(self, symbol: str, side: Side, qty: Decimal, price: Decimal, ago_s: float) -> None:
+        """A position, as if bought or sold short so many seconds ago."""
         self.prices.setdefault(symbol, price)
-        self.venue.hold(symbol, side, qty, price, self.now())
+        self.venue.hold(symbol, side, qty, price, self.now() - timedelta(seconds=ago_s))
 
     def trade_by_hand(self, symbol: str, side: OrderSide, qty: Decimal, price: Decimal) -> None:
         """Somebody trades in the account by other means."""
@@ -460,7 +460,9 @@ class Account:
             self._event(record, _KINDS[report.status])
 
     def _fill_event(self, record: Record, report: ExecutionReport, filled: Decimal) -> None:
-        last = [f for f in self.venue.fills(datetime.min.replace(tzinfo=UTC)) if f.client_order_id == record.client_order_id]
+        last = [
+            f for f in self.venue.fills(datetime.min.replace(tzinfo=UTC)) if f.client_order_id == record.client_order_id
+        ]
         record.told = filled
         whole = report.qty == filled
         self._event(

@@ -14,7 +14,7 @@ from aiohttp import web
 from exitfsm.testing.alpaca_server.account import Account, Refusal
 from exitfsm.testing.alpaca_server.faults import Fault, Faults, RateLimit
 from exitfsm.testing.alpaca_server.words import Json, at_text, compact
-from exitfsm.values import OrderSide, plain
+from exitfsm.values import OrderSide
 
 if TYPE_CHECKING:
     from exitfsm.testing.alpaca_server.market import Market
@@ -41,7 +41,12 @@ class Rest:
 
     def add_to(self, app: web.Application) -> None:
         """Put the routes into an application."""
-        app.middlewares.append(web.middleware(self._around))
+
+        @web.middleware
+        async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._around(request, handler)
+
+        app.middlewares.append(around)
         routes: list[tuple[str, str, Callable[[web.Request], Awaitable[Any]]]] = [
             ("GET", "/v2/account", self._account),
             ("GET", "/v2/account/activities/FILL", self._activities),
@@ -113,14 +118,16 @@ class Rest:
             return web.Response(status=302, headers={"Location": "https://elsewhere.invalid/"})
         if fault.kind == "status":
             return web.Response(status=fault.status, text=fault.body, content_type="application/json")
-        return web.Response(status=200, text="" if fault.kind == "empty" else '{"id": "tru', content_type="application/json")
+        return web.Response(
+            status=200, text="" if fault.kind == "empty" else '{"id": "tru', content_type="application/json"
+        )
 
     # --- account, market, positions -----------------------------------------------------------------------------------
 
-    async def _account(self, request: web.Request) -> web.Response:
+    async def _account(self, _: web.Request) -> web.Response:
         return _json(self.account.json())
 
-    async def _clock(self, request: web.Request) -> web.Response:
+    async def _clock(self, _: web.Request) -> web.Response:
         return _json(self.account.hours.clock_json(self.account.now()))
 
     async def _calendar(self, request: web.Request) -> web.Response:
@@ -131,7 +138,7 @@ class Rest:
     async def _asset(self, request: web.Request) -> web.Response:
         return _json(self.account.asset(request.match_info["symbol"]))
 
-    async def _positions(self, request: web.Request) -> web.Response:
+    async def _positions(self, _: web.Request) -> web.Response:
         return _json(self.account.positions())
 
     async def _position(self, request: web.Request) -> web.Response:
@@ -196,7 +203,7 @@ class Rest:
         self._soon(self.account.cancel(request.match_info["id"]))
         return web.Response(status=204)
 
-    async def _cancel_all(self, request: web.Request) -> web.Response:
+    async def _cancel_all(self, _: web.Request) -> web.Response:
         told = []
         for record in self.account.orders("open"):
             self._soon(self.account.cancel(record.id))
@@ -233,6 +240,3 @@ class Rest:
 
 def _json(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(status=status, text=json.dumps(data), content_type="application/json", headers=headers)
-
-
-__all__ = ["ORDERS_MAX", "PAGE", "Rest", "plain"]

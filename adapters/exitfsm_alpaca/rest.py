@@ -1,0 +1,201 @@
+"""One request to Alpaca: once, within a time limit and the rate limit, and what its failure proves.
+
+A request ends in one of four ways. An answer: its JSON. `Refused`: Alpaca's own error body, a definite no. `NotSent`:
+turned away before it could take effect (no connection, too many requests, not authorised). Any other `BrokerError`: not
+known. The text of an error never holds a key.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import Condition
+from typing import TYPE_CHECKING, Any
+
+from exitfsm import BrokerError, NotSent
+from exitfsm_alpaca.access import Access
+
+if TYPE_CHECKING:
+    from alpaca.trading.client import TradingClient
+
+#: Seconds for the connection, and for each piece of the answer: together less than a manager's patience with one call.
+TIMEOUT_S = (3.0, 6.0)
+#: Requests that Alpaca answers in a minute, and how many of them are kept for orders.
+PER_MINUTE, RESERVE = 200, 40
+#: How long a read waits for its turn before it gives up.
+TURN_S = 1.0
+#: Status codes under which Alpaca sends a definite no, when the body is its own.
+_DEFINITE = frozenset({400, 403, 404, 422})
+_DUPLICATE_ID, _NO_KEY = 40010001, 40110000
+
+
+class Refused(BrokerError):
+    """Alpaca answered with an error of its own.
+
+    Attributes:
+        status, code, message: of the HTTP answer and its body.
+        fields: the rest of the body.
+    """
+
+    def __init__(self, status: int, code: int, message: str, fields: dict[str, Any]) -> None:
+        super().__init__(f"{code}: {message}")
+        self.status, self.code, self.message, self.fields = status, code, message, fields
+
+    @property
+    def duplicate_id(self) -> bool:
+        """The client order id is known already: the order may well exist."""
+        return self.code == _DUPLICATE_ID or ("client_order_id" in self.message and "unique" in self.message)
+
+
+class Budget:
+    """At most so many requests in any minute, the last of them for orders only. Safe between threads."""
+
+    def __init__(self, per_minute: int = PER_MINUTE, reserve: int = RESERVE) -> None:
+        self._per_minute, self._reserve = per_minute, min(reserve, per_minute - 1)
+        self._spent: deque[float] = deque()
+        self._closed_until = 0.0
+        self._turn = Condition()
+
+    def spend(self, *, urgent: bool) -> None:
+        """Return when one more request fits in.
+
+        Raises:
+            NotSent: none does for now.
+        """
+        deadline = time.monotonic() + TURN_S
+        limit = self._per_minute if urgent else self._per_minute - self._reserve
+        with self._turn:
+            while True:
+                now = time.monotonic()
+                while self._spent and now - self._spent[0] >= 60:
+                    self._spent.popleft()
+                free_at = self._closed_until
+                if len(self._spent) >= limit:
+                    free_at = max(free_at, self._spent[len(self._spent) - limit] + 60)
+                if free_at <= now:
+                    self._spent.append(now)
+                    return
+                if free_at > deadline:
+                    raise NotSent(f"the rate limit is used up for {free_at - now:.0f} s more")
+                self._turn.wait(free_at - now)
+
+    def exceeded(self, seconds: float) -> None:
+        """Alpaca said that it were too many: nothing goes out for so long."""
+        with self._turn:
+            self._closed_until = max(self._closed_until, time.monotonic() + min(max(seconds, 1.0), 60.0))
+
+
+class Rest:
+    """Requests to one account's REST API and to market data. Safe between threads.
+
+    Args:
+        access: keys and addresses.
+        budget: the rate limit; shared by all that use the same API.
+        timeout_s: seconds for the connection, and for each piece of the answer.
+    """
+
+    def __init__(
+        self, access: Access, budget: Budget | None = None, timeout_s: tuple[float, float] = TIMEOUT_S
+    ) -> None:
+        self._access, self._timeout_s = access, timeout_s
+        self.budget = budget or Budget()
+        self._idle: deque[TradingClient] = deque()
+
+    def get(self, path: str, query: dict[str, Any] | None = None, *, urgent: bool = False) -> Any:
+        """Read something of the account."""
+        return self._call(lambda client: client.get(path, query), urgent=urgent)
+
+    def get_data(self, path: str, query: dict[str, Any], *, version: str = "v2") -> Any:
+        """Read market data."""
+        return self._call(
+            lambda client: client.get(path, query, base_url=self._access.data_url, api_version=version), urgent=False
+        )
+
+    def post(self, path: str, body: dict[str, str]) -> Any:
+        """Send something."""
+        return self._call(lambda client: client.post(path, body), urgent=True)
+
+    def delete(self, path: str) -> Any:
+        """Ask for something to end."""
+        return self._call(lambda client: client.delete(path), urgent=True)
+
+    def close(self) -> None:
+        """Close connections that are idle."""
+        while self._idle:
+            self._idle.pop()._session.close()
+
+    def _call(self, request: Callable[[TradingClient], Any], *, urgent: bool) -> Any:
+        """One request on a connection of its own, the one used last where it is free: that one is still warm."""
+        from alpaca.common.exceptions import APIError
+        from requests.exceptions import RequestException
+
+        self.budget.spend(urgent=urgent)
+        try:
+            client = self._idle.pop()
+        except IndexError:
+            client = _client(self._access, self._timeout_s)
+        try:
+            return request(client)
+        except APIError as error:
+            raise self._meaning(error) from None
+        except RequestException as error:
+            raise _failure(error) from None
+        except Exception as error:
+            raise BrokerError(f"the answer is not understood: {type(error).__name__}") from None
+        finally:
+            self._idle.append(client)
+
+    def _meaning(self, error: Any) -> BrokerError:
+        """What an HTTP error proves."""
+        status = error.status_code
+        code, message, fields = _body(str(error))
+        if status == 429:
+            after = error.response.headers.get("Retry-After", "") if error.response is not None else ""
+            self.budget.exceeded(float(after) if after.isdecimal() else 1.0)
+            return NotSent("too many requests")
+        if status == 401 or (status == 403 and (code == _NO_KEY or message.strip(". ").lower() == "forbidden")):
+            return NotSent("the keys are not authorised")
+        if status in _DEFINITE and code is not None and message:
+            return Refused(status, code, message, fields)
+        return BrokerError(f"HTTP {status}: {message or 'no error body of Alpaca'}"[:300])
+
+
+def _client(access: Access, timeout_s: tuple[float, float]) -> TradingClient:
+    """A client that sends each request once and does not wait for ever."""
+    from alpaca.trading.client import TradingClient
+
+    from exitfsm_alpaca.sending import OnceAdapter
+
+    client = TradingClient(access.key_id, access.secret_key, raw_data=True, url_override=access.base_url)
+    client._retry = 0  # the SDK repeats 429 and 504, also of a POST, and has no switch for it; a test pins this one
+    client._session.trust_env = not access.is_local
+    for scheme in ("https://", "http://"):
+        client._session.mount(scheme, OnceAdapter(timeout_s))
+    return client
+
+
+def _body(text: str) -> tuple[int | None, str, dict[str, Any]]:
+    """Code, message and other fields of an error body; no code when it is not Alpaca's."""
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return None, "", {}
+    if not isinstance(body, dict):
+        return None, "", {}
+    code, message = body.pop("code", None), body.pop("message", "")
+    return (code if isinstance(code, int) else None), str(message)[:500], body
+
+
+def _failure(error: Exception) -> BrokerError:
+    """What a request that got no answer proves: nothing, unless there was no connection to send it on."""
+    from requests.exceptions import ConnectionError as NoConnection
+    from requests.exceptions import ConnectTimeout
+    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    never_left = isinstance(error, ConnectTimeout) or isinstance(reason, (NewConnectionError, ConnectTimeoutError))
+    if isinstance(error, NoConnection) and never_left:
+        return NotSent(f"no connection: {type(error).__name__}")
+    return BrokerError(f"no answer: {type(error).__name__}")

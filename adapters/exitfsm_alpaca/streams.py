@@ -1,0 +1,201 @@
+"""The SDK's streams with an ear: subclasses that hand every raw frame on and tell of each connection. Imports alpaca.
+
+Each runs in a thread of its own, so that a busy bot does not miss its pings. What hears the frames must be quick and
+must not raise; it is called in that thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from alpaca.data.live.crypto import CryptoDataStream
+from alpaca.data.live.stock import StockDataStream
+from alpaca.trading.stream import TradingStream
+
+from exitfsm_alpaca.access import Access
+
+Hear = Callable[[dict[str, Any]], None]
+
+#: A half-open connection is noticed after this, in seconds (the SDK's own default is three minutes).
+PING_S, PONG_S = 10.0, 20.0
+_STOP_S = 5.0
+_quiet = logging.getLogger("exitfsm.alpaca.websocket")
+_quiet.setLevel(logging.INFO)  # its debug lines show frames, and the first frame holds the keys
+
+
+def socket_settings() -> dict[str, Any]:
+    """Settings of a connection; the SDK takes all or none."""
+    return {
+        "ping_interval": PING_S,
+        "ping_timeout": PONG_S,
+        "open_timeout": 10,
+        "close_timeout": 2,
+        "max_queue": 1024,
+        "logger": _quiet,
+    }
+
+
+class UpdatesStream(TradingStream):
+    """Trade updates. Beside the frames it hears `{"stream": "closed"}` whenever there is no connection any more."""
+
+    def __init__(self, access: Access, hear: Hear) -> None:
+        super().__init__(
+            access.key_id,
+            access.secret_key,
+            raw_data=True,
+            url_override=access.stream_url,
+            websocket_params=socket_settings(),
+        )
+        self._hear = hear
+        self.subscribe_trade_updates(_unused)
+
+    async def _dispatch(self, msg: dict[str, Any]) -> None:
+        """Every frame after the authorisation."""
+        self._hear(msg)
+
+    async def close(self) -> None:
+        """The connection ends."""
+        self._hear({"stream": "closed"})
+        with suppress(Exception):  # whatever a broken connection says on its way out
+            await super().close()
+
+
+async def _unused(_: Any) -> None:
+    """The SDK connects only when there is a handler; the frames are heard before it."""
+
+
+class _Ear:
+    """What the two market-data streams have in common: wanted symbols, and bars handed on as they come."""
+
+    def _set_up(self: Any, hear: Hear, symbols: Iterable[str]) -> None:
+        self._hear = hear
+        self._handlers["bars"].update(dict.fromkeys(symbols, self._on_bar))
+
+    async def want(self: Any, symbols: Iterable[str]) -> None:
+        """Have bars of exactly these symbols from now on; in the stream's own thread."""
+        wanted = set(symbols)
+        gone = [symbol for symbol in self._handlers["bars"] if symbol not in wanted]
+        for symbol in wanted:
+            self._handlers["bars"][symbol] = self._on_bar
+        for symbol in gone:
+            del self._handlers["bars"][symbol]
+        if self._running and self._ws is not None:
+            await self._send_unsubscribe_msg("bars", gone)
+            if wanted:
+                await self._send_subscribe_msg()
+
+    async def _on_bar(self, bar: dict[str, Any]) -> None:
+        self._hear(bar)
+
+    async def _start_ws(self: Any) -> None:
+        await super()._start_ws()  # type: ignore[misc]  # of the stream that is mixed in
+        self._hear({"T": "connected"})
+
+    async def close(self: Any) -> None:
+        """The connection ends."""
+        self._hear({"T": "closed"})
+        with suppress(Exception):
+            await super().close()  # type: ignore[misc]
+
+
+class StockBars(_Ear, StockDataStream):
+    """Minute bars of stocks; begin with at least one (the SDK waits in a tight loop for the first)."""
+
+    def __init__(self, access: Access, feed: str, hear: Hear, symbols: Iterable[str]) -> None:
+        StockDataStream.__init__(
+            self,
+            access.key_id,
+            access.secret_key,
+            raw_data=True,
+            url_override=f"{access.data_stream_url}/v2/{feed}",
+            websocket_params=socket_settings(),
+        )
+        self._set_up(hear, symbols)
+
+
+class CryptoBars(_Ear, CryptoDataStream):
+    """Minute bars of crypto pairs; begin with at least one."""
+
+    def __init__(self, access: Access, hear: Hear, symbols: Iterable[str]) -> None:
+        CryptoDataStream.__init__(
+            self,
+            access.key_id,
+            access.secret_key,
+            raw_data=True,
+            url_override=f"{access.data_stream_url}/v1beta3/crypto/us",
+            websocket_params=socket_settings(),
+        )
+        self._set_up(hear, symbols)
+
+
+class StreamThread:
+    """A stream in its thread, started again when the thread ends by itself.
+
+    Args:
+        make: a new stream.
+        name: of the thread.
+    """
+
+    def __init__(self, make: Callable[[], TradingStream | StockBars | CryptoBars], name: str) -> None:
+        self._make, self._name = make, name
+        self._stream: Any = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    def start(self) -> None:
+        """Run, unless it does."""
+        if self._stopping or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._stream = self._make()
+        self._thread = threading.Thread(target=self._run, args=(self._stream,), name=self._name, daemon=True)
+        self._thread.start()
+
+    @staticmethod
+    def _run(stream: Any) -> None:
+        try:
+            stream.run()
+        except Exception as error:
+            # The one who looks after the stream starts another thread.
+            logging.getLogger("exitfsm.alpaca").error("stream_ended error=%s", type(error).__name__)
+
+    def call(self, work: Callable[[Any], Any]) -> None:
+        """Let the stream do something in its own thread, where it runs. Nothing is waited for."""
+        stream, loop = self._stream, getattr(self._stream, "_loop", None)
+        if loop is None:
+            return
+        with suppress(RuntimeError):
+            asyncio.run_coroutine_threadsafe(_quietly(work(stream)), loop)
+
+    def reconnect(self) -> None:
+        """Give up the connection: the stream makes another."""
+        self.call(_reconnect)
+
+    def stop(self) -> None:
+        """End it, and wait for its end, within reason."""
+        self._stopping = True
+        self.call(_end)
+        if self._thread is not None:
+            self._thread.join(_STOP_S)
+
+
+async def _end(stream: Any) -> None:
+    await stream.stop_ws()
+    if stream._ws is not None:
+        await stream._ws.close()
+
+
+async def _reconnect(stream: Any) -> None:
+    if stream._ws is not None:
+        await stream._ws.close()
+
+
+async def _quietly(work: Any) -> None:
+    try:
+        await work
+    except Exception as error:
+        logging.getLogger("exitfsm.alpaca").warning("stream_call_failed error=%s", type(error).__name__)

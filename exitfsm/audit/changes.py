@@ -1,0 +1,139 @@
+"""Changed settings: `stop_loss.threshold_pct=1.5`, read and bounded as in a configuration file, put into a policy.
+
+Rules of this room: only what is named changes. A setting that is named with the value that it has leaves the policy as
+it is, byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from exitfsm.config import ConfigWarning, load_config
+from exitfsm.config.settings import plain_value
+from exitfsm.errors import ConfigError
+from exitfsm.policy import ExitPolicy
+
+#: Dotted name of a setting of the policy -> its value as text, as it would stand in a configuration file.
+Changes = Mapping[str, str]
+#: Most combinations of a grid.
+GRID_MAX = 1000
+_WHOLE = re.compile(r"[-+]?[0-9]+\Z")
+_WORDS = {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False}
+
+
+def parse_change(text: str) -> tuple[str, str]:
+    """Name and value of `name=value`.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError([f"{text!r} is no change: write it as stop_loss.threshold_pct=1.5"])
+    return name.strip(), value.strip()
+
+
+def grid(base: Changes, axes: Sequence[tuple[str, Sequence[str]]]) -> list[dict[str, str]]:
+    """Every combination of the values of the axes, each on top of `base`; `base` alone without axes.
+
+    Raises:
+        ConfigError: there are more than `GRID_MAX`.
+    """
+    combinations = [dict(base)]
+    if axes:
+        names = [name for name, _ in axes]
+        combinations = [{**base, **dict(zip(names, c, strict=True))} for c in product(*(v for _, v in axes))]
+    if len(combinations) > GRID_MAX:
+        raise ConfigError([f"the grid has {len(combinations):,} combinations; {GRID_MAX:,} are allowed"])
+    return combinations
+
+
+def changed(policy: ExitPolicy, changes: Changes) -> ExitPolicy:
+    """`policy` with these settings.
+
+    Raises:
+        ConfigError: with every mistake: an unknown setting, a value that is not allowed, settings that do not fit.
+    """
+    if not changes:
+        return policy
+    wanted = plain_value(policy)
+    mistakes = [mistake for name, text in changes.items() for mistake in _put(wanted, name, _value(text))]
+    if mistakes:
+        raise ConfigError(mistakes)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConfigWarning)  # odd settings are what this is for
+            config = load_config(wanted)
+    except ConfigError as error:
+        raise ConfigError([line.replace("config: exit_manager.", "") for line in error.mistakes]) from None
+    new = policy
+    for name in changes:
+        new = _taken(new, config.policy, name.split("."))
+    return new
+
+
+def settings_of(policies: Iterable[ExitPolicy]) -> dict[str, Any] | None:
+    """The settings of policies as plain data, a setting in which they differ as None; None where there is no policy."""
+    common: dict[str, Any] | None = None
+    for policy in {policy.digest(): policy for policy in policies}.values():
+        data = plain_value(policy)
+        common = data if common is None else _common(common, data)
+    return common
+
+
+def _put(data: dict[str, Any], name: str, value: Any) -> Iterator[str]:
+    """Put a value in its place; a mistake where there is no such place."""
+    *sections, last = name.split(".")
+    place: Any = data
+    for section in sections:
+        place = place.get(section) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or last not in place:
+        known = ", ".join(sorted(place if isinstance(place, dict) else data))
+        yield f"{name} is no setting of the policy; known here: {known}"
+    elif isinstance(place[last], dict):
+        yield f"{name} is a section; name one of its settings: {', '.join(f'{name}.{key}' for key in place[last])}"
+    else:
+        place[last] = value
+
+
+def _value(text: str) -> Any:
+    """A value as a configuration file would give it: numbers stay text, so that they stay exact."""
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if _WHOLE.match(text):
+        return int(text)
+    if text.startswith(("[", "{")):
+        import yaml
+
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError([f"{text!r} cannot be read: {' '.join(str(error).split())}"]) from None
+    return text
+
+
+def _taken(policy: Any, source: Any, path: Sequence[str]) -> Any:
+    """`policy` with one setting taken from `source`; itself where that is the same."""
+    name, *rest = path
+    value = _taken(getattr(policy, name), getattr(source, name), rest) if rest else getattr(source, name)
+    same = msgspec.json.encode(value) == msgspec.json.encode(getattr(policy, name))
+    equal = value == getattr(policy, name)
+    return policy if same or equal else replace(policy, **{name: value})
+
+
+def _common(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for key, value in one.items():
+        theirs = other.get(key)
+        if isinstance(value, dict) and isinstance(theirs, dict):
+            merged[key] = _common(value, theirs)
+        else:
+            merged[key] = value if value == theirs else None
+    return merged

@@ -1,0 +1,359 @@
+"""Why did it exit, and why not? The facts, from the log.
+
+Rules of this room: facts first. `explain` gathers what is on record into an `Explanation`, and the sentences are made
+from that alone (`telling`). What is not on record is named as such and never guessed: bars are no part of the log, so
+that a price between two events is known only where bars are given or were recorded beside the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from exitfsm.audit.facts import (
+    ExitFact,
+    Explanation,
+    LevelFact,
+    OrderFact,
+    OutcomeFact,
+    PriceFact,
+    RefusalFact,
+    TrailFact,
+)
+from exitfsm.audit.plainly import plainly
+from exitfsm.audit.trail import Step, account_at, last_of, steps, until
+from exitfsm.errors import StoreError
+from exitfsm.events import (
+    CancelRequested,
+    ExitCompleted,
+    ExitEscalated,
+    ExitRetried,
+    ExitTriggered,
+    FillsRecorded,
+    OrderAccepted,
+    OrderEnded,
+    PolicyChanged,
+    PositionClosedElsewhere,
+    ProtectionLost,
+    RefusalEnded,
+    StopMoved,
+    TriggerRefused,
+)
+from exitfsm.lifecycle import State
+from exitfsm.policy import away
+from exitfsm.position import Position, levels
+from exitfsm.store import ExitStore
+from exitfsm.values import EXACT, Bar, ExitType, Side, pct_change
+
+
+def explain(store: ExitStore, position_id: str, *, at: datetime | None = None, bars: Iterable[Bar] = ()) -> Explanation:
+    """Why a position was exited, or why it was not.
+
+    Args:
+        store: where its log is.
+        position_id: the position.
+        at: as it was known then; None for all that is on record.
+        bars: bars of the symbol, where there are any; others are left alone.
+
+    Raises:
+        StoreError: there is no such position, or not yet at that time.
+    """
+    recorded = store.stream(position_id)
+    if not recorded:
+        raise StoreError(f"the store has no position {position_id!r}")
+    told = steps(recorded if at is None else until(recorded, at))
+    if not told or told[0].after is None:
+        raise StoreError(f"{position_id} was not known yet at that time: it was opened later")
+    return _Explaining(store, told, at, bars).result()
+
+
+class _Explaining:
+    """The facts of one position at one time."""
+
+    def __init__(self, store: ExitStore, told: list[Step], at: datetime | None, bars: Iterable[Bar]) -> None:
+        self.store, self.told = store, told
+        last = told[-1].after
+        assert last is not None
+        self.p: Position = last
+        self.trigger = self._trigger()
+        # What stood at the decision is what explains it; without a decision, what stands now.
+        self.deciding = self.trigger.before if self.trigger is not None and self.trigger.before else self.p
+        self.bars = _Bars(bars, self.p, self._evidence_at(), at)
+        self.mark = self._mark(at)
+        self.as_of = at or max([told[-1].at, *(price.at for price in (self.bars.last, self.mark) if price is not None)])
+
+    def result(self) -> Explanation:
+        p, trigger = self.p, self.trigger
+        price = self._price()
+        account = account_at(self.store, p.account, self.as_of)
+        watched = p.state is State.MONITORING
+        rule, custom = p.policy.time_limit, p.policy.custom_rule
+        return Explanation(
+            position_id=p.position_id,
+            symbol=p.symbol,
+            side=p.side,
+            qty=p.qty,
+            entry_price=p.entry_price,
+            opened_at=p.opened_at,
+            strategy_name=p.strategy_name,
+            as_of=self.as_of,
+            events=len(self.told),
+            state=p.state,
+            enabled=p.policy.enabled,
+            policy=self.deciding.policy.digest(),
+            policy_event=self._event_of_policy(),
+            price=price,
+            levels=self._levels(price),
+            waiting=_waiting(self.deciding),
+            time_limit_at=p.opened_at + timedelta(seconds=rule.max_seconds) if rule.enabled else None,
+            end_of_session=p.policy.end_of_session.enabled,
+            custom_rule=f"{custom.name} {custom.version}" if custom.enabled else None,
+            exit=self._exit(trigger) if trigger is not None else None,
+            orders=_orders(self.told),
+            outcome=self._outcome(),
+            refusals=_refusals(self.told),
+            alarms=[f"{alarm.kind}: {alarm.text}" for alarm in p.alarms],
+            lost=[s.recorded.event.why for s in self.told if isinstance(s.recorded.event, ProtectionLost)],
+            paused_since=account.paused_since,
+            paused_by=account.paused_by,
+            breaker_since=account.breaker_since,
+            next_attempt_at=p.next_attempt_at if p.state is State.REJECTED else None,
+            rules_off=_rules_off(p),
+            not_recorded=self._not_recorded(price, watched=watched),
+        )
+
+    def _trigger(self) -> Step | None:
+        """The decision that stands: the newest, unless an operator handed the position back after it."""
+        return last_of(self.told, ExitTriggered) if self.p.reason is not None else None
+
+    def _evidence_at(self) -> datetime | None:
+        event = self.trigger.recorded.event if self.trigger is not None else None
+        return event.bar_at if isinstance(event, ExitTriggered) else None
+
+    def _event_of_policy(self) -> int:
+        changed = [s.version for s in self.told if isinstance(s.recorded.event, PolicyChanged)]
+        return changed[-1] if changed else 1
+
+    def _mark(self, at: datetime | None) -> PriceFact | None:
+        row = self.store.tracking(self.p.symbol)
+        if row is None or row.position_id != self.p.position_id:
+            return None
+        if row.current_price is None or row.last_evaluated_at_utc is None:
+            return None
+        if at is not None and row.last_evaluated_at_utc > at:
+            return None
+        return PriceFact(price=row.current_price, at=row.last_evaluated_at_utc, source="mark")
+
+    def _price(self) -> PriceFact | None:
+        """The price that the levels are compared with: that of the decision, else the newest that is known."""
+        event = self.trigger.recorded.event if self.trigger is not None else None
+        if isinstance(event, ExitTriggered):
+            return PriceFact(price=event.trigger_price, at=event.bar_at or event.at, source="event")
+        known = [price for price in (self.mark, self.bars.last) if price is not None]
+        return max(known, key=lambda price: price.at, default=None)
+
+    def _levels(self, price: PriceFact | None) -> list[LevelFact]:
+        p = self.deciding
+        when = price.at if price is not None else self.as_of
+        if self.trigger is None:
+            when = self.as_of
+        target, stops = levels(p, when)
+        found = []
+        for level, is_target in [*((stop, False) for stop in stops), *([(target, True)] if target else [])]:
+            distance = percent = None
+            if price is not None:
+                sign = p.side.sign if is_target else -p.side.sign
+                distance = EXACT.multiply(EXACT.subtract(level.price, price.price), Decimal(sign))
+                percent = pct_change(price.price, level.price, Side.LONG) * sign
+            found.append(
+                LevelFact(
+                    rule=level.rule,
+                    price=level.price,
+                    threshold_pct=level.threshold_pct,
+                    since_event=self._set_by(level.rule),
+                    distance=distance,
+                    distance_pct=percent,
+                )
+            )
+        return found
+
+    def _set_by(self, rule: ExitType) -> int:
+        end = self.trigger.version if self.trigger is not None else len(self.told) + 1
+        moved = [
+            s.version
+            for s in self.told[: end - 1]
+            if isinstance(s.recorded.event, StopMoved) and s.recorded.event.rule is rule
+        ]
+        return moved[-1] if moved else self._event_of_policy()
+
+    def _exit(self, trigger: Step) -> ExitFact:
+        e = trigger.recorded.event
+        assert isinstance(e, ExitTriggered)
+        return ExitFact(
+            event=trigger.version,
+            reason=e.reason,
+            at=e.at,
+            by=trigger.recorded.by,
+            bar_at=e.bar_at,
+            trigger_price=e.trigger_price,
+            level=e.level,
+            threshold_pct=e.threshold_pct,
+            best_price=e.best_price,
+            detail=e.detail,
+            bar=self.bars.evidence,
+            level_set_by_event=trigger.cause,
+        )
+
+    def _outcome(self) -> OutcomeFact | None:
+        p = self.p
+        if not p.state.terminal or p.ended_at is None or p.cooldown_until is None:
+            return None
+        ended = last_of(self.told, ExitCompleted if p.state is State.FILLED else PositionClosedElsewhere)
+        assert ended is not None
+        e, average = ended.recorded.event, p.avg_exit_price
+        gain = None
+        if average is not None:
+            gain = EXACT.multiply(EXACT.subtract(average, p.entry_price), p.sold_qty) * p.side.sign
+        return OutcomeFact(
+            how=e.how if isinstance(e, PositionClosedElsewhere) else "filled",
+            event=ended.version,
+            at=p.ended_at,
+            qty=p.sold_qty,
+            avg_price=average,
+            pnl=gain,
+            pnl_pct=pct_change(p.entry_price, average, p.side) if average is not None else None,
+            held_seconds=round((p.ended_at - p.opened_at).total_seconds()),
+            cooldown_until=p.cooldown_until,
+        )
+
+    def _not_recorded(self, price: PriceFact | None, *, watched: bool) -> list[str]:
+        missing = []
+        if self.trigger is not None and self._evidence_at() is not None and self.bars.evidence is None:
+            missing.append("the other prices of the bar that decided (bars are no part of the log)")
+        if watched and price is None:
+            missing.append("the last price (no bars were given or recorded, and no mark was saved)")
+        if watched and self.p.policy.end_of_session.enabled:
+            missing.append("the session's hours, so when end_of_session would be due")
+        if watched and self.p.policy.custom_rule.enabled:
+            missing.append("the answers of the custom rule while it gave no reason to exit")
+        if self.p.policy.atr_levels.enabled and self.p.atr is None:
+            missing.append("an average true range at the entry, so the fixed levels apply")
+        return missing
+
+
+class _Bars:
+    """What bars say about a position: the newest sound one, and the one that decided. One pass, constant memory."""
+
+    def __init__(self, bars: Iterable[Bar], p: Position, evidence_at: datetime | None, at: datetime | None) -> None:
+        self.last: PriceFact | None = None
+        self.evidence: dict[str, str] | None = None
+        for bar in bars:
+            if bar.symbol != p.symbol or (at is not None and bar.timestamp > at) or not bar.floor > 0:
+                continue
+            if p.ended_at is not None and bar.timestamp > p.ended_at:
+                continue
+            if self.last is None or bar.timestamp >= self.last.at:
+                self.last = PriceFact(price=bar.close, at=bar.timestamp, source="bars")
+            if bar.timestamp == evidence_at:
+                names = ("open", "high", "low", "close")
+                self.evidence = {name: str(plainly(getattr(bar, name))) for name in names}
+
+
+def _waiting(p: Position) -> list[TrailFact]:
+    """The stops that have not begun to move."""
+    rules = (
+        (ExitType.BREAK_EVEN, p.policy.break_even, p.break_even_stop),
+        (ExitType.TRAILING_STOP, p.policy.trailing_stop, p.trail_stop),
+    )
+    return [
+        TrailFact(
+            rule=rule,
+            activation_pct=settings.activation_pct,
+            begins_at=away(p.entry_price, settings.activation_pct, p.side.sign),
+        )
+        for rule, settings, stop in rules
+        if settings.enabled and stop is None
+    ]
+
+
+def _rules_off(p: Position) -> list[str]:
+    policy = p.policy
+    sections = {
+        "profit_taking": policy.profit_taking.enabled or policy.atr_levels.enabled or policy.target_ladder.enabled,
+        "stop_loss": policy.stop_loss.enabled or policy.atr_levels.enabled,
+        "trailing_stop": policy.trailing_stop.enabled,
+        "break_even": policy.break_even.enabled,
+        "time_limit": policy.time_limit.enabled,
+        "end_of_session": policy.end_of_session.enabled,
+        "custom_rule": policy.custom_rule.enabled,
+    }
+    return [name for name, on in sections.items() if not on]
+
+
+def _orders(told: Sequence[Step]) -> list[OrderFact]:
+    """Every exit order in the order of its intent."""
+    found: dict[str, OrderFact] = {}
+    for s in told:
+        e = s.recorded.event
+        if isinstance(e, ExitTriggered | ExitRetried):
+            found[e.client_order_id] = OrderFact(
+                event=s.version,
+                client_order_id=e.client_order_id,
+                attempt=e.attempt,
+                qty=e.qty,
+                order_type=e.order_type,
+                time_in_force=e.time_in_force,
+                limit_price=e.limit_price,
+                at=e.at,
+                by=s.recorded.by,
+            )
+            continue
+        order = found.get(getattr(e, "client_order_id", ""))
+        if order is not None:
+            found[order.client_order_id] = msgspec.structs.replace(order, **_news(e))
+    return list(found.values())
+
+
+def _news(e: Any) -> dict[str, Any]:
+    """What an event says of its order."""
+    match e:
+        case OrderAccepted():
+            return {"accepted_at": e.at, "broker_order_id": e.broker_order_id}
+        case FillsRecorded():
+            return {"filled_qty": e.filled_qty, "avg_fill_price": e.avg_fill_price, "filled_at": e.at}
+        case CancelRequested() | ExitEscalated():
+            return {"cancel_asked": e.why}
+        case OrderEnded():
+            return {
+                "ended_how": e.how,
+                "ended_at": e.at,
+                "refusal": e.refusal,
+                "text": e.text,
+                "next_attempt_at": e.next_attempt_at,
+            }
+    return {}
+
+
+def _refusals(told: Sequence[Step]) -> list[RefusalFact]:
+    """Every run of refused inputs."""
+    found: list[RefusalFact] = []
+    for s in told:
+        e = s.recorded.event
+        if isinstance(e, TriggerRefused):
+            run = RefusalFact(
+                event=s.version,
+                reason=e.reason,
+                bar_at=e.bar_at,
+                price=e.price,
+                reference_price=e.reference_price,
+                count=None,
+                ended_at=None,
+            )
+            found.append(run)
+        elif isinstance(e, RefusalEnded) and found and found[-1].count is None:
+            found[-1] = msgspec.structs.replace(found[-1], count=e.count, ended_at=e.bar_at)
+    return found

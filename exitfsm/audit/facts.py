@@ -1,0 +1,150 @@
+"""What is on record about a position's exit, or about why there was none: the nouns of `explain`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+
+from exitfsm.lifecycle import State
+from exitfsm.values import ExitType, OrderType, Side, TimeInForce
+
+
+class LevelFact(msgspec.Struct, frozen=True, kw_only=True):
+    """A level that stood: its price, the percentage it stands for, and how far the last known price was from it.
+
+    `distance` and `distance_pct` (of the price, to four places) are above zero while the level is not reached; both are
+    None where no price is known. `since_event` is the event that set it.
+    """
+
+    rule: ExitType
+    price: Decimal
+    threshold_pct: Decimal
+    since_event: int
+    distance: Decimal | None = None
+    distance_pct: Decimal | None = None
+
+
+class PriceFact(msgspec.Struct, frozen=True, kw_only=True):
+    """The last price that is known, and from where: `bars`, `mark` or `event`."""
+
+    price: Decimal
+    at: datetime
+    source: str
+
+
+class ExitFact(msgspec.Struct, frozen=True, kw_only=True):
+    """The decision to exit and its evidence, as recorded."""
+
+    event: int
+    reason: ExitType
+    at: datetime
+    by: str
+    bar_at: datetime | None
+    trigger_price: Decimal
+    level: Decimal
+    threshold_pct: Decimal
+    best_price: Decimal | None
+    detail: str
+    bar: dict[str, str] | None
+    level_set_by_event: int | None
+
+
+class OrderFact(msgspec.Struct, frozen=True, kw_only=True):
+    """One exit order, from its intent to its end."""
+
+    event: int
+    client_order_id: str
+    attempt: int
+    qty: Decimal
+    order_type: OrderType
+    time_in_force: TimeInForce
+    limit_price: Decimal | None
+    at: datetime
+    by: str
+    accepted_at: datetime | None = None
+    broker_order_id: str | None = None
+    filled_qty: Decimal = Decimal(0)
+    avg_fill_price: Decimal | None = None
+    filled_at: datetime | None = None
+    cancel_asked: str | None = None
+    ended_how: str | None = None
+    ended_at: datetime | None = None
+    refusal: str = ""
+    text: str = ""
+    next_attempt_at: datetime | None = None
+
+
+class OutcomeFact(msgspec.Struct, frozen=True, kw_only=True):
+    """How the position ended: `filled`, or the way it was closed by other hands."""
+
+    how: str
+    event: int
+    at: datetime
+    qty: Decimal
+    avg_price: Decimal | None
+    pnl: Decimal | None
+    pnl_pct: Decimal | None
+    held_seconds: int
+    cooldown_until: datetime
+
+
+class RefusalFact(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of inputs on which nothing was decided; `count` is None while it lasts."""
+
+    event: int
+    reason: str
+    bar_at: datetime
+    price: str
+    reference_price: Decimal | None
+    count: int | None
+    ended_at: datetime | None
+
+
+class TrailFact(msgspec.Struct, frozen=True, kw_only=True):
+    """A stop that would follow, and has not begun to: it begins at `begins_at` (`activation_pct` in profit)."""
+
+    rule: ExitType
+    activation_pct: Decimal
+    begins_at: Decimal
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything on record about whether, why and how a position was exited, as it was known at `as_of`.
+
+    `levels` are those that stood at the decision to exit, or, without one, at `as_of`. `not_recorded` names what would
+    be of interest and is not on record.
+    """
+
+    position_id: str
+    symbol: str
+    side: Side
+    qty: Decimal
+    entry_price: Decimal
+    opened_at: datetime
+    strategy_name: str
+    as_of: datetime
+    events: int
+    state: State
+    enabled: bool
+    policy: str
+    policy_event: int
+    price: PriceFact | None
+    levels: list[LevelFact]
+    waiting: list[TrailFact]
+    time_limit_at: datetime | None
+    end_of_session: bool
+    custom_rule: str | None
+    exit: ExitFact | None
+    orders: list[OrderFact]
+    outcome: OutcomeFact | None
+    refusals: list[RefusalFact]
+    alarms: list[str]
+    lost: list[str]
+    paused_since: datetime | None
+    paused_by: str
+    breaker_since: datetime | None
+    next_attempt_at: datetime | None
+    rules_off: list[str]
+    not_recorded: list[str]

@@ -1,0 +1,324 @@
+"""Real positions with their real entries, once more through the engine, on bars and the simulated broker.
+
+Rules of this room: nothing is decided here. Each position runs in a `Simulation`, the same that `exitfsm simulate`
+runs, which is told where to enter instead of choosing. A changed policy may hold a position beyond the next entry in
+its symbol, and a simulated account is netted: such positions run beside each other, in accounts of their own (lanes).
+
+What came from outside comes again at its time: entries, operators' orders and policies, the pause, a change of size by
+other hands. What the broker did does not: the simulated broker fills as it always does.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+from exitfsm.audit.trail import time_of
+from exitfsm.config import ExitConfig, SessionHours
+from exitfsm.engine import CustomRuleFunction
+from exitfsm.errors import ConfigError
+from exitfsm.events import (
+    Event,
+    ExitTriggered,
+    PolicyChanged,
+    PositionClosedElsewhere,
+    PositionOpened,
+    PositionResized,
+    Recorded,
+    TradingPaused,
+    TradingResumed,
+)
+from exitfsm.lifecycle import State
+from exitfsm.messages import ChangePolicy, ForceExit, Message, Open, PositionRead
+from exitfsm.policy import ExitPolicy, average_true_range
+from exitfsm.position import READS_MIN, Position
+from exitfsm.recorded_bars import Seen
+from exitfsm.simulate import Simulation
+from exitfsm.simulated import SimulatedBroker
+from exitfsm.store import ExitStore
+from exitfsm.values import Bar, ExitType, OrderSide, Side
+
+Rules = Mapping[tuple[str, str], CustomRuleFunction]
+#: What a setting of a logged policy becomes.
+Change = Callable[[ExitPolicy], ExitPolicy]
+
+
+class Given(NamedTuple):
+    """Something that came from outside, and when: an event of a position's log, or of the account's."""
+
+    at: datetime
+    position_id: str
+    event: Event
+    by: str
+    refusing: str | None = None
+
+
+class Logged(NamedTuple):
+    """A position as it is on record: its whole log, and what of it came from outside after the entry."""
+
+    position: Position
+    events: tuple[Event, ...]
+    opened_at: datetime
+    given: tuple[Given, ...]
+
+    @property
+    def opened(self) -> PositionOpened:
+        """The entry."""
+        first = self.events[0]
+        assert isinstance(first, PositionOpened)
+        return first
+
+
+class Replayed(NamedTuple):
+    """A position as it ran: where it stands after the last bar, and everything that was recorded of it."""
+
+    position: Position
+    events: tuple[Event, ...]
+
+
+class _Lane(Simulation):
+    """A simulated account of one side in which a symbol is held once at a time."""
+
+    def __init__(
+        self, store: ExitStore, side: Side, session: SessionHours, slippage_pct: Decimal, rules: Rules
+    ) -> None:
+        broker = SimulatedBroker(slippage_pct=slippage_pct)
+        config = ExitConfig(session=session)
+        super().__init__(config, store, Decimal(1), side, False, broker, rules, "what-if")
+        self.logs: dict[str, list[Event]] = {}
+        self.ended: dict[str, Position] = {}
+
+    def enter(self, message: Open, *, bar: Bar | None, reference: Decimal | None) -> str:
+        """Hold a position from now on."""
+        self.broker.hold(message.symbol, message.side, message.qty, message.entry_price, message.at)
+        return self.engine.open(message, bar=bar, reference=reference).position_id
+
+    def tell(self, position_id: str, message: Message) -> None:
+        """Tell a position something that is not a bar."""
+        self.broker.now = max(self.broker.now, message.at)
+        self._carry_out(self.engine.tell(position_id, message), message.at)
+
+    def hold_exactly(self, p: Position, qty: Decimal) -> None:
+        """Other hands make the account hold this much."""
+        change = qty - p.remaining_qty
+        buys = (change > 0) is (p.side is Side.LONG)
+        if change:
+            self.broker.trade_by_hand(p.symbol, OrderSide.BUY if buys else OrderSide.SELL, abs(change), p.entry_price)
+
+    def _maybe_enter(self, bar: Bar) -> None:
+        """Never by itself."""
+
+    def _on_commit(self, p: Position, recorded: Sequence[Recorded]) -> None:
+        self.logs.setdefault(p.position_id, []).extend(r.event for r in recorded)
+        if p.state.terminal:
+            self.ended[p.position_id] = p
+
+
+class Replay:
+    """A run of logged positions over bars.
+
+    Args:
+        logged: the positions.
+        pauses: the account's pauses and resumptions, in order.
+        change: makes of each logged policy the one to run with.
+        session: the market's hours, for `end_of_session`.
+        slippage_pct: as of the simulated broker.
+        rules: functions for `custom_rule`.
+
+    Raises:
+        ConfigError: a policy names a custom rule that is not given, or the changed settings do not fit.
+    """
+
+    def __init__(
+        self,
+        logged: Iterable[Logged],
+        *,
+        pauses: Iterable[Given] = (),
+        change: Change,
+        session: SessionHours,
+        slippage_pct: Decimal,
+        rules: Rules,
+    ) -> None:
+        self._change, self._rules = change, rules
+        self._session, self._slippage_pct = session, slippage_pct
+        self._stack = ExitStack()
+        self._lanes: dict[Side, list[_Lane]] = {side: [] for side in Side}
+        self._at: dict[str, _Lane] = {}
+        self._waiting: dict[str, deque[Logged]] = defaultdict(deque)
+        self._given: dict[str, deque[Given]] = {}
+        self._pauses = deque(pauses)
+        self._paused = False
+        self._last: dict[str, Bar] = {}
+        self._history: dict[str, deque[Bar]] = {}
+        self.policies: dict[str, ExitPolicy] = {}
+        by_symbol: dict[str, list[Given]] = defaultdict(list)
+        for one in sorted(logged, key=lambda one: one.opened_at):
+            policy = self._policy(one.opened.policy)
+            self.policies[one.position.position_id] = policy
+            self._waiting[one.opened.symbol].append(one)
+            by_symbol[one.opened.symbol].extend(one.given)
+            if policy.atr_levels.enabled:
+                depth = max(policy.atr_levels.period + 1, _depth(self._history.get(one.opened.symbol)))
+                self._history[one.opened.symbol] = deque(maxlen=depth)
+        for symbol, given in by_symbol.items():
+            self._given[symbol] = deque(sorted(given, key=lambda g: g.at))
+
+    @property
+    def symbols(self) -> set[str]:
+        """The symbols whose bars are needed."""
+        return set(self._waiting)
+
+    def run(self, bars: Iterable[Seen], progress: Callable[[int], None] | None = None) -> dict[str, Replayed]:
+        """All the bars, in order of arrival. Returns the positions that were entered, by id."""
+        with self._stack:
+            for count, (bar, received_at) in enumerate(bars, 1):
+                if bar.symbol in self._waiting:
+                    self._bar(bar, received_at or bar.timestamp)
+                if progress is not None and count % 2000 == 0:
+                    progress(count)
+            return {key: self._result(key, lane) for key, lane in self._at.items()}
+
+    def _result(self, key: str, lane: _Lane) -> Replayed:
+        position = lane.ended.get(key) or lane.engine.positions[key]
+        return Replayed(position, tuple(lane.logs[key]))
+
+    def _bar(self, bar: Bar, at: datetime) -> None:
+        """What came before the bar, the bar itself, and the entries of that very moment."""
+        symbol = bar.symbol
+        self._enter_until(symbol, at, None)
+        self._outside(symbol, at)
+        for lanes in self._lanes.values():
+            for lane in lanes:
+                lane.on_bar(bar)
+        history = self._history.get(symbol)
+        if history is not None and bar.floor > 0:
+            history.append(bar)
+        self._enter_until(symbol, at, bar)
+        self._last[symbol] = bar
+
+    # --- entries ------------------------------------------------------------------------------------------------------
+
+    def _enter_until(self, symbol: str, at: datetime, bar: Bar | None) -> None:
+        """Enter what was entered before `at`; with the bar of that moment, also what was entered at its close."""
+        waiting = self._waiting[symbol]
+        while waiting and (waiting[0].opened_at < at or (bar is not None and waiting[0].opened_at == at)):
+            self._enter(waiting.popleft(), bar)
+
+    def _enter(self, one: Logged, bar: Bar | None) -> None:
+        e, key = one.opened, one.position.position_id
+        policy = self.policies[key]
+        lane = self._free_lane(e.side, e.symbol)
+        message = Open(
+            at=one.opened_at,
+            account=e.account,
+            symbol=e.symbol,
+            side=e.side,
+            epoch=e.epoch,
+            qty=e.qty,
+            entry_price=e.entry_price,
+            opened_at=e.opened_at,
+            policy=policy,
+            atr=e.atr if policy.atr_levels == e.policy.atr_levels else self._range(e.symbol, policy),
+            strategy_name=e.strategy_name,
+            source=e.source,
+        )
+        last = self._last.get(e.symbol)
+        sound = last is not None and last.floor > 0
+        self._at[key] = lane
+        lane.enter(message, bar=bar, reference=last.close if bar is None and last is not None and sound else None)
+
+    def _range(self, symbol: str, policy: ExitPolicy) -> Decimal | None:
+        """The average true range at the entry, where a changed policy wants one that was not recorded."""
+        rule = policy.atr_levels
+        return average_true_range(list(self._history.get(symbol, ())), rule.period) if rule.enabled else None
+
+    def _free_lane(self, side: Side, symbol: str) -> _Lane:
+        for lane in self._lanes[side]:
+            if symbol not in lane.engine.levels.slots:
+                return lane
+        store = self._stack.enter_context(ExitStore(":memory:"))
+        self._stack.enter_context(store.bulk())
+        lane = _Lane(store, side, self._session, self._slippage_pct, self._rules)
+        lane.engine.paused = self._paused
+        self._lanes[side].append(lane)
+        return lane
+
+    def _policy(self, policy: ExitPolicy) -> ExitPolicy:
+        changed = self._change(policy)
+        rule = changed.custom_rule
+        if rule.enabled and (rule.name, rule.version) not in self._rules:
+            text = (
+                f"a position's policy has the custom rule {rule.name!r} version {rule.version!r}, and no such function "
+                "was given: what it would answer is not known; custom_rule.enabled=false leaves it out"
+            )
+            raise ConfigError([text])
+        return changed
+
+    # --- what came from outside ---------------------------------------------------------------------------------------
+
+    def _outside(self, symbol: str, at: datetime) -> None:
+        """What came from outside before `at`."""
+        while self._pauses and self._pauses[0].at < at:
+            self._paused = isinstance(self._pauses.popleft().event, TradingPaused)
+            for lane in (lane for lanes in self._lanes.values() for lane in lanes):
+                lane.engine.paused = self._paused
+        given = self._given.get(symbol)
+        while given and given[0].at < at:
+            self._tell(given.popleft())
+
+    def _tell(self, g: Given) -> None:
+        lane = self._at.get(g.position_id)
+        p = lane.engine.positions.get(g.position_id) if lane is not None else None
+        if lane is None or p is None or p.state is not State.MONITORING:
+            return
+        match g.event:
+            case ExitTriggered(detail=detail, trigger_price=price):
+                who, _, reason = detail.partition(": ")
+                lane.tell(g.position_id, ForceExit(at=g.at, who=who, reason=reason, price=price))
+            case PolicyChanged(policy=policy, by=who):
+                lane.tell(g.position_id, ChangePolicy(at=g.at, policy=self._policy(policy), who=who))
+            case PositionResized(qty=qty, entry_price=entry):
+                last = self._last.get(p.symbol)
+                if g.refusing == "price_jump" and last is not None and last.floor > 0:
+                    lane.engine.rebase(p.symbol, last)  # a split: the prices start over, too
+                lane.hold_exactly(p, qty)
+                lane.tell(g.position_id, PositionRead(at=g.at, qty=qty, avg_entry_price=entry, reads=READS_MIN))
+            case PositionClosedElsewhere():
+                lane.hold_exactly(p, Decimal(0))
+                lane.tell(g.position_id, PositionRead(at=g.at, qty=Decimal(0), reads=READS_MIN))
+
+
+def given_of(position_id: str, recorded: Sequence[Recorded], positions: Sequence[Position | None]) -> tuple[Given, ...]:
+    """What of a position's log came from outside while it was monitored.
+
+    Args:
+        position_id: the position.
+        recorded: its log.
+        positions: the position before each event.
+    """
+    found = []
+    for r, before in zip(recorded, positions, strict=True):
+        e = r.event
+        if before is None or before.state is not State.MONITORING:
+            continue
+        forced = isinstance(e, ExitTriggered) and e.reason is ExitType.EMERGENCY
+        if forced or isinstance(e, PolicyChanged | PositionResized | PositionClosedElsewhere):
+            found.append(Given(time_of(r), position_id, e, r.by, before.refusing))
+    return tuple(found)
+
+
+def pauses_of(recorded: Iterable[Recorded]) -> list[Given]:
+    """The pauses and resumptions of an account's log."""
+    return [
+        Given(time_of(r), r.stream_id, r.event, r.by)
+        for r in recorded
+        if isinstance(r.event, TradingPaused | TradingResumed)
+    ]
+
+
+def _depth(history: deque[Bar] | None) -> int:
+    return history.maxlen or 0 if history is not None else 0

@@ -1,0 +1,273 @@
+"""The log of a position, event by event, with what each event did and what it follows from; and the past.
+
+Rules of this room: everything is read from the store and folded; nothing is kept. `before` and `after` are the position
+around an event; both are None for events of the account's own stream, which are about no single position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import msgspec
+
+from exitfsm.errors import StoreError
+from exitfsm.events import (
+    AlarmAcknowledged,
+    AlarmRaised,
+    BreakerClosed,
+    BreakerOpened,
+    CancelRefused,
+    CancelRequested,
+    Event,
+    ExitCompleted,
+    ExitEscalated,
+    ExitRetried,
+    ExitTriggered,
+    FillsRecorded,
+    OrderAccepted,
+    OrderEnded,
+    PolicyChanged,
+    PositionOpened,
+    PositionReleased,
+    PositionResized,
+    ProtectionLost,
+    Recorded,
+    RefusalEnded,
+    StopMoved,
+    TradingPaused,
+    TradingResumed,
+    TriggerRefused,
+)
+from exitfsm.position import Position, evolve, fold
+from exitfsm.projections import ACCOUNT_PREFIX
+from exitfsm.store import ExitStore
+from exitfsm.values import ExitType
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One event of a stream, what it did, and the event of the same stream (its version) that it follows from."""
+
+    recorded: Recorded
+    before: Position | None
+    after: Position | None
+    cause: int | None = None
+
+    @property
+    def version(self) -> int:
+        """Place in the stream, from 1."""
+        return self.recorded.version
+
+    @property
+    def at(self) -> datetime:
+        """When the message that caused it happened."""
+        return time_of(self.recorded)
+
+    @property
+    def moved(self) -> bool:
+        """True when the state changed."""
+        return self.after is not None and (self.before is None or self.before.state is not self.after.state)
+
+
+def time_of(recorded: Recorded) -> datetime:
+    """When the message that caused an event happened, to the microsecond."""
+    return _EPOCH + timedelta(microseconds=recorded.at_ns // 1000)
+
+
+def steps(recorded: Iterable[Recorded]) -> list[Step]:
+    """A stream, folded event by event."""
+    made: list[Step] = []
+    causes = _Causes()
+    p: Position | None = None
+    for r in recorded:
+        if r.stream_id.startswith(ACCOUNT_PREFIX):
+            made.append(Step(r, None, None, causes.of(r)))
+            continue
+        before, p = p, evolve(p, r.event)
+        made.append(Step(r, before, p, causes.of(r)))
+    return made
+
+
+def trail(store: ExitStore, position_id: str) -> list[Step]:
+    """The log of a position.
+
+    Raises:
+        StoreError: the store has no such position.
+    """
+    recorded = store.stream(position_id)
+    if not recorded:
+        raise StoreError(f"the store has no position {position_id!r}")
+    return steps(recorded)
+
+
+def find(store: ExitStore, wanted: str) -> list[str]:
+    """The positions that a person means: an id or the start of one, a symbol, or the id of an exit order.
+
+    Raises:
+        StoreError: none, or the start of several.
+    """
+    rows = store.positions(symbol=wanted.upper())
+    if rows:
+        return [row.position_id for row in rows]
+    if store.stream(wanted, 0):
+        return [wanted]
+    order = store.exit_order(wanted)
+    if order is not None:
+        return [order.position_id]
+    streams = [stream for stream in store.stream_ids() if not stream.startswith(ACCOUNT_PREFIX)]
+    begin = [stream for stream in streams if stream.upper().startswith(wanted.upper())]
+    if len(begin) == 1:
+        return begin
+    if begin:
+        listed = "\n".join(begin[:10]) + ("\n…" if len(begin) > 10 else "")
+        raise StoreError(f"{wanted!r} is the start of {len(begin)} positions: say which, or give the symbol\n{listed}")
+    symbols = sorted({row.symbol for row in store.positions()})
+    known = f"it has {', '.join(symbols[:20])}{', …' if len(symbols) > 20 else ''}" if symbols else "it is empty"
+    raise StoreError(f"the store has no position {wanted!r}; {known}")
+
+
+# --- the past ---------------------------------------------------------------------------------------------------------
+
+
+def until(recorded: Iterable[Recorded], at: datetime) -> Iterator[Recorded]:
+    """The events up to and at a time: what was known then."""
+    for r in recorded:
+        if time_of(r) > at:
+            return
+        yield r
+
+
+def position_at(store: ExitStore, position_id: str, at: datetime) -> Position | None:
+    """A position as it was known at a time; None when it was not known yet.
+
+    Args:
+        at: aware; an event of that very moment counts.
+    """
+    return fold(None, (r.event for r in until(store.stream(position_id), at)))
+
+
+def open_at(store: ExitStore, at: datetime) -> list[Position]:
+    """The positions that were open at a time, as they were known then, oldest first."""
+    found = []
+    for row in store.positions():
+        if row.opened_at_utc > at:
+            continue
+        p = position_at(store, row.position_id, at)
+        if p is not None and not p.state.terminal:
+            found.append(p)
+    return found
+
+
+class AccountAt(msgspec.Struct, frozen=True):
+    """What was known of the whole account at a time: who paused it, and since when the breaker is open."""
+
+    paused_since: datetime | None = None
+    paused_by: str = ""
+    paused_why: str = ""
+    breaker_since: datetime | None = None
+
+
+def account_at(store: ExitStore, account: str, at: datetime) -> AccountAt:
+    """The account (its hash) as it was known at a time."""
+    found = AccountAt()
+    for r in until(store.stream(f"{ACCOUNT_PREFIX}{account}"), at):
+        match r.event:
+            case TradingPaused(by=by, at=since, why=why):
+                found = msgspec.structs.replace(found, paused_since=since, paused_by=by, paused_why=why)
+            case TradingResumed():
+                found = msgspec.structs.replace(found, paused_since=None, paused_by="", paused_why="")
+            case BreakerClosed():
+                found = msgspec.structs.replace(found, breaker_since=None)
+            case BreakerOpened(at=since):
+                found = msgspec.structs.replace(found, breaker_since=since)
+    return found
+
+
+# --- causes -----------------------------------------------------------------------------------------------------------
+
+
+class _Causes:
+    """Finds for each event the earlier one that it follows from, as the log itself links them: ids, runs, levels."""
+
+    def __init__(self) -> None:
+        self._armed: int | None = None  # the event that set the policy or the entry that the levels come from
+        self._entry: Decimal | None = None
+        self._stops: dict[ExitType, int] = {}
+        self._orders: dict[str, int] = {}
+        self._asked: int | None = None  # the newest request to cancel
+        self._ended: int | None = None
+        self._filled: int | None = None
+        self._refusal: int | None = None
+        self._lost: int | None = None
+        self._alarms: dict[str, int] = {}
+        self._last: Recorded | None = None
+
+    def of(self, r: Recorded) -> int | None:
+        cause = self._cause(r.event)
+        if cause is None and self._last is not None and self._last.at_ns == r.at_ns and self._last.by == r.by:
+            cause = self._last.version  # of the same message
+        self._note(r)
+        return cause
+
+    def _cause(self, e: Event) -> int | None:
+        match e:
+            case StopMoved(rule=rule):
+                return self._stops.get(rule, self._armed)
+            case ExitTriggered(reason=reason):
+                return self._stops.get(reason, self._armed)
+            case OrderAccepted() | CancelRequested() | ExitEscalated() | FillsRecorded():
+                return self._orders.get(e.client_order_id)
+            case CancelRefused():
+                return self._asked
+            case OrderEnded():
+                return self._asked or self._orders.get(e.client_order_id)
+            case ExitRetried():
+                return self._lost or self._ended
+            case ExitCompleted():
+                return self._filled
+            case RefusalEnded():
+                return self._refusal
+            case PositionReleased():
+                return self._lost
+            case AlarmAcknowledged():
+                return self._alarms.get(e.alarm_id)
+        return None
+
+    def _note(self, r: Recorded) -> None:
+        e, version = r.event, r.version
+        match e:
+            case PositionOpened(entry_price=entry) | PositionResized(entry_price=entry):
+                self._armed = version
+                if entry != self._entry:
+                    self._stops.clear()  # a stop that had moved belonged to the old entry
+                self._entry = entry
+            case PolicyChanged() | PositionReleased():
+                self._armed, self._lost = version, None
+            case StopMoved(rule=rule):
+                self._stops[rule] = version
+            case ExitTriggered(client_order_id=order) | ExitRetried(client_order_id=order):
+                self._orders[order] = version
+                self._asked = self._lost = None
+            case CancelRequested() | ExitEscalated():
+                self._asked = version
+            case CancelRefused():
+                self._asked = None
+            case OrderEnded():
+                self._ended = version
+            case FillsRecorded():
+                self._filled = version
+            case TriggerRefused():
+                self._refusal = version
+            case ProtectionLost():
+                self._lost = version
+            case AlarmRaised(alarm_id=alarm):
+                self._alarms[alarm] = version
+        self._last = r
+
+
+def last_of(told: Sequence[Step], kind: type[Event]) -> Step | None:
+    """The newest step with an event of a class; None when there is none."""
+    return next((s for s in reversed(told) if isinstance(s.recorded.event, kind)), None)

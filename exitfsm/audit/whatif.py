@@ -1,0 +1,273 @@
+"""What if: the positions of a store, with their real entries, under another policy, on bars.
+
+With the policy that they had they must decide what the log says they decided: `WhatIf.reproduced`. That is the proof
+that the log, the bars and this program fit together; only then do the other figures mean something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from exitfsm.audit.changes import Changes, changed, settings_of
+from exitfsm.audit.replaying import Given, Logged, Replay, Replayed, Rules, given_of, pauses_of
+from exitfsm.audit.trail import steps, time_of
+from exitfsm.config import SessionHours
+from exitfsm.errors import StoreError
+from exitfsm.events import (
+    Event,
+    ExitTriggered,
+    OrderAccepted,
+    PolicyChanged,
+    PositionOpened,
+    RefusalEnded,
+    StopMoved,
+    TriggerRefused,
+)
+from exitfsm.policy import ExitPolicy
+from exitfsm.position import Position
+from exitfsm.projections import ACCOUNT_PREFIX
+from exitfsm.recorded_bars import Seen
+from exitfsm.simulate import SimulatedExit, simulated_exit
+from exitfsm.store import ExitStore
+from exitfsm.values import ZERO
+from exitfsm.words import in_words
+
+#: Gives the bars, in order of arrival, from the first on: asked once for each policy.
+Bars = Callable[[], Iterable[Seen]]
+#: What a policy decides; the rest is what the broker did.
+DECISIONS: tuple[type[Event], ...] = (StopMoved, TriggerRefused, RefusalEnded, ExitTriggered)
+
+
+class WhatIfPosition(msgspec.Struct, frozen=True, kw_only=True):
+    """One position: how it went, how it would have gone (None where it never exits), and whether that is the same.
+
+    Attributes:
+        pnl_difference_pct: replayed less logged, in percent of the entry; None where one of them has no figure.
+        same_policy: it ran with the very policy that the log has.
+        decisions: how many decisions the log has.
+        same_decisions: the replay decided the same, at the same bars, on the same evidence.
+        same_events: it recorded the same altogether, the broker's own numbers of the orders aside.
+        first_difference: the first decision that differs, in words; empty when none does.
+        entered: bars reached its entry; without that nothing could be replayed.
+    """
+
+    position_id: str
+    symbol: str
+    logged: SimulatedExit | None
+    replayed: SimulatedExit | None
+    pnl_difference_pct: Decimal | None
+    same_policy: bool
+    decisions: int
+    same_decisions: bool
+    same_events: bool
+    first_difference: str = ""
+    entered: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {
+            "position_id": self.position_id,
+            "symbol": self.symbol,
+            "logged": self.logged.as_dict() if self.logged is not None else None,
+            "replayed": self.replayed.as_dict() if self.replayed is not None else None,
+            "pnl_difference_pct": str(self.pnl_difference_pct) if self.pnl_difference_pct is not None else None,
+        }
+
+
+class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one policy.
+
+    Attributes:
+        changes: the settings that were changed.
+        policy: the effective settings as plain data; a setting in which the positions differ is None.
+        positions: one entry each, in the order of the entries.
+        bars: how many bars there were.
+    """
+
+    changes: dict[str, str]
+    policy: dict[str, Any] | None
+    positions: list[WhatIfPosition]
+    bars: int
+
+    @property
+    def unchanged(self) -> bool:
+        """True when every position ran with the policy that it had."""
+        return all(p.same_policy for p in self.positions)
+
+    @property
+    def reproduced(self) -> bool | None:
+        """True when every position with its own policy decided what the log says; None when there is none."""
+        own = [p.same_decisions for p in self.positions if p.same_policy]
+        return all(own) if own else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {"policy": self.policy, "positions": [p.as_dict() for p in self.positions]}
+
+
+def whatif(
+    store: ExitStore,
+    bars: Bars,
+    changes: Changes | None = None,
+    *,
+    positions: Sequence[str] | None = None,
+    session: SessionHours | None = None,
+    slippage_pct: Decimal = ZERO,
+    rules: Rules | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> WhatIf:
+    """Replay positions of a store under a changed policy.
+
+    Args:
+        store: where their logs are.
+        bars: gives the bars.
+        changes: settings to change, as `{"stop_loss.threshold_pct": "1.5"}`; none: the policy that each had.
+        positions: ids; all of the store when None.
+        session: the market's hours, for `end_of_session`; the default ones when None. The log does not hold them.
+        slippage_pct: how much worse than the open orders fill, in percent.
+        rules: functions for `custom_rule`, by (name, version).
+        progress: told now and then how many bars are done.
+
+    Raises:
+        ConfigError: a setting is unknown or not allowed, or a policy has a custom rule that is not given.
+        StoreError: there is no such position.
+    """
+    wanted = dict(changes or {})
+    logged = [_logged(store, key) for key in (positions if positions is not None else _ids(store))]
+    known: dict[str, ExitPolicy] = {}
+
+    def change(policy: ExitPolicy) -> ExitPolicy:
+        digest = policy.digest()
+        if digest not in known:
+            known[digest] = changed(policy, wanted)
+        return known[digest]
+
+    replay = Replay(
+        logged,
+        pauses=_pauses(store, logged),
+        change=change,
+        session=session or SessionHours(),
+        slippage_pct=slippage_pct,
+        rules=rules or {},
+    )
+    counted = _Counted(bars())
+    ran = replay.run(counted, progress)
+    found = [_compared(one, ran.get(one.position.position_id), change) for one in logged]
+    return WhatIf(changes=wanted, policy=settings_of(replay.policies.values()), positions=found, bars=counted.count)
+
+
+class _Counted:
+    """Bars, counted as they go by."""
+
+    def __init__(self, bars: Iterable[Seen]) -> None:
+        self._bars, self.count = iter(bars), 0
+
+    def __iter__(self) -> _Counted:
+        return self
+
+    def __next__(self) -> Seen:
+        seen = next(self._bars)
+        self.count += 1
+        return seen
+
+
+def _ids(store: ExitStore) -> list[str]:
+    return [row.position_id for row in store.positions()]
+
+
+def _logged(store: ExitStore, position_id: str) -> Logged:
+    recorded = store.stream(position_id)
+    if not recorded or not isinstance(recorded[0].event, PositionOpened):
+        raise StoreError(f"the store has no position {position_id!r}")
+    told = steps(recorded)
+    last = told[-1].after
+    assert last is not None
+    return Logged(
+        position=last,
+        events=tuple(r.event for r in recorded),
+        opened_at=time_of(recorded[0]),
+        given=given_of(position_id, recorded, [s.before for s in told]),
+    )
+
+
+def _pauses(store: ExitStore, logged: Iterable[Logged]) -> list[Given]:
+    accounts = sorted({one.opened.account for one in logged})
+    found = [g for account in accounts for g in pauses_of(store.stream(f"{ACCOUNT_PREFIX}{account}"))]
+    return sorted(found, key=lambda g: g.at)
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+def _compared(one: Logged, ran: Replayed | None, change: Callable[[ExitPolicy], ExitPolicy]) -> WhatIfPosition:
+    logged = _exit(one.position)
+    replayed = _exit(ran.position) if ran is not None else None
+    policies = [one.opened.policy, *(g.event.policy for g in one.given if isinstance(g.event, PolicyChanged))]
+    decided = [_decision(e) for e in one.events if isinstance(e, DECISIONS)]
+    events = ran.events if ran is not None else ()
+    difference = _first_difference(one.events, events, _watched(one.position))
+    return WhatIfPosition(
+        position_id=one.position.position_id,
+        symbol=one.position.symbol,
+        logged=logged,
+        replayed=replayed,
+        pnl_difference_pct=_difference(logged, replayed),
+        same_policy=all(change(policy) == policy for policy in policies),
+        decisions=len(decided),
+        same_decisions=ran is not None and not difference,
+        same_events=list(map(_nameless, one.events)) == list(map(_nameless, events)),
+        first_difference=difference if ran is not None else "no bar reaches its entry",
+        entered=ran is not None,
+    )
+
+
+def _exit(p: Position) -> SimulatedExit | None:
+    return simulated_exit(p) if p.state.terminal else None
+
+
+def _difference(logged: SimulatedExit | None, replayed: SimulatedExit | None) -> Decimal | None:
+    one = logged.pnl_pct if logged is not None else None
+    other = replayed.pnl_pct if replayed is not None else None
+    return other - one if one is not None and other is not None else None
+
+
+def _watched(p: Position) -> bool:
+    """True when the log ends while the position is still watched: bars may go on after it."""
+    return not p.state.terminal
+
+
+def _decision(e: Event) -> Event:
+    """What of an event the policy decided: of an exit why and on what evidence, not how its order looks at a broker."""
+    if not isinstance(e, ExitTriggered):
+        return e
+    bare = {"client_order_id": "", "time_in_force": "day", "limit_price": None, "sold_elsewhere": ZERO, "detail": ""}
+    return replace(e, **bare)
+
+
+def _nameless(e: Event) -> Event:
+    """An event without the number that the broker gave the order."""
+    return replace(e, broker_order_id=None) if isinstance(e, OrderAccepted) else e
+
+
+def _first_difference(logged: Sequence[Event], replayed: Sequence[Event], watched: bool) -> str:
+    """The first decision that differs, in words; empty when none does."""
+    ours = [e for e in logged if isinstance(e, DECISIONS)]
+    theirs = [e for e in replayed if isinstance(e, DECISIONS)]
+    for number, (one, other) in enumerate(zip(ours, theirs, strict=False), 1):
+        if _decision(one) != _decision(other):
+            return f"decision {number} of the log is {_said(one)}; of the replay {_said(other)}"
+    if len(theirs) < len(ours):
+        return f"decision {len(theirs) + 1} of the log, {_said(ours[len(theirs)])}, is not in the replay"
+    if len(theirs) > len(ours):
+        after = " (the log ends there, and the bars go on)" if watched else ""
+        return f"the replay decides {_said(theirs[len(ours)])} after the last decision of the log{after}"
+    return ""
+
+
+def _said(e: Event) -> str:
+    return f"{type(e).__name__} ({in_words(None, None, e)})"

@@ -1,0 +1,209 @@
+"""The bars that were looked at, kept beside the store, for audit pages and what-if: `record_bars: true`.
+
+Rules of this room: bars are evidence for people, never what protects money. So they lie in a file of their own
+(`exits.db.bars` beside `exits.db`), outside the hash chain, written in groups without waiting for the disk. A bar that
+cannot be recorded is logged, and recording ends: an exit never waits for it and never fails by it. A crash can lose the
+last second of bars; it loses no event.
+
+The file is SQLite with one table: `bars(id, symbol, at_us, open, high, low, close, volume, received_us)`, prices as
+exact text as they came (a refused bar may hold `nan`), times in microseconds since 1970 UTC, rows in order of arrival.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from exitfsm.errors import StoreError
+from exitfsm.store import ExitStore
+from exitfsm.values import Bar, utc
+
+log = logging.getLogger("exitfsm")
+
+#: Marks the file as ours ("ExFB").
+APPLICATION_ID = 0x45784642
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_GROUP = 1000
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS bars (id INTEGER PRIMARY KEY, symbol TEXT NOT NULL, at_us INTEGER NOT NULL, "
+    "open TEXT NOT NULL, high TEXT NOT NULL, low TEXT NOT NULL, close TEXT NOT NULL, volume TEXT NOT NULL, "
+    "received_us INTEGER)"
+)
+_INDEX = "CREATE INDEX IF NOT EXISTS bars_of_symbol ON bars (symbol, at_us)"
+_INSERT = (
+    "INSERT INTO bars (symbol, at_us, open, high, low, close, volume, received_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+class Seen(NamedTuple):
+    """A recorded bar, and when it arrived; None where arrival means nothing (simulation)."""
+
+    bar: Bar
+    received_at: datetime | None
+
+
+def bars_path(store: ExitStore | str | os.PathLike[str]) -> Path | None:
+    """Where the bars of a store are kept; None for a store in memory. The file need not be there."""
+    path = store.path if isinstance(store, ExitStore) else Path(store)
+    return None if path is None or str(path) == ":memory:" else path.with_name(path.name + ".bars")
+
+
+class BarRecorder:
+    """Writes bars down, in groups. May be used from any thread; `record` and `flush` never raise.
+
+    Args:
+        path: the file, made where there is none (mode 0600); one that is there is added to.
+
+    Raises:
+        StoreError: the file is something else, or cannot be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[str | int | None, ...]] = []
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600))
+            self._db: sqlite3.Connection | None = _connect(self.path, "rw")
+            _prepare(self._db, self.path)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"cannot record bars in {self.path}: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def record(self, bar: Bar, *, received_at: datetime | None = None) -> None:
+        """Note a bar, sound or not; it is written with the next group, by `flush`, or by `close`."""
+        try:
+            received = _microseconds(received_at) if received_at is not None else None
+            prices = (bar.open, bar.high, bar.low, bar.close, bar.volume)
+            row = (bar.symbol, _microseconds(bar.timestamp), *map(str, prices), received)
+        except ValueError as error:
+            log.error("bar_not_recorded symbol=%s at=%s error=%s", bar.symbol, bar.timestamp, error)
+            return
+        with self._lock:
+            if self._db is not None:
+                self._waiting.append(row)
+                if len(self._waiting) >= _GROUP:
+                    self._write()
+
+    def flush(self) -> None:
+        """Write what waits, so that readers see it."""
+        with self._lock:
+            self._write()
+
+    def close(self) -> None:
+        """Write what waits and close the file. May be called twice."""
+        with self._lock:
+            self._write()
+            db, self._db = self._db, None
+            if db is not None:
+                db.close()
+
+    def _write(self) -> None:
+        rows, self._waiting = self._waiting, []
+        if not rows or self._db is None:
+            return
+        try:
+            with self._db:
+                self._db.executemany(_INSERT, rows)
+        except sqlite3.Error as error:
+            log.error("bars_not_recorded file=%s lost=%s error=%s; recording ends", self.path, len(rows), error)
+            self._db.close()
+            self._db = None
+
+
+def recorded_bars(
+    path: str | os.PathLike[str],
+    symbols: Iterable[str] | None = None,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Iterator[Seen]:
+    """The bars of a file in the order in which they arrived; in constant memory.
+
+    Args:
+        path: the file, as by `bars_path`.
+        symbols: only these; all when None.
+        since, until: only bars with a timestamp from, and up to and with, these times.
+
+    Raises:
+        StoreError: while iterating: there is no such file, or it cannot be read.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise StoreError(f"there are no recorded bars at {file}: set record_bars: true, or give bars from files")
+    where, given = _condition(symbols, since, until)
+    sql = f"SELECT symbol, at_us, open, high, low, close, volume, received_us FROM bars {where}ORDER BY id"
+    try:
+        db = _connect(file, "ro")
+        try:
+            _check(db, file)
+            for symbol, at, *prices, received in db.execute(sql, given):
+                bar = Bar(symbol, _time(at), *prices)
+                yield Seen(bar, _time(received) if received is not None else None)
+        finally:
+            db.close()
+    except (sqlite3.Error, ValueError, OverflowError, TypeError) as error:
+        raise StoreError(f"cannot read the bars in {file}: {error}") from error
+
+
+def _condition(
+    symbols: Iterable[str] | None, since: datetime | None, until: datetime | None
+) -> tuple[str, list[str | int]]:
+    parts: list[str] = []
+    given: list[str | int] = []
+    if symbols is not None:
+        names = sorted(set(symbols))
+        parts.append(f"symbol IN ({', '.join('?' * len(names))})")
+        given += names
+    if since is not None:
+        parts.append("at_us >= ?")
+        given.append(_microseconds(since))
+    if until is not None:
+        parts.append("at_us <= ?")
+        given.append(_microseconds(until))
+    return (f"WHERE {' AND '.join(parts)} " if parts else ""), given
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, check_same_thread=False, timeout=0.2)
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    """Make the table in a file that is new; refuse one that is not ours."""
+    db.execute("PRAGMA trusted_schema = OFF")
+    if db.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0] == 0:
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute("PRAGMA journal_mode = WAL")  # whoever reads a page meanwhile holds nobody up
+    _check(db, path)
+    db.execute("PRAGMA synchronous = NORMAL")
+    with db:
+        db.execute(_TABLE)
+        db.execute(_INDEX)
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise StoreError(f"{path} holds no recorded bars: move it away; the file was not touched")
+
+
+def _microseconds(at: datetime) -> int:
+    since = utc(at) - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _time(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)
+
+
+__all__ = ["BarRecorder", "Seen", "bars_path", "recorded_bars"]

@@ -1,0 +1,28 @@
+"""The local Alpaca server, and a broker of ours on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from exitfsm_alpaca import Access, AlpacaBroker
+
+from exitfsm.testing.alpaca_server import AlpacaServer
+
+
+@pytest.fixture
+def server() -> Iterator[AlpacaServer]:
+    with AlpacaServer() as running:
+        yield running
+
+
+@pytest.fixture
+def access(server: AlpacaServer) -> Access:
+    return Access.from_environment(server.environment)
+
+
+@pytest.fixture
+def broker(access: Access) -> Iterator[AlpacaBroker]:
+    made = AlpacaBroker(access, timeout_s=(1.0, 0.5), requests_per_minute=10_000)
+    yield made
+    made.close()
