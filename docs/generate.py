@@ -36,7 +36,16 @@ def states() -> str:
     out = [MADE + "# States\n\nWhere a position stands, and which event leads where. The whole lifecycle is the one"]
     out += ["table in `exitfsm.lifecycle`; this page is made from it.\n", "| state | meaning |", "|---|---|"]
     out += [f"| `{state}` | {cell(MEANING[state])} |" for state in State]
-    out += ["", "## Diagram", "", "Events that stay in a state are left out.", "", "```mermaid", mermaid().rstrip(), "```"]
+    out += [
+        "",
+        "## Diagram",
+        "",
+        "Events that stay in a state are left out.",
+        "",
+        "```mermaid",
+        mermaid().rstrip(),
+        "```",
+    ]
     out += ["", "## Every row", "", "| from | event | to | why |", "|---|---|---|---|"]
     for row in TABLE:
         out.append(f"| {row.source or '(nothing)'} | `{row.event.__name__}` | {row.target} | {cell(row.why)} |")
@@ -76,13 +85,14 @@ def events() -> str:
 
 def config() -> str:
     """Every setting."""
-    out = [MADE + "# Configuration\n\nThe `exit_manager` section of the bot's YAML file. What is not set takes its default;"]
+    out = [
+        MADE
+        + "# Configuration\n\nThe `exit_manager` section of the bot's YAML file. What is not set takes its default;"
+    ]
     out += ["what is not known is an error. `exitfsm config check FILE` names every mistake with its line.", ""]
     out += ["| setting | type | default | allowed | meaning |", "|---|---|---|---|---|"]
     for row in reference_table():
-        out.append(
-            f"| `{row.key}` | {cell(row.type)} | {cell(row.default)} | {cell(row.allowed)} | {cell(row.doc)} |"
-        )
+        out.append(f"| `{row.key}` | {cell(row.type)} | {cell(row.default)} | {cell(row.allowed)} | {cell(row.doc)} |")
     return "\n".join(out) + "\n"
 
 

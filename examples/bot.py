@@ -69,9 +69,7 @@ async def main() -> None:
         await manager.settled()
         if signal(bar) and not manager.positions() and manager.may_enter("ACME"):  # (exits) the risk check
             entries += 1
-            broker.submit(
-                Order(client_order_id=f"sma-{entries}", symbol="ACME", side=OrderSide.BUY, qty=Decimal(10))
-            )
+            broker.submit(Order(client_order_id=f"sma-{entries}", symbol="ACME", side=OrderSide.BUY, qty=Decimal(10)))
             print(f"{bar.timestamp:%H:%M}  enter  10 ACME near {bar.close}")
 
     await manager.stop()  # (exits)

@@ -103,6 +103,9 @@ class Engine:
             mark = self.store.tracking(position.symbol)
             reference = mark.current_price if mark is not None else None
             self._keep(position, reference=reference)
+            slot = self._slots[position.symbol]
+            slot.resume(position.stop_moved_at)
+            slot.resume(mark.last_evaluated_at_utc if mark is not None else None)
         return len(self.positions)
 
     def get(self, position_id: str) -> Position | None:
@@ -162,8 +165,7 @@ class Engine:
         ):
             slot.last_bar = bar
             slot.last_at = bar.timestamp
-            if bar.ceiling > slot.highest:
-                slot.highest = bar.ceiling
+            slot.highest = max(slot.highest, bar.ceiling)
             return True
         return False
 
@@ -292,9 +294,7 @@ class Engine:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _woken(
-        self, woken: Sequence[tuple[Slot, Bar]], received_at: datetime | None, confirmed: bool
-    ) -> list[Action]:
+    def _woken(self, woken: Sequence[tuple[Slot, Bar]], received_at: datetime | None, confirmed: bool) -> list[Action]:
         """Bars of different symbols, outside their quiet bands: ask every position of each symbol, exactly."""
         messages: list[tuple[str, Message]] = []
         faults: list[tuple[Slot, Bar, list[Position], Fault | None]] = []

@@ -1,8 +1,8 @@
 """Every error of the library, named by whose fault it is.
 
 - `IllegalTransition` is ours: the code asked the lifecycle for a move it does not have.
-- `ConfigError`, `FeedError` and `StoreError` are yours: a setting, a data file or a store that needs a person. Their text
-  says what is wrong, where, and what to do.
+- `ConfigError`, `FeedError` and `StoreError` are yours: a setting, a data file or a store that needs a person. Their
+  text says what is wrong, where, and what to do.
 - `BrokerError` is nobody's yet: what the broker did is not known until its own record says so. Its two subclasses are
   the exceptions to that: `OrderRefused` (a definite no) and `NotSent` (the request never left).
 

@@ -80,6 +80,12 @@ class Slot:
         self.last_at = bar.timestamp
         self.highest = max(self.highest, bar.ceiling)
 
+    def resume(self, at: datetime | None) -> None:
+        """Bars up to `at` were looked at before a restart: they must not meet what came of them once more."""
+        if at is not None and at > self.last_at:
+            self.last_at = at
+            self.arm()
+
     def arm(self) -> None:
         """Compute the band anew from the positions, the time and the last accepted price."""
         at = self.previous_at or min((p.opened_at for p in self.positions.values()), default=_BEFORE)

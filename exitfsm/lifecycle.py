@@ -85,7 +85,7 @@ MEANING: dict[State, str] = {
     State.REJECTED: "this attempt ended without filling the rest; the exit stays latched, the next attempt is due",
     State.FILLED: "exit complete and proved flat; terminal; the cooldown runs from the broker's fill time",
     State.CLOSED: "went flat by other hands, or only an unsellable residue is left; terminal",
-    State.UNPROTECTED: "budget spent, or evidence contradicts; an alarm stands; waits for an operator, still accepts fills",
+    State.UNPROTECTED: "budget spent, or evidence contradicts; alarmed; waits for an operator, still accepts fills",
 }
 NOTHING = "(nothing)"
 _EXITING = frozenset({State.PENDING, State.SUBMITTED, State.PARTIAL, State.CANCELING, State.REJECTED})
@@ -154,7 +154,9 @@ MACHINE = Machine(
     initial=NOTHING,
     auto_transitions=False,
     name="exitfsm",
-    transitions=[{"trigger": r.event.__name__, "source": str(r.source or NOTHING), "dest": str(r.target)} for r in TABLE],
+    transitions=[
+        {"trigger": r.event.__name__, "source": str(r.source or NOTHING), "dest": str(r.target)} for r in TABLE
+    ],
 )
 
 

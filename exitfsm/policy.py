@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple
 
@@ -68,9 +68,9 @@ class TrailingStop(Section, frozen=True):
     """A stop that follows the best price at a distance, once the profit has reached the activation."""
 
     enabled: Annotated[bool, Spec("whether the rule is on")] = False
-    activation_pct: Annotated[Decimal, Spec("profit in percent of the entry price at which it starts", ge=0, le=1000)] = (
-        Decimal("1.0")
-    )
+    activation_pct: Annotated[
+        Decimal, Spec("profit in percent of the entry price at which it starts", ge=0, le=1000)
+    ] = Decimal("1.0")
     trail_pct: Annotated[Decimal, Spec("distance from the best price, in percent of that price", gt=0, lt=100)] = (
         Decimal("1.0")
     )
@@ -95,8 +95,12 @@ class BreakEven(Section, frozen=True):
     """Move the stop to the entry once the profit has reached the activation."""
 
     enabled: Annotated[bool, Spec("whether the rule is on")] = False
-    activation_pct: Annotated[Decimal, Spec("profit in percent at which the stop moves", gt=0, le=1000)] = Decimal("1.0")
-    offset_pct: Annotated[Decimal, Spec("where the stop goes, in percent beyond the entry", ge=0, le=1000)] = Decimal("0")
+    activation_pct: Annotated[Decimal, Spec("profit in percent at which the stop moves", gt=0, le=1000)] = Decimal(
+        "1.0"
+    )
+    offset_pct: Annotated[Decimal, Spec("where the stop goes, in percent beyond the entry", ge=0, le=1000)] = Decimal(
+        "0"
+    )
 
 
 class TimeLimit(Section, frozen=True):
@@ -188,6 +192,24 @@ def _canonical(value: object) -> object:
     if isinstance(value, tuple):
         return [_canonical(item) for item in value]
     return plain(value) if isinstance(value, Decimal) else value
+
+
+def typed(policy: ExitPolicy) -> ExitPolicy:
+    """The same settings, each of its declared type: a struct made in Python takes `"close"` and 1.5 as they are.
+
+    Raises:
+        ValueError: a setting is of another kind altogether.
+    """
+    try:
+        return _decoded(msgspec.json.encode(policy))
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise ValueError(f"not an exit policy: {error}") from None
+
+
+@lru_cache(maxsize=256)
+def _decoded(settings: bytes) -> ExitPolicy:
+    """One object for equal settings, however many positions have them."""
+    return msgspec.json.decode(settings, type=ExitPolicy)
 
 
 class Level(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -325,10 +325,8 @@ class Simulation:
                     report = refused_report(order.client_order_id, refusal, at)
                 return engine.on_report(report, at=at)
             case Cancel(client_order_id=order_id):
-                try:
+                with suppress(OrderRefused):  # it is over already, and its own record says how
                     broker.cancel(order_id)
-                except OrderRefused:
-                    pass  # it is over already, and its own record says how
                 report_now = broker.order(order_id)
                 return engine.on_report(report_now, at=at) if report_now is not None else []
             case LookUp(client_order_id=order_id):
@@ -339,7 +337,7 @@ class Simulation:
                 read = PositionRead(at=at, qty=broker.held(symbol) * side, reads=READS_MIN)
                 return engine.tell(position_id, read)
 
-    def _on_commit(self, p: Position, recorded: Sequence[Recorded]) -> None:
+    def _on_commit(self, p: Position, _: Sequence[Recorded]) -> None:
         if p.state.terminal:
             self._ended.append(p)
             if self.re_enter:

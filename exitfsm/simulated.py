@@ -235,9 +235,7 @@ class SimulatedBroker:
             self._end(working, OrderStatus.EXPIRED)
         return [w.report() for w in expired]
 
-    def fill(
-        self, client_order_id: str, qty: Decimal | None = None, price: Decimal | None = None
-    ) -> ExecutionReport:
+    def fill(self, client_order_id: str, qty: Decimal | None = None, price: Decimal | None = None) -> ExecutionReport:
         """Fill an order by hand, now: `qty` of it, or all that is left, at `price`, or at the last one of its symbol.
 
         An order that is over takes the fill too, and stays over: such late fills happen.

@@ -219,7 +219,7 @@ class Bar:
         self,
         symbol: str,
         timestamp: datetime,
-        open: Decimal | float | str,  # noqa: A002  the field's name everywhere in the trade
+        open: Decimal | float | str,
         high: Decimal | float | str,
         low: Decimal | float | str,
         close: Decimal | float | str,

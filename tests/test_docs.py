@@ -47,7 +47,8 @@ def test_a_changed_page_is_found_stale(generator: ModuleType, tmp_path: Path, mo
 
 def test_every_state_event_and_setting_has_its_place_in_the_reference() -> None:
     states, events, config = (
-        (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8") for name in ("states.md", "events.md", "config.md")
+        (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+        for name in ("states.md", "events.md", "config.md")
     )
     assert all(f"`{state}`" in states for state in State)
     assert all(f"### {event.__name__}" in events for event in (*POSITION_EVENTS, *ACCOUNT_EVENTS))
@@ -82,4 +83,6 @@ def test_importing_the_library_leaves_out_what_only_some_uses_need() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(done.stdout.split())
     assert "exitfsm" in loaded
-    assert loaded.isdisjoint({"pydantic", "yaml", "typer", "rich", "alpaca", "pandas", "numpy", "hypothesis", "asyncio"})
+    assert loaded.isdisjoint(
+        {"pydantic", "yaml", "typer", "rich", "alpaca", "pandas", "numpy", "hypothesis", "asyncio"}
+    )

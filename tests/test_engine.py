@@ -432,6 +432,31 @@ def test_given_a_store_when_it_is_loaded_then_every_open_position_is_as_it_was(d
     assert [type(a) for a in again.on_bar(bar("103.95", 120))] == [Submit]
 
 
+def test_given_a_trail_when_old_bars_come_again_after_a_restart_then_they_do_not_meet_the_newer_stop(desk: Desk) -> None:
+    p = desk.buy(rules=policy(trailing_stop={"trail_pct": 1}, profit_taking=False))
+    desk.bar("100.5", 60)
+    desk.bar(105, 120)
+    again = Engine(desk.store, desk.broker.capabilities)
+    again.load()
+    assert again.on_bar(bar("100.5", 60)) == []
+    assert again.on_bar(bar("100.5", 120)) == []
+    assert again.positions[p.position_id].state == "monitoring"
+    assert [r.reason for r in again.refusals()] == ["out_of_order", "already_seen"]
+    assert [type(a) for a in again.on_bar(bar("103.9", 180))] == [Submit]
+
+
+def test_given_marks_when_the_engine_restarts_then_it_goes_on_from_the_last_bar_it_looked_at(desk: Desk) -> None:
+    p = desk.buy()
+    desk.bar("100.5", 60)
+    desk.store.save_marks(desk.engine.marks())
+    again = Engine(desk.store, desk.broker.capabilities)
+    again.load()
+    assert again.last_price("AAPL") == Decimal("100.5")
+    assert again.on_bar(bar(99, 60)) == []
+    assert again.on_bar(bar(50, 120)) == []
+    assert [e.reason for e in desk.events(p) if isinstance(e, TriggerRefused)] == ["already_seen", "price_jump"]
+
+
 def test_given_an_intent_when_the_engine_restarts_then_the_broker_is_asked_before_anything_is_sent(desk: Desk) -> None:
     p = desk.buy()
     (sent,) = desk.engine.on_bar(bar(99, 60))

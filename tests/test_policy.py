@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from given import Scenario, after, bar, given, holds, like, opened, policy, reported, seen
+from given import Scenario, after, bar, given, holds, like, opened, policy, reported, seen, to_open
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
@@ -23,7 +23,7 @@ from exitfsm.events import (
     TriggerRefused,
 )
 from exitfsm.messages import ChangePolicy
-from exitfsm.policy import ExitPolicy, average_true_range, bar_fault, is_jump
+from exitfsm.policy import ExitPolicy, ProfitTaking, StopLoss, average_true_range, bar_fault, is_jump
 from exitfsm.position.deciding import REFUSED_BARS_ALARM
 from exitfsm.values import EXACT, Bar, ExitType, OrderType, Side, first_by_precedence
 
@@ -345,6 +345,29 @@ def test_given_a_bar_at_or_before_the_entry_when_it_breaches_then_it_is_not_eval
     held().when(seen(90, 0)).then()
     held().when(seen(90, -60)).then()
     held().when(seen(90, 1)).then(ExitTriggered)
+
+
+def test_given_a_policy_made_in_python_from_plain_values_then_it_means_what_it_says() -> None:
+    loose = ExitPolicy(
+        evaluate_on="close",
+        profit_taking=ProfitTaking(threshold_pct=2.5, order_type="limit"),
+        stop_loss=StopLoss(threshold_pct=1),
+    )
+    s = given().when(to_open(opened(policy=loose)))
+    s.has(policy=policy(profit_taking={"threshold_pct": "2.5", "order_type": "limit"}, stop_loss={"threshold_pct": 1}))
+    s.when(seen(bar(100, low=90, high=110))).then()
+    s.when(seen("102.5")).then(like(ExitTriggered, order_type=OrderType.LIMIT, limit_price=Decimal("102.5")))
+    s.when(seen("99")).then(like(ExitTriggered, reason="stop_loss"))
+    changed = held(stop_loss=False).when(ChangePolicy(at=after(30), policy=loose)).then(PolicyChanged)
+    changed.has(policy=s.now.policy).when(seen(bar(100, low=90, high=110))).then()
+
+
+@pytest.mark.parametrize("nonsense", [{"evaluate_on": "sometimes"}, {"stop_loss": StopLoss(threshold_pct="much")}], ids=str)
+def test_given_a_policy_made_in_python_that_means_nothing_then_it_is_refused(nonsense: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="not an exit policy"):
+        given().when(to_open(opened(policy=ExitPolicy(**nonsense))))
+    with pytest.raises(ValueError, match="not an exit policy"):
+        held().when(ChangePolicy(at=after(30), policy=ExitPolicy(**nonsense)))
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -168,6 +168,14 @@ def test_given_fills_when_reports_are_doubled_or_late_then_nothing_follows() -> 
         s.when(stale).then().has(filled_qty=Decimal(6))
 
 
+def test_given_fills_when_the_terminal_record_says_less_then_they_are_not_forgotten() -> None:
+    for status in ("canceled", "expired", "rejected", "filled"):
+        partial.when(reported(status, 2, 99)).then(like(OrderEnded, filled_qty=Decimal(4))).has(sold_qty=Decimal(4))
+    unprotected.when(reported("partially_filled", 4, 99), reported("canceled", 2, 99)).then(
+        like(OrderEnded, filled_qty=Decimal(4))
+    ).has(sold_qty=Decimal(4))
+
+
 def test_given_fills_when_a_report_leaves_the_quantity_out_then_missing_is_not_zero() -> None:
     partial.when(reported("partially_filled", None)).then().has(filled_qty=Decimal(4))
     partial.when(reported("canceled", None)).then(like(OrderEnded, filled_qty=Decimal(4))).has(remaining_qty=Decimal(6))
@@ -450,6 +458,9 @@ def test_given_an_escalation_when_the_cancel_is_refused_then_the_limit_works_on_
     s.when(timer(202)).then()
     s.when(timer(231)).then(ExitEscalated)
     resting.when(timer(200), reported("cancel_rejected", 0, at=201)).then(CancelRefused).is_in("submitted")
+    # The escalation is off: what ends this order later counts as it would have without it.
+    s.when(reported("rejected", 4, at=210), holds(6, at=300)).then(like(ExitRetried, budget_spent=1))
+    s.when(reported("expired", 4, at=210), holds(6, at=300)).then(like(ExitRetried, order_type="limit"))
 
 
 def test_given_a_cancel_that_came_too_late_when_the_order_was_filled_then_nothing_is_sent_again() -> None:

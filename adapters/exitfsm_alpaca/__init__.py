@@ -11,7 +11,7 @@
 Rules of this room: a translation table and thin methods; what to do about an answer is decided elsewhere. Numbers go
 out as exact text and come in as `Decimal`, because the SDK's own models make floats of them and fail on the first value
 they do not know. Every call has a time limit and is made once: the SDK's retries are off. What an answer does not prove
-is raised as unknown. alpaca-py (and with it pandas) is imported when the first connection is made.
+is raised as unknown. alpaca-py (and with it pandas) is imported when the first of these objects is made.
 """
 
 from exitfsm_alpaca.access import LIVE_URL, PAPER_URL, Access

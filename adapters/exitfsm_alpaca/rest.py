@@ -101,7 +101,9 @@ class Rest:
     ) -> None:
         self._access, self._timeout_s = access, timeout_s
         self.budget = budget or Budget()
-        self._idle: deque[TradingClient] = deque()
+        self._idle: deque[TradingClient] = deque(
+            [_client(access, timeout_s)]
+        )  # the import takes its time now, not later
 
     def get(self, path: str, query: dict[str, Any] | None = None, *, urgent: bool = False) -> Any:
         """Read something of the account."""

@@ -43,7 +43,8 @@ def run(
 ) -> None:
     """Run the live manager on a broker.
 
-    With the paper broker, recorded bars go through it, and time follows the bars. Prints each step as it happens; meanwhile `exitfsm status STORE` shows the positions from another terminal.
+    With the paper broker, recorded bars go through it, and time follows the bars. Prints each step as it
+    happens; meanwhile `exitfsm status STORE` shows the positions from another terminal.
     """
     import asyncio
 

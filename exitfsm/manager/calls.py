@@ -145,9 +145,13 @@ class BrokerCalls:
         self._time = time
         self._timeout_s = timeout_s
         self._on_result = on_result
-        self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="exitfsm-broker")
+        self.open()
         declared = getattr(broker, "capabilities", None)
         self.capabilities = declared if isinstance(declared, Capabilities) else CAREFUL
+
+    def open(self) -> None:
+        """Take calls."""
+        self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="exitfsm-broker")
 
     def has(self, method: str) -> bool:
         """True when the broker offers this method."""

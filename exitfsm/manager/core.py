@@ -61,6 +61,8 @@ log = logging.getLogger("exitfsm")
 TICK_S = 0.25
 #: How long `on_bar` waits for orders that it caused to have left; a broker that is slower is not waited for.
 GRACE_S = 0.01
+#: How long `on_order_update` waits until a new position is taken up; a bot with one consumer has bars waiting behind it.
+SYNC_WAIT_S = 1.0
 #: How old the last bar must be before a time rule is decided without one.
 NO_BAR_S = 90.0
 MARKS_EVERY_S = 1.0
@@ -124,6 +126,7 @@ class ExitManager:
         self._jumped: dict[str, Bar] = {}
         self._polled: dict[str, float] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._writes: set[asyncio.Task[Any]] = set()
         self._running = False
         self._synced = False
         self._sync_at = 0.0
@@ -150,6 +153,8 @@ class ExitManager:
         given = self._store_given
         store = given if isinstance(given, ExitStore) else await loop.run_in_executor(None, ExitStore, given)
         self.store = store
+        self._calls.open()
+        self._synced, self._alarms = False, {}
         self._engine = Engine(store, self._calls.capabilities, rules=self._rules, session_close=self._session_close)
         self._account = Account(store, self._account_id)
         self._door = Door(self._engine, self._time.now, self._clock.now, self._after_group)
@@ -196,10 +201,13 @@ class ExitManager:
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
-        for task in list(self._tasks):
+        passing = self._tasks - self._writes
+        for task in passing:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*passing, return_exceptions=True)
+        await self._reconciler.close()
         await self._driver.close(float(self.config.live.broker_timeout_seconds))
+        await asyncio.gather(*self._writes, return_exceptions=True)
         try:
             await self._door.run(self._save_marks)
         except StoreError as error:
@@ -422,8 +430,10 @@ class ExitManager:
         stream = self._alarms[alarm_id][0] if alarm_id in self._alarms else ""
         now = self._time.now()
         if stream == self._account.stream_id:
-            return self._spawn(self._in_writer(lambda: self._account.acknowledge(alarm_id, at=now, who=who)), "exitfsm-ack")
-        return self._spawn(self._door.tell(stream, Acknowledge(at=now, alarm_id=alarm_id, who=who)), "exitfsm-ack")
+            if alarm_id not in self._account.alarms:
+                self._alarms.pop(alarm_id, None)  # it could not be stored when it went up
+            return self._write(self._in_writer(lambda: self._account.acknowledge(alarm_id, at=now, who=who)))
+        return self._write(self._door.tell(stream, Acknowledge(at=now, alarm_id=alarm_id, who=who)))
 
     def release(self, position: Position | str, who: str = "operator") -> Awaitable[None]:
         """Hand an unprotected position back to the rules, with what the broker shows for it now.
@@ -461,7 +471,7 @@ class ExitManager:
                 self._announce(position, one)
                 if isinstance(one.event, OrderEnded):
                     self._sync_at = 0.0  # what stands in the way of the next attempt is read before it is due
-        for error in group.failures:
+        for error in group.failures if self._running else ():
             log.critical("not_stored error=%s", error)
             text = f"the store could not be written: {error}"
             self._alarm_without_store("store_unwritable", text)
@@ -518,7 +528,7 @@ class ExitManager:
 
     def _record(self, event: Event) -> Awaitable[None]:
         at, by = self._time.now(), "operator" if isinstance(event, (TradingPaused, TradingResumed)) else "broker"
-        return self._spawn(self._in_writer(lambda: self._account.record(event, at=at, by=by)), "exitfsm-account")
+        return self._write(self._in_writer(lambda: self._account.record(event, at=at, by=by)))
 
     async def _raise_account_alarm(self, kind: str, text: str) -> None:
         now = self._time.now()
@@ -528,6 +538,13 @@ class ExitManager:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._reap)
+        return task
+
+    def _write(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """The same for what must become durable: it is waited for when the manager stops."""
+        task = self._spawn(work, "exitfsm-write")
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
         return task
 
     def _reap(self, task: asyncio.Task[Any]) -> None:
@@ -560,7 +577,8 @@ class ExitManager:
         if side is not None and symbol is not None and (ended is None or report.at > ended):
             key = (canonical_symbol(symbol), side)
             self._reconciler.first_fills[key] = min(report.at, self._reconciler.first_fills.get(key, report.at))
-        await self._try_sync()
+        sync = self._spawn(self._try_sync(), "exitfsm-sync")
+        await asyncio.wait([sync], timeout=SYNC_WAIT_S)
 
     async def _try_sync(self) -> None:
         try:

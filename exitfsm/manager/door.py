@@ -71,6 +71,7 @@ class Door:
         self._queue: asyncio.Queue[Told] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="exitfsm-writer")
         self._writing = False
+        self._closing = False
         self._worker: asyncio.Task[None] | None = None
         self._group = Group()
         engine.listener = lambda position, recorded: self._group.commits.append((position, recorded))
@@ -81,6 +82,7 @@ class Door:
 
     async def close(self) -> None:
         """Let what waits be done, then stop."""
+        self._closing = True
         if self._worker is not None:
             await self._queue.join()
             self._worker.cancel()
@@ -99,9 +101,7 @@ class Door:
             at_rest = not self._writing and self._queue.empty()
             if at_rest and not confirmed and self._engine.quiet(bar, self._received()):
                 continue
-            told = Told(self._future(), bar=bar, confirmed=confirmed)
-            self._queue.put_nowait(told)
-            waiting.append(told.answer)
+            waiting.append(self._put(Told(self._future(), bar=bar, confirmed=confirmed)))
         await _all(waiting)
 
     async def tell(self, position_id: str, message: Message) -> None:
@@ -114,12 +114,12 @@ class Door:
 
     async def tell_all(self, messages: Sequence[tuple[str, Message]]) -> None:
         """Messages to several positions, committed together."""
-        waiting = []
-        for position_id, message in messages:
-            told = Told(self._future(), position_id=position_id, message=message)
-            self._queue.put_nowait(told)
-            waiting.append(told.answer)
-        await _all(waiting)
+        await _all(
+            [
+                self._put(Told(self._future(), position_id=position_id, message=message))
+                for position_id, message in messages
+            ]
+        )
 
     async def report(self, report: ExecutionReport) -> None:
         """News of an order of ours, for the position it belongs to."""
@@ -133,9 +133,14 @@ class Door:
 
     async def run(self, work: Callable[[], Any]) -> Any:
         """Anything else that belongs into the writer's thread."""
-        told = Told(self._future(), work=work)
+        return await self._put(Told(self._future(), work=work))
+
+    def _put(self, told: Told) -> asyncio.Future[Any]:
+        """Into the queue; nothing is left waiting at a door that is closed."""
+        if self._worker is None or self._closing:
+            raise StoreError("the manager is stopped")
         self._queue.put_nowait(told)
-        return await told.answer
+        return told.answer
 
     def _future(self) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().create_future()

@@ -80,6 +80,7 @@ class Driver:
         self._unknown: dict[str, int] = {}
         self._readings: dict[str, _Reading] = {}
         self._reading: asyncio.Task[Held] | None = None
+        self._reads: set[asyncio.Task[Held]] = set()
         #: The market's hours by symbol, and until when they are believed.
         self._sessions: dict[str, tuple[float, Session]] = {}
         self._session_reads: dict[str, asyncio.Task[None]] = {}
@@ -117,7 +118,7 @@ class Driver:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        reads = [*self._session_reads.values(), *([self._reading] if self._reading is not None else [])]
+        reads = [*self._session_reads.values(), *self._reads]
         for read in reads:
             read.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
@@ -321,13 +322,14 @@ class Driver:
 
     async def positions(self) -> Held:
         """What the broker holds, by a read that begins after this call; callers that wait together share one."""
-        while self._reading is not None and not self._reading.done():
-            running = self._reading
-            await asyncio.wait([running])
-            if self._reading is not running:
-                return await asyncio.shield(self._reading)  # begun by another caller, after this call
-        self._reading = asyncio.create_task(self._calls.positions(), name="exitfsm-positions")
-        return await asyncio.shield(self._reading)
+        running = self._reading
+        if running is not None and not running.done():
+            await asyncio.wait([running], timeout=LOOK_MAX_S)  # one that hangs must not hold up the others
+        if self._reading is None or self._reading is running:
+            self._reading = asyncio.create_task(self._calls.positions(), name="exitfsm-positions")
+            self._reads.add(self._reading)
+            self._reading.add_done_callback(self._reads.discard)
+        return await asyncio.shield(self._reading)  # begun after this call, by this or another caller
 
     async def _read(self, p: Position) -> bool:
         """A fresh read for one position, and what it means."""

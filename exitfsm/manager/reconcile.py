@@ -84,6 +84,12 @@ class Reconciler:
         else:
             await self._exclusive()
 
+    async def close(self) -> None:
+        """Give up the run that callers wait for together."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            await asyncio.gather(self._waiting, return_exceptions=True)
+
     async def _exclusive(self) -> None:
         async with self._lock:
             self._waiting = None

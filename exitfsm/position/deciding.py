@@ -43,7 +43,7 @@ from exitfsm.messages import (
     Report,
     TimeSeen,
 )
-from exitfsm.policy import ORDER_FAULTS, PRICE_FAULTS, Fault, bar_fault
+from exitfsm.policy import ORDER_FAULTS, PRICE_FAULTS, Fault, bar_fault, typed
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position.evaluating import Verdict, due_by_time, evaluate, next_stops
 from exitfsm.position.reporting import alarm, cancel, lost, on_report
@@ -76,7 +76,7 @@ def decide(position: Position | None, message: Message, broker: Capabilities = C
         broker: what the broker can do; the most careful assumptions by default.
 
     Raises:
-        ValueError: an `Open` that no position can be made of.
+        ValueError: an `Open` that no position can be made of, or settings that are none.
     """
     if position is None:
         return open_position(message) if isinstance(message, Open) else ()
@@ -101,7 +101,7 @@ def open_position(m: Open) -> tuple[Event, ...]:
             qty=m.qty,
             entry_price=m.entry_price,
             opened_at=m.opened_at,
-            policy=m.policy,
+            policy=typed(m.policy),
             atr=m.atr if m.atr is not None and m.atr.is_finite() else None,
             strategy_name=m.strategy_name,
             source=m.source,
@@ -348,9 +348,7 @@ def _completed(p: Position, at: datetime) -> list[Event]:
 def _elsewhere(p: Position, m: PositionRead, how: str) -> list[Event]:
     ended = p.last_fill_at if how == "residue" and p.last_fill_at else m.at
     return [
-        PositionClosedElsewhere(
-            how=how, remaining_qty=p.remaining_qty, at=m.at, cooldown_until=_cooldown(p, ended)
-        )
+        PositionClosedElsewhere(how=how, remaining_qty=p.remaining_qty, at=m.at, cooldown_until=_cooldown(p, ended))
     ]
 
 
@@ -423,9 +421,10 @@ def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event
 
 def on_change_policy(p: Position, m: ChangePolicy, broker: Capabilities) -> list[Event]:
     """New settings while monitored; a position on its way out keeps those that decided it."""
-    if p.state is not State.MONITORING or m.policy == p.policy:
+    policy = typed(m.policy)
+    if p.state is not State.MONITORING or policy == p.policy:
         return []
-    return [PolicyChanged(policy=m.policy, at=m.at, by=m.who)]
+    return [PolicyChanged(policy=policy, at=m.at, by=m.who)]
 
 
 def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
@@ -449,7 +448,11 @@ def on_raise_alarm(p: Position, m: RaiseAlarm, broker: Capabilities) -> list[Eve
 def on_recover(p: Position, m: Recover, broker: Capabilities) -> list[Event]:
     """Take up the exit where the lost record left it: the order is ours, so the decision to exit was taken."""
     r = m.report
-    if p.state is not State.MONITORING or r.qty is None or r.client_order_id != client_order_id(p.position_id, m.attempt):
+    if (
+        p.state is not State.MONITORING
+        or r.qty is None
+        or r.client_order_id != client_order_id(p.position_id, m.attempt)
+    ):
         return []
     if m.attempt <= p.attempt or not _is_price(r.qty) or r.qty > p.remaining_qty:
         return lost(p, f"the broker has exit order {r.client_order_id} for {r.qty} of {plain(p.remaining_qty)}", m.at)

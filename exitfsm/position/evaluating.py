@@ -27,7 +27,7 @@ from exitfsm.values import EXACT, HUNDRED, ZERO, Bar, EvaluateOn, ExitType, Orde
 
 
 class Verdict(NamedTuple):
-    """Why to exit: the rule, the price that breached, the level it breached and the percentage that level stands for."""
+    """Why to exit: the rule, the price that breached, the level it breached and the percentage it stands for."""
 
     reason: ExitType
     price: Decimal
@@ -66,7 +66,7 @@ def worst_and_best(p: Position, bar: Bar) -> tuple[Decimal, Decimal]:
 def evaluate(
     p: Position, bar: Bar, *, session_close: datetime | None = None, custom: str | None = None
 ) -> Verdict | None:
-    """Why this sound bar ends the position; None when it does not. Of several reasons the order of `ExitType` decides."""
+    """Why this sound bar ends the position; None when it does not. Of several reasons `ExitType`'s order decides."""
     worst, best = worst_and_best(p, bar)
     target, stops = levels(p, bar.timestamp)
     found: dict[ExitType, Verdict] = {}
@@ -90,7 +90,11 @@ def due_by_time(p: Position, at: datetime, session_close: datetime | None) -> li
     if p.policy.time_limit.enabled and held_s(p, at) >= p.policy.time_limit.max_seconds:
         due.append(ExitType.TIME_LIMIT)
     rule = p.policy.end_of_session
-    if rule.enabled and session_close is not None and at >= session_close - timedelta(minutes=rule.minutes_before_close):
+    if (
+        rule.enabled
+        and session_close is not None
+        and at >= session_close - timedelta(minutes=rule.minutes_before_close)
+    ):
         due.append(ExitType.END_OF_SESSION)
     return due
 

@@ -122,9 +122,7 @@ def _working(p: Position, r: ExecutionReport, filled: Decimal, at: datetime, bro
     return events
 
 
-def _end(
-    p: Position, r: ExecutionReport, how: str, filled: Decimal, at: datetime, broker: Capabilities
-) -> list[Event]:
+def _end(p: Position, r: ExecutionReport, how: str, filled: Decimal, at: datetime, broker: Capabilities) -> list[Event]:
     """The order is over with quantity left: when may the next attempt follow, if at all?"""
     window = broker.late_fill_window_s if broker.late_fills else 0
     delay = p.policy.partial_fills.resubmit_delay_seconds
@@ -143,7 +141,8 @@ def _end(
         text=r.text,
     )
     if next_at is None:
-        why = f"order {r.client_order_id} was canceled and the broker declares no bound for late fills: no attempt follows"
+        bound = "the broker declares no bound for late fills"
+        why = f"order {r.client_order_id} was canceled and {bound}: no attempt follows"
         return [ended, *lost(p, why, at, after=[ended])]
     if refusal and refusal == p.last_refusal:
         why = f"refused twice for the same reason ({refusal}): {r.text or 'no text'}"
@@ -188,13 +187,17 @@ def _late(p: Position, r: ExecutionReport, order: EndedOrder, at: datetime) -> l
 
 
 def _late_fill(p: Position, fills: FillsRecorded, remaining: Decimal, at: datetime) -> list[Event]:
-    """Record a fill that came after the end. Between attempts it only makes the next one smaller; else a person must look."""
+    """Record a fill that came after the end.
+
+    Between attempts it only makes the next one smaller; otherwise a person must look.
+    """
     if p.state is State.REJECTED and remaining >= 0 and not fills.corrected:
         return [fills]
     if p.state is State.UNPROTECTED:
         return [fills, *_cancel_excess(p, remaining, at)]
     what = "was taken back" if fills.corrected else "came"
-    why = f"a fill of order {fills.client_order_id} {what} after it had ended; {plain(remaining)} is left by our own count"
+    left = f"{plain(remaining)} is left by our own count"
+    why = f"a fill of order {fills.client_order_id} {what} after it had ended; {left}"
     events = lost(p, why, at)
     return [events[0], fills, *_cancel_excess(p, remaining, at), *events[1:]]
 
@@ -226,7 +229,9 @@ def _overfilled(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) 
     fills = _fills(p, r, filled)
     if p.state is State.UNPROTECTED:
         return [fills]
-    events = lost(p, f"order {r.client_order_id} filled {plain(filled)} of {plain(p.order_qty)}: more than was sent", at)
+    events = lost(
+        p, f"order {r.client_order_id} filled {plain(filled)} of {plain(p.order_qty)}: more than was sent", at
+    )
     return [events[0], fills, *events[1:]]
 
 
@@ -267,6 +272,9 @@ def lost(p: Position, why: str, at: datetime, *, after: Sequence[Event] = ()) ->
     """The position becomes `unprotected`, and a person is told."""
     first = ProtectionLost(why=why, at=at)
     raised = AlarmRaised(
-        alarm_id=f"{p.position_id}/protection_lost/{p.version + len(after) + 2}", kind="protection_lost", text=why, at=at
+        alarm_id=f"{p.position_id}/protection_lost/{p.version + len(after) + 2}",
+        kind="protection_lost",
+        text=why,
+        at=at,
     )
     return [first, raised]

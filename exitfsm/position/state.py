@@ -78,6 +78,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     break_even_stop: Decimal | None = None
     trail_stop: Decimal | None = None
     best_price: Decimal | None = None
+    stop_moved_at: datetime | None = None
     refusing: str | None = None
     reason: ExitType | None = None
     triggered_at: datetime | None = None
@@ -259,7 +260,7 @@ def _retried(p: Position, e: ExitRetried) -> dict[str, Any]:
 
 def _stop_moved(p: Position, e: StopMoved) -> dict[str, Any]:
     which = "trail_stop" if e.rule is ExitType.TRAILING_STOP else "break_even_stop"
-    return {which: e.stop, "best_price": e.best_price}
+    return {which: e.stop, "best_price": e.best_price, "stop_moved_at": e.bar_at}
 
 
 def _released(p: Position, e: PositionReleased) -> dict[str, Any]:

@@ -322,11 +322,8 @@ def _retried(m: ReadModels, p: Row, r: Recorded, e: ExitRetried) -> None:
     _new_order(m, p, r, e, why)
 
 
-def _order(m: ReadModels, r: Recorded, client_order_id: str, **values: Param) -> None:
+def _order(m: ReadModels, r: Recorded, order: Row, **values: Param) -> None:
     """Other values in an exit order. One that is over stays over: a bust does not bring it back to life."""
-    order = m.order(r.stream_id, client_order_id)
-    if order is None:
-        return
     if order["status"] not in _LIVE_STATUS and values.get("status") in _LIVE_STATUS:
         del values["status"]
     m.change("exit_orders", order, updated_at_utc=_at(r), **values)
@@ -337,7 +334,7 @@ def _accepted(m: ReadModels, _: Row, r: Recorded, e: OrderAccepted) -> None:
     if order is not None:
         status = "submitted" if order["status"] == "pending" else order["status"]
         broker_id = e.broker_order_id or order["alpaca_order_id"]
-        _order(m, r, e.client_order_id, status=status, alpaca_order_id=broker_id)
+        _order(m, r, order, status=status, alpaca_order_id=broker_id)
 
 
 def _fills(m: ReadModels, p: Row, r: Recorded, e: FillsRecorded) -> None:
@@ -349,18 +346,20 @@ def _fills(m: ReadModels, p: Row, r: Recorded, e: FillsRecorded) -> None:
         values |= {"status": "filled", "filled_at_utc": order["filled_at_utc"] or stamp(e.at)}
     elif order["status"] != "canceling":
         values["status"] = "partial"
-    _order(m, r, e.client_order_id, **values)
+    _order(m, r, order, **values)
     _sold(m, p, r)
 
 
 def _canceling(m: ReadModels, _: Row, r: Recorded, e: CancelRequested | ExitEscalated) -> None:
-    _order(m, r, e.client_order_id, status="canceling")
+    order = m.order(r.stream_id, e.client_order_id)
+    if order is not None:
+        _order(m, r, order, status="canceling")
 
 
 def _cancel_refused(m: ReadModels, _: Row, r: Recorded, e: CancelRefused) -> None:
     order = m.order(r.stream_id, e.client_order_id)
     if order is not None and order["status"] == "canceling":
-        _order(m, r, e.client_order_id, status="partial" if order["filled_qty"] else "submitted")
+        _order(m, r, order, status="partial" if order["filled_qty"] else "submitted")
 
 
 def _ended(m: ReadModels, p: Row, r: Recorded, e: OrderEnded) -> None:
@@ -369,7 +368,7 @@ def _ended(m: ReadModels, p: Row, r: Recorded, e: OrderEnded) -> None:
         return
     how = e.how if e.how in ("canceled", "expired") else "rejected"
     filled = max(e.filled_qty, _decimal(order["filled_qty"]))
-    _order(m, r, e.client_order_id, status=how, filled_qty=number(filled))
+    _order(m, r, order, status=how, filled_qty=number(filled))
     _sold(m, p, r)
 
 

@@ -82,7 +82,8 @@ class ExitStore:
                 return
             try:
                 if self._bulk is not None:
-                    self._bulk.finish()
+                    with self._translated():
+                        self._bulk.finish()
             finally:
                 self._db.close()
                 self._db = None

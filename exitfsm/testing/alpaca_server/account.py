@@ -18,6 +18,7 @@ from exitfsm.errors import OrderRefused
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.simulated import Act, SimulatedBroker
 from exitfsm.testing.alpaca_server.words import (
+    TERMINAL_WORDS,
     Hours,
     Json,
     Record,
@@ -147,14 +148,13 @@ class Account:
         return record
 
     def orders(self, status: str) -> list[Record]:
-        """Orders, oldest first; `open` leaves out legs that are held, as Alpaca does."""
+        """Orders, oldest first: `all`, `closed`, `open` (without legs that are held, as Alpaca has it), or `live`."""
         chosen = []
         for record in self.records.values():
             word = record.status(self._report(record))
-            over = word in ("filled", "canceled", "expired", "rejected", "replaced")
-            if status == "all" or (status == "closed") == over:
-                if status == "open" and word == "held":
-                    continue
+            if status == "open" and word == "held":
+                continue
+            if status == "all" or (status == "closed") == (word in TERMINAL_WORDS):
                 chosen.append(record)
         return chosen
 
@@ -287,7 +287,7 @@ class Account:
             if not sells_nothing:
                 return
             against = ZERO
-        holders = [r for r in self.orders("open") if r.symbol == order.symbol and r.side == str(order.side)]
+        holders = [r for r in self.orders("live") if r.symbol == order.symbol and r.side == str(order.side)]
         taken = sum((self._leaves(r) for r in holders), ZERO)
         if order.qty <= against - taken:
             return
@@ -397,12 +397,18 @@ class Account:
     def hold(self, symbol: str, side: Side, qty: Decimal, price: Decimal, ago_s: float) -> None:
         """A position, as if bought or sold short so many seconds ago."""
         self.prices.setdefault(symbol, price)
-        self.venue.hold(symbol, side, qty, price, self.now() - timedelta(seconds=ago_s))
+        order_side = OrderSide.BUY if side is Side.LONG else OrderSide.SELL
+        self.trade_by_hand(symbol, order_side, qty, price, ago_s)
 
-    def trade_by_hand(self, symbol: str, side: OrderSide, qty: Decimal, price: Decimal) -> None:
-        """Somebody trades in the account by other means."""
+    def trade_by_hand(self, symbol: str, side: OrderSide, qty: Decimal, price: Decimal, ago_s: float = 0.0) -> None:
+        """Somebody trades in the account by other means: an order, and its fill at once."""
+        coid, at = f"by-hand-{len(self.records) + 1}", self.now() - timedelta(seconds=ago_s)
+        order = Order(client_order_id=coid, symbol=symbol, side=side, qty=qty)
+        record = self._take(order, {})
+        record.created_at, record.word = at, None
+        self.venue.now = at
+        self.venue.fill(coid, qty, price)
         self.venue.now = self.now()
-        self.venue.trade_by_hand(symbol, side, qty, price)
 
     def foreign(self, symbol: str, side: OrderSide, qty: Decimal, limit_price: Decimal | None) -> Record:
         """An order that is not ours, and that holds quantity."""

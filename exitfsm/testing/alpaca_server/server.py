@@ -204,6 +204,10 @@ class AlpacaServer:
         """A position, as if bought (or sold short) so many seconds ago."""
         self.do(lambda: self.account.hold(symbol, side, Decimal(qty), Decimal(price), ago_s))
 
+    def price(self, symbol: str, price: Decimal | int | str) -> None:
+        """The last price of a symbol, without a bar."""
+        self.do(lambda: self.account.prices.update({symbol: Decimal(price)}))
+
     def held(self, symbol: str) -> Decimal:
         """Net quantity of a symbol: negative when short."""
         return self.do(lambda: self.account.venue.held(symbol))

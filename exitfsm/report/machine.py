@@ -1,0 +1,213 @@
+"""The lifecycle as a picture, with the path that a position took.
+
+Rules of this room: every edge is a row of `TABLE` that changes the state, and every such row is an edge; only where the
+boxes stand is decided here. Edges that were not taken are faint; those of trouble show only when they were taken.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from exitfsm.audit import Step
+from exitfsm.events import (
+    CancelRefused,
+    CancelRequested,
+    Event,
+    ExitCompleted,
+    ExitEscalated,
+    ExitRetried,
+    ExitTriggered,
+    FillsRecorded,
+    OrderAccepted,
+    OrderEnded,
+    PositionClosedElsewhere,
+    PositionReleased,
+    ProtectionLost,
+)
+from exitfsm.lifecycle import MEANING, TABLE, State
+from exitfsm.report.markup import number, t, tag, void
+
+WIDTH, HEIGHT = 1160, 266
+_W, _H = 128.0, 38.0
+#: Where the middle of each box stands.
+PLACES: dict[State, tuple[float, float]] = {
+    State.MONITORING: (84, 36),
+    State.PENDING: (330, 36),
+    State.SUBMITTED: (576, 36),
+    State.PARTIAL: (822, 36),
+    State.FILLED: (1068, 36),
+    State.REJECTED: (453, 138),
+    State.CANCELING: (822, 138),
+    State.CLOSED: (1068, 138),
+    State.UNPROTECTED: (453, 240),
+}
+_VERBS: dict[type[Event], str] = {
+    ExitTriggered: "trigger",
+    OrderAccepted: "accept",
+    FillsRecorded: "fill",
+    CancelRequested: "cancel",
+    CancelRefused: "cancel refused",
+    ExitEscalated: "escalate",
+    OrderEnded: "ended",
+    ExitRetried: "retry",
+    ExitCompleted: "complete",
+    PositionClosedElsewhere: "closed",
+    ProtectionLost: "lost",
+    PositionReleased: "release",
+}
+_Pair = tuple[State, State]
+_Point = tuple[float, float]
+#: Numbers shown on an edge before it says how many more there are.
+NUMBERS_MAX = 3
+
+
+class Edge(NamedTuple):
+    """A way from state to state: its path, where its label stands, and whether it shows only when taken."""
+
+    source: State
+    target: State
+    path: str
+    label: tuple[float, float]
+    rare: bool
+
+
+def pairs() -> list[_Pair]:
+    """Every change of state that the table knows, in its order."""
+    found: dict[_Pair, None] = {}
+    for row in TABLE:
+        if row.source is not None and row.source is not row.target:
+            found[row.source, row.target] = None
+    return list(found)
+
+
+def machine(steps: Sequence[Step]) -> str:
+    """The picture with the path that these steps took."""
+    taken: dict[_Pair, list[Step]] = defaultdict(list)
+    inside: dict[State, int] = defaultdict(int)
+    for s in steps:
+        if s.after is not None:
+            inside[s.after.state] += 1
+            if s.before is not None and s.moved:
+                taken[s.before.state, s.after.state].append(s)
+    last = steps[-1].after
+    current = last.state if last is not None else None
+    drawn = edges()
+    parts = [_markers()]
+    parts += [_edge(edge, taken.get((edge.source, edge.target), [])) for edge in drawn]
+    parts += [_box(state, inside.get(state, 0), state is current) for state in State]
+    return tag(
+        "svg",
+        tag("title", "The lifecycle of an exit, with the path taken"),
+        *parts,
+        class_="machine",
+        id="machine",
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+    )
+
+
+def _box(state: State, count: int, current: bool) -> str:
+    x, y = PLACES[state]
+    classes = " ".join(["state", *(["seen"] if count else []), *(["current"] if current else [])])
+    return tag(
+        "g",
+        tag("title", t(f"{state}: {MEANING[state]}")),
+        void("rect", x=number(x - _W / 2), y=number(y - _H / 2), width=number(_W), height=number(_H), rx="9"),
+        tag("text", t(state), x=number(x), y=number(y + 4.5)),
+        class_=classes,
+        data_state=str(state),
+    )
+
+
+def _edge(edge: Edge, taken: Sequence[Step]) -> str:
+    verbs = list(dict.fromkeys(_VERBS[type(s.recorded.event)] for s in taken if type(s.recorded.event) in _VERBS))
+    classes = " ".join(["edge", *(["rare"] if edge.rare else []), *(["taken"] if taken else [])])
+    x, y = edge.label
+    verb = "/".join(verbs)
+    return tag(
+        "g",
+        void("path", d=edge.path, marker_end="url(#tip)"),
+        tag("text", t(label(verb, [s.version for s in taken])), x=number(x), y=number(y)),
+        class_=classes,
+        data_e=",".join(str(s.version) for s in taken),
+        data_verb=verb,
+    )
+
+
+def label(verb: str, versions: Sequence[int]) -> str:
+    """What stands on an edge: `retry #20, #24 +3`."""
+    if not versions:
+        return ""
+    shown = ", ".join(f"#{version}" for version in versions[:NUMBERS_MAX])
+    more = f" +{len(versions) - NUMBERS_MAX}" if len(versions) > NUMBERS_MAX else ""
+    return f"{verb} {shown}{more}"
+
+
+def _markers() -> str:
+    shape = void("path", d="M0 0 8 4 0 8Z")
+    marker = tag(
+        "marker", shape, id="tip", viewBox="0 0 8 8", refX="7", refY="4", markerWidth="8", markerHeight="8",
+        markerUnits="userSpaceOnUse", orient="auto",
+    )  # fmt: skip
+    return tag("defs", marker)
+
+
+# --- ways -------------------------------------------------------------------------------------------------------------
+
+
+def edges() -> list[Edge]:
+    """Every way, routed: along a row from side to side, over a box in between, and from row to row."""
+    anchors = _anchors()
+    return [_routed(pair, anchors) for pair in pairs()]
+
+
+def _routed(pair: _Pair, anchors: dict[tuple[_Pair, State], float]) -> Edge:
+    source, target = pair
+    (x1, y1), (x2, y2) = PLACES[source], PLACES[target]
+    rare = State.UNPROTECTED in pair or State.CLOSED in pair or pair == (State.CANCELING, State.SUBMITTED)
+    if y1 == y2 and not _between(pair):
+        sign = 1 if x2 > x1 else -1
+        shift = -9.0 if (target, source) in pairs() and sign > 0 else 9.0 if (target, source) in pairs() else 0.0
+        a, b = x1 + sign * _W / 2, x2 - sign * (_W / 2 + 2)
+        path = f"M{number(a)} {number(y1 + shift)}H{number(b)}"
+        return Edge(source, target, path, ((a + b) / 2, y1 + shift - 7), rare)
+    if y1 == y2:
+        top = y1 - _H / 2
+        path = _curve((x1, top), (x1, top - 52), (x2, top - 52), (x2, top - 2))
+        return Edge(source, target, path, ((x1 + x2) / 2, top - 34), rare)
+    down = y2 > y1
+    ax, bx = x1 + anchors[pair, source], x2 + anchors[pair, target]
+    a = y1 + (_H / 2 if down else -_H / 2)
+    b = y2 - (_H / 2 + 2 if down else -_H / 2 - 2)
+    bend = (b - a) * 0.55
+    path = _curve((ax, a), (ax, a + bend), (bx, b - bend), (bx, b))
+    return Edge(source, target, path, ((ax + bx) / 2, (a + b) / 2 + 4), rare)
+
+
+def _curve(start: _Point, *points: _Point) -> str:
+    bends = " ".join(f"{number(x)} {number(y)}" for x, y in points)
+    return f"M{number(start[0])} {number(start[1])}C{bends}"
+
+
+def _between(pair: _Pair) -> bool:
+    """True when another box stands between the two on their row."""
+    (x1, y1), (x2, _) = PLACES[pair[0]], PLACES[pair[1]]
+    return any(y == y1 and min(x1, x2) < x < max(x1, x2) for x, y in PLACES.values())
+
+
+def _anchors() -> dict[tuple[_Pair, State], float]:
+    """How far from the middle of a box each way leaves or meets it, so that no two share a point."""
+    sides: dict[tuple[State, bool], list[tuple[float, int, _Pair]]] = defaultdict(list)
+    for order, pair in enumerate(pairs()):
+        (x1, y1), (x2, y2) = PLACES[pair[0]], PLACES[pair[1]]
+        if y1 != y2:
+            sides[pair[0], y2 > y1].append((x2, order, pair))
+            sides[pair[1], y1 > y2].append((x1, order, pair))
+    found: dict[tuple[_Pair, State], float] = {}
+    for (state, _), ways in sides.items():
+        room = _W - 28
+        for place, (_, _, pair) in enumerate(sorted(ways)):
+            found[pair, state] = (place + 0.5) / len(ways) * room - room / 2
+    return found

@@ -1,0 +1,354 @@
+"""The page of one position: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from exitfsm.audit import INVARIANTS
+from exitfsm.audit.plainly import plainly
+from exitfsm.audit.telling import as_dict
+from exitfsm.events import ExitRetried, FillsRecorded, OrderEnded, ProtectionLost, tag_of
+from exitfsm.lifecycle import State
+from exitfsm.report.axes import duration
+from exitfsm.report.chart import Chart
+from exitfsm.report.machine import machine
+from exitfsm.report.markup import document, t, tag, void
+from exitfsm.report.story import Chain, Story, story_of
+from exitfsm.report.table import folds, table
+from exitfsm.store import ExitStore
+from exitfsm.values import EXACT, Bar, pct_change, plain, stamp
+from exitfsm.words import in_words
+
+
+def position_page(
+    store: ExitStore,
+    position_id: str,
+    *,
+    bars: Iterable[Bar] = (),
+    chain: Chain | None = None,
+    index: str | None = None,
+) -> str:
+    """The audit page of a position, as HTML. The same log and bars give the same bytes.
+
+    Args:
+        store: where its log is.
+        position_id: the position.
+        bars: bars in time order; those of other symbols are left alone. Without bars the picture shows what the log
+            has: the levels, and the prices that the events recorded.
+        chain: the store's chain, where it was checked already (`chain_of`).
+        index: where the index page lies, relative to this one.
+
+    Raises:
+        StoreError: the store has no such position.
+    """
+    return render(story_of(store, position_id, bars=bars, chain=chain), index)
+
+
+def render(story: Story, index: str | None = None) -> str:
+    """A story as HTML."""
+    p = story.position
+    chart = Chart(story)
+    body = [
+        _header(story, index),
+        _tiles(story),
+        _card("why", _question(story), tag("ul", *(tag("li", t(s)) for s in as_dict(story.explanation)["sentences"]))),
+        _card("price", "Price, levels and decisions", chart.svg(), _chart_note(story)),
+        _card("states", "State machine: the path taken", machine(story.steps)),
+        _card("log", "Every event: who, what, why", tag("div", table(story), class_="scroll")),
+        tag("div", *_proofs(story), class_="columns"),
+        _raw(),
+        _bar(story),
+    ]
+    return document(
+        title=f"{p.symbol} {p.side} {plain(p.qty)}: {p.reason or p.state}",
+        body="".join(body),
+        data=data_of(story, chart),
+        scripts=("shared.js", "page.js"),
+    )
+
+
+def data_of(story: Story, chart: Chart) -> dict[str, Any]:
+    """What the script reads and the button downloads."""
+    return {
+        "format": "exitfsm.audit.v1",
+        "position_id": story.position.position_id,
+        "explanation": as_dict(story.explanation),
+        "events": [_event(story, index) for index in range(len(story.steps))],
+        "violations": [{"invariant": v.invariant, "event": v.version, "what": v.what} for v in story.violations],
+        "chain": {"events": story.chain.events, "head": story.chain.head, "broken_at": story.chain.broken_at},
+        "view": {
+            "x": [chart.x_of(step) for step in story.steps],
+            "folds": [list(fold) for fold in folds(story.steps)],
+        },
+    }
+
+
+def _event(story: Story, index: int) -> dict[str, Any]:
+    step, r = story.steps[index], story.steps[index].recorded
+    fields = msgspec.to_builtins(r.event)
+    fields.pop("event", None)
+    return {
+        "version": r.version,
+        "sequence": story.sequences[index],
+        "at": stamp(step.at),
+        "at_ns": r.at_ns,
+        "by": r.by,
+        "event": tag_of(r.event),
+        "name": type(r.event).__name__,
+        "what": in_words(step.before, step.after, r.event),
+        "state_before": str(step.before.state) if step.before is not None else None,
+        "state_after": str(step.after.state) if step.after is not None else None,
+        "cause": step.cause,
+        "hash": story.hashes[index],
+        "fields": fields,
+    }
+
+
+# --- the top ----------------------------------------------------------------------------------------------------------
+
+
+def _header(story: Story, index: str | None) -> str:
+    p = story.position
+    back = tag("a", t("← all positions"), href=index, class_="back") if index is not None else ""
+    strategy = f" · {p.strategy_name}" if p.strategy_name else ""
+    title = tag("h1", t(f"{p.symbol} {p.side} {plain(p.qty)}"), tag("small", t(f"{p.position_id}{strategy}")))
+    buttons = tag("button", t("Download JSON"), type="button", id="download", data_name=f"{p.symbol}-{p.epoch}.json")
+    return tag("header", back, tag("div", title, tag("div", *_badges(story), class_="badges")), _tools(buttons))
+
+
+def _tools(*buttons: str) -> str:
+    theme = tag("button", t("◐"), type="button", id="theme", title="light or dark", aria_label="light or dark")
+    return tag("div", *buttons, theme, class_="tools")
+
+
+def _badges(story: Story) -> Iterator[str]:
+    chain, n = story.chain, len(INVARIANTS)
+    broken = {v.invariant for v in story.violations}
+    yield _badge(
+        chain.broken_at is None, f"chain {chain.events:,}/{chain.events:,}", f"chain breaks at {chain.broken_at}"
+    )
+    yield _badge(not broken, f"invariants {n}/{n}", f"{len(broken)} broken: {', '.join(sorted(broken))}")
+    state = story.position.state
+    if state is State.UNPROTECTED:
+        yield tag("span", t("unprotected"), class_="badge bad")
+    elif not state.terminal:
+        yield tag("span", t(state), class_="badge open")
+
+
+def _badge(good: bool, said: str, otherwise: str) -> str:
+    return tag("span", t(f"✓ {said}" if good else f"✗ {otherwise}"), class_="badge good" if good else "badge bad")
+
+
+def _tiles(story: Story) -> str:
+    return tag("div", *(_tile(value, name, kind) for value, name, kind in _figures(story)), class_="tiles")
+
+
+def _tile(value: str, name: str, kind: str) -> str:
+    return tag("div", tag("b", t(value), class_=kind or None), tag("span", t(name)), class_="tile")
+
+
+def _figures(story: Story) -> Iterator[tuple[str, str, str]]:
+    """The figures at the top: value, what it is, and its colour."""
+    p, x = story.position, story.explanation
+    if p.state.terminal:
+        yield ("Exited by " + str(p.reason) if p.reason else "Closed by other hands"), "rule that fired", ""
+    else:
+        yield str(p.state), "state", ""
+    if x.outcome is not None and x.outcome.avg_price is not None:
+        yield f"{plain(p.entry_price)} → {plain(x.outcome.avg_price)}", "entry → average exit", ""
+    else:
+        yield plain(p.entry_price), "entry", ""
+    yield from _result(story)
+    held = (x.outcome.at if x.outcome is not None else x.as_of) - p.opened_at
+    yield duration(held), "held", ""
+    yield from _execution(story)
+    yield x.policy, f"policy, of event {x.policy_event}", ""
+
+
+def _result(story: Story) -> Iterator[tuple[str, str, str]]:
+    p, x = story.position, story.explanation
+    if x.outcome is not None and x.outcome.pnl is not None and x.outcome.pnl_pct is not None:
+        pnl = x.outcome.pnl
+        yield (
+            f"{_signed(pnl)} ({_signed(x.outcome.pnl_pct)} %)",
+            "realised",
+            "gain" if pnl > 0 else "loss" if pnl < 0 else "",
+        )
+    elif x.price is not None and not p.state.terminal:
+        change = pct_change(p.entry_price, x.price.price, p.side)
+        yield (
+            f"{_signed(change)} %",
+            f"at {plain(x.price.price)}, the last known price",
+            "gain" if change > 0 else "loss",
+        )
+
+
+def _execution(story: Story) -> Iterator[tuple[str, str, str]]:
+    """How the orders went: slippage, time to the last fill, trouble."""
+    trigger, x = story.trigger, story.explanation
+    if trigger is None:
+        return
+    average = story.position.avg_exit_price
+    if average is not None:
+        slip = EXACT.multiply(EXACT.subtract(trigger.level, average), Decimal(story.position.side.sign))
+        name = "worse than the level" if slip > 0 else "better than the level" if slip < 0 else "exactly at the level"
+        yield plain(abs(slip)), name, ""
+    fills = [s.recorded.event.at for s in story.steps if isinstance(s.recorded.event, FillsRecorded)]
+    if fills and x.exit is not None:
+        yield duration(max(fills) - trigger.at), "trigger → last fill", ""
+    attempts = 1 + sum(isinstance(s.recorded.event, ExitRetried) for s in story.steps)
+    ended = Counter(s.recorded.event.how for s in story.steps if isinstance(s.recorded.event, OrderEnded))
+    lost = sum(isinstance(s.recorded.event, ProtectionLost) for s in story.steps)
+    trouble = [f"{count} {how}" for how, count in sorted(ended.items())] + ([f"{lost} × unprotected"] if lost else [])
+    said = f"{attempts} attempt{'s' if attempts > 1 else ''}"
+    yield (
+        ", ".join([said, *trouble]),
+        "broker trouble" if trouble else "no trouble at the broker",
+        "bad" if lost else "",
+    )
+
+
+def _signed(value: Decimal) -> str:
+    return f"{'+' if value > 0 else ''}{plain(value)}"
+
+
+# --- cards ------------------------------------------------------------------------------------------------------------
+
+
+def _card(name: str, title: str, *inside: str) -> str:
+    return tag("section", tag("h2", t(title)), *inside, id=name, class_="card")
+
+
+def _question(story: Story) -> str:
+    return (
+        "Why it exited"
+        if story.position.reason is not None
+        else ("How it ended" if story.position.state.terminal else "Why it has not exited")
+    )
+
+
+def _chart_note(story: Story) -> str:
+    if not story.bars:
+        said = (
+            "No bars: prices are those that the events recorded. Give bars with --bars FILE, or set record_bars: true."
+        )
+    else:
+        each = story.candles[0].bars
+        said = f"{story.bars:,} bars" + (f", {each} to a candle" if each > 1 else "")
+        said += f", {len(story.refused):,} refused" if story.refused else ""
+        said += ". Long pauses are folded. Times are UTC."
+    return tag("p", t(said), class_="note")
+
+
+def _proofs(story: Story) -> Iterator[str]:
+    yield _card("refusals", "Refused inputs", *_refusals(story))
+    yield _card("invariants", "Invariants checked at every event", *_invariants(story))
+    yield _card("chain", "Hash chain", *_chain(story))
+    yield _card("policy", "Policy", _policy(story))
+
+
+def _refusals(story: Story) -> Iterator[str]:
+    runs = story.explanation.refusals
+    if not runs:
+        yield tag("p", t("No input was refused."), class_="note")
+        return
+    head = tag(
+        "tr", *(tag("th", t(name), scope="col") for name in ("Event", "Bar", "Why", "Price", "Last believed", "Bars"))
+    )
+    rows = [
+        tag(
+            "tr",
+            tag("td", tag("a", t(f"#{run.event}"), href=f"#e{run.event}")),
+            tag("td", t(stamp(run.bar_at).replace("T", " ").removesuffix("Z"))),
+            tag("td", t(run.reason)),
+            tag("td", t(run.price)),
+            tag("td", t(plain(run.reference_price) if run.reference_price is not None else "–")),
+            tag("td", t(run.count if run.count is not None else "not ended")),
+        )
+        for run in runs
+    ]
+    yield tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll")
+
+
+def _invariants(story: Story) -> Iterator[str]:
+    found: dict[str, list[Any]] = {}
+    for violation in story.violations:
+        found.setdefault(violation.invariant, []).append(violation)
+    rows = []
+    for name, said in {**INVARIANTS, "lifecycle": "every event is a row of the lifecycle's table"}.items():
+        wrong = found.get(name, [])
+        sign = tag("span", t("✗" if wrong else "✓"), class_="no" if wrong else "yes")
+        at = [tag("li", tag("a", t(f"#{v.version}"), href=f"#e{v.version}"), t(f" {v.what}")) for v in wrong[:20]]
+        more = [tag("li", t(f"… {len(wrong) - 20:,} more"))] if len(wrong) > 20 else []
+        label = tag("b", t(name))
+        rows.append(tag("li", sign, " ", label, t(f" {said}"), tag("ul", *at, *more) if wrong else ""))
+    yield tag("ul", *rows, class_="checks")
+
+
+def _chain(story: Story) -> Iterator[str]:
+    chain = story.chain
+    first, last = story.sequences[0], story.sequences[-1]
+    yield tag("p", tag("code", t("0" * 8)), t(" → … → "), tag("code", tag("b", t(chain.head)), class_="head"))
+    if chain.broken_at is None:
+        said = f"{chain.events:,} of {chain.events:,} links of the store hold; this log is in {first:,} to {last:,}."
+    else:
+        said = (
+            f"The chain does not hold from event {chain.broken_at:,} of the store on; this log: {first:,} to {last:,}."
+        )
+    yield tag("p", t(said), class_=None if chain.broken_at is None else "wrong")
+    yield tag(
+        "p", t("Check it yourself: "), tag("code", t("exitfsm verify STORE --anchors anchors.jsonl")), class_="note"
+    )
+
+
+def _policy(story: Story) -> str:
+    settings = plainly(story.position.policy)
+    rows: list[str] = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            if value.get("enabled") is False:
+                rows.append(_setting(name, "off", "off"))
+                continue
+            shown = {key: inner for key, inner in value.items() if key != "enabled"}
+            rows.append(_setting(name, ", ".join(f"{key} {_shown(inner)}" for key, inner in shown.items()), ""))
+        else:
+            rows.append(_setting(name, _shown(value), ""))
+    return tag("table", tag("tbody", *rows), class_="settings")
+
+
+def _setting(name: str, said: str, kind: str) -> str:
+    return tag("tr", tag("th", t(name), scope="row"), tag("td", t(said)), class_=kind or None)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return "; ".join(_shown(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(inner)}" for key, inner in value.items())
+    return str(value)
+
+
+def _raw() -> str:
+    summary = tag("summary", t("Raw JSON of the selected event"))
+    return tag("section", tag("details", summary, tag("pre", "", id="raw")), class_="card", id="json")
+
+
+def _bar(story: Story) -> str:
+    """The controls that stay in view: to and fro, the slider, and the selected event in a line."""
+    n = len(story.steps)
+
+    def button(name: str, sign: str, said: str) -> str:
+        return tag("button", t(sign), type="button", id=name, aria_label=said, title=said)
+
+    slider = void("input", type="range", id="slider", min=1, max=n, value=n, step=1, aria_label="event").replace(
+        "/>", ">"
+    )
+    buttons = (button("prev", "◀", "previous event (←)"), slider, button("next", "▶", "next event (→)"))
+    return tag("nav", tag("div", *buttons, class_="slide"), tag("p", "", id="caption", aria_live="polite"), id="bar")

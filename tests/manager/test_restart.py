@@ -1,0 +1,237 @@
+"""A hard stop at every step of an exit: around each commit and around each effect at the broker.
+
+One life is lived again and again, and each time the process dies one moment later than the time before, until a life
+passes without dying. Whatever the moment: the exit ends, with exactly the orders it takes, and no more is sold than is
+held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import GOOD, World, executed
+from msgspec.structs import replace
+
+from exitfsm import IdMemory
+from exitfsm.testing import LostReply
+from exitfsm.values import OrderStatus
+
+#: Steps of five seconds that a life may take.
+STEPS_MAX = 60
+
+
+class Killed(Exception):
+    """The process is dead; nothing that it still does has an effect."""
+
+
+class Fate:
+    """Lets a world's process die at its n-th moment."""
+
+    def __init__(self, world: World, at: int) -> None:
+        self.world, self.at, self.count, self.dead = world, at, 0, False
+        world.broker.moment = self.moment
+
+    def moment(self, where: str) -> None:
+        """One moment of the process: before or after a commit or an effect at the broker."""
+        if not self.dead:
+            self.count += 1
+            if self.count == self.at:
+                self.dead, self.where = True, where
+                self.world.keep_files()
+        if self.dead:
+            raise Killed
+
+    def watch_store(self) -> None:
+        """Count the commits of the manager that has just been made."""
+        store = self.world.manager.store
+        stored = store.append_many
+
+        def counted(batches: Any) -> Any:
+            self.moment("commit before")
+            result = stored(batches)
+            self.moment("commit after")
+            return result
+
+        store.append_many = counted  # type: ignore[method-assign]
+
+    async def revive(self) -> None:
+        """A new process finds what the old one left."""
+        await self.world.bury()
+        self.world.broker.moment = None
+        self.world.heard.lines.clear()
+        self.world._generation += 1
+        self.world.manager = self.world._new_manager()
+        await self.world.start()
+
+
+Market = Callable[[World], None]
+
+
+def partial_fill_expiry_and_retry(world: World) -> None:
+    """The first order fills 4 and expires, the second fills whole."""
+    for number, order in enumerate(world.orders, 1):
+        booked = world.broker.booked(order.client_order_id)
+        assert booked is not None
+        if not booked.live:
+            continue
+        if number == 1 and booked.filled == 0:
+            world.broker.fill(order, 4, 98)
+        elif number == 1:
+            world.broker.expire(order)
+        else:
+            world.broker.fill(order, None, 97)
+
+
+def limit_that_gives_way(world: World) -> None:
+    """A limit fills 3 and rests; its cancel takes a while and lets 2 more fill; the market order fills whole."""
+    for number, order in enumerate(world.orders, 1):
+        booked = world.broker.booked(order.client_order_id)
+        assert booked is not None
+        if not booked.live:
+            continue
+        if number > 1:
+            world.broker.fill(order, None, 97)
+        elif booked.filled == 0:
+            world.broker.fill(order, 3, 102)
+        elif booked.status is OrderStatus.PENDING_CANCEL and booked.filled == 3:
+            world.broker.fill(order, 2, 102)
+            booked.status = OrderStatus.PENDING_CANCEL
+        elif booked.status is OrderStatus.PENDING_CANCEL:
+            world.broker.end_cancel(order)
+
+
+def one_fill(world: World) -> None:
+    """The order fills whole."""
+    for booked in world.broker.live_exits():
+        world.broker.fill(booked.order, None, 98)
+
+
+async def live(world: World, fate: Fate, market: Market, prices: list[float], *, lose_updates: bool = False) -> None:
+    """One life, from the entry to the end of the exit."""
+    opened = world.manager.start
+    world.broker.enter("AAPL", "long", 10, 100)
+    started: Awaitable[None] = opened()
+    await started
+    fate.watch_store()
+    await world.settle()
+    for step in range(STEPS_MAX):
+        if fate.dead and world.broker.moment is not None:
+            await fate.revive()
+        market(world)
+        if lose_updates:
+            world.broker.lose_updates()
+        await world.deliver()
+        await world.bar(prices[min(step, len(prices) - 1)])
+        await world.passes(4)
+        if not fate.dead or world.broker.moment is None:
+            ended = world.ended()
+            if ended and not world.manager.positions():
+                assert [p.state for p in ended] == ["filled"]
+                return
+    raise AssertionError(f"it never ended: {world.story()}")
+
+
+LIVES: dict[str, tuple[Market, list[float], dict[str, Any], int]] = {
+    "retry": (partial_fill_expiry_and_retry, [100, 98], {}, 2),
+    "escalate": (limit_that_gives_way, [100, 102, 102, 98], {"profit_taking": {"order_type": "limit"}}, 2),
+    "lost-reply": (one_fill, [100, 98], {}, 1),
+}
+
+
+@pytest.mark.parametrize("lose_updates", [False, True], ids=["told", "untold"])
+@pytest.mark.parametrize("name", LIVES)
+async def test_given_a_crash_at_any_moment_then_the_exit_ends_with_exactly_the_orders_it_takes(
+    tmp_path: Path, name: str, lose_updates: bool
+) -> None:
+    market, prices, config, orders = LIVES[name]
+    at = 0
+    while True:
+        at += 1
+        path = tmp_path / str(at)
+        path.mkdir()
+        world = World(path, config)
+        if name == "escalate":
+            world.broker.cancels = "pending"
+        if name == "lost-reply":
+            world.broker.answer("submit", LostReply())
+        fate = Fate(world, at)
+        try:
+            await live(world, fate, market, prices, lose_updates=lose_updates)
+            assert [o.client_order_id[-2:] for o in world.orders] == [f"-{n}" for n in range(1, orders + 1)]
+            assert executed(world.broker, "AAPL", "sell") == 10
+            assert world.alarm_kinds == []
+            world.broker.moment = None
+            await world.finish()
+        except BaseException as error:
+            raise AssertionError(f"dying at moment {at} ({getattr(fate, 'where', 'never')}): {error}") from error
+        if not fate.dead:
+            break
+    assert at > 20, "there were fewer moments than an exit has"
+
+
+@pytest.mark.parametrize("memory", [IdMemory.NEVER, IdMemory.OPEN_ORDERS])
+async def test_given_a_crash_at_any_moment_where_ids_may_repeat_then_nothing_is_sent_twice(
+    tmp_path: Path, memory: IdMemory
+) -> None:
+    at = 0
+    while True:
+        at += 1
+        path = tmp_path / str(at)
+        path.mkdir()
+        world = World(path, capabilities=replace(GOOD, ids_refused=memory))
+        fate = Fate(world, at)
+        try:
+            await live(world, fate, one_fill, [100, 98])
+        except AssertionError as error:
+            # The one way not to end by itself: the intent was stored, the order perhaps sent, and the broker does not
+            # know it. It must not be sent again; a person was told.
+            assert str(error).startswith("it never ended"), f"dying at moment {at}: {error}"
+            assert world.alarm_kinds == ["order_not_found"], f"dying at moment {at}: {error}"
+            assert world.orders == []
+        assert len(world.orders) <= 1
+        world.broker.moment = None
+        await world.finish()
+        if not fate.dead:
+            break
+
+
+async def test_given_a_restart_in_every_state_then_the_state_is_the_same_and_nothing_is_sent_again(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    await world.start()
+
+    async def unchanged(state: str) -> None:
+        before, orders = world.position, len(world.orders)
+        assert before.state == state
+        await world.restart()
+        assert world.position == before
+        await world.restart_in_order()
+        assert world.position == before
+        assert len(world.orders) == orders
+
+    await world.enter()
+    await unchanged("monitoring")
+    await world.bar(98)
+    await unchanged("submitted")
+    await world.fill(4)
+    await unchanged("partial")
+    world.broker.expire(world.last_order)
+    await world.deliver()
+    await unchanged("rejected")
+    await world.until(lambda: len(world.orders) == 2, seconds=60)
+    world.broker.reject(world.last_order, "halted")
+    await world.deliver()
+    await world.until(lambda: len(world.orders) == 3, seconds=60)
+    world.broker.reject(world.last_order, "halted")
+    await world.deliver()
+    await unchanged("unprotected")
+    await world.manager.force_exit("AAPL")
+    await world.settle()
+    await world.fill()
+    await world.until(lambda: world.state == "filled")
+    await unchanged("filled")
+    await world.finish()
