@@ -432,7 +432,9 @@ def test_given_a_store_when_it_is_loaded_then_every_open_position_is_as_it_was(d
     assert [type(a) for a in again.on_bar(bar("103.95", 120))] == [Submit]
 
 
-def test_given_a_trail_when_old_bars_come_again_after_a_restart_then_they_do_not_meet_the_newer_stop(desk: Desk) -> None:
+def test_given_a_trail_when_old_bars_come_again_after_a_restart_then_they_do_not_meet_the_newer_stop(
+    desk: Desk,
+) -> None:
     p = desk.buy(rules=policy(trailing_stop={"trail_pct": 1}, profit_taking=False))
     desk.bar("100.5", 60)
     desk.bar(105, 120)

@@ -362,7 +362,9 @@ def test_given_a_policy_made_in_python_from_plain_values_then_it_means_what_it_s
     changed.has(policy=s.now.policy).when(seen(bar(100, low=90, high=110))).then()
 
 
-@pytest.mark.parametrize("nonsense", [{"evaluate_on": "sometimes"}, {"stop_loss": StopLoss(threshold_pct="much")}], ids=str)
+@pytest.mark.parametrize(
+    "nonsense", [{"evaluate_on": "sometimes"}, {"stop_loss": StopLoss(threshold_pct="much")}], ids=str
+)
 def test_given_a_policy_made_in_python_that_means_nothing_then_it_is_refused(nonsense: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="not an exit policy"):
         given().when(to_open(opened(policy=ExitPolicy(**nonsense))))

@@ -516,6 +516,11 @@ def test_given_a_finished_exit_when_a_fill_comes_late_then_a_person_is_told() ->
     ).then(ProtectionLost, FillsRecorded, AlarmRaised).is_in("unprotected").has(sold_qty=Decimal(12))
 
 
+def test_given_a_position_closed_by_hand_when_a_fill_comes_late_then_a_person_is_told() -> None:
+    s = expired.when(holds(0)).is_in("closed").when(reported("expired", 5, 99, at=300))
+    s.then(ProtectionLost, like(FillsRecorded, filled_qty=Decimal(5)), AlarmRaised).is_in("unprotected")
+
+
 def test_given_a_position_back_under_watch_when_a_fill_comes_late_then_a_person_is_told() -> None:
     s = partial.at(CAREFUL).when(
         reported("canceled", 4), Release(at=after(100), qty=Decimal(6), entry_price=Decimal(100))
@@ -1022,6 +1027,19 @@ def test_whatever_comes_the_decimal_context_of_the_bot_changes_nothing(
         assert run() == expected
 
 
+@pytest.mark.parametrize("digits", [6, 9, 28])
+def test_given_a_bot_that_rounds_when_orders_are_sized_then_they_are_rounded_down_all_the_same(digits: int) -> None:
+    whole = Capabilities(late_fills=False, stocks=AssetRules(qty_step=Decimal(1)))
+    qty, sold = Decimal("123456.923456789"), Decimal("23456.511111111")
+    with localcontext() as context:
+        context.prec = digits
+        s = given(opened(qty=qty)).at(whole).when(seen(99)).then(like(ExitTriggered, qty=Decimal(123456)))
+        s = s.when(reported("expired", sold, 99)).has(remaining_qty=Decimal("100000.412345678"))
+        s = s.when(holds("99999.912345678", at=200))
+        s.then(like(ExitRetried, qty=Decimal(99999), sold_elsewhere=Decimal("0.5")))
+        s.has(remaining_qty=Decimal("99999.912345678"), leaves_qty=Decimal(99999))
+
+
 # --- determinism ------------------------------------------------------------------------------------------------------
 
 
@@ -1198,7 +1216,7 @@ class World:
             case Cancel(client_order_id=order_id):
                 order = self.orders.get(order_id)
                 if luck and order is not None and not order.status.terminal:
-                    self.end(order, OrderStatus.CANCELED)
+                    self.end(order, OrderStatus.PENDING_CANCEL if luck == 1 else OrderStatus.CANCELED)
             case ReadPosition():
                 reads = self.reads[1] + 1 if self.reads[0] == self.held else 1
                 self.reads = (self.held, reads)

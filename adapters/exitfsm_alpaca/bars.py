@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from exitfsm import Bar, BrokerError
@@ -22,7 +24,7 @@ from exitfsm_alpaca.access import Access
 from exitfsm_alpaca.rest import Budget, Rest
 
 if TYPE_CHECKING:
-    from exitfsm_alpaca.streams import StreamThread
+    from exitfsm_alpaca.streams import CryptoBars, StockBars, StreamThread
 
 log = logging.getLogger("exitfsm.alpaca")
 
@@ -63,7 +65,7 @@ class AlpacaBars:
         stale_after_s: how long a symbol may be silent before REST is asked; a minute's bar comes a minute after its
             start, and not at all where nothing traded.
         poll_s: time between looks at what is silent.
-        backfill_max_s: how far back a gap is filled.
+        backfill_max_s: how far back a gap is filled; older bars are refused by the default price guard anyway.
     """
 
     def __init__(
@@ -73,8 +75,11 @@ class AlpacaBars:
         feed: str = "iex",
         stale_after_s: float = 130.0,
         poll_s: float = 20.0,
-        backfill_max_s: float = 86_400.0,
+        backfill_max_s: float = 300.0,
     ) -> None:
+        from exitfsm_alpaca import streams
+
+        self._streams = streams
         self._access, self._feed = access, feed
         self._stale_after_s, self._poll_s = stale_after_s, poll_s
         self._backfill_max = timedelta(seconds=backfill_max_s)
@@ -164,30 +169,30 @@ class AlpacaBars:
         watched = self._watched.get(canonical_symbol(symbol))
         return self._now() - watched.heard if watched is not None else None
 
+    def is_connected(self, symbol: str) -> bool:
+        """True while the stream of a symbol's kind is connected."""
+        return self._connected["crypto" if "/" in symbol else "stocks"]
+
     # --- the streams --------------------------------------------------------------------------------------------------
 
     def _subscribe(self) -> None:
         """Tell each stream what is wanted of it, and start one that is needed for the first time."""
         if self._loop is None:
             return
-        from exitfsm_alpaca.streams import CryptoBars, StockBars, StreamThread
-
         for kind in _KINDS:
             symbols = self._of(kind)
             thread = self._threads.get(kind)
             if thread is not None:
                 thread.call(_wanting(symbols))
             elif symbols:
-
-                def make(kind: str = kind) -> StockBars | CryptoBars:
-                    hear = self._ear(kind)
-                    wanted = self._of(kind)
-                    if kind == "crypto":
-                        return CryptoBars(self._access, hear, wanted)
-                    return StockBars(self._access, self._feed, hear, wanted)
-
-                self._threads[kind] = StreamThread(make, f"exitfsm-alpaca-{kind}")
+                make = partial(self._make, kind)
+                self._threads[kind] = self._streams.StreamThread(make, f"exitfsm-alpaca-{kind}")
                 self._threads[kind].start()
+
+    def _make(self, kind: str) -> StockBars | CryptoBars:
+        if kind == "crypto":
+            return self._streams.CryptoBars(self._access, self._ear(kind), self._of(kind))
+        return self._streams.StockBars(self._access, self._feed, self._ear(kind), self._of(kind))
 
     def _of(self, kind: str) -> list[str]:
         return sorted(s for s in list(self._watched) if ("/" in s) == (kind == "crypto"))
@@ -197,7 +202,7 @@ class AlpacaBars:
         assert loop is not None
 
         def hear(message: dict[str, Any]) -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the bot's loop is closed
                 loop.call_soon_threadsafe(self._on_message, kind, message)
 
         return hear
@@ -247,6 +252,7 @@ class AlpacaBars:
         for kind in _KINDS:
             if kind in self._threads:
                 self._threads[kind].start()
+                self._threads[kind].call(_wanting(self._of(kind)))
             silent = [w for w in self._watched.values() if self._is_silent(w, kind)]
             for watched in silent:
                 watched.doubtful = True

@@ -74,26 +74,32 @@ class _Ear:
 
     def _set_up(self: Any, hear: Hear, symbols: Iterable[str]) -> None:
         self._hear = hear
+        self._sent: set[str] = set()
         self._handlers["bars"].update(dict.fromkeys(symbols, self._on_bar))
 
     async def want(self: Any, symbols: Iterable[str]) -> None:
-        """Have bars of exactly these symbols from now on; in the stream's own thread."""
-        wanted = set(symbols)
-        gone = [symbol for symbol in self._handlers["bars"] if symbol not in wanted]
-        for symbol in wanted:
-            self._handlers["bars"][symbol] = self._on_bar
-        for symbol in gone:
-            del self._handlers["bars"][symbol]
-        if self._running and self._ws is not None:
-            await self._send_unsubscribe_msg("bars", gone)
+        """Have bars of exactly these symbols from now on; in the stream's own thread. Repeating it changes nothing."""
+        wanted, handlers = set(symbols), self._handlers["bars"]
+        handlers.update(dict.fromkeys(wanted, self._on_bar))
+        for symbol in handlers.keys() - wanted:
+            del handlers[symbol]
+        if self._running and self._ws is not None and wanted != self._sent:
+            await self._send_unsubscribe_msg("bars", sorted(self._sent - wanted))
+            self._sent = set()
             if wanted:
                 await self._send_subscribe_msg()
+
+    async def _send_subscribe_msg(self: Any) -> None:
+        sent = set(self._handlers["bars"])
+        await super()._send_subscribe_msg()  # type: ignore[misc]  # of the stream that is mixed in
+        self._sent = sent
 
     async def _on_bar(self, bar: dict[str, Any]) -> None:
         self._hear(bar)
 
     async def _start_ws(self: Any) -> None:
-        await super()._start_ws()  # type: ignore[misc]  # of the stream that is mixed in
+        self._sent = set()
+        await super()._start_ws()  # type: ignore[misc]
         self._hear({"T": "connected"})
 
     async def close(self: Any) -> None:

@@ -13,6 +13,7 @@ import inspect
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,9 @@ class AlpacaUpdates:
         check_s: float = 15.0,
         grace_s: float = 5.0,
     ) -> None:
+        from exitfsm_alpaca import streams
+
+        self._streams = streams
         self._access, self._broker, self._report, self._sync = access, broker, report, sync
         self._poll_s, self._check_s, self._grace_s = poll_s, check_s, grace_s
         self.listening = False
@@ -84,17 +88,16 @@ class AlpacaUpdates:
         """Connect, and keep connected until `stop`. Returns at once; until it listens, the account is polled."""
         if self._tasks:
             return
-        from exitfsm_alpaca.streams import StreamThread, UpdatesStream
-
         loop = asyncio.get_running_loop()
 
         def hear(frame: dict[str, Any]) -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the bot's loop is closed
                 loop.call_soon_threadsafe(self._frames.put_nowait, frame)
 
-        self._thread = StreamThread(lambda: UpdatesStream(self._access, hear), "exitfsm-alpaca-updates")
+        streams, name = self._streams, "exitfsm-alpaca-updates"
+        self._thread = streams.StreamThread(lambda: streams.UpdatesStream(self._access, hear), name)
         for work in (self._read_frames(), self._reconcile(), self._watch()):
-            self._tasks.append(asyncio.create_task(_for_ever(work), name="exitfsm-alpaca-updates"))
+            self._tasks.append(asyncio.create_task(_for_ever(work), name=name))
         self._thread.start()
 
     async def stop(self) -> None:

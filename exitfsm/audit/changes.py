@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from exitfsm.config import ConfigWarning, load_config
+from exitfsm.config import ConfigWarning, ExitConfig, load_config
 from exitfsm.config.settings import plain_value
 from exitfsm.errors import ConfigError
 from exitfsm.policy import ExitPolicy
@@ -65,14 +65,15 @@ def changed(policy: ExitPolicy, changes: Changes) -> ExitPolicy:
         return policy
     wanted = plain_value(policy)
     mistakes = [mistake for name, text in changes.items() for mistake in _put(wanted, name, _value(text))]
-    if mistakes:
-        raise ConfigError(mistakes)
+    config = ExitConfig()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConfigWarning)  # odd settings are what this is for
             config = load_config(wanted)
     except ConfigError as error:
-        raise ConfigError([line.replace("config: exit_manager.", "") for line in error.mistakes]) from None
+        mistakes += [line.replace("config: exit_manager.", "") for line in error.mistakes]
+    if mistakes:
+        raise ConfigError(mistakes)
     new = policy
     for name in changes:
         new = _taken(new, config.policy, name.split("."))

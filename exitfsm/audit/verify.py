@@ -100,6 +100,7 @@ class _Run:
         self._done = self._total = 0
         self._positions = self._events = 0
         self._head = GENESIS
+        self._account: str | None = None
 
     def result(self) -> Verification:
         """Everything."""
@@ -187,6 +188,7 @@ class _Run:
 
     def _check_streams(self) -> None:
         stream: _Stream | None = None
+        self._account = self._store.meta.get("account")
         for event in checking.stored(self._store, by_stream=True):
             if stream is None or stream.stream_id != event.stream_id:
                 self._end(stream)
@@ -210,6 +212,9 @@ class _Run:
             yield f"it cannot be read: {error}"
             return
         yield from stream.fold(recorded)
+        opened = recorded.event
+        if isinstance(opened, PositionOpened) and self._account not in (None, opened.account):
+            yield f"the position is of account {opened.account}, but the store is bound to {self._account}"
 
 
 class _Stream:

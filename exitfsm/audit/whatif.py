@@ -7,6 +7,7 @@ that the log, the bars and this program fit together; only then do the other fig
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -47,6 +48,7 @@ class WhatIfPosition(msgspec.Struct, frozen=True, kw_only=True):
     """One position: how it went, how it would have gone (None where it never exits), and whether that is the same.
 
     Attributes:
+        opened_at, entry_price: the entry, which is the same in both.
         pnl_difference_pct: replayed less logged, in percent of the entry; None where one of them has no figure.
         same_policy: it ran with the very policy that the log has.
         decisions: how many decisions the log has.
@@ -58,6 +60,8 @@ class WhatIfPosition(msgspec.Struct, frozen=True, kw_only=True):
 
     position_id: str
     symbol: str
+    opened_at: datetime
+    entry_price: Decimal
     logged: SimulatedExit | None
     replayed: SimulatedExit | None
     pnl_difference_pct: Decimal | None
@@ -214,6 +218,8 @@ def _compared(one: Logged, ran: Replayed | None, change: Callable[[ExitPolicy], 
     return WhatIfPosition(
         position_id=one.position.position_id,
         symbol=one.position.symbol,
+        opened_at=one.opened.opened_at,
+        entry_price=one.opened.entry_price,
         logged=logged,
         replayed=replayed,
         pnl_difference_pct=_difference(logged, replayed),

@@ -38,7 +38,7 @@ from exitfsm.manager.clock import SteadyTime, SystemClock
 from exitfsm.manager.door import Door, Group
 from exitfsm.manager.driving import ORDER_PREFIX, Driver, same_symbol
 from exitfsm.manager.ingest import bar_of, is_bar, is_order_update, report_of
-from exitfsm.manager.reconcile import Reconciler, brings_fills, entry_side
+from exitfsm.manager.reconcile import Reconciler, brings_fills
 from exitfsm.messages import (
     Acknowledge,
     ForceExit,
@@ -121,7 +121,6 @@ class ExitManager:
         self._on_event, self._on_alarm = on_event, on_alarm
         self._alarms: dict[str, tuple[str, Alarm]] = {}
         self._cooldowns: dict[str, datetime] = {}
-        self._ended: dict[str, datetime] = {}
         self._bars_at: dict[str, float] = {}
         self._jumped: dict[str, Bar] = {}
         self._polled: dict[str, float] = {}
@@ -485,9 +484,7 @@ class ExitManager:
         self._driver.forget(p)
         if p.cooldown_until is not None:
             self._cooldowns[p.symbol] = max(p.cooldown_until, self._cooldowns.get(p.symbol, p.cooldown_until))
-        if p.ended_at is not None:
-            self._ended[p.symbol] = p.ended_at
-        self._reconciler.first_fills.pop((p.symbol, p.side), None)
+        self._reconciler.note_end(p)
         self._sync_at = 0.0  # what was bought meanwhile is taken up now
 
     def _announce(self, position: Position | None, recorded: Recorded) -> None:
@@ -572,11 +569,7 @@ class ExitManager:
         self._reconciler.note_foreign(report)
         if not brings_fills(report):
             return
-        side, symbol = entry_side(report), report.symbol
-        ended = self._ended.get(symbol) if symbol is not None else None
-        if side is not None and symbol is not None and (ended is None or report.at > ended):
-            key = (canonical_symbol(symbol), side)
-            self._reconciler.first_fills[key] = min(report.at, self._reconciler.first_fills.get(key, report.at))
+        self._reconciler.note_fills(report)
         sync = self._spawn(self._try_sync(), "exitfsm-sync")
         await asyncio.wait([sync], timeout=SYNC_WAIT_S)
 
@@ -678,7 +671,7 @@ class ExitManager:
     async def _look_up(self, key: str, order_id: str) -> None:
         try:
             await self._driver.look_up(key, order_id)
-        except BrokerError as error:
+        except (BrokerError, StoreError) as error:
             log.warning("look_up_failed id=%s error=%s", order_id, error)
 
     async def _rules_of_time(self, now: datetime, mono: float) -> None:

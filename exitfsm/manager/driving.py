@@ -88,6 +88,8 @@ class Driver:
         self.sending: set[str] = set()
         #: Orders of others that are known to work, by symbol and id: the bot's entries above all.
         self.foreign: dict[str, dict[str, ExecutionReport]] = {}
+        #: Executions of others that the bot's updates told of, one for each order: where the broker lists none.
+        self.told: dict[str, Fill] = {}
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -392,7 +394,8 @@ class Driver:
     async def _fills_of(self, p: Position) -> list[Fill] | None:
         """The executions in a position's symbol since its entry; None where they cannot be had."""
         if not self._calls.has("fills"):
-            return None
+            told = list(self.told.values())
+            return [f for f in told if same_symbol(f.symbol, p.symbol) and f.at >= p.opened_at]
         try:
             fills = await self._calls.fills(p.opened_at)
         except BrokerError as error:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from typing import TypeVar
 
 from exitfsm.config import ExitConfig
 from exitfsm.engine import Engine
@@ -41,6 +42,9 @@ log = logging.getLogger("exitfsm")
 
 #: Attempts of a position that are looked up one after another when its record may be lost.
 ATTEMPTS_PROBED_MAX = 50
+#: Orders of others that are remembered.
+REMEMBERED_MAX = 10_000
+T = TypeVar("T")
 
 RaiseAccountAlarm = Callable[[str, str], Awaitable[None]]
 
@@ -66,6 +70,8 @@ class Reconciler:
         self._waiting: asyncio.Task[None] | None = None
         #: First fill of an entry order that the bot's updates told of, by (symbol, side): where the broker lists no fills.
         self.first_fills: dict[tuple[str, Side], datetime] = {}
+        self._ended: dict[str, datetime] = {}
+        self._over: dict[str, ExecutionReport] = {}
         self._strange: list[ExecutionReport] = []
         self._pairs: dict[str, str] = {}
         #: Positions that could not be taken up yet, with how often that was tried.
@@ -162,11 +168,55 @@ class Reconciler:
         if report.symbol is None:
             return
         self.note_spelling(report.symbol)
+        order_id = report.client_order_id
+        if report.status.terminal:
+            _remember(self._over, order_id, report)
+        elif order_id in self._over:
+            return  # older news than its end
         working = self._driver.foreign.setdefault(report.symbol.replace("/", ""), {})
         if report.status.terminal:
             working.pop(report.client_order_id, None)
         else:
             working[report.client_order_id] = report
+
+    def note_fills(self, report: ExecutionReport) -> None:
+        """An order of somebody else has filled so far: what the bot's updates tell, once or often, in any order."""
+        filled = report.filled_qty if report.filled_qty is not None else report.qty
+        if report.symbol is None or report.side is None or filled is None or not (filled.is_finite() and filled > 0):
+            return
+        known = self._driver.told.get(report.client_order_id)
+        fill = Fill(
+            fill_id=report.client_order_id,
+            symbol=canonical_symbol(report.symbol),
+            side=report.side,
+            qty=max(filled, known.qty) if known is not None else filled,
+            price=report.avg_fill_price or ZERO,
+            at=min(report.at, known.at) if known is not None else report.at,
+            client_order_id=report.client_order_id,
+        )
+        _remember(self._driver.told, report.client_order_id, fill)
+        side = Side.LONG if report.side is OrderSide.BUY else Side.SHORT
+        key = (fill.symbol, side)
+        ended = self._ended.get(fill.symbol)
+        if ended is None or fill.at > ended:
+            self.first_fills[key] = min(fill.at, self.first_fills.get(key, fill.at))
+
+    def note_end(self, p: Position) -> None:
+        """A position has ended. What others opened since its exit was triggered is the start of the one after it."""
+        if p.ended_at is not None:
+            self._ended[p.symbol] = p.ended_at
+        since = p.triggered_at or p.ended_at
+        later = [
+            fill.at
+            for fill in self._driver.told.values()
+            if same_symbol(fill.symbol, p.symbol)
+            and fill.side is not p.side.exit_side
+            and since is not None
+            and fill.at >= since
+        ]
+        self.first_fills.pop((p.symbol, p.side), None)
+        if later:
+            self.first_fills[p.symbol, p.side] = min(later)
 
     # --- positions that are not watched yet ---------------------------------------------------------------------------
 
@@ -338,11 +388,12 @@ def _bought_beyond(fills: Sequence[Fill], previous: Position, side: Side) -> dat
     return None
 
 
-def entry_side(report: ExecutionReport) -> Side | None:
-    """The side of the position that an entry order makes."""
-    if report.side is None:
-        return None
-    return Side.LONG if report.side is OrderSide.BUY else Side.SHORT
+def _remember(memory: dict[str, T], key: str, value: T) -> None:
+    """Put the newest into a memory that forgets the oldest."""
+    memory.pop(key, None)
+    memory[key] = value
+    if len(memory) > REMEMBERED_MAX:
+        del memory[next(iter(memory))]
 
 
 def brings_fills(report: ExecutionReport) -> bool:

@@ -4,7 +4,8 @@ Rules of this room: a page is a string made from a log and bars; the same log gi
 connects to nothing, and shows text from outside as text.
 """
 
-from exitfsm.report.page import position_page
+from exitfsm.report.index import index_page
+from exitfsm.report.page import page_name, position_page
 from exitfsm.report.story import Chain, Story, chain_of, story_of
 
-__all__ = ["Chain", "Story", "chain_of", "position_page", "story_of"]
+__all__ = ["Chain", "Story", "chain_of", "index_page", "page_name", "position_page", "story_of"]

@@ -248,7 +248,7 @@ class Chart:
             said = f"target {_short(target)} {'↑' if above else '↓'}"
             yield tag("text", t(said), class_="away", x=number(LEFT + 6), y=number(y))
         for name, y, said in self._placed():
-            wide = number(10 + 6.3 * len(said))
+            wide = number(10 + 6.7 * len(said))
             yield void(
                 "rect", class_=f"label {name}", x=number(RIGHT + 4), y=number(y - 9), width=wide, height="18", rx="4"
             )

@@ -64,7 +64,7 @@ function go(n, { scroll = false, link = true, show = true } = {}) {
   const x = view.x[n - 1];
   cursor.setAttribute("transform", "translate(" + x + " 0)");
   ahead.setAttribute("x", x);
-  ahead.setAttribute("width", Math.max(0, right - x));
+  ahead.setAttribute("width", n === last ? 0 : Math.max(0, right - x));
   for (const edge of edges) {
     const taken = edge.taken.filter((v) => v <= n);
     edge.g.classList.toggle("taken", taken.length > 0);

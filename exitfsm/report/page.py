@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
@@ -47,6 +49,12 @@ def position_page(
         StoreError: the store has no such position.
     """
     return render(story_of(store, position_id, bars=bars, chain=chain), index)
+
+
+def page_name(position_id: str) -> str:
+    """The name of a file for the page of a position; different positions have different names."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", position_id)[:80]
+    return f"{readable}-{hashlib.sha256(position_id.encode()).hexdigest()[:8]}.html"
 
 
 def render(story: Story, index: str | None = None) -> str:

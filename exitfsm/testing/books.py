@@ -132,6 +132,10 @@ class Books:
         """The exit orders that work, of one symbol where given."""
         return [b for b in self._booked.values() if b.ours and b.live and symbol in (None, b.order.symbol)]
 
+    def ended_exits(self) -> list[Booked]:
+        """The exit orders that are over."""
+        return [b for b in self._booked.values() if b.ours and not b.live]
+
     def working(self) -> list[Booked]:
         """All orders that work, whoever sent them."""
         return [b for b in self._booked.values() if b.live]

@@ -54,7 +54,9 @@ from exitfsm.values import ExecutionReport, ExitType, OrderStatus, OrderType, Si
 POLICIES = (
     policy(),
     policy(trailing_stop={"activation_pct": "0.2", "trail_pct": "0.3", "step_pct": 0}, evaluate_on="range"),
-    policy(break_even={"activation_pct": "0.3"}, time_limit={"max_seconds": 900}, profit_taking={"order_type": "limit"}),
+    policy(
+        break_even={"activation_pct": "0.3"}, time_limit={"max_seconds": 900}, profit_taking={"order_type": "limit"}
+    ),
     policy(atr_levels={"period": 3}, target_ladder={"steps": [{"after_seconds": 300, "threshold_pct": "0.5"}]}),
     policy(stop_loss=False, custom_rule={"name": "mine"}),
 )
@@ -86,7 +88,9 @@ class Walk:
         for event in decide(self.position, message, self.broker):
             state = self.position.state if self.position is not None else None
             assert allows(state, type(event)), (state, event)
-            stream = self.position.position_id if self.position else position_id(ACCOUNT, "AAPL", event.side, event.epoch)
+            stream = (
+                self.position.position_id if self.position else position_id(ACCOUNT, "AAPL", event.side, event.epoch)
+            )
             at_ns = round((message.at - T0).total_seconds() * 1e9)
             version = len(self.recorded) + 1
             r = Recorded(stream_id=stream, version=version, at_ns=at_ns, by=message.by, event=event, sequence=version)
@@ -147,7 +151,10 @@ class Walk:
         rng = self.rng
         alarm = p.alarms[0].alarm_id if p.alarms else "none"
         order = ExecutionReport(
-            client_order_id=client_order_id(p.position_id, p.attempt + 1), status=OrderStatus.NEW, at=self.at, qty=Decimal(5)
+            client_order_id=client_order_id(p.position_id, p.attempt + 1),
+            status=OrderStatus.NEW,
+            at=self.at,
+            qty=Decimal(5),
         )
         return rng.choice(
             (
@@ -170,8 +177,191 @@ def violations(recorded: Sequence[Recorded]) -> list[Violation]:
     return [*found, *checks.finish()]
 
 
-@pytest.mark.parametrize("seed", range(8000))
+@pytest.mark.parametrize("seed", range(150))
 def test_whatever_is_decided_keeps_them(seed: int) -> None:
     walk = Walk(seed)
     assert violations(walk.run(120)) == []
     assert len(walk.recorded) > 1
+
+
+# --- each is broken by what it is there to find -----------------------------------------------------------------------
+
+ID = position_id(ACCOUNT, "AAPL", Side.LONG, "20240102T143000Z")
+COOLED = T0 + timedelta(seconds=61 + 300)
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+def trigger(**changes: Any) -> ExitTriggered:
+    fields: dict[str, Any] = {
+        "reason": ExitType.STOP_LOSS,
+        "client_order_id": client_order_id(ID, 1),
+        "attempt": 1,
+        "qty": Decimal(10),
+        "order_type": OrderType.MARKET,
+        "time_in_force": TimeInForce.DAY,
+        "at": at(60),
+        "trigger_price": Decimal("98.9"),
+        "level": Decimal(99),
+        "threshold_pct": Decimal("1.0"),
+        "bar_at": at(60),
+    }
+    return ExitTriggered(**fields | changes)
+
+
+def accept(attempt: int = 1) -> OrderAccepted:
+    return OrderAccepted(client_order_id=client_order_id(ID, attempt), broker_order_id="b", at=at(60))
+
+
+def fills(qty: int, price: str | None = "98.8", attempt: int = 1, **changes: Any) -> FillsRecorded:
+    fields = {"client_order_id": client_order_id(ID, attempt), "filled_qty": Decimal(qty), "at": at(61)}
+    return FillsRecorded(**fields | {"avg_fill_price": Decimal(price) if price else None} | changes)
+
+
+def end(how: str = "rejected", filled: int = 0, refusal: str = "x", **changes: Any) -> OrderEnded:
+    fields = {"client_order_id": client_order_id(ID, 1), "how": how, "filled_qty": Decimal(filled), "at": at(61)}
+    return OrderEnded(**fields | {"next_attempt_at": at(91), "refusal": refusal} | changes)
+
+
+def retry(attempt: int = 2, qty: int = 10, spent: int = 1, **changes: Any) -> ExitRetried:
+    fields: dict[str, Any] = {
+        "client_order_id": client_order_id(ID, attempt),
+        "attempt": attempt,
+        "qty": Decimal(qty),
+        "order_type": OrderType.MARKET,
+        "time_in_force": TimeInForce.DAY,
+        "at": at(91),
+        "budget_spent": spent,
+    }
+    return ExitRetried(**fields | changes)
+
+
+def complete(**changes: Any) -> ExitCompleted:
+    fields = {"filled_qty": Decimal(10), "avg_fill_price": Decimal("98.8"), "filled_at": at(61), "at": at(61)}
+    return ExitCompleted(**fields | {"cooldown_until": COOLED} | changes)
+
+
+def moved(stop: str, best: str, rule: ExitType = ExitType.TRAILING_STOP) -> StopMoved:
+    return StopMoved(rule=rule, stop=Decimal(stop), best_price=Decimal(best), bar_at=at(30))
+
+
+TRAIL = opened(
+    policy=policy(trailing_stop={"activation_pct": "0.5", "trail_pct": "1"}, break_even={"activation_pct": 1})
+)
+ALARM = AlarmRaised(alarm_id="a", kind="k", text="t", at=at(61))
+TO_FILLED = (trigger(), accept(), fills(10))
+
+
+def broken(*events: Event, first: PositionOpened | None = None, by: str = "") -> set[str]:
+    told = [first or opened(), *events]
+    tellers = {PositionOpened: "bot", ExitTriggered: "bar", StopMoved: "bar"}
+    recorded = [
+        Recorded(
+            stream_id=ID,
+            version=version,
+            at_ns=version,
+            by=by or tellers.get(type(e), "broker"),
+            event=e,
+            sequence=version,
+        )
+        for version, e in enumerate(told, 1)
+    ]
+    return {violation.invariant for violation in violations(recorded)}
+
+
+def test_the_plain_way_breaks_nothing() -> None:
+    assert broken(*TO_FILLED, complete()) == set()
+    assert broken(trigger(), end(), retry(), accept(2), fills(10, attempt=2), complete()) == set()
+    assert broken(moved("99.495", "100.5"), first=TRAIL) == set()
+
+
+FORGED: list[tuple[str, tuple[Event, ...], dict[str, Any]]] = [
+    ("I1", (trigger(qty=Decimal(11)),), {}),
+    ("I1", (trigger(), accept(), fills(11)), {}),
+    ("I1", (trigger(), end(filled=4), retry(qty=10)), {}),
+    ("I2", (trigger(), accept(), fills(6), fills(5)), {}),
+    ("I2", (trigger(), accept(), fills(6), fills(6)), {}),
+    ("I2", (trigger(), accept(), fills(6), end(filled=5)), {}),
+    ("I3", (trigger(client_order_id="mine"),), {}),
+    ("I3", (trigger(attempt=2, client_order_id=client_order_id(ID, 2)),), {}),
+    ("I3", (trigger(), accept(2)), {}),
+    ("I3", (trigger(), accept(), fills(3, attempt=7)), {}),
+    ("I3", (), {"first": opened(epoch="another")}),
+    ("I4", (trigger(), accept(), retry()), {}),
+    ("I4", (trigger(), end(), retry(at=at(90))), {}),
+    ("I4", (trigger(), end(next_attempt_at=None), retry()), {}),
+    ("I5", (trigger(), accept(), fills(10)), {"by": "bar"}),
+    ("I5", (trigger(), end("timed out")), {}),
+    ("I5", (trigger(), end()), {"by": "timer"}),
+    ("I6", (trigger(level=Decimal("99.5")),), {}),
+    ("I6", (trigger(trigger_price=Decimal("99.1")),), {}),
+    ("I6", (trigger(threshold_pct=Decimal(2)),), {}),
+    ("I6", (trigger(bar_at=T0),), {}),
+    ("I6", (TriggerRefused(reason="price_jump", bar_at=at(1), price="9"), trigger()), {}),
+    ("I6", (trigger(),), {"first": opened(policy=msgspec.structs.replace(policy(), enabled=False))}),
+    ("I8", (trigger(), accept(), fills(4), complete()), {}),
+    ("I9", (ProtectionLost(why="w", at=at(1)),), {}),
+    ("I9", (trigger(), ProtectionLost(why="w", at=at(61)), fills(1), retry(by="ann")), {}),
+    ("I9", (AlarmAcknowledged(alarm_id="none", by="ann", at=at(1)),), {}),
+    ("I9", (ALARM, ALARM), {}),
+    ("I10", (trigger(), accept(), fills(4), complete()), {}),
+    ("I11", (trigger(), end(), retry(spent=3)), {}),
+    ("I11", (trigger(), end(), retry(spent=0), end(client_order_id=client_order_id(ID, 2)), retry(3, spent=0)), {}),
+    ("I11", (trigger(), end(), retry(), end(client_order_id=client_order_id(ID, 2))), {}),
+    ("I11", (trigger(), end(), retry()), {"first": opened(policy=policy(partial_fills={"max_resubmit_attempts": 0}))}),
+    ("I13", (trigger(qty=Decimal(0)),), {}),
+    ("I13", (trigger(), accept(), fills(-1)), {}),
+    ("I13", (trigger(trigger_price=Decimal("NaN"), reason=ExitType.CUSTOM, bar_at=None),), {}),
+    ("I13", (trigger(order_type=OrderType.LIMIT),), {}),
+    ("I15", (moved("99.6", "100.5"),), {"first": TRAIL}),
+    ("I15", (moved("99.099", "100.1"),), {"first": TRAIL}),
+    ("I15", (moved("100.485", "101.5"), moved("99.99", "101")), {"first": TRAIL}),
+    ("I15", (moved("100", "101", ExitType.BREAK_EVEN), moved("100", "102", ExitType.BREAK_EVEN)), {"first": TRAIL}),
+    ("I15", (moved("99", "101", ExitType.STOP_LOSS),), {"first": TRAIL}),
+    ("I18", (trigger(), accept(), fills(4), complete()), {}),
+    ("I19", (*TO_FILLED, complete(cooldown_until=at(0))), {}),
+    ("I19", (*TO_FILLED, complete(avg_fill_price=Decimal(99))), {}),
+    ("I19", (*TO_FILLED, complete(filled_at=at(70), cooldown_until=at(370))), {}),
+    ("I19", (RefusalEnded(reason="stale", count=1, bar_at=at(1)),), {}),
+    ("I19", (PositionResized(qty=Decimal(10), entry_price=Decimal(100), at=at(1)),), {}),
+    (
+        "I19",
+        (PositionClosedElsewhere(how="by_hand", remaining_qty=Decimal(3), at=at(0), cooldown_until=at(300)),),
+        {},
+    ),
+    (
+        "I20",
+        (trigger(reason=ExitType.CUSTOM, level=Decimal("98.9"), threshold_pct=Decimal(0)),),
+        {},
+    ),
+    (
+        "I20",
+        (
+            trigger(
+                reason=ExitType.PROFIT_TAKE,
+                trigger_price=Decimal(103),
+                level=Decimal(102),
+                threshold_pct=Decimal("2.0"),
+            ),
+        ),
+        {"first": opened(policy=policy(time_limit={"max_seconds": 60}))},
+    ),
+]
+
+
+@pytest.mark.parametrize(("invariant", "events", "options"), FORGED)
+def test_a_forged_log_breaks_it(invariant: str, events: tuple[Event, ...], options: dict[str, Any]) -> None:
+    assert invariant in broken(*events, **options)
+
+
+def test_each_invariant_has_a_forged_log() -> None:
+    assert {invariant for invariant, _, _ in FORGED} == set(INVARIANTS)
+
+
+def test_a_recovered_order_may_be_of_any_attempt() -> None:
+    found = trigger(
+        reason=ExitType.RECOVERED, attempt=3, client_order_id=client_order_id(ID, 3), bar_at=None, level=Decimal(100)
+    )
+    assert broken(found) == set()

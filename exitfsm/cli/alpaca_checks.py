@@ -1,0 +1,255 @@
+"""`exitfsm preflight`: what a program can check before exits run on an Alpaca account.
+
+Nothing is sent and nothing is written. A check says yes, no, or that it cannot tell; what only a person can judge is
+left to the list in the documentation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.text import Text
+
+from exitfsm.cli import screen
+from exitfsm.cli.alpaca import connected, masked
+from exitfsm.cli.configuring import configured
+from exitfsm.errors import ConfigError, ExitFsmError
+from exitfsm.events import Event, ExitCompleted, FillsRecorded, PositionOpened
+from exitfsm.values import BrokerPosition, plain
+
+if TYPE_CHECKING:
+    from exitfsm_alpaca import Access, AlpacaBroker
+
+    from exitfsm.config import ExitConfig
+
+#: How far this machine's clock may be from Alpaca's, in seconds.
+SKEW_MAX_S = 2.0
+#: How long a stream may take to connect.
+STREAM_S = 15.0
+
+
+class Check(NamedTuple):
+    """One thing that was looked at. `ok` is None where it cannot be told."""
+
+    name: str
+    ok: bool | None
+    text: str
+
+
+def check_all(
+    *,
+    config: Path | None,
+    store: str,
+    live: bool = False,
+    account: str | None = None,
+    feed: str = "iex",
+    paper_store: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> list[Check]:
+    """Every check; those after one that makes them pointless are left out."""
+    checks: list[Check] = []
+    settings = _configuration(config, checks)
+    try:
+        access, broker, name = connected(live=live, account=account, environment=environment)
+    except ExitFsmError as error:
+        checks.append(Check("account", False, str(error)))
+        return [*checks, *_evidence(paper_store)]
+    try:
+        checks.append(_account(broker, name))
+        checks += _guarded("clock", lambda: _clock(broker))
+        checks += _guarded("positions", lambda: _positions(broker, settings))
+        checks.append(_store(store, name))
+        checks += asyncio.run(_streams(access, broker, feed))
+    finally:
+        broker.close()
+    return [*checks, *_evidence(paper_store)]
+
+
+def _guarded(name: str, check: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    try:
+        yield from check()
+    except ExitFsmError as error:
+        yield Check(name, False, str(error))
+
+
+def _configuration(path: Path | None, checks: list[Check]) -> ExitConfig | None:
+    try:
+        settings = configured(path)
+    except ConfigError as error:
+        checks.append(Check("configuration", False, str(error)))
+        return None
+    policy = settings.policy
+    rules = ("profit_taking", "stop_loss", "trailing_stop", "break_even", "time_limit", "end_of_session", "atr_levels")
+    on = [rule for rule in rules if getattr(policy, rule).enabled]
+    stops = policy.stop_loss.enabled or policy.atr_levels.enabled
+    target, stop = policy.profit_taking.threshold_pct, policy.stop_loss.threshold_pct
+    checks.append(
+        Check("enabled", policy.enabled, "exits are on" if policy.enabled else "enabled: false triggers nothing")
+    )
+    figures = f"target {plain(target)} %, stop {plain(stop)} %; on: {', '.join(on) or 'nothing'}"
+    checks.append(Check("thresholds", stops, figures if stops else f"no stop is on; {figures}"))
+    return settings
+
+
+def _account(broker: AlpacaBroker, name: str) -> Check:
+    shown = broker.account()
+    blocks = ("trading_blocked", "account_blocked", "trade_suspended_by_user")
+    stopped = [flag for flag in blocks if shown.get(flag)]
+    ok = shown.get("status") == "ACTIVE" and not stopped
+    kind, number = name.split(":")[1:]
+    text = f"{kind} account {masked(number)}, {str(shown.get('status')).lower()}"
+    return Check("account", ok, f"{text}; {', '.join(stopped)}" if stopped else text)
+
+
+def _clock(broker: AlpacaBroker) -> Iterator[Check]:
+    before = datetime.now(UTC)
+    at, is_open = broker.clock()
+    after = datetime.now(UTC)
+    skew = abs((at - (before + (after - before) / 2)).total_seconds())
+    yield Check("clock", skew <= SKEW_MAX_S, f"{skew:.1f} s from Alpaca's (at most {SKEW_MAX_S:.0f} s)")
+    session = broker.session("SPY", datetime.now(UTC))
+    agree = session.is_open == is_open
+    when = (
+        f"closes {session.close:%Y-%m-%d %H:%M} UTC"
+        if session.close
+        else f"opens {session.next_open:%Y-%m-%d %H:%M} UTC"
+    )
+    yield Check(
+        "hours", True if agree else None, when if agree else f"calendar and clock disagree; by the calendar it {when}"
+    )
+
+
+def _positions(broker: AlpacaBroker, settings: ExitConfig | None) -> Iterator[Check]:
+    """Each position must be readable, have a price and a first fill, and nothing may stand in its exit's way."""
+    from exitfsm.manager.reconcile import first_since_flat
+
+    held = list(broker.positions())
+    days = settings.live.lookback_days if settings is not None else 30
+    fills = broker.fills(datetime.now(UTC) - timedelta(days=days))
+    faults = []
+    for p in held:
+        if not (p.qty.is_finite() and p.avg_entry_price.is_finite() and p.avg_entry_price > 0):
+            faults.append(f"{p.symbol} has no readable quantity or entry price")
+        elif first_since_flat([f for f in fills if f.symbol == p.symbol], p.side, p.qty) is None:
+            faults.append(f"{p.symbol} was opened more than {days} days ago, or by no fill: it would not be protected")
+    text = "; ".join(faults) or f"{screen.plural(len(held), 'position')}, each with entry price and first fill"
+    yield Check("positions", not faults, text)
+    yield _in_the_way(broker, held)
+
+
+def _in_the_way(broker: AlpacaBroker, held: list[BrokerPosition]) -> Check:
+    """Orders that hold what an exit would sell make Alpaca refuse it."""
+    by_symbol = {p.symbol: p for p in held}
+    orders = [r for r in broker.open_orders() if r.symbol in by_symbol and not r.client_order_id.startswith("xf1-")]
+    found = {f"{r.symbol} ({r.side} {screen.number(r.qty)}, id {r.client_order_id})" for r in orders}
+    found |= {
+        f"{p.symbol} (only {plain(p.qty_available)} free)"
+        for p in held
+        if p.qty_available is not None and p.qty_available < p.qty
+    }
+    text = f"working orders in held symbols: {', '.join(sorted(found))}" if found else "no other order in a held symbol"
+    return Check("other orders", not found, text)
+
+
+def _store(store: str, name: str) -> Check:
+    """The store must be this account's, and nobody else may be writing it."""
+    from exitfsm.position import account_hash
+    from exitfsm.store import ExitStore
+
+    if not Path(store).exists():
+        return Check("store", True, f"{store} does not exist yet")
+    try:
+        with ExitStore(store, read_only=True) as opened:
+            known = opened.meta.get("account", "")
+            alarms = opened.alarms()
+    except ExitFsmError as error:
+        return Check("store", False, str(error))
+    if known not in ("", account_hash(name)):
+        return Check("store", False, f"{store} was written for another account: give each account its own")
+    if alarms:
+        return Check("store", False, f"{store} has {screen.plural(len(alarms), 'standing alarm')}: see exitfsm status")
+    return Check("store", True, f"{store} belongs to this account" if known else f"{store} is nobody's yet")
+
+
+async def _streams(access: Access, broker: AlpacaBroker, feed: str) -> list[Check]:
+    """Both streams must come up. No symbol's bars are waited for: there may be no trades."""
+    from exitfsm_alpaca import AlpacaBars, AlpacaUpdates
+
+    async def nothing(*_: object) -> None:
+        """Nobody listens here."""
+
+    async with AlpacaUpdates(access, broker, nothing, nothing) as updates, AlpacaBars(access, feed=feed) as bars:
+        bars.watch(["SPY"])
+        listening = await _soon(lambda: updates.listening)
+        connected_ = await _soon(lambda: bars.is_connected("SPY"))
+    return [
+        Check("trade updates", listening, "subscribed" if listening else f"no subscription within {STREAM_S:.0f} s"),
+        Check(
+            "market data", connected_, f"{feed} connected" if connected_ else f"no connection within {STREAM_S:.0f} s"
+        ),
+    ]
+
+
+async def _soon(what: Callable[[], bool]) -> bool:
+    deadline = asyncio.get_running_loop().time() + STREAM_S
+    while not what() and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.05)
+    return what()
+
+
+def _evidence(path: Path | None) -> list[Check]:
+    """What a paper run has shown: fills, partial fills, and a cooldown that was kept."""
+    from exitfsm.store import ExitStore
+
+    names = ("paper run", "fills", "partial fills", "cooldown")
+    if path is None:
+        return [Check(name, None, "not shown: give the store of a paper run with --paper-store") for name in names]
+    try:
+        with ExitStore(path, read_only=True) as store:
+            streams = [[r.event for r in store.stream(name)] for name in store.stream_ids()]
+    except ExitFsmError as error:
+        return [Check("paper run", False, str(error))]
+    exits = [events for events in streams if any(isinstance(e, ExitCompleted) for e in events)]
+    parts = [events for events in exits if sum(isinstance(e, FillsRecorded) for e in events) > 1]
+    kept, broken = _cooldowns(streams)
+    return [
+        Check("paper run", bool(streams), f"{screen.plural(len(streams), 'stream')} in {path}"),
+        Check("fills", bool(exits), f"{screen.plural(len(exits), 'exit')} filled and proved flat"),
+        Check("partial fills", True if parts else None, f"{len(parts)} of them in parts"),
+        Check("cooldown", False if broken else True if kept else None, f"kept {kept} times, broken {broken} times"),
+    ]
+
+
+def _cooldowns(streams: list[list[Event]]) -> tuple[int, int]:
+    """How often a symbol was entered again after its cooldown, and how often within it."""
+    ended: dict[str, list[tuple[datetime, datetime]]] = {}
+    opened: list[PositionOpened] = []
+    for events in streams:
+        if not events or not isinstance(events[0], PositionOpened):
+            continue
+        opened.append(events[0])
+        for event in events:
+            if isinstance(event, ExitCompleted):
+                ended.setdefault(events[0].symbol, []).append((event.filled_at, event.cooldown_until))
+    kept = broken = 0
+    for position in opened:
+        before = [until for at, until in ended.get(position.symbol, []) if at < position.opened_at]
+        if before:
+            kept += max(before) <= position.opened_at
+            broken += max(before) > position.opened_at
+    return kept, broken
+
+
+def show(checks: list[Check], *, as_json: bool) -> None:
+    """The checks, one line each."""
+    if as_json:
+        screen.emit_json([check._asdict() for check in checks])
+        return
+    marks = {True: ("ok  ", "green"), False: ("NO  ", "bold red"), None: ("?   ", "yellow")}
+    for check in checks:
+        text, style = marks[check.ok]
+        screen.out().print(Text.assemble((text, style), f"{check.name:<14} ", screen.clean(check.text)), soft_wrap=True)

@@ -1,0 +1,283 @@
+"""The page of a whole store: every position on a line, sortable and filtered, with totals that follow the filter."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from exitfsm.audit.plainly import plainly
+from exitfsm.position import Position, replay
+from exitfsm.report.axes import duration
+from exitfsm.report.markup import document, number, t, tag, void
+from exitfsm.report.story import Chain, chain_of
+from exitfsm.store import ExitStore
+from exitfsm.values import EXACT, ZERO, pct_change, plain, stamp
+
+#: The address of a position's page relative to the index; None where it has none.
+Href = Callable[[str], str | None]
+
+
+class Line(NamedTuple):
+    """One position as the index shows it. `pnl` and `pnl_pct` are None until it is over with a known price."""
+
+    position: Position
+    pnl: Decimal | None
+    pnl_pct: Decimal | None
+    events: int
+
+    @property
+    def reason(self) -> str:
+        """Why it was exited, or how it ended."""
+        if self.position.reason is not None:
+            return str(self.position.reason)
+        return "closed elsewhere" if self.position.state.terminal else "–"
+
+
+def index_page(store: ExitStore, *, href: Href | None = None, chain: Chain | None = None) -> str:
+    """The index of a store, as HTML. The same log gives the same bytes.
+
+    Args:
+        store: the store.
+        href: where the page of a position lies; without it the lines are no links.
+        chain: the store's chain, where it was checked already.
+    """
+    lines = [_line(store, row.position_id) for row in store.positions()]
+    checked = chain or chain_of(store)
+    body = [
+        _header(lines, checked),
+        tag("div", *_tiles(lines), class_="tiles", id="tiles"),
+        tag("section", tag("h2", t("By reason, all positions")), _reasons(lines), class_="card", id="reasons"),
+        tag("section", tag("h2", t("Positions")), _filters(lines), _table(lines, href), class_="card", id="list"),
+    ]
+    data = {
+        "format": "exitfsm.index.v1",
+        "chain": {"events": checked.events, "head": checked.head, "broken_at": checked.broken_at},
+        "positions": [_data(line) for line in lines],
+    }
+    title = f"{len(lines):,} position{'' if len(lines) == 1 else 's'}"
+    return document(title=title, body="".join(body), data=data, scripts=("shared.js", "index.js"))
+
+
+def _line(store: ExitStore, position_id: str) -> Line:
+    p = replay(r.event for r in store.stream(position_id))
+    average = p.avg_exit_price if p.state.terminal else None
+    if average is None:
+        return Line(p, None, None, p.version)
+    gain = EXACT.multiply(EXACT.subtract(average, p.entry_price), p.sold_qty) * p.side.sign
+    return Line(p, gain, pct_change(p.entry_price, average, p.side), p.version)
+
+
+def _data(line: Line) -> dict[str, Any]:
+    p = line.position
+    data: dict[str, Any] = plainly(
+        {
+            "position_id": p.position_id,
+            "symbol": p.symbol,
+            "side": p.side,
+            "qty": p.qty,
+            "strategy_name": p.strategy_name,
+            "state": p.state,
+            "reason": p.reason,
+            "opened_at": p.opened_at,
+            "entry_price": p.entry_price,
+            "ended_at": p.ended_at,
+            "avg_exit_price": p.avg_exit_price if p.state.terminal else None,
+            "pnl": line.pnl,
+            "pnl_pct": line.pnl_pct,
+            "attempts": p.attempt,
+            "alarms": [f"{alarm.kind}: {alarm.text}" for alarm in p.alarms],
+            "events": line.events,
+        }
+    )
+    return data
+
+
+# --- the top ----------------------------------------------------------------------------------------------------------
+
+
+def _header(lines: Sequence[Line], chain: Chain) -> str:
+    times = sorted(line.position.opened_at for line in lines)
+    span = f"entered from {_time(times[0])} to {_time(times[-1])} UTC" if times else "the store is empty"
+    good = chain.broken_at is None
+    said = f"✓ chain {chain.events:,}/{chain.events:,}" if good else f"✗ chain breaks at {chain.broken_at:,}"
+    badges = [tag("span", t(said), class_="badge good" if good else "badge bad")]
+    alarms = sum(len(line.position.alarms) for line in lines)
+    if alarms:
+        badges.append(tag("span", t(f"{alarms:,} alarm{'' if alarms == 1 else 's'}"), class_="badge bad"))
+    title = tag("h1", t(f"{len(lines):,} position{'' if len(lines) == 1 else 's'}"), tag("small", t(span)))
+    buttons = tag("button", t("Download JSON"), type="button", id="download", data_name="positions.json")
+    theme = tag("button", t("◐"), type="button", id="theme", title="light or dark", aria_label="light or dark")
+    return tag(
+        "header", tag("div", title, tag("div", *badges, class_="badges")), tag("div", buttons, theme, class_="tools")
+    )
+
+
+def _tiles(lines: Sequence[Line]) -> Iterator[str]:
+    """Totals; the script makes them again for what the filter leaves."""
+    known = [line for line in lines if line.pnl is not None and line.pnl_pct is not None]
+    total = sum((line.pnl for line in known if line.pnl is not None), ZERO)
+    average = _average([line.pnl_pct for line in known if line.pnl_pct is not None])
+    won = sum(line.pnl is not None and line.pnl > 0 for line in known)
+    share = f"{won / len(known):.0%}" if known else "–"
+    still = sum(not line.position.state.terminal for line in lines)
+    yield _tile("shown", f"{len(lines):,}", "positions", "")
+    yield _tile("open", f"{still:,}", "still open", "")
+    yield _tile("pnl", _signed(total), "realised in all", _colour(total))
+    yield _tile("average", f"{_signed(average)} %" if average is not None else "–", "average", _colour(average))
+    yield _tile("won", share, "of the exits gained", "")
+
+
+def _tile(name: str, value: str, said: str, kind: str) -> str:
+    return tag("div", tag("b", t(value), id=f"total-{name}", class_=kind or None), tag("span", t(said)), class_="tile")
+
+
+def _reasons(lines: Sequence[Line]) -> str:
+    """Exits by reason, with what each gained or lost."""
+    groups: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        if line.position.state.terminal:
+            groups[line.reason].append(line)
+    if not groups:
+        return tag("p", t("Nothing has been exited yet."), class_="note")
+    sums = {reason: sum((x.pnl_pct for x in found if x.pnl_pct is not None), ZERO) for reason, found in groups.items()}
+    widest = max((abs(total) for total in sums.values()), default=ZERO) or Decimal(1)
+    rows = [_reason(reason, groups[reason], sums[reason], widest) for reason in sorted(groups)]
+    names = (("Reason", ""), ("Exits", "num"), ("Total %", "num"), ("Average %", "num"), ("", ""))
+    head = tag("tr", *(tag("th", t(name), scope="col", class_=kind or None) for name, kind in names))
+    return tag("div", tag("table", tag("thead", head), tag("tbody", *rows), class_="reasons"), class_="scroll")
+
+
+def _reason(reason: str, found: Sequence[Line], total: Decimal, widest: Decimal) -> str:
+    average = _average([line.pnl_pct for line in found if line.pnl_pct is not None])
+    length = float(abs(total) / widest) * 126
+    left = 130 if total >= 0 else 130 - length
+    bar = tag(
+        "svg",
+        void("path", d=f"M{number(left)} 2h{number(length)}v10h{number(-length)}Z"),
+        void("path", d="M130 0V14", class_="axis"),
+        viewBox="0 0 260 14",
+        class_=_colour(total) or None,
+        aria_hidden="true",
+    )
+    return tag(
+        "tr",
+        tag("th", t(reason), scope="row"),
+        tag("td", t(f"{len(found):,}"), class_="num"),
+        tag("td", t(_signed(total)), class_=f"num {_colour(total)}".strip()),
+        tag("td", t(_signed(average) if average is not None else "–"), class_="num"),
+        tag("td", bar),
+    )
+
+
+# --- the list ---------------------------------------------------------------------------------------------------------
+
+
+def _filters(lines: Sequence[Line]) -> str:
+    def select(name: str, said: str, values: set[str]) -> str:
+        options = [tag("option", t("all"), value=""), *(tag("option", t(v), value=v) for v in sorted(values))]
+        return tag("label", t(said), tag("select", *options, id=f"filter-{name}"))
+
+    return tag(
+        "div",
+        select("state", "State", {str(line.position.state) for line in lines}),
+        select("reason", "Reason", {line.reason for line in lines}),
+        select("symbol", "Symbol", {line.position.symbol for line in lines}),
+        tag("label", t("Find"), void("input", type="search", id="filter-text", placeholder="id, strategy …")),
+        tag("button", t("Reset"), type="button", id="reset"),
+        class_="filters",
+    )
+
+
+class _Column(NamedTuple):
+    name: str
+    key: str
+    numeric: bool = False
+
+
+_COLUMNS = (
+    _Column("Symbol", "symbol"),
+    _Column("Held", "qty", True),
+    _Column("Strategy", "strategy"),
+    _Column("Entered (UTC)", "opened"),
+    _Column("State", "state"),
+    _Column("Reason", "reason"),
+    _Column("Entry", "entry", True),
+    _Column("Exit", "exit", True),
+    _Column("P&L %", "pct", True),
+    _Column("P&L", "pnl", True),
+    _Column("For", "held", True),
+    _Column("Orders", "orders", True),
+    _Column("Alarms", "alarms", True),
+    _Column("Events", "events", True),
+)
+
+
+def _table(lines: Sequence[Line], href: Href | None) -> str:
+    heads = [
+        tag(
+            "th",
+            tag("button", t(c.name), type="button", data_sort=c.key),
+            scope="col",
+            class_="num" if c.numeric else None,
+        )
+        for c in _COLUMNS
+    ]
+    rows = [_row(number, line, href) for number, line in enumerate(lines)]
+    nothing = tag("p", t("No position meets the filter."), class_="note", id="nothing", hidden=bool(lines))
+    table = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows), class_="positions", id="positions")
+    return tag("div", table, nothing, class_="scroll")
+
+
+def _row(order: int, line: Line, href: Href | None) -> str:
+    p = line.position
+    address = href(p.position_id) if href is not None else None
+    symbol = tag("a", t(p.symbol), href=address) if address is not None else t(p.symbol)
+    over = p.ended_at - p.opened_at if p.ended_at is not None and p.state.terminal else None
+    average = p.avg_exit_price if p.state.terminal else None
+    unprotected = " unprotected" if str(p.state) == "unprotected" else ""
+    cells = (
+        _cell(symbol, p.symbol),
+        _cell(t(f"{p.side} {plain(p.qty)}"), p.qty * p.side.sign, "num"),
+        _cell(t(p.strategy_name or "–"), p.strategy_name),
+        _cell(t(_time(p.opened_at)), stamp(p.opened_at)),
+        _cell(tag("span", t(p.state), class_=f"chip{unprotected}"), p.state),
+        _cell(t(line.reason), line.reason),
+        _cell(t(plain(p.entry_price)), p.entry_price, "num"),
+        _cell(t(plain(average) if average is not None else "–"), average, "num"),
+        _cell(
+            t(f"{line.pnl_pct:+.2f}" if line.pnl_pct is not None else "–"), line.pnl_pct, f"num {_colour(line.pnl_pct)}"
+        ),
+        _cell(t(_signed(line.pnl) if line.pnl is not None else "–"), line.pnl, f"num {_colour(line.pnl)}"),
+        _cell(
+            t(duration(over) if over is not None else "–"), over.total_seconds() if over is not None else None, "num"
+        ),
+        _cell(t(p.attempt), p.attempt, "num"),
+        _cell(t(len(p.alarms) or "–"), len(p.alarms), "num"),
+        _cell(t(line.events), line.events, "num"),
+    )
+    return tag("tr", *cells, data_n=order, title=p.position_id)
+
+
+def _cell(inside: str, value: object, kind: str = "") -> str:
+    """A cell and what it is sorted by."""
+    given = plain(value) if isinstance(value, Decimal) else "" if value is None else value
+    return tag("td", inside, data_v=str(given), class_=kind.strip() or None)
+
+
+def _average(values: Sequence[Decimal]) -> Decimal | None:
+    return EXACT.divide(sum(values, ZERO), len(values)).quantize(Decimal("0.0001"), context=EXACT) if values else None
+
+
+def _signed(value: Decimal) -> str:
+    return f"{'+' if value > 0 else ''}{plain(value)}"
+
+
+def _colour(value: Decimal | None) -> str:
+    return "gain" if value is not None and value > 0 else "loss" if value is not None and value < 0 else ""
+
+
+def _time(at: datetime) -> str:
+    return stamp(at)[:16].replace("T", " ")

@@ -1,0 +1,224 @@
+"""`exitfsm run --broker alpaca` and `exitfsm preflight` against the local server, as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exitfsm import Bar, ExitStore, OrderSide
+from exitfsm.testing.alpaca_server import AlpacaServer, Fault
+
+#: Keys that must turn up nowhere.
+KEY, SECRET = "PKCANARY0KEY0ID", "canary+secret/that=must0never0be0seen"
+PROGRAM = "import typer; from exitfsm.cli import _run; from exitfsm.cli.alpaca import register; " \
+          "app = typer.Typer(); register(app); import sys; sys.exit(_run(app, None))"  # fmt: skip
+
+
+@pytest.fixture
+def canary() -> Iterator[AlpacaServer]:
+    with AlpacaServer(key=KEY, secret=SECRET) as server:
+        yield server
+
+
+def environment(server: AlpacaServer, **changes: str) -> dict[str, str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("APCA")}
+    return clean | server.environment | changes
+
+
+def exitfsm(server: AlpacaServer, *args: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM, *args]
+    return subprocess.run(
+        command, env=environment(server, **changes), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@contextmanager
+def running(server: AlpacaServer, folder: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
+    """The command until the block ends, then a Ctrl-C; what it wrote is in `out` and `err`."""
+    with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "run", "--broker", "alpaca", *args],
+            env=environment(server), stdout=out, stderr=err, text=True,
+        )  # fmt: skip
+        try:
+            yield process
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0, (folder / "err").read_text()
+        finally:
+            process.kill()
+            process.wait(10)
+
+
+def until(what: Callable[[], Any], say: str, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, f"never: {say}"
+        time.sleep(0.05)
+
+
+def leaks(folder: Path) -> list[str]:
+    """The files in which a key stands."""
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_file() and any(word.encode() in path.read_bytes() for word in (KEY, SECRET)):
+            found.append(path.name)
+    return found
+
+
+def test_runs_until_it_is_interrupted_and_goes_on_with_the_next_start(canary: AlpacaServer, tmp_path: Path) -> None:
+    """A position is found, breaches and is exited, through faults; the next run finds nothing to do. No key is left."""
+    config = tmp_path / "trading.yaml"
+    config.write_text("exit_manager:\n  stop_loss: {threshold_pct: 1.0}\n  live: {poll_seconds: 0.5}\n")
+    store = tmp_path / "exits.db"
+    canary.hold("AAPL", 10, 100, ago_s=600)
+    canary.fail(Fault("html", "before", method="GET", path="orders", status=502))
+    with running(canary, tmp_path, "--config", str(config), "--store", str(store)) as process:
+        until(lambda: canary.stocks.subscribed == {"AAPL"} or process.poll() is not None, "bars are wanted")
+        canary.fail(
+            Fault("status", "before", status=401, body='{"code":40110000,"message":"request is not authorized"}')
+        )
+        canary.fail(Fault("reset", "after"))
+        canary.drop_stream()
+        until(lambda: canary.updates.listening, "the stream is back")
+        canary.bar(Bar("AAPL", datetime.now(UTC), "98.9", "98.9", "98.9", "98.9"))
+        until(lambda: canary.held("AAPL") == 0, "it is sold")
+        until(lambda: "ExitCompleted" in (tmp_path / "out").read_text(), "it is proved flat")
+    said = (tmp_path / "out").read_text()
+    assert "exitfsm on Alpaca (paper), account …001" in said
+    assert "stop_loss: 98.9 reached 99 (1 %)" in said
+    with ExitStore(store, read_only=True) as opened:
+        assert [str(p.state) for p in opened.positions()] == ["filled"]
+    with running(canary, tmp_path, "--config", str(config), "--store", str(store)):
+        until(lambda: "watching 0 positions" in (tmp_path / "out").read_text(), "it has started")
+    assert len([b for b in canary.posts if b["client_order_id"].startswith("xf1-")]) <= 3
+    assert canary.held("AAPL") == 0
+    assert leaks(tmp_path) == []
+
+
+def test_a_store_is_for_one_account(canary: AlpacaServer, tmp_path: Path) -> None:
+    store = str(tmp_path / "exits.db")
+    with running(canary, tmp_path, "--store", store):
+        until(lambda: "watching" in (tmp_path / "out").read_text(), "it has started")
+    canary.account.number = "PA3OTHER0042"
+    done = exitfsm(canary, "run", "--broker", "alpaca", "--store", store)
+    assert done.returncode == 2
+    assert "was written for account" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "changes", "code", "words"),
+    [
+        ((), {"APCA_API_KEY_ID": ""}, 2, "APCA_API_KEY_ID is not set"),
+        ((), {"APCA_API_SECRET_KEY": SECRET + "\n"}, 2, "holds a space, a line end"),
+        ((), {"APCA_API_SECRET_KEY": "wrong" + SECRET}, 2, "not authorised"),
+        ((), {"APCA_API_BASE_URL": "https://api.alpaca.markets"}, 2, "live trading was not asked for"),
+        (("--live",), {"APCA_API_BASE_URL": "https://paper-api.alpaca.markets"}, 2, "paper server"),
+        (("--live",), {}, 2, "confirm it with --account"),
+        (("--live", "--account", "123"), {}, 2, "account …001, not to 123"),
+        (("--account", "123"), {}, 2, "account …001, not to 123"),
+        (("--config", "/nowhere.yaml"), {}, 2, "nowhere.yaml"),
+    ],
+)
+def test_says_what_is_wrong_and_shows_no_key(
+    canary: AlpacaServer, tmp_path: Path, args: tuple[str, ...], changes: dict[str, str], code: int, words: str
+) -> None:
+    done = exitfsm(canary, "run", "--broker", "alpaca", "--store", str(tmp_path / "x.db"), *args, **changes)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert KEY not in done.stdout + done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    assert "PA3TEST00001" not in done.stdout + done.stderr
+
+
+def test_live_runs_when_the_account_is_named(canary: AlpacaServer, tmp_path: Path) -> None:
+    with running(canary, tmp_path, "--live", "--account", canary.account.number, "--store", str(tmp_path / "live.db")):
+        until(lambda: "watching" in (tmp_path / "out").read_text(), "it has started")
+    assert "LIVE, real money" in (tmp_path / "out").read_text()
+
+
+# --- preflight --------------------------------------------------------------------------------------------------------
+
+
+def checks(canary: AlpacaServer, *args: str, **changes: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    done = exitfsm(canary, "preflight", "--json", *args, **changes)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert KEY not in done.stdout + done.stderr
+    return done.returncode, {check["name"]: check for check in json.loads(done.stdout)}
+
+
+def test_preflight_finds_nothing_wrong(canary: AlpacaServer, tmp_path: Path) -> None:
+    canary.hold("AAPL", 10, 100)
+    canary.hold("BTC/USD", "0.5", 40_000)
+    requests = len(canary.rest.requests)
+    code, found = checks(canary, "--store", str(tmp_path / "new.db"))
+    assert (code, [name for name, check in found.items() if check["ok"] is False]) == (0, [])
+    assert [check["ok"] for check in found.values()].count(True) >= 10
+    assert "2 positions" in found["positions"]["text"]
+    assert not [r for r in canary.rest.requests[requests:] if r[0] != "GET"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_preflight_finds_what_is_wrong(canary: AlpacaServer, tmp_path: Path) -> None:
+    config = tmp_path / "trading.yaml"
+    config.write_text("exit_manager:\n  enabled: false\n  stop_loss: {enabled: false}\n")
+    canary.hold("AAPL", 10, 100)
+    canary.hold("OLD", 10, 100, ago_s=40 * 86_400)
+    canary.foreign("AAPL", OrderSide.SELL, Decimal(10), Decimal(150))
+    canary.stocks.refuse = canary.updates.refuse = 1000
+    canary.account.odd_positions = [{"symbol": "ODD", "qty": "many", "side": "long"}]
+    store = tmp_path / "exits.db"
+    with ExitStore(store) as opened:
+        opened.bind("another")
+    code, found = checks(canary, "--config", str(config), "--store", str(store))
+    assert code == 1
+    wrong = {name for name, check in found.items() if check["ok"] is False}
+    assert wrong == {"enabled", "thresholds", "positions", "other orders", "store", "trade updates", "market data"}
+    assert "OLD was opened more than 30 days ago" in found["positions"]["text"]
+    assert "ODD has no readable quantity" in found["positions"]["text"]
+    assert "only 0 free" in found["other orders"]["text"]
+
+
+def test_preflight_without_keys_or_account(canary: AlpacaServer) -> None:
+    code, found = checks(canary, APCA_API_SECRET_KEY="no" + SECRET)
+    assert (code, found["account"]["ok"]) == (1, False)
+
+
+def test_preflight_takes_a_paper_run_as_evidence(canary: AlpacaServer, tmp_path: Path) -> None:
+    from desk import CONFIG
+
+    config = tmp_path / "trading.yaml"
+    config.write_text(json.dumps({"exit_manager": CONFIG | {"exit_cooldown_seconds": 1}}))
+    store = tmp_path / "paper.db"
+    canary.account.fills = "by_hand"
+    with running(canary, tmp_path, "--config", str(config), "--store", str(store)):
+        for n in range(2):
+            canary.hold("AAPL", 10, 100)
+            until(lambda: canary.stocks.subscribed == {"AAPL"}, "bars are wanted")
+            canary.bar(Bar("AAPL", datetime.now(UTC), "98.9", "98.9", "98.9", "98.9"))
+            until(lambda n=n: len(exits(canary)) == n + 1, "the exit is sent")  # type: ignore[misc]
+            canary.fill(exits(canary)[n]["client_order_id"], 4, "98.9")
+            time.sleep(0.3)
+            canary.fill(exits(canary)[n]["client_order_id"], 6, "98.9")
+            until(lambda n=n: (tmp_path / "out").read_text().count("ExitCompleted") == n + 1, "it is over")  # type: ignore[misc]
+            time.sleep(1.1)
+    _, found = checks(canary, "--store", str(tmp_path / "new.db"), "--paper-store", str(store))
+    assert [found[name]["ok"] for name in ("paper run", "fills", "partial fills", "cooldown")] == [True] * 4
+    assert found["cooldown"]["text"] == "kept 1 times, broken 0 times"
+
+
+def exits(server: AlpacaServer) -> list[dict[str, Any]]:
+    return [o for o in server.orders() if o["client_order_id"].startswith("xf1-")]
