@@ -21,7 +21,7 @@ from exitfsm.events import Event, Recorded
 from exitfsm.levels import Levels, Slot
 from exitfsm.lifecycle import State, advance
 from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
-from exitfsm.policy import ExitPolicy, Fault, bar_fault
+from exitfsm.policy import AHEAD_MAX, ExitPolicy, Fault, bar_fault
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position import Action, Position, decide, evolve, fold, owed, position_id, replay
 from exitfsm.projections import Mark
@@ -161,7 +161,7 @@ class Engine:
             slot.lower < bar.floor
             and bar.ceiling < slot.upper
             and slot.last_at < bar.timestamp < slot.until
-            and (received_at is None or received_at - bar.timestamp <= slot.max_age)
+            and (received_at is None or -AHEAD_MAX <= received_at - bar.timestamp <= slot.max_age)
         ):
             slot.last_bar = bar
             slot.last_at = bar.timestamp

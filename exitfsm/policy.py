@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache, reduce
 from itertools import pairwise
@@ -327,7 +327,9 @@ class Fault(NamedTuple):
 #: Reasons that concern the order of bars; a feed that repeats itself would otherwise open and close a run at every bar.
 ORDER_FAULTS = frozenset({"already_seen", "out_of_order"})
 #: Reasons that leave a position without a price to watch.
-PRICE_FAULTS = frozenset({"not_finite", "not_positive", "high_below_low", "stale"})
+PRICE_FAULTS = frozenset({"not_finite", "not_positive", "high_below_low", "stale", "in_the_future"})
+#: A bar that is dated further ahead of its arrival is none: once it were believed, all that come after it would be old.
+AHEAD_MAX = timedelta(days=1)
 
 
 def bar_fault(
@@ -357,6 +359,8 @@ def bar_fault(
             return Fault("high_below_low", f"{bar.high} < {bar.low}")
     if received_at is not None and (received_at - bar.timestamp).total_seconds() > guard.max_age_seconds:
         return Fault("stale", str(bar.close))
+    if received_at is not None and bar.timestamp - received_at > AHEAD_MAX:
+        return Fault("in_the_future", str(bar.close))
     if guard.enabled and reference is not None:
         for price in (bar.close, bar.open):
             if is_jump(price, reference, guard.max_jump_ratio):

@@ -191,12 +191,14 @@ def _on_alarm(alarm: Alarm) -> None:
 
 
 def _log_to_stderr() -> None:
-    """Warnings of ours to stderr. The SDK's own words about each lost connection would only repeat them."""
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
-    logging.getLogger("alpaca").setLevel(logging.CRITICAL)
-    logging.getLogger("exitfsm").addFilter(lambda record: not record.getMessage().startswith("alarm "))
+    """Warnings of ours to stderr; alarms are said by themselves, and the SDK's words about a connection repeat ours."""
+    if logging.getLogger().handlers:
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.addFilter(lambda r: not r.name.startswith("alpaca") and not r.getMessage().startswith("alarm "))
+    logging.getLogger().addHandler(handler)
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -261,7 +263,9 @@ def preflight(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check what a program can check before exits run on an Alpaca account. Sends no order, and writes nothing.
+    """Check an Alpaca account before exits run on it.
+
+    Checks what a program can check. Sends no order, and writes nothing.
 
     Exit codes: 0 nothing speaks against it, 1 something does, 2 wrong usage.
     """

@@ -118,7 +118,7 @@ def _show_verification(store: str, found: Verification) -> None:
 
 
 def anchor(store: StoreArgument) -> None:
-    """Print the head of the hash chain, to be kept where nobody can change it.
+    """Print the head of the hash chain, to be kept elsewhere.
 
     One line of JSON: exitfsm anchor exits.db >> anchors.jsonl; later exitfsm verify exits.db --anchors anchors.jsonl.
     """
@@ -249,12 +249,12 @@ def audit(
         typer.Option("--pages", help="Without POSITION: also write the page of each position, in a folder beside it."),
     ] = False,
 ) -> None:
-    """Write a page to look at: of one position, or the index of the whole store.
+    """Write a page of one position, or of the whole store.
 
     The page is one file that needs no network: price and levels, the path through the lifecycle, every event, and what
     was checked.
     """
-    from exitfsm.report import chain_of, position_page
+    from exitfsm.report import chain_of, position_page, suppose
     from exitfsm.store import ExitStore
 
     wanted, files = split(position, bars)
@@ -263,8 +263,11 @@ def audit(
             _write_index(opened, output, files, pages)
             return
         key = newest(opened, wanted)
-        source = (seen.bar for seen in bars_for(opened, files, [key])())
-        write(output, position_page(opened, key, bars=source, chain=chain_of(opened)))
+        symbol = key.partition(":")[0]
+        held = [seen for seen in bars_for(opened, files, [key])() if seen.bar.symbol == symbol]
+        supposed = suppose(opened, key, held) if held else []
+        page = position_page(opened, key, bars=[s.bar for s in held], chain=chain_of(opened), supposed=supposed)
+        write(output, page)
     screen.out().print(f"{screen.clean(output)}: the page of {screen.clean(key)}", soft_wrap=True)
 
 
@@ -314,7 +317,7 @@ def export(
         Format, typer.Option("--format", help="jsonl is exact; csv is for spreadsheets.")
     ] = Format.JSONL,
 ) -> None:
-    """Print every event, one on a line, in the order in which they were stored."""
+    """Print every event on a line, in the order they were stored."""
     from exitfsm.audit import export_csv, export_jsonl
     from exitfsm.store import ExitStore
 

@@ -53,7 +53,7 @@ class Held(NamedTuple):
 
 
 def status(store: StoreArgument, as_json: JsonFlag = False) -> None:
-    """Show the open positions, their levels and their standing alarms."""
+    """Show the open positions, their levels and their alarms."""
     from exitfsm.store import ExitStore
 
     now = datetime.now(UTC)

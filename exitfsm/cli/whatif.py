@@ -58,7 +58,9 @@ def whatif(
     ] = Decimal(0),
     as_json: JsonFlag = False,
 ) -> None:
-    """Replay real positions, with their real entries, under a changed policy on the same bars.
+    """Replay real positions under a changed policy.
+
+    With their real entries, on the same bars.
 
     POSITION may be a symbol: then all its positions are replayed. Without --set and --grid the policy is the one that
     each position had, and the replay must decide what the log says.

@@ -121,7 +121,8 @@ class ExitManager:
         self._on_event, self._on_alarm = on_event, on_alarm
         self._alarms: dict[str, tuple[str, Alarm]] = {}
         self._cooldowns: dict[str, datetime] = {}
-        self._bars_at: dict[str, float] = {}
+        #: Timestamp of the last bar of each symbol that was believed, and when it was seen to be.
+        self._believed: dict[str, tuple[datetime | None, float]] = {}
         self._jumped: dict[str, Bar] = {}
         self._polled: dict[str, float] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -237,11 +238,9 @@ class ExitManager:
     async def on_bars(self, bars: Sequence[Any]) -> None:
         """Many bars at once, for feeds that deliver a whole minute: what breaches together is committed together."""
         readable = [bar for raw in bars if (bar := self._readable_bar(raw)) is not None]
-        now = self._clock.monotonic()
-        for bar in readable:
-            if bar.symbol not in self._bars_at and self._running:
+        if self._running:
+            for bar in readable:
                 self._reconciler.note_spelling(bar.symbol)
-            self._bars_at[bar.symbol] = now
         self._marks_due = True
         try:
             await self._door.bars(readable)
@@ -639,7 +638,7 @@ class ExitManager:
         now, mono = self._time.now(), self._clock.monotonic()
         busy = [p for p in self.positions() if p.state is not State.MONITORING]
         if busy:
-            messages = [(p.position_id, self._time_seen(p, now)) for p in busy]
+            messages = [(p.position_id, self._time_seen(p)) for p in busy]
             await self._door.tell_all(messages)
             self._driver.drive([p.position_id for p in busy], now=False)
             await self._poll(busy, mono)
@@ -651,11 +650,12 @@ class ExitManager:
             self._marks_due, self._marks_at = False, mono + MARKS_EVERY_S
             await self._door.run(self._save_marks)
 
-    def _time_seen(self, p: Position, now: datetime) -> TimeSeen:
+    def _time_seen(self, p: Position) -> TimeSeen:
         """Patience runs while the market is open only: a closed one keeps everybody waiting."""
         hours = ALWAYS if self._calls.capabilities.rules(p.symbol).always_open else self._driver.hours(p.symbol)
         is_open = hours is not None and hours.is_open
-        return TimeSeen(at=now, patience_s=float(self.config.live.patience_seconds) if is_open else None)
+        patience_s = float(self.config.live.patience_seconds) if is_open else None
+        return TimeSeen(at=self._driver.now_for(p), patience_s=patience_s)
 
     async def _poll(self, busy: list[Position], mono: float) -> None:
         """Look working orders up now and then: an update may have been lost."""
@@ -679,7 +679,7 @@ class ExitManager:
         for p in self.positions():
             if p.state is not State.MONITORING:
                 continue
-            silence = mono - self._bars_at.setdefault(p.symbol, mono)
+            silence = self._silence_s(p.symbol, mono)
             timed = p.policy.time_limit.enabled or p.policy.end_of_session.enabled
             if timed or silence >= float(self.config.live.feed_silence_seconds):
                 always = self._calls.capabilities.rules(p.symbol).always_open
@@ -694,6 +694,15 @@ class ExitManager:
                     text = f"no bar of {p.symbol} for {silence:.0f} s: its levels are not being watched"
                     alarm = RaiseAlarm(at=now, kind="feed_silent", text=text)
                     await self._door.tell(p.position_id, alarm)
+
+    def _silence_s(self, symbol: str, mono: float) -> float:
+        """How long no bar of a symbol has been believed; one that was refused leaves it as unwatched as none."""
+        slot = self._engine.levels.slots.get(symbol)
+        at = slot.previous_at if slot is not None else None
+        known = self._believed.get(symbol)
+        if known is None or known[0] != at:
+            known = self._believed[symbol] = (at, mono)
+        return mono - known[1]
 
     def _session_close(self, symbol: str, at: datetime) -> datetime | None:
         """For the engine, in the writer's thread: when the session ends, as last read."""

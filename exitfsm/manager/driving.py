@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 
@@ -79,6 +79,7 @@ class Driver:
         self._pauses: dict[str, tuple[float, float]] = {}
         self._unknown: dict[str, int] = {}
         self._readings: dict[str, _Reading] = {}
+        self._ahead: dict[tuple[str, datetime], float] = {}
         self._reading: asyncio.Task[Held] | None = None
         self._reads: set[asyncio.Task[Held]] = set()
         #: The market's hours by symbol, and until when they are believed.
@@ -128,7 +129,7 @@ class Driver:
     async def _run(self, position_id: str) -> None:
         for _ in range(STEPS_MAX):
             p = self._engine.positions.get(position_id)
-            action = self._engine.owed_by(p, self._time.now()) if p is not None else None
+            action = self._engine.owed_by(p, self.now_for(p)) if p is not None else None
             if p is None or action is None:
                 self._pauses.pop(position_id, None)
                 return
@@ -158,6 +159,29 @@ class Driver:
             case ReadPosition():
                 return await self._read(p)
 
+    def now_for(self, p: Position) -> datetime:
+        """The present as the waits of a position see it.
+
+        Where its record lies ahead of the clock, because the clock was set back before a restart, its time goes on from
+        there: a wait is as long as it was meant to be, whatever the clock says.
+        """
+        now = self._time.now()
+        longest = timedelta(
+            seconds=max(
+                p.policy.partial_fills.resubmit_delay_seconds, self._calls.capabilities.late_fill_window_s or 0
+            )
+        )
+        if p.next_attempt_at is not None:
+            began = p.next_attempt_at - longest
+        elif p.waiting_since is not None:
+            began = p.waiting_since
+        else:
+            return now
+        if began <= now:
+            return now
+        seen = self._ahead.setdefault((p.position_id, began), self._clock.monotonic())
+        return began + timedelta(seconds=self._clock.monotonic() - seen)
+
     # --- sending ------------------------------------------------------------------------------------------------------
 
     async def _submit(self, p: Position, action: Submit) -> bool:
@@ -173,7 +197,7 @@ class Driver:
                 return True
         await self._budget.spend()
         current = self._engine.positions.get(p.position_id)
-        if current is None or self._engine.owed_by(current, self._time.now()) != action:
+        if current is None or self._engine.owed_by(current, self.now_for(current)) != action:
             return True  # while it waited for its turn, something else was learned
         self._engine.sent(order.client_order_id)
         self.sending.add(order.client_order_id)
@@ -363,7 +387,7 @@ class Driver:
                 why = f"the broker shows no position at all, and no execution that explains it for {p.symbol}"
                 await self._door.tell(position_id, Contradiction(at=self._time.now(), why=why))
             return
-        message = PositionRead(at=self._time.now(), qty=net, avg_entry_price=entry, reads=reads)
+        message = PositionRead(at=self.now_for(p), qty=net, avg_entry_price=entry, reads=reads)
         await self._door.tell(position_id, message)
 
     def net_of(self, p: Position, held: Held) -> tuple[Decimal, Decimal | None]:

@@ -7,5 +7,6 @@ connects to nothing, and shows text from outside as text.
 from exitfsm.report.index import index_page
 from exitfsm.report.page import page_name, position_page
 from exitfsm.report.story import Chain, Story, chain_of, story_of
+from exitfsm.report.supposing import Supposed, suppose
 
-__all__ = ["Chain", "Story", "chain_of", "index_page", "page_name", "position_page", "story_of"]
+__all__ = ["Chain", "Story", "Supposed", "chain_of", "index_page", "page_name", "position_page", "story_of", "suppose"]

@@ -36,7 +36,7 @@ from exitfsm.events import (
 )
 from exitfsm.report.axes import PriceAxis, TimeAxis, duration
 from exitfsm.report.markup import number, t, tag, void
-from exitfsm.report.story import Story, price_of
+from exitfsm.report.story import Standing, Story, price_of
 from exitfsm.values import EXACT, Side, plain
 
 WIDTH, HEIGHT = 1160, 420
@@ -93,6 +93,7 @@ class Chart:
         self.story = story
         self._times = TimeAxis(self._known_times(), LEFT + 6, RIGHT - 6)
         self._prices = PriceAxis(self._known_prices(), TOP, BOTTOM)
+        self._last = next((s for s in reversed(story.standing) if s.entry is not None), Standing(story.until))
 
     def x_of(self, step: Step) -> float:
         """Where an event stands."""
@@ -217,31 +218,42 @@ class Chart:
 
     def _levels(self) -> Iterator[str]:
         """The stop as a staircase with what it protects against shaded, the target, and the entry."""
-        standing = self.story.standing
-        if not standing:
-            return
-        end = self._end_of_levels()
-        stops = _stairs([(self._times.x(s.at), s.stop) for s in standing], end, self._prices)
-        if stops:
-            floor = BOTTOM if self.story.position.side is Side.LONG else TOP
-            yield void("path", class_="risk", d=f"{stops}V{number(floor)}H{number(self._times.x(standing[0].at))}Z")
-            yield void("path", class_="stop", d=stops)
-        targets = _stairs([(self._times.x(s.at), s.target) for s in standing], end, self._prices)
-        if targets:
-            yield void("path", class_="target", d=targets)
-        y, start = self._y(float(self.story.position.entry_price)), self._times.x(standing[0].at)
-        yield void("path", class_="entry", d=f"M{number(start)} {number(y)}H{number(RIGHT)}")
+        floor = BOTTOM if self.story.position.side is Side.LONG else TOP
+        yield from (
+            void("path", class_="risk", d=f"{path}V{number(floor)}H{number(start)}Z")
+            for start, path in self._stairs([s.stop for s in self.story.standing])
+        )
+        for name, levels in (
+            ("stop", [s.stop for s in self.story.standing]),
+            ("target", [s.target for s in self.story.standing]),
+            ("entry", [s.entry for s in self.story.standing]),
+        ):
+            path = "".join(path for _, path in self._stairs(levels))
+            if path:
+                yield void("path", class_=name, d=path)
 
-    def _end_of_levels(self) -> float:
-        """Levels end with the decision to exit; without one they stand to the end of the picture."""
-        decided = [s.at for s in self.story.steps if isinstance(s.recorded.event, ExitTriggered | ProtectionLost)]
-        last = self.story.standing[-1].at
-        later = [at for at in decided if at >= last]
-        return self._times.x(later[0]) if later else self._times.x(self.story.until)
+    def _stairs(self, levels: Sequence[Decimal | None]) -> list[tuple[float, str]]:
+        """Paths that step from level to level, each with where it begins; where there is no level there is no path."""
+        found: list[tuple[float, list[str]]] = []
+        down = False
+        for standing, level in zip(self.story.standing, levels, strict=True):
+            x = self._times.x(standing.at)
+            if down:
+                found[-1][1].append(f"H{number(x)}")
+            if level is not None:
+                y = number(self._y(float(level)))
+                if down:
+                    found[-1][1].append(f"V{y}")
+                else:
+                    found.append((x, [f"M{number(x)} {y}"]))
+            down = level is not None
+        if down:
+            found[-1][1].append(f"H{number(self._times.x(self.story.until))}")
+        return [(start, "".join(parts)) for start, parts in found]
 
     def _labels(self) -> Iterator[str]:
         """Prices of entry, stop and target at the right; a target that is off the picture is named at its edge."""
-        target = self.story.standing[-1].target if self.story.standing else None
+        target = self._last.target
         if target is not None and not self._prices.inside(float(target)):
             above = float(target) > self._prices.high
             y = TOP + 12 if above else BOTTOM - 8
@@ -256,11 +268,11 @@ class Chart:
 
     def _placed(self) -> list[tuple[str, float, str]]:
         """The labels with their places, pushed apart where they would cover each other."""
-        last = self.story.standing[-1] if self.story.standing else None
+        last = self._last
         wanted = [("entry", self.story.position.entry_price)]
-        if last is not None and last.stop is not None:
+        if last.stop is not None:
             wanted.append(("stop", last.stop))
-        if last is not None and last.target is not None and self._prices.inside(float(last.target)):
+        if last.target is not None and self._prices.inside(float(last.target)):
             wanted.append(("target", last.target))
         placed: list[tuple[str, float, str]] = []
         for name, price in sorted(wanted, key=lambda one: -one[1]):
@@ -323,24 +335,6 @@ class Chart:
             id="cursor",
             transform=_at(self.x_of(self.story.steps[-1]), 0),
         )
-
-
-def _stairs(points: Sequence[tuple[float, object]], end: float, prices: PriceAxis) -> str:
-    """A path that steps from level to level; a stretch without a level is left out."""
-    parts: list[str] = []
-    down = False
-    for x, level in points:
-        if level is None:
-            if down:
-                parts.append(f"H{number(x)}")
-            down = False
-            continue
-        y = number(prices.y(float(str(level))))
-        parts.append(f"H{number(x)}V{y}" if down else f"M{number(x)} {y}")
-        down = True
-    if down:
-        parts.append(f"H{number(end)}")
-    return "".join(parts)
 
 
 def _short(price: Decimal) -> str:

@@ -41,7 +41,7 @@ PLACES: dict[State, tuple[float, float]] = {
     State.REJECTED: (453, 138),
     State.CANCELING: (822, 138),
     State.CLOSED: (1068, 138),
-    State.UNPROTECTED: (453, 240),
+    State.UNPROTECTED: (207, 240),
 }
 _VERBS: dict[type[Event], str] = {
     ExitTriggered: "trigger",
@@ -160,35 +160,61 @@ def _markers() -> str:
 def edges() -> list[Edge]:
     """Every way, routed: along a row from side to side, over a box in between, and from row to row."""
     anchors = _anchors()
-    return [_routed(pair, anchors) for pair in pairs()]
+    labels: list[_Point] = []
+    found = []
+    for pair in pairs():
+        points = _route(pair, anchors)
+        spot = _spot(points, labels)
+        labels.append(spot)
+        rare = State.UNPROTECTED in pair or State.CLOSED in pair or pair == (State.CANCELING, State.SUBMITTED)
+        found.append(Edge(*pair, _path(points), spot, rare))
+    return found
 
 
-def _routed(pair: _Pair, anchors: dict[tuple[_Pair, State], float]) -> Edge:
+def _route(pair: _Pair, anchors: dict[tuple[_Pair, State], float]) -> list[_Point]:
+    """The points of a way: two of a straight one, four of a curve."""
     source, target = pair
     (x1, y1), (x2, y2) = PLACES[source], PLACES[target]
-    rare = State.UNPROTECTED in pair or State.CLOSED in pair or pair == (State.CANCELING, State.SUBMITTED)
     if y1 == y2 and not _between(pair):
         sign = 1 if x2 > x1 else -1
-        shift = -9.0 if (target, source) in pairs() and sign > 0 else 9.0 if (target, source) in pairs() else 0.0
-        a, b = x1 + sign * _W / 2, x2 - sign * (_W / 2 + 2)
-        path = f"M{number(a)} {number(y1 + shift)}H{number(b)}"
-        return Edge(source, target, path, ((a + b) / 2, y1 + shift - 7), rare)
+        shift = 0.0 if (target, source) not in pairs() else -9.0 if sign > 0 else 9.0
+        return [(x1 + sign * _W / 2, y1 + shift), (x2 - sign * (_W / 2 + 2), y1 + shift)]
     if y1 == y2:
         top = y1 - _H / 2
-        path = _curve((x1, top), (x1, top - 52), (x2, top - 52), (x2, top - 2))
-        return Edge(source, target, path, ((x1 + x2) / 2, top - 34), rare)
+        return [(x1, top), (x1, top - 52), (x2, top - 52), (x2, top - 2)]
     down = y2 > y1
     ax, bx = x1 + anchors[pair, source], x2 + anchors[pair, target]
     a = y1 + (_H / 2 if down else -_H / 2)
     b = y2 - (_H / 2 + 2 if down else -_H / 2 - 2)
     bend = (b - a) * 0.55
-    path = _curve((ax, a), (ax, a + bend), (bx, b - bend), (bx, b))
-    return Edge(source, target, path, ((ax + bx) / 2, (a + b) / 2 + 4), rare)
+    return [(ax, a), (ax, a + bend), (bx, b - bend), (bx, b)]
 
 
-def _curve(start: _Point, *points: _Point) -> str:
-    bends = " ".join(f"{number(x)} {number(y)}" for x, y in points)
-    return f"M{number(start[0])} {number(start[1])}C{bends}"
+def _path(points: Sequence[_Point]) -> str:
+    texts = [f"{number(x)} {number(y)}" for x, y in points]
+    return f"M{texts[0]}L{texts[1]}" if len(points) == 2 else f"M{texts[0]}C{' '.join(texts[1:])}"
+
+
+def _spot(points: Sequence[_Point], others: Sequence[_Point]) -> _Point:
+    """Where the label of a way stands: near its middle, over no box and no other label."""
+    if len(points) == 2:
+        (x1, y), (x2, _) = points
+        return (x1 + x2) / 2, y - 7
+    places = [_on_curve(points, part) for part in (0.5, 0.4, 0.6, 0.3, 0.7, 0.22, 0.78, 0.15, 0.85)]
+    return next((place for place in places if _is_free(place, others)), places[0])
+
+
+def _on_curve(points: Sequence[_Point], part: float) -> _Point:
+    rest = 1 - part
+    weights = (rest**3, 3 * rest**2 * part, 3 * rest * part**2, part**3)
+    x, y = (sum(w * p[axis] for w, p in zip(weights, points, strict=True)) for axis in (0, 1))
+    return x, y + 4
+
+
+def _is_free(place: _Point, others: Sequence[_Point]) -> bool:
+    x, y = place
+    boxes = any(abs(x - bx) < _W / 2 + 36 and abs(y - 4 - by) < _H / 2 + 8 for bx, by in PLACES.values())
+    return not boxes and not any(abs(x - ox) < 76 and abs(y - oy) < 14 for ox, oy in others)
 
 
 def _between(pair: _Pair) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -21,6 +22,7 @@ from exitfsm.report.chart import Chart
 from exitfsm.report.machine import machine
 from exitfsm.report.markup import document, t, tag, void
 from exitfsm.report.story import Chain, Story, story_of
+from exitfsm.report.supposing import Supposed
 from exitfsm.report.table import folds, table
 from exitfsm.store import ExitStore
 from exitfsm.values import EXACT, Bar, pct_change, plain, stamp
@@ -34,6 +36,7 @@ def position_page(
     bars: Iterable[Bar] = (),
     chain: Chain | None = None,
     index: str | None = None,
+    supposed: Sequence[Supposed] = (),
 ) -> str:
     """The audit page of a position, as HTML. The same log and bars give the same bytes.
 
@@ -44,11 +47,12 @@ def position_page(
             has: the levels, and the prices that the events recorded.
         chain: the store's chain, where it was checked already (`chain_of`).
         index: where the index page lies, relative to this one.
+        supposed: what other policies would have made of it (`suppose`).
 
     Raises:
         StoreError: the store has no such position.
     """
-    return render(story_of(store, position_id, bars=bars, chain=chain), index)
+    return render(story_of(store, position_id, bars=bars, chain=chain), index, supposed)
 
 
 def page_name(position_id: str) -> str:
@@ -57,18 +61,18 @@ def page_name(position_id: str) -> str:
     return f"{readable}-{hashlib.sha256(position_id.encode()).hexdigest()[:8]}.html"
 
 
-def render(story: Story, index: str | None = None) -> str:
+def render(story: Story, index: str | None = None, supposed: Sequence[Supposed] = ()) -> str:
     """A story as HTML."""
     p = story.position
     chart = Chart(story)
     body = [
-        _header(story, index),
+        _header(story, index, supposed),
         _tiles(story),
         _card("why", _question(story), tag("ul", *(tag("li", t(s)) for s in as_dict(story.explanation)["sentences"]))),
         _card("price", "Price, levels and decisions", chart.svg(), _chart_note(story)),
         _card("states", "State machine: the path taken", machine(story.steps)),
         _card("log", "Every event: who, what, why", tag("div", table(story), class_="scroll")),
-        tag("div", *_proofs(story), class_="columns"),
+        tag("div", *_proofs(story, supposed), class_="columns"),
         _raw(),
         _bar(story),
     ]
@@ -120,13 +124,15 @@ def _event(story: Story, index: int) -> dict[str, Any]:
 # --- the top ----------------------------------------------------------------------------------------------------------
 
 
-def _header(story: Story, index: str | None) -> str:
+def _header(story: Story, index: str | None, supposed: Sequence[Supposed]) -> str:
     p = story.position
     back = tag("a", t("← all positions"), href=index, class_="back") if index is not None else ""
     strategy = f" · {p.strategy_name}" if p.strategy_name else ""
     title = tag("h1", t(f"{p.symbol} {p.side} {plain(p.qty)}"), tag("small", t(f"{p.position_id}{strategy}")))
     buttons = tag("button", t("Download JSON"), type="button", id="download", data_name=f"{p.symbol}-{p.epoch}.json")
-    return tag("header", back, tag("div", title, tag("div", *_badges(story), class_="badges")), _tools(buttons))
+    return tag(
+        "header", back, tag("div", title, tag("div", *_badges(story, supposed), class_="badges")), _tools(buttons)
+    )
 
 
 def _tools(*buttons: str) -> str:
@@ -134,13 +140,15 @@ def _tools(*buttons: str) -> str:
     return tag("div", *buttons, theme, class_="tools")
 
 
-def _badges(story: Story) -> Iterator[str]:
+def _badges(story: Story, supposed: Sequence[Supposed]) -> Iterator[str]:
     chain, n = story.chain, len(INVARIANTS)
     broken = {v.invariant for v in story.violations}
     yield _badge(
         chain.broken_at is None, f"chain {chain.events:,}/{chain.events:,}", f"chain breaks at {chain.broken_at}"
     )
     yield _badge(not broken, f"invariants {n}/{n}", f"{len(broken)} broken: {', '.join(sorted(broken))}")
+    if supposed:
+        yield _badge(supposed[0].found.same_decisions, "replay identical", "the replay on these bars differs")
     state = story.position.state
     if state is State.UNPROTECTED:
         yield tag("span", t("unprotected"), class_="badge bad")
@@ -253,7 +261,9 @@ def _chart_note(story: Story) -> str:
     return tag("p", t(said), class_="note")
 
 
-def _proofs(story: Story) -> Iterator[str]:
+def _proofs(story: Story, supposed: Sequence[Supposed]) -> Iterator[str]:
+    if supposed:
+        yield _card("whatif", "What if: the same bars, another policy", *_whatif(story, supposed))
     yield _card("refusals", "Refused inputs", *_refusals(story))
     yield _card("invariants", "Invariants checked at every event", *_invariants(story))
     yield _card("chain", "Hash chain", *_chain(story))
@@ -311,6 +321,48 @@ def _chain(story: Story) -> Iterator[str]:
     yield tag("p", t(said), class_=None if chain.broken_at is None else "wrong")
     yield tag(
         "p", t("Check it yourself: "), tag("code", t("exitfsm verify STORE --anchors anchors.jsonl")), class_="note"
+    )
+
+
+def _whatif(story: Story, supposed: Sequence[Supposed]) -> Iterator[str]:
+    names = (("Policy change", ""), ("Exit", ""), ("When", ""), ("At", "n"), ("P&L %", "n"), ("Difference", "n"))
+    head = tag("tr", *(tag("th", t(name), scope="col", class_=kind or None) for name, kind in names))
+    own = story.explanation.outcome.at if story.explanation.outcome is not None else None
+    rows = [_supposed(one, own) for one in supposed]
+    yield tag("div", tag("table", tag("thead", head), tag("tbody", *rows), class_="whatif"), class_="scroll")
+    first = supposed[0].found
+    if first.same_decisions:
+        said = (
+            f"With its own policy the replay takes all {first.decisions:,} decisions of the log, on the same evidence."
+        )
+        yield tag("p", tag("span", t("✓"), class_="yes"), t(f" {said}"), class_="note")
+    else:
+        said = f"With its own policy the replay differs from the log: {first.first_difference}."
+        yield tag("p", tag("span", t("✗"), class_="no"), t(f" {said}"), class_="note wrong")
+    yield tag("p", t("Orders fill at the open of the next bar here, whatever the broker really did."), class_="note")
+
+
+def _supposed(one: Supposed, own: datetime | None) -> str:
+    x, gap = one.found.replayed, one.found.pnl_difference_pct
+    if x is None or x.filled_at is None:
+        return tag("tr", tag("td", t(one.changes)), tag("td", t("does not exit on these bars"), colspan=5))
+    shift = (x.filled_at - own) if own is not None else None
+    earlier = shift is not None and shift.total_seconds() < 0
+    when = "the same" if shift is not None and not shift else stamp(x.filled_at)[5:16].replace("T", " ")
+    if shift:
+        when += f" ({'−' if earlier else '+'}{duration(abs(shift))})"
+    return tag(
+        "tr",
+        tag("td", t(one.changes)),
+        tag("td", t(x.reason or "closed elsewhere")),
+        tag("td", t(when)),
+        tag("td", t(plain(x.avg_fill_price) if x.avg_fill_price is not None else "–"), class_="n"),
+        tag("td", t(_signed(x.pnl_pct) if x.pnl_pct is not None else "–"), class_="n"),
+        tag(
+            "td",
+            t(_signed(gap) if gap is not None else "–"),
+            class_=f"n {'gain' if gap and gap > 0 else 'loss' if gap else ''}".strip(),
+        ),
     )
 
 

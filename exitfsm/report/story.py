@@ -66,11 +66,12 @@ class RefusedBar(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """The effective stop and the target from a time on; None where there is none."""
+    """The entry, the effective stop and the target from a time on; None where there is none, as during an exit."""
 
     at: datetime
-    stop: Decimal | None
-    target: Decimal | None
+    entry: Decimal | None = None
+    stop: Decimal | None = None
+    target: Decimal | None = None
 
 
 class Story(NamedTuple):
@@ -80,7 +81,7 @@ class Story(NamedTuple):
         steps: the log, event by event.
         sequences, hashes: place in the store and hash (hex) of each event.
         violations: invariants, or rows of the lifecycle, that do not hold.
-        standing: the levels over time, until the decision to exit.
+        standing: the levels over time.
         candles: the accepted bars around the position; `bars` says how many they are.
         until: where the picture ends.
     """
@@ -168,21 +169,24 @@ def _violations(told: Sequence[Step]) -> list[Violation]:
 
 
 def _standing(told: Sequence[Step], until: datetime) -> list[Standing]:
-    """The levels at every time at which they changed, while the position was watched."""
+    """The levels at every time at which they changed; while the position is not watched there are none."""
     found: list[list[Standing]] = []
     end = until
     for s in reversed(told):
-        event, p = s.recorded.event, s.after
-        if isinstance(event, _ARMS) and p is not None and p.state is State.MONITORING:
+        p = s.after
+        watched = p is not None and p.state is State.MONITORING
+        if watched and p is not None and isinstance(s.recorded.event, _ARMS):
             found.append([_stand(p, at) for at in [s.at, *_ladder_times(p, s.at, end)]])
-        if isinstance(event, (*_ARMS, ExitTriggered)):
+            end = s.at
+        elif s.moved and s.before is not None and s.before.state is State.MONITORING:
+            found.append([Standing(s.at)])
             end = s.at
     return [standing for group in reversed(found) for standing in group]
 
 
 def _stand(p: Position, at: datetime) -> Standing:
     target, stops = levels(p, at)
-    return Standing(at, stops[0].price if stops else None, target.price if target else None)
+    return Standing(at, p.entry_price, stops[0].price if stops else None, target.price if target else None)
 
 
 def _ladder_times(p: Position, since: datetime, until: datetime) -> list[datetime]:

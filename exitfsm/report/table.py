@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from exitfsm.audit import Step
@@ -22,6 +23,10 @@ from exitfsm.words import in_words
 WHOLE_MAX = 60
 #: A stretch of fewer events without a change of state is never folded.
 FOLD_MIN = 8
+#: Most events in one fold, so that opening it is quick.
+FOLD_MAX = 250
+#: Of a log that has more than twice as many rows to show, the middle is folded too.
+SHOWN_ENDS = 400
 _HEAD = ("#", "UTC", "Event", "Who", "Why", "State", "Cause", "Hash")
 _COLUMNS = len(_HEAD)
 
@@ -34,16 +39,37 @@ class Fold(NamedTuple):
 
 
 def folds(steps: Sequence[Step]) -> list[Fold]:
-    """The stretches to fold: what changes no state, but for the first and the last event of each stretch."""
+    """The stretches to fold, each of at most `FOLD_MAX` events.
+
+    That is what changes no state, but for the first and the last event of each stretch; and where even what changes the
+    state is too much to show at once, all but the beginning and the end.
+    """
     if len(steps) <= WHOLE_MAX:
         return []
-    found: list[Fold] = []
+    hidden = [False] * len(steps)
     start = 0
     for index in range(len(steps) + 1):
         if index == len(steps) or steps[index].moved:
             if index - start - 2 >= FOLD_MIN:
-                found.append(Fold(steps[start + 1].version, steps[index - 2].version))
+                hidden[start + 1 : index - 1] = [True] * (index - start - 2)
             start = index + 1
+    shown = [index for index, is_hidden in enumerate(hidden) if not is_hidden]
+    for index in shown[SHOWN_ENDS:-SHOWN_ENDS]:
+        hidden[index] = True
+    return _runs(steps, hidden)
+
+
+def _runs(steps: Sequence[Step], hidden: Sequence[bool]) -> list[Fold]:
+    """What is hidden, as folds of even size."""
+    found: list[Fold] = []
+    for is_hidden, group in groupby(zip(steps, hidden, strict=True), key=lambda pair: pair[1]):
+        versions = [step.version for step, _ in group]
+        if is_hidden:
+            parts = -(-len(versions) // FOLD_MAX)
+            size = -(-len(versions) // parts)
+            found += [
+                Fold(versions[i], versions[min(i + size, len(versions)) - 1]) for i in range(0, len(versions), size)
+            ]
     return found
 
 
@@ -120,6 +146,8 @@ def _summary(steps: Sequence[Step], fold: Fold) -> str:
     if refused:
         said += f"; refused as {', '.join(sorted({event.reason for event in refused}))}"
     first, last = stamp(steps[0].at)[:19].replace("T", " "), stamp(steps[-1].at)[:19].replace("T", " ")
-    text = f"{len(steps):,} events that change no state (#{fold.first}–#{fold.last}), {first} to {last}: {said}"
+    moves = sum(s.moved for s in steps)
+    what = f"{moves:,} of them changes of state" if moves else "no change of state"
+    text = f"{len(steps):,} events, #{fold.first}–#{fold.last}, {first} to {last}, {what}: {said}"
     button = tag("button", t("▸"), class_="open", type="button", aria_expanded="false", aria_label="show these events")
     return tag("tr", tag("td", button, " ", tag("span", t(text)), colspan=_COLUMNS), class_="summary")

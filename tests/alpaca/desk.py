@@ -69,6 +69,7 @@ class Desk:
         self.server, self.path, self.streams = server, path, streams
         self.config = {**CONFIG, **(config or {})}
         self.access = Access.from_environment(server.environment)
+        self.backfill_max_s = updates.pop("backfill_max_s", 300.0)
         self.updates_options = {"poll_s": 0.3, "check_s": 0.5, "grace_s": 0.5, **updates}
         self.broken: list[str] = []
         self.alarms: list[Alarm] = []
@@ -82,7 +83,8 @@ class Desk:
     def _watch(self, report: ExecutionReport) -> None:
         """In the server's thread, at each change of an order."""
         account, symbol = self.server.account, report.symbol or ""
-        if account.venue.held(symbol) < 0 and report.side == "sell":
+        ours = report.client_order_id.startswith("xf1-")
+        if ours and report.side == "sell" and account.venue.held(symbol) < 0:
             self.broken.append(f"{symbol} is short: {account.venue.held(symbol)}")
         live = [r for r in account.orders("open") if r.symbol == symbol and r.client_order_id.startswith("xf1-")]
         if len(live) > 1:
@@ -108,7 +110,7 @@ class Desk:
         if "updates" in self.streams:
             await self.updates.start()
             await self.until(lambda: self.updates.listening, "the stream listens")
-        self.bars = AlpacaBars(self.access, stale_after_s=0.6, poll_s=0.2)
+        self.bars = AlpacaBars(self.access, stale_after_s=0.6, poll_s=0.2, backfill_max_s=self.backfill_max_s)
         self.feeding: asyncio.Task[None] | None = None
         if "bars" in self.streams:
             await self.bars.start()

@@ -9,21 +9,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import typer
 
-from exitfsm import Bar, ExitStore, OrderSide
+from exitfsm import Act, Bar, ExitStore, OrderSide, SimulatedBroker
+from exitfsm.cli import _run, alpaca_checks
+from exitfsm.cli.alpaca import connected, register
+from exitfsm.position import account_hash
 from exitfsm.testing.alpaca_server import AlpacaServer, Fault
 
 #: Keys that must turn up nowhere.
 KEY, SECRET = "PKCANARY0KEY0ID", "canary+secret/that=must0never0be0seen"
-PROGRAM = "import typer; from exitfsm.cli import _run; from exitfsm.cli.alpaca import register; " \
-          "app = typer.Typer(); register(app); import sys; sys.exit(_run(app, None))"  # fmt: skip
+PROGRAM = (
+    "import sys, typer; from exitfsm.cli import _run; from exitfsm.cli.alpaca import register;"
+    "app = typer.Typer(); register(app); sys.exit(_run(app, None))"
+)
 
 
 @pytest.fixture
@@ -37,11 +44,21 @@ def environment(server: AlpacaServer, **changes: str) -> dict[str, str]:
     return clean | server.environment | changes
 
 
-def exitfsm(server: AlpacaServer, *args: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PROGRAM, *args]
-    return subprocess.run(
-        command, env=environment(server, **changes), capture_output=True, text=True, timeout=60, check=False
-    )
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def exitfsm(server: AlpacaServer, *args: str, **changes: str) -> Done:
+    """One command, in this process (alpaca-py takes seconds to import)."""
+    app = typer.Typer()
+    register(app)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        for name, value in environment(server, **changes).items():
+            patch.setenv(name, value)
+        code = _run(app, args)
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 @contextmanager
@@ -77,8 +94,8 @@ def leaks(folder: Path) -> list[str]:
     return found
 
 
-def test_runs_until_it_is_interrupted_and_goes_on_with_the_next_start(canary: AlpacaServer, tmp_path: Path) -> None:
-    """A position is found, breaches and is exited, through faults; the next run finds nothing to do. No key is left."""
+def test_runs_until_it_is_interrupted(canary: AlpacaServer, tmp_path: Path) -> None:
+    """A position is found, breaches and is exited, through faults; and no key is left anywhere."""
     config = tmp_path / "trading.yaml"
     config.write_text("exit_manager:\n  stop_loss: {threshold_pct: 1.0}\n  live: {poll_seconds: 0.5}\n")
     store = tmp_path / "exits.db"
@@ -100,8 +117,6 @@ def test_runs_until_it_is_interrupted_and_goes_on_with_the_next_start(canary: Al
     assert "stop_loss: 98.9 reached 99 (1 %)" in said
     with ExitStore(store, read_only=True) as opened:
         assert [str(p.state) for p in opened.positions()] == ["filled"]
-    with running(canary, tmp_path, "--config", str(config), "--store", str(store)):
-        until(lambda: "watching 0 positions" in (tmp_path / "out").read_text(), "it has started")
     assert len([b for b in canary.posts if b["client_order_id"].startswith("xf1-")]) <= 3
     assert canary.held("AAPL") == 0
     assert leaks(tmp_path) == []
@@ -109,9 +124,8 @@ def test_runs_until_it_is_interrupted_and_goes_on_with_the_next_start(canary: Al
 
 def test_a_store_is_for_one_account(canary: AlpacaServer, tmp_path: Path) -> None:
     store = str(tmp_path / "exits.db")
-    with running(canary, tmp_path, "--store", store):
-        until(lambda: "watching" in (tmp_path / "out").read_text(), "it has started")
-    canary.account.number = "PA3OTHER0042"
+    with ExitStore(store) as opened:
+        opened.bind(account_hash("alpaca:live:" + canary.account.number))
     done = exitfsm(canary, "run", "--broker", "alpaca", "--store", store)
     assert done.returncode == 2
     assert "was written for account" in done.stderr
@@ -144,10 +158,11 @@ def test_says_what_is_wrong_and_shows_no_key(
     assert "PA3TEST00001" not in done.stdout + done.stderr
 
 
-def test_live_runs_when_the_account_is_named(canary: AlpacaServer, tmp_path: Path) -> None:
-    with running(canary, tmp_path, "--live", "--account", canary.account.number, "--store", str(tmp_path / "live.db")):
-        until(lambda: "watching" in (tmp_path / "out").read_text(), "it has started")
-    assert "LIVE, real money" in (tmp_path / "out").read_text()
+def test_live_runs_when_the_account_is_named(canary: AlpacaServer) -> None:
+    access, broker, name = connected(live=True, account=canary.account.number, environment=canary.environment)
+    assert access.live
+    assert name == "alpaca:live:PA3TEST00001"
+    broker.close()
 
 
 # --- preflight --------------------------------------------------------------------------------------------------------
@@ -172,7 +187,8 @@ def test_preflight_finds_nothing_wrong(canary: AlpacaServer, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_preflight_finds_what_is_wrong(canary: AlpacaServer, tmp_path: Path) -> None:
+def test_preflight_finds_what_is_wrong(canary: AlpacaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alpaca_checks, "STREAM_S", 0.3)
     config = tmp_path / "trading.yaml"
     config.write_text("exit_manager:\n  enabled: false\n  stop_loss: {enabled: false}\n")
     canary.hold("AAPL", 10, 100)
@@ -198,27 +214,17 @@ def test_preflight_without_keys_or_account(canary: AlpacaServer) -> None:
 
 
 def test_preflight_takes_a_paper_run_as_evidence(canary: AlpacaServer, tmp_path: Path) -> None:
-    from desk import CONFIG
+    """A simulated run with an order that fills in parts, and a symbol that is entered again after its cooldown."""
+    from exitfsm.simulate import simulate
 
-    config = tmp_path / "trading.yaml"
-    config.write_text(json.dumps({"exit_manager": CONFIG | {"exit_cooldown_seconds": 1}}))
+    begin = datetime(2024, 1, 2, 15, tzinfo=UTC)
+    closes = ["100", "98", "98", "98", "98", "98", "98", "98", "98", "98", "98", "96", "96", "96", "96"]
+    bars = [Bar("AAPL", begin + timedelta(minutes=n), c, c, c, c) for n, c in enumerate(closes)]
+    venue = SimulatedBroker()
+    venue.script("AAPL", Act(fills=(Decimal(4),)))
     store = tmp_path / "paper.db"
-    canary.account.fills = "by_hand"
-    with running(canary, tmp_path, "--config", str(config), "--store", str(store)):
-        for n in range(2):
-            canary.hold("AAPL", 10, 100)
-            until(lambda: canary.stocks.subscribed == {"AAPL"}, "bars are wanted")
-            canary.bar(Bar("AAPL", datetime.now(UTC), "98.9", "98.9", "98.9", "98.9"))
-            until(lambda n=n: len(exits(canary)) == n + 1, "the exit is sent")  # type: ignore[misc]
-            canary.fill(exits(canary)[n]["client_order_id"], 4, "98.9")
-            time.sleep(0.3)
-            canary.fill(exits(canary)[n]["client_order_id"], 6, "98.9")
-            until(lambda n=n: (tmp_path / "out").read_text().count("ExitCompleted") == n + 1, "it is over")  # type: ignore[misc]
-            time.sleep(1.1)
+    with ExitStore(store) as opened:
+        simulate(bars, store=opened, re_enter=True, broker=venue)
     _, found = checks(canary, "--store", str(tmp_path / "new.db"), "--paper-store", str(store))
     assert [found[name]["ok"] for name in ("paper run", "fills", "partial fills", "cooldown")] == [True] * 4
     assert found["cooldown"]["text"] == "kept 1 times, broken 0 times"
-
-
-def exits(server: AlpacaServer) -> list[dict[str, Any]]:
-    return [o for o in server.orders() if o["client_order_id"].startswith("xf1-")]

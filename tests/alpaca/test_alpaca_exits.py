@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from alpaca.trading.enums import TimeInForce
 from alpaca.trading.requests import MarketOrderRequest
 from desk import Desk
 
+from exitfsm import Bar
 from exitfsm.testing.alpaca_server import AlpacaServer, Fault
 
 FAULTS = [
@@ -98,10 +102,6 @@ async def test_the_server_is_away_and_comes_back(server: AlpacaServer, tmp_path:
         await desk.held()
         desk.streams = "updates"
         server.stop()
-        from datetime import UTC, datetime
-
-        from exitfsm import Bar
-
         await desk.manager.on_bar(Bar("AAPL", datetime.now(UTC), 99, 99, 98, "98.9"))
         await desk.state("pending")
         assert desk.exits == []
@@ -231,3 +231,36 @@ async def test_many_positions_fall_at_once(server: AlpacaServer, tmp_path: Path)
         for symbol in symbols:
             await desk.gone(symbol)
     assert len(desk.exits) == len(desk.taken) == 40
+
+
+@pytest.mark.parametrize(("gap", "exits"), [(3, True), (30, False)])
+async def test_a_trail_follows_what_was_missed(server: AlpacaServer, tmp_path: Path, gap: int, exits: bool) -> None:
+    """The high came while the bars' connection was lost; a fall from it that is none from the last seen bar exits.
+
+    As far as the price guard lets a bar decide anything: what is older than that moves no stop.
+    """
+    rules = {
+        "profit_taking": {"enabled": False},
+        "trailing_stop": {"enabled": True, "activation_pct": 1, "trail_pct": 2},
+        "price_guard": {"max_age_seconds": 600},
+    }
+    async with Desk(server, tmp_path, streams="updates bars", config=rules, backfill_max_s=7200) as desk:
+        start = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=gap + 2)
+        await desk.held(ago_s=60 * (gap + 10))
+        desk.bars.watch(["AAPL"], {"AAPL": start})
+        await desk.until(lambda: server.stocks.subscribed == {"AAPL"}, "bars are subscribed")
+        server.stocks.refuse = 3
+        server.drop_data()
+        for minute in range(1, gap + 1):
+            at_minute(server, start, minute, "110" if minute == 2 else "107.7")
+        if exits:
+            p = await desk.gone()
+            assert (p.reason, str(p.trigger_price)) == ("trailing_stop", "107.7")
+        else:
+            await desk.until(lambda: desk.manager._engine.last_price("AAPL") == Decimal("107.7"), "the last bar came")
+            await asyncio.sleep(0.3)
+            assert desk.exits == []
+
+
+def at_minute(server: AlpacaServer, start: datetime, minute: int, close: str) -> None:
+    server.bar(Bar("AAPL", start + timedelta(minutes=minute), close, close, close, close))

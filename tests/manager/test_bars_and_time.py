@@ -30,9 +30,9 @@ async def test_given_bars_that_stop_then_a_person_is_told_and_the_next_bar_still
     world = await make_world(SILENT)
     await world.enter()
     await world.bar(100)
-    await world.passes(99, step=5)
+    await world.passes(99, step=1)
     assert world.alarm_kinds == []
-    await world.passes(10, step=5)
+    await world.passes(10, step=1)
     assert world.alarm_kinds == ["feed_silent"]
     await world.bar(98)
     assert len(world.orders) == 1
@@ -121,6 +121,29 @@ async def test_given_prices_that_cannot_be_then_nothing_is_decided_and_the_next_
     assert len(world.orders) == 1
 
 
+async def test_given_a_bar_dated_far_ahead_then_the_ones_after_it_are_not_taken_for_old(world: World) -> None:
+    await world.bar(100)
+    ahead = world.clock.now() + timedelta(days=400)
+    await world.manager.on_bar(world.make_bar(100, at=ahead))
+    await world.manager.on_bar(world.make_bar(98, at=ahead + timedelta(minutes=1)))
+    assert world.orders == []
+    await world.bar(98)
+    assert len(world.orders) == 1
+
+
+async def test_given_bars_of_which_none_is_believed_then_a_person_is_told_as_if_none_came(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world(SILENT)
+    await world.enter()
+    await world.bar(100)
+    await world.manager.on_bar(world.make_bar(100, at=world.clock.now() + timedelta(hours=1)))
+    for _ in range(30):
+        await world.bar(98, after=5)
+    assert world.orders == []
+    assert world.alarm_kinds == ["feed_silent"]
+
+
 async def test_given_what_is_no_bar_at_all_then_it_is_ignored(world: World) -> None:
     for garbage in (None, 7, {}, {"symbol": "AAPL"}, {"symbol": "AAPL", "timestamp": "soon", "close": 1}, object()):
         await world.manager.on_bar(garbage)
@@ -180,6 +203,46 @@ async def test_given_a_clock_that_was_an_hour_ahead_when_it_is_put_right_then_fr
     await world.manager.on_bar(world.make_bar(98, at=T0 + timedelta(seconds=5)))
     await world.settle()
     assert len(world.orders) == 1
+
+
+async def test_given_the_clock_steps_back_an_hour_before_a_restart_then_the_next_attempt_is_not_an_hour_late(
+    world: World,
+) -> None:
+    await world.bar(98)
+    await world.fill(4)
+    world.broker.expire(world.last_order)
+    await world.deliver()
+    world.clock.set(world.clock.now() - timedelta(hours=1))
+    await world.restart()
+    await world.passes(20)
+    assert len(world.orders) == 1
+    await world.until(lambda: len(world.orders) == 2, seconds=20)
+    await world.fill()
+    await world.until(lambda: world.state == "filled", seconds=10)
+
+
+async def test_given_the_clock_steps_back_an_hour_before_a_restart_then_a_wait_still_ends_in_an_alarm(
+    world: World,
+) -> None:
+    await world.bar(98)
+    world.clock.set(world.clock.now() - timedelta(hours=1))
+    await world.restart()
+    await world.passes(130)
+    assert world.alarm_kinds == ["order_stalled"]
+
+
+async def test_given_our_clock_runs_behind_the_brokers_then_the_wait_for_late_fills_is_kept(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world()
+    await world.enter()
+    world.broker.now = lambda: world.clock.now() + timedelta(minutes=10)
+    await world.bar(98)
+    world.broker.end_cancel(world.last_order)
+    await world.deliver()
+    await world.passes(25)
+    assert len(world.orders) == 1
+    await world.until(lambda: len(world.orders) == 2, seconds=10)
 
 
 async def test_given_the_machine_slept_then_what_came_due_meanwhile_happens(world: World) -> None:

@@ -305,6 +305,9 @@ class Hostile(RuleBasedStateMachine):
             if hasattr(self, "world"):
                 self.run_now(self._aftermath())
         finally:
+            if hasattr(self, "world"):
+                self.broker.truthful()
+                self.run_now(self.world.bury())
             self.loop.close()
             self.folder.cleanup()
 
