@@ -372,7 +372,9 @@ class TestStatus:
         assert (held["state"], held["reason"], held["attempts"]) == ("submitted", "stop_loss", 1)
         assert (held["stop"], held["target"]) == (None, None)
         out = cli("status", store).out
-        assert re.search(r"AAPL +long 10 +submitted +103 +101\.9 +-1\.07 +- +- +- +[0-9,]+ d +stop_loss, attempt 1", out)
+        assert re.search(
+            r"AAPL +long 10 +submitted +103 +101\.9 +-1\.07 +- +- +- +[0-9,]+ d +stop_loss, attempt 1", out
+        )
         assert "1 position open, 1 over, no alarms" in out
 
     def test_alarms(self, cli: Cli, real_bars: list[Path], tmp_path: Path) -> None:

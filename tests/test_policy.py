@@ -23,7 +23,7 @@ from exitfsm.events import (
     TriggerRefused,
 )
 from exitfsm.messages import ChangePolicy
-from exitfsm.policy import ExitPolicy, ProfitTaking, StopLoss, average_true_range, bar_fault, is_jump
+from exitfsm.policy import AHEAD_MAX, ExitPolicy, ProfitTaking, StopLoss, average_true_range, bar_fault, is_jump
 from exitfsm.position.deciding import REFUSED_BARS_ALARM
 from exitfsm.values import EXACT, Bar, ExitType, OrderType, Side, first_by_precedence
 
@@ -401,6 +401,14 @@ def test_given_a_bar_that_is_old_then_it_is_refused_only_where_age_counts() -> N
     s.when(seen(90, 60, received_at=after(360))).then(ExitTriggered)
     s.when(seen(90, 60, received_at=after(360.001))).then(like(TriggerRefused, reason="stale", price="90"))
     s.when(seen(90, 60)).then(ExitTriggered)
+
+
+def test_given_a_bar_dated_far_ahead_of_its_arrival_then_it_is_refused_only_where_age_counts() -> None:
+    ahead = int(AHEAD_MAX.total_seconds())
+    s = held()
+    s.when(seen(90, 60 + ahead, received_at=after(60))).then(ExitTriggered)
+    s.when(seen(90, 61 + ahead, received_at=after(60))).then(like(TriggerRefused, reason="in_the_future"))
+    s.when(seen(90, 61 + ahead)).then(ExitTriggered)
 
 
 def test_given_a_bar_seen_before_or_out_of_order_then_it_is_refused() -> None:

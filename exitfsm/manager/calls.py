@@ -138,9 +138,7 @@ class BrokerCalls:
         on_result: told after each call whether the broker answered; a refusal is an answer.
     """
 
-    def __init__(
-        self, broker: Any, time: SteadyTime, timeout_s: float, on_result: Callable[[bool, str], None]
-    ) -> None:
+    def __init__(self, broker: Any, time: SteadyTime, timeout_s: float, on_result: Callable[[bool, str], None]) -> None:
         self._broker = broker
         self._time = time
         self._timeout_s = timeout_s
@@ -183,7 +181,9 @@ class BrokerCalls:
         except Exception as error:
             return Submitted(Outcome.UNKNOWN, None, describe(error))
         if report is None or report.client_order_id != order.client_order_id:
-            return Submitted(Outcome.UNKNOWN, None, f"the answer to the submit is not understood: {type(answer).__name__}")
+            return Submitted(
+                Outcome.UNKNOWN, None, f"the answer to the submit is not understood: {type(answer).__name__}"
+            )
         return Submitted(Outcome.ACK, report)
 
     async def order(self, client_order_id: str) -> ExecutionReport | None:

@@ -61,7 +61,7 @@ log = logging.getLogger("exitfsm")
 TICK_S = 0.25
 #: How long `on_bar` waits for orders that it caused to have left; a broker that is slower is not waited for.
 GRACE_S = 0.01
-#: How long `on_order_update` waits until a new position is taken up; a bot with one consumer has bars waiting behind it.
+#: How long `on_order_update` waits until a new position is taken up; a bot with one consumer has bars waiting behind.
 SYNC_WAIT_S = 1.0
 #: How old the last bar must be before a time rule is decided without one.
 NO_BAR_S = 90.0
@@ -350,7 +350,7 @@ class ExitManager:
 
     def positions(self) -> list[Position]:
         """All open positions, oldest first."""
-        return sorted(list(self._engine.positions.values()), key=lambda p: (p.opened_at, p.position_id))
+        return sorted(self._engine.positions.values(), key=lambda p: (p.opened_at, p.position_id))
 
     def alarms(self) -> list[Alarm]:
         """All alarms that stand, oldest first."""
@@ -488,7 +488,13 @@ class ExitManager:
 
     def _announce(self, position: Position | None, recorded: Recorded) -> None:
         event = recorded.event
-        log.info("event=%s stream=%s version=%s by=%s", type(event).__name__, recorded.stream_id, recorded.version, recorded.by)
+        log.info(
+            "event=%s stream=%s version=%s by=%s",
+            type(event).__name__,
+            recorded.stream_id,
+            recorded.version,
+            recorded.by,
+        )
         if isinstance(event, AlarmRaised):
             alarm = Alarm(alarm_id=event.alarm_id, kind=event.kind, text=event.text, raised_at=event.at)
             self._alarms[alarm.alarm_id] = (recorded.stream_id, alarm)
@@ -634,7 +640,7 @@ class ExitManager:
                 log.exception("tick_crashed")
 
     async def tick(self) -> None:
-        """Do what has come due: timers, what is owed, look-ups, reconciliation, marks. The manager calls it by itself."""
+        """Do what has come due: timers, what is owed, look-ups, reconciliation, marks. Called by the manager itself."""
         now, mono = self._time.now(), self._clock.monotonic()
         busy = [p for p in self.positions() if p.state is not State.MONITORING]
         if busy:
@@ -704,7 +710,7 @@ class ExitManager:
             known = self._believed[symbol] = (at, mono)
         return mono - known[1]
 
-    def _session_close(self, symbol: str, at: datetime) -> datetime | None:
+    def _session_close(self, symbol: str, _: datetime) -> datetime | None:
         """For the engine, in the writer's thread: when the session ends, as last read."""
         if self._calls.capabilities.rules(symbol).always_open:
             return None
@@ -722,4 +728,3 @@ class ExitManager:
             self._record(BreakerOpened(failures=self._breaker.failures, at=self._time.now(), why=method))
         elif answered and self._breaker.succeeded():
             self._record(BreakerClosed(at=self._time.now()))
-

@@ -9,6 +9,7 @@ not queue: while the writer rests it is taken note of in memory, on the spot.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from exitfsm.events import Recorded
 from exitfsm.messages import Message, Report
 from exitfsm.position import Action, Position
 from exitfsm.values import Bar, ExecutionReport
+
+log = logging.getLogger("exitfsm")
 
 
 @dataclass(slots=True)
@@ -53,7 +56,7 @@ class Door:
     Args:
         engine: used in the writer's thread only, but for reading what it holds in memory.
         now: the present.
-        received: the wall clock as it is, for the age of bars: one that was put right must not make fresh bars look old.
+        received: the wall clock as it is, for the age of bars: putting it right must not make fresh bars look old.
         after: told on the event loop what each group brought, before the callers are answered.
     """
 
@@ -157,7 +160,7 @@ class Door:
                 await loop.run_in_executor(self._thread, self._process, group)
             finally:
                 self._writing = False
-                self._after(self._group)
+                self._tell_after()
                 for told in group:
                     self._queue.task_done()
                     if told.answer.done():
@@ -166,6 +169,13 @@ class Door:
                         told.answer.set_exception(told.error)
                     else:
                         told.answer.set_result(told.result)
+
+    def _tell_after(self) -> None:
+        try:
+            self._after(self._group)
+        except Exception:
+            # A defect there must not end the only worker: whoever tells something would wait for ever.
+            log.exception("after_group_crashed")
 
     def _process(self, group: Sequence[Told]) -> None:
         """In the writer's thread: runs of bars and runs of messages are one commit each."""
@@ -235,4 +245,8 @@ async def _all(waiting: Sequence[asyncio.Future[Any]]) -> None:
     results = await asyncio.gather(*waiting, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
-            raise result if isinstance(result, StoreError) else StoreError(f"not stored: {type(result).__name__}: {result}")
+            raise (
+                result
+                if isinstance(result, StoreError)
+                else StoreError(f"not stored: {type(result).__name__}: {result}")
+            )

@@ -106,7 +106,7 @@ class Driver:
                 self._tasks[position_id] = task
                 task.add_done_callback(partial(self._ended, position_id))
 
-    def _ended(self, position_id: str, task: asyncio.Task[None]) -> None:
+    def _ended(self, position_id: str, _: asyncio.Task[None]) -> None:
         self._tasks.pop(position_id, None)
 
     @property
@@ -167,9 +167,7 @@ class Driver:
         """
         now = self._time.now()
         longest = timedelta(
-            seconds=max(
-                p.policy.partial_fills.resubmit_delay_seconds, self._calls.capabilities.late_fill_window_s or 0
-            )
+            seconds=max(p.policy.partial_fills.resubmit_delay_seconds, self._calls.capabilities.late_fill_window_s or 0)
         )
         if p.next_attempt_at is not None:
             began = p.next_attempt_at - longest
@@ -260,9 +258,8 @@ class Driver:
         if can_resend:
             self._engine.not_known(client_order_id)
         if times >= UNKNOWN_MAX or (p.state is State.PENDING and not can_resend):
-            text = (
-                f"the broker does not know exit order {client_order_id} of {p.symbol}, asked {times} times; "
-                + ("the same order is sent again" if can_resend else "it is not sent again: the broker might take it twice")
+            text = f"the broker does not know exit order {client_order_id} of {p.symbol}, asked {times} times; " + (
+                "the same order is sent again" if can_resend else "it is not sent again: the broker might take it twice"
             )
             await self._door.tell(position_id, RaiseAlarm(at=self._time.now(), kind="order_not_found", text=text))
         return can_resend and times < UNKNOWN_MAX
@@ -284,10 +281,10 @@ class Driver:
         for order_id, order in list(working.items()):
             prefix = self._live.entry_id_prefix
             if not prefix or not order_id.startswith(prefix):
-                text = f"order {order_id} ({order.side or 'unknown side'}) of {p.symbol} works while {p.symbol} is exited"
-                await self._door.tell(
-                    p.position_id, RaiseAlarm(at=self._time.now(), kind="foreign_order", text=text)
+                text = (
+                    f"order {order_id} ({order.side or 'unknown side'}) of {p.symbol} works while {p.symbol} is exited"
                 )
+                await self._door.tell(p.position_id, RaiseAlarm(at=self._time.now(), kind="foreign_order", text=text))
                 continue
             with suppress(BrokerError):
                 await self._calls.cancel(order_id)
@@ -482,4 +479,3 @@ def expectation(p: Position) -> Expectation:
 def same_symbol(one: str, other: str) -> bool:
     """True for two spellings of one instrument (a pair comes with and without its slash)."""
     return one == other or one.replace("/", "") == other.replace("/", "")
-

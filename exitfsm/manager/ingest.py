@@ -30,23 +30,24 @@ from exitfsm.values import (
 
 _MISSING = object()
 
-#: A broker's word for an order's status, or for an update's kind -> ours. A word that is not here is not understood.
-STATUS_WORDS: dict[str, OrderStatus] = {
-    **{word: OrderStatus.NEW for word in (
-        "new", "accepted", "pending_new", "submitted", "open", "working", "live", "held", "accepted_for_bidding",
-        "pending_replace", "order_replace_rejected", "restated", "pending", "calculated", "stopped", "replace_rejected",
-    )},
-    **{word: OrderStatus.PARTIALLY_FILLED for word in ("partially_filled", "partial_fill", "partial", "partialfill",
-                                                      "partiallyfilled")},
-    **{word: OrderStatus.FILLED for word in ("filled", "fill", "executed", "closed", "complete", "completed")},
-    **{word: OrderStatus.CANCELED for word in ("canceled", "cancelled")},
-    **{word: OrderStatus.EXPIRED for word in ("expired",)},
-    **{word: OrderStatus.REJECTED for word in ("rejected", "failed")},
-    **{word: OrderStatus.PENDING_CANCEL for word in ("pending_cancel", "pendingcancel", "canceling", "cancelling")},
-    **{word: OrderStatus.CANCEL_REJECTED for word in ("order_cancel_rejected", "cancel_rejected")},
-    **{word: OrderStatus.SUSPENDED for word in ("suspended", "halted")},
-    **{word: OrderStatus.DONE_FOR_DAY for word in ("done_for_day", "doneforday")},
-}  # fmt: skip
+_WORDS: dict[OrderStatus, str] = {
+    OrderStatus.NEW: (
+        "new accepted pending_new submitted open working live held accepted_for_bidding pending pending_replace "
+        "order_replace_rejected replace_rejected restated calculated stopped"
+    ),
+    OrderStatus.PARTIALLY_FILLED: "partially_filled partial_fill partial partialfill partiallyfilled",
+    OrderStatus.FILLED: "filled fill executed complete completed",
+    OrderStatus.CANCELED: "canceled cancelled",
+    OrderStatus.EXPIRED: "expired",
+    OrderStatus.REJECTED: "rejected failed",
+    OrderStatus.PENDING_CANCEL: "pending_cancel pendingcancel canceling cancelling",
+    OrderStatus.CANCEL_REJECTED: "order_cancel_rejected cancel_rejected",
+    OrderStatus.SUSPENDED: "suspended halted",
+    OrderStatus.DONE_FOR_DAY: "done_for_day doneforday",
+}
+#: A broker's word for an order's status, or for an update's kind -> ours. A word that is not here is not understood:
+#: "closed", say, may mean filled or canceled.
+STATUS_WORDS: dict[str, OrderStatus] = {word: status for status, words in _WORDS.items() for word in words.split()}
 #: Update kinds that lower or change an earlier fill.
 CORRECTIONS = frozenset({"trade_bust", "trade_correct", "bust", "correct", "trade_cancel"})
 
@@ -117,7 +118,9 @@ def position_of(source: Any) -> BrokerPosition | None:
     qty = number(source, "qty", "quantity", "size", "shares", "position")
     if symbol is None or qty is None or not qty.is_finite():
         raise BrokerError(f"a position without symbol or quantity: {type(source).__name__}")
-    entry = number(source, "avg_entry_price", "average_entry_price", "avg_price", "entry_price", "cost_price", "average_price")
+    entry = number(
+        source, "avg_entry_price", "average_entry_price", "avg_price", "entry_price", "cost_price", "average_price"
+    )
     said = field(source, "side", "position_side")
     side = Side.SHORT if qty < 0 or (said is not None and word(said) in ("short", "sell")) else Side.LONG
     available = number(source, "qty_available", "available", "available_qty")
@@ -255,6 +258,8 @@ def is_order_update(source: Any) -> bool:
         return True
     order = field(source, "order", "data")
     return any(
-        candidate is not None and field(candidate, "client_order_id") is not None and field(candidate, "status", "event")
+        candidate is not None
+        and field(candidate, "client_order_id") is not None
+        and field(candidate, "status", "event")
         for candidate in (source, order, field(order, "order") if order is not None else None)
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from exitfsm.config import ExitConfig
@@ -72,7 +72,9 @@ class PaperRun:
                     progress(self.bars)
                 if self._pace_s > 0:
                     await asyncio.sleep(self._pace_s)
-            return manager if manager is not None else await self._started(ManualClock(datetime.min))
+            return (
+                manager if manager is not None else await self._started(ManualClock(datetime.min.replace(tzinfo=UTC)))
+            )
         finally:
             if manager is not None:
                 await manager.stop()

@@ -68,7 +68,7 @@ class Reconciler:
         self._config, self._account, self._strategy_name, self._alarm = config, account, strategy_name, alarm
         self._lock = asyncio.Lock()
         self._waiting: asyncio.Task[None] | None = None
-        #: First fill of an entry order that the bot's updates told of, by (symbol, side): where the broker lists no fills.
+        #: First fill of an entry order that updates told of, by (symbol, side): where the broker lists no fills.
         self.first_fills: dict[tuple[str, Side], datetime] = {}
         self._ended: dict[str, datetime] = {}
         self._over: dict[str, ExecutionReport] = {}
@@ -155,7 +155,9 @@ class Reconciler:
             if await self._door.run(partial(self._engine.owner_of, order_id)) is not None:
                 await self._door.report(report)
             else:
-                text = f"order {order_id} of {report.symbol} looks like an exit of ours and belongs to no position known here"
+                text = (
+                    f"order {order_id} of {report.symbol} looks like an exit of ours and belongs to no known position"
+                )
                 await self._alarm("unknown_exit_order", text)
 
     def note_spelling(self, symbol: str) -> None:
@@ -254,7 +256,9 @@ class Reconciler:
             return False  # more than is watched: resized while monitored, a new epoch once the exit under way is over
         if bp.avg_entry_price.is_finite() and bp.avg_entry_price > 0:
             return True
-        await self._alarm("unpriceable", f"{plain(bp.qty)} {bp.symbol} {bp.side} has no entry price: it is NOT protected")
+        await self._alarm(
+            "unpriceable", f"{plain(bp.qty)} {bp.symbol} {bp.side} has no entry price: it is NOT protected"
+        )
         return False
 
     async def _adopt(self, bp: BrokerPosition, fills: list[Fill] | None) -> None:
@@ -275,7 +279,9 @@ class Reconciler:
         if found is None:
             self.missing[key] = self.missing.get(key, 0) + 1
             if self.missing[key] >= READS_MIN:
-                text = f"{plain(bp.qty)} {symbol} {bp.side}: whether an exit of it works is not known: it is NOT protected"
+                text = (
+                    f"{plain(bp.qty)} {symbol} {bp.side}: whether an exit of it works is not known: it is NOT protected"
+                )
                 await self._alarm("exit_unknown", text)
             return
         self.missing.pop(key, None)
@@ -300,7 +306,9 @@ class Reconciler:
         )
         position = await self._door.run(lambda: self._engine.open(message, reference=reference))
         if position.state.terminal:
-            text = f"{plain(bp.qty)} {symbol} {bp.side}: its first fill names {name}, which has ended; it is NOT protected"
+            text = (
+                f"{plain(bp.qty)} {symbol} {bp.side}: its first fill names {name}, which has ended; it is NOT protected"
+            )
             await self._alarm("epoch_unknown", text)
             return
         log.info("adopted position=%s qty=%s entry=%s", name, plain(bp.qty), plain(bp.avg_entry_price))
@@ -371,7 +379,7 @@ def first_since_flat(fills: Sequence[Fill], side: Side, qty: Decimal) -> datetim
 
 
 def _bought_beyond(fills: Sequence[Fill], previous: Position, side: Side) -> datetime | None:
-    """The first fill that is not the ended position's, though it never came to be flat: the start of the epoch after it.
+    """The first fill that is not the ended position's, though it never came to be flat: the next epoch's start.
 
     It came while the exit was under way, or shortly before it and beyond the quantity that was exited.
     """

@@ -348,14 +348,15 @@ def _supposed(one: Supposed, own: datetime | None) -> str:
         return tag("tr", tag("td", t(one.changes)), tag("td", t("does not exit on these bars"), colspan=5))
     shift = (x.filled_at - own) if own is not None else None
     earlier = shift is not None and shift.total_seconds() < 0
-    when = "the same" if shift is not None and not shift else stamp(x.filled_at)[5:16].replace("T", " ")
-    if shift:
-        when += f" ({'−' if earlier else '+'}{duration(abs(shift))})"
+    if shift is None:
+        when = stamp(x.filled_at)[5:16].replace("T", " ")
+    else:
+        when = f"{'−' if earlier else '+'}{duration(abs(shift))}" if shift else "the same"
     return tag(
         "tr",
         tag("td", t(one.changes)),
         tag("td", t(x.reason or "closed elsewhere")),
-        tag("td", t(when)),
+        tag("td", t(when), title=stamp(x.filled_at)),
         tag("td", t(plain(x.avg_fill_price) if x.avg_fill_price is not None else "–"), class_="n"),
         tag("td", t(_signed(x.pnl_pct) if x.pnl_pct is not None else "–"), class_="n"),
         tag(

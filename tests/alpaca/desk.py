@@ -33,7 +33,7 @@ CONFIG: dict[str, Any] = {
 #: Words in the log that only a defect writes.
 DEFECTS = (
     *("owed_crashed", "tick_crashed", "task_failed", "not_stored", "listener_failed", "callback_failed"),
-    *("frame_failed", "bars_turn_failed", "updates_crashed"),
+    *("frame_failed", "bars_turn_failed", "updates_crashed", "after_group_crashed"),
 )
 
 

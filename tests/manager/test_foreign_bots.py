@@ -220,7 +220,7 @@ class Day:
     def __init__(self, bot: Bot, seed: int, *, kind_of_fault: bool = True) -> None:
         self.bot, self.world, self.faults = bot, bot.world, kind_of_fault
         self.chance = random.Random(seed)
-        self.prices = {symbol: 100.0 for symbol in SYMBOLS}
+        self.prices = dict.fromkeys(SYMBOLS, 100.0)
         self.entry: dict[str, float] = {}
         self.late: dict[str, int] = defaultdict(int)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from conftest import MakeWorld
 from harness import T0, World
 
-from exitfsm import Alarm, OrderRefused, StoreError
+from exitfsm import Alarm, BrokerError, OrderRefused, StoreError
 from exitfsm.manager import ExitManager, InProcessBus
 from exitfsm.testing import Hang, LostReply, Raises
 
@@ -51,7 +52,9 @@ async def test_given_a_breach_and_a_forced_exit_at_once_then_there_is_one_order(
     assert len(world.orders) == 1
 
 
-async def test_given_no_prices_when_everything_is_flattened_then_every_position_is_exited(make_world: MakeWorld) -> None:
+async def test_given_no_prices_when_everything_is_flattened_then_every_position_is_exited(
+    make_world: MakeWorld,
+) -> None:
     world = await make_world()
     await world.enter(10, 100)
     await world.enter(3, 200, symbol="TSLA", side="short")
@@ -87,7 +90,9 @@ async def test_given_an_unprotected_position_when_forced_then_it_gets_one_more_a
     await world.until(lambda: world.manager.positions() == [], seconds=20)
 
 
-async def test_given_an_unprotected_position_when_forced_twice_at_once_then_there_is_one_more_order(world: World) -> None:
+async def test_given_an_unprotected_position_when_forced_twice_at_once_then_there_is_one_more_order(
+    world: World,
+) -> None:
     await unprotected(world)
     await asyncio.gather(world.manager.force_exit("AAPL"), world.manager.force_exit("AAPL"))
     await world.settle()
@@ -416,7 +421,9 @@ async def test_given_callbacks_that_raise_then_they_harm_nothing(make_world: Mak
     await world.until(lambda: world.state == "filled")
 
 
-async def test_given_a_rule_of_the_users_that_raises_then_the_stop_is_tested_all_the_same(make_world: MakeWorld) -> None:
+async def test_given_a_rule_of_the_users_that_raises_then_the_stop_is_tested_all_the_same(
+    make_world: MakeWorld,
+) -> None:
     def rule(*_: object) -> str | None:
         raise RuntimeError("a rule misbehaves")
 
@@ -520,7 +527,7 @@ async def test_given_a_disk_that_is_slow_then_the_event_loop_keeps_ticking(
     ticking.cancel()
     await asyncio.gather(ticking, return_exceptions=True)
     assert len(ticks) > 10
-    assert max(b - a for a, b in zip(ticks, ticks[1:], strict=False)) < 0.2
+    assert max(b - a for a, b in pairwise(ticks)) < 0.2
     await world.settle()
     assert len(world.orders) == 1
 
@@ -600,7 +607,7 @@ async def test_given_secrets_in_errors_then_they_reach_neither_log_nor_events_no
     await world.bar(98)
     await world.passes(200, step=2)
     assert world.alarm_kinds != []
-    with pytest.raises(Exception) as raised:
+    with pytest.raises(BrokerError) as raised:
         await world.manager.sync()
     assert CANARY not in repr(raised.value)
     assert CANARY not in "\n".join(world.heard.lines)

@@ -58,7 +58,8 @@ async def test_given_positions_that_cannot_be_read_then_nothing_is_concluded(wor
 
 
 @pytest.mark.parametrize(
-    "garbage", [{"symbol": "AAPL", "qty": "n/a"}, {"symbol": "AAPL", "qty": float("nan")}, {"symbol": "AAPL"}, {"qty": 3}]
+    "garbage",
+    [{"symbol": "AAPL", "qty": "n/a"}, {"symbol": "AAPL", "qty": float("nan")}, {"symbol": "AAPL"}, {"qty": 3}],
 )
 async def test_given_a_position_that_is_garbage_then_it_does_not_count_as_gone(
     make_world: MakeWorld, garbage: dict[str, object]
@@ -69,7 +70,10 @@ async def test_given_a_position_that_is_garbage_then_it_does_not_count_as_gone(
     msft = world.broker.snapshot()[1]
     world.broker.always("positions", Returns([garbage, msft]))
     await world.passes(400, step=5)
-    assert [(p.symbol, str(p.state)) for p in world.manager.positions()] == [("AAPL", "monitoring"), ("MSFT", "monitoring")]
+    assert [(p.symbol, str(p.state)) for p in world.manager.positions()] == [
+        ("AAPL", "monitoring"),
+        ("MSFT", "monitoring"),
+    ]
 
 
 async def test_given_stale_positions_after_a_fill_then_the_exit_waits_for_the_proof_and_raises_no_alarm(
@@ -316,7 +320,9 @@ async def test_given_a_price_jump_that_the_broker_confirms_then_it_exits_at_once
     assert [o.qty for o in world.orders] == [10]
 
 
-async def test_given_a_price_jump_that_the_broker_does_not_confirm_then_it_is_an_alarm_and_no_exit(world: World) -> None:
+async def test_given_a_price_jump_that_the_broker_does_not_confirm_then_it_is_an_alarm_and_no_exit(
+    world: World,
+) -> None:
     await world.bar(101)
     world.broker.price("AAPL", 101)
     world.clock.move(1)
@@ -354,7 +360,9 @@ async def test_given_positions_opened_while_offline_then_they_are_watched_from_t
     assert [(o.symbol, o.side, o.qty) for o in world.orders] == [("TSLA", "buy", 3)]
 
 
-async def test_given_an_entry_in_several_fills_then_the_epoch_is_the_first_one_since_flat(make_world: MakeWorld) -> None:
+async def test_given_an_entry_in_several_fills_then_the_epoch_is_the_first_one_since_flat(
+    make_world: MakeWorld,
+) -> None:
     world = await make_world(started=False)
     world.broker.enter("AAPL", "long", 10, 100)
     world.broker.trade_by_hand("AAPL", "sell", 10, 100)
@@ -506,7 +514,9 @@ async def test_given_an_exit_order_that_looks_like_ours_and_is_not_known_then_a_
     assert world.alarm_kinds == ["unknown_exit_order"]
 
 
-async def test_given_another_machine_with_a_store_of_its_own_then_it_names_the_same_order(make_world: MakeWorld) -> None:
+async def test_given_another_machine_with_a_store_of_its_own_then_it_names_the_same_order(
+    make_world: MakeWorld,
+) -> None:
     one = await make_world()
     await one.enter()
     two = await make_world(started=False)

@@ -31,7 +31,9 @@ async def test_given_a_breach_when_the_venue_fills_then_the_exit_is_complete_wit
     assert world.alarm_kinds == []
 
 
-async def test_given_a_submit_that_times_out_but_was_accepted_then_the_order_is_found_and_followed(world: World) -> None:
+async def test_given_a_submit_that_times_out_but_was_accepted_then_the_order_is_found_and_followed(
+    world: World,
+) -> None:
     world.broker.answer("submit", LostReply())
     await world.bar(98)
     assert world.state == "submitted"
@@ -298,7 +300,9 @@ async def test_given_a_definite_refusal_then_the_position_is_read_before_the_nex
     assert world.last_order.client_order_id.endswith("-2")
 
 
-async def test_given_quantity_held_by_another_order_when_that_one_goes_then_the_next_attempt_sells(world: World) -> None:
+async def test_given_quantity_held_by_another_order_when_that_one_goes_then_the_next_attempt_sells(
+    world: World,
+) -> None:
     other = world.broker.place("AAPL", "sell", 10, client_order_id="by-hand-1", tell=False)
     await world.bar(98)
     assert world.state == "rejected"

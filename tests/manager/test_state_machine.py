@@ -244,7 +244,7 @@ class Hostile(RuleBasedStateMachine):
     def acknowledge_all(self) -> None:
         async def acknowledge() -> None:
             for alarm in self.world.manager.alarms():
-                self.told.add(alarm.text)
+                self.told.add(f"{alarm.alarm_id} {alarm.text}")
                 await self.world.manager.acknowledge(alarm)
 
         self.run_now(acknowledge())
@@ -286,7 +286,9 @@ class Hostile(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         self.broker.verify()
-        bad = [line for line in self.world.heard.lines if any(w in line for w in ("_crashed", "task_failed", "not_stored"))]
+        bad = [
+            line for line in self.world.heard.lines if any(w in line for w in ("_crashed", "task_failed", "not_stored"))
+        ]
         assert not bad, bad
         store, manager = self.world.manager.store, self.world.manager
         for p in manager.positions():
@@ -345,7 +347,7 @@ class Hostile(RuleBasedStateMachine):
 
     def _everything_is_in_order(self) -> None:
         manager = self.world.manager
-        texts = self.told | {alarm.text for alarm in manager.alarms()}
+        texts = self.told | {f"{alarm.alarm_id} {alarm.text}" for alarm in manager.alarms()}
         for symbol in SYMBOLS:
             held = self.broker.held(symbol)
             alarmed = any(symbol in text for text in texts)
