@@ -94,7 +94,8 @@ class Engine:
     def load(self) -> int:
         """Restore every open position from the store; returns how many.
 
-        Each exit order that may be live counts as sent with unknown outcome: the broker is asked about it first.
+        Each exit order that may be live counts as sent with unknown outcome. One whose intent alone is known is looked
+        up before it is sent; the others are the shell's to look up, as it does after any silence.
         """
         for row in self.store.open_positions():
             position = self._replay(row.position_id)

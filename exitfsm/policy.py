@@ -339,6 +339,7 @@ def bar_fault(
     reference: Decimal | None,
     previous_at: datetime | None,
     received_at: datetime | None = None,
+    on_range: bool = False,
 ) -> Fault | None:
     """Why `bar` may decide nothing; None when it may.
 
@@ -346,6 +347,7 @@ def bar_fault(
         reference: the last accepted price of the symbol, None when there is none yet.
         previous_at: timestamp of the last accepted bar.
         received_at: when the bar arrived, None where age means nothing (simulation).
+        on_range: low and high decide too, so that they must be believable as well.
     """
     if previous_at is not None and bar.timestamp <= previous_at:
         return Fault("already_seen" if bar.timestamp == previous_at else "out_of_order", str(bar.close))
@@ -362,7 +364,7 @@ def bar_fault(
     if received_at is not None and bar.timestamp - received_at > AHEAD_MAX:
         return Fault("in_the_future", str(bar.close))
     if guard.enabled and reference is not None:
-        for price in (bar.close, bar.open):
+        for price in (bar.close, bar.open, bar.low, bar.high) if on_range else (bar.close, bar.open):
             if is_jump(price, reference, guard.max_jump_ratio):
                 return Fault("price_jump", str(price))
     return None

@@ -150,12 +150,14 @@ def plain(value: Decimal) -> str:
 def pct_change(entry: Decimal, price: Decimal, side: Side) -> Decimal:
     """Profit of `side` from `entry` to `price` in percent, rounded half-even to 4 places."""
     change = EXACT.divide(EXACT.multiply(EXACT.subtract(price, entry), HUNDRED), entry)
-    return (change * side.sign).quantize(Decimal("0.0001"), ROUND_HALF_EVEN, EXACT)
+    return EXACT.multiply(change, side.sign).quantize(Decimal("0.0001"), ROUND_HALF_EVEN, EXACT)
 
 
 def floor_to(value: Decimal, step: Decimal) -> Decimal:
     """`value` rounded toward zero to a whole number of `step`s."""
-    return (value / step).to_integral_value(ROUND_DOWN) * step if step > 0 else value
+    if step <= 0:
+        return value
+    return EXACT.multiply(EXACT.divide(value, step).to_integral_value(ROUND_DOWN), step)
 
 
 def round_to_tick(price: Decimal, tick: Decimal, *, up: bool) -> Decimal:

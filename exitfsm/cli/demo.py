@@ -53,9 +53,25 @@ def demo(
         console.print(_exits(opened))
         console.print()
         _tell_crash(console, crash, opened, venue)
+        page = _write_page(opened, path)
     shown = screen.clean(path)
     console.print(f"\nThe store is {shown}. Look at it:", soft_wrap=True)
-    console.print(f"  exitfsm history {shown}\n  exitfsm status {shown}", soft_wrap=True)
+    console.print(f"  exitfsm history {shown}\n  exitfsm verify {shown}", soft_wrap=True)
+    console.print(f"\nThe same as a page to look at, with every step, is {screen.clean(page)}", soft_wrap=True)
+
+
+def _write_page(store: ExitStore, path: str) -> Path:
+    """The page of the position that the crash hit, beside the store where that is a file."""
+    from exitfsm.cli.auditing import write
+    from exitfsm.cli.market_day import CRASH, bars
+    from exitfsm.recorded_bars import Seen
+    from exitfsm.report import position_page, suppose
+
+    beside = Path(tempfile.mkdtemp(prefix="exitfsm-demo-"), "exits") if "://" in path else Path(path)
+    page, key = beside.with_suffix(".html"), store.positions(symbol=CRASH)[0].position_id
+    supposed = suppose(store, key, [Seen(bar, None) for bar in bars()])
+    write(page, position_page(store, key, bars=bars(), supposed=supposed))
+    return page
 
 
 def _positions(store: ExitStore) -> list[Position]:

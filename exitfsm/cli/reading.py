@@ -52,10 +52,23 @@ class Held(NamedTuple):
         return pct_change(self.price, self.stop.price, self.position.side) * -1
 
 
-def status(store: StoreArgument, as_json: JsonFlag = False) -> None:
+def status(
+    store: StoreArgument,
+    as_json: JsonFlag = False,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of", metavar="TIME", help="As it was known then, e.g. 2014-06-09T13:45:00Z.", show_default=False
+        ),
+    ] = None,
+) -> None:
     """Show the open positions, their levels and their alarms."""
+    from exitfsm.cli.auditing import status_as_of
     from exitfsm.store import ExitStore
 
+    if as_of is not None:
+        status_as_of(store, as_of, as_json)
+        return
     now = datetime.now(UTC)
     with ExitStore(store, read_only=True) as opened:
         held = [_held(opened, row) for row in opened.open_positions()]

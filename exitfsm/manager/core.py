@@ -393,8 +393,7 @@ class ExitManager:
             # broker does not give it, the others are exited all the same.
             try:
                 for p in stuck:
-                    if p.client_order_id is not None and p.order_live:
-                        await self._driver.look_up(p.position_id, p.client_order_id)
+                    await self._driver.clear_up(p)
                 held = await self._driver.positions()
             except BrokerError as error:
                 log.error("unprotected_not_forced positions=%s error=%s", [p.position_id for p in stuck], error)
@@ -446,8 +445,7 @@ class ExitManager:
         p = self._engine.positions.get(key)
         if p is None:
             return
-        if p.client_order_id is not None and p.order_live:
-            await self._driver.look_up(key, p.client_order_id)
+        await self._driver.clear_up(p)
         held = await self._driver.positions()
         if held.is_silent_about(p.symbol):
             raise BrokerError(f"what the broker holds of {p.symbol} cannot be read")

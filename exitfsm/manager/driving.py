@@ -27,7 +27,7 @@ from exitfsm.messages import Contradiction, PositionRead, RaiseAlarm
 from exitfsm.ports import Clock, IdMemory, Session
 from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, ReadPosition, Submit
 from exitfsm.simulate import refused_report
-from exitfsm.values import ZERO, ExecutionReport, Fill, Order, plain
+from exitfsm.values import ZERO, ExecutionReport, Fill, Order, OrderStatus, plain
 
 log = logging.getLogger("exitfsm")
 
@@ -247,6 +247,26 @@ class Driver:
             await self._door.report(report)
             return self._engine.positions.get(position_id) is not before
         return await self._not_found(position_id, client_order_id)
+
+    async def clear_up(self, p: Position) -> None:
+        """Find out what became of an unprotected position's order, on an operator's word.
+
+        One that the broker does not know counts as refused then: the operator has looked, and answers for it.
+        """
+        if p.client_order_id is None or not p.order_live:
+            return
+        report = await self._calls.order(p.client_order_id)
+        await self._door.report(
+            report
+            or ExecutionReport(
+                client_order_id=p.client_order_id,
+                status=OrderStatus.REJECTED,
+                at=self._time.now(),
+                refusal="not_known",
+                refused_at_submit=True,
+                text="the broker does not know it; given up on an operator's word",
+            )
+        )
 
     async def _not_found(self, position_id: str, client_order_id: str) -> bool:
         """The broker does not know the id. Proof of nothing, unless it refuses a repeated id for ever."""

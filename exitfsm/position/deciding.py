@@ -51,6 +51,7 @@ from exitfsm.position.state import Position, client_order_id, fold
 from exitfsm.values import (
     EXACT,
     ZERO,
+    EvaluateOn,
     ExitType,
     OrderType,
     TimeInForce,
@@ -146,6 +147,7 @@ def fault_of(p: Position, m: BarSeen) -> Fault | None:
         reference=None if m.confirmed else m.reference_price,
         previous_at=m.previous_bar_at,
         received_at=m.received_at,
+        on_range=p.policy.evaluate_on is EvaluateOn.RANGE,
     )
 
 

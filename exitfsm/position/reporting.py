@@ -116,6 +116,8 @@ def _working(p: Position, r: ExecutionReport, filled: Decimal, at: datetime, bro
     if r.status is OrderStatus.FILLED:
         # The broker calls it filled with less than we asked for: it is over, and short.
         return [*events, *_end(p, r, "canceled", filled, at, broker)]
+    if r.status in (OrderStatus.CANCELED, OrderStatus.EXPIRED) and r.filled_qty is None:
+        return events  # over, but with how much filled? Our own count is no record: the order is looked up
     if r.status in _HOW:
         how = "refused" if r.refused_at_submit and filled == 0 else _HOW[r.status]
         return [*events, *_end(p, r, how, filled, at, broker)]

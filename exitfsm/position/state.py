@@ -40,8 +40,11 @@ from exitfsm.events import (
     TriggerRefused,
 )
 from exitfsm.lifecycle import LOOKUP, NOTHING, State
-from exitfsm.policy import ExitPolicy
+from exitfsm.policy import ExitPolicy, is_jump
 from exitfsm.values import EXACT, ZERO, Alarm, ExitType, OrderType, Side, TimeInForce, utc
+
+#: An average entry that moved by more than this did not move by trading a little more: the share itself changed.
+SPLIT_RATIO = Decimal("1.3")
 
 
 class EndedOrder(msgspec.Struct, frozen=True, gc=False):
@@ -280,8 +283,8 @@ def _released(p: Position, e: PositionReleased) -> dict[str, Any]:
 
 
 def _resized(p: Position, e: PositionResized) -> dict[str, Any]:
-    """New figures; a stop that had moved belonged to the old entry and starts over where the entry changed."""
-    keep = e.entry_price == p.entry_price
+    """New figures. A stop that had moved stays, for it never loosens; only a split leaves it without a meaning."""
+    keep = not is_jump(e.entry_price, p.entry_price, SPLIT_RATIO)
     return {
         "qty": EXACT.add(e.qty, p.sold_qty),
         "entry_price": e.entry_price,

@@ -20,10 +20,15 @@ function numbers(verb, taken) {
   return verb + " " + shown + (taken.length > 3 ? " +" + (taken.length - 3) : "");
 }
 
-function rowOf(n) {
+function foldOf(n) {
   const fold = view.folds.find(([first, end]) => first <= n && n <= end);
-  const found = $("e" + n);
-  return found || (fold ? document.querySelector('tbody[data-fold="' + fold[0] + '"] .summary') : null);
+  return fold ? document.querySelector('tbody[data-fold="' + fold[0] + '"]') : null;
+}
+
+// The line of an event; that of its stretch while it is folded.
+function rowOf(n) {
+  const body = foldOf(n);
+  return body && !body.classList.contains("opened") ? body.querySelector(".summary") : $("e" + n);
 }
 
 function open(body) {
@@ -42,8 +47,7 @@ function open(body) {
 }
 
 function unfold(n) {
-  const fold = view.folds.find(([first, end]) => first <= n && n <= end);
-  const body = fold && document.querySelector('tbody[data-fold="' + fold[0] + '"]');
+  const body = foldOf(n);
   if (body && !body.classList.contains("opened")) open(body);
 }
 

@@ -157,7 +157,7 @@ async def test_a_bar_is_never_held_back_for_rest_for_long(server: AlpacaServer, 
     server.bar(bar(1))
     await until(lambda: ear.minutes() == [1])
     server.drop_data()
-    await until(lambda: server.stocks.connections == 2)
+    await until(lambda: server.stocks.connections == 2 and server.stocks.subscribed)
     server.fail(Fault("html", "before", method="GET", path="bars", status=502, times=50))
     server.bar(bar(5))
     await until(lambda: ear.minutes()[-1:] == [5], 1.0)

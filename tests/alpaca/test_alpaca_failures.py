@@ -18,7 +18,8 @@ from exitfsm_alpaca import AlpacaBroker
 from exitfsm import OrderSide, OrderStatus
 from exitfsm.testing.alpaca_server import AlpacaServer, Fault, Hours
 
-LIMIT = {"profit_taking": {"order_type": "limit"}}
+#: A profit limit that only a stop makes give way (its own patience is longer than a test).
+LIMIT = {"profit_taking": {"order_type": "limit"}, "partial_fills": {"resubmit_delay_seconds": 30}}
 
 
 @pytest.fixture

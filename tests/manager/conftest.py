@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import World
-
-MakeWorld = Callable[..., Awaitable[World]]
+from harness import MakeWorld, World
 
 
 @pytest.fixture

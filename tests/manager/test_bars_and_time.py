@@ -8,8 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from conftest import MakeWorld
-from harness import GOOD, T0, World
+from harness import GOOD, T0, MakeWorld, World
 from msgspec.structs import replace
 
 from exitfsm import Bar, Session

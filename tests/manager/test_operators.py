@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeWorld
-from harness import T0, World
+from harness import T0, MakeWorld, World
 
 from exitfsm import Alarm, BrokerError, OrderRefused, StoreError
 from exitfsm.manager import ExitManager, InProcessBus

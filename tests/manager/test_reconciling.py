@@ -5,8 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from conftest import MakeWorld
-from harness import GOOD, T0, World, executed
+from harness import GOOD, T0, MakeWorld, World, executed
 from msgspec.structs import replace
 
 from exitfsm import Bar, BrokerPosition, IdMemory, Side

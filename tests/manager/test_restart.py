@@ -170,9 +170,10 @@ async def test_given_a_crash_at_any_moment_then_the_exit_ends_with_exactly_the_o
     assert at > 10, "there were fewer moments than an exit has"
 
 
+@pytest.mark.parametrize("at_once", [False, True], ids=["works", "fills-at-once"])
 @pytest.mark.parametrize("memory", [IdMemory.NEVER, IdMemory.OPEN_ORDERS])
 async def test_given_a_crash_at_any_moment_where_ids_may_repeat_then_nothing_is_sent_twice(
-    tmp_path: Path, memory: IdMemory
+    tmp_path: Path, memory: IdMemory, at_once: bool
 ) -> None:
     at = 0
     while True:
@@ -180,6 +181,7 @@ async def test_given_a_crash_at_any_moment_where_ids_may_repeat_then_nothing_is_
         path = tmp_path / str(at)
         path.mkdir()
         world = World(path, capabilities=replace(GOOD, ids_refused=memory))
+        world.broker.fills_at_once = at_once
         fate = Fate(world, at)
         try:
             await live(world, fate, one_fill, [100, 98])

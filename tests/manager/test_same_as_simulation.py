@@ -99,6 +99,18 @@ CASES: dict[str, tuple[dict[str, Any], list[Bar], Script, Side]] = {
 }  # fmt: skip
 
 
+#: What a case is there to show; without it the bars would miss their point.
+SHOWS = {
+    "retries": "ExitRetried",
+    "refused": "ProtectionLost",
+    "trailing": "StopMoved",
+    "break-even": "StopMoved",
+    "limit-gives-way": "ExitEscalated",
+    "repeated-bars": "TriggerRefused",
+    "nan-in-between": "RefusalEnded",
+}
+
+
 async def live(config: Any, feed: list[Bar], script: Script, side: Side, store: ExitStore) -> None:
     """The manager on the simulated venue, driven by the same bars on a clock that follows them."""
     broker = SimulatedBroker(hours=lambda symbol, at: market_session(config.session, symbol, at))
@@ -153,4 +165,4 @@ async def test_given_the_same_bars_then_live_and_simulation_record_the_same_even
         (stream,) = simulated.stream_ids()
         assert [str(r.event) for r in lived.stream(stream)] == [str(r.event) for r in simulated.stream(stream)]
         assert [told(r) for r in lived.stream(stream)] == [told(r) for r in simulated.stream(stream)]
-        assert simulated.count() > 3
+        assert SHOWS.get(name, "ExitCompleted") in [type(r.event).__name__ for r in simulated.stream(stream)]

@@ -6,8 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from conftest import MakeWorld
-from harness import GOOD, World, executed, shuffled
+from harness import GOOD, MakeWorld, World, executed, shuffled
 from msgspec.structs import replace
 
 from exitfsm import IdMemory, NotSent, OrderRefused
