@@ -104,6 +104,26 @@ async def test_a_gap_of_a_lost_connection_is_filled_in_order(server: AlpacaServe
     assert max(b.high for b in ear.bars) == 109
 
 
+async def test_a_bar_after_a_gap_waits_for_those_before_it(server: AlpacaServer, access: Access) -> None:
+    """The connection is new, and bars were lost before its first one: these come first."""
+    ear = Ear(AlpacaBars(access, stale_after_s=60, poll_s=60, backfill_max_s=7200))
+    async with ear.feed:
+        listening = asyncio.create_task(ear.listen())
+        await watched(server, ear, "AAPL")
+        await asyncio.sleep(0.3)  # the look at what came before is over
+        server.stocks.silent = {"AAPL"}
+        for minute in (1, 2, 3):
+            server.bar(bar(minute))
+        server.stocks.silent = set()
+        await asyncio.sleep(0.1)
+        assert ear.minutes() == []
+        server.bar(bar(4))
+        await until(lambda: ear.minutes() == [1, 2, 3, 4])
+        server.bar(bar(9))
+        await until(lambda: ear.minutes() == [1, 2, 3, 4, 9])
+    await asyncio.wait_for(listening, 2)
+
+
 async def test_a_gap_that_alpaca_has_too_is_none(server: AlpacaServer, ear: Ear) -> None:
     """Nothing traded for minutes: the next bar comes at once, and nothing is asked."""
     await watched(server, ear, "AAPL")
