@@ -123,6 +123,7 @@ class SimulatedBroker:
         self.plain_act = Act()
         self._hours = hours
         self._orders: dict[str, _Working] = {}
+        self._alive: dict[str, _Working] = {}  # those of them that were not over when last looked at
         self._held: dict[str, tuple[Decimal, Decimal]] = {}
         self._prices: dict[str, Decimal] = {}
         self._fills: list[Fill] = []
@@ -160,7 +161,7 @@ class SimulatedBroker:
             at=self.now,
             act=act,
         )
-        self._orders[order.client_order_id] = working
+        self._orders[order.client_order_id] = self._alive[order.client_order_id] = working
         finish()
         return working.report()
 
@@ -174,7 +175,7 @@ class SimulatedBroker:
     def open_orders(self) -> Sequence[ExecutionReport]:
         """All working orders, oldest first."""
         finish = self._fault("open_orders")
-        reports = [w.report() for w in self._orders.values() if not w.status.terminal]
+        reports = [w.report() for w in self._working()]
         finish()
         return reports
 
@@ -209,7 +210,7 @@ class SimulatedBroker:
         self.now = bar.timestamp
         self._prices[bar.symbol] = bar.close
         changed = []
-        for working in list(self._orders.values()):
+        for working in self._working():
             if working.order.symbol == bar.symbol and not working.status.terminal and self._trade(working, bar):
                 changed.append(working.report())
         for report in changed:
@@ -230,7 +231,7 @@ class SimulatedBroker:
     def expire_day_orders(self, at: datetime) -> list[ExecutionReport]:
         """The session ends: working day orders expire."""
         self.now = at
-        expired = [w for w in self._orders.values() if not w.status.terminal and w.order.time_in_force == "day"]
+        expired = [w for w in self._working() if w.order.time_in_force == "day"]
         for working in expired:
             self._end(working, OrderStatus.EXPIRED)
         return [w.report() for w in expired]
@@ -265,6 +266,7 @@ class SimulatedBroker:
         """
         working = self._orders[client_order_id]
         working.refusal, working.text = refusal, text
+        self._alive[client_order_id] = working  # it may work again
         self._end(working, status)
         return working.report()
 
@@ -274,9 +276,9 @@ class SimulatedBroker:
         self._held[symbol] = (EXACT.multiply(held, ratio), EXACT.divide(entry, ratio))
         if symbol in self._prices:
             self._prices[symbol] = EXACT.divide(self._prices[symbol], ratio)
-        for working in self._orders.values():
+        for working in self._working():
             order = working.order
-            if order.symbol == symbol and not working.status.terminal:
+            if order.symbol == symbol:
                 limit = EXACT.divide(order.limit_price, ratio) if order.limit_price is not None else None
                 working.order = replace(order, qty=EXACT.multiply(order.qty, ratio), limit_price=limit)
                 working.filled = EXACT.multiply(working.filled, ratio)
@@ -324,13 +326,15 @@ class SimulatedBroker:
                 f"insufficient qty available for order (requested: {plain(order.qty)}, available: {plain(free)})",
             )
 
+    def _working(self) -> list[_Working]:
+        """The orders that are not over. A long run has thousands that are, and looks at this for each bar."""
+        for key in [key for key, working in self._alive.items() if working.status.terminal]:
+            del self._alive[key]
+        return list(self._alive.values())
+
     def _free(self, symbol: str, side: Side) -> Decimal:
         reserved = sum(
-            (
-                w.leaves
-                for w in self._orders.values()
-                if w.order.symbol == symbol and not w.status.terminal and w.order.side is side.exit_side
-            ),
+            (w.leaves for w in self._working() if w.order.symbol == symbol and w.order.side is side.exit_side),
             ZERO,
         )
         return max(ZERO, self.held(symbol) * side.sign) - reserved
