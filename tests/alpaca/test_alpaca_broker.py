@@ -14,7 +14,18 @@ import pytest
 from exitfsm_alpaca import Access, AlpacaBroker
 from exitfsm_alpaca.rest import TIMEOUT_S, _client
 
-from exitfsm import BrokerError, NotSent, Order, OrderRefused, OrderSide, OrderStatus, OrderType, Side, TimeInForce
+from exitfsm import (
+    BrokerError,
+    IdMemory,
+    NotSent,
+    Order,
+    OrderRefused,
+    OrderSide,
+    OrderStatus,
+    OrderType,
+    Side,
+    TimeInForce,
+)
 from exitfsm.testing.alpaca_server import AlpacaServer, Fault, Hours
 
 
@@ -191,8 +202,10 @@ def test_executions_are_read_page_by_page_and_only_once(server: AlpacaServer, br
     server.do(lambda: many(0, 3, 180))
     assert len(broker.fills(since)) == 253
     assert len(asked(server)) == 4, "only what is new is read, with an overlap"
+    server.do(lambda: many(0, 1, 600))
+    assert len(broker.fills(since)) == 254, "one that appears late is found in the overlap"
     assert len(broker.fills(datetime.now(UTC) - timedelta(minutes=4))) == 3
-    assert len(broker.fills(since - timedelta(days=9))) == 253, "an earlier time reads all again"
+    assert len(broker.fills(since - timedelta(days=9))) == 254, "an earlier time reads all again"
 
 
 def asked(server: AlpacaServer) -> list[str]:
@@ -277,8 +290,13 @@ def test_a_limit_of_alpaca_is_heeded(server: AlpacaServer, access: Access) -> No
     broker.close()
 
 
-def test_a_short_sale_by_our_own_hand_is_not_declared_impossible(broker: AlpacaBroker) -> None:
-    """From flat, a sell is a short sale at Alpaca: the manager must look before it sends."""
-    assert not broker.capabilities.reduce_only
+def test_declares_no_more_than_is_known(broker: AlpacaBroker) -> None:
+    """From flat, a sell is a short sale at Alpaca: the manager must look before it sends. Late fills have no bound
+    that is documented: the assumed one is declared, never none at all.
+    """
+    declared = broker.capabilities
+    assert not declared.reduce_only
+    assert (declared.ids_refused, declared.lookup_sees_closed) == (IdMemory.FOREVER, True)
+    assert (declared.late_fills, declared.late_fill_window_s, declared.queues_orders) == (True, 5, True)
     assert Side.LONG.exit_side is OrderSide.SELL
     assert broker.capabilities.rules("AAPL").times_in_force[0] is TimeInForce.DAY

@@ -13,6 +13,8 @@ from exitfsm_alpaca import Access, AlpacaBroker
 from exitfsm.testing.alpaca_server import AlpacaServer, Fault
 
 KEY, SECRET = "PKCANARY0KEY0ID", "canary+secret/that=must0never0be0seen"
+#: A log may shorten what it shows: no part of a key may be seen either.
+PARTS = [word[at : at + 8] for word in (KEY, SECRET) for at in range(len(word) - 7)]
 
 
 async def test_keys_are_seen_nowhere(tmp_path: Path) -> None:
@@ -55,8 +57,6 @@ async def test_keys_are_seen_nowhere(tmp_path: Path) -> None:
         root.setLevel(level)
     assert any("websockets" in line or "urllib3" in line for line in heard.lines), "the others' debug lines were there"
     for line in [*seen, *heard.lines]:
-        assert KEY not in line
-        assert SECRET not in line
+        assert not [part for part in PARTS if part in line], "a part of a key was seen"
     for path in tmp_path.rglob("*"):
-        assert KEY.encode() not in path.read_bytes(), path
-        assert SECRET.encode() not in path.read_bytes(), path
+        assert not [part for part in PARTS if part.encode() in path.read_bytes()], path

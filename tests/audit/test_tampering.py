@@ -39,9 +39,10 @@ def rows_of(path: Path) -> list[Row]:
         return db.execute(sql).fetchall()
 
 
-def flipped(row: Row) -> Iterator[Row]:
-    """The row with each single bit of what is stored changed: numbers as the eight bytes that they take at most."""
-    for column, value in enumerate(row):
+def flipped(row: Row, columns: range = range(4)) -> Iterator[Row]:
+    """The row with each single bit of these columns changed: numbers as the eight bytes that they take at most."""
+    for column in columns:
+        value = row[column]
         content = struct.pack(">q", value) if isinstance(value, int) else value
         for at in range(len(content)):
             for bit in range(8):
@@ -51,27 +52,40 @@ def flipped(row: Row) -> Iterator[Row]:
                 yield (*row[:column], changed, *row[column + 1 :])  # type: ignore[misc]
 
 
-def undetected(rows: list[Row], which: range) -> tuple[int, list[tuple[int, Row]]]:
-    """How many bits were flipped in these rows, and the changes that went unseen."""
+def undetected(rows: list[Row], which: range) -> tuple[int, list[tuple[int, int]]]:
+    """How many bits were flipped in these rows, and the row and bit of every change that went unseen."""
     with ExitStore(":memory:") as store:
         run = _Run(store, [], None)
         count, unseen = 0, []
         for index in which:
             before, row = rows[index - 1][5] if index else GENESIS, rows[index]
-            intact = _stored((*row, TYPES))
-            sequence, stream, version, topic = intact[:4]
-            for changed in flipped(row):
+            for column in (4, 5):  # bytes stay bytes: what `_check_link` asks is all there is
+                found = unseen_bits(_stored((*row, TYPES)), column, before)
+                count += 8 * len(row[column])  # type: ignore[arg-type]
+                unseen += [(index, bit) for bit in found]
+            for bit, changed in enumerate(flipped(row)):
                 count += 1
-                if changed[:4] == row[:4]:  # bytes are bytes: their types cannot change by this
-                    seen = not Stored(sequence, stream, version, topic, changed[4], changed[5]).follows(before)
-                else:
-                    run._head = before
-                    run._check_link(_stored((*changed, TYPES)), index + 1)
-                    seen = bool(run._findings)
-                    run._findings.clear()
-                if not seen:
-                    unseen.append((index, changed))
+                run._head = before
+                run._check_link(_stored((*changed, TYPES)), index + 1)
+                if not run._findings:
+                    unseen.append((index, bit))
+                run._findings.clear()
     return count, unseen
+
+
+def unseen_bits(intact: Stored, column: int, before: bytes) -> list[int]:
+    """The bits of the state (4) or the hash (5) whose change is not seen."""
+    sequence, stream, version, topic, state, hash_, _ = intact
+    assert hash_ is not None
+    content = bytearray(state if column == 4 else hash_)
+    unseen = []
+    for bit in range(8 * len(content)):
+        content[bit >> 3] ^= 1 << (bit & 7)
+        told = (bytes(content), hash_) if column == 4 else (state, bytes(content))
+        if Stored(sequence, stream, version, topic, *told).follows(before):
+            unseen.append(bit)
+        content[bit >> 3] ^= 1 << (bit & 7)
+    return unseen
 
 
 def test_the_untouched_log_is_not_suspected(thousand: Path) -> None:
@@ -106,9 +120,9 @@ def test_verification_finds_what_the_step_finds(exits: Path) -> None:
     rows, names = rows_of(exits), ("rowid", "originator_id", "originator_version", "topic", "state")
     original = exits.read_bytes()
     for column, name in enumerate(names):
-        for _ in range(4):
+        for _ in range(2):
             row = rng.choice(rows)
-            other = rng.choice([c for c in flipped(row) if c[column] != row[column]])
+            other = rng.choice(list(flipped(row, range(column, column + 1))))
             changed = other[column]
             with contextlib.closing(sqlite3.connect(exits)) as db, db:
                 cast = "CAST(? AS TEXT)" if name in ("originator_id", "topic") else "?"
@@ -128,7 +142,7 @@ def everything(path: Path) -> list[Any]:
         return said
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_bit_of_the_file_is_found_or_says_nothing(tmp_path: Path, make: Any, seed: int) -> None:
     """Of a flipped bit anywhere in the file: it is found, or it lies where nothing stands and all reads as before."""
     make("small.db", re_enter=False)
