@@ -1,8 +1,8 @@
 """Two ways of doing the same work, timed in turns in one run: the shared part of every benchmark here.
 
 A figure is a ratio of two things that were measured side by side, the median over several rounds, so that a busy
-machine bends both alike. What is timed is a `Timed`: a function that does the work once and returns the seconds it took;
-`cpu`, `wall` and `process` make them. A script fills a `Table` and hands itself to `main`.
+machine bends both alike. What is timed is a `Timed`: a function that does the work once and returns the seconds; `cpu`,
+`wall` and `process` make them. A script fills a `Table` and hands itself to `main`.
 """
 
 from __future__ import annotations
