@@ -298,8 +298,8 @@ class AlpacaBars:
             part = watched[at : at + SYMBOLS_MAX]
             earliest = max(datetime.now(UTC) - self._backfill_max, min(w.last for w in part))
             try:
-                reading = asyncio.to_thread(self._read_bars, [w.symbol for w in part], earliest, kind)
-                found |= await asyncio.wait_for(reading, HOLD_S)
+                async with asyncio.timeout(HOLD_S):  # wait_for may lose a cancel, and `stop` would wait for ever
+                    found |= await asyncio.to_thread(self._read_bars, [w.symbol for w in part], earliest, kind)
             except (BrokerError, TimeoutError) as error:
                 log.warning("bars_not_read symbols=%s error=%s", len(part), type(error).__name__)
         return found

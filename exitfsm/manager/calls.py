@@ -279,11 +279,13 @@ class BrokerCalls:
         if not callable(function):
             raise BrokerError(f"the broker has no method {method!r}")
         try:
-            answer = await asyncio.wait_for(self._run(function, args), self._timeout_s)
+            # Not wait_for: where the answer and a cancel come together, Python 3.11's loses the cancel.
+            async with asyncio.timeout(self._timeout_s):
+                answer = await self._run(function, args)
         except OrderRefused:
             self._on_result(True, method)
             raise
-        except BaseException:
+        except Exception:
             self._on_result(False, method)
             raise
         self._on_result(True, method)

@@ -224,7 +224,8 @@ class Driver:
         """
         for look in range(1, READS_MIN + 1):
             try:
-                held = await asyncio.wait_for(self.positions(), LOOK_MAX_S)
+                async with asyncio.timeout(LOOK_MAX_S):
+                    held = await self.positions()
             except (BrokerError, TimeoutError):
                 return None
             net, _ = self.net_of(p, held)
