@@ -48,10 +48,17 @@ class Bot:
     async def on_bar(self, bar: Bar) -> None:
         rises = self.before is not None and bar.close > self.before.close
         self.before = bar
-        held = [p.symbol for p in self.manager.positions()]
-        if rises and bar.symbol not in held and self.manager.may_enter(bar.symbol):  # (exits) the risk check
+        may = rises and self.manager.may_enter(bar.symbol)  # (exits) the risk check
+        if may and await asyncio.to_thread(self.is_free, bar.symbol):
             await asyncio.to_thread(self.buy, bar.symbol)
-            await self.manager.sync()  # (exits) or wait for the update stream
+
+    def is_free(self, symbol: str) -> bool:
+        """True when nothing is held and no order works. Orders first: one that fills meanwhile is a position then."""
+        from alpaca.trading.requests import GetOrdersRequest
+
+        orders = self.client.get_orders(GetOrdersRequest(symbols=[symbol]))  # the open ones
+        held = self.client.get_all_positions()
+        return not orders and all(getattr(position, "symbol", None) != symbol for position in held)
 
     def buy(self, symbol: str) -> None:
         from alpaca.trading.enums import OrderSide, TimeInForce
