@@ -30,6 +30,8 @@ log = logging.getLogger("exitfsm")
 APPLICATION_ID = 0x45784642
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _GROUP = 1000
+#: How long a write or a read waits for somebody else who has the file locked.
+_PATIENCE_S = 5.0
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS bars (id INTEGER PRIMARY KEY, symbol TEXT NOT NULL, at_us INTEGER NOT NULL, "
     "open TEXT NOT NULL, high TEXT NOT NULL, low TEXT NOT NULL, close TEXT NOT NULL, volume TEXT NOT NULL, "
@@ -54,11 +56,26 @@ def bars_path(store: ExitStore | str | os.PathLike[str]) -> Path | None:
     return None if path is None or str(path) == ":memory:" else path.with_name(path.name + ".bars")
 
 
+def new_bars_path(store: ExitStore) -> Path | None:
+    """Where the bars of a run that begins with an empty store are to be kept; None for a store in memory.
+
+    Raises:
+        StoreError: bars of another run lie there.
+    """
+    path = bars_path(store)
+    if path is not None and path.exists():
+        raise StoreError(f"{path} holds the bars of another run: move it away, or give a new path for the store")
+    return path
+
+
 class BarRecorder:
     """Writes bars down, in groups. May be used from any thread; `record` and `flush` never raise.
 
     Args:
         path: the file, made where there is none (mode 0600); one that is there is added to.
+
+    Attributes:
+        failure: why recording has ended; None while it goes on.
 
     Raises:
         StoreError: the file is something else, or cannot be opened.
@@ -66,6 +83,7 @@ class BarRecorder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.failure: str | None = None
         self._lock = threading.Lock()
         self._waiting: list[tuple[str | int | None, ...]] = []
         try:
@@ -86,6 +104,7 @@ class BarRecorder:
         try:
             received = _microseconds(received_at) if received_at is not None else None
             prices = (bar.open, bar.high, bar.low, bar.close, bar.volume)
+            bar.symbol.encode()  # text that SQLite could not take would take its whole group with it
             row = (bar.symbol, _microseconds(bar.timestamp), *map(str, prices), received)
         except ValueError as error:
             log.error("bar_not_recorded symbol=%s at=%s error=%s", bar.symbol, bar.timestamp, error)
@@ -118,6 +137,7 @@ class BarRecorder:
                 self._db.executemany(_INSERT, rows)
         except sqlite3.Error as error:
             log.error("bars_not_recorded file=%s lost=%s error=%s; recording ends", self.path, len(rows), error)
+            self.failure = str(error)
             self._db.close()
             self._db = None
 
@@ -147,6 +167,8 @@ def recorded_bars(
     try:
         db = _connect(file, "ro")
         try:
+            if _is_blank(db):
+                return  # somebody is about to make it
             _check(db, file)
             for symbol, at, *prices, received in db.execute(sql, given):
                 bar = Bar(symbol, _time(at), *prices)
@@ -176,13 +198,14 @@ def _condition(
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, check_same_thread=False, timeout=0.2)
+    where = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(where, uri=True, check_same_thread=False, timeout=_PATIENCE_S)
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
     """Make the table in a file that is new; refuse one that is not ours."""
     db.execute("PRAGMA trusted_schema = OFF")
-    if db.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0] == 0:
+    if _is_blank(db):
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute("PRAGMA journal_mode = WAL")  # whoever reads a page meanwhile holds nobody up
     _check(db, path)
@@ -190,6 +213,10 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     with db:
         db.execute(_TABLE)
         db.execute(_INDEX)
+
+
+def _is_blank(db: sqlite3.Connection) -> bool:
+    return bool(db.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0] == 0)
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
@@ -206,4 +233,4 @@ def _time(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=us)
 
 
-__all__ = ["BarRecorder", "Seen", "bars_path", "recorded_bars"]
+__all__ = ["BarRecorder", "Seen", "bars_path", "new_bars_path", "recorded_bars"]

@@ -38,7 +38,7 @@ from exitfsm.position import (
     account_hash,
     epoch_of,
 )
-from exitfsm.recorded_bars import BarRecorder, bars_path
+from exitfsm.recorded_bars import BarRecorder, new_bars_path
 from exitfsm.simulated import SimulatedBroker
 from exitfsm.store import ExitStore
 from exitfsm.values import (
@@ -138,7 +138,8 @@ def simulate(
     store = store or ExitStore(":memory:")
     try:
         run = Simulation(config or ExitConfig(), store, qty, side, re_enter, broker, rules or {}, strategy_name)
-        recorder = _recorder(store) if run.records_bars else None
+        path = new_bars_path(store) if run.records_bars else None
+        recorder = BarRecorder(path) if path is not None else None
         with store.bulk(), recorder or nullcontext():
             run.feed(bars if recorder is None else run.recorded(bars, recorder), progress)
         store.save_marks(run.engine.marks())
@@ -146,18 +147,6 @@ def simulate(
     finally:
         if owned:
             store.close()
-
-
-def _recorder(store: ExitStore) -> BarRecorder | None:
-    """What records bars beside a new store; None beside one in memory.
-
-    Raises:
-        StoreError: bars of another run lie there.
-    """
-    path = bars_path(store)
-    if path is not None and path.exists():
-        raise StoreError(f"{path} holds the bars of another run: move it away, or give a new path for the store")
-    return BarRecorder(path) if path is not None else None
 
 
 class Simulation:
@@ -232,16 +221,16 @@ class Simulation:
             if bar.symbol in self._entered:
                 recorder.record(bar)
 
-    def on_bar(self, bar: Bar) -> None:
-        """One bar of one symbol."""
+    def on_bar(self, bar: Bar, received_at: datetime | None = None) -> None:
+        """One bar of one symbol; `received_at` where its age counts, as it did live."""
         self.bars += 1
         symbol = bar.symbol
         slot = self._slots.get(symbol)
         if slot is not None:
             if slot.busy:
-                self._trade(bar)
-            if not self.engine.quiet(bar):
-                actions = self.engine.on_bar(bar)
+                self._trade(bar, received_at)
+            if not self.engine.quiet(bar, received_at):
+                actions = self.engine.on_bar(bar, received_at=received_at)
                 if actions:
                     self.broker.now = bar.timestamp
                     self._carry_out(actions, bar.timestamp)
@@ -250,9 +239,9 @@ class Simulation:
         if self._keeps_history and bar.floor > 0:
             self._history.setdefault(symbol, deque(maxlen=self.policy.atr_levels.period + 1)).append(bar)
 
-    def _trade(self, bar: Bar) -> None:
+    def _trade(self, bar: Bar, received_at: datetime | None) -> None:
         """Orders fill at the open of a bar that is believed, and what waited for time comes due."""
-        if self.engine.fault(bar) is not None:
+        if self.engine.fault(bar, received_at) is not None:
             return
         for report in self.broker.on_bar(bar):
             self._carry_out(self.engine.on_report(report, at=bar.timestamp), bar.timestamp)

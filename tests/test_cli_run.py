@@ -87,3 +87,21 @@ def test_given_a_broker_that_is_not_known_when_run_then_the_error_names_what_is(
     bars = bars_file(tmp_path / "bars.csv", "100")
     assert main(["run", "--broker", "nobody", "--bars", str(bars), "--store", str(tmp_path / "x.db")]) == 2
     assert "paper" in capsys.readouterr().err
+
+
+def test_given_record_bars_when_run_on_paper_then_what_if_and_the_page_need_no_other_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bars = bars_file(tmp_path / "bars.csv", "100", "100.5", "98.9", "98.8", "98.7")
+    store, config = str(tmp_path / "exits.db"), tmp_path / "trading.yaml"
+    config.write_text("exit_manager:\n  record_bars: true\n", encoding="utf-8")
+    assert main(["run", "--bars", str(bars), "--store", store, "--config", str(config)]) == 0
+    assert main(["whatif", store]) == 0
+    assert "reproduces the log: 1 decision" in capsys.readouterr().out
+    assert main(["audit", store, "ACME", "-o", str(tmp_path / "page.html")]) == 0
+    assert "No bars" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+    for left in tmp_path.glob("exits.db*"):
+        if left.name != "exits.db.bars":
+            left.unlink()
+    assert main(["run", "--bars", str(bars), "--store", store, "--config", str(config)]) == 2
+    assert "holds the bars of another run" in capsys.readouterr().err

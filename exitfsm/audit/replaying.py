@@ -177,7 +177,7 @@ class Replay:
         with self._stack:
             for count, (bar, received_at) in enumerate(bars, 1):
                 if bar.symbol in self._waiting:
-                    self._bar(bar, received_at or bar.timestamp)
+                    self._bar(bar, received_at)
                 if progress is not None and count % 2000 == 0:
                     progress(count)
             return {key: self._result(key, lane) for key, lane in self._at.items()}
@@ -186,14 +186,14 @@ class Replay:
         position = lane.ended.get(key) or lane.engine.positions[key]
         return Replayed(position, tuple(lane.logs[key]))
 
-    def _bar(self, bar: Bar, at: datetime) -> None:
+    def _bar(self, bar: Bar, received_at: datetime | None) -> None:
         """What came before the bar, the bar itself, and the entries of that very moment."""
-        symbol = bar.symbol
+        symbol, at = bar.symbol, received_at or bar.timestamp
         self._enter_until(symbol, at, None)
         self._outside(symbol, at)
         for lanes in self._lanes.values():
             for lane in lanes:
-                lane.on_bar(bar)
+                lane.on_bar(bar, received_at)
         history = self._history.get(symbol)
         if history is not None and bar.floor > 0:
             history.append(bar)

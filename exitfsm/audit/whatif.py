@@ -30,12 +30,12 @@ from exitfsm.events import (
     TriggerRefused,
 )
 from exitfsm.policy import ExitPolicy
-from exitfsm.position import Position
+from exitfsm.position import Position, evolve
 from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.recorded_bars import Seen
 from exitfsm.simulate import SimulatedExit, simulated_exit
 from exitfsm.store import ExitStore
-from exitfsm.values import ZERO
+from exitfsm.values import ZERO, stamp
 from exitfsm.words import in_words
 
 #: Gives the bars, in order of arrival, from the first on: asked once for each policy.
@@ -214,7 +214,7 @@ def _compared(one: Logged, ran: Replayed | None, change: Callable[[ExitPolicy], 
     policies = [one.opened.policy, *(g.event.policy for g in one.given if isinstance(g.event, PolicyChanged))]
     decided = [_decision(e) for e in one.events if isinstance(e, DECISIONS)]
     events = ran.events if ran is not None else ()
-    difference = _first_difference(one.events, events, _watched(one.position))
+    difference = _first_difference(one.events, events, watched=not one.position.state.terminal)
     return WhatIfPosition(
         position_id=one.position.position_id,
         symbol=one.position.symbol,
@@ -242,11 +242,6 @@ def _difference(logged: SimulatedExit | None, replayed: SimulatedExit | None) ->
     return other - one if one is not None and other is not None else None
 
 
-def _watched(p: Position) -> bool:
-    """True when the log ends while the position is still watched: bars may go on after it."""
-    return not p.state.terminal
-
-
 def _decision(e: Event) -> Event:
     """What of an event the policy decided: of an exit why and on what evidence, not how its order looks at a broker."""
     if not isinstance(e, ExitTriggered):
@@ -260,20 +255,28 @@ def _nameless(e: Event) -> Event:
     return replace(e, broker_order_id=None) if isinstance(e, OrderAccepted) else e
 
 
-def _first_difference(logged: Sequence[Event], replayed: Sequence[Event], watched: bool) -> str:
-    """The first decision that differs, in words; empty when none does."""
-    ours = [e for e in logged if isinstance(e, DECISIONS)]
-    theirs = [e for e in replayed if isinstance(e, DECISIONS)]
-    for number, (one, other) in enumerate(zip(ours, theirs, strict=False), 1):
+def _first_difference(logged: Sequence[Event], replayed: Sequence[Event], *, watched: bool) -> str:
+    """The first decision that differs, in words; empty when none does. `watched`: the log ends before the exit."""
+    ours, theirs = _decisions(logged), _decisions(replayed)
+    for number, ((one, said), (other, said_other)) in enumerate(zip(ours, theirs, strict=False), 1):
         if _decision(one) != _decision(other):
-            return f"decision {number} of the log is {_said(one)}; of the replay {_said(other)}"
+            return f"decision {number} of the log is {said}; of the replay {said_other}"
     if len(theirs) < len(ours):
-        return f"decision {len(theirs) + 1} of the log, {_said(ours[len(theirs)])}, is not in the replay"
+        return f"decision {len(theirs) + 1} of the log, {ours[len(theirs)][1]}, is not in the replay"
     if len(theirs) > len(ours):
         after = " (the log ends there, and the bars go on)" if watched else ""
-        return f"the replay decides {_said(theirs[len(ours)])} after the last decision of the log{after}"
+        return f"the replay decides {theirs[len(ours)][1]} after the last decision of the log{after}"
     return ""
 
 
-def _said(e: Event) -> str:
-    return f"{type(e).__name__} ({in_words(None, None, e)})"
+def _decisions(events: Sequence[Event]) -> list[tuple[Event, str]]:
+    """Every decision, and what it says."""
+    found: list[tuple[Event, str]] = []
+    position: Position | None = None
+    for e in events:
+        before, position = position, evolve(position, e)
+        if isinstance(e, DECISIONS):
+            bar_at = getattr(e, "bar_at", None)
+            at = f" at {stamp(bar_at)}" if bar_at is not None else ""
+            found.append((e, f"{type(e).__name__}{at} ({in_words(before, position, e)})"))
+    return found

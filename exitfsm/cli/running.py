@@ -51,6 +51,7 @@ def run(
     from exitfsm_csv import read_bars
 
     from exitfsm.manager.paper import PaperRun
+    from exitfsm.recorded_bars import new_bars_path
     from exitfsm.store import ExitStore
 
     if broker != "paper":
@@ -58,9 +59,10 @@ def run(
     with ExitStore(store) as opened:
         if opened.count():
             raise StoreError(f"{store} already holds events; a paper run starts from an empty store: give a new path")
-        paper = PaperRun(
-            configured(config), opened, qty=qty, side=side, re_enter=re_enter, pace_s=pace, on_event=_Printer()
-        )
+        settings = configured(config)
+        if settings.record_bars:
+            new_bars_path(opened)
+        paper = PaperRun(settings, opened, qty=qty, side=side, re_enter=re_enter, pace_s=pace, on_event=_Printer())
         asyncio.run(paper.run(read_bars(*bars)))
         path = screen.clean(store)
         screen.out().print(f"\n{paper.bars:,} bars. Every step is in {path}; read it with: exitfsm history {path}")

@@ -38,6 +38,7 @@ from exitfsm.manager.clock import SteadyTime, SystemClock
 from exitfsm.manager.door import Door, Group
 from exitfsm.manager.driving import ORDER_PREFIX, Driver, same_symbol
 from exitfsm.manager.ingest import bar_of, is_bar, is_order_update, report_of
+from exitfsm.manager.keeping import BarKeeper
 from exitfsm.manager.reconcile import Reconciler, brings_fills
 from exitfsm.messages import (
     Acknowledge,
@@ -52,6 +53,7 @@ from exitfsm.messages import (
 from exitfsm.policy import is_jump
 from exitfsm.ports import Clock, EventBus, Session
 from exitfsm.position import READS_MIN, Position, account_hash, epoch_of
+from exitfsm.recorded_bars import bars_path
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Bar, BrokerPosition, ExecutionReport, Side, canonical_symbol, decimal_of, utc
 
@@ -133,6 +135,7 @@ class ExitManager:
         self._marks_at = 0.0
         self._marks_due = False
         self._paused = False
+        self._keeper: BarKeeper | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -174,6 +177,7 @@ class ExitManager:
                 store.close()
             raise
         self._running = True
+        self._keeper = self._new_keeper()
         self._breaker.is_open = self._account.breaker_open
         for _, alarm in list(self._alarms.values()):
             self._call_back(self._on_alarm, alarm)
@@ -192,6 +196,25 @@ class ExitManager:
             alarm = Alarm(alarm_id=row.alarm_id, kind=row.kind, text=row.text, raised_at=row.raised_at_utc)
             self._alarms[alarm.alarm_id] = (row.stream_id, alarm)
         self._cooldowns = dict(self.store.cooldowns(self._time.now()))
+        self._ever_held = [row.symbol for row in self.store.trackings()] if self.config.record_bars else []
+
+    def _keep(self, bars: Sequence[Bar], arrived_at: datetime, *, new: bool = False) -> list[Bar]:
+        """Keep the bars whose symbol was ever held (`new`: all of them); returns the others."""
+        keeper = self._keeper
+        if keeper is None:
+            return []
+        for bar in bars:
+            if new or keeper.keeps(bar.symbol):
+                keeper.note(bar, arrived_at)
+        return [bar for bar in bars if not keeper.keeps(bar.symbol)]
+
+    def _new_keeper(self) -> BarKeeper | None:
+        if not self.config.record_bars:
+            return None
+        path = bars_path(self.store)
+        if path is None:
+            log.warning("bars_not_recorded error=the store is no file, so that there is no place beside it")
+        return BarKeeper(path, self._ever_held) if path is not None else None
 
     async def stop(self) -> None:
         """Stop watching. Idempotent; loses nothing and leaves no task behind: what is owed stays owed in the store."""
@@ -216,6 +239,9 @@ class ExitManager:
         self._calls.close()
         if self._store_owned:
             self.store.close()
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            await keeper.close()
 
     async def __aenter__(self) -> ExitManager:
         """`async with ExitManager(...) as manager:` starts and stops it."""
@@ -242,10 +268,15 @@ class ExitManager:
             for bar in readable:
                 self._reconciler.note_spelling(bar.symbol)
         self._marks_due = True
+        arrived_at = self._time.now()
+        others = self._keep(readable, arrived_at)
         try:
             await self._door.bars(readable)
         except StoreError:
             return  # reported by the group; the next bar decides it again
+        finally:
+            # What was entered while its bar waited at the door was told that bar, too.
+            self._keep([bar for bar in others if bar.symbol in self._engine.levels.slots], arrived_at, new=True)
         if self._driver.tasks:
             await asyncio.wait(self._driver.tasks, timeout=GRACE_S)
 
@@ -652,7 +683,12 @@ class ExitManager:
             self._spawn(self._try_sync(), "exitfsm-sync")
         if self._marks_due and mono >= self._marks_at:
             self._marks_due, self._marks_at = False, mono + MARKS_EVERY_S
+            if self._keeper is not None:
+                self._keeper.write()
             await self._door.run(self._save_marks)
+        failure = self._keeper.failure() if self._keeper is not None else None
+        if failure is not None:
+            await self._raise_account_alarm("bars_not_recorded", failure)
 
     def _time_seen(self, p: Position) -> TimeSeen:
         """Patience runs while the market is open only: a closed one keeps everybody waiting."""

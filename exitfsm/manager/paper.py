@@ -14,6 +14,7 @@ from decimal import Decimal
 from exitfsm.config import ExitConfig
 from exitfsm.manager.clock import ManualClock
 from exitfsm.manager.core import ExitManager, OnAlarm, OnEvent
+from exitfsm.policy import is_jump
 from exitfsm.simulate import market_session
 from exitfsm.simulated import SimulatedBroker
 from exitfsm.store import ExitStore
@@ -54,6 +55,7 @@ class PaperRun:
         self.broker = SimulatedBroker(hours=lambda symbol, at: market_session(config.session, symbol, at))
         self.bars = 0
         self._entered: set[str] = set()
+        self._prices: dict[str, Decimal] = {}
         self._updates: list[ExecutionReport] = []
 
     async def run(self, bars: Iterable[Bar], progress: Callable[[int], None] | None = None) -> ExitManager:
@@ -95,7 +97,8 @@ class PaperRun:
 
     async def _one(self, manager: ExitManager, bar: Bar) -> None:
         self.bars += 1
-        if bar.floor > 0:
+        if self._is_traded_on(bar):
+            self._prices[bar.symbol] = bar.close
             self.broker.on_bar(bar)
         await self._deliver(manager)
         await manager.tick()
@@ -107,6 +110,19 @@ class PaperRun:
             self._entered.add(bar.symbol)
             self.broker.hold(bar.symbol, self._side, self._qty, bar.close, bar.timestamp)
             await manager.sync()
+
+    def _is_traded_on(self, bar: Bar) -> bool:
+        """False for a bar that the venue must not know.
+
+        Where a held position's price jumps beyond belief, the venue is asked for its own; one that only repeats the
+        same bar would confirm a split as a crash.
+        """
+        price, guard = self._prices.get(bar.symbol), self._config.policy.price_guard
+        if not bar.floor > 0:
+            return False
+        if price is None or not guard.enabled or self.broker.held(bar.symbol) == 0:
+            return True
+        return not any(is_jump(one, price, guard.max_jump_ratio) for one in (bar.open, bar.close))
 
     async def _deliver(self, manager: ExitManager) -> None:
         """Hand over the broker's updates, as its stream would."""

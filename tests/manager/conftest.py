@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from harness import MakeWorld, World
 
+from exitfsm.audit import verify
+
 
 @pytest.fixture
 async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
@@ -28,6 +30,9 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
     yield make
     for world in made:
         await world.finish()
+    for world in made[:: max(1, len(made) // 3)]:  # where a test makes many worlds, some of them
+        if world.store_path.exists():
+            assert verify(world.store_path).findings == []
     left = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("exitfsm")]
     assert not left, left
 
