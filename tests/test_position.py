@@ -907,6 +907,23 @@ def test_whatever_comes_every_event_is_legal_and_the_log_tells_it_all(start: Any
 
 
 @for_all(STARTS, COMMANDS)
+def test_whatever_comes_folding_all_at_once_is_folding_one_by_one_and_touches_nothing_that_was_handed_out(
+    start: Any, commands: list[Command]
+) -> None:
+    log = [opened(start[0], policy=start[1], atr="0.7"), *events_of(walk(*start, commands))]
+    alone: list[Position] = []
+    for event in log:
+        alone.append(evolve(alone[-1] if alone else None, event))
+    as_they_were = [msgspec.json.encode(p) for p in alone]
+    for n in range(len(log) + 1):
+        begun = fold(None, log[:n])
+        assert begun == (alone[n - 1] if n else None)
+        assert fold(begun, log[n:]) == alone[-1]
+        assert begun == (alone[n - 1] if n else None)
+    assert [msgspec.json.encode(p) for p in alone] == as_they_were
+
+
+@for_all(STARTS, COMMANDS)
 def test_whatever_comes_no_more_is_sold_or_on_offer_than_is_held(start: Any, commands: list[Command]) -> None:
     for _, _, p in walk(*start, commands):
         on_offer = p.leaves_qty if p.order_live else Decimal(0)

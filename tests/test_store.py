@@ -38,6 +38,7 @@ from exitfsm.events import (
     ExitTriggered,
     FillsRecorded,
     OrderAccepted,
+    PolicyChanged,
     PositionOpened,
     StopMoved,
     TradingResumed,
@@ -187,12 +188,37 @@ def test_all_events_are_read_in_commit_order(store, monkeypatch):
     assert store.count() == 10
 
 
+def test_many_streams_are_read_in_a_few_reads(store, monkeypatch):
+    monkeypatch.setattr("exitfsm.store.exit_store._STREAMS", 2)
+    wanted = [*(f"p{n}" for n in range(5)), "nobody"]
+    for n in reversed(range(5)):
+        put(store, f"p{n}", opened(f"S{n}"))
+    for n in range(5):
+        put(store, f"p{n}", *(stop_moved(m) for m in range(1, n + 1)), after=1)
+    read = list(store.histories(wanted))
+    assert [stream_id for stream_id, _ in read] == wanted, "in the order that was asked for"
+    assert dict(read) == {stream: [r.event for r in store.stream(stream)] for stream in wanted}
+    assert [len(events) for _, events in read] == [1, 2, 3, 4, 5, 0]
+
+
+def test_a_policy_that_is_read_again_is_held_once(path):
+    other = msgspec.structs.replace(ExitPolicy(), exit_cooldown_seconds=7)
+    with ExitStore(path) as store:
+        for n in range(3):
+            put(store, f"p{n}", opened(f"S{n}"), PolicyChanged(policy=other, at=T0))
+    with ExitStore(path) as store:
+        read = [events for _, events in store.histories(store.stream_ids())]
+    assert read == [[opened(f"S{n}"), PolicyChanged(policy=other, at=T0)] for n in range(3)]
+    assert len({id(event.policy) for events in read for event in events}) == 2
+
+
 def test_the_librarys_own_notification_log_agrees(store):
     put(store, "p1", *life())
     put(store, "p2", *life("c2", "MSFT"))
     recorder, mapper = store._db.recorder, store._mapper
     log = recorder.select_notifications(start=1, limit=100)
-    assert [mapper.recorded(n.id, n) for n in log] == list(store.events())
+    rows = [(n.id, str(n.originator_id), n.originator_version, n.topic, n.state) for n in log]
+    assert [mapper.recorded(*row) for row in rows] == list(store.events())
     assert [mapper.to_domain_event(e).event for e in recorder.select_events("p2")] == life("c2", "MSFT")
     assert mapper.to_stored_event(next(store.events())).state == log[0].state
     assert recorder.max_notification_id() == 10

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eventsourcing.persistence import StoredEvent
-
 from exitfsm.errors import StoreError
 from exitfsm.events import Recorded
 from exitfsm.projections import MARKS, TABLES
@@ -93,7 +91,7 @@ def read(store: ExitStore, event: Stored) -> Recorded:
     Raises:
         StoreError: they are not those of an event, or of one that only a newer version of this library knows.
     """
-    return store._mapper.recorded(event.sequence, StoredEvent(event.stream_id, event.version, event.topic, event.state))
+    return store._mapper.recorded(event.sequence, event.stream_id, event.version, event.topic, event.state)
 
 
 def damage(store: ExitStore) -> Iterator[str]:
@@ -187,10 +185,7 @@ def rebuilding(store: ExitStore) -> Iterator[Rebuilt]:
 def _each(store: ExitStore, sql: str, params: tuple[Any, ...] = ()) -> Iterator[_Row]:
     """The rows of a query, one at a time."""
     with store._translated() as db:
-        c = db.cursor()
-        c.execute(sql, params)
-        while (row := c.fetchone()) is not None:
-            yield tuple(row)
+        yield from db.each(sql, params)
 
 
 def _stored(row: Sequence[Any]) -> Stored:

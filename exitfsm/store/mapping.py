@@ -16,9 +16,11 @@ from eventsourcing.persistence import JSONTranscoder, Mapper, StoredEvent
 
 from exitfsm.errors import StoreError
 from exitfsm.events import ACCOUNT_EVENTS, POSITION_EVENTS, UPCASTS, Event, Recorded, tag_of
+from exitfsm.policy import ExitPolicy
 
 #: Hash of the chain before the first event.
 GENESIS = bytes(32)
+_POLICIES_MAX = 1000
 _Body = TypeVar("_Body")
 
 
@@ -48,6 +50,8 @@ class EventMapper(Mapper[Any]):
         self._topics: dict[type[Event], str] = {cls: tag_of(cls) for cls in (*POSITION_EVENTS, *ACCOUNT_EVENTS)}
         self._classes = {topic: cls for cls, topic in self._topics.items()}
         self._decoders: dict[str, _Decode] = {}
+        self._policies: dict[bytes, ExitPolicy] = {}
+        self._policy = msgspec.json.Decoder(ExitPolicy).decode
 
     def encode(self, at_ns: int, by: str, event: Event) -> Encoded:
         """An event as it is stored.
@@ -80,24 +84,34 @@ class EventMapper(Mapper[Any]):
         Raises:
             StoreError: its name or its bytes are not understood.
         """
-        return self.recorded(0, stored_event)
+        s = stored_event
+        return self.recorded(0, str(s.originator_id), s.originator_version, s.topic, s.state)
 
-    def recorded(self, sequence: int, stored: StoredEvent) -> Recorded:
+    def recorded(self, sequence: int, stream_id: str, version: int, topic: str, state: bytes) -> Recorded:
         """The `Recorded` event of a row that stands at `sequence`."""
         try:
-            envelope = self._decoder(stored.topic)(stored.state)
+            envelope = self._decoder(topic)(state)
         except ValueError as e:
-            raise StoreError(
-                f"event {sequence} ({stored.topic} of {stored.originator_id!r}) cannot be read: {e}: see verify_chain()"
-            ) from e
+            raise _unreadable(f"event {sequence}", topic, stream_id, e) from e
         return Recorded(
-            stream_id=str(stored.originator_id),
-            version=stored.originator_version,
+            stream_id=stream_id,
+            version=version,
             at_ns=envelope.at,
             by=envelope.by,
             event=envelope.body,
             sequence=sequence,
         )
+
+    def body(self, stream_id: str, topic: str, state: bytes) -> Event:
+        """What happened, alone, of a row.
+
+        Raises:
+            StoreError: its name or its bytes are not understood.
+        """
+        try:
+            return self._decoder(topic)(state).body
+        except ValueError as e:
+            raise _unreadable("an event", topic, stream_id, e) from e
 
     def _decoder(self, topic: str) -> _Decode:
         decode = self._decoders.get(topic)
@@ -108,7 +122,41 @@ class EventMapper(Mapper[Any]):
         return decode
 
     def _decoder_of(self, cls: type[Event]) -> _Decode:
+        if any(f.type is ExitPolicy for f in msgspec.structs.fields(cls)):
+            return self._policy_decoder(cls)
         return msgspec.json.Decoder(_Envelope[cls]).decode  # type: ignore[valid-type]  # a class from the table of events
+
+    def _policy_decoder(self, cls: type[Event]) -> _Decode:
+        """A decoder for an event with a policy: one that was read before is not read again, and is held only once."""
+        fields = msgspec.structs.fields(cls)
+        raw = msgspec.defstruct(
+            cls.__name__,
+            [_raw(f) for f in fields],
+            bases=(Event,),
+            tag=tag_of(cls),
+            frozen=True,
+            kw_only=True,
+            gc=False,
+        )
+        decode_raw = msgspec.json.Decoder(_Envelope[raw]).decode  # type: ignore[valid-type]  # made here
+        policies = [f.name for f in fields if f.type is ExitPolicy]
+
+        def decode(state: bytes) -> _Envelope[Event]:
+            envelope = decode_raw(state)
+            values = msgspec.structs.asdict(envelope.body)
+            for name in policies:
+                values[name] = self._policy_of(bytes(values[name]))
+            return _Envelope(envelope.at, envelope.by, cls(**values))
+
+        return decode
+
+    def _policy_of(self, raw: bytes) -> ExitPolicy:
+        policy = self._policies.get(raw)
+        if policy is None:
+            if len(self._policies) >= _POLICIES_MAX:
+                self._policies.clear()
+            policy = self._policies[raw] = self._policy(raw)
+        return policy
 
     def _old_decoder(self, topic: str) -> _Decode:
         """A decoder for an older version of an event: its fields are upcast, then read as those of the current one."""
@@ -126,6 +174,16 @@ class EventMapper(Mapper[Any]):
         return decode
 
 
+def _raw(field: msgspec.structs.FieldInfo) -> tuple[str, Any] | tuple[str, Any, Any]:
+    """A field as it is, but a policy unread."""
+    kind = msgspec.Raw if field.type is ExitPolicy else field.type
+    return (field.name, kind) if field.required else (field.name, kind, field.default)
+
+
+def _unreadable(which: str, topic: str, stream_id: str, why: ValueError) -> StoreError:
+    return StoreError(f"{which} ({topic} of {stream_id!r}) cannot be read: {why}: see verify_chain()")
+
+
 def chain_hash(previous: bytes, sequence: int, stored: tuple[str, int, str, bytes]) -> bytes:
     """The hash of the store up to and with this event: over the stored bytes, their lengths before them.
 
@@ -136,5 +194,9 @@ def chain_hash(previous: bytes, sequence: int, stored: tuple[str, int, str, byte
     """
     stream_id, version, topic, state = stored
     stream, name = stream_id.encode(), topic.encode()
-    lengths = struct.pack(">QQIII", sequence, version, len(stream), len(name), len(state))
-    return hashlib.sha256(previous + lengths + stream + name + state).digest()
+    lengths = _LENGTHS(sequence, version, len(stream), len(name), len(state))
+    return _sha256(previous + lengths + stream + name + state).digest()
+
+
+_LENGTHS = struct.Struct(">QQIII").pack
+_sha256 = hashlib.sha256
