@@ -857,6 +857,19 @@ def test_a_failed_opening_frees_the_lock(path):
     ExitStore(path).close()
 
 
+def test_a_disk_that_fails_while_it_is_opened_is_told_in_plain_words(path, monkeypatch):
+    ExitStore(path).close()
+
+    def fails(self):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as m:
+        m.setattr(sqlite_module._Pool, "_create_connection", fails)
+        with pytest.raises(StoreError, match="disk I/O error"):
+            ExitStore(path)
+    ExitStore(path).close()
+
+
 def test_a_store_that_was_forgotten_open_frees_the_lock(path):
     ExitStore(path)
     ExitStore(path).close()

@@ -306,9 +306,10 @@ class SQLiteDatabase:
     # ---- opening
 
     def _connect(self, db_name: str) -> None:
-        self._factory = _Factory(db_name, read_only=self.read_only)
-        self.recorder = self._factory.application_recorder()
-        self._connection = self._factory.pool.get_connection()
+        factory = _Factory(db_name, read_only=self.read_only)
+        self.recorder = factory.application_recorder()
+        self._connection = factory.pool.get_connection()
+        self._factory = factory  # only now is there something to close
 
     def _disconnect(self) -> None:
         factory, self._factory = self._factory, None
