@@ -112,6 +112,7 @@ class AlpacaBars:
         self._tasks.clear()
         threads, self._threads = list(self._threads.values()), {}
         await asyncio.gather(*(asyncio.to_thread(thread.stop) for thread in threads))
+        self._rest.close()
         self._queue.put_nowait(None)
 
     async def __aenter__(self) -> AlpacaBars:

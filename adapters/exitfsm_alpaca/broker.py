@@ -110,7 +110,7 @@ class AlpacaBroker:
         return cls(Access.from_environment(live=live))
 
     def close(self) -> None:
-        """Close idle connections."""
+        """Close the connections: idle ones now, those of calls that are under way when these end."""
         self._rest.close()
 
     # --- the port -----------------------------------------------------------------------------------------------------

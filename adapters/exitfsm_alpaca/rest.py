@@ -11,6 +11,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Condition
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,7 @@ class Rest:
     ) -> None:
         self._access, self._timeout_s = access, timeout_s
         self.budget = budget or Budget()
+        self._closed = False
         self._idle: deque[TradingClient] = deque(
             [_client(access, timeout_s)]
         )  # the import takes its time now, not later
@@ -124,9 +126,11 @@ class Rest:
         return self._call(lambda client: client.delete(path), urgent=True)
 
     def close(self) -> None:
-        """Close connections that are idle."""
-        while self._idle:
-            self._idle.pop()._session.close()
+        """Close the connections: idle ones now, those of requests that are under way when these end."""
+        self._closed = True
+        with suppress(IndexError):
+            while True:
+                self._idle.pop()._session.close()
 
     def _call(self, request: Callable[[TradingClient], Any], *, urgent: bool) -> Any:
         """One request on a connection of its own, the one used last where it is free: that one is still warm."""
@@ -148,6 +152,8 @@ class Rest:
             raise BrokerError(f"the answer is not understood: {type(error).__name__}") from None
         finally:
             self._idle.append(client)
+            if self._closed:
+                self.close()
 
     def _meaning(self, error: Any) -> BrokerError:
         """What an HTTP error proves."""

@@ -22,5 +22,6 @@ class OnceAdapter(HTTPAdapter):
             kwargs["timeout"] = self.timeout_s
         response = super().send(request, *args, **kwargs)
         if response.is_redirect or 300 <= response.status_code < 400:
+            response.close()  # its body is not read, so that the connection would stay with nobody
             raise InvalidURL(f"redirected with {response.status_code}")
         return response

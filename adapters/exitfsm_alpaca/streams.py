@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +24,7 @@ Hear = Callable[[dict[str, Any]], None]
 #: A half-open connection is noticed after this, in seconds (the SDK's own default is three minutes).
 PING_S, PONG_S = 10.0, 20.0
 _STOP_S = 5.0
+_log = logging.getLogger("exitfsm.alpaca")
 _quiet = logging.getLogger("exitfsm.alpaca.websocket")
 _quiet.setLevel(logging.INFO)  # its debug lines show frames, and the first frame holds the keys
 
@@ -140,7 +141,10 @@ class CryptoBars(_Ear, CryptoDataStream):
 
 
 class StreamThread:
-    """A stream in its thread, started again when the thread ends by itself.
+    """A stream in a thread and an event loop of its own, started again when it ends by itself.
+
+    Its end is kept here and not left to the SDK, whose own `stop` is lost when it comes while the stream starts, and
+    takes the closing of the connection for a failure.
 
     Args:
         make: a new stream.
@@ -150,49 +154,69 @@ class StreamThread:
     def __init__(self, make: Callable[[], TradingStream | StockBars | CryptoBars], name: str) -> None:
         self._make, self._name = make, name
         self._stream: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._stop = asyncio.Event()
         self._stopping = False
+        self._calls: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Run, unless it does."""
+        """Run, unless it does or was stopped."""
         if self._stopping or (self._thread is not None and self._thread.is_alive()):
             return
-        self._stream = self._make()
-        self._thread = threading.Thread(target=self._run, args=(self._stream,), name=self._name, daemon=True)
+        self._stream, self._loop, self._stop = self._make(), asyncio.new_event_loop(), asyncio.Event()
+        work = self._live(self._stream, self._stop)
+        self._thread = threading.Thread(target=_run, args=(work, self._loop), name=self._name, daemon=True)
         self._thread.start()
 
     @staticmethod
-    def _run(stream: Any) -> None:
+    async def _live(stream: Any, stop: asyncio.Event) -> None:
+        """The stream, until it ends or is ended; then its connection is closed, whatever it was about to do."""
+        running, stopped = asyncio.create_task(stream._run_forever()), asyncio.create_task(stop.wait())
         try:
-            stream.run()
-        except Exception as error:
-            # The one who looks after the stream starts another thread.
-            logging.getLogger("exitfsm.alpaca").error("stream_ended error=%s", type(error).__name__)
+            await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+        finally:
+            for task in (running, stopped):
+                task.cancel()
+            await asyncio.gather(running, stopped, return_exceptions=True)
+            await stream.close()
 
     def call(self, work: Callable[[Any], Any]) -> None:
         """Let the stream do something in its own thread, where it runs. Nothing is waited for."""
-        stream, loop = self._stream, getattr(self._stream, "_loop", None)
-        if loop is None:
-            return
-        with suppress(RuntimeError):
-            asyncio.run_coroutine_threadsafe(_quietly(work(stream)), loop)
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._begin, work, self._stream)
+
+    def _begin(self, work: Callable[[Any], Any], stream: Any) -> None:
+        task = asyncio.ensure_future(_quietly(work, stream))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
 
     def reconnect(self) -> None:
         """Give up the connection: the stream makes another."""
         self.call(_reconnect)
 
     def stop(self) -> None:
-        """End it, and wait for its end, within reason."""
+        """End it, and wait for its end, within reason. It does not start again."""
         self._stopping = True
-        self.call(_end)
-        if self._thread is not None:
-            self._thread.join(_STOP_S)
+        if self._loop is None or self._thread is None:
+            return
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(_STOP_S)
+        if self._thread.is_alive():
+            _log.error("stream_does_not_end thread=%s", self._name)
 
 
-async def _end(stream: Any) -> None:
-    await stream.stop_ws()
-    if stream._ws is not None:
-        await stream._ws.close()
+def _run(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(work)
+    except Exception as error:
+        # The one who looks after the stream starts another thread.
+        _log.error("stream_ended error=%s", type(error).__name__)
 
 
 async def _reconnect(stream: Any) -> None:
@@ -200,8 +224,8 @@ async def _reconnect(stream: Any) -> None:
         await stream._ws.close()
 
 
-async def _quietly(work: Any) -> None:
+async def _quietly(work: Callable[[Any], Any], stream: Any) -> None:
     try:
-        await work
+        await work(stream)
     except Exception as error:
-        logging.getLogger("exitfsm.alpaca").warning("stream_call_failed error=%s", type(error).__name__)
+        _log.warning("stream_call_failed error=%s", type(error).__name__)

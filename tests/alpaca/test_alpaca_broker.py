@@ -7,6 +7,9 @@ import json
 import subprocess
 import sys
 import threading
+import time as clock
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
@@ -31,6 +34,13 @@ from exitfsm.testing.alpaca_server import AlpacaServer, Fault, Hours
 
 def sell(qty: str = "10", coid: str = "xf1-test-1", **fields: object) -> Order:
     return Order(client_order_id=coid, symbol="AAPL", side=OrderSide.SELL, qty=Decimal(qty), **fields)  # type: ignore[arg-type]
+
+
+def wait_for(what: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = clock.monotonic() + seconds
+    while not what():
+        assert clock.monotonic() < deadline, "never"
+        clock.sleep(0.005)
 
 
 def resting(qty: str = "10", coid: str = "xf1-test-1") -> Order:
@@ -63,13 +73,38 @@ def test_no_request_is_repeated_by_the_sdk(server: AlpacaServer, broker: AlpacaB
     assert len(server.posts) == 1
 
 
+def test_a_redirect_leaves_no_connection_open(
+    server: AlpacaServer, broker: AlpacaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its body is never read, so that no pool gets the connection back by itself."""
+    from requests.adapters import HTTPAdapter
+
+    answers, inner = [], HTTPAdapter.send
+    monkeypatch.setattr(HTTPAdapter, "send", lambda *a, **k: answers.append(inner(*a, **k)) or answers[-1])
+    server.fail(Fault("redirect", "before", method="GET", path="positions"))
+    with pytest.raises(BrokerError, match="InvalidURL"):
+        broker.positions()
+    assert [answer.raw.closed for answer in answers] == [True]
+
+
+def test_a_call_that_outlives_the_broker_leaves_no_connection_open(server: AlpacaServer, access: Access) -> None:
+    server.fail(Fault("slow", "after", method="GET", path="positions", seconds=0.2))
+    broker = AlpacaBroker(access)
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(broker.positions)
+        wait_for(lambda: server.rest.requests)
+        broker.close()
+        assert call.result() == []
+    assert not broker._rest._idle
+
+
 def test_the_streams_have_what_the_adapter_takes_over() -> None:
     from alpaca.data.live.websocket import DataStream
     from alpaca.trading.stream import TradingStream
 
-    for name in ("_dispatch", "_start_ws", "close", "stop_ws", "run", "_consume"):
+    for name in ("_dispatch", "_start_ws", "close", "_run_forever"):
         assert callable(getattr(TradingStream, name)), name
-    for name in ("_start_ws", "_send_subscribe_msg", "_send_unsubscribe_msg", "close", "stop_ws", "run"):
+    for name in ("_start_ws", "_send_subscribe_msg", "_send_unsubscribe_msg", "close", "_run_forever"):
         assert callable(getattr(DataStream, name)), name
 
 

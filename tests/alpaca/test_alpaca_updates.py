@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
@@ -194,17 +195,19 @@ async def test_a_half_open_connection_is_noticed(
 
 
 async def test_a_thread_that_ends_is_replaced(server: AlpacaServer, broker: AlpacaBroker, listener: Listener) -> None:
+    async def end(stream: Any) -> None:
+        await stream.stop_ws()
+        await stream._ws.close()
+
     thread = listener.updates._thread
     assert thread is not None
-    thread.call(streams._end)
+    thread.call(end)
     await until(lambda: not listener.updates.listening)
     await until(lambda: listener.updates.connections == 2)
     await working(broker, listener)
 
 
 async def test_stop_is_prompt_and_leaves_nothing(server: AlpacaServer, access: Access, broker: AlpacaBroker) -> None:
-    import threading
-
     listener = Listener(access, broker)
     await listener.updates.start()
     await until(lambda: listener.updates.listening)
@@ -214,6 +217,21 @@ async def test_stop_is_prompt_and_leaves_nothing(server: AlpacaServer, access: A
     assert time.monotonic() - began < 2
     assert not [t for t in threading.enumerate() if t.name.startswith("exitfsm-alpaca")]
     assert not [t for t in asyncio.all_tasks() if t.get_name().startswith("exitfsm-alpaca")]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 10])
+async def test_stop_while_it_connects_leaves_nothing(
+    server: AlpacaServer, access: Access, broker: AlpacaBroker, steps: int
+) -> None:
+    """A stop that comes while the stream starts is no less a stop."""
+    listener = Listener(access, broker)
+    await listener.updates.start()
+    thread = listener.updates._thread
+    assert thread is not None
+    await asyncio.sleep(steps / 1000)
+    await listener.updates.stop()
+    assert not [t for t in threading.enumerate() if t.name.startswith("exitfsm-alpaca")]
+    await until(lambda: not server.updates._open)
 
 
 async def test_two_listeners_do_not_share_a_connection(
