@@ -97,16 +97,18 @@ class Engine:
         Each exit order that may be live counts as sent with unknown outcome. One whose intent alone is known is looked
         up before it is sent; the others are the shell's to look up, as it does after any silence.
         """
-        for row in self.store.open_positions():
-            position = self._replay(row.position_id)
-            if position.order_live and position.client_order_id:
-                self.unknown.add(position.client_order_id)
-            mark = self.store.tracking(position.symbol)
-            reference = mark.current_price if mark is not None else None
-            self._keep(position, reference=reference)
-            slot = self._slots[position.symbol]
-            slot.resume(position.stop_moved_at)
-            slot.resume(mark.last_evaluated_at_utc if mark is not None else None)
+        held = {row.position_id: row for row in self.store.held()}
+        for stream, events in self.store.histories(held):
+            position = replay(events)
+            if position.state.terminal:
+                continue  # whatever its row says
+            if position.client_order_id is not None:
+                self._orders[position.client_order_id] = stream
+                if position.order_live and position.state is State.PENDING:
+                    self.unknown.add(position.client_order_id)
+            self.positions[stream] = position
+            row = held[stream]
+            self.levels.restore(position, reference=row.current_price, seen_at=row.last_evaluated_at_utc)
         return len(self.positions)
 
     def get(self, position_id: str) -> Position | None:

@@ -80,12 +80,6 @@ class Slot:
         self.last_at = bar.timestamp
         self.highest = max(self.highest, bar.ceiling)
 
-    def resume(self, at: datetime | None) -> None:
-        """Bars up to `at` were looked at before a restart: they must not meet what came of them once more."""
-        if at is not None and at > self.last_at:
-            self.last_at = at
-            self.arm()
-
     def arm(self) -> None:
         """Compute the band anew from the positions, the time and the last accepted price."""
         at = self.previous_at or min((p.opened_at for p in self.positions.values()), default=_BEFORE)
@@ -144,6 +138,26 @@ class Levels:
             slot.reference = reference
         slot.positions[p.position_id] = p
         slot.arm()
+
+    def restore(self, p: Position, *, reference: Decimal | None, seen_at: datetime | None) -> None:
+        """Take an open position up again after a restart. Its symbol is not armed: the first bar wakes it, and arms it.
+
+        Args:
+            p: the position.
+            reference: the last known price of its symbol, where there is one.
+            seen_at: up to when bars were looked at: they must not meet what came of them once more.
+        """
+        slot = self.slots.get(p.symbol)
+        if slot is None:
+            slot = self.slots[p.symbol] = Slot(p.symbol)
+        slot.lower = slot.upper = math.nan
+        slot.busy = slot.busy or p.state is not State.MONITORING
+        if reference is not None and slot.last_bar is None:
+            slot.reference = reference
+        for at in (p.stop_moved_at, seen_at):
+            if at is not None and at > slot.last_at:
+                slot.last_at = at
+        slot.positions[p.position_id] = p
 
     def drop(self, p: Position) -> None:
         """Forget a position."""

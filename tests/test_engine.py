@@ -432,6 +432,24 @@ def test_given_a_store_when_it_is_loaded_then_every_open_position_is_as_it_was(d
     assert [type(a) for a in again.on_bar(bar("103.95", 120))] == [Submit]
 
 
+def test_given_a_store_when_it_is_loaded_then_the_first_bar_arms_its_symbol_and_a_working_order_is_not_unknown(
+    desk: Desk,
+) -> None:
+    desk.buy()
+    sent = desk.buy(symbol="MSFT")
+    desk.bar(99, 60, symbol="MSFT")
+    again = Engine(desk.store, desk.broker.capabilities)
+    again.load()
+    slot = again.levels.slots["AAPL"]
+    assert (slot.busy, again.levels.slots["MSFT"].busy) == (False, True)
+    assert not again.quiet(bar("100.1", 60)), "nothing is quiet before it is armed"
+    assert again.on_bar(bar("100.1", 60)) == []
+    assert slot.lower < 100.2 < slot.upper
+    assert again.quiet(bar("100.2", 120))
+    assert desk.now(sent).state == "submitted"
+    assert again.unknown == set()
+
+
 def test_given_a_trail_when_old_bars_come_again_after_a_restart_then_they_do_not_meet_the_newer_stop(
     desk: Desk,
 ) -> None:

@@ -88,6 +88,14 @@ class PositionRow(msgspec.Struct, frozen=True, array_like=True):
     open_alarms: int
 
 
+class HeldRow(msgspec.Struct, frozen=True, array_like=True):
+    """A position that is not over, and the last look at its symbol."""
+
+    position_id: str
+    current_price: Decimal | None
+    last_evaluated_at_utc: datetime | None
+
+
 class AlarmRow(msgspec.Struct, frozen=True, array_like=True):
     """One alarm; it stands until `acknowledged_at_utc` is set."""
 
@@ -164,6 +172,11 @@ TABLES: dict[str, Table] = {
 
 #: A position that is not over.
 OPEN = "state NOT IN ('filled', 'closed')"
+#: The rows of `HeldRow`, oldest position first.
+HELD = (
+    "SELECT p.position_id, t.current_price, t.last_evaluated_at_utc FROM positions p "
+    f"LEFT JOIN position_tracking t ON t.symbol = p.symbol WHERE p.{OPEN} ORDER BY p.opened_at_utc, p.position_id"
+)
 #: An order that may be working at the broker. At most one per position: the database itself refuses a second.
 _LIVE = "('pending', 'submitted', 'partial', 'canceling')"
 

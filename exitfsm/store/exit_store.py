@@ -23,7 +23,7 @@ from eventsourcing.sqlite import SQLiteCursor
 from exitfsm import projections
 from exitfsm.errors import StoreError
 from exitfsm.events import Event, Recorded
-from exitfsm.projections import AlarmRow, ExitOrderRow, Mark, PositionRow, ReadModels, TrackingRow
+from exitfsm.projections import AlarmRow, ExitOrderRow, HeldRow, Mark, PositionRow, ReadModels, TrackingRow
 from exitfsm.store.appending import Append, Bulk, Prepared, Result, Writer, last_order_id, prepare, stored_rows
 from exitfsm.store.mapping import GENESIS, EventMapper, chain_hash
 from exitfsm.store.sqlite import SQLiteDatabase
@@ -265,6 +265,10 @@ class ExitStore:
     def open_positions(self) -> list[PositionRow]:
         """The positions that are neither `filled` nor `closed`, oldest first; found without reading the history."""
         return self._table("positions", PositionRow, projections.OPEN, order=_BY_AGE)
+
+    def held(self) -> list[HeldRow]:
+        """The open positions, oldest first, with the last look at each; found without reading the history."""
+        return [msgspec.convert(row, HeldRow) for row in self._rows(projections.HELD)]
 
     def cooldown_until(self, symbol: str) -> datetime | None:
         """When the latest cooldown of a symbol ends; None when it never had one."""
