@@ -90,8 +90,8 @@ class OrderRefused(BrokerError):
 
     def __init__(self, kind: str, text: str = "") -> None:
         super().__init__(kind, text)
-        self.kind = kind
-        self.text = text
+        self.kind = str(kind)  # a broker's code may well be a number, and its text missing
+        self.text = str(text or "")
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}" if self.text else self.kind

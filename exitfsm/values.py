@@ -344,7 +344,10 @@ class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BrokerPosition(msgspec.Struct, frozen=True, kw_only=True):
-    """What the broker says it holds: `qty` is positive on both sides; `qty_available` is what no order reserves."""
+    """What the broker says it holds: `qty` is positive on both sides; `qty_available` is what no order reserves.
+
+    `opened_at` is when it was first filled since the symbol was flat, where the broker keeps that with the position.
+    """
 
     symbol: str
     side: Side
@@ -352,6 +355,7 @@ class BrokerPosition(msgspec.Struct, frozen=True, kw_only=True):
     avg_entry_price: Decimal
     qty_available: Decimal | None = None
     current_price: Decimal | None = None
+    opened_at: datetime | None = None
 
 
 class Fill(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from exitfsm.errors import ConfigError
 from exitfsm.ports import MaybeAsync
 
 log = logging.getLogger("exitfsm")
@@ -41,3 +42,24 @@ class InProcessBus:
             except Exception:
                 # One part of a bot must not take the others' events away.
                 log.exception("bus_handler_failed handler=%r", handler)
+
+
+def check_bus(bus: Any) -> None:
+    """See that a bus can be subscribed to with one handler.
+
+    Raises:
+        ConfigError: it cannot; the text says what to do.
+    """
+    if bus is None:
+        return
+    what = f"event bus {type(bus).__name__}: "
+    instead = "pass None as event_bus, and call manager.on_bar and manager.on_order_update where the bot consumes them"
+    subscribe = getattr(bus, "subscribe", None)
+    if not callable(subscribe):
+        raise ConfigError([f"{what}it has no subscribe(handler); {instead}"])
+    try:
+        inspect.signature(subscribe).bind(check_bus)
+    except TypeError:
+        raise ConfigError([f"{what}subscribe takes more than a handler; {instead}"]) from None
+    except ValueError:
+        return  # not written in Python

@@ -11,17 +11,20 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple
+from uuid import UUID
 
-from exitfsm.errors import BrokerError, NotSent, OrderRefused
+from exitfsm.errors import BrokerError, ConfigError, NotSent, OrderRefused
 from exitfsm.manager.clock import SteadyTime
-from exitfsm.manager.ingest import field, fill_of, position_of, report_of, session_of
-from exitfsm.ports import CAREFUL, Capabilities, Clock, Session
+from exitfsm.manager.fitting import Fitted, Fitting, Known, order_parts, says_duplicate, says_not_found
+from exitfsm.manager.ingest import fill_of, position_of, report_of, session_of
+from exitfsm.manager.spellings import meant
+from exitfsm.ports import Capabilities, Clock, Session
 from exitfsm.simulate import refused_report
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus
 
@@ -29,8 +32,10 @@ log = logging.getLogger("exitfsm")
 
 #: Broker calls that may be under way at once, where they are plain functions and need a thread each.
 THREADS_MAX = 32
-#: Kinds of refusal that do not refuse: the id is known to the broker, so the order may well exist.
-NOT_A_REFUSAL = frozenset({"duplicate_id"})
+#: Keys under which a broker's answer says that it is none.
+_NO_ANSWER = frozenset({"error", "errors", "code", "msg", "message", "status_code"})
+#: Keys under which a list may lie in an answer.
+_LISTS = ("positions", "orders", "fills", "data", "items", "results", "result")
 
 
 class Outcome(Enum):
@@ -132,10 +137,14 @@ class BrokerCalls:
     """The bot's broker, as the manager uses it.
 
     Args:
-        broker: anything with the methods of the `Broker` port, plain or async.
+        broker: anything with the methods of the `Broker` port, plain or async, or with methods that can be fitted.
         time: for reports that carry no time of their own.
         timeout_s: longest wait for one answer.
         on_result: told after each call whether the broker answered; a refusal is an answer.
+
+    Attributes:
+        known: says what is known of an order of which the broker is asked by its own id.
+        client_id_of: says which of our orders an id of the broker's names.
     """
 
     def __init__(self, broker: Any, time: SteadyTime, timeout_s: float, on_result: Callable[[bool, str], None]) -> None:
@@ -143,28 +152,63 @@ class BrokerCalls:
         self._time = time
         self._timeout_s = timeout_s
         self._on_result = on_result
+        self.known: Callable[[str], Known] = lambda client_order_id: Known()
+        self.client_id_of: Callable[[str], str | None] = lambda broker_order_id: None
         self.open()
-        declared = getattr(broker, "capabilities", None)
-        self.capabilities = declared if isinstance(declared, Capabilities) else CAREFUL
 
     def open(self) -> None:
-        """Take calls."""
+        """Look at what the broker offers, and take calls."""
+        self._fitting = Fitting(self._broker)
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="exitfsm-broker")
+
+    def check(self) -> None:
+        """See that nothing can be watched with a broker that cannot be asked.
+
+        Raises:
+            ConfigError: what is needed is missing or does not fit; the text says what to do.
+        """
+        if self._fitting.mistakes:
+            raise ConfigError(self._fitting.mistakes)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the broker declares."""
+        return self._fitting.capabilities
+
+    @property
+    def missing(self) -> list[str]:
+        """What the broker does not offer, and what that means, in words."""
+        return self._fitting.missing
 
     def has(self, method: str) -> bool:
         """True when the broker offers this method."""
-        return callable(getattr(self._broker, method, None))
+        fitted = self._fitting.get(method)
+        return fitted is not None and callable(getattr(self._broker, fitted.name, None))
 
     def close(self) -> None:
         """Stop taking calls; one that hangs is left to its fate."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def report_of(self, source: Any, client_order_id: str | None = None) -> ExecutionReport | None:
+        """What a broker says of an order; None when it does not say what became of it.
+
+        A rejection for an id that the broker knows already says nothing of the order: it may well be working.
+
+        Raises:
+            BrokerError, ValueError: a field holds what it cannot hold.
+        """
+        now = self._time.now()
+        report = report_of(source, now=now, client_order_id=client_order_id, client_id_of=self.client_id_of)
+        if report is not None and report.status is OrderStatus.REJECTED and not report.filled_qty:
+            return None if says_duplicate(report.refusal, report.text) else report
+        return report
+
     async def submit(self, order: Order) -> Submitted:
         """Send an order once, and sort the outcome. Never raises for what the broker does."""
         try:
-            answer = await self._call("submit", order)
+            answer = await self._call("submit", (order,), order_parts(order))
         except OrderRefused as refusal:
-            if refusal.kind in NOT_A_REFUSAL:
+            if says_duplicate(refusal.kind, refusal.text):
                 return Submitted(Outcome.UNKNOWN, None, str(refusal))
             return Submitted(
                 Outcome.REFUSED, refused_report(order.client_order_id, refusal, self._time.now()), str(refusal)
@@ -174,10 +218,10 @@ class BrokerCalls:
         except Exception as error:
             # Whatever else a wrapper raises: the order may be live.
             return Submitted(Outcome.UNKNOWN, None, describe(error))
-        if isinstance(answer, str):
-            answer = {"client_order_id": order.client_order_id, "status": "new", "broker_order_id": answer}
+        if isinstance(answer, (str, int, UUID)) and not isinstance(answer, bool):
+            answer = {"client_order_id": order.client_order_id, "status": "new", "broker_order_id": str(answer)}
         try:
-            report = report_of(answer, now=self._time.now(), client_order_id=order.client_order_id)
+            report = self.report_of(answer, order.client_order_id)
         except Exception as error:
             return Submitted(Outcome.UNKNOWN, None, describe(error))
         if report is None or report.client_order_id != order.client_order_id:
@@ -192,13 +236,29 @@ class BrokerCalls:
         Raises:
             BrokerError: no answer, or one that is not understood.
         """
-        answer = await self._asked("order", client_order_id)
+        asked, proves = self._named("order", client_order_id)
+        try:
+            answer = await self._call("order", (client_order_id,), asked)
+        except Exception as error:
+            if not says_not_found(error, asked["order_id"]):
+                raise _as_broker_error("order", error) from None
+            answer = None
         if answer is None:
+            if not proves:
+                raise BrokerError(f"order {client_order_id} is not found by our id, and the broker's own is not known")
             return None
-        report = report_of(answer, now=self._time.now(), client_order_id=client_order_id)
+        report = self.report_of(answer, client_order_id)
         if report is None or report.client_order_id != client_order_id:
             raise BrokerError(f"the answer about order {client_order_id} is not understood")
         return report
+
+    def _named(self, method: str, client_order_id: str) -> tuple[dict[str, Any], bool]:
+        """An order as the broker's method wants it named; and whether it would then be found if it were there."""
+        fitted, known = self._fitting.get(method), self.known(client_order_id)
+        by_its_own = fitted is not None and fitted.names_order_by_its_own_id()
+        order_id = (known.broker_order_id or client_order_id) if by_its_own else client_order_id
+        given = {"client_order_id": client_order_id, "order_id": order_id, "symbol": known.symbol}
+        return given, not by_its_own or known.broker_order_id is not None
 
     async def cancel(self, client_order_id: str) -> ExecutionReport | None:
         """Ask for a cancel; a report where the broker refused to cancel.
@@ -206,8 +266,11 @@ class BrokerCalls:
         Raises:
             BrokerError: no answer; asking again does no harm.
         """
+        given, proves = self._named("cancel", client_order_id)
+        if not proves:
+            raise BrokerError(f"order {client_order_id} cannot be canceled: the broker's own id of it is not known")
         try:
-            await self._asked("cancel", client_order_id)
+            await self._asked("cancel", client_order_id, **given)
         except OrderRefused as refusal:
             return ExecutionReport(
                 client_order_id=client_order_id,
@@ -225,12 +288,12 @@ class BrokerCalls:
         """
         found: list[BrokerPosition] = []
         unclear: list[str] = []
-        for raw in _listed(await self._asked("positions")):
+        for symbol, raw in _by_symbol(await self._asked("positions")):
             try:
-                position = position_of(raw)
+                position = position_of(raw, symbol)
             except (BrokerError, ValueError) as error:
                 log.error("position_unreadable error=%s", error)
-                unclear.append(str(field(raw, "symbol", "ticker") or "").upper().replace("/", ""))
+                unclear.append(str(meant(raw, "symbol") or symbol or "").upper().replace("/", ""))
                 continue
             if position is not None:
                 found.append(position)
@@ -242,7 +305,7 @@ class BrokerCalls:
         Raises:
             BrokerError: no answer.
         """
-        reports = (report_of(raw, now=self._time.now()) for raw in _listed(await self._asked("open_orders")))
+        reports = (self.report_of(raw) for raw in _listed(await self._asked("open_orders")))
         return [report for report in reports if report is not None]
 
     async def fills(self, since: datetime) -> list[Fill]:
@@ -251,7 +314,7 @@ class BrokerCalls:
         Raises:
             BrokerError: no answer.
         """
-        found = (fill_of(raw) for raw in _listed(await self._asked("fills", since)))
+        found = (fill_of(raw) for raw in _listed(await self._asked("fills", since, since=since)))
         return sorted((fill for fill in found if fill is not None), key=lambda fill: fill.at)
 
     async def session(self, symbol: str, at: datetime) -> Session:
@@ -262,26 +325,32 @@ class BrokerCalls:
         """
         if not self.has("session"):
             return Session(is_open=True)
-        return session_of(await self._asked("session", symbol, at))
+        return session_of(await self._asked("session", symbol, at, symbol=symbol, at=at))
 
-    async def _asked(self, method: str, *args: Any) -> Any:
+    async def _asked(self, method: str, *args: Any, **given: Any) -> Any:
         """A call whose failure is a `BrokerError`."""
         try:
-            return await self._call(method, *args)
-        except BrokerError:
-            raise
+            return await self._call(method, args, given)
         except Exception as error:
-            raise BrokerError(f"{method}: {describe(error)}") from None
+            raise _as_broker_error(method, error) from None
 
-    async def _call(self, method: str, *args: Any) -> Any:
-        """One bounded call, in a thread of its own where it is a plain function."""
-        function = getattr(self._broker, method, None)
-        if not callable(function):
+    async def _call(self, method: str, args: tuple[Any, ...], given: Mapping[str, Any]) -> Any:
+        """One bounded call, in a thread of its own where it is a plain function.
+
+        Args:
+            method: of the port.
+            args: the port's own arguments.
+            given: what the parameters of a method that was fitted may ask for.
+        """
+        fitted: Fitted | None = self._fitting.get(method)
+        function = getattr(self._broker, fitted.name, None) if fitted is not None else None
+        if fitted is None or not callable(function):
             raise BrokerError(f"the broker has no method {method!r}")
+        positional, named = fitted.arguments(args, given)
         try:
             # Not wait_for: where the answer and a cancel come together, Python 3.11's loses the cancel.
             async with asyncio.timeout(self._timeout_s):
-                answer = await self._run(function, args)
+                answer = await self._run(partial(function, *positional, **named))
         except OrderRefused:
             self._on_result(True, method)
             raise
@@ -291,10 +360,10 @@ class BrokerCalls:
         self._on_result(True, method)
         return answer
 
-    async def _run(self, function: Callable[..., Any], args: Sequence[Any]) -> Any:
-        if inspect.iscoroutinefunction(function):
-            return await function(*args)
-        answer = await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args))
+    async def _run(self, call: partial[Any]) -> Any:
+        if inspect.iscoroutinefunction(call.func):
+            return await call()
+        answer = await asyncio.get_running_loop().run_in_executor(self._threads, call)
         return await _awaited(answer) if inspect.isawaitable(answer) else answer
 
 
@@ -302,17 +371,32 @@ async def _awaited(answer: Awaitable[Any]) -> Any:
     return await answer
 
 
-def _listed(answer: Any) -> Sequence[Any]:
-    """A list of things, out of a list or out of a dictionary by symbol.
+def _as_broker_error(method: str, error: Exception) -> BrokerError:
+    return error if isinstance(error, BrokerError) else BrokerError(f"{method}: {describe(error)}")
+
+
+def _listed(answer: Any) -> list[Any]:
+    """A list of things, out of a list, of a dictionary of them, or of one that a list lies in.
 
     Raises:
         BrokerError: it is neither; that is no empty answer, but none.
     """
-    if isinstance(answer, dict):
-        return [{"symbol": key, **value} if isinstance(value, dict) else value for key, value in answer.items()]
-    if isinstance(answer, (list, tuple, set, frozenset)):
-        return list(answer)
-    raise BrokerError(f"a list was expected, not {type(answer).__name__}")
+    if isinstance(answer, Mapping):
+        if _NO_ANSWER & answer.keys():
+            raise BrokerError(f"a list was expected, not an answer with {', '.join(sorted(map(str, answer)))}"[:200])
+        within = next((answer[key] for key in _LISTS if key in answer), None)
+        return _listed(within) if isinstance(within, (list, tuple)) else list(answer.values())
+    if answer is None or isinstance(answer, (str, bytes)) or not isinstance(answer, Iterable):
+        raise BrokerError(f"a list was expected, not {type(answer).__name__}")
+    return list(answer)
+
+
+def _by_symbol(answer: Any) -> list[tuple[str | None, Any]]:
+    """The same for positions, each with the symbol that it is listed under, where it is."""
+    things = _listed(answer)
+    if isinstance(answer, Mapping) and not any(isinstance(answer.get(key), (list, tuple)) for key in _LISTS):
+        return [(str(key), value) for key, value in answer.items()]
+    return [(None, thing) for thing in things]
 
 
 def describe(error: BaseException) -> str:

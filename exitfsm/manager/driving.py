@@ -44,6 +44,8 @@ SESSION_AGE_S = 30.0
 #: How soon it is asked for again when it could not be read.
 SESSION_RETRY_S = 5.0
 ORDER_PREFIX = "xf1-"
+#: How long the bot's call waits for orders that it caused to have left; a broker that is slower is not waited for.
+GRACE_S = 0.01
 
 
 #: What we know of a position that a read of the broker's books is held against: state, quantity left, current order.

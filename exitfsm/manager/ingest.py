@@ -1,21 +1,36 @@
-"""From a bot's own objects to ours: dictionaries, dataclasses or SDK models, floats or text, in the usual spellings.
+"""From a bot's own objects to ours: dictionaries, dataclasses, rows or SDK models, floats or text, in other spellings.
 
 A bot was written before this library; its broker wrapper returns what it returns. This is the only place that guesses
-at names, and it never guesses at values: what is missing stays unknown, what is no number is an error that says which
-field of what. The words of statuses are those of Alpaca, FIX and the common wrappers.
+at names (the table is `spellings`), and it never guesses at values: what is missing stays unknown, what is no number is
+an error that says which field of what.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from decimal import Decimal
-from enum import Enum
+from decimal import ROUND_HALF_EVEN, Decimal
+from numbers import Integral, Real
 from typing import Any
 
 from exitfsm.errors import BrokerError
+from exitfsm.manager.spellings import (
+    BUY_WORDS,
+    CORRECTIONS,
+    FILL_KINDS,
+    OVER_WORDS,
+    SELL_WORDS,
+    SHORT_WORDS,
+    SPELLINGS,
+    STATUS_WORDS,
+    field,
+    meant,
+    word,
+)
 from exitfsm.ports import Session
 from exitfsm.values import (
+    EXACT,
+    ZERO,
     Bar,
     BrokerPosition,
     ExecutionReport,
@@ -28,112 +43,215 @@ from exitfsm.values import (
     utc,
 )
 
-_MISSING = object()
-
-_WORDS: dict[OrderStatus, str] = {
-    OrderStatus.NEW: (
-        "new accepted pending_new submitted open working live held accepted_for_bidding pending pending_replace "
-        "order_replace_rejected replace_rejected restated calculated stopped"
-    ),
-    OrderStatus.PARTIALLY_FILLED: "partially_filled partial_fill partial partialfill partiallyfilled",
-    OrderStatus.FILLED: "filled fill executed complete completed",
-    OrderStatus.CANCELED: "canceled cancelled",
-    OrderStatus.EXPIRED: "expired",
-    OrderStatus.REJECTED: "rejected failed",
-    OrderStatus.PENDING_CANCEL: "pending_cancel pendingcancel canceling cancelling",
-    OrderStatus.CANCEL_REJECTED: "order_cancel_rejected cancel_rejected",
-    OrderStatus.SUSPENDED: "suspended halted",
-    OrderStatus.DONE_FOR_DAY: "done_for_day doneforday",
-}
-#: A broker's word for an order's status, or for an update's kind -> ours. A word that is not here is not understood:
-#: "closed", say, may mean filled or canceled.
-STATUS_WORDS: dict[str, OrderStatus] = {word: status for status, words in _WORDS.items() for word in words.split()}
-#: Update kinds that lower or change an earlier fill.
-CORRECTIONS = frozenset({"trade_bust", "trade_correct", "bust", "correct", "trade_cancel"})
+#: Quantities are exact to this; what a float shows beyond it is its own noise (0.1 + 0.2 is 0.30000000000000004).
+_GRAIN = Decimal("0.000000001")
+_NOISE = Decimal("0.00000000001")
+#: Noise shows in a number's last digits, so that it has so many of them.
+_NOISY_DIGITS = 15
+#: A number of time above each of these counts a unit 1,000 times smaller: seconds, ms, µs, ns since 1970.
+_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
+#: How deep an update may be wrapped.
+_WRAPS_MAX = 3
 
 
-def field(source: Any, *names: str) -> Any:
-    """The first of `names` that `source` has and that is not None, by key or by attribute; None when there is none."""
-    for name in names:
-        value = source.get(name, _MISSING) if isinstance(source, Mapping) else getattr(source, name, _MISSING)
-        if value is not _MISSING and value is not None and not callable(value):
-            return value
-    return None
-
-
-def number(source: Any, *names: str) -> Decimal | None:
+def number(source: Any, meaning: str) -> Decimal | None:
     """A numeric field as an exact decimal; None when it is missing (which is not zero).
 
     Raises:
         BrokerError: the field holds something that is not a number.
     """
-    value = field(source, *names)
-    if value is None or value == "":
+    value = meant(source, meaning)
+    if value is None or value == "" or isinstance(value, bool):  # `filled: True` is no figure
         return None
     try:
         return decimal_of(value)
     except (ValueError, TypeError):
-        raise BrokerError(f"{names[0]} is {value!r}, which is not a number") from None
+        raise BrokerError(f"{meaning} is {value!r}, which is not a number") from None
 
 
-def word(value: Any) -> str:
-    """A status or side as a plain lower-case word, out of a string or an enum."""
-    text = str(value.value if isinstance(value, Enum) else value)
-    return text.rsplit(".", 1)[-1].strip().lower().replace(" ", "_").replace("-", "_")
+def quantity(source: Any, meaning: str) -> Decimal | None:
+    """A quantity: a number without what floating point arithmetic leaves behind.
+
+    Raises:
+        BrokerError: the field holds something that is not a number.
+    """
+    value = number(source, meaning)
+    if value is None or not value.is_finite() or len(value.as_tuple().digits) < _NOISY_DIGITS:
+        return value
+    grains = EXACT.divide(value, _GRAIN).to_integral_value(ROUND_HALF_EVEN)
+    near = EXACT.multiply(grains, _GRAIN)
+    if near == value or abs(EXACT.subtract(near, value)) > EXACT.multiply(_NOISE, max(abs(value), Decimal(1))):
+        return value
+    return near.normalize(EXACT)
 
 
-def moment(source: Any, *names: str) -> datetime | None:
-    """A time as aware UTC; text must be ISO 8601, a naive time counts as UTC, a number as seconds since 1970."""
-    value = field(source, *names)
-    if value is None or value == "":
-        return None
+def moment(source: Any, meaning: str) -> datetime | None:
+    """A time as aware UTC: a datetime or ISO 8601 (without a zone it counts as UTC), or a number since 1970.
+
+    Raises:
+        BrokerError: the field holds something that is not a time.
+    """
+    value = meant(source, meaning)
+    return None if value is None or value == "" else time_of(value, meaning)
+
+
+def time_of(value: Any, name: str) -> datetime:
+    """One value as a time; see `moment`."""
     try:
-        if isinstance(value, (int, float)):
-            return datetime.fromtimestamp(value, UTC)
-        at = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    except (ValueError, OverflowError):
-        raise BrokerError(f"{names[0]} is {value!r}, which is not a time") from None
-    return utc(at) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+        if isinstance(value, datetime):
+            at = value
+        elif isinstance(value, Real):
+            return _since_1970(float(value))
+        else:
+            text = str(value).strip()
+            if text.replace(".", "", 1).isdigit() and len(text.split(".")[0]) >= 9:
+                return _since_1970(float(text))
+            at = datetime.fromisoformat(text)
+        if type(at) is not datetime:  # a subclass may carry more than can be stored: nanoseconds
+            at = datetime.combine(at.date(), at.time().replace(tzinfo=at.tzinfo))
+        return utc(at) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        raise BrokerError(f"{name} is {value!r}, which is not a time") from None
 
 
-def bar_of(source: Any) -> Bar:
-    """A bar out of whatever carries symbol, time and prices; a feed with a single price gives a flat bar."""
+def _since_1970(value: float) -> datetime:
+    for above, per_second in _UNITS:
+        if abs(value) > above:
+            return datetime.fromtimestamp(value / per_second, UTC)
+    return datetime.fromtimestamp(value, UTC)
+
+
+def name_of(value: Any) -> str:
+    """A symbol as text, out of a string or of an object that carries one."""
+    inner = None if isinstance(value, str) else field(value, "symbol", "ticker", "value", "name")
+    return str(inner if inner is not None else value)
+
+
+# --- bars -------------------------------------------------------------------------------------------------------------
+
+
+def bar_of(source: Any, symbol: str | None = None) -> Bar:
+    """A bar out of whatever carries symbol, time and prices; a feed with a single price gives a flat bar.
+
+    Args:
+        source: an object, a mapping, a row, or a plain sequence `([symbol,] time, open, high, low, close[, volume])`.
+        symbol: of what it is a bar, where the bar does not say so itself.
+
+    Raises:
+        BrokerError: something is missing, or is not what it should be.
+        ValueError: the prices are no numbers, or the symbol is none.
+    """
     if isinstance(source, Bar):
         return source
-    symbol = field(source, "symbol", "S", "ticker")
-    at = moment(source, "timestamp", "time", "t", "at", "ts", "bar_time", "start")
-    close = number(source, "close", "c", "price", "last", "close_price")
-    if symbol is None or at is None or close is None:
-        raise BrokerError(f"not a bar (symbol, timestamp and close are needed): {type(source).__name__}")
-    prices = [number(source, *names) for names in (("open", "o", "open_price"), ("high", "h"), ("low", "l"))]
-    opened, high, low = (price if price is not None else close for price in prices)
-    return Bar(str(symbol), at, opened, high, low, close, number(source, "volume", "v") or 0)
+    if isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
+        source = _bar_of_sequence(source, symbol)
+    wrapped = _unwrapped_bar(source)
+    named = meant(wrapped, "symbol")
+    named = named if named is not None else symbol if symbol is not None else meant(source, "symbol")
+    value = _bar_time(wrapped)
+    close = number(wrapped, "close")
+    lacks = [what for what, it in (("symbol", named), ("timestamp", value), ("close", close)) if it is None]
+    if close is None or lacks:
+        raise BrokerError(f"not a bar: {type(source).__name__} has no {' and no '.join(lacks)} (looked for: {_SOUGHT})")
+    opened, high, low = (number(wrapped, name) for name in ("open", "high", "low"))
+    return Bar(
+        name_of(named),
+        time_of(value, "timestamp"),
+        opened if opened is not None else close,
+        high if high is not None else close,
+        low if low is not None else close,
+        close,
+        number(wrapped, "volume") or 0,
+    )
 
 
-def position_of(source: Any) -> BrokerPosition | None:
-    """A position; None for one of quantity zero, which is none. A negative quantity is a short."""
+_SOUGHT = "; ".join(", ".join(SPELLINGS[name][:6]) for name in ("symbol", "bar_at", "close"))
+
+
+def _bar_of_sequence(source: tuple[Any, ...] | list[Any], symbol: str | None) -> dict[str, Any]:
+    names = ["timestamp", "open", "high", "low", "close", "volume"]
+    if symbol is None or (source and isinstance(source[0], str) and source[0].upper() == symbol.upper()):
+        names.insert(0, "symbol")
+    if not len(names) - 1 <= len(source):
+        raise BrokerError(f"not a bar: a sequence of {len(source)} values; {', '.join(names)} are expected")
+    return dict(zip(names, source, strict=False))
+
+
+def _unwrapped_bar(source: Any) -> Any:
+    """What carries the prices: the object itself, or what it wraps."""
+    inner = source
+    for _ in range(_WRAPS_MAX):
+        if meant(inner, "close") is not None:
+            return inner
+        inner = field(inner, "bar", "candle", "data", "payload")
+        if inner is None or isinstance(inner, str):
+            break
+    return source
+
+
+def _bar_time(source: Any) -> Any:
+    """When the bar is of; a row of a table may be indexed by it."""
+    value = meant(source, "bar_at")
+    index = getattr(source, "name", None) if value is None else None
+    return index if isinstance(index, (datetime, Real)) else value
+
+
+def is_bar(source: Any) -> bool:
+    """True when an event on a bus looks like a bar: it has a closing price and a time."""
+    if isinstance(source, Bar):
+        return True
+    inner = _unwrapped_bar(source)
+    closes = field(inner, "close", "c", "close_price") is not None
+    named = meant(inner, "symbol") is not None or meant(source, "symbol") is not None
+    return closes and named and _bar_time(inner) is not None and not _is_order(inner)
+
+
+# --- positions --------------------------------------------------------------------------------------------------------
+
+
+def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None:
+    """A position; None for one of quantity zero, which is none. A negative quantity is a short.
+
+    Args:
+        source: an object or mapping; or a bare quantity, or `(quantity, entry price)`.
+        symbol: whose position it is, where it does not say so itself.
+    """
     if isinstance(source, BrokerPosition):
         return _if_held(source)
-    symbol = field(source, "symbol", "ticker")
-    qty = number(source, "qty", "quantity", "size", "shares", "position")
-    if symbol is None or qty is None or not qty.is_finite():
+    if symbol is not None and isinstance(source, (Real, Decimal, str)):
+        source = {"qty": source}
+    elif symbol is not None and isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
+        source = dict(zip(("qty", "avg_entry_price"), source, strict=False))
+    named = meant(source, "symbol")
+    named = named if named is not None else symbol
+    qty = quantity(source, "held")
+    if named is None or qty is None or not qty.is_finite():
         raise BrokerError(f"a position without symbol or quantity: {type(source).__name__}")
-    entry = number(
-        source, "avg_entry_price", "average_entry_price", "avg_price", "entry_price", "cost_price", "average_price"
-    )
-    said = field(source, "side", "position_side")
-    side = Side.SHORT if qty < 0 or (said is not None and word(said) in ("short", "sell")) else Side.LONG
-    available = number(source, "qty_available", "available", "available_qty")
+    entry, cost = number(source, "entry_price"), number(source, "cost")
+    if entry is None and cost is not None and cost.is_finite() and qty:
+        entry = EXACT.divide(abs(cost), abs(qty)).quantize(_GRAIN, context=EXACT)
+    said = meant(source, "position_side")
+    short = qty < 0 or (said is not None and word(said) in SHORT_WORDS)
+    available = quantity(source, "available")
     return _if_held(
         BrokerPosition(
-            symbol=canonical_symbol(str(symbol)),
-            side=side,
+            symbol=canonical_symbol(name_of(named)),
+            side=Side.SHORT if short else Side.LONG,
             qty=abs(qty),
-            avg_entry_price=entry if entry is not None else Decimal("NaN"),
+            avg_entry_price=abs(entry) if entry is not None else Decimal("NaN"),
             qty_available=abs(available) if available is not None else None,
-            current_price=number(source, "current_price", "market_price", "last_price", "mark_price"),
+            current_price=number(source, "price"),
+            opened_at=_time_if_any(source, "opened_at"),
         )
     )
+
+
+def _time_if_any(source: Any, meaning: str) -> datetime | None:
+    """A time that is welcome but not needed: one that cannot be read is none."""
+    try:
+        return moment(source, meaning)
+    except BrokerError:
+        return None
 
 
 def _if_held(position: BrokerPosition) -> BrokerPosition | None:
@@ -143,50 +261,90 @@ def _if_held(position: BrokerPosition) -> BrokerPosition | None:
     return position if position.qty != 0 else None
 
 
-def report_of(source: Any, *, now: datetime, client_order_id: str | None = None) -> ExecutionReport | None:
-    """What a broker says of an order; None when it names no order id or a status that is not understood.
+# --- orders and executions --------------------------------------------------------------------------------------------
+
+
+def report_of(
+    source: Any,
+    *,
+    now: datetime,
+    client_order_id: str | None = None,
+    client_id_of: Callable[[str], str | None] = lambda broker_order_id: None,
+) -> ExecutionReport | None:
+    """What a broker says of an order; None when it names no order, or does not say what became of it.
 
     Args:
-        source: a report, an order, or an update that carries an order in `order`.
+        source: a report, an order, or an update that carries an order.
         now: the time to assume where the broker gives none.
         client_order_id: the id that was asked for, where an answer may leave it out.
+        client_id_of: our id of an order that is named by the broker's id alone.
     """
     if isinstance(source, ExecutionReport):
         return source
-    data = field(source, "data") if field(source, "client_order_id", "order") is None else None
-    event, order = source if data is None else data, None
-    order = field(event, "order")
-    order = event if order is None or isinstance(order, str) else order
-    order_id = field(order, "client_order_id", "clOrdID", "cl_ord_id", "client_id") or client_order_id
-    kind = field(event, "event", "update_type", "kind", "exec_type") if order is not event else None
-    status = _status(kind, field(order, "status", "order_status", "ord_status", "state"))
+    event, order = _parts(source)
+    broker_id = _text(meant(order, "broker_order_id"))
+    order_id = _text(meant(order, "client_order_id")) or client_order_id
+    if order_id is None and broker_id is not None:
+        order_id = client_id_of(broker_id) or broker_id
+    qty, filled = _figures(order)
+    kind = meant(event, "update_kind")
+    status = _status(kind, meant(order, "order_status"), qty, filled, flat=order is event)
     if order_id is None or status is None:
         return None
-    symbol, side = field(order, "symbol", "ticker"), field(order, "side")
-    broker_id = field(order, "broker_order_id", "alpaca_order_id", "order_id", "id")
+    symbol = meant(order, "symbol")
+    told_at = moment(event, "update_at") if order is not event else None
     return ExecutionReport(
-        client_order_id=str(order_id),
+        client_order_id=order_id,
         status=status,
-        at=moment(event, "timestamp", "at", "time", "updated_at")
-        or moment(order, "filled_at", "updated_at", "canceled_at", "expired_at", "failed_at", "submitted_at")
-        or now,
-        filled_qty=number(order, "filled_qty", "filled_quantity", "cum_qty", "filled", "executed_qty"),
-        avg_fill_price=number(order, "filled_avg_price", "avg_fill_price", "average_fill_price", "avg_price", "avg_px"),
-        broker_order_id=str(broker_id) if broker_id is not None else None,
-        symbol=str(symbol).upper() if symbol is not None else None,
-        side=_order_side(side),
-        qty=number(order, "qty", "quantity", "order_qty"),
-        execution_id=_text(field(event, "execution_id", "exec_id")),
-        refusal=_text(field(order, "refusal", "reject_code")),
-        text=_text(field(order, "reject_reason", "reason", "text", "message")) or "",
+        at=told_at or moment(order, "order_at") or now,
+        filled_qty=filled,
+        avg_fill_price=number(order, "avg_fill_price"),
+        broker_order_id=broker_id,
+        symbol=name_of(symbol).upper() if symbol is not None else None,
+        side=_order_side(meant(order, "side")),
+        qty=qty,
+        execution_id=_text(meant(event, "execution_id")),
+        refusal=_text(meant(order, "refusal")),
+        text=_text(meant(order, "reason")) or "",
         corrected=kind is not None and word(kind) in CORRECTIONS,
     )
 
 
-def _status(kind: Any, status: Any) -> OrderStatus | None:
+def _parts(source: Any) -> tuple[Any, Any]:
+    """The update and the order in it: the same where it is flat."""
+    event = source
+    for _ in range(_WRAPS_MAX):
+        order = meant(event, "order_in")
+        if order is not None and not isinstance(order, (str, int)):
+            return event, order
+        inner = meant(event, "wrapped") if meant(event, "client_order_id") is None else None
+        if inner is None or isinstance(inner, (str, int, float)):
+            break
+        event = inner
+    return event, event
+
+
+def _figures(order: Any) -> tuple[Decimal | None, Decimal | None]:
+    """Ordered and filled quantity, both without a sign: some write what is sold as less than nothing."""
+    qty, filled, left = quantity(order, "order_qty"), quantity(order, "filled_qty"), quantity(order, "remaining")
+    if filled is None and qty is not None and left is not None and qty.is_finite() and left.is_finite():
+        filled = EXACT.subtract(abs(qty), abs(left))
+    if qty is not None and qty.is_finite() and qty < 0:
+        return abs(qty), abs(filled) if filled is not None else None
+    return qty, filled
+
+
+def _status(kind: Any, status: Any, qty: Decimal | None, filled: Decimal | None, *, flat: bool) -> OrderStatus | None:
     """Our word for what happened. The order's own status counts; the update's kind only where it says more."""
-    by_kind = STATUS_WORDS.get(word(kind)) if kind is not None else None
+    said = word(kind) if kind is not None else ""
+    by_kind = STATUS_WORDS.get(said)
+    if said in FILL_KINDS and status is None and (flat or by_kind is None):
+        by_kind = OrderStatus.PARTIALLY_FILLED  # something filled; whether it was all, only the figures can say
+        if filled is not None and filled == qty:
+            by_kind = OrderStatus.FILLED
     by_status = STATUS_WORDS.get(word(status)) if status is not None else None
+    if status is not None and word(status) in OVER_WORDS and filled is not None:
+        by_status = OrderStatus.FILLED if qty is None or filled >= qty else OrderStatus.CANCELED
     if by_kind is OrderStatus.CANCEL_REJECTED:
         return by_kind if by_status is None or not by_status.terminal else by_status
     return by_status if by_status is not None else by_kind
@@ -196,70 +354,76 @@ def _order_side(value: Any) -> OrderSide | None:
     if value is None:
         return None
     said = word(value)
-    if said in ("sell", "sell_short", "short"):
+    if said in SELL_WORDS:
         return OrderSide.SELL
-    return OrderSide.BUY if said in ("buy", "buy_to_cover", "long") else None
+    return OrderSide.BUY if said in BUY_WORDS else None
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value)[:500]
+    return None if value is None or value == "" else str(value)[:500]
 
 
-def fill_of(source: Any) -> Fill | None:
-    """One execution; None when it lacks symbol, side, quantity, price or time (no trade without them)."""
-    if isinstance(source, Fill):
-        return source
-    symbol, side = field(source, "symbol", "ticker"), _order_side(field(source, "side"))
-    qty, price = number(source, "qty", "quantity"), number(source, "price", "fill_price")
-    at = moment(source, "at", "transaction_time", "timestamp", "time", "filled_at")
-    if symbol is None or side is None or qty is None or price is None or at is None:
-        return None
-    if not (qty.is_finite() and price.is_finite()):
-        return None
-    fill_id = field(source, "fill_id", "id", "execution_id")
-    order_id = field(source, "broker_order_id", "order_id")
-    return Fill(
-        fill_id=str(fill_id) if fill_id is not None else f"{symbol}-{at.isoformat()}-{side}-{qty}-{price}",
-        symbol=canonical_symbol(str(symbol)),
-        side=side,
-        qty=abs(qty),
-        price=price,
-        at=at,
-        client_order_id=_text(field(source, "client_order_id")),
-        broker_order_id=_text(order_id),
-    )
-
-
-def session_of(source: Any) -> Session:
-    """The market's hours out of a clock object, a dictionary, or a plain truth value."""
-    if isinstance(source, Session):
-        return source
-    if isinstance(source, bool):
-        return Session(is_open=source)
-    is_open = field(source, "is_open", "open")
-    if not isinstance(is_open, bool):
-        raise BrokerError(f"a market clock without is_open: {type(source).__name__}")
-    close = moment(source, "close", "next_close", "closes_at") if is_open else None
-    return Session(is_open=is_open, close=close, next_open=moment(source, "next_open", "opens_at"))
-
-
-def is_bar(source: Any) -> bool:
-    """True when an event on a bus looks like a bar."""
-    return isinstance(source, Bar) or (
-        field(source, "symbol", "S") is not None
-        and field(source, "close", "c") is not None
-        and field(source, "timestamp", "t", "time") is not None
-    )
+def _is_order(source: Any) -> bool:
+    """True for what names an order and says what became of it."""
+    if meant(source, "client_order_id") is None and meant(source, "broker_order_id") is None:
+        return False
+    said = [word(value) for value in (meant(source, "order_status"), meant(source, "update_kind")) if value is not None]
+    return any(one in STATUS_WORDS or one in OVER_WORDS or one in FILL_KINDS or one in CORRECTIONS for one in said)
 
 
 def is_order_update(source: Any) -> bool:
     """True when an event on a bus looks like news of an order."""
     if isinstance(source, ExecutionReport):
         return True
-    order = field(source, "order", "data")
-    return any(
-        candidate is not None
-        and field(candidate, "client_order_id") is not None
-        and field(candidate, "status", "event")
-        for candidate in (source, order, field(order, "order") if order is not None else None)
+    event, order = _parts(source)
+    if order is event:
+        return _is_order(event)
+    named = meant(order, "client_order_id") is not None or meant(order, "broker_order_id") is not None
+    return named and (meant(event, "update_kind") is not None or meant(order, "order_status") is not None)
+
+
+def fill_of(source: Any) -> Fill | None:
+    """One execution; None when it lacks symbol, side, quantity, price or time (no trade without them)."""
+    if isinstance(source, Fill):
+        return source
+    symbol, side = meant(source, "symbol"), _order_side(meant(source, "side"))
+    qty, price, at = quantity(source, "fill_qty"), number(source, "fill_price"), moment(source, "fill_at")
+    if symbol is None or qty is None or price is None or at is None or not (qty.is_finite() and price.is_finite()):
+        return None
+    if side is None:
+        if qty >= ZERO:
+            return None
+        side = OrderSide.SELL
+    fill_id = meant(source, "fill_id")
+    name = name_of(symbol)
+    return Fill(
+        fill_id=str(fill_id) if fill_id is not None else f"{name}-{at.isoformat()}-{side}-{qty}-{price}",
+        symbol=canonical_symbol(name),
+        side=side,
+        qty=abs(qty),
+        price=price,
+        at=at,
+        client_order_id=_text(meant(source, "client_order_id")),
+        broker_order_id=_text(meant(source, "fill_order_id")),
+    )
+
+
+# --- hours ------------------------------------------------------------------------------------------------------------
+
+
+def session_of(source: Any) -> Session:
+    """The market's hours out of a clock object, a mapping, a plain truth value, or the word `open` or `closed`."""
+    if isinstance(source, Session):
+        return source
+    if isinstance(source, bool):
+        return Session(is_open=source)
+    if isinstance(source, str) and word(source) in ("open", "closed"):
+        return Session(is_open=word(source) == "open")
+    is_open = meant(source, "is_open")
+    if isinstance(is_open, Integral) and is_open in (0, 1):
+        is_open = bool(is_open)
+    if not isinstance(is_open, bool):
+        raise BrokerError(f"a market clock without is_open: {type(source).__name__}")
+    return Session(
+        is_open=is_open, close=moment(source, "closes_at") if is_open else None, next_open=moment(source, "opens_at")
     )

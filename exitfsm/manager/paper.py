@@ -13,7 +13,8 @@ from decimal import Decimal
 
 from exitfsm.config import ExitConfig
 from exitfsm.manager.clock import ManualClock
-from exitfsm.manager.core import ExitManager, OnAlarm, OnEvent
+from exitfsm.manager.core import ExitManager
+from exitfsm.manager.news import OnAlarm, OnEvent
 from exitfsm.policy import is_jump
 from exitfsm.simulate import market_session
 from exitfsm.simulated import SimulatedBroker

@@ -229,7 +229,7 @@ class Reconciler:
         held against the wrong fills and the position get a name that no other machine arrives at.
         """
         new = [bp for bp in shown if await self._can_be_watched(bp)]
-        keys = {(self._known_spelling(bp.symbol), bp.side) for bp in new}
+        keys = {(self.known_spelling(bp.symbol), bp.side) for bp in new}
         self.missing = {key: tries for key, tries in self.missing.items() if key in keys}
         if not new:
             return
@@ -239,7 +239,7 @@ class Reconciler:
             if again.get((bp.symbol, bp.side)) == bp.qty:
                 await self._adopt(bp, fills)
             else:
-                self.missing.setdefault((self._known_spelling(bp.symbol), bp.side), 0)
+                self.missing.setdefault((self.known_spelling(bp.symbol), bp.side), 0)
 
     async def _fills(self) -> list[Fill] | None:
         """The account's executions as far as they are looked at, oldest first; None where the broker lists none."""
@@ -263,7 +263,7 @@ class Reconciler:
 
     async def _adopt(self, bp: BrokerPosition, fills: list[Fill] | None) -> None:
         """Watch one position, if its name and its orders can be known."""
-        symbol = self._known_spelling(bp.symbol)
+        symbol = self.known_spelling(bp.symbol)
         key = (symbol, bp.side)
         first = await self._first_fill(symbol, bp, fills)
         if first is None:
@@ -315,7 +315,7 @@ class Reconciler:
         if order is not None:
             await self._door.tell(name, Recover(at=now, attempt=attempt, report=order))
 
-    def _known_spelling(self, symbol: str) -> str:
+    def known_spelling(self, symbol: str) -> str:
         """The spelling under which the bars of a pair come: with its slash where that is already known."""
         for known in list(self._engine.levels.slots):
             if same_symbol(known, symbol):

@@ -1,0 +1,44 @@
+"""Whose order is it? Ours and the broker's ids of one order, held against each other."""
+
+from __future__ import annotations
+
+from exitfsm.engine import Engine
+from exitfsm.manager.driving import Driver, same_symbol
+from exitfsm.manager.fitting import Known
+from exitfsm.values import ExecutionReport
+
+
+class Identity:
+    """What is known of orders' ids."""
+
+    def __init__(self, engine: Engine, driver: Driver) -> None:
+        self._engine, self._driver = engine, driver
+
+    def known(self, client_order_id: str) -> Known:
+        """The broker's own id of an order, and its symbol, for a broker that wants to be asked by them."""
+        p = self._engine.positions.get(self._engine.known_owner(client_order_id) or "")
+        if p is not None and p.client_order_id == client_order_id:
+            return Known(p.broker_order_id, p.symbol)
+        for working in self._driver.foreign.values():
+            if client_order_id in working:
+                return Known(working[client_order_id].broker_order_id, working[client_order_id].symbol)
+        return Known()
+
+    def client_id(self, broker_order_id: str) -> str | None:
+        """Our id of an exit order that is named by the broker's id alone."""
+        for p in list(self._engine.positions.values()):
+            if p.broker_order_id == broker_order_id:
+                return p.client_order_id
+        return None
+
+    def may_be_ours(self, report: ExecutionReport) -> bool:
+        """True when an update names its order by the broker's id alone, and may mean an exit whose id is not known yet.
+
+        Taken for somebody else's, our own sale would count as one by other hands.
+        """
+        if report.client_order_id != report.broker_order_id or report.symbol is None:
+            return False
+        return any(
+            p.order_live and p.broker_order_id is None and same_symbol(p.symbol, report.symbol)
+            for p in list(self._engine.positions.values())
+        )

@@ -1,0 +1,124 @@
+"""News for people: the alarms that stand, the bot's callbacks, the log, and facts about the whole account."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from exitfsm.events import (
+    AlarmAcknowledged,
+    AlarmRaised,
+    Event,
+    Recorded,
+    TradingPaused,
+    TradingResumed,
+)
+from exitfsm.manager.account import Account
+from exitfsm.manager.door import Door
+from exitfsm.manager.tasks import Tasks
+from exitfsm.position import Position
+from exitfsm.store import ExitStore
+from exitfsm.values import Alarm
+
+log = logging.getLogger("exitfsm")
+
+OnEvent = Callable[[Position | None, Recorded], Any]
+OnAlarm = Callable[[Alarm], Any]
+
+
+class News:
+    """What is told, and to whom. Callbacks are guests: plain or async, and one that raises harms nothing.
+
+    Attributes:
+        alarms: each alarm that stands, with the stream it stands in, by its id.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        account: Account,
+        tasks: Tasks,
+        now: Callable[[], datetime],
+        on_event: OnEvent | None,
+        on_alarm: OnAlarm | None,
+    ) -> None:
+        self._door, self._account, self._tasks, self._now = door, account, tasks, now
+        self._on_event, self._on_alarm = on_event, on_alarm
+        self.alarms: dict[str, tuple[str, Alarm]] = {}
+
+    def load(self, store: ExitStore) -> None:
+        """In the writer's thread: the alarms that stand."""
+        for row in store.alarms():
+            alarm = Alarm(alarm_id=row.alarm_id, kind=row.kind, text=row.text, raised_at=row.raised_at_utc)
+            self.alarms[alarm.alarm_id] = (row.stream_id, alarm)
+
+    def remind(self) -> None:
+        """Every alarm that stands, once more: at the start."""
+        for _, alarm in list(self.alarms.values()):
+            self._call_back(self._on_alarm, alarm)
+
+    def announce(self, position: Position | None, recorded: Recorded) -> None:
+        """One event, after it is durable."""
+        event = recorded.event
+        log.info(
+            "event=%s stream=%s version=%s by=%s",
+            type(event).__name__,
+            recorded.stream_id,
+            recorded.version,
+            recorded.by,
+        )
+        if isinstance(event, AlarmRaised):
+            alarm = Alarm(alarm_id=event.alarm_id, kind=event.kind, text=event.text, raised_at=event.at)
+            self.alarms[alarm.alarm_id] = (recorded.stream_id, alarm)
+            log.error("alarm kind=%s text=%s", alarm.kind, alarm.text)
+            self._call_back(self._on_alarm, alarm)
+        elif isinstance(event, AlarmAcknowledged):
+            self.alarms.pop(event.alarm_id, None)
+        self._call_back(self._on_event, position, recorded)
+
+    def alarm_without_store(self, kind: str, text: str) -> None:
+        """An alarm that cannot be stored still reaches a person: the log, the callback, and the list of alarms."""
+        alarm = Alarm(alarm_id=f"{self._account.stream_id}/{kind}", kind=kind, text=text, raised_at=self._now())
+        if alarm.alarm_id not in self.alarms:
+            self.alarms[alarm.alarm_id] = (self._account.stream_id, alarm)
+            self._call_back(self._on_alarm, alarm)
+
+    async def raise_alarm(self, kind: str, text: str) -> None:
+        """An alarm about the account."""
+        now = self._now()
+        await self._in_writer(lambda: self._account.raise_alarm(kind, text, at=now))
+
+    def raise_soon(self, kind: str, text: str) -> None:
+        """The same, without waiting for it; one of its kind that stands is enough."""
+        if not any(alarm.kind == kind for _, alarm in self.alarms.values()):
+            self._tasks.write(self.raise_alarm(kind, text))
+
+    def record(self, event: Event) -> Awaitable[None]:
+        """A fact about the account. Await it to know that it is durable."""
+        at, by = self._now(), "operator" if isinstance(event, (TradingPaused, TradingResumed)) else "broker"
+        return self._tasks.write(self._in_writer(lambda: self._account.record(event, at=at, by=by)))
+
+    def acknowledge(self, alarm_id: str, who: str) -> Awaitable[None]:
+        """Take down an alarm about the account. Await it to know that it is durable."""
+        now = self._now()
+        if alarm_id not in self._account.alarms:
+            self.alarms.pop(alarm_id, None)  # it could not be stored when it went up
+        return self._tasks.write(self._in_writer(lambda: self._account.acknowledge(alarm_id, at=now, who=who)))
+
+    async def _in_writer(self, work: Callable[[], Sequence[Recorded]]) -> None:
+        for recorded in await self._door.run(work):
+            self.announce(None, recorded)
+
+    def _call_back(self, callback: Callable[..., Any] | None, *args: Any) -> None:
+        if callback is None:
+            return
+        try:
+            result = callback(*args)
+        except Exception:
+            log.exception("callback_failed")
+            return
+        if asyncio.iscoroutine(result):
+            self._tasks.spawn(result, "exitfsm-callback")

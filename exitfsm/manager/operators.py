@@ -1,0 +1,97 @@
+"""What a person, or the bot on a person's behalf, may order: exits by force, release, and taking alarms down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from exitfsm.engine import Engine
+from exitfsm.errors import BrokerError
+from exitfsm.lifecycle import State
+from exitfsm.manager.calls import Held
+from exitfsm.manager.clock import SteadyTime
+from exitfsm.manager.door import Door
+from exitfsm.manager.driving import GRACE_S, Driver
+from exitfsm.manager.news import News
+from exitfsm.manager.tasks import Tasks
+from exitfsm.messages import Acknowledge, ForceExit, Message, PositionRead, Release
+from exitfsm.position import READS_MIN, Position
+
+log = logging.getLogger("exitfsm")
+
+
+class Operators:
+    """Commands from outside the rules."""
+
+    def __init__(
+        self, engine: Engine, door: Door, driver: Driver, time: SteadyTime, news: News, tasks: Tasks, account: str
+    ) -> None:
+        self._engine, self._door, self._driver, self._time = engine, door, driver, time
+        self._news, self._tasks, self._account_stream = news, tasks, account
+
+    async def flatten(
+        self, positions: Callable[[], list[Position]], sync: Callable[[], Awaitable[None]], reason: str, who: str
+    ) -> list[Position]:
+        """Exit all there is: what is watched first, then what the broker shows beside it."""
+        first = await self.force(positions(), reason, who)
+        try:
+            await sync()
+        except BrokerError as error:
+            log.warning("sync_after_flatten_failed error=%s", error)
+        known = {p.position_id for p in first}
+        return first + await self.force([p for p in positions() if p.position_id not in known], reason, who)
+
+    async def force(self, positions: list[Position], reason: str, who: str) -> list[Position]:
+        """Exit these positions now; returns them as they are then."""
+        stuck = [p for p in positions if p.state is State.UNPROTECTED]
+        held: Held | None = None
+        if stuck:
+            # A second order is only safe on fresh knowledge: the old one's record, and what is left to sell. Where the
+            # broker does not give it, the others are exited all the same.
+            try:
+                for p in stuck:
+                    await self._driver.clear_up(p)
+                held = await self._driver.positions()
+            except BrokerError as error:
+                log.error("unprotected_not_forced positions=%s error=%s", [p.position_id for p in stuck], error)
+                positions = [p for p in positions if p not in stuck]
+        messages: list[tuple[str, Message]] = []
+        for p in positions:
+            qty = self._driver.net_of(p, held)[0] if held is not None and p in stuck else None
+            price = self._engine.last_price(p.symbol)
+            force = ForceExit(at=self._time.now(), who=who, reason=reason, price=price, qty=qty)
+            messages.append((p.position_id, force))
+        await self._door.tell_all(messages)
+        ids = [p.position_id for p in positions]
+        self._driver.drive(ids)
+        if self._driver.tasks:
+            await asyncio.wait(self._driver.tasks, timeout=GRACE_S)
+        return [self._engine.positions.get(key) or positions[n] for n, key in enumerate(ids)]
+
+    def acknowledge(self, alarm_id: str, who: str) -> Awaitable[None]:
+        """Take an alarm down. Await it to know that it is durable."""
+        stream = self._news.alarms[alarm_id][0] if alarm_id in self._news.alarms else ""
+        if stream == self._account_stream:
+            return self._news.acknowledge(alarm_id, who)
+        message = Acknowledge(at=self._time.now(), alarm_id=alarm_id, who=who)
+        return self._tasks.write(self._door.tell(stream, message))
+
+    def release(self, position_id: str, who: str) -> Awaitable[None]:
+        """Hand an unprotected position back to the rules. Await it to know that it is done."""
+        return self._tasks.spawn(self._release(position_id, who), "exitfsm-release")
+
+    async def _release(self, key: str, who: str) -> None:
+        p = self._engine.positions.get(key)
+        if p is None:
+            return
+        await self._driver.clear_up(p)
+        held = await self._driver.positions()
+        if held.is_silent_about(p.symbol):
+            raise BrokerError(f"what the broker holds of {p.symbol} cannot be read")
+        net, entry = self._driver.net_of(p, held)
+        now = self._time.now()
+        if net == 0:
+            await self._door.tell(key, PositionRead(at=now, qty=net, reads=READS_MIN))
+        else:
+            await self._door.tell(key, Release(at=now, qty=net, entry_price=entry or p.entry_price, who=who))

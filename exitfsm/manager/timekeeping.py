@@ -1,0 +1,184 @@
+"""What the passing of time brings: timers, look-ups, reconciliation, time rules where no bar comes, and marks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
+from typing import Any
+
+from exitfsm.config import LiveSettings
+from exitfsm.engine import Engine
+from exitfsm.errors import BrokerError, StoreError
+from exitfsm.lifecycle import State
+from exitfsm.manager.calls import BrokerCalls
+from exitfsm.manager.clock import SteadyTime
+from exitfsm.manager.door import Door
+from exitfsm.manager.driving import Driver
+from exitfsm.manager.keeping import BarKeeper
+from exitfsm.manager.tasks import Tasks
+from exitfsm.messages import RaiseAlarm, TimeSeen
+from exitfsm.ports import Clock, Session
+from exitfsm.position import Position
+
+log = logging.getLogger("exitfsm")
+
+#: How often the manager looks at what time has brought, in seconds.
+TICK_S = 0.25
+#: How old the last bar must be before a time rule is decided without one.
+NO_BAR_S = 90.0
+MARKS_EVERY_S = 1.0
+#: The hours of a market that never closes.
+ALWAYS = Session(is_open=True)
+
+
+class Timekeeper:
+    """Does what has come due.
+
+    Args:
+        engine, door, driver, calls, time, clock, live, tasks: the manager's parts.
+        sync: reconciles, and fails unheard.
+        alarm: raises one about the account.
+
+    Attributes:
+        sync_at: monotonic time of the next reconciliation; 0 is at once.
+        marks_due: prices have moved since they were last stored.
+        keeper: keeps the bars that were looked at, where that is wanted.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        door: Door,
+        driver: Driver,
+        calls: BrokerCalls,
+        time: SteadyTime,
+        clock: Clock,
+        live: LiveSettings,
+        tasks: Tasks,
+        sync: Callable[[], Coroutine[Any, Any, None]],
+        alarm: Callable[[str, str], Awaitable[None]],
+    ) -> None:
+        self._engine, self._door, self._driver, self._calls = engine, door, driver, calls
+        self._time, self._clock, self._live, self._tasks, self._sync = time, clock, live, tasks, sync
+        self._alarm = alarm
+        self.keeper: BarKeeper | None = None
+        self.sync_at = 0.0
+        self.marks_due = False
+        self._marks_at = 0.0
+        #: Timestamp of the last bar of each symbol that was believed, and when it was seen to be.
+        self._believed: dict[str, tuple[datetime | None, float]] = {}
+        self._polled: dict[str, float] = {}
+
+    def sync_in(self, seconds: float) -> None:
+        """When the next reconciliation is due."""
+        self.sync_at = self._clock.monotonic() + seconds
+
+    async def watch(self) -> None:
+        """Turn after turn, for ever."""
+        while True:
+            await self._clock.sleep(TICK_S)
+            try:
+                await self.tick()
+            except (BrokerError, StoreError) as error:
+                log.warning("tick_failed error=%s", error)
+            except Exception:
+                # The timer is what retries everything: a defect in one turn must not be its last.
+                log.exception("tick_crashed")
+
+    async def tick(self) -> None:
+        """One turn."""
+        now, mono = self._time.now(), self._clock.monotonic()
+        held = sorted(self._engine.positions.values(), key=lambda p: (p.opened_at, p.position_id))
+        busy = [p for p in held if p.state is not State.MONITORING]
+        if busy:
+            messages = [(p.position_id, self._time_seen(p)) for p in busy]
+            await self._door.tell_all(messages)
+            self._driver.drive([p.position_id for p in busy], now=False)
+            self._poll(busy, mono)
+        await self._rules_of_time(now, mono)
+        if mono >= self.sync_at:
+            self.sync_at = mono + float(self._live.sync_seconds)
+            self._tasks.spawn(self._sync(), "exitfsm-sync")
+        if self.marks_due and mono >= self._marks_at:
+            self.marks_due, self._marks_at = False, mono + MARKS_EVERY_S
+            if self.keeper is not None:
+                self.keeper.write()
+            await self._door.run(self.save_marks)
+        failure = self.keeper.failure() if self.keeper is not None else None
+        if failure is not None:
+            await self._alarm("bars_not_recorded", failure)
+
+    def save_marks(self) -> None:
+        """In the writer's thread: the newest prices, for the read model."""
+        self._engine.store.save_marks(self._engine.marks())
+
+    def session_close(self, symbol: str, _: datetime) -> datetime | None:
+        """For the engine, in the writer's thread: when the session ends, as last read."""
+        if self._calls.capabilities.rules(symbol).always_open:
+            return None
+        session = self._driver.known_session(symbol)
+        return session.close if session is not None else None
+
+    def _hours(self, symbol: str) -> Session | None:
+        """The market's hours, as far as they are known."""
+        return ALWAYS if self._calls.capabilities.rules(symbol).always_open else self._driver.hours(symbol)
+
+    def _time_seen(self, p: Position) -> TimeSeen:
+        """Patience runs while the market is open only: a closed one keeps everybody waiting."""
+        hours = self._hours(p.symbol)
+        is_open = hours is not None and hours.is_open
+        patience_s = float(self._live.patience_seconds) if is_open else None
+        return TimeSeen(at=self._driver.now_for(p), patience_s=patience_s)
+
+    def _poll(self, busy: list[Position], mono: float) -> None:
+        """Look working orders up now and then: an update may have been lost."""
+        every = float(self._live.poll_seconds)
+        for p in busy:
+            order_id = p.client_order_id
+            if order_id is None or not p.order_live or p.state is State.PENDING:
+                continue
+            if mono - self._polled.setdefault(order_id, mono) >= every:
+                self._polled[order_id] = mono
+                self.look_up_soon(p.position_id, order_id)
+
+    def look_up_soon(self, position_id: str, client_order_id: str) -> None:
+        """Ask the broker about an order, without waiting for the answer."""
+        self._tasks.spawn(self._look_up(position_id, client_order_id), "exitfsm-poll")
+
+    async def _look_up(self, key: str, order_id: str) -> None:
+        try:
+            await self._driver.look_up(key, order_id)
+        except (BrokerError, StoreError) as error:
+            log.warning("look_up_failed id=%s error=%s", order_id, error)
+
+    async def _rules_of_time(self, now: datetime, mono: float) -> None:
+        """Time rules where no bar comes, and a word to a person where none has come for long."""
+        longest = float(self._live.feed_silence_seconds)
+        for p in sorted(self._engine.positions.values(), key=lambda p: (p.opened_at, p.position_id)):
+            if p.state is not State.MONITORING:
+                continue
+            silence = self._silence_s(p.symbol, mono)
+            timed = p.policy.time_limit.enabled or p.policy.end_of_session.enabled
+            if not timed and silence < longest:
+                continue
+            hours = self._hours(p.symbol)
+            if hours is None:
+                continue
+            if timed and silence >= NO_BAR_S and not self._engine.paused:
+                price = self._engine.last_price(p.symbol) or p.entry_price
+                due = TimeSeen(at=now, price=price, session_close=hours.close)
+                await self._door.tell(p.position_id, due)
+            if silence >= longest and hours.is_open:
+                refused = f" (they come, and are refused: {p.refusing})" if p.refusing else ""
+                text = f"no bar of {p.symbol} for {silence:.0f} s{refused}: its levels are not being watched"
+                await self._door.tell(p.position_id, RaiseAlarm(at=now, kind="feed_silent", text=text))
+
+    def _silence_s(self, symbol: str, mono: float) -> float:
+        """How long no bar of a symbol has been believed; one that was refused leaves it as unwatched as none."""
+        slot = self._engine.levels.slots.get(symbol)
+        at = slot.previous_at if slot is not None else None
+        known = self._believed.get(symbol)
+        if known is None or known[0] != at:
+            known = self._believed[symbol] = (at, mono)
+        return mono - known[1]
