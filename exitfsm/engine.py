@@ -23,9 +23,9 @@ from exitfsm.lifecycle import State, advance
 from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
 from exitfsm.policy import AHEAD_MAX, ExitPolicy, Fault, bar_fault
 from exitfsm.ports import CAREFUL, Capabilities
-from exitfsm.position import Action, Position, decide, evolve, fault_of, fold, owed, position_id, replay
+from exitfsm.position import Action, Position, decide, evolve, fold, owed, position_id, replay
 from exitfsm.projections import Mark
-from exitfsm.store import Append, ExitStore
+from exitfsm.store import Append, ExitStore, Result
 from exitfsm.values import Bar, ExecutionReport, canonical_symbol, pct_change
 
 log = logging.getLogger("exitfsm")
@@ -130,11 +130,19 @@ class Engine:
         symbol = canonical_symbol(message.symbol)
         known = self.get(position_id(message.account, symbol, message.side, message.epoch))
         if known is not None:
+            if not known.state.terminal and known.position_id not in self.positions:
+                # Stored by a commit that seemed to fail; whether its order was sent is not known either.
+                if known.state is State.PENDING and known.client_order_id is not None:
+                    self.unknown.add(known.client_order_id)
+                self._keep(known, reference=reference, bar=bar)
             return known
         events = decide(None, message, self.broker)
         advance(None, type(events[0]))
         position = evolve(None, events[0])
-        recorded = self.store.append(position.position_id, 0, events, at=message.at, by=message.by)
+        result = self._append([Append(position.position_id, 0, events, message.at, message.by)])[0]
+        if isinstance(result, StoreError):
+            raise result
+        recorded = result
         self._keep(position, reference=reference, bar=bar)
         self._tell_listener(position, recorded)
         return position
@@ -299,7 +307,7 @@ class Engine:
 
     def _woken(self, woken: Sequence[tuple[Slot, Bar]], received_at: datetime | None, confirmed: bool) -> list[Action]:
         """Bars of different symbols, outside their quiet bands: ask every position of each symbol, exactly."""
-        messages: list[tuple[str, BarSeen]] = []
+        messages: list[tuple[str, Message]] = []
         faults: list[tuple[Slot, Bar, list[Position], Fault | None]] = []
         for slot, bar in woken:
             held = list(slot.positions.values())
@@ -320,9 +328,9 @@ class Engine:
                     confirmed=confirmed,
                 )
                 messages.append((p.position_id, message))
-        changed, told = self._commit(messages), dict(messages)
+        changed = self._commit(messages)
         for slot, bar, held, fault in faults:
-            self._count_refusals(held, bar, fault, told)
+            self._count_refusals(held, bar, fault)
             if fault is None:
                 slot.accept(bar)
             if slot.positions:
@@ -369,21 +377,15 @@ class Engine:
             log.exception("rule_failed name=%s version=%s position=%s", rule.name, rule.version, p.position_id)
             return None
 
-    def _count_refusals(self, held: list[Position], bar: Bar, fault: Fault | None, told: Mapping[str, BarSeen]) -> None:
+    def _count_refusals(self, held: list[Position], bar: Bar, fault: Fault | None) -> None:
         """Keep the length of each run of refused bars: one entry a run, not one a bar."""
         for before in held:
             p = self.positions.get(before.position_id, before)
             run = self._runs.get(p.position_id)
-            if before.state is State.MONITORING:  # what the symbol's others refused, it may have believed
-                own = fault_of(before, told[p.position_id])
-                reason = own.reason if own is not None else p.refusing if p.refusing in ("paused", "disabled") else None
-                if p.refusing is None:
-                    self._end_run(p.position_id)
-            else:
-                own, reason = fault, fault.reason if fault is not None else None
-            if reason is None:
+            reason = fault.reason if fault is not None else p.refusing if p.state is State.MONITORING else None
+            if reason is None or (fault is None and reason not in ("paused", "disabled")):
                 continue
-            price = own.price if own is not None else str(bar.close)
+            price = fault.price if fault is not None else str(bar.close)
             if run is not None and run.reason == reason:
                 self._runs[p.position_id] = replace(run, last_at=bar.timestamp, count=run.count + 1)
             else:
@@ -412,7 +414,7 @@ class Engine:
             decided = self._decide_all(waiting)
             if not decided:
                 return list(changed.values())
-            results = self.store.append_many(
+            results = self._append(
                 [Append(p.position_id, p.version, events, m.at, m.by) for p, m, events, _ in decided]
             )
             failure: StoreError | None = None
@@ -426,7 +428,7 @@ class Engine:
                     self._keep(after)
                     changed[after.position_id] = after
                     self._tell_listener(after, result)
-            for stream in {s for s, _ in waiting}:
+            for stream in dict.fromkeys(s for s, _ in waiting):
                 self._keep(self._replay(stream))
             if failure is not None:
                 raise failure
@@ -436,6 +438,21 @@ class Engine:
             f"another writer was faster {CONFLICTS_MAX} times in a row on {[s for s, _ in waiting]}; "
             "only one process may drive a store"
         )
+
+    def _append(self, batches: Sequence[Append]) -> list[Result]:
+        """Store what was decided. A COMMIT that fails may have taken place all the same: only the store knows.
+
+        Raises:
+            StoreError: nothing was stored, or that cannot be found out.
+        """
+        try:
+            return self.store.append_many(batches)
+        except StoreError:
+            found = [self.store.stream(b.stream_id, b.expected_version)[: len(b.events)] for b in batches]
+            if any([r.event for r in one] != list(b.events) for one, b in zip(found, batches, strict=True)):
+                raise
+            log.error("commit_failed_and_took_place streams=%s", [b.stream_id for b in batches])
+            return list(found)
 
     def _decide_all(self, messages: Sequence[tuple[str, Message]]) -> list[_Decided]:
         """What each message means, guarded by the lifecycle; nothing is stored yet."""

@@ -501,4 +501,6 @@ def expectation(p: Position) -> Expectation:
 
 def same_symbol(one: str, other: str) -> bool:
     """True for two spellings of one instrument (a pair comes with and without its slash)."""
-    return one == other or one.replace("/", "") == other.replace("/", "")
+    if one == other or ("/" in one) == ("/" in other):
+        return one == other
+    return one.replace("/", "") == other.replace("/", "")

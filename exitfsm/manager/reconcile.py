@@ -211,10 +211,10 @@ class Reconciler:
         later = [
             fill.at
             for fill in self._driver.told.values()
-            if same_symbol(fill.symbol, p.symbol)
+            if since is not None
+            and fill.at >= since  # first, because it leaves few of thousands
+            and same_symbol(fill.symbol, p.symbol)
             and fill.side is not p.side.exit_side
-            and since is not None
-            and fill.at >= since
         ]
         self.first_fills.pop((p.symbol, p.side), None)
         if later:
@@ -328,7 +328,9 @@ class Reconciler:
             return self.first_fills.get((symbol, bp.side))
         fills = [f for f in listed if same_symbol(f.symbol, symbol)]
         found = first_since_flat(fills, bp.side, bp.qty)
-        previous = await self._door.run(lambda: self._last_epoch(symbol, bp.side))
+        previous: Position | None = await self._door.run(lambda: self._last_epoch(symbol, bp.side))
+        if previous is not None and not previous.state.terminal:
+            return previous.opened_at  # on record, and watched by nobody: its commit seemed to fail
         if previous is not None and found is not None and found <= previous.opened_at:
             return _bought_beyond(fills, previous, bp.side)  # the symbol has not been flat since that one began
         return found

@@ -15,7 +15,7 @@ topic (`exit_triggered.v1`) and JSON: `{"at": nanoseconds, "by": …, "body": {"
 """
 
 from exitfsm.projections import AlarmRow, ExitOrderRow, Mark, PositionRow, TrackingRow
-from exitfsm.store.appending import Append
+from exitfsm.store.appending import Append, Result
 from exitfsm.store.exit_store import ExitStore
 
-__all__ = ["AlarmRow", "Append", "ExitOrderRow", "ExitStore", "Mark", "PositionRow", "TrackingRow"]
+__all__ = ["AlarmRow", "Append", "ExitOrderRow", "ExitStore", "Mark", "PositionRow", "Result", "TrackingRow"]
