@@ -114,6 +114,7 @@ class Books:
         self.prices: dict[str, Decimal] = {}
         self.lock = threading.RLock()
         self._booked: dict[str, Booked] = {}
+        self._works: dict[str, Booked] = {}
         self._count = 0
         self._held: dict[str, tuple[Decimal, Decimal]] = {}
         self._unseen: dict[str, Decimal] = defaultdict(lambda: ZERO)
@@ -130,7 +131,7 @@ class Books:
 
     def live_exits(self, symbol: str | None = None) -> list[Booked]:
         """The exit orders that work, of one symbol where given."""
-        return [b for b in self._booked.values() if b.ours and b.live and symbol in (None, b.order.symbol)]
+        return [b for b in self._works.values() if b.ours and symbol in (None, b.order.symbol)]
 
     def ended_exits(self) -> list[Booked]:
         """The exit orders that are over."""
@@ -138,7 +139,7 @@ class Books:
 
     def working(self) -> list[Booked]:
         """All orders that work, whoever sent them."""
-        return [b for b in self._booked.values() if b.live]
+        return list(self._works.values())
 
     def snapshot(self) -> list[BrokerPosition]:
         """The positions as they truly are."""
@@ -176,6 +177,7 @@ class Books:
             booked.value = EXACT.add(booked.value, EXACT.multiply(size, at))
             if booked.live:
                 booked.status = OrderStatus.FILLED if booked.leaves <= 0 else OrderStatus.PARTIALLY_FILLED
+                self._leaves_work(booked)
             self._execute(booked.order.symbol, booked.order.side, size, at, booked)
             if booked.ours and not late and not booked.disturbed:
                 self._check_sign(booked)
@@ -348,7 +350,7 @@ class Books:
     def _book(self, order: Order, *, ours: bool) -> Booked:
         self._count += 1
         booked = Booked(order, f"venue-{self._count}", self.now(), ours)
-        self._booked[order.client_order_id] = booked
+        self._booked[order.client_order_id] = self._works[order.client_order_id] = booked
         return booked
 
     def _find(self, order: str | Order) -> Booked:
@@ -356,7 +358,13 @@ class Books:
 
     def _end(self, booked: Booked, status: OrderStatus) -> ExecutionReport:
         booked.status = status
+        self._leaves_work(booked)
         return self._tell(booked)
+
+    def _leaves_work(self, booked: Booked) -> None:
+        """Orders that work are kept apart, so that a long run does not go through its whole history at each look."""
+        if not booked.live:
+            self._works.pop(booked.order.client_order_id, None)
 
     def _tell(self, booked: Booked) -> ExecutionReport:
         booked.at = self.now()

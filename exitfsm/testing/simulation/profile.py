@@ -1,0 +1,122 @@
+"""What kind of day it is: the broker's capabilities, the machines, the rules, the hours; all drawn from the seed.
+
+What a broker declares is what the simulated venue does. Faults that no client can survive by nature at such a broker
+are not drawn there, and the reliability page says which and why.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Literal, NamedTuple
+
+from msgspec.structs import replace
+
+from exitfsm.ports import Capabilities, IdMemory
+from exitfsm.testing.simulation.faults import Faults
+
+#: A broker that refuses repeated ids and oversized orders, and declares for how long fills may follow a cancel.
+GOOD = Capabilities(
+    ids_refused=IdMemory.FOREVER, lookup_sees_closed=True, reduce_only=True, late_fills=True, late_fill_window_s=5
+)
+BROKERS: dict[str, Capabilities] = {
+    "good": GOOD,
+    "queues orders": replace(GOOD, queues_orders=True),
+    "no late fills": replace(GOOD, late_fills=False, late_fill_window_s=0),
+    "no guard": replace(GOOD, reduce_only=False),
+    "no bound for late fills": replace(GOOD, late_fill_window_s=None),
+    "shows open orders only": replace(GOOD, lookup_sees_closed=False),
+    "forgets closed ids": replace(GOOD, ids_refused=IdMemory.OPEN_ORDERS),
+    "forgets all ids": replace(GOOD, ids_refused=IdMemory.NEVER),
+}
+Machines = Literal["one", "two processes", "two machines"]
+
+
+class Profile(NamedTuple):
+    """One day's surroundings.
+
+    Attributes:
+        broker: the name of its capabilities.
+        lists_fills: the broker lists executions.
+        machines: one process; two that share a store; two machines with a store each.
+        plain: the broker's methods are called in threads.
+        bot_watches: the bot names its positions itself instead of letting them be found.
+        grain_s: the network and the venue move at multiples of this many seconds, so that much comes together.
+        minutes: length of the session; the day ends earlier where `early` is set.
+        config: what is configured.
+    """
+
+    broker: str
+    lists_fills: bool
+    machines: Machines
+    plain: bool
+    bot_watches: bool
+    symbols: int
+    minutes: int
+    early: bool
+    grain_s: float
+    config: dict[str, Any]
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the broker declares and does."""
+        return BROKERS[self.broker]
+
+
+def draw(rng: random.Random, symbols: int | None, minutes: int | None) -> Profile:
+    """A day's profile.
+
+    Args:
+        symbols, minutes: fixed where given.
+    """
+    broker = rng.choice((*BROKERS, "good"))
+    capabilities = BROKERS[broker]
+    machines: Machines = rng.choice(("one", "one", "one", "two processes", "two machines"))
+    if machines == "two machines" and not (
+        capabilities.ids_refused is IdMemory.FOREVER and capabilities.reduce_only and capabilities.lookup_sees_closed
+    ):
+        machines = "one"
+    return Profile(
+        broker=broker,
+        lists_fills=machines == "two machines" or rng.random() < 0.75,
+        machines=machines,
+        plain=rng.random() < 0.5,
+        bot_watches=rng.random() < 0.3,
+        symbols=symbols or rng.randint(20, 48),
+        minutes=minutes or rng.randint(20, 40),
+        early=rng.random() < 0.25,
+        grain_s=rng.choice((0.0, 0.02, 0.1, 0.1, 0.25)),
+        config=_config(rng),
+    )
+
+
+def _config(rng: random.Random) -> dict[str, Any]:
+    return {
+        "profit_taking": {"order_type": rng.choice(("market", "market", "limit"))},
+        "trailing_stop": {"enabled": rng.random() < 0.3},
+        "break_even": {"enabled": rng.random() < 0.2},
+        "time_limit": {"enabled": rng.random() < 0.3, "max_seconds": rng.choice((150, 600))},
+        "end_of_session": {"enabled": rng.random() < 0.3},
+        "partial_fills": {"resubmit_delay_seconds": rng.choice((1, 5, 30))},
+        "exit_cooldown_seconds": rng.choice((0, 2, 12)),
+        "live": {
+            "entry_id_prefix": rng.choice(("", "bot-")),
+            "broker_timeout_seconds": rng.choice((5, 10)),
+            "orders_per_minute": 10_000,
+            "poll_seconds": rng.choice((5, 15)),
+            "sync_seconds": rng.choice((30, 60)),
+        },
+    }
+
+
+def limits(profile: Profile, faults: Faults) -> None:
+    """Take away what no client can survive by nature at this day's broker.
+
+    - A broker that forgets ids takes a repeated request as a second order (the model's N14, N15), and a store that
+      loses commits can then repeat one: neither happens where ids are not refused for ever.
+    - Two machines know nothing of each other but what the broker refuses: there nothing is traded by hand, nothing is
+      bought on top, and no refusal is drawn that the other machine could not see.
+    """
+    if profile.capabilities.ids_refused is not IdMemory.FOREVER:
+        faults.never("request repeated", "power", "store lost", "store damaged")
+    if profile.machines == "two machines":
+        faults.never("more bought", "sold by hand", "closed by hand", "split", "refused", "fill taken back")

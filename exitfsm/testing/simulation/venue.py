@@ -1,0 +1,294 @@
+"""The simulated venue: the books, and a market that fills, rejects, halts and expires as the seed has it.
+
+The books are the oracle's: they record what truly happened, and they check what may never happen. What the venue
+declares of itself (`Capabilities`) is what it does: where it declares a window for late fills none comes after it, and
+where it says that it refuses oversized orders it does.
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from exitfsm.errors import OrderRefused
+from exitfsm.ports import Capabilities, Session
+from exitfsm.testing.books import Booked, Books
+from exitfsm.testing.simulation.faults import Faults
+from exitfsm.testing.simulation.loop import World
+from exitfsm.testing.simulation.trace import Trace
+from exitfsm.values import ZERO, BrokerPosition, ExecutionReport, Fill, Order, OrderSide, OrderStatus, OrderType, plain
+
+#: When the first session opens.
+OPENING = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
+#: How long after a trade by other hands an order may still be too large, because nobody could know yet.
+EXCUSED_S = 60.0
+#: Until when a late fill comes at a venue that declares no bound; the person who clears up waits for longer.
+LATE_MAX_S = 30.0
+NIGHT_S = 300.0
+
+
+class Venue(Books):
+    """A venue in simulated time.
+
+    Args:
+        world: whose time it lives in.
+        rng: the market's randomness.
+        faults: what goes wrong today.
+        trace: told of everything.
+        capabilities: what it declares, and does.
+        sent_at: when an exit order first left the process that decided it.
+        close_at: when the session ends, in the world's seconds; the next one begins a short night later.
+
+    Attributes:
+        on_updates: called when there is news of orders.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        rng: random.Random,
+        faults: Faults,
+        trace: Trace,
+        capabilities: Capabilities,
+        sent_at: Callable[[str], float],
+        close_at: float,
+    ) -> None:
+        super().__init__(lambda: OPENING + timedelta(seconds=world.time), capabilities)
+        self._world, self._rng, self._faults, self._trace = world, rng, faults, trace
+        self._sent_at = sent_at
+        self.close_at = close_at
+        self.open_again_at = close_at + NIGHT_S
+        self.on_updates: Callable[[], None] = lambda: None
+        self.halted: dict[str, float] = {}
+        #: When other hands last changed what is held of a symbol.
+        self.disturbed_at: dict[str, float] = defaultdict(lambda: -1e9)
+        self.exits_taken = 0
+
+    # --- hours --------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """True during a session."""
+        return self._world.time < self.close_at or self._world.time >= self.open_again_at
+
+    def session(self) -> Session:
+        """What the venue tells of its hours."""
+        now = self._world.time
+        if now < self.close_at:
+            return Session(is_open=True, close=OPENING + timedelta(seconds=self.close_at))
+        if now < self.open_again_at:
+            return Session(is_open=False, next_open=OPENING + timedelta(seconds=self.open_again_at))
+        return Session(is_open=True, close=OPENING + timedelta(seconds=self.open_again_at + 86_400))
+
+    def end_session(self, early: bool) -> None:
+        """The market closes: orders for the day are over."""
+        for booked in self.working():
+            if booked.ours:
+                self._faults.seen(22)
+                if early:
+                    self._faults.seen(42)
+            self.expire(booked.order)
+        self._tell_all()
+
+    # --- what comes over the network ----------------------------------------------------------------------------------
+
+    def take_exit(self, order: Order) -> ExecutionReport:
+        """An exit order arrives; see `Books.take`."""
+        if self._faults.happens("refused", 8, order.client_order_id):
+            raise OrderRefused(self._rng.choice(("halted", "not_tradable", "margin", "rate")), "not now")
+        if not self.is_open and not self.capabilities.queues_orders:
+            raise OrderRefused("market_closed", "the market is closed")
+        report = self.take(order)
+        self.exits_taken += 1
+        self._tell_all()
+        self._world.after(self._pace(), self._match, order.client_order_id)
+        return report
+
+    def take_cancel(self, client_order_id: str) -> None:
+        """A request to cancel arrives."""
+        booked = self.booked(client_order_id)
+        if booked is not None and not booked.live and booked.ours:
+            self._faults.seen(18)
+        if self._faults.happens("cancel refused", None, client_order_id):
+            raise OrderRefused("not_cancelable", "not now")
+        self.cancels = "pending" if self._faults.happens("cancel pending", None, client_order_id) else "at_once"
+        self.ask_cancel(client_order_id)
+        if self.cancels == "pending":
+            self._world.after(self._rng.uniform(0.1, 20), self._resolve_cancel, client_order_id)
+        else:
+            self._after_cancel(client_order_id)
+        self._tell_all()
+
+    def _resolve_cancel(self, client_order_id: str) -> None:
+        booked = self.booked(client_order_id)
+        if booked is None or not booked.live:
+            return
+        if booked.ours and booked.filled < booked.order.qty and self._rng.random() < 0.3 and self._can_fill(booked):
+            part = max(Decimal(1), booked.leaves // 2)
+            if part < booked.leaves:
+                self._faults.seen(17)
+                self._fill(booked, part)
+        if self._rng.random() < 0.1:
+            self.refuse_cancel(booked.order)
+        else:
+            self.end_cancel(booked.order)
+            self._after_cancel(client_order_id)
+        self._tell_all()
+
+    def fills_since(self, since: datetime) -> list[Fill]:
+        """Executions since a time."""
+        return self.executions[bisect_left(self.executions, since, key=lambda fill: fill.at) :]
+
+    # --- the market ---------------------------------------------------------------------------------------------------
+
+    def _pace(self) -> float:
+        if self._faults.happens("fill slow"):
+            return self._rng.uniform(2, 90)
+        return self._rng.uniform(0.01, 0.4)
+
+    def _can_fill(self, booked: Booked) -> bool:
+        order = booked.order
+        if not booked.live or not self.is_open or self.halted.get(order.symbol, 0.0) > self._world.time:
+            return False
+        if order.order_type is OrderType.LIMIT and order.limit_price is not None:
+            price = self.prices[order.symbol]
+            return price >= order.limit_price if order.side is OrderSide.SELL else price <= order.limit_price
+        return True
+
+    def on_price(self, symbol: str) -> None:
+        """A new price: what could not fill may fill now."""
+        for booked in self.working():
+            if booked.order.symbol == symbol and booked.ours and self._can_fill(booked):
+                self._world.after(self._pace(), self._match, booked.order.client_order_id)
+
+    def _match(self, client_order_id: str) -> None:
+        """The market looks at an order."""
+        booked = self.booked(client_order_id)
+        if booked is None or not self._can_fill(booked):
+            return
+        faults, leaves = self._faults, booked.leaves
+        if booked.filled == 0 and faults.happens("rejected", None, client_order_id):
+            self.reject(booked.order, self._rng.choice(("halted", "not_tradable", "margin", "risk")), "after all")
+        elif faults.happens("ended by the venue", None, client_order_id):
+            self.end_cancel(booked.order)
+            self._after_cancel(client_order_id)
+        elif leaves > 1 and faults.happens("part then nothing", 16, client_order_id):
+            self._fill(booked, self._part(leaves))
+            self._world.after(self._rng.uniform(30, 240), self._match, client_order_id)
+        elif leaves > 1 and faults.happens("fill in parts", None, client_order_id):
+            self._fill(booked, self._part(leaves))
+            self._world.after(self._rng.uniform(0.01, 3), self._match, client_order_id)
+        else:
+            self._fill(booked, leaves)
+        self._tell_all()
+
+    def _part(self, leaves: Decimal) -> Decimal:
+        return Decimal(self._rng.randint(1, int(leaves) - 1)) if leaves >= 2 else leaves
+
+    def _fill(self, booked: Booked, qty: Decimal, *, late: bool = False) -> None:
+        self.fill(booked.order, qty, late=late)
+        self._trace("venue", f"fills {plain(qty)} of {booked.order.client_order_id}{' late' if late else ''}")
+
+    def _after_cancel(self, client_order_id: str) -> None:
+        """A fill may still be on its way, as far as the venue declares that."""
+        booked = self.booked(client_order_id)
+        if booked is None or not booked.ours or booked.leaves <= 0 or not self.capabilities.late_fills:
+            return
+        window = self.capabilities.late_fill_window_s
+        if window == 0 or not self._faults.happens("late fill", None, client_order_id):
+            return
+        bound = LATE_MAX_S if window is None else window * 0.95
+        self._world.after(self._rng.uniform(0, bound), self._fill_late, client_order_id)
+
+    def _fill_late(self, client_order_id: str) -> None:
+        booked = self.booked(client_order_id)
+        if booked is None or booked.live or booked.leaves <= 0:
+            return
+        symbol = booked.order.symbol
+        size = min(booked.leaves, self._part(booked.leaves), self.held(symbol) * booked.order.position_side.sign)
+        if size <= 0 or not self.is_open or self._disturbed(symbol, self._world.time):
+            return
+        self._faults.seen(20)
+        self._fill(booked, size, late=True)
+        self._tell_all()
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    def halt(self, symbol: str, seconds: float) -> None:
+        """Trading in a symbol stops for a while."""
+        self.halted[symbol] = self._world.time + seconds
+        for booked in self.live_exits(symbol):
+            self.suspend(booked.order)
+            self._world.after(seconds + 1, self._match, booked.order.client_order_id)
+            self._faults.seen(25)
+        self._tell_all()
+
+    def take_back(self, booked: Booked) -> None:
+        """A fill of an exit is taken back."""
+        self.disturbed_at[booked.order.symbol] = self._world.time
+        self.bust(booked.order, self._part(booked.filled) if booked.filled > 1 else booked.filled)
+        self._tell_all()
+
+    def by_hand(self, symbol: str, qty: Decimal) -> None:
+        """A person closes `qty` of what is held."""
+        held = self.held(symbol)
+        side = OrderSide.SELL if held > 0 else OrderSide.BUY
+        self.disturbed_at[symbol] = self._world.time
+        self.trade_by_hand(symbol, side, qty)
+        self._trace("person", f"trades {side} {plain(qty)} {symbol}")
+
+    def changed_by_others(self, symbol: str) -> None:
+        """What is held of a symbol is another quantity now, and no exit did that."""
+        self.disturbed_at[symbol] = self._world.time
+        for booked in self.live_exits(symbol):
+            booked.disturbed = True
+
+    def _tell_all(self) -> None:
+        if self.updates:
+            self.on_updates()
+
+    # --- what may never happen ----------------------------------------------------------------------------------------
+
+    def _disturbed(self, symbol: str, since: float) -> bool:
+        return self.disturbed_at[symbol] > since - EXCUSED_S
+
+    def _check_size(self, order: Order) -> None:
+        """As the books check it; an order that left before anybody could know of another's trade is excused."""
+        others = self.live_exits(order.symbol)
+        if others:
+            names = ", ".join(b.order.client_order_id for b in others)
+            self._broken(f"S2: {order.client_order_id} came for {order.symbol} while {names} may still fill")
+        there = max(ZERO, self.held(order.symbol) * order.position_side.sign)
+        if self.capabilities.reduce_only and order.qty > self._free(order.symbol, order.position_side):
+            raise OrderRefused("insufficient_qty", f"requested {plain(order.qty)}, held {plain(there)}")
+        if order.qty > there and not self._disturbed(order.symbol, self._sent_at(order.client_order_id)):
+            self._broken(f"S1: {order.client_order_id} sells {plain(order.qty)} {order.symbol}, {plain(there)} is held")
+
+    def _book(self, order: Order, *, ours: bool) -> Booked:
+        booked = super()._book(order, ours=ours)
+        booked.disturbed = ours and self._disturbed(order.symbol, self._world.time)
+        return booked
+
+    def positions_now(self) -> list[BrokerPosition]:
+        """The positions as they truly are."""
+        return self.snapshot()
+
+    def order_now(self, client_order_id: str) -> ExecutionReport | None:
+        """The record of an order, as far as this venue shows it."""
+        booked = self.booked(client_order_id)
+        if booked is None or not (booked.live or self.capabilities.lookup_sees_closed):
+            return None
+        return booked.report()
+
+    def open_orders_now(self) -> list[ExecutionReport]:
+        """All working orders."""
+        return [booked.report() for booked in self.working()]
+
+    def status_of(self, client_order_id: str) -> OrderStatus | None:
+        """The status of an order; None for one that never came."""
+        booked = self.booked(client_order_id)
+        return booked.status if booked is not None else None
