@@ -23,7 +23,7 @@ Hear = Callable[[dict[str, Any]], None]
 
 #: A half-open connection is noticed after this, in seconds (the SDK's own default is three minutes).
 PING_S, PONG_S = 10.0, 20.0
-_STOP_S = 5.0
+_STOP_S, _CANCEL_S = 5.0, 0.1
 _log = logging.getLogger("exitfsm.alpaca")
 _quiet = logging.getLogger("exitfsm.alpaca.websocket")
 _quiet.setLevel(logging.INFO)  # its debug lines show frames, and the first frame holds the keys
@@ -178,8 +178,10 @@ class StreamThread:
             if running.done():
                 running.result()
         finally:
-            for task in (running, stopped):
-                task.cancel()
+            stopped.cancel()
+            while not running.done():
+                running.cancel()  # once is not enough: a `wait_for` loses it to a frame that comes at the same moment
+                await asyncio.wait({running}, timeout=_CANCEL_S)
             await asyncio.gather(running, stopped, return_exceptions=True)
             await stream.close()
 

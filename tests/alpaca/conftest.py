@@ -30,6 +30,14 @@ def access(server: AlpacaServer) -> Access:
 
 @pytest.fixture
 def broker(access: Access) -> Iterator[AlpacaBroker]:
-    made = AlpacaBroker(access, timeout_s=(1.0, 0.5), requests_per_minute=10_000)
+    made = AlpacaBroker(access, timeout_s=(30.0, 30.0), requests_per_minute=10_000)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def impatient(access: Access) -> Iterator[AlpacaBroker]:
+    """A broker that soon gives up, for servers that do not answer."""
+    made = AlpacaBroker(access, timeout_s=(30.0, 0.5), requests_per_minute=10_000)
     yield made
     made.close()

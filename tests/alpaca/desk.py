@@ -27,7 +27,7 @@ from exitfsm.testing.alpaca_server import AlpacaServer
 QUICK = replace(ALPACA, late_fill_window_s=0)
 CONFIG: dict[str, Any] = {
     "partial_fills": {"resubmit_delay_seconds": 0, "max_resubmit_attempts": 3},
-    "live": {"broker_timeout_seconds": 2, "poll_seconds": 0.3, "sync_seconds": 1, "patience_seconds": 2,
+    "live": {"broker_timeout_seconds": 60, "poll_seconds": 0.3, "sync_seconds": 1, "patience_seconds": 2,
              "breaker_failures": 50},
 }  # fmt: skip
 #: Words in the log that only a defect writes.
@@ -55,6 +55,8 @@ class Desk:
     Args:
         streams: which streams run beside the manager.
         config: sections to set beside the quick defaults.
+        answer_s: how long an answer is waited for: long, but where a server that does not answer is what is tested.
+        updates: options of `AlpacaUpdates`.
     """
 
     def __init__(
@@ -64,13 +66,15 @@ class Desk:
         *,
         streams: str = "updates",
         config: dict[str, Any] | None = None,
+        answer_s: float = 30.0,
         **updates: Any,
     ) -> None:
         self.server, self.path, self.streams = server, path, streams
+        self.answer_s = answer_s
         self.config = {**CONFIG, **(config or {})}
         self.access = Access.from_environment(server.environment)
         self.backfill_max_s = updates.pop("backfill_max_s", 300.0)
-        self.updates_options = {"poll_s": 0.3, "check_s": 0.5, "grace_s": 0.5, **updates}
+        self.updates_options = {"poll_s": 0.3, "check_s": 0.5, "grace_s": 10.0, **updates}
         self.broken: list[str] = []
         self.alarms: list[Alarm] = []
         self.events: list[Event] = []
@@ -98,7 +102,11 @@ class Desk:
 
     async def start(self) -> Desk:
         self.broker = AlpacaBroker(
-            self.access, timeout_s=(1.0, 0.4), requests_per_minute=100_000, reserve=10, capabilities=QUICK
+            self.access,
+            timeout_s=(30.0, self.answer_s),
+            requests_per_minute=100_000,
+            reserve=10,
+            capabilities=QUICK,
         )
         self.manager = ExitManager(
             self.broker, self.store, None, self.config, "desk", on_alarm=self.alarms.append, on_event=self._on_event
@@ -178,7 +186,7 @@ class Desk:
     def position(self, symbol: str = "AAPL") -> Position:
         return next(p for p in self.manager.positions() if p.symbol == symbol)
 
-    async def until(self, what: Callable[[], Any], say: str = "", seconds: float = 6.0) -> None:
+    async def until(self, what: Callable[[], Any], say: str = "", seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         while True:
             answer = what()

@@ -72,13 +72,13 @@ def running(server: AlpacaServer, folder: Path, *args: str) -> Iterator[subproce
         try:
             yield process
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0, (folder / "err").read_text()
+            assert process.wait(120) == 0, (folder / "err").read_text()
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
-def until(what: Callable[[], Any], say: str, seconds: float = 20.0) -> None:
+def until(what: Callable[[], Any], say: str, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, f"never: {say}"

@@ -91,6 +91,7 @@ class AlpacaBench(Bench):
 
     def __init__(self, server: AlpacaServer, broker: AlpacaBroker, kind: Literal["hang", "reset", "status", "html"]):
         self.server, self.broker, self.kind = server, broker, kind
+        self.patience_s = 60.0
         server.account.fills = "by_hand"
 
     async def hold(self, qty: Decimal, side: Side = Side.LONG) -> None:
@@ -134,8 +135,10 @@ class TestScriptedBroker(BrokerConformance):
 
 class TestAlpaca(BrokerConformance):
     @pytest.fixture(params=["html", "reset", "hang", "status"])
-    def bench(self, server: AlpacaServer, broker: AlpacaBroker, request: pytest.FixtureRequest) -> AlpacaBench:
-        return AlpacaBench(server, broker, request.param)
+    def bench(
+        self, server: AlpacaServer, broker: AlpacaBroker, impatient: AlpacaBroker, request: pytest.FixtureRequest
+    ) -> AlpacaBench:
+        return AlpacaBench(server, impatient if request.param == "hang" else broker, request.param)
 
 
 class TestAlpacaPairs(BrokerConformance):

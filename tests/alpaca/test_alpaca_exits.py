@@ -73,7 +73,7 @@ async def test_buys_breaches_exits_and_fills(server: AlpacaServer, tmp_path: Pat
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f.kind}-{f.status}-{f.when}")
 async def test_a_fault_of_the_submit(server: AlpacaServer, tmp_path: Path, fault: Fault) -> None:
     """Whatever goes wrong with the POST, before or after it took effect: one order is taken, and it fills once."""
-    async with Desk(server, tmp_path) as desk:
+    async with Desk(server, tmp_path, answer_s=0.4 if fault.kind == "hang" else 30.0) as desk:
         await desk.held()
         server.fail(Fault(**vars(fault) | {"times": 1}))
         await desk.price("98.9")
@@ -107,7 +107,7 @@ async def test_the_server_is_away_and_comes_back(server: AlpacaServer, tmp_path:
         assert desk.exits == []
         server.start()
         await desk.gone()
-        await desk.until(lambda: desk.updates.connections == 2, "the stream listens again", 8)
+        await desk.until(lambda: desk.updates.connections >= 2, "the stream listens again")
     assert len(desk.taken) == 1
 
 

@@ -30,7 +30,7 @@ def by_hand(server: AlpacaServer) -> AlpacaServer:
 
 
 async def test_01_a_post_that_timed_out_is_not_sent_by_the_next_process(by_hand: AlpacaServer, tmp_path: Path) -> None:
-    desk = Desk(by_hand, tmp_path)
+    desk = Desk(by_hand, tmp_path, answer_s=0.4)
     async with desk:
         await desk.held()
         by_hand.fail(Fault("hang", "after", seconds=0.6))
@@ -90,7 +90,7 @@ async def test_05_a_fraction_is_not_cut_off(server: AlpacaServer, tmp_path: Path
 
 async def test_06_a_stream_that_is_connected_and_mute_is_noticed(server: AlpacaServer, tmp_path: Path) -> None:
     """Executions that it does not tell give it away; it is connected anew, and polled meanwhile."""
-    async with Desk(server, tmp_path) as desk:
+    async with Desk(server, tmp_path, grace_s=0.5) as desk:
         await desk.until(lambda: desk.updates._known is not None, "the stream was held against the account once")
         server.updates.muted = True
         server.do(lambda: server.account.trade_by_hand("AAPL", OrderSide.BUY, Decimal(10), Decimal(100)))
@@ -105,12 +105,16 @@ async def test_06_a_stream_that_is_connected_and_mute_is_noticed(server: AlpacaS
 
 
 async def test_06_refused_connections_are_not_hammered(server: AlpacaServer, tmp_path: Path) -> None:
-    server.updates.refuse = 3
+    """The SDK waits half a second at least after the first refusal, and longer after each more."""
+    server.updates.refuse = 1000
     async with Desk(server, tmp_path, streams="") as desk:
+        began = asyncio.get_running_loop().time()
         await desk.updates.start()
         await desk.held()
-        await asyncio.sleep(1.5)
-        assert server.updates.refuse >= 1
+        await desk.until(lambda: server.updates.refuse <= 998, "it is refused twice")
+        await asyncio.sleep(0.7)
+        attempts = 1000 - server.updates.refuse
+        assert attempts <= 1 + (asyncio.get_running_loop().time() - began) / 0.5
         await desk.price("98.9")
         await desk.gone()
 
@@ -388,12 +392,12 @@ async def test_25_a_stale_list_of_positions_sells_nothing_again(server: AlpacaSe
     assert len(desk.exits) == 1
 
 
-async def test_26_no_call_waits_for_ever(server: AlpacaServer, broker: AlpacaBroker) -> None:
-    server.fail(Fault("hang", "before", method="GET", path=".", seconds=5.0))
+async def test_26_no_call_waits_for_ever(server: AlpacaServer, impatient: AlpacaBroker) -> None:
+    server.fail(Fault("hang", "before", method="GET", path=".", seconds=300.0))
     began = asyncio.get_running_loop().time()
     with pytest.raises(Exception, match="no answer"):
-        await asyncio.to_thread(broker.positions)
-    assert asyncio.get_running_loop().time() - began < 1.5
+        await asyncio.to_thread(impatient.positions)
+    assert asyncio.get_running_loop().time() - began < 60
 
 
 async def test_27_a_bad_start_is_survived(server: AlpacaServer, tmp_path: Path) -> None:
@@ -401,7 +405,7 @@ async def test_27_a_bad_start_is_survived(server: AlpacaServer, tmp_path: Path) 
     server.hold("AAPL", 10, 100)
     for kind in ("html", "reset", "hang"):
         server.fail(Fault(kind, "before", method="GET", path=".", status=502, times=2, seconds=0.5))  # type: ignore[arg-type]
-    async with Desk(server, tmp_path) as desk:
+    async with Desk(server, tmp_path, answer_s=0.4) as desk:
         await desk.state("monitoring")
         await desk.price("98.9")
         await desk.gone()

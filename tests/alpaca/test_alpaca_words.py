@@ -296,4 +296,4 @@ def test_too_many_requests_close_the_way_for_a_while() -> None:
     budget.exceeded(0.2)
     began = time.monotonic()
     budget.spend(urgent=True)
-    assert 0.5 < time.monotonic() - began < 2
+    assert time.monotonic() - began > 0.5

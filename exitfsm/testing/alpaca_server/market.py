@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from aiohttp import WSMsgType, web
 
-from exitfsm.testing.alpaca_server.words import Json, at_text
+from exitfsm.testing.alpaca_server.words import CLOSE_S, Json, at_text
 from exitfsm.values import Bar
 
 STOCK_FEEDS = ("iex", "sip")
@@ -105,7 +105,7 @@ class DataSocket:
         if self.refuse > 0:
             self.refuse -= 1
             return web.Response(status=429)
-        ws = web.WebSocketResponse()
+        ws = web.WebSocketResponse(timeout=CLOSE_S)
         await ws.prepare(request)
         client = _Client(ws, "msgpack" not in request.headers.get("Content-Type", ""))
         if any(not c.ws.closed for c in self._clients):

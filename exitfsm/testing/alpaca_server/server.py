@@ -22,7 +22,7 @@ from exitfsm.values import Bar, OrderSide, Side
 
 T = TypeVar("T")
 KEY, SECRET = "LOCALTESTKEY", "local-test-secret"
-_WAIT_S = 10.0
+_WAIT_S = 60.0
 
 
 class AlpacaServer:

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from aiohttp import WSMsgType, web
 
-from exitfsm.testing.alpaca_server.words import Json
+from exitfsm.testing.alpaca_server.words import CLOSE_S, Json
 
 
 class UpdatesSocket:
@@ -55,7 +55,7 @@ class UpdatesSocket:
         if self.refuse > 0 or (self.one_only and any(not ws.closed for ws in self._open)):
             self.refuse = max(0, self.refuse - 1)
             return web.Response(status=429)
-        ws = web.WebSocketResponse(autoping=False, autoclose=True)
+        ws = web.WebSocketResponse(timeout=CLOSE_S, autoping=False, autoclose=True)
         await ws.prepare(request)
         self._open[ws] = request
         try:

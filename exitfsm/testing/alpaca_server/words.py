@@ -17,6 +17,8 @@ from exitfsm.values import ZERO, BrokerPosition, ExecutionReport, Fill, OrderSta
 
 Json = dict[str, Any]
 
+#: How long a socket that is closed waits for the client to agree, in seconds.
+CLOSE_S = 2.0
 EASTERN = ZoneInfo("America/New_York")
 _NAMES = uuid.UUID("8f8f3a52-7a5c-4b0e-9c4e-6f6e7c1d2b3a")
 #: Alpaca's word for a venue's status; `pending_new`, `held` and the like are put over it by the account.
