@@ -9,6 +9,7 @@ thin shells around it, so that they cannot differ.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -21,7 +22,7 @@ from exitfsm.events import Event, Recorded
 from exitfsm.levels import Levels, Slot
 from exitfsm.lifecycle import State, advance
 from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
-from exitfsm.policy import AHEAD_MAX, ExitPolicy, Fault, bar_fault
+from exitfsm.policy import ExitPolicy, Fault, bar_fault
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position import Action, Position, decide, evolve, fold, owed, position_id, replay
 from exitfsm.projections import Mark
@@ -149,47 +150,65 @@ class Engine:
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
-    def on_bar(self, bar: Bar, *, received_at: datetime | None = None, confirmed: bool = False) -> list[Action]:
+    def on_bar(self, bar: Bar, received_at: datetime | None = None, confirmed: bool = False) -> tuple[Action, ...]:
         """A bar of any symbol: levels are tested, stops follow, and what became owed is returned, worst position first.
 
-        A bar inside its symbol's quiet band costs two comparisons (and one of its time) and writes nothing.
+        A bar inside its symbol's quiet band costs two comparisons (and one of its time) and writes nothing; what is
+        returned is a tuple because an empty one costs nothing either.
 
         Args:
             bar: the bar; one of a symbol that is not held is nobody's business.
             received_at: when it arrived, for its age; None where age means nothing.
             confirmed: a second source confirmed the price, so the jump guard does not apply.
         """
-        if self.quiet(bar, received_at):
-            return []
-        return self._woken([(self._slots[bar.symbol], bar)], received_at, confirmed)
+        try:
+            slot = self._slots[bar.symbol]
+        except KeyError:
+            return ()
+        if (
+            slot.low < bar.floor
+            and bar.ceiling <= slot.high
+            and slot.last.timestamp < bar.timestamp
+            and received_at is None
+        ):
+            slot.last = bar
+            return ()
+        if slot.quiet(bar, received_at):
+            return ()
+        return tuple(self._woken([(slot, bar)], received_at, confirmed))
 
     def quiet(self, bar: Bar, received_at: datetime | None = None) -> bool:
         """True when the bar changes nothing (it is then taken note of, in memory); False when `on_bar` must see it."""
         slot = self._slots.get(bar.symbol)
-        if slot is None:
-            return True
-        if (
-            slot.lower < bar.floor
-            and bar.ceiling < slot.upper
-            and slot.last_at < bar.timestamp < slot.until
-            and (received_at is None or -AHEAD_MAX <= received_at - bar.timestamp <= slot.max_age)
-        ):
-            slot.last_bar = bar
-            slot.last_at = bar.timestamp
-            slot.highest = max(slot.highest, bar.ceiling)
-            return True
-        return False
+        return slot is None or slot.quiet(bar, received_at)
 
     def on_bars(self, bars: Iterable[Bar], *, received_at: datetime | None = None) -> list[Action]:
         """Many bars at once: the same decisions as one by one, with one commit for all that breach together."""
         actions: list[Action] = []
         woken: dict[str, tuple[Slot, Bar]] = {}
+        slots = self._slots
         for bar in bars:
+            try:
+                slot = slots[bar.symbol]
+            except KeyError:
+                continue
+            if (
+                slot.low < bar.floor
+                and bar.ceiling <= slot.high
+                and slot.last.timestamp < bar.timestamp
+                and received_at is None
+            ):
+                slot.last = bar
+                continue
             if bar.symbol in woken:
                 actions += self._woken(list(woken.values()), received_at, False)
                 woken = {}
-            if not self.quiet(bar, received_at):
-                woken[bar.symbol] = (self._slots[bar.symbol], bar)
+                if bar.symbol not in slots:
+                    continue
+                slot = slots[bar.symbol]
+            if not slot.quiet(bar, received_at):
+                slot.low = slot.high = math.nan  # what comes after this bar must be looked at after it
+                woken[bar.symbol] = (slot, bar)
         if woken:
             actions += self._woken(list(woken.values()), received_at, False)
         return actions

@@ -13,39 +13,46 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from exitfsm.lifecycle import State
+from exitfsm.policy import AHEAD_MAX
 from exitfsm.position import Position, wake_band
-from exitfsm.values import Bar
+from exitfsm.values import Bar, CheckedBar
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _BEFORE = datetime.min.replace(tzinfo=UTC)
 #: The jump guard as a band round an anchor is narrowed by this, so that rounding can only wake too early.
 _NARROWER = 1 - 1e-9
+#: Stands for the last bar where there is none.
+_NO_BAR = CheckedBar("", _BEFORE, "NaN", "NaN", "NaN", "NaN")
 
 
 class Slot:
     """All that concerns one symbol's bars.
 
     Attributes:
+        low, high: a bar with `low < floor`, `ceiling <= high` and a timestamp after that of `last` is quiet, and then
+            `last` is all that has to be set; NaN where that is not enough.
         lower, upper: the quiet band; NaN wakes for every bar.
         until: when time alone wakes the symbol.
         busy: a position of the symbol is on its way out, so that time and the broker matter to it.
         max_age: how old a bar may be when it arrives, where age counts.
-        last_at: timestamp of the last accepted bar.
+        last: the last accepted bar, or a bar of long ago where there is none.
+        seen_to: bars up to this time were looked at before a restart.
         reference: the last accepted price as given with a position, until a bar brings a newer one.
-        last_bar: the last accepted bar.
         highest: highest price seen since the oldest position opened, for the read model.
         positions: the open positions of the symbol.
     """
 
     __slots__ = (
         "busy",
+        "high",
         "highest",
-        "last_at",
-        "last_bar",
+        "last",
+        "low",
         "lower",
         "max_age",
         "positions",
         "reference",
+        "seen_to",
         "symbol",
         "until",
         "upper",
@@ -53,32 +60,62 @@ class Slot:
 
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol
-        self.lower = math.nan
-        self.upper = math.nan
+        self.low = self.high = self.lower = self.upper = math.nan
         self.until = _NEVER
         self.busy = False
         self.max_age = timedelta.max
-        self.last_at = _BEFORE
+        self.last: Bar = _NO_BAR
+        self.seen_to = _BEFORE
         self.reference: Decimal | None = None
-        self.last_bar: Bar | None = None
         self.highest = -math.inf
         self.positions: dict[str, Position] = {}
 
     @property
+    def last_bar(self) -> Bar | None:
+        """The last accepted bar; None before there is one."""
+        return self.last if self.last is not _NO_BAR else None
+
+    @property
     def reference_price(self) -> Decimal | None:
         """The last accepted price; None before there is one."""
-        return self.last_bar.close if self.last_bar is not None else self.reference
+        return self.last.close if self.last is not _NO_BAR else self.reference
+
+    @property
+    def last_at(self) -> datetime:
+        """Only bars after this time are new."""
+        return max(self.seen_to, self.last.timestamp)
 
     @property
     def previous_at(self) -> datetime | None:
         """Timestamp of the last accepted bar; None before there is one."""
-        return self.last_at if self.last_at is not _BEFORE else None
+        at = self.last_at
+        return at if at is not _BEFORE else None
 
     def accept(self, bar: Bar) -> None:
         """`bar` is the newest that is believed."""
-        self.last_bar = bar
-        self.last_at = bar.timestamp
+        self.last = bar
         self.highest = max(self.highest, bar.ceiling)
+        self.ease()
+
+    def quiet(self, bar: Bar, received_at: datetime | None) -> bool:
+        """True when the bar changes nothing: it is then accepted."""
+        if (
+            self.lower < bar.floor
+            and bar.ceiling < self.upper
+            and self.last_at < bar.timestamp < self.until
+            and (received_at is None or -AHEAD_MAX <= received_at - bar.timestamp <= self.max_age)
+        ):
+            self.accept(bar)
+            return True
+        return False
+
+    def ease(self) -> None:
+        """Say from when on the short test is enough; to be called after whatever it depends on has changed."""
+        if self.busy or self.until is not _NEVER or self.last is _NO_BAR or self.seen_to > self.last.timestamp:
+            self.low = self.high = math.nan
+        else:
+            self.low = self.lower
+            self.high = min(math.nextafter(self.upper, 0.0), self.highest)
 
     def arm(self) -> None:
         """Compute the band anew from the positions, the time and the last accepted price."""
@@ -93,7 +130,7 @@ class Slot:
         for p in self.positions.values():
             band = wake_band(p, at)
             if band is None:
-                self.lower = self.upper = math.nan
+                self.wake_for_all()
                 return
             if band.lower is not None:
                 lower = max(lower, float(band.lower))
@@ -107,12 +144,17 @@ class Slot:
         if guard_ratio is not None:
             reference = self.reference_price
             if reference is None:
-                self.lower = self.upper = math.nan
+                self.wake_for_all()
                 return
             # Two prices within a factor of sqrt(ratio) of one anchor are within ratio of each other.
             reach = math.sqrt(float(guard_ratio)) * _NARROWER
             lower, upper = max(lower, float(reference) / reach), min(upper, float(reference) * reach)
         self.lower, self.upper, self.until = lower, upper, until
+        self.ease()
+
+    def wake_for_all(self) -> None:
+        """No bar is quiet, until the band is computed anew."""
+        self.low = self.high = self.lower = self.upper = math.nan
 
 
 class Levels:
@@ -134,7 +176,7 @@ class Levels:
             slot = self.slots[p.symbol] = Slot(p.symbol)
         if bar is not None:
             slot.accept(bar)
-        elif reference is not None and slot.last_bar is None:
+        elif reference is not None and slot.last is _NO_BAR:
             slot.reference = reference
         slot.positions[p.position_id] = p
         slot.arm()
@@ -150,13 +192,13 @@ class Levels:
         slot = self.slots.get(p.symbol)
         if slot is None:
             slot = self.slots[p.symbol] = Slot(p.symbol)
-        slot.lower = slot.upper = math.nan
+        slot.wake_for_all()
         slot.busy = slot.busy or p.state is not State.MONITORING
-        if reference is not None and slot.last_bar is None:
+        if reference is not None and slot.last is _NO_BAR:
             slot.reference = reference
         for at in (p.stop_moved_at, seen_at):
             if at is not None and at > slot.last_at:
-                slot.last_at = at
+                slot.seen_to = at
         slot.positions[p.position_id] = p
 
     def drop(self, p: Position) -> None:

@@ -197,21 +197,24 @@ class Simulation:
 
     def feed(self, bars: Iterable[Bar], progress: Callable[[int], None] | None = None) -> None:
         """All the bars. Most are quiet, and for those nothing but the band is looked at."""
-        slots, quiet, on_bar = self._slots, self.engine.quiet, self.on_bar
-        count = 0
+        slots, on_bar, keeps_history = self._slots, self.on_bar, self._keeps_history
+        count = 0  # of the quiet ones
         for bar in bars:
             slot = slots.get(bar.symbol)
-            if slot is None or slot.busy or self._keeps_history or not quiet(bar):
+            if (
+                slot is None
+                or not (slot.low < bar.floor and bar.ceiling <= slot.high and slot.last.timestamp < bar.timestamp)
+                or keeps_history
+            ):
+                on_bar(bar)
+                continue
+            slot.last = bar
+            count += 1
+            if count >= _PROGRESS_EVERY:
                 self.bars += count
                 count = 0
-                on_bar(bar)
-            else:
-                count += 1
-                if count >= _PROGRESS_EVERY:
-                    self.bars += count
-                    count = 0
-                    if progress is not None:
-                        progress(self.bars)
+                if progress is not None:
+                    progress(self.bars)
         self.bars += count
 
     def recorded(self, bars: Iterable[Bar], recorder: BarRecorder) -> Iterator[Bar]:
@@ -229,11 +232,10 @@ class Simulation:
         if slot is not None:
             if slot.busy:
                 self._trade(bar, received_at)
-            if not self.engine.quiet(bar, received_at):
-                actions = self.engine.on_bar(bar, received_at=received_at)
-                if actions:
-                    self.broker.now = bar.timestamp
-                    self._carry_out(actions, bar.timestamp)
+            actions = self.engine.on_bar(bar, received_at)
+            if actions:
+                self.broker.now = bar.timestamp
+                self._carry_out(actions, bar.timestamp)
         if slot is None or symbol not in self._slots:
             self._maybe_enter(bar)
         if self._keeps_history and bar.floor > 0:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
+from msgspec.structs import force_setattr
 
 #: Wide enough that sums, products and the percentages of this library are exact for every price and quantity
 #: (a trigger is entry · (100 ± pct) / 100: no rounding takes place).
@@ -195,7 +196,27 @@ def stamp(value: datetime) -> str:
     return utc(value).isoformat().replace("+00:00", "Z")
 
 
-class Bar:
+class _Given(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """What a bar was made of. A struct, for one is made for each line of a feed."""
+
+    symbol: str
+    timestamp: datetime
+    open: Decimal | float | str
+    high: Decimal | float | str
+    low: Decimal | float | str
+    close: Decimal | float | str
+    volume: Decimal | float | str = 0
+    floor: float = math.nan
+    ceiling: float = math.nan
+
+
+# What was given, where the properties of a bar make decimals of it.
+_given_open, _given_high, _given_low, _given_close, _given_volume = (
+    _Given.__dict__[name].__get__ for name in ("open", "high", "low", "close", "volume")
+)
+
+
+class Bar(_Given, frozen=True, gc=False, eq=False):
     """One price bar of one symbol: immutable, cheap to make, and cheap to find quiet.
 
     Args:
@@ -204,78 +225,73 @@ class Bar:
         open, high, low, close: prices as Decimal, int, text or float (a float counts as its shortest text).
         volume: traded quantity; not used for decisions.
 
-    `floor` and `ceiling` are the lowest and highest of the four prices as floats, or NaN when the bar is not sound
-    (a price that is not finite and positive, or high below low). Rounding to float is monotone, so
-    `lower < bar.floor and bar.ceiling < upper` on floats is never true when the exact prices say otherwise: it is the
-    whole test that a quiet bar needs, and everything else is decided on the exact decimals.
+    `floor` and `ceiling`, which are not given but computed, are the lowest and highest of the four prices as floats, or
+    NaN when the bar is not sound (a price that is not finite and positive, or high below low). Rounding to float is
+    monotone, so `lower < bar.floor and bar.ceiling < upper` on floats is never true when the exact prices say
+    otherwise: it is the whole test that a quiet bar needs, and everything else is decided on the exact decimals.
+
+    Raises:
+        ValueError: a price is no number, or the timestamp has no zone.
     """
 
-    __slots__ = ("_prices", "ceiling", "floor", "symbol", "timestamp")
-    symbol: str
-    timestamp: datetime
-    floor: float
-    ceiling: float
-    _prices: tuple[Decimal | float | str, ...]
-
-    def __init__(
-        self,
-        symbol: str,
-        timestamp: datetime,
-        open: Decimal | float | str,
-        high: Decimal | float | str,
-        low: Decimal | float | str,
-        close: Decimal | float | str,
-        volume: Decimal | float | str = 0,
-    ) -> None:
+    def __post_init__(self) -> None:
+        given = (_given_open(self), _given_high(self), _given_low(self), _given_close(self))
         try:
-            o, h, lo, c = float(open), float(high), float(low), float(close)
+            o, h, lo, c = map(float, given)
         except (TypeError, ValueError, OverflowError):
-            what = f"{open!r}, {high!r}, {low!r}, {close!r}"
-            raise ValueError(f"bar of {symbol} at {timestamp}: {what} are not prices") from None
+            what = ", ".join(map(repr, given))
+            raise ValueError(f"bar of {self.symbol} at {self.timestamp}: {what} are not prices") from None
         if 0.0 < lo <= o <= h < math.inf and lo <= c <= h:
             floor, ceiling = lo, h
         elif 0.0 < lo <= h < math.inf and 0.0 < o < math.inf and 0.0 < c < math.inf:
             floor, ceiling = min(o, lo, c), max(o, h, c)
         else:
             floor = ceiling = math.nan
-            for price in (open, high, low, close):
+            for price in given:
                 decimal_of(price)  # whoever records why it is refused must be able to read it
-        _put_symbol(self, symbol.upper())
-        _put_timestamp(self, timestamp if timestamp.tzinfo is UTC else utc(timestamp))
-        _put_prices(self, (open, high, low, close, volume))
-        _put_floor(self, floor)
-        _put_ceiling(self, ceiling)
+        force_setattr(self, "floor", floor)
+        force_setattr(self, "ceiling", ceiling)
+        if not self.symbol.isupper():
+            force_setattr(self, "symbol", self.symbol.upper())
+        if self.timestamp.tzinfo is not UTC:
+            force_setattr(self, "timestamp", utc(self.timestamp))
 
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a Bar is immutable: cannot set {name}")
-
-    @property
+    # The type of each price is narrowed here, which mypy knows no way to say of a field.
+    @property  # type: ignore[misc]
     def open(self) -> Decimal:
         """First price."""
-        return decimal_of(self._prices[0])
+        return decimal_of(_given_open(self))
 
-    @property
+    @property  # type: ignore[misc]
     def high(self) -> Decimal:
         """Highest price."""
-        return decimal_of(self._prices[1])
+        return decimal_of(_given_high(self))
 
-    @property
+    @property  # type: ignore[misc]
     def low(self) -> Decimal:
         """Lowest price."""
-        return decimal_of(self._prices[2])
+        return decimal_of(_given_low(self))
 
-    @property
+    @property  # type: ignore[misc]
     def close(self) -> Decimal:
         """Last price: the current price when `evaluate_on` is `close`."""
-        return decimal_of(self._prices[3])
+        return decimal_of(_given_close(self))
 
-    @property
+    @property  # type: ignore[misc]
     def volume(self) -> Decimal:
         """Traded quantity."""
-        return decimal_of(self._prices[4])
+        return decimal_of(_given_volume(self))
 
     def __reduce__(self) -> tuple[type[Bar], tuple[object, ...]]:
-        return Bar, (self.symbol, self.timestamp, *self._prices)
+        return Bar, (
+            self.symbol,
+            self.timestamp,
+            _given_open(self),
+            _given_high(self),
+            _given_low(self),
+            _given_close(self),
+            _given_volume(self),
+        )
 
     def _key(self) -> tuple[object, ...]:
         return (self.symbol, self.timestamp, self.open, self.high, self.low, self.close, self.volume)
@@ -291,12 +307,18 @@ class Bar:
         return f"Bar({self.symbol} {stamp(self.timestamp)} o={o} h={h} l={low} c={c})"
 
 
-# A bar is made for each line of a feed; setting its slots this way is twice as fast as object.__setattr__.
-_put_symbol = Bar.__dict__["symbol"].__set__
-_put_timestamp = Bar.__dict__["timestamp"].__set__
-_put_prices = Bar.__dict__["_prices"].__set__
-_put_floor = Bar.__dict__["floor"].__set__
-_put_ceiling = Bar.__dict__["ceiling"].__set__
+class CheckedBar(Bar, frozen=True, gc=False, eq=False):
+    """A bar whose maker, a feed of millions of them, has done the whole of `Bar`'s work: nothing is looked at again.
+
+    Args:
+        symbol: in upper case.
+        timestamp: in UTC.
+        open, high, low, close, volume: as given to a `Bar`.
+        floor, ceiling: as they are computed by a `Bar`. A wrong one would let a breach pass unseen.
+    """
+
+    def __post_init__(self) -> None:
+        pass
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

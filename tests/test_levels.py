@@ -351,7 +351,7 @@ def test_given_quiet_bars_then_nothing_is_written_and_the_last_price_is_known() 
 
 def test_given_another_symbol_then_it_is_nobodys_business() -> None:
     both = Both(opened())
-    assert both.engine.on_bar(bar("NaN", symbol="MSFT")) == []
+    assert both.engine.on_bar(bar("NaN", symbol="MSFT")) == ()
     assert both.engine.refusals() == []
 
 

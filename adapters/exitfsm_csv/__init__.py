@@ -18,11 +18,11 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from datetime import datetime
 from heapq import heapify, heappop, heapreplace
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 
 from exitfsm import Bar, FeedError
-from exitfsm.values import canonical_symbol, decimal_of, utc
+from exitfsm.values import CheckedBar, canonical_symbol, decimal_of, utc
 
 __all__ = ["COLUMNS", "read_bars"]
 
@@ -117,16 +117,22 @@ class _File:
                 if not number:
                     self._read_header(lines[0])
                     lines[0] = ""
+                usual = self.order is None
                 for line in lines:
                     number += 1
                     bar = None
                     try:
-                        symbol, at, o, h, lo, c, volume = line.split(",") if self.order is None else self._usual(line)
-                        if volume.isdecimal() or isfinite(float(volume)):
-                            bar = Bar(symbols[symbol], times[at], o, h, lo, c, volume)
+                        symbol, at, o, h, lo, c, volume = line.split(",") if usual else self._usual(line)
+                        first, ceiling, floor, last = float(o), float(h), float(lo), float(c)
+                        if (
+                            0.0 < floor <= first <= ceiling < inf
+                            and floor <= last <= ceiling
+                            and (volume.isdecimal() or isfinite(float(volume)))
+                        ):
+                            bar = CheckedBar(symbols[symbol], times[at], o, h, lo, c, volume, floor, ceiling)
                     except (ValueError, OverflowError):
                         pass  # said with care below
-                    if bar is not None and bar.floor > 0:  # a bar that is not sound has none
+                    if bar is not None:
                         yield bar
                     elif line and not line.isspace():
                         yield self._read_with_care(line, number)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from exitfsm.cli import screen
@@ -90,7 +89,7 @@ def _rules(store: ExitStore) -> Text:
     )
 
 
-def _exits(store: ExitStore) -> Table:
+def _exits(store: ExitStore) -> screen.Rows:
     from exitfsm.cli.market_day import STORIES
 
     columns: list[screen.Column] = [("Symbol", "left"), ("What it shows", "left"), ("Reason", "left")]

@@ -11,7 +11,6 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from exitfsm.cli import screen
@@ -114,7 +113,7 @@ def _held(store: ExitStore, row: PositionRow) -> Held:
     )
 
 
-def _held_table(console: Console, held: Sequence[Held], now: datetime) -> Table:
+def _held_table(console: Console, held: Sequence[Held], now: datetime) -> screen.Rows:
     columns: list[screen.Column] = [("Symbol", "left"), ("Held", "left"), ("State", "left"), ("Entry", "right")]
     columns += [("Last", "right"), ("P&L %", "right"), ("Stop", "right"), ("To stop %", "right"), ("Target", "right")]
     columns += [("Bar age", "right"), ("Exit", "left")]

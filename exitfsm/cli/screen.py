@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from exitfsm.values import plain, stamp
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _UNBOUNDED = 10_000  # columns
 #: The longest line of prose, in columns.
@@ -132,6 +135,52 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 #: A column: its heading, and how it stands.
 Column = tuple[str, Literal["left", "right"]]
 Cell = str | Text
+_GAP = "  "
+
+
+class Rows:
+    """A table in the one style of this command line. Where it fits, its lines are simply put together: rich takes as
+    long for a thousand rows as the simulation for all their bars. Where it does not, rich breaks the cells.
+    """
+
+    def __init__(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
+        self.columns, self.rows = columns, rows
+        told = [[heading for heading, _ in columns], *([str(cell) for cell in row] for row in rows)]
+        self._widths = [max(map(_cells, column)) for column in zip(*told, strict=True)]
+        #: How wide it wants to be, in columns of the screen.
+        self.width = sum(self._widths) + len(_GAP) * (len(columns) - 1)
+        self._simple = not any("\n" in text for row in told for text in row) and not any(
+            isinstance(cell, Text) and cell.spans for row in rows for cell in row
+        )
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType | Segment]:
+        if self.width > options.max_width or not self._simple:
+            yield _broken(self.columns, self.rows)
+            return
+        yield from self._line([Text(heading, style="bold") for heading, _ in self.columns], console)
+        yield Segment(f"{'─' * self.width}\n")
+        for row in self.rows:
+            yield from self._line(row, console)
+
+    def _line(self, row: Sequence[Cell], console: Console) -> Iterator[Segment]:
+        """One row, in as few segments as its styles allow."""
+        told = ""
+        for cell, (_, justify), width in zip(row, self.columns, self._widths, strict=True):
+            text = str(cell)
+            space = " " * (width - _cells(text))
+            text = text + space if justify == "left" else space + text
+            if isinstance(cell, Text) and cell.style:
+                if told:
+                    yield Segment(told)
+                yield Segment(text, console.get_style(cell.style))
+                told = _GAP
+            else:
+                told += text + _GAP
+        yield Segment(told[: -len(_GAP)] + "\n")
+
+
+def _cells(text: str) -> int:
+    return len(text) if text.isascii() else cell_len(text)
 
 
 def table(
@@ -140,7 +189,7 @@ def table(
     *,
     fit: Console | None = None,
     may_drop: Sequence[str] = (),
-) -> Table:
+) -> Rows:
     """A table in the one style of this command line.
 
     Args:
@@ -149,19 +198,19 @@ def table(
         fit: where it is to fit; columns named in `may_drop` are left out, in that order, until it does.
         may_drop: headings of the columns that can be spared.
     """
-    made = _table(columns, rows)
-    if fit is not None and may_drop and _natural_width(fit, made) > fit.width:
+    made = Rows(columns, rows)
+    if fit is not None and may_drop and made.width > fit.width:
         drop, *more = may_drop
         kept = [i for i, (heading, _) in enumerate(columns) if heading != drop]
         return table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows], fit=fit, may_drop=more)
     return made
 
 
-def _natural_width(console: Console, made: Table) -> int:
-    return console.measure(made, options=console.options.update(max_width=_UNBOUNDED)).maximum
+def _broken(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
+    """The table by rich, which breaks what is too long."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
 
-
-def _table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
     made = Table(box=SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False, collapse_padding=True)
     for heading, justify in columns:
         made.add_column(heading, justify=justify)
