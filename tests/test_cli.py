@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from msgspec.structs import replace
 
 pytest.importorskip("typer")
 pytest.importorskip("rich")
+
+from rich.console import Console
 
 from exitfsm import TABLE, ExitPolicy, ExitStore, Side, __version__, load_config, mermaid
 from exitfsm.cli import BAD_INPUT, DEFECT, FINDING, PIPE_CLOSED, main, screen, words
@@ -783,6 +786,29 @@ class TestMain:
     )
     def test_clean(self, text: str, shown: str) -> None:
         assert screen.clean(text) == shown
+
+    @pytest.mark.parametrize("width", [80, 30, 12])
+    def test_a_table_looks_the_same_whether_it_was_put_together_or_laid_out(self, width: int) -> None:
+        columns: list[screen.Column] = [("Symbol", "left"), ("P&L %", "right"), ("Where", "left")]
+        rows: list[list[screen.Cell]] = [
+            ["A", screen.colored(Decimal(1), "+1.00"), "日本"],
+            ["ABCDEFGHI", screen.colored(Decimal(0), "0"), ""],
+            ["x", "1", screen.colored(Decimal(-1), "b c")],
+        ]
+        shown = []
+        for made in (screen.table(columns, rows), screen.broken(columns, rows)):
+            console = Console(file=io.StringIO(), width=width, markup=False, color_system=None)
+            console.print(made)
+            assert isinstance(console.file, io.StringIO)
+            shown.append(console.file.getvalue())
+        assert shown[0] == shown[1]
+
+    def test_a_table_in_colour_has_its_colours_where_they_belong(self) -> None:
+        made = screen.table([("P&L %", "right"), ("On", "left")], [[screen.colored(Decimal(-1), "-1"), "x"]])
+        console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system="standard")
+        console.print(made)
+        assert isinstance(console.file, io.StringIO)
+        assert console.file.getvalue().splitlines()[2] == "\x1b[31m   -1\x1b[0m  x "
 
 
 def process(*args: object, **kwargs: Any) -> subprocess.Popen[bytes]:

@@ -328,6 +328,20 @@ def test_given_any_bars_when_written_by_a_csv_writer_then_the_same_bars_are_read
     assert list(read_bars(path)) == [Bar(*bar) for bar in bars]
 
 
+@given(st.lists(st.tuples(*(st.sampled_from(["99.1", "1e2", "100.0000000000000000001", "101", "0", "nan"]),) * 4)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_given_any_prices_when_read_then_the_floor_and_ceiling_are_those_of_a_bar_made_by_hand(
+    tmp_path: Path, rows: list[tuple[str, str, str, str]]
+) -> None:
+    path = tmp_path / "prices.csv"
+    path.write_text(HEADER + "".join(f"AAPL,{NOON.isoformat()},{','.join(prices)},1\n" for prices in rows))
+
+    read = list(read_bars(path))
+    made = [Bar("AAPL", NOON, *prices, 1) for prices in rows]
+    assert str(read) == str(made)
+    assert str([(b.floor, b.ceiling) for b in read]) == str([(b.floor, b.ceiling) for b in made])  # as text: NaN is NaN
+
+
 # --- At what cost ---------------------------------------------------------------------------------------------------
 
 

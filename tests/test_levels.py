@@ -12,6 +12,7 @@ import pytest
 from given import BROKER, after, bar, given, opened, policy, reported, seen, to_open, triggered
 from hypothesis import given as for_all
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from exitfsm.engine import Engine
 from exitfsm.events import Event, ExitEscalated, ExitTriggered, StopMoved
@@ -337,6 +338,64 @@ def test_float_or_decimal_no_price_that_breaches_is_ever_quiet(
     both.tell_bar(Bar("AAPL", after(120), price, price, price, price))
     for log in both.logs():
         assert len([e for e in log if isinstance(e, ExitTriggered)]) <= 1
+
+
+CALM = st.one_of(st.sampled_from(["99.6", "100", "100.3"]), st.sampled_from(["99.6", "100.3"]), PRICES)
+
+
+@for_all(
+    st.lists(st.one_of(st.just(policy(time_limit={"max_seconds": 300})), POLICIES), max_size=1),
+    st.lists(
+        st.lists(
+            st.tuples(st.sampled_from(["AAPL", "MSFT", "SPY"]), st.sampled_from([60, 60, 1, 0, -60]), CALM, CALM),
+            min_size=1,
+            max_size=8,
+        ),
+        min_size=3,
+        max_size=8,
+    ),
+    st.booleans(),
+)
+def test_whether_one_by_one_or_together_and_with_the_short_test_or_without_all_comes_out_the_same(
+    all_rules: list[ExitPolicy], groups: list[list[tuple[str, int, str, str]]], aged: bool
+) -> None:
+    """A group is told at once or bar by bar; each bar of a symbol is so many seconds after the one before it."""
+    told: list[list[Bar]] = []
+    at = dict.fromkeys(("AAPL", "MSFT", "SPY"), after(0))
+    for group in groups:
+        told.append([])
+        for symbol, seconds, close, other in group:
+            at[symbol] += timedelta(seconds=seconds)
+            low, high = sorted((close, other), key=lambda p: float(p) if p != "NaN" else 0.0)
+            told[-1].append(Bar(symbol, at[symbol], close, high, low, close))
+    outcomes = []
+    for together, short in ((False, False), (False, True), (True, True)):
+        with pytest.MonkeyPatch.context() as patch, ExitStore(":memory:") as store:
+            if not short:
+                patch.setattr(Slot, "ease", lambda slot: None)  # NaN from the start: the short test never holds
+            engine = Engine(store, BROKER)
+            for number, rules in enumerate([policy(), *all_rules]):
+                opening = opened(policy=rules, epoch=f"e{number}", atr="0.5")
+                engine.open(to_open(opening), reference=opening.entry_price)
+                engine.open(replace(to_open(opening), symbol="MSFT"), bar=bar(100, 0, symbol="MSFT"))
+            for group in told:
+                received_at = max((b.timestamp for b in group), default=None) if aged else None
+                if together:
+                    engine.on_bars(group, received_at=received_at)
+                else:
+                    for b in group:
+                        engine.on_bar(b, received_at)
+            events = {name: [r.event for r in store.stream(name)] for name in store.stream_ids()}
+            outcomes.append((events, engine.marks(), engine.refusals(), engine.positions))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0] == outcomes[2]
+
+
+def test_given_a_time_rule_when_it_comes_due_in_the_quietest_of_bars_then_it_wakes() -> None:
+    both = Both(opened(policy=policy(time_limit={"max_seconds": 300})))
+    for second in (60, 120, 180, 240, 299, 300):
+        both.tell_bar(bar(100, second))
+    assert [(type(e), e.at) for e in both.logs()[0]] == [(ExitTriggered, after(300))]
 
 
 def test_given_quiet_bars_then_nothing_is_written_and_the_last_price_is_known() -> None:

@@ -155,7 +155,7 @@ class Rows:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType | Segment]:
         if self.width > options.max_width or not self._simple:
-            yield _broken(self.columns, self.rows)
+            yield broken(self.columns, self.rows)
             return
         yield from self._line([Text(heading, style="bold") for heading, _ in self.columns], console)
         yield Segment(f"{'─' * self.width}\n")
@@ -206,7 +206,7 @@ def table(
     return made
 
 
-def _broken(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
+def broken(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
     """The table by rich, which breaks what is too long."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
