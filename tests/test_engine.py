@@ -443,7 +443,7 @@ def test_given_a_store_when_it_is_loaded_then_the_first_bar_arms_its_symbol_and_
     slot = again.levels.slots["AAPL"]
     assert (slot.busy, again.levels.slots["MSFT"].busy) == (False, True)
     assert not again.quiet(bar("100.1", 60)), "nothing is quiet before it is armed"
-    assert again.on_bar(bar("100.1", 60)) == []
+    assert again.on_bar(bar("100.1", 60)) == ()
     assert slot.lower < 100.2 < slot.upper
     assert again.quiet(bar("100.2", 120))
     assert desk.now(sent).state == "submitted"
