@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from exitfsm import ConfigError
@@ -18,7 +19,8 @@ PAPER_URL = "https://paper-api.alpaca.markets"
 LIVE_URL = "https://api.alpaca.markets"
 DATA_URL = "https://data.alpaca.markets"
 DATA_STREAM_URL = "wss://stream.data.alpaca.markets"
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+#: Here nothing is said of orders, whatever older programs call it.
+_NO_UPDATES = urlsplit(DATA_STREAM_URL).hostname
 _KEY = re.compile(r"[!-~]{4,200}", re.ASCII)
 
 
@@ -30,7 +32,8 @@ class Access:
         key_id, secret_key: as Alpaca gave them.
         live: real money. The addresses must agree with it.
         base_url: the trading API, without its version; Alpaca's own when empty.
-        stream_url: the trade-updates socket; that of `base_url` when empty.
+        stream_url: the trade-updates socket; that of `base_url` when empty. Where only a host is named, it is looked
+            for at `/stream` there.
         data_url: market data; Alpaca's own when empty. Its sockets are looked for on the same host, unless it is
             Alpaca's.
 
@@ -49,7 +52,8 @@ class Access:
         put = object.__setattr__
         put(self, "base_url", _trimmed(self.base_url or (LIVE_URL if self.live else PAPER_URL)))
         put(self, "data_url", _trimmed(self.data_url or DATA_URL))
-        put(self, "stream_url", self.stream_url or f"{_socket(self.base_url)}/stream")
+        stream = _socket((self.stream_url or self.base_url).rstrip("/"))
+        put(self, "stream_url", stream if urlsplit(stream).path else f"{stream}/stream")
         mistakes = [*_key_mistakes(self.key_id, self.secret_key), *self._address_mistakes()]
         if mistakes:
             raise ConfigError(mistakes)
@@ -80,16 +84,18 @@ class Access:
     @property
     def is_local(self) -> bool:
         """The trading API is on this machine."""
-        return urlsplit(self.base_url).hostname in _LOOPBACK
+        return _is_here(self.base_url)
 
     def _address_mistakes(self) -> list[str]:
         mistakes = []
         for name in ("base_url", "stream_url", "data_url"):
             parts = urlsplit(getattr(self, name))
-            if parts.scheme not in ("https", "wss") and parts.hostname not in _LOOPBACK:
+            if parts.scheme not in ("https", "wss") and not _is_here(parts.geturl()):
                 mistakes.append(
                     f"{name}: {parts.hostname or 'nothing'} must be reached by https or wss, so that keys stay secret"
                 )
+        if urlsplit(self.stream_url).hostname == _NO_UPDATES:
+            mistakes.append("stream_url is Alpaca's market-data server; the trade updates come from the trading API's")
         for name in ("base_url", "stream_url"):
             host = urlsplit(getattr(self, name)).hostname
             if host == urlsplit(LIVE_URL).hostname and not self.live:
@@ -113,6 +119,15 @@ def _key_mistakes(key_id: str, secret_key: str) -> list[str]:
 def _trimmed(url: str) -> str:
     """Without a slash or version at the end, which the SDK adds."""
     return re.sub(r"/v\d+$", "", url.rstrip("/"))
+
+
+def _is_here(url: str) -> bool:
+    """On this machine, so that nobody else hears."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _socket(url: str) -> str:

@@ -109,21 +109,23 @@ class Rest:
 
     def get(self, path: str, query: dict[str, Any] | None = None, *, urgent: bool = False) -> Any:
         """Read something of the account."""
-        return self._call(lambda client: client.get(path, query), urgent=urgent)
+        return self._call(f"GET {path}", lambda client: client.get(path, query), urgent=urgent)
 
     def get_data(self, path: str, query: dict[str, Any], *, version: str = "v2") -> Any:
         """Read market data."""
         return self._call(
-            lambda client: client.get(path, query, base_url=self._access.data_url, api_version=version), urgent=False
+            f"GET {path}",
+            lambda client: client.get(path, query, base_url=self._access.data_url, api_version=version),
+            urgent=False,
         )
 
     def post(self, path: str, body: dict[str, str]) -> Any:
         """Send something."""
-        return self._call(lambda client: client.post(path, body), urgent=True)
+        return self._call(f"POST {path}", lambda client: client.post(path, body), urgent=True)
 
     def delete(self, path: str) -> Any:
         """Ask for something to end."""
-        return self._call(lambda client: client.delete(path), urgent=True)
+        return self._call(f"DELETE {path}", lambda client: client.delete(path), urgent=True)
 
     def close(self) -> None:
         """Close the connections: idle ones now, those of requests that are under way when these end."""
@@ -132,8 +134,11 @@ class Rest:
             while True:
                 self._idle.pop()._session.close()
 
-    def _call(self, request: Callable[[TradingClient], Any], *, urgent: bool) -> Any:
-        """One request on a connection of its own, the one used last where it is free: that one is still warm."""
+    def _call(self, what: str, request: Callable[[TradingClient], Any], *, urgent: bool) -> Any:
+        """One request on a connection of its own, the one used last where it is free: that one is still warm.
+
+        `what` it is stands in an error that is not Alpaca's own.
+        """
         from alpaca.common.exceptions import APIError
         from requests.exceptions import RequestException
 
@@ -145,17 +150,17 @@ class Rest:
         try:
             return request(client)
         except APIError as error:
-            raise self._meaning(error) from None
+            raise self._meaning(what, error) from None
         except RequestException as error:
-            raise _failure(error) from None
+            raise _failure(what, error) from None
         except Exception as error:
-            raise BrokerError(f"the answer is not understood: {type(error).__name__}") from None
+            raise BrokerError(f"{what}: the answer is not understood: {type(error).__name__}") from None
         finally:
             self._idle.append(client)
             if self._closed:
                 self.close()
 
-    def _meaning(self, error: Any) -> BrokerError:
+    def _meaning(self, what: str, error: Any) -> BrokerError:
         """What an HTTP error proves."""
         status = error.status_code
         code, message, fields = _body(str(error))
@@ -167,7 +172,7 @@ class Rest:
             return NotSent("the keys are not authorised")
         if status in _DEFINITE and code is not None and message:
             return Refused(status, code, message, fields)
-        return BrokerError(f"HTTP {status}: {message or 'no error body of Alpaca'}"[:300])
+        return BrokerError(f"{what}: HTTP {status}: {message or 'no error body of Alpaca'}"[:300])
 
 
 def _client(access: Access, timeout_s: tuple[float, float]) -> TradingClient:
@@ -196,7 +201,7 @@ def _body(text: str) -> tuple[int | None, str, dict[str, Any]]:
     return (code if isinstance(code, int) else None), str(message)[:500], body
 
 
-def _failure(error: Exception) -> BrokerError:
+def _failure(what: str, error: Exception) -> BrokerError:
     """What a request that got no answer proves: nothing, unless there was no connection to send it on."""
     from requests.exceptions import ConnectionError as NoConnection
     from requests.exceptions import ConnectTimeout
@@ -205,5 +210,5 @@ def _failure(error: Exception) -> BrokerError:
     reason = getattr(error.args[0], "reason", None) if error.args else None
     never_left = isinstance(error, ConnectTimeout) or isinstance(reason, (NewConnectionError, ConnectTimeoutError))
     if isinstance(error, NoConnection) and never_left:
-        return NotSent(f"no connection: {type(error).__name__}")
-    return BrokerError(f"no answer: {type(error).__name__}")
+        return NotSent(f"{what}: no connection: {type(error).__name__}")
+    return BrokerError(f"{what}: no answer: {type(error).__name__}")

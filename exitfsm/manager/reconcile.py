@@ -233,13 +233,26 @@ class Reconciler:
         self.missing = {key: tries for key, tries in self.missing.items() if key in keys}
         if not new:
             return
-        fills = await self._fills()
+        try:
+            fills = await self._fills()
+        except BrokerError:
+            await self._cannot_name(new)
+            raise
         again = {(bp.symbol, bp.side): bp.qty for bp in await self._driver.positions()}
         for bp in new:
             if again.get((bp.symbol, bp.side)) == bp.qty:
                 await self._adopt(bp, fills)
             else:
                 self.missing.setdefault((self.known_spelling(bp.symbol), bp.side), 0)
+
+    async def _cannot_name(self, new: list[BrokerPosition]) -> None:
+        """The executions cannot be read: once that has failed again, it is an alarm for each position."""
+        for bp in new:
+            key = (self.known_spelling(bp.symbol), bp.side)
+            self.missing[key] = self.missing.get(key, 0) + 1
+            if self.missing[key] >= READS_MIN:
+                text = f"{plain(bp.qty)} {key[0]} {bp.side}: the broker's fills cannot be read, so it is NOT protected"
+                await self._alarm("epoch_unknown", text)
 
     async def _fills(self) -> list[Fill] | None:
         """The account's executions as far as they are looked at, oldest first; None where the broker lists none."""

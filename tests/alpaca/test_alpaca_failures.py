@@ -411,6 +411,22 @@ async def test_27_a_bad_start_is_survived(server: AlpacaServer, tmp_path: Path) 
         await desk.gone()
 
 
+async def test_27_a_position_whose_executions_cannot_be_read_is_an_alarm(server: AlpacaServer, tmp_path: Path) -> None:
+    """It cannot be named without them, and so not be watched: a person is told; the log says what fails."""
+    server.fail(Fault("html", "before", method="GET", path="activities", status=404, times=10_000))
+    server.hold("AAPL", 10, 100)
+    async with Desk(server, tmp_path, streams="") as desk:
+        await desk.until(lambda: "epoch_unknown" in desk.kinds(), "a person is told")
+        assert [a.text for a in desk.alarms] == [
+            "10 AAPL long: the broker's fills cannot be read, so it is NOT protected"
+        ]
+        assert any("GET /account/activities/FILL: HTTP 404" in line for line in desk.heard.lines)
+        server.do(server.rest.faults.planned.clear)
+        await desk.state("monitoring")
+        await desk.price("98.9")
+        await desk.gone()
+
+
 async def test_28_a_clock_that_says_open_at_night_is_not_believed(server: AlpacaServer, broker: AlpacaBroker) -> None:
     server.account.hours = Hours()
     night = datetime(2024, 1, 3, 7, 0, tzinfo=UTC)

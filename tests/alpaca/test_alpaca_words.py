@@ -260,6 +260,13 @@ def test_other_servers_can_be_named() -> None:
     )
     access = Access.from_environment(env | {"APCA_API_DATA_URL": "http://127.0.0.1:98"})
     assert access.data_stream_url == "ws://127.0.0.1:98"
+    for named in ("ws://localhost:97", "http://localhost:97/", "ws://localhost:97/stream"):
+        access = Access.from_environment(env | {"APCA_API_STREAM_URL": named})
+        assert access.stream_url == "ws://localhost:97/stream"
+    with pytest.raises(ConfigError, match="market-data server"):
+        Access.from_environment(env | {"APCA_API_STREAM_URL": "wss://stream.data.alpaca.markets"})
+    with pytest.raises(ConfigError, match="by https or wss"):
+        Access.from_environment(env | {"APCA_API_STREAM_URL": "ws://127.0.0.1.example.org/stream"})
 
 
 @pytest.mark.parametrize("bad", ["", "PK SECRET", "PKSECRET\n", "PK\tX", "PKé", "\x00PKX"])
