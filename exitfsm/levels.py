@@ -172,10 +172,13 @@ class Levels:
             self.drop(p)
             return
         slot = self.slots.get(p.symbol)
+        new = slot is None
         if slot is None:
             slot = self.slots[p.symbol] = Slot(p.symbol)
         if bar is not None:
             slot.accept(bar)
+            if new:
+                slot.highest = float(bar.close)  # what the bar reached before its close was before the entry
         elif reference is not None and slot.last is _NO_BAR:
             slot.reference = reference
         slot.positions[p.position_id] = p

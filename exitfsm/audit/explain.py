@@ -49,6 +49,9 @@ from exitfsm.position import Position, levels
 from exitfsm.store import ExitStore
 from exitfsm.values import EXACT, Bar, ExitType, Side, pct_change
 
+#: Reasons of refusals that last until a price is believed again, so that no bar in between was.
+_BY_PRICE = frozenset({"price_jump", "stale", "in_the_future"})
+
 
 def explain(store: ExitStore, position_id: str, *, at: datetime | None = None, bars: Iterable[Bar] = ()) -> Explanation:
     """Why a position was exited, or why it was not.
@@ -82,9 +85,11 @@ class _Explaining:
         self.trigger = self._trigger()
         # What stood at the decision is what explains it; without a decision, what stands now.
         self.deciding = self.trigger.before if self.trigger is not None and self.trigger.before else self.p
-        self.bars = _Bars(bars, self.p, self._evidence_at(), at)
-        self.mark = self._mark(at)
-        self.as_of = at or max([told[-1].at, *(price.at for price in (self.bars.last, self.mark) if price is not None)])
+        self.refusals = _refusals(told)
+        self.bars = _Bars(bars, self.p, self._evidence_at(), at, self.refusals)
+        self.mark, self.peak = self._marks(at)
+        known = (self.bars.last, self.bars.refused, self.mark)
+        self.as_of = at or max([told[-1].at, *(price.at for price in known if price is not None)])
 
     def result(self) -> Explanation:
         p, trigger = self.p, self.trigger
@@ -107,6 +112,8 @@ class _Explaining:
             policy=self.deciding.policy.digest(),
             policy_event=self._event_of_policy(),
             price=price,
+            refused_price=self._refused_price(price),
+            best=self._best(),
             levels=self._levels(price),
             waiting=_waiting(self.deciding),
             time_limit_at=p.opened_at + timedelta(seconds=rule.max_seconds) if rule.enabled else None,
@@ -115,7 +122,7 @@ class _Explaining:
             exit=self._exit(trigger) if trigger is not None else None,
             orders=_orders(self.told),
             outcome=self._outcome(),
-            refusals=_refusals(self.told),
+            refusals=self.refusals,
             alarms=[f"{alarm.kind}: {alarm.text}" for alarm in p.alarms],
             lost=[s.recorded.event.why for s in self.told if isinstance(s.recorded.event, ProtectionLost)],
             paused_since=account.paused_since,
@@ -138,15 +145,17 @@ class _Explaining:
         changed = [s.version for s in self.told if isinstance(s.recorded.event, PolicyChanged)]
         return changed[-1] if changed else 1
 
-    def _mark(self, at: datetime | None) -> PriceFact | None:
+    def _marks(self, at: datetime | None) -> tuple[PriceFact | None, PriceFact | None]:
+        """The last and the highest price that the store noted beside its events, where they are known to be of then."""
         row = self.store.tracking(self.p.symbol)
         if row is None or row.position_id != self.p.position_id:
-            return None
-        if row.current_price is None or row.last_evaluated_at_utc is None:
-            return None
-        if at is not None and row.last_evaluated_at_utc > at:
-            return None
-        return PriceFact(price=row.current_price, at=row.last_evaluated_at_utc, source="mark")
+            return None, None
+        when = row.last_evaluated_at_utc
+        if row.current_price is None or when is None or (at is not None and when > at):
+            return None, None
+        last = PriceFact(price=row.current_price, at=when, source="mark")
+        peak = row.highest_price
+        return last, PriceFact(price=peak, at=when, source="mark") if peak is not None else None
 
     def _price(self) -> PriceFact | None:
         """The price that the levels are compared with: that of the decision, else the newest that is known."""
@@ -155,6 +164,24 @@ class _Explaining:
             return PriceFact(price=event.trigger_price, at=event.bar_at or event.at, source="event")
         known = [price for price in (self.mark, self.bars.last) if price is not None]
         return max(known, key=lambda price: price.at, default=None)
+
+    def _refused_price(self, price: PriceFact | None) -> PriceFact | None:
+        """The newest price that was not believed, where it is newer than the last that was."""
+        refused = self.bars.refused
+        if self.p.state is not State.MONITORING or refused is None or (price is not None and price.at >= refused.at):
+            return None
+        return refused
+
+    def _best(self) -> PriceFact | None:
+        """The best price while it was held: from bars, else what the newest stop was moved by, else as noted."""
+        if self.bars.best is not None:
+            return self.bars.best
+        if self.peak is not None and self.p.side is Side.LONG:
+            return self.peak
+        moved = last_of(self.told, StopMoved)
+        if moved is None or not isinstance(moved.recorded.event, StopMoved):
+            return None
+        return PriceFact(price=moved.recorded.event.best_price, at=moved.at, source="event")
 
     def _levels(self, price: PriceFact | None) -> list[LevelFact]:
         p = self.deciding
@@ -234,6 +261,9 @@ class _Explaining:
         missing = []
         if self.trigger is not None and self._evidence_at() is not None and self.bars.evidence is None:
             missing.append("the other prices of the bar that decided (bars are no part of the log)")
+        if self._best() is None and price is not None:
+            extreme = "highest" if self.p.side is Side.LONG else "lowest"
+            missing.append(f"the {extreme} price while it was held (no bars were given or recorded)")
         if watched and price is None:
             missing.append("the last price (no bars were given or recorded, and no mark was saved)")
         if watched and self.p.policy.end_of_session.enabled:
@@ -246,21 +276,63 @@ class _Explaining:
 
 
 class _Bars:
-    """What bars say about a position: the newest sound one, and the one that decided. One pass, constant memory."""
+    """What bars say about a position, in one pass and constant memory.
 
-    def __init__(self, bars: Iterable[Bar], p: Position, evidence_at: datetime | None, at: datetime | None) -> None:
+    Attributes:
+        last: the newest price that was believed.
+        refused: the newest price that was not, by a run of refusals that is on record.
+        best: the best price while it was held, up to the decision to exit.
+        evidence: the bar that decided.
+    """
+
+    def __init__(
+        self,
+        bars: Iterable[Bar],
+        p: Position,
+        evidence_at: datetime | None,
+        at: datetime | None,
+        runs: Sequence[RefusalFact],
+    ) -> None:
         self.last: PriceFact | None = None
+        self.refused: PriceFact | None = None
+        self.best: PriceFact | None = None
         self.evidence: dict[str, str] | None = None
+        end = evidence_at or p.triggered_at or p.ended_at
         for bar in bars:
             if bar.symbol != p.symbol or (at is not None and bar.timestamp > at) or not bar.floor > 0:
                 continue
             if p.ended_at is not None and bar.timestamp > p.ended_at:
                 continue
-            if self.last is None or bar.timestamp >= self.last.at:
-                self.last = PriceFact(price=bar.close, at=bar.timestamp, source="bars")
+            if _was_refused(bar, runs):
+                self.refused = _newer(self.refused, bar)
+                continue
+            self.last = _newer(self.last, bar)
+            if p.opened_at < bar.timestamp and (end is None or bar.timestamp <= end):
+                self._note_best(bar, p.side)
             if bar.timestamp == evidence_at:
                 names = ("open", "high", "low", "close")
                 self.evidence = {name: str(plainly(getattr(bar, name))) for name in names}
+
+    def _note_best(self, bar: Bar, side: Side) -> None:
+        price = bar.high if side is Side.LONG else bar.low
+        if self.best is None or (price - self.best.price) * side.sign > 0:
+            self.best = PriceFact(price=price, at=bar.timestamp, source="bars")
+
+
+def _newer(known: PriceFact | None, bar: Bar) -> PriceFact:
+    if known is not None and bar.timestamp < known.at:
+        return known
+    return PriceFact(price=bar.close, at=bar.timestamp, source="bars")
+
+
+def _was_refused(bar: Bar, runs: Sequence[RefusalFact]) -> bool:
+    """True when a run of refusals says that this bar's price was not believed."""
+    return any(
+        run.reason in _BY_PRICE
+        and run.bar_at <= bar.timestamp
+        and (run.ended_at is None or bar.timestamp < run.ended_at)
+        for run in runs
+    )
 
 
 def _waiting(p: Position) -> list[TrailFact]:

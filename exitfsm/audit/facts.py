@@ -27,7 +27,7 @@ class LevelFact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PriceFact(msgspec.Struct, frozen=True, kw_only=True):
-    """The last price that is known, and from where: `bars`, `mark` or `event`."""
+    """A price that is known, of when, and from where: `bars`, `mark` or `event`."""
 
     price: Decimal
     at: datetime
@@ -113,8 +113,9 @@ class TrailFact(msgspec.Struct, frozen=True, kw_only=True):
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Everything on record about whether, why and how a position was exited, as it was known at `as_of`.
 
-    `levels` are those that stood at the decision to exit, or, without one, at `as_of`. `not_recorded` names what would
-    be of interest and is not on record.
+    `levels` are those that stood at the decision to exit, or, without one, at `as_of`. `price` is the last that was
+    believed, `refused_price` the newest that was not, where it is newer. `best` is the highest price while it was held
+    (of a short the lowest), up to the decision. `not_recorded` names what would be of interest and is not on record.
     """
 
     position_id: str
@@ -131,6 +132,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     policy: str
     policy_event: int
     price: PriceFact | None
+    refused_price: PriceFact | None
+    best: PriceFact | None
     levels: list[LevelFact]
     waiting: list[TrailFact]
     time_limit_at: datetime | None

@@ -172,6 +172,11 @@ class Replay:
         """The symbols whose bars are needed."""
         return set(self._waiting)
 
+    def bars_end(self, symbol: str) -> datetime | None:
+        """When the last bar of a symbol was; None when there was none."""
+        last = self._last.get(symbol)
+        return last.timestamp if last is not None else None
+
     def run(self, bars: Iterable[Seen], progress: Callable[[int], None] | None = None) -> dict[str, Replayed]:
         """All the bars, in order of arrival. Returns the positions that were entered, by id."""
         with self._stack:

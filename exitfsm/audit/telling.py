@@ -56,9 +56,9 @@ def _sentences(x: Explanation) -> Iterator[str]:
     for run in x.refusals:
         yield _refusal(run)
     for why in x.lost:
-        yield f"Protection was lost: {why}."
+        yield _closed(f"Protection was lost: {why}")
     for alarm in x.alarms:
-        yield f"An alarm stands: {alarm}."
+        yield _closed(f"An alarm stands: {alarm}")
     for missing in x.not_recorded:
         yield f"Not recorded: {missing}."
 
@@ -76,8 +76,9 @@ def _exited(x: Explanation, e: ExitFact) -> Iterator[str]:
         yield f"The bar that decided: {prices}."
     others = [level for level in x.levels if level.rule is not e.reason]
     if others:
-        yield f"The other levels at that moment: {', '.join(map(_level, others))}."
-    yield f"The policy was {x.policy} of event {x.policy_event}."
+        yield f"The other levels at that moment: {'; '.join(map(_level, others))}."
+    yield from _best(x)
+    yield f"The policy that applied was version {x.policy}, set at event {x.policy_event}."
 
 
 def _decided(x: Explanation, e: ExitFact) -> str:
@@ -101,7 +102,7 @@ def _decided(x: Explanation, e: ExitFact) -> str:
 
 
 def _level(level: LevelFact) -> str:
-    return f"{level.rule} {plain(level.price)} ({_distance(level)})"
+    return f"{level.rule} {plain(level.price)}, {_distance(level)}"
 
 
 def _distance(level: LevelFact) -> str:
@@ -109,7 +110,16 @@ def _distance(level: LevelFact) -> str:
         return "distance not recorded"
     if level.distance <= 0:
         return "reached"
-    return f"{plain(level.distance)} or {plain(level.distance_pct)} % away"
+    return f"{plain(level.distance)} ({plain(level.distance_pct)} %) away"
+
+
+def _best(x: Explanation) -> Iterator[str]:
+    if x.best is None:
+        return
+    name = "highest" if x.side is Side.LONG else "lowest"
+    price, at = plain(x.best.price), _time(x.best.at)
+    where = {"bars": f"in the bar of {at}", "mark": f"as noted at {at}", "event": f"when a stop moved, at {at}"}
+    yield f"The {name} price on record while it was held is {price}, {where[x.best.source]}."
 
 
 # --- why it did not ---------------------------------------------------------------------------------------------------
@@ -126,13 +136,18 @@ def _not_exited(x: Explanation) -> Iterator[str]:
         yield f"Trading is paused since {_time(x.paused_since)}{by}: no exit is triggered until it is resumed."
     if x.price is not None:
         where = {"bars": "the bar", "mark": "the mark", "event": "the event"}[x.price.source]
-        yield f"The last known price is {plain(x.price.price)}, from {where} of {_time(x.price.at)}."
+        kind = "known" if x.refused_price is None else "believed"
+        yield f"The last {kind} price is {plain(x.price.price)}, from {where} of {_time(x.price.at)}."
+    if x.refused_price is not None:
+        price, at = plain(x.refused_price.price), _time(x.refused_price.at)
+        yield f"Newer ones, up to {price} in the bar of {at}, were refused: nothing is decided on them."
     yield from (_not_reached(level) for level in x.levels)
     if not x.levels:
         yield "No level stands: no rule with a price is on."
     for waiting in x.waiting:
         begins, percent = plain(waiting.begins_at), plain(waiting.activation_pct)
         yield f"{waiting.rule} has not begun: it begins at {begins} ({percent} % in profit)."
+    yield from _best(x)
     yield from _by_time(x)
     if x.custom_rule is not None:
         yield f"The custom rule {x.custom_rule} has given no reason to exit."
@@ -210,6 +225,11 @@ def _refusal(run: RefusalFact) -> str:
         return f"{begin}; that run has no end on record, and nothing is decided while it lasts."
     bars = f"{run.count} {'bar' if run.count == 1 else 'bars'}"
     return f"{begin}, {bars} until {_time(run.ended_at)}; nothing was decided on them."
+
+
+def _closed(sentence: str) -> str:
+    """A sentence that holds somebody else's text, with one mark at its end."""
+    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

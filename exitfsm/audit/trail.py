@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from difflib import get_close_matches
 
 import msgspec
 
@@ -124,9 +125,21 @@ def find(store: ExitStore, wanted: str) -> list[str]:
     if begin:
         listed = "\n".join(begin[:10]) + ("\n…" if len(begin) > 10 else "")
         raise StoreError(f"{wanted!r} is the start of {len(begin)} positions: say which, or give the symbol\n{listed}")
-    symbols = sorted({row.symbol for row in store.positions()})
-    known = f"it has {', '.join(symbols[:20])}{', …' if len(symbols) > 20 else ''}" if symbols else "it is empty"
-    raise StoreError(f"the store has no position {wanted!r}; {known}")
+    raise StoreError(f"the store has no position {wanted!r}; {_nearest(store, wanted, streams)}")
+
+
+def _nearest(store: ExitStore, wanted: str, streams: Sequence[str]) -> str:
+    """What somebody may have meant who named a position that there is not."""
+    if not streams:
+        return "it has none"
+    symbols = [row.symbol for row in store.trackings()]
+    symbol = wanted.upper().partition(":")[0]
+    of_symbol = [stream for stream in streams if stream.partition(":")[0] == symbol]
+    close = get_close_matches(wanted, of_symbol or streams, 3, 0.6)
+    if close:
+        return "\n".join([f"the nearest {'is' if len(close) == 1 else 'are'}", *close])
+    alike = get_close_matches(symbol, symbols, 3, 0.6)
+    return f"it has {', '.join((alike or sorted(symbols))[:20])}{', …' if len(alike or symbols) > 20 else ''}"
 
 
 # --- the past ---------------------------------------------------------------------------------------------------------

@@ -83,11 +83,18 @@ def verify(
         progress: told now and then.
 
     Raises:
-        StoreError: the path is no store, or cannot be opened.
+        StoreError: the path is no store, or cannot be opened. A store whose file is damaged is a finding, however much
+            of it is left.
     """
     with ExitStack() as stack:
-        opened = store if isinstance(store, ExitStore) else stack.enter_context(ExitStore(store, read_only=True))
-        stack.enter_context(checking.snapshot(opened))
+        try:
+            opened = store if isinstance(store, ExitStore) else stack.enter_context(ExitStore(store, read_only=True))
+            stack.enter_context(checking.snapshot(opened))
+        except StoreError as error:
+            if not checking.is_damage(error):
+                raise
+            found = [Finding(None, None, f"it cannot be read at all: {error}")]
+            return Verification(positions=0, events=0, chain_head=GENESIS.hex(), findings=found)
         return _Run(opened, list(anchors), progress).result()
 
 
@@ -194,6 +201,9 @@ class _Run:
                 self._end(stream)
                 stream = _Stream(event.stream_id)
                 self._positions += not stream.of_account
+                bound = f"{ACCOUNT_PREFIX}{self._account}"
+                if stream.of_account and self._account is not None and stream.stream_id != bound:
+                    self._find(stream.stream_id, None, f"the store is bound to another account, {self._account}")
             for what in self._check_event(stream, event):
                 self._find(event.stream_id, event.version, what)
             self._step()

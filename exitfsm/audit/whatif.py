@@ -161,7 +161,9 @@ def whatif(
     )
     counted = _Counted(bars())
     ran = replay.run(counted, progress)
-    found = [_compared(one, ran.get(one.position.position_id), change) for one in logged]
+    found = [
+        _compared(one, ran.get(one.position.position_id), change, replay.bars_end(one.opened.symbol)) for one in logged
+    ]
     return WhatIf(changes=wanted, policy=settings_of(replay.policies.values()), positions=found, bars=counted.count)
 
 
@@ -208,13 +210,15 @@ def _pauses(store: ExitStore, logged: Iterable[Logged]) -> list[Given]:
 # --- comparing --------------------------------------------------------------------------------------------------------
 
 
-def _compared(one: Logged, ran: Replayed | None, change: Callable[[ExitPolicy], ExitPolicy]) -> WhatIfPosition:
+def _compared(
+    one: Logged, ran: Replayed | None, change: Callable[[ExitPolicy], ExitPolicy], bars_end: datetime | None
+) -> WhatIfPosition:
     logged = _exit(one.position)
     replayed = _exit(ran.position) if ran is not None else None
     policies = [one.opened.policy, *(g.event.policy for g in one.given if isinstance(g.event, PolicyChanged))]
     decided = [_decision(e) for e in one.events if isinstance(e, DECISIONS)]
     events = ran.events if ran is not None else ()
-    difference = _first_difference(one.events, events, watched=not one.position.state.terminal)
+    difference = _first_difference(one.events, events, bars_end, watched=not one.position.state.terminal)
     return WhatIfPosition(
         position_id=one.position.position_id,
         symbol=one.position.symbol,
@@ -255,14 +259,20 @@ def _nameless(e: Event) -> Event:
     return replace(e, broker_order_id=None) if isinstance(e, OrderAccepted) else e
 
 
-def _first_difference(logged: Sequence[Event], replayed: Sequence[Event], *, watched: bool) -> str:
+def _first_difference(
+    logged: Sequence[Event], replayed: Sequence[Event], bars_end: datetime | None, *, watched: bool
+) -> str:
     """The first decision that differs, in words; empty when none does. `watched`: the log ends before the exit."""
     ours, theirs = _decisions(logged), _decisions(replayed)
     for number, ((one, said), (other, said_other)) in enumerate(zip(ours, theirs, strict=False), 1):
         if _decision(one) != _decision(other):
             return f"decision {number} of the log is {said}; of the replay {said_other}"
     if len(theirs) < len(ours):
-        return f"decision {len(theirs) + 1} of the log, {ours[len(theirs)][1]}, is not in the replay"
+        missing, said = ours[len(theirs)]
+        at = getattr(missing, "bar_at", None)
+        ended = bars_end is not None and at is not None and bars_end < at
+        why = f" (the bars end at {stamp(bars_end)})" if ended and bars_end is not None else ""
+        return f"decision {len(theirs) + 1} of the log, {said}, is not in the replay{why}"
     if len(theirs) > len(ours):
         after = " (the log ends there, and the bars go on)" if watched else ""
         return f"the replay decides {theirs[len(ours)][1]} after the last decision of the log{after}"

@@ -155,7 +155,9 @@ def explain(
     with ExitStore(store, read_only=True) as opened:
         when = moment(at) if at else None
         key = newest(opened, wanted, when)
-        told = facts(opened, key, at=when, bars=(s.bar for s in bars_for(opened, files, [key])()))
+        given = BarsGiven(opened, files, [key])
+        told = facts(opened, key, at=when, bars=(s.bar for s in given()))
+    given.warn(told.opened_at, told.outcome.at if told.outcome is not None else None)
     if as_json:
         screen.emit_json(as_dict(told))
         return
@@ -264,7 +266,10 @@ def audit(
             return
         key = newest(opened, wanted)
         symbol = key.partition(":")[0]
-        held = [seen for seen in bars_for(opened, files, [key])() if seen.bar.symbol == symbol]
+        given = BarsGiven(opened, files, [key])
+        held = [seen for seen in given() if seen.bar.symbol == symbol]
+        row = next(row for row in opened.positions(symbol=symbol) if row.position_id == key)
+        given.warn(row.opened_at_utc, row.ended_at_utc)
         supposed = suppose(opened, key, held) if held else []
         page = position_page(opened, key, bars=[s.bar for s in held], chain=chain_of(opened), supposed=supposed)
         write(output, page)
@@ -283,7 +288,7 @@ def _write_index(store: ExitStore, output: Path, files: Sequence[Path], pages: b
     if not pages:
         return
     folder.mkdir(exist_ok=True)
-    held = _by_symbol(bars_for(store, files, keys)())
+    held = _by_symbol(BarsGiven(store, files, keys)())
     with progress("pages") as told:
         for number, key in enumerate(keys, 1):
             symbol = key.partition(":")[0]
@@ -372,21 +377,55 @@ def moment(text: str) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
-def bars_for(store: ExitStore, files: Sequence[Path], keys: Sequence[str]) -> Callable[[], Iterator[Seen]]:
-    """The bars to use, from the first on with each call: those of files, else those recorded, else none."""
-    from exitfsm.recorded_bars import Seen, bars_path, recorded_bars
+class BarsGiven:
+    """The bars to use, from the first on with each call: those of files, else those recorded, else none.
 
-    recorded = bars_path(store)
+    Args:
+        store: the store that they are held against.
+        files: CSV files; those recorded beside the store where there are none.
+        keys: the positions that they are for.
+    """
 
-    def give() -> Iterator[Seen]:
-        if files:
+    def __init__(self, store: ExitStore, files: Sequence[Path], keys: Sequence[str]) -> None:
+        from exitfsm.recorded_bars import bars_path
+
+        self._files, self._recorded = files, bars_path(store)
+        self._wanted = {key.partition(":")[0] for key in keys}
+        self._spans: dict[str, tuple[datetime, datetime]] = {}
+
+    def __call__(self) -> Iterator[Seen]:
+        from exitfsm.recorded_bars import Seen, recorded_bars
+
+        if self._files:
             from exitfsm_csv import read_bars
 
-            yield from (Seen(bar, None) for bar in read_bars(*files))
-        elif recorded is not None and recorded.is_file():
-            yield from recorded_bars(recorded, {key.partition(":")[0] for key in keys})
+            for bar in read_bars(*self._files):
+                first, last = self._spans.get(bar.symbol, (bar.timestamp, bar.timestamp))
+                self._spans[bar.symbol] = min(first, bar.timestamp), max(last, bar.timestamp)
+                yield Seen(bar, None)
+        elif self._recorded is not None and self._recorded.is_file():
+            yield from recorded_bars(self._recorded, self._wanted)
 
-    return give
+    def said(self) -> str:
+        """What the files hold, in words: after a call has been read to its end."""
+        spans = sorted(self._spans.items())
+        listed = [f"{name} from {screen.when(first)} to {screen.when(last)}" for name, (first, last) in spans[:5]]
+        return "; ".join([*listed, *(["…"] if len(spans) > 5 else [])]) or "nothing"
+
+    def warn(self, opened_at: datetime, ended_at: datetime | None) -> None:
+        """Say that files of bars were given in vain, where they hold none of a position's life."""
+        if not self._files:
+            return
+        for symbol in self._wanted:
+            first, last = self._spans.get(symbol, (None, None))
+            if first is None or last is None:
+                screen.warn(f"the files hold no bar of {symbol}; they hold {self.said()}")
+            elif last <= opened_at or (ended_at is not None and first > ended_at):
+                until = f" to {screen.when(ended_at)}" if ended_at is not None else " on"
+                screen.warn(
+                    f"the files hold no bar of {symbol} from its entry at {screen.when(opened_at)}{until}; "
+                    f"they hold {self.said()}"
+                )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from exitfsm.cli import FINDING, screen
-from exitfsm.cli.auditing import BarFiles, PositionAndFiles, bars_for, split
+from exitfsm.cli.auditing import BarFiles, BarsGiven, PositionAndFiles, split
 from exitfsm.cli.configuring import configured
 from exitfsm.cli.options import JsonFlag, StoreArgument, slippage
 from exitfsm.errors import ConfigError, StoreError
@@ -65,7 +65,8 @@ def whatif(
     POSITION may be a symbol: then all its positions are replayed. Without --set and --grid the policy is the one that
     each position had, and the replay must decide what the log says.
 
-    Exit codes: 0, or 1 when a position with its own policy does not decide what the log says.
+    Exit codes: 0, 1 when a position with its own policy has no bars or does not decide what the log says, 2 when
+    nothing can be replayed at all.
     """
     from exitfsm.audit import find
     from exitfsm.audit import grid as combined
@@ -77,13 +78,15 @@ def whatif(
     session = configured(config).session
     with ExitStore(store, read_only=True) as opened:
         keys = find(opened, wanted) if wanted is not None else [row.position_id for row in opened.positions()]
-        source = bars_for(opened, files, keys)
+        source = BarsGiven(opened, files, keys)
         if not files and next(iter(source()), None) is None:
             raise StoreError("there are no bars to replay on: give --bars FILE, or record them with record_bars: true")
         ran = [
             replay(opened, source, changes, positions=keys, session=session, slippage_pct=slippage_pct)
             for changes in combinations
         ]
+    if not any(p.entered for p in ran[0].positions):
+        raise StoreError(_no_entry(ran[0], source if files else None))
     _emit(ran, as_json=as_json, as_grid=bool(grid))
     for one in ran:
         _say_missing(one)
@@ -124,22 +127,27 @@ def _emit(ran: Sequence[WhatIf], *, as_json: bool, as_grid: bool) -> None:
 def _show(one: WhatIf) -> None:
     console = screen.out()
     columns: list[screen.Column] = [("Symbol", "left"), ("Entered (UTC)", "left"), ("Entry", "right"), ("Log", "left")]
-    columns += [("Exit", "right"), ("P&L %", "right"), ("Replay", "left"), ("Exit (UTC)", "left"), ("At", "right")]
+    columns += [("At", "right"), ("P&L %", "right"), ("Replay", "left"), ("When (UTC)", "left"), ("At", "right")]
     columns += [("P&L %", "right"), ("Difference", "right")]
     rows = [_row(p) for p in one.positions]
     if rows:
-        console.print(screen.table(columns, rows, fit=console, may_drop=("Entry", "Exit", "At", "Exit (UTC)")))
-    logged, replayed = _total([p.logged for p in one.positions]), _total([p.replayed for p in one.positions])
+        console.print(screen.table(columns, rows, fit=console, may_drop=("Entry", "At", "When (UTC)")))
     changes = ", ".join(f"{name} = {value}" for name, value in one.changes.items()) or "nothing changed"
     console.print(Text(screen.clean(f"{screen.plural(len(one.positions), 'position')}, {one.bars:,} bars; {changes}")))
     console.print(
         Text.assemble(
             "total P&L %: logged ",
-            screen.colored(logged, screen.percent(logged)),
+            *_sum([p.logged for p in one.positions]),
             ", replayed ",
-            screen.colored(replayed, screen.percent(replayed)),
+            *_sum([p.replayed for p in one.positions]),
         )
     )
+
+
+def _sum(exits: Sequence[SimulatedExit | None]) -> tuple[str | Text, ...]:
+    """The total of some exits, and of how many: positions that never exit are in no total."""
+    total, count = _total(exits), sum(e is not None and e.pnl_pct is not None for e in exits)
+    return screen.colored(total, screen.percent(total)), f" ({screen.plural(count, 'exit')})"
 
 
 def _row(p: WhatIfPosition) -> tuple[str | Text, ...]:
@@ -200,6 +208,16 @@ def _total(exits: Sequence[SimulatedExit | None]) -> Decimal | None:
     return sum(known, Decimal(0)) if known else None
 
 
+def _no_entry(one: WhatIf, given: BarsGiven | None) -> str:
+    """None of the bars is of any use here: what there is, and what would be needed."""
+    if not one.positions:
+        return "the store has no position to replay"
+    first = one.positions[0]
+    rest = f", and {len(one.positions) - 1} more" if len(one.positions) > 1 else ""
+    held = f"the files hold {given.said()}" if given is not None else "those that were recorded do not"
+    return f"no bar reaches an entry ({first.symbol} at {screen.when(first.opened_at)}{rest}): {held}"
+
+
 def _say_missing(one: WhatIf) -> None:
     missing = [p.position_id for p in one.positions if not p.entered]
     if missing:
@@ -211,18 +229,30 @@ def _say_reproduced(one: WhatIf, *, as_json: bool) -> None:
     """Whether positions with their own policy decided what the log says; to stderr where stdout is for programs."""
     if one.reproduced is None:
         return
-    own = [p for p in one.positions if p.same_policy]
-    if one.reproduced:
-        decisions, whole = sum(p.decisions for p in own), all(p.same_events for p in own)
-        also = ", and everything else that is recorded is the same too" if whole else ""
-        text = (
-            f"with the policy that it had, the replay of {screen.plural(len(own), 'position')} reproduces the log: "
-            f"{screen.plural(decisions, 'decision')}, each the same on the same evidence{also}"
-        )
+    own = [p for p in one.positions if p.same_policy and p.entered]
+    if own and all(p.same_decisions for p in own):
+        text = f"{_which(own, one.positions)} reproduces the log: {_how_well(own)}"
         (screen.err() if as_json else screen.out()).print(Text(text), soft_wrap=True)
         return
-    for p in [p for p in own if not p.same_decisions][:10]:
+    different = [p for p in own if not p.same_decisions]
+    for p in different[:10]:
         screen.complain(f"{p.position_id}: the replay does not reproduce the log: {p.first_difference}")
+
+
+def _which(own: Sequence[WhatIfPosition], every: Sequence[WhatIfPosition]) -> str:
+    counted = screen.plural(len(every), "position")
+    of = f"all {counted}" if len(own) == len(every) > 1 else f"{len(own)} of {counted}" if len(every) > 1 else counted
+    return f"with the policy that {'each' if len(own) > 1 else 'it'} had, the replay of {of}"
+
+
+def _how_well(own: Sequence[WhatIfPosition]) -> str:
+    """What is the same: the decisions always, the rest where the broker did what the simulated one does."""
+    said = f"{screen.plural(sum(p.decisions for p in own), 'decision')}, each the same on the same evidence"
+    others = sum(not p.same_events for p in own)
+    if not others:
+        return f"{said}, and everything else that is recorded is the same too"
+    whose = "its" if len(own) == 1 else f"of {others} the"
+    return f"{said}; {whose} orders went another way at the broker than in the replay, which fills at the next open"
 
 
 __all__ = ["whatif"]

@@ -14,11 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from exitfsm.errors import StoreError
 from exitfsm.events import Recorded
-from exitfsm.projections import MARKS, TABLES
+from exitfsm.projections import MARKS, TABLES, TrackingRow
 from exitfsm.store.exit_store import ExitStore
 from exitfsm.store.mapping import GENESIS, chain_hash
+from exitfsm.store.sqlite import FORMAT
 
 _Row = tuple[Any, ...]
 _PAGE = 1000
@@ -34,6 +37,10 @@ _ORPHANS = (
     "SELECT sequence FROM chain WHERE sequence NOT IN (SELECT rowid FROM stored_events) ORDER BY sequence LIMIT 10"
 )
 _SCHEMA = "SELECT type, name, sql FROM sqlite_schema WHERE substr(name, 1, 7) <> 'sqlite_'"
+
+
+#: What a store says of itself; None where any value may stand.
+_META: dict[object, str | None] = {"created_by": "exitfsm", "format": str(FORMAT), "account": None, "endpoint": None}
 
 
 class Stored(NamedTuple):
@@ -62,6 +69,16 @@ class Difference(NamedTuple):
 
     stream_id: str
     what: str
+
+
+def is_damage(error: StoreError) -> bool:
+    """True when an error says that the file of a store is damaged; False when it is no store, or out of reach."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
+            return True
+        cause = cause.__cause__
+    return False
 
 
 @contextmanager
@@ -114,6 +131,25 @@ def damage(store: ExitStore) -> Iterator[str]:
             yield f"the {kind} {name} {how}"
     for sequence in orphans:
         yield f"event {sequence} is missing: only its hash is there"
+    yield from _of_the_store(store)
+    yield from _unreadable_marks(store)
+
+
+def _of_the_store(store: ExitStore) -> Iterator[str]:
+    """What the store says of itself and cannot say."""
+    for key, value in _each(store, "SELECT key, value FROM meta ORDER BY key"):
+        if key not in _META or (_META[key] is not None and value != _META[key]):
+            yield f"the row {key!r} of meta, {value!r}, is none that this library writes"
+
+
+def _unreadable_marks(store: ExitStore) -> Iterator[str]:
+    """Marks are no events, so that their figures prove nothing; but they are read, and must be figures."""
+    columns = TrackingRow.__struct_fields__
+    for row in _each(store, f"SELECT {', '.join(columns)} FROM position_tracking"):
+        try:
+            msgspec.convert(row, TrackingRow)
+        except (msgspec.ValidationError, ValueError, TypeError) as e:
+            yield f"position_tracking {row[columns.index('symbol')]}: the row cannot be read: {e}"
 
 
 class Rebuilt:
@@ -231,4 +267,15 @@ def _same(one: object, other: object) -> bool:
     return type(one) is type(other) and one == other
 
 
-__all__ = ["GENESIS", "Difference", "Rebuilt", "Stored", "damage", "read", "rebuilding", "snapshot", "stored"]
+__all__ = [
+    "GENESIS",
+    "Difference",
+    "Rebuilt",
+    "Stored",
+    "damage",
+    "is_damage",
+    "read",
+    "rebuilding",
+    "snapshot",
+    "stored",
+]

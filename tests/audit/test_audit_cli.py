@@ -204,6 +204,28 @@ class TestWhatIf:
         ran = cli("whatif", plain, "--bars", bars[0])
         assert ran.code == FINDING
         assert "no bar reaches the entry of" in ran.err
+        assert "reproduces the log" in ran.out  # of those that it could be tried with
+        assert ran.err.count("\n") == 1
+
+    def test_bars_of_something_else(self, cli: Cli, plain: Path, bars: list[Path]) -> None:
+        ran = cli("whatif", plain, "S1", "--bars", bars[0])
+        assert ran.code == BAD_INPUT
+        assert "no bar reaches an entry (S1 at 2024-01-02 14:30" in ran.err
+        assert "the files hold S0 from 2024-01-02 14:30 to 2024-01-02 21:09" in ran.err
+        assert "the files hold no bar of S1; they hold S0" in cli("explain", plain, "S1", "--bars", bars[0]).err
+
+    def test_bars_that_end_too_early(self, cli: Cli, plain: Path, bars: list[Path]) -> None:
+        lines = bars[1].read_text().splitlines()
+        bars[1].write_text("\n".join(lines[:12]) + "\n")
+        ran = cli("whatif", plain, "S1", "--bars", bars[1])
+        assert ran.code == FINDING
+        assert "is not in the replay (the bars end at 2024-01-02T14:40:00Z)" in ran.err
+
+    def test_bars_of_another_day(self, cli: Cli, plain: Path, bars: list[Path], tmp_path: Path) -> None:
+        bars[1].write_text(bars[1].read_text().replace("2024-01-02", "2023-01-02"))
+        ran = cli("audit", plain, "S1", "-o", tmp_path / "p.html", "--bars", bars[1])
+        assert ran.code == 0
+        assert "the files hold no bar of S1 from its entry at 2024-01-02" in ran.err
 
     @pytest.mark.parametrize(
         ("args", "said"),

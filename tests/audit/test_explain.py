@@ -167,8 +167,8 @@ class TestWhyItDidNot:
         assert (x.price.price, x.price.source) == (Decimal("100.5"), "bars")
         said = told.said(bars=[bar("100.5", 60)])
         assert "As of 2024-01-02 14:31:00 UTC it has not been exited." in said
-        assert "stop_loss stands at 99 (1 %), 1.5 or 1.4925 % away: it was not reached." in said
-        assert "profit_take stands at 102 (2 %), 1.5 or 1.4925 % away: it was not reached." in said
+        assert "stop_loss stands at 99 (1 %), 1.5 (1.4925 %) away: it was not reached." in said
+        assert "profit_take stands at 102 (2 %), 1.5 (1.4925 %) away: it was not reached." in said
         assert "trailing_stop has not begun: it begins at 102 (2 % in profit)." in said
         assert "time_limit is due at 2024-01-02 15:30:00 UTC, in 59 min." in said
         assert "Rules that are off: break_even, end_of_session, custom_rule." in said
@@ -192,6 +192,39 @@ class TestWhyItDidNot:
         assert "that run has no end on record" in told.said()
         told.close_at(100, 240)
         assert "2 bars until 2024-01-02 14:34:00 UTC; nothing was decided on them." in told.said()
+
+    def test_a_price_that_was_refused_is_not_the_last_known_one(self) -> None:
+        """After a split the bars go on at a seventh of the price: the levels are not held against that."""
+        told = Told().close_at(100, 60).close_at(14, 120).close_at("14.2", 180)
+        given = [bar(100, 60), bar(14, 120), bar("14.2", 180)]
+        x = told.facts(bars=given)
+        assert (x.price.price, x.refused_price.price) == (Decimal(100), Decimal("14.2"))
+        said = told.said(bars=given)
+        assert "The last believed price is 100, from the bar of 2024-01-02 14:31:00 UTC." in said
+        assert "Newer ones, up to 14.2 in the bar of 2024-01-02 14:33:00 UTC, were refused" in said
+        assert "stop_loss stands at 99 (1 %), 1 (1 %) away: it was not reached." in said
+        assert "is to exit" not in said
+        told.close_at(100, 240)
+        assert told.facts(bars=[*given, bar(100, 240)]).refused_price is None
+
+    def test_the_highest_price_is_that_of_the_time_it_was_held(self) -> None:
+        told = Told().close_at(101, 60).close_at("100.5", 120)
+        given = [bar(105, 0, high=106, low=100), bar(101, 60, high="101.5", low=100), bar("100.5", 120)]
+        x = told.facts(bars=given)
+        assert (x.best.price, x.best.at, x.best.source) == (Decimal("101.5"), after(60), "bars")
+        assert "The highest price on record while it was held is 101.5, in the bar of" in told.said(bars=given)
+        short = Told(side="short").close_at(99, 60)
+        assert "The lowest price on record while it was held is 98.5" in short.said(bars=[bar(99, 60, low="98.5")])
+
+    def test_the_highest_price_without_bars(self) -> None:
+        told = Told(policy=policy(trailing_stop={"activation_pct": 1, "trail_pct": 1}))
+        told.close_at(101, 60).close_at("101.5", 120).close_at("100.4", 180)
+        assert "The highest price on record while it was held is 101.5, when a stop moved" in told.said()
+        told = Told().close_at("98.9", 60)
+        assert "Not recorded: the highest price while it was held" in told.said()
+        told = Told().close_at(101, 60)
+        told.store.save_marks(told.engine.marks())
+        assert "The highest price on record while it was held is 101, as noted at" in told.said()
 
     def test_a_pause(self) -> None:
         told = Told()

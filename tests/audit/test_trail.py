@@ -137,8 +137,17 @@ class TestFind:
         with ExitStore(exits, read_only=True) as store, pytest.raises(StoreError, match=said):
             find(store, wanted)
 
+    def test_the_nearest_are_named(self, exits: Path) -> None:
+        with ExitStore(exits, read_only=True) as store:
+            known = store.positions(symbol="S1")[0].position_id
+            with pytest.raises(StoreError, match="the nearest") as told:
+                find(store, known[:-1] + "_")
+            assert known in str(told.value)
+            with pytest.raises(StoreError, match=r"it has S0, S1, S2"):
+                find(store, "TSLA")
+
     def test_in_an_empty_store(self) -> None:
-        with ExitStore(":memory:") as store, pytest.raises(StoreError, match="it is empty"):
+        with ExitStore(":memory:") as store, pytest.raises(StoreError, match="it has none"):
             find(store, "AAPL")
 
 

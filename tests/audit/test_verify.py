@@ -235,6 +235,33 @@ class TestTamperedLog:
         with contextlib.suppress(StoreError):  # so damaged that it cannot be opened
             assert not verify(exits).ok
 
+    @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+    def test_what_is_left_of_a_file_that_was_cut_short(self, exits: Path, part: float) -> None:
+        content = exits.read_bytes()
+        exits.write_bytes(content[: int(len(content) * part)])
+        found = verify(exits)
+        assert not found.ok
+        assert any("damaged" in f.what for f in found.findings)
+
+    @pytest.mark.parametrize("mark", ["last_evaluated_at_utc = 'yesterday'", "current_price = 'a lot'"])
+    def test_marks_that_cannot_be_read(self, exits: Path, mark: str) -> None:
+        tamper(exits, f"UPDATE position_tracking SET {mark} WHERE symbol = 'S1'")
+        (finding,) = verify(exits).findings
+        assert finding.what.startswith("position_tracking S1: the row cannot be read")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE meta SET value = 'x' WHERE key = 'created_by'",
+            "UPDATE meta SET key = 'creator' WHERE key = 'created_by'",
+            "INSERT INTO meta VALUES ('note', 'all is well')",
+        ],
+    )
+    def test_what_the_store_says_of_itself(self, exits: Path, change: str) -> None:
+        tamper(exits, change)
+        (finding,) = verify(exits).findings
+        assert "is none that this library writes" in finding.what
+
     def test_tables_triggers_and_views_that_do_not_belong(self, exits: Path) -> None:
         tamper(
             exits,
@@ -244,6 +271,13 @@ class TestTamperedLog:
         said = whats(exits)
         assert "the trigger t does not belong there" in said
         assert "the index positions_open is missing" in said
+
+    def test_facts_of_another_account(self, tmp_path: Path) -> None:
+        with ExitStore(tmp_path / "e.db") as store:
+            store.bind("mine")
+            store.append("account:other", 0, [TradingPaused(by="ann", at=T0)], at=T0, by="operator")
+        (finding,) = verify(tmp_path / "e.db").findings
+        assert (finding.position_id, finding.what) == ("account:other", "the store is bound to another account, mine")
 
     def test_a_store_that_is_bound_to_another_account(self, exits: Path) -> None:
         with ExitStore(exits) as store:
