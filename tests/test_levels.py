@@ -416,3 +416,13 @@ def test_given_another_symbol_then_it_is_nobodys_business() -> None:
 
 def test_the_status_words_used_here_are_the_brokers() -> None:
     assert {"new", "partially_filled", "rejected", "canceled"} <= set(OrderStatus)
+
+
+def test_given_an_entry_at_a_bars_close_then_what_the_bar_reached_before_is_not_the_highest_price() -> None:
+    all_levels = Levels()
+    entry = bar(100, 0, high=105, low=99)
+    all_levels.put(evolve(None, opened(policy=policy(**NO_GUARD))), bar=entry)
+    slot = all_levels.slots[entry.symbol]
+    assert slot.highest == 100.0
+    slot.accept(bar(101, 60, high="101.5"))
+    assert slot.highest == 101.5
