@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import msgspec
@@ -109,7 +109,9 @@ class Engine:
                     self.unknown.add(position.client_order_id)
             self.positions[stream] = position
             row = held[stream]
-            self.levels.restore(position, reference=row.current_price, seen_at=row.last_evaluated_at_utc)
+            # One that no bar has reached yet is held against its entry: the first price must not be beyond belief.
+            reference = row.current_price if row.current_price is not None else position.entry_price
+            self.levels.restore(position, reference=reference, seen_at=row.last_evaluated_at_utc)
         return len(self.positions)
 
     def get(self, position_id: str) -> Position | None:
@@ -122,13 +124,17 @@ class Engine:
 
         Args:
             message: the position.
-            reference: its last known price, against which the first bar is held; the bar guard is lax without one.
+            reference: its last known price, against which the first bar is held. Without one the entry counts, as long
+                as it is no older than a bar may be; after that the guard is lax.
             bar: the bar at whose close it was opened, where there is one.
 
         Raises:
             ValueError: no position can be made of the message.
         """
         symbol = canonical_symbol(message.symbol)
+        max_age = timedelta(seconds=message.policy.price_guard.max_age_seconds)
+        if reference is None and bar is None and message.at - message.opened_at <= max_age:
+            reference = message.entry_price
         known = self.get(position_id(message.account, symbol, message.side, message.epoch))
         if known is not None:
             if not known.state.terminal and known.position_id not in self.positions:
