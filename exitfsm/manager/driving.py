@@ -89,6 +89,8 @@ class Driver:
         self._session_reads: dict[str, asyncio.Task[None]] = {}
         #: Exit orders that are being sent at this moment: the broker may not know them yet.
         self.sending: set[str] = set()
+        #: Orders that look like exits of ours, work, and belong to no known position: their symbols, by id.
+        self.strangers: dict[str, str] = {}
         #: Orders of others that are known to work, by symbol and id: the bot's entries above all.
         self.foreign: dict[str, dict[str, ExecutionReport]] = {}
         #: Executions of others that the bot's updates told of, one for each order: where the broker lists none.
@@ -187,6 +189,8 @@ class Driver:
     async def _submit(self, p: Position, action: Submit) -> bool:
         """Send the order whose intent is durable; once."""
         order = action.order
+        if p.symbol.replace("/", "") in self.strangers.values():
+            return False  # an exit of ours that no position here knows of works already; a person has been told
         if not await self._may_send(p.symbol) or not self._breaker.allows(self._clock.monotonic()):
             return False
         await self._make_way(p)

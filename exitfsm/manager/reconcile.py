@@ -143,6 +143,12 @@ class Reconciler:
             return
         self._driver.foreign.clear()
         self._strange = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
+        # Known before anything is taken up that could send a second one.
+        self._driver.strangers = {
+            report.client_order_id: report.symbol.replace("/", "")
+            for report in self._strange
+            if report.symbol is not None and await self._owner(report.client_order_id) is None
+        }
         for report in orders:
             if not report.client_order_id.startswith(ORDER_PREFIX):
                 self.note_foreign(report)
@@ -152,13 +158,21 @@ class Reconciler:
         strange, self._strange = self._strange, []
         for report in strange:
             order_id = report.client_order_id
-            if await self._door.run(partial(self._engine.owner_of, order_id)) is not None:
+            if await self._owner(order_id) is not None:
+                self._driver.strangers.pop(order_id, None)
                 await self._door.report(report)
             else:
                 text = (
                     f"order {order_id} of {report.symbol} looks like an exit of ours and belongs to no known position"
                 )
                 await self._alarm("unknown_exit_order", text)
+
+    async def _owner(self, order_id: str) -> str | None:
+        """The position that an order belongs to, by memory or by the store; None where it belongs to none."""
+        owner: str | None = self._engine.known_owner(order_id)
+        if owner is None:
+            owner = await self._door.run(partial(self._engine.owner_of, order_id))
+        return owner
 
     def note_spelling(self, symbol: str) -> None:
         """Remember how a pair is written with its slash: some lists of positions leave it out."""
