@@ -327,12 +327,13 @@ class Day:
             self._events_of(symbol)
         for process in self.processes:
             self._troubles_of(process)
-        self.world.after(rng.uniform(1, 4), self._bot)
+        for at_s in (2, 7, 13):  # soon after an exit it is flat again, and may enter anew before the next bar
+            self.world.after(at_s + rng.uniform(0, 2), self._bot)
 
     def _bar(self, symbol: str) -> list[Bar]:
         faults, rng, now = self.faults, self.rng, self.venue.now()
         price = self.venue.prices[symbol]
-        step = rng.choice((0.1, 0.3, 0.6, 1.2, 1.6, 2.3, 2.8))
+        step = rng.choice((0.1, 0.5, 1.2, 1.6, 2.3, 2.8, 3.5))
         away = float(price) / 100 - 1
         up = rng.random() < 0.5 - away
         close = (price * (1 + Decimal(str(step if up else -step)) / 100)).quantize(Decimal("0.01"))
@@ -417,10 +418,9 @@ class Day:
             held = self.venue.held(symbol)
             if self.venue.halted.get(symbol, 0.0) > self.world.time:
                 continue
-            if held != 0 and self.faults.happens("more bought", 28, symbol):
-                if manager.may_enter(symbol):
-                    self._enter(process, symbol, Decimal(rng.randint(1, 10)))
-            elif held == 0 and rng.random() < 0.8 and manager.may_enter(symbol) and not self._working(symbol):
+            if held != 0 and manager.may_enter(symbol) and self.faults.happens("more bought", 28, symbol):
+                self._enter(process, symbol, Decimal(rng.randint(1, 10)))
+            elif held == 0 and rng.random() < 0.9 and manager.may_enter(symbol) and not self._working(symbol):
                 if symbol in self._entered:
                     self.faults.seen(33)
                 self._entered.add(symbol)

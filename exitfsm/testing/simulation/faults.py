@@ -120,7 +120,7 @@ CHANCES: dict[str, float] = {
     # people and the bot
     "sold by hand": 0.004,
     "closed by hand": 0.004,
-    "more bought": 0.03,
+    "more bought": 0.01,
     # the process and its machine
     "killed": 0.00006,
     "killed at the commit": 0.002,

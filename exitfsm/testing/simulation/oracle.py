@@ -59,6 +59,10 @@ CHECKS: dict[str, str] = {
 }
 
 
+#: From this age on the entry of a position is no price to hold another one against.
+OLD_S = 300.0
+
+
 @dataclass(slots=True)
 class Life:
     """One position as its durable log tells it."""
@@ -174,8 +178,8 @@ class Oracle:
             self.fail("I6", f"{before.position_id} exits at {plain(e.trigger_price)}, and the venue published {said}")
 
     def _is_first_price(self, p: Position, at: datetime) -> bool:
-        """True for an absurd price that had nothing to be held against: the first one since the position is watched."""
-        if (p.symbol, at) not in self.absurd:
+        """True for an absurd price that had nothing to be held against: the first one of a position that is old."""
+        if (p.symbol, at) not in self.absurd or (at - p.opened_at).total_seconds() <= OLD_S:
             return False
         return not any(symbol == p.symbol and p.opened_at < when < at for symbol, when in self.bars)
 
