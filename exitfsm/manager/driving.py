@@ -189,8 +189,8 @@ class Driver:
     async def _submit(self, p: Position, action: Submit) -> bool:
         """Send the order whose intent is durable; once."""
         order = action.order
-        if p.symbol.replace("/", "") in self.strangers.values():
-            return False  # an exit of ours that no position here knows of works already; a person has been told
+        if self._stranger_works(p.symbol):
+            return False  # it would be a second exit of ours; a person has been told
         if not await self._may_send(p.symbol) or not self._breaker.allows(self._clock.monotonic()):
             return False
         await self._make_way(p)
@@ -221,6 +221,11 @@ class Driver:
             self._engine.not_known(order.client_order_id)
             return False
         return True  # unknown: what is owed now is a look-up
+
+    def _stranger_works(self, symbol: str) -> bool:
+        """True while an exit order of ours works that belongs to no position, not even by now."""
+        name = symbol.replace("/", "")
+        return any(of == name and self._engine.known_owner(key) is None for key, of in self.strangers.items())
 
     async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself.
