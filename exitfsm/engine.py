@@ -8,7 +8,6 @@ thin shells around it, so that they cannot differ.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -22,6 +21,7 @@ from exitfsm.events import Event, Recorded
 from exitfsm.levels import Levels, Slot
 from exitfsm.lifecycle import State, advance
 from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
+from exitfsm.outside import logger
 from exitfsm.policy import ExitPolicy, Fault, bar_fault
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position import Action, Position, decide, evolve, fold, owed, position_id, replay
@@ -29,7 +29,7 @@ from exitfsm.projections import Mark
 from exitfsm.store import Append, ExitStore, Result
 from exitfsm.values import Bar, ExecutionReport, canonical_symbol, pct_change
 
-log = logging.getLogger("exitfsm")
+log = logger("exitfsm")
 
 #: A rule of the user's own: a reason to exit, or None. It must depend on its arguments only.
 CustomRuleFunction = Callable[[Position, Bar], str | None]

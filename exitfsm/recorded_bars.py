@@ -11,9 +11,9 @@ exact text as they came (a refused bar may hold `nan`), times in microseconds si
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,15 +21,17 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from exitfsm.errors import StoreError
+from exitfsm.outside import logger
 from exitfsm.store import ExitStore
 from exitfsm.values import Bar, utc
 
-log = logging.getLogger("exitfsm")
+log = logger("exitfsm")
 
 #: Marks the file as ours ("ExFB").
 APPLICATION_ID = 0x45784642
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _GROUP = 1000
+_ROW_MAX = 1 << 16  # bytes in a row: six figures
 #: How long a write or a read waits for somebody else who has the file locked.
 _PATIENCE_S = 5.0
 _TABLE = (
@@ -87,7 +89,7 @@ class BarRecorder:
         self._lock = threading.Lock()
         self._waiting: list[tuple[str | int | None, ...]] = []
         try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600))
+            _make(self.path)
             self._db: sqlite3.Connection | None = _connect(self.path, "rw")
             _prepare(self._db, self.path)
         except (sqlite3.Error, OSError) as error:
@@ -197,14 +199,30 @@ def _condition(
     return (f"WHERE {' AND '.join(parts)} " if parts else ""), given
 
 
+def _make(path: Path) -> None:
+    """Make the file where there is none, and take the rights of others away from one that is there."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    try:
+        info = os.fstat(fd)
+        if hasattr(os, "geteuid") and info.st_uid != os.geteuid():
+            raise StoreError(f"{path} belongs to another user (uid {info.st_uid}): move it away")
+        if stat.S_IMODE(info.st_mode) & 0o077:
+            os.fchmod(fd, 0o600)
+    finally:
+        os.close(fd)
+
+
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     where = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(where, uri=True, check_same_thread=False, timeout=_PATIENCE_S)
+    db = sqlite3.connect(where, uri=True, check_same_thread=False, timeout=_PATIENCE_S)
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _ROW_MAX)
+    db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    db.execute("PRAGMA trusted_schema = OFF")
+    return db
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
     """Make the table in a file that is new; refuse one that is not ours."""
-    db.execute("PRAGMA trusted_schema = OFF")
     if _is_blank(db):
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute("PRAGMA journal_mode = WAL")  # whoever reads a page meanwhile holds nobody up

@@ -23,6 +23,7 @@ from msgspec.structs import force_setattr
 EXACT = Context(prec=76)
 ZERO = Decimal(0)
 HUNDRED = Decimal(100)
+_SCALE_MAX = 30
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9./_-]{0,31}", re.ASCII)
 
 
@@ -138,10 +139,23 @@ def decimal_of(value: Decimal | float | str) -> Decimal:
         raise ValueError(f"{value!r} is not a number") from None
 
 
+def tradable(value: Decimal) -> bool:
+    """True for a number that a quantity or a price can be: finite, with at most 30 digits on either side of the point.
+
+    What lies beyond is no market's number: in plain digits, 1E+999999999 alone would fill the memory.
+    """
+    if not value.is_finite() or not -_SCALE_MAX <= value.adjusted() < _SCALE_MAX:
+        return False
+    return len(value.as_tuple().digits) <= 2 * _SCALE_MAX
+
+
 def plain(value: Decimal) -> str:
-    """A decimal as canonical text: no exponent, no trailing zeros (`1.10` is `1.1`, `-0` is `0`)."""
-    if not value.is_finite():
-        return str(value)
+    """A decimal as canonical text: no exponent, no trailing zeros (`1.10` is `1.1`, `-0` is `0`).
+
+    What cannot be traded has no canonical text; it is shown with an exponent, and short.
+    """
+    if not tradable(value):
+        return f"{value:.6E}" if value.is_finite() else str(value)
     text = format(value, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")

@@ -9,7 +9,6 @@ newer bars is mute: it is connected anew, and REST serves until it speaks.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from exitfsm import Bar, BrokerError
+from exitfsm.outside import logger
 from exitfsm.values import canonical_symbol
 from exitfsm_alpaca import words
 from exitfsm_alpaca.access import Access
@@ -26,7 +26,7 @@ from exitfsm_alpaca.rest import Budget, Rest
 if TYPE_CHECKING:
     from exitfsm_alpaca.streams import CryptoBars, StockBars, StreamThread
 
-log = logging.getLogger("exitfsm.alpaca")
+log = logger("exitfsm.alpaca")
 
 MINUTE = timedelta(minutes=1)
 #: Symbols in one request, and bars in one page.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
@@ -26,12 +25,13 @@ from exitfsm import (
     Session,
     TimeInForce,
 )
+from exitfsm.outside import logger
 from exitfsm_alpaca import words
 from exitfsm_alpaca.access import Access
 from exitfsm_alpaca.fills import FillsLog
 from exitfsm_alpaca.rest import PER_MINUTE, RESERVE, TIMEOUT_S, Budget, Refused, Rest
 
-log = logging.getLogger("exitfsm.alpaca")
+log = logger("exitfsm.alpaca")
 
 _STEP = Decimal("0.000000001")
 #: What Alpaca can do, and on what grounds.

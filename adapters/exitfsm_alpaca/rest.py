@@ -193,7 +193,7 @@ def _body(text: str) -> tuple[int | None, str, dict[str, Any]]:
     """Code, message and other fields of an error body; no code when it is not Alpaca's."""
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None, "", {}
     if not isinstance(body, dict):
         return None, "", {}

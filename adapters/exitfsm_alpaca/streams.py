@@ -17,6 +17,7 @@ from alpaca.data.live.crypto import CryptoDataStream
 from alpaca.data.live.stock import StockDataStream
 from alpaca.trading.stream import TradingStream
 
+from exitfsm.outside import logger
 from exitfsm_alpaca.access import Access
 
 Hear = Callable[[dict[str, Any]], None]
@@ -24,8 +25,8 @@ Hear = Callable[[dict[str, Any]], None]
 #: A half-open connection is noticed after this, in seconds (the SDK's own default is three minutes).
 PING_S, PONG_S = 10.0, 20.0
 _STOP_S, _CANCEL_S = 5.0, 0.1
-_log = logging.getLogger("exitfsm.alpaca")
-_quiet = logging.getLogger("exitfsm.alpaca.websocket")
+_log = logger("exitfsm.alpaca")
+_quiet = logger("exitfsm.alpaca.websocket")
 _quiet.setLevel(logging.INFO)  # its debug lines show frames, and the first frame holds the keys
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from exitfsm import BrokerError, ExecutionReport
+from exitfsm.outside import logger
 from exitfsm_alpaca import words
 from exitfsm_alpaca.access import Access
 from exitfsm_alpaca.broker import AlpacaBroker
@@ -26,7 +26,7 @@ from exitfsm_alpaca.broker import AlpacaBroker
 if TYPE_CHECKING:
     from exitfsm_alpaca.streams import StreamThread
 
-log = logging.getLogger("exitfsm.alpaca")
+log = logger("exitfsm.alpaca")
 
 #: Updates and orders that are remembered, to know doubles and stale ones.
 REMEMBERED_MAX = 10_000

@@ -25,7 +25,7 @@ from exitfsm import (
     OrderType,
     Side,
 )
-from exitfsm.values import canonical_symbol, decimal_of, plain, utc
+from exitfsm.values import canonical_symbol, decimal_of, plain, tradable, utc
 from exitfsm_alpaca.rest import Refused
 
 #: The order's status. `replaced` is not here: the order goes on under another id, see `AlpacaBroker.order`.
@@ -104,9 +104,12 @@ def number(source: Mapping[str, Any], name: str) -> Decimal | None:
     if value is None or value == "":
         return None
     try:
-        return decimal_of(value)
+        figure = decimal_of(value)
     except (ValueError, TypeError):
         raise BrokerError(f"{name} is {str(value)[:40]!r}, which is no number") from None
+    if figure.is_finite() and not tradable(figure):
+        raise BrokerError(f"{name} is {plain(figure)}, which no market has")
+    return figure
 
 
 def moment(source: Mapping[str, Any], *names: str) -> datetime | None:

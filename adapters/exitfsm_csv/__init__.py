@@ -147,12 +147,13 @@ class _File:
             with Path(self.path).open(encoding="utf-8-sig", errors="surrogateescape") as file:
                 while text := file.read(size):
                     lines = (rest + text).split("\n")
+                    if len(longest := max(lines, key=len)) > _LINE_MAX:
+                        raise FeedError(
+                            f"{self.path}:{number + lines.index(longest) + 1}: a line of more than {_LINE_MAX} "
+                            "characters is no bar"
+                        )
                     rest = lines.pop()
                     number += len(lines)
-                    if len(rest) > _LINE_MAX:
-                        raise FeedError(
-                            f"{self.path}:{number + 1}: a line of more than {_LINE_MAX} characters is no bar"
-                        )
                     if lines:
                         yield lines
         except (OSError, ValueError) as error:  # ValueError: a path that no system takes

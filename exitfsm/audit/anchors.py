@@ -19,6 +19,8 @@ from exitfsm.errors import StoreError
 from exitfsm.store import ExitStore
 from exitfsm.values import stamp
 
+_SIZE_MAX = 1 << 24  # bytes in a file: some hundred thousand anchors
+
 
 class Anchor(msgspec.Struct, frozen=True, kw_only=True):
     """What a store held at some moment: its newest event's place and hash (hex).
@@ -63,7 +65,11 @@ def read_anchors(path: str | os.PathLike[str]) -> list[Anchor]:
         StoreError: it cannot be read, holds none, or a line is no anchor; the text names the line.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        with Path(path).open("rb") as file:
+            data = file.read(_SIZE_MAX + 1)
+        if len(data) > _SIZE_MAX:
+            raise StoreError(f"{os.fspath(path)} is larger than {_SIZE_MAX} bytes: this is no file of anchors")
+        lines = data.decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"cannot read the anchors in {os.fspath(path)}: {error}") from error
     found = _anchors(lines, os.fspath(path))

@@ -19,6 +19,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from exitfsm.outside import harmless
 from exitfsm.values import plain, stamp
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ _UNBOUNDED = 10_000  # columns
 #: The longest line of prose, in columns.
 PROSE = 100
 NONE = "-"
+#: Text from outside on one line.
+clean = harmless
 
 
 class PipeClosed(Exception):
@@ -83,14 +86,6 @@ def _say(what: str, text: str, style: str) -> None:
     lines = [clean(line) for line in text.split("\n")]
     message = Text.assemble("exitfsm: ", (f"{what}: ", style), "\n  ".join(lines))
     err().print(message, soft_wrap=True)
-
-
-def clean(text: object) -> str:
-    """Text from outside on one line: control characters, line breaks and direction marks are shown by their codes."""
-    said = str(text)
-    if said.isprintable():
-        return said
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in said)
 
 
 def number(value: Decimal | None) -> str:

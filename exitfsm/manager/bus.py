@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from exitfsm.errors import ConfigError
+from exitfsm.outside import logger
 from exitfsm.ports import MaybeAsync
 
-log = logging.getLogger("exitfsm")
+log = logger("exitfsm")
 
 
 class InProcessBus:

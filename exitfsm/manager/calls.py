@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +23,12 @@ from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.fitting import Fitted, Fitting, Known, order_parts, says_duplicate, says_not_found
 from exitfsm.manager.ingest import fill_of, position_of, report_of, session_of
 from exitfsm.manager.spellings import meant
+from exitfsm.outside import logger
 from exitfsm.ports import Capabilities, Clock, Session
 from exitfsm.simulate import refused_report
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus
 
-log = logging.getLogger("exitfsm")
+log = logger("exitfsm")
 
 #: Broker calls that may be under way at once, where they are plain functions and need a thread each.
 THREADS_MAX = 32

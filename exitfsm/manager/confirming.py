@@ -6,7 +6,6 @@ the like, new levels and no exit. No answer: an alarm, and the next bar asks aga
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
@@ -20,11 +19,12 @@ from exitfsm.manager.door import Door
 from exitfsm.manager.driving import Driver, same_symbol
 from exitfsm.manager.tasks import Tasks
 from exitfsm.messages import PositionRead
+from exitfsm.outside import logger
 from exitfsm.policy import PriceGuard, is_jump
 from exitfsm.position import READS_MIN, Position
 from exitfsm.values import Bar, BrokerPosition
 
-log = logging.getLogger("exitfsm")
+log = logger("exitfsm")
 
 
 class Confirmer:

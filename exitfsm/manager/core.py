@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
@@ -45,13 +44,14 @@ from exitfsm.manager.reconcile import Reconciler, brings_fills
 from exitfsm.manager.tasks import Tasks
 from exitfsm.manager.timekeeping import MARKS_EVERY_S, Timekeeper
 from exitfsm.messages import Open
+from exitfsm.outside import logger
 from exitfsm.ports import Clock, EventBus
 from exitfsm.position import READS_MIN, Position, account_hash, epoch_of
 from exitfsm.recorded_bars import bars_path
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Bar, ExecutionReport, Side, canonical_symbol, decimal_of, utc
 
-log = logging.getLogger("exitfsm")
+log = logger("exitfsm")
 
 #: How long `on_order_update` waits until a new position is taken up; a bot with one consumer has bars waiting behind.
 SYNC_WAIT_S = 1.0

@@ -9,7 +9,6 @@ not queue: while the writer rests it is taken note of in memory, on the spot.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,10 +19,11 @@ from exitfsm.engine import Engine
 from exitfsm.errors import StoreError
 from exitfsm.events import Recorded
 from exitfsm.messages import Message, Report
+from exitfsm.outside import logger
 from exitfsm.position import Action, Position
 from exitfsm.values import Bar, ExecutionReport
 
-log = logging.getLogger("exitfsm")
+log = logger("exitfsm")
 
 
 @dataclass(slots=True)

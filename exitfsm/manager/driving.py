@@ -8,7 +8,6 @@ code serves the first send, the retry and the recovery after a crash.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,12 +23,13 @@ from exitfsm.manager.calls import Breaker, BrokerCalls, Held, Outcome, RateBudge
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.messages import Contradiction, PositionRead, RaiseAlarm
+from exitfsm.outside import logger
 from exitfsm.ports import Clock, IdMemory, Session
 from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, ReadPosition, Submit
 from exitfsm.simulate import refused_report
-from exitfsm.values import ZERO, ExecutionReport, Fill, Order, OrderStatus, plain
+from exitfsm.values import ZERO, ExecutionReport, Fill, Order, OrderStatus, plain, tradable
 
-log = logging.getLogger("exitfsm")
+log = logger("exitfsm")
 
 #: Steps that one task takes in a row before it leaves the rest to the timer: a bound on any loop with the broker.
 STEPS_MAX = 25
@@ -433,7 +433,7 @@ class Driver:
             if same_symbol(bp.symbol, p.symbol):
                 if bp.side is not p.side:
                     return -bp.qty, None
-                entry = bp.avg_entry_price if bp.avg_entry_price.is_finite() and bp.avg_entry_price > 0 else None
+                entry = bp.avg_entry_price if tradable(bp.avg_entry_price) and bp.avg_entry_price > 0 else None
                 return bp.qty - others, entry if not others else None
         return ZERO - others, None
 

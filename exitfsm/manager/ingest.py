@@ -40,6 +40,8 @@ from exitfsm.values import (
     Side,
     canonical_symbol,
     decimal_of,
+    plain,
+    tradable,
     utc,
 )
 
@@ -64,9 +66,12 @@ def number(source: Any, meaning: str) -> Decimal | None:
     if value is None or value == "" or isinstance(value, bool):  # `filled: True` is no figure
         return None
     try:
-        return decimal_of(value)
+        figure = decimal_of(value)
     except (ValueError, TypeError):
-        raise BrokerError(f"{meaning} is {value!r}, which is not a number") from None
+        raise BrokerError(f"{meaning} is {str(value)[:60]!r}, which is not a number") from None
+    if figure.is_finite() and not tradable(figure):
+        raise BrokerError(f"{meaning} is {plain(figure)}, which no market has")
+    return figure
 
 
 def quantity(source: Any, meaning: str) -> Decimal | None:

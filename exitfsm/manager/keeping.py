@@ -8,7 +8,6 @@ said, once; nothing else happens. No exit knows of any of this.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,10 +16,11 @@ from datetime import datetime
 from pathlib import Path
 
 from exitfsm.errors import StoreError
+from exitfsm.outside import logger
 from exitfsm.recorded_bars import BarRecorder
 from exitfsm.values import Bar
 
-log = logging.getLogger("exitfsm")
+log = logger("exitfsm")
 
 #: Bars that may wait for a disk that is slow: some 20 MB. Beyond that it counts as one that hangs.
 WAITING_MAX = 100_000

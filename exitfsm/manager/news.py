@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -19,11 +18,12 @@ from exitfsm.events import (
 from exitfsm.manager.account import Account
 from exitfsm.manager.door import Door
 from exitfsm.manager.tasks import Tasks
+from exitfsm.outside import logger
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm
 
-log = logging.getLogger("exitfsm")
+log = logger("exitfsm")
 
 OnEvent = Callable[[Position | None, Recorded], Any]
 OnAlarm = Callable[[Alarm], Any]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 
 from exitfsm.engine import Engine
@@ -16,9 +15,10 @@ from exitfsm.manager.driving import GRACE_S, Driver
 from exitfsm.manager.news import News
 from exitfsm.manager.tasks import Tasks
 from exitfsm.messages import Acknowledge, ForceExit, Message, PositionRead, Release
+from exitfsm.outside import logger
 from exitfsm.position import READS_MIN, Position
 
-log = logging.getLogger("exitfsm")
+log = logger("exitfsm")
 
 
 class Operators:

@@ -8,7 +8,6 @@ what it cannot name or price is an alarm. An answer that fails or is empty prove
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -24,6 +23,7 @@ from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.driving import ORDER_PREFIX, Driver, same_symbol
 from exitfsm.messages import Open, Recover
+from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
 from exitfsm.position import READS_MIN, Position, client_order_id, epoch_of, position_id
 from exitfsm.values import (
@@ -36,9 +36,10 @@ from exitfsm.values import (
     Side,
     canonical_symbol,
     plain,
+    tradable,
 )
 
-log = logging.getLogger("exitfsm")
+log = logger("exitfsm")
 
 #: Attempts of a position that are looked up one after another when its record may be lost.
 ATTEMPTS_PROBED_MAX = 50
@@ -198,7 +199,7 @@ class Reconciler:
     def note_fills(self, report: ExecutionReport) -> None:
         """An order of somebody else has filled so far: what the bot's updates tell, once or often, in any order."""
         filled = report.filled_qty if report.filled_qty is not None else report.qty
-        if report.symbol is None or report.side is None or filled is None or not (filled.is_finite() and filled > 0):
+        if report.symbol is None or report.side is None or filled is None or not (tradable(filled) and filled > 0):
             return
         known = self._driver.told.get(report.client_order_id)
         fill = Fill(
@@ -281,7 +282,7 @@ class Reconciler:
         """False for a position that is watched already, and for one without a price to measure from."""
         if any(same_symbol(p.symbol, bp.symbol) for p in list(self._engine.positions.values())):
             return False  # more than is watched: resized while monitored, a new epoch once the exit under way is over
-        if bp.avg_entry_price.is_finite() and bp.avg_entry_price > 0:
+        if tradable(bp.avg_entry_price) and bp.avg_entry_price > 0:
             return True
         await self._alarm(
             "unpriceable", f"{plain(bp.qty)} {bp.symbol} {bp.side} has no entry price: it is NOT protected"
@@ -314,7 +315,7 @@ class Reconciler:
         self.missing.pop(key, None)
         attempt, order = found
         reference = bp.current_price
-        if reference is not None and not (reference.is_finite() and reference > 0):
+        if reference is not None and not (tradable(reference) and reference > 0):
             reference = None
         filled = order.filled_qty or ZERO if order is not None else ZERO
         now = self._time.now()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any
 
-log = logging.getLogger("exitfsm")
+from exitfsm.outside import logger
+
+log = logger("exitfsm")
 
 
 class Tasks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from typing import Any
@@ -18,10 +17,11 @@ from exitfsm.manager.driving import Driver
 from exitfsm.manager.keeping import BarKeeper
 from exitfsm.manager.tasks import Tasks
 from exitfsm.messages import RaiseAlarm, TimeSeen
+from exitfsm.outside import logger
 from exitfsm.ports import Clock, Session
 from exitfsm.position import Position
 
-log = logging.getLogger("exitfsm")
+log = logger("exitfsm")
 
 #: How often the manager looks at what time has brought, in seconds.
 TICK_S = 0.25

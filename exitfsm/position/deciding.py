@@ -60,6 +60,7 @@ from exitfsm.values import (
     floor_to,
     plain,
     round_to_tick,
+    tradable,
 )
 
 #: A broker's position that is smaller than expected is believed after this many equal reads.
@@ -91,7 +92,7 @@ def decide(position: Position | None, message: Message, broker: Capabilities = C
 def open_position(m: Open) -> tuple[Event, ...]:
     """The first event of a position."""
     for name, number in (("qty", m.qty), ("entry_price", m.entry_price)):
-        if not (number.is_finite() and number > 0):
+        if not (tradable(number) and number > 0):
             raise ValueError(f"cannot watch {m.symbol}: {name} is {number}, it must be a finite number above 0")
     return (
         PositionOpened(
@@ -103,7 +104,7 @@ def open_position(m: Open) -> tuple[Event, ...]:
             entry_price=m.entry_price,
             opened_at=m.opened_at,
             policy=typed(m.policy),
-            atr=m.atr if m.atr is not None and m.atr.is_finite() else None,
+            atr=m.atr if m.atr is not None and tradable(m.atr) else None,
             strategy_name=m.strategy_name,
             source=m.source,
         ),
@@ -231,7 +232,7 @@ def _escalated(p: Position, at: datetime, why: str, price: Decimal | None = None
 
 def on_position_read(p: Position, m: PositionRead, broker: Capabilities) -> list[Event]:
     """What the broker's quantity proves, disproves, or leaves open."""
-    if not m.qty.is_finite():
+    if not tradable(m.qty):
         return []
     if m.qty < 0 and not p.state.terminal and p.state is not State.UNPROTECTED:
         why = f"the broker shows {p.symbol} on the other side ({plain(m.qty)})"
@@ -285,7 +286,7 @@ def _resize(p: Position, m: PositionRead, why: str) -> list[Event]:
 
 def _is_price(value: Decimal | None) -> bool:
     """True for a number that a price or a held quantity can be."""
-    return value is not None and value.is_finite() and value > 0
+    return value is not None and tradable(value) and value > 0
 
 
 def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -> list[Event]:
@@ -412,7 +413,7 @@ def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event
         verdict = Verdict(ExitType.EMERGENCY, price, price, ZERO, f"{m.who}: {m.reason}")
         return [*_end_refusals(p, m.at), trigger(p, verdict, m.at, broker)]
     if p.state is State.UNPROTECTED and not p.order_live and p.remaining_qty > 0:
-        left = p.remaining_qty if m.qty is None or not m.qty.is_finite() else min(p.remaining_qty, m.qty)
+        left = p.remaining_qty if m.qty is None or not tradable(m.qty) else min(p.remaining_qty, m.qty)
         size = sellable(p, left, broker)
         gone = p.remaining_qty - left
         return [next_attempt(p, size, m.at, broker, spent=0, gone=gone, by=m.who)] if size > 0 else []

@@ -25,7 +25,7 @@ from exitfsm.lifecycle import State
 from exitfsm.messages import Report
 from exitfsm.ports import Capabilities
 from exitfsm.position.state import EndedOrder, Position
-from exitfsm.values import ExecutionReport, OrderStatus, plain
+from exitfsm.values import ExecutionReport, OrderStatus, plain, tradable
 
 _HOW = {OrderStatus.REJECTED: "rejected", OrderStatus.CANCELED: "canceled", OrderStatus.EXPIRED: "expired"}
 
@@ -72,10 +72,10 @@ def _mismatch(p: Position, r: ExecutionReport) -> str:
         return f"order {r.client_order_id} at the broker is for {r.symbol}, not {p.symbol}"
     if r.side is not None and r.side is not p.side.exit_side:
         return f"order {r.client_order_id} at the broker is a {r.side}, not a {p.side.exit_side}"
-    if r.qty is not None and not (r.qty.is_finite() and r.qty <= p.order_qty):
+    if r.qty is not None and not (tradable(r.qty) and r.qty <= p.order_qty):
         return f"order {r.client_order_id} at the broker is for {plain(r.qty)}, not {plain(p.order_qty)}"
-    if r.filled_qty is not None and not (r.filled_qty.is_finite() and r.filled_qty >= 0):
-        return f"order {r.client_order_id} is reported with a filled quantity of {r.filled_qty}"
+    if r.filled_qty is not None and not (tradable(r.filled_qty) and r.filled_qty >= 0):
+        return f"order {r.client_order_id} is reported with a filled quantity of {plain(r.filled_qty)}"
     return ""
 
 
@@ -91,7 +91,7 @@ def _fills(p: Position, r: ExecutionReport, filled: Decimal, *, corrected: bool 
 def _average(r: ExecutionReport) -> Decimal | None:
     """The average price that the report brings; None when it is none."""
     average = r.avg_fill_price
-    return average if average is not None and average.is_finite() and average > 0 else None
+    return average if average is not None and tradable(average) and average > 0 else None
 
 
 def _better_average(p: Position, r: ExecutionReport) -> bool:
@@ -174,7 +174,7 @@ def _late(p: Position, r: ExecutionReport, order: EndedOrder, at: datetime) -> l
     """An earlier order of the position, which was over, turns out to have filled more (or less), or to work."""
     known, said = order.filled_qty, r.filled_qty
     works = order.how == "refused" and not r.status.terminal and p.state is not State.UNPROTECTED
-    if said is None or not (said.is_finite() and said >= 0) or said == known or (said < known and not r.corrected):
+    if said is None or not (tradable(said) and said >= 0) or said == known or (said < known and not r.corrected):
         return _works_all_the_same(p, r, (), at) if works else []
     fills = FillsRecorded(
         client_order_id=r.client_order_id,

@@ -13,13 +13,12 @@ import json
 from importlib.resources import files
 from typing import Any
 
+from exitfsm.outside import harmless
+
 
 def t(value: object) -> str:
     """Text to stand between tags or in quotes; what cannot be seen (controls, direction marks) is shown by its code."""
-    said = str(value)
-    if not said.isprintable():
-        said = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in said)
-    return html.escape(said, quote=True)
+    return html.escape(harmless(value), quote=True)
 
 
 def attributes(given: dict[str, object]) -> str:

@@ -43,6 +43,8 @@ else:
 APPLICATION_ID = 0x45784653
 #: Version of the file format: tables, envelope, chain. A newer one is refused.
 FORMAT = 1
+#: Bytes in a row, a text or a blob, written or read; an event is some hundreds.
+ROW_MAX = 1 << 20
 
 _TABLES = (
     # The library's own table, with its implicit row id spelled out: the place in the store must survive a VACUUM.
@@ -66,6 +68,7 @@ _ADVICE = {
     sqlite3.SQLITE_LOCKED: "another program holds the file, and nothing was stored: close that program",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: stop, keep a copy of it and of its -wal, and restore a backup",
     sqlite3.SQLITE_NOTADB: "it is not an exitfsm store: give another path",
+    sqlite3.SQLITE_TOOBIG: f"an event is longer than {ROW_MAX} bytes, which none of ours is",
     sqlite3.SQLITE_CONSTRAINT: "this contradicts what is stored already, and was not stored",
 }
 
@@ -130,6 +133,8 @@ class _Pool(SQLiteConnectionPool):
         )
         try:
             c.execute("PRAGMA trusted_schema = OFF")
+            c.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, ROW_MAX)
+            c.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
             # FULL: a commit is on the disk before the order is sent.
             c.execute("PRAGMA query_only = ON" if self._read_only else "PRAGMA synchronous = FULL")
         except BaseException:
@@ -344,16 +349,11 @@ class SQLiteDatabase:
         The header is read through SQLite and not with `open`: closing a second descriptor of the file would drop the
         locks that another connection of this process holds on it.
         """
-        try:
-            info = path.lstat()
-        except FileNotFoundError:
+        info = _own_file(path)
+        for suffix in ("-wal", "-shm", "-journal"):
+            _own_file(path.with_name(path.name + suffix))
+        if info is None:
             return False
-        if stat.S_ISLNK(info.st_mode):
-            raise StoreError(f"{path} is a symbolic link: give the path of the store itself")
-        if not stat.S_ISREG(info.st_mode):
-            raise StoreError(f"{path} is no file: give the path of a store, or of a file that does not exist yet")
-        if hasattr(os, "geteuid") and info.st_uid != os.geteuid():
-            raise StoreError(f"{path} belongs to another user (uid {info.st_uid}): open it as that user, or copy it")
         if info.st_nlink != 1 and not self.read_only:
             raise StoreError(f"{path} has {info.st_nlink} hard links, which SQLite cannot protect: remove the others")
         if info.st_size == 0:
@@ -477,6 +477,25 @@ def _inode(path: str) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return info.st_dev, info.st_ino
+
+
+def _own_file(path: Path) -> os.stat_result | None:
+    """What lies at `path`, which must be a plain file of this user; None when nothing does.
+
+    Raises:
+        StoreError: it is something else; nothing was done to it.
+    """
+    try:
+        info = path.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISLNK(info.st_mode):
+        raise StoreError(f"{path} is a symbolic link: give the path of the store itself")
+    if not stat.S_ISREG(info.st_mode):
+        raise StoreError(f"{path} is no file: give the path of a store, or of a file that does not exist yet")
+    if hasattr(os, "geteuid") and info.st_uid != os.geteuid():
+        raise StoreError(f"{path} belongs to another user (uid {info.st_uid}): open it as that user, or copy it")
+    return info
 
 
 def _sync_directory(directory: Path) -> None:

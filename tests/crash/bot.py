@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import GOOD, World
-from wire import LENGTH_MAX, Ask, Durable, Next, Over, hear, tell
+from wire import LENGTH_MAX, Answer, Ask, Durable, Next, Over, hear, tell
 
 from exitfsm import Session, StoreError, load_config
 from exitfsm.ports import Capabilities, Clock
@@ -42,13 +42,12 @@ class Remote:
         self._number += 1
         self._wire.sendmsg([pickle.dumps(Ask(self._number, self._clock.now(), method, args))])
         while True:
-            data = self._wire.recvmsg(LENGTH_MAX)[0]
-            number, value, error = pickle.loads(data)
-            if number == self._number:
+            answer: Answer = pickle.loads(self._wire.recvmsg(LENGTH_MAX)[0])
+            if answer.number == self._number:
                 break
-        if error is not None:
-            raise error
-        return value
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
 
     async def positions(self) -> Sequence[BrokerPosition]:
         return self._asked("positions")

@@ -29,7 +29,7 @@ import pytest
 from harness import World, executed
 from lives import LIVES, Life
 from tracing import CALLS, SYNCS, TALK, WRITES, Point, Tracer, why_not
-from wire import Ask, Durable, Next, Over, Step, hear, tell
+from wire import Answer, Ask, Durable, Next, Over, Step, hear, tell
 
 from exitfsm import ExitStore
 from exitfsm.events import Event
@@ -54,7 +54,7 @@ class Zygote:
         program, harness = Path(__file__).with_name("bot.py"), Path(__file__).parent.parent / "manager"
         self._process = subprocess.Popen(
             [sys.executable, program],
-            env=os.environ | {"PYTHONPATH": str(harness)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join((str(harness), os.environ.get("PYTHONPATH", "")))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -135,9 +135,9 @@ class Venue:
         if ask.method == "submit":
             self._is_on_disk(ask.args[0].client_order_id)
         try:
-            return pickle.dumps((ask.number, self.world.broker.asked_plainly(ask.method, *ask.args), None))
+            return pickle.dumps(Answer(ask.number, self.world.broker.asked_plainly(ask.method, *ask.args), None))
         except Exception as error:
-            return pickle.dumps((ask.number, None, error))
+            return pickle.dumps(Answer(ask.number, None, error))
 
     def _is_on_disk(self, client_order_id: str) -> None:
         """The intent is in the file before a byte of the order leaves."""

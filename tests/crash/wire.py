@@ -29,6 +29,14 @@ class Ask(NamedTuple):
     args: tuple[Any, ...]
 
 
+class Answer(NamedTuple):
+    """What a call gets, or what it raises; under the number of its question."""
+
+    number: int
+    value: Any
+    error: Exception | None
+
+
 class Next(NamedTuple):
     """The bot is at rest: what happens now?"""
 
@@ -63,9 +71,12 @@ def tell(wire: socket.socket, message: Any) -> None:
 
 
 def hear(wire: socket.socket) -> Any:
-    """The next message; None when the other side is gone."""
-    try:
-        data = wire.recv(LENGTH_MAX)
-    except ConnectionResetError:
-        return None
-    return pickle.loads(data) if data else None
+    """The next message; None when the other side is gone. Answers that nobody waited for are passed over."""
+    while True:
+        try:
+            data = wire.recv(LENGTH_MAX)
+        except ConnectionResetError:
+            return None
+        message = pickle.loads(data) if data else None
+        if not isinstance(message, Answer):
+            return message
