@@ -24,7 +24,7 @@ from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
 from exitfsm.outside import logger
 from exitfsm.policy import ExitPolicy, Fault, bar_fault
 from exitfsm.ports import CAREFUL, Capabilities
-from exitfsm.position import Action, Position, decide, evolve, fold, owed, position_id, replay
+from exitfsm.position import Action, Position, decide, evolve, fault_of, fold, owed, position_id, replay
 from exitfsm.projections import Mark
 from exitfsm.store import Append, ExitStore, Result
 from exitfsm.values import Bar, ExecutionReport, canonical_symbol, pct_change
@@ -332,7 +332,7 @@ class Engine:
 
     def _woken(self, woken: Sequence[tuple[Slot, Bar]], received_at: datetime | None, confirmed: bool) -> list[Action]:
         """Bars of different symbols, outside their quiet bands: ask every position of each symbol, exactly."""
-        messages: list[tuple[str, Message]] = []
+        messages: list[tuple[str, BarSeen]] = []
         faults: list[tuple[Slot, Bar, list[Position], Fault | None]] = []
         for slot, bar in woken:
             held = list(slot.positions.values())
@@ -353,9 +353,9 @@ class Engine:
                     confirmed=confirmed,
                 )
                 messages.append((p.position_id, message))
-        changed = self._commit(messages)
+        changed, told = self._commit(messages), dict(messages)
         for slot, bar, held, fault in faults:
-            self._count_refusals(held, bar, fault)
+            self._count_refusals(held, bar, fault, told)
             if fault is None:
                 slot.accept(bar)
             if slot.positions:
@@ -402,15 +402,21 @@ class Engine:
             log.exception("rule_failed name=%s version=%s position=%s", rule.name, rule.version, p.position_id)
             return None
 
-    def _count_refusals(self, held: list[Position], bar: Bar, fault: Fault | None) -> None:
+    def _count_refusals(self, held: list[Position], bar: Bar, fault: Fault | None, told: Mapping[str, BarSeen]) -> None:
         """Keep the length of each run of refused bars: one entry a run, not one a bar."""
         for before in held:
             p = self.positions.get(before.position_id, before)
             run = self._runs.get(p.position_id)
-            reason = fault.reason if fault is not None else p.refusing if p.state is State.MONITORING else None
-            if reason is None or (fault is None and reason not in ("paused", "disabled")):
+            if before.state is State.MONITORING:  # what the symbol's others refused, it may have believed
+                own = fault_of(before, told[p.position_id])
+                reason = own.reason if own is not None else p.refusing if p.refusing in ("paused", "disabled") else None
+                if p.refusing is None:
+                    self._end_run(p.position_id)
+            else:
+                own, reason = fault, fault.reason if fault is not None else None
+            if reason is None:
                 continue
-            price = fault.price if fault is not None else str(bar.close)
+            price = own.price if own is not None else str(bar.close)
             if run is not None and run.reason == reason:
                 self._runs[p.position_id] = replace(run, last_at=bar.timestamp, count=run.count + 1)
             else:

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from exitfsm.engine import Engine
-from exitfsm.events import Event, ExitEscalated, ExitTriggered, StopMoved
+from exitfsm.events import Event, ExitEscalated, ExitTriggered, RefusalEnded, StopMoved
 from exitfsm.levels import Levels, Slot
 from exitfsm.messages import BarSeen, Message, PositionRead, Report
 from exitfsm.policy import ExitPolicy, bar_fault
 from exitfsm.position import Position, decide, evolve, fold, wake_band
+from exitfsm.position.deciding import fault_of
 from exitfsm.position.evaluating import levels, ratchet_price
 from exitfsm.store import ExitStore
 from exitfsm.values import EXACT, Bar, OrderStatus, Side
@@ -187,21 +188,21 @@ class Both:
         faults = [bar_fault(the_bar, guard, reference=self.reference, previous_at=self.previous_at) for guard in guards]
         fault = next((f for f in faults if f is not None), None)
         for run in held:
-            run.tell(
-                BarSeen(
-                    at=the_bar.timestamp,
-                    bar=the_bar,
-                    reference_price=self.reference,
-                    previous_bar_at=self.previous_at,
-                    refused_count=run.refused,
-                    session_close=self.session_close,
-                    paused=paused,
-                )
+            message = BarSeen(
+                at=the_bar.timestamp,
+                bar=the_bar,
+                reference_price=self.reference,
+                previous_bar_at=self.previous_at,
+                refused_count=run.refused,
+                session_close=self.session_close,
+                paused=paused,
             )
-            reason = fault.reason if fault is not None else run.now.refusing
+            own = fault_of(run.now, message)
+            run.tell(message)
+            reason = own.reason if own is not None else run.now.refusing
             if run.now.refusing is None:
                 run.refused = 0
-            if reason is not None and (fault is not None or reason in ("paused", "disabled")):
+            if reason is not None and (own is not None or reason in ("paused", "disabled")):
                 run.refused = run.refused + 1 if run.refusing == reason and run.refused else 1
                 run.refusing = reason
         if fault is None:
@@ -313,6 +314,19 @@ def test_whatever_comes_the_band_hides_no_decision(openings: list[Any], session:
             case "read", qty, entry:
                 both.tell_read(qty, entry, at)
     both.logs()
+
+
+def test_a_bar_that_only_another_position_refused_does_not_count_for_the_next_run() -> None:
+    calm = {"trailing_stop": False, "break_even": False, "atr_levels": False}
+    guards: list[dict[str, Any]] = [{}, {"max_jump_ratio": "1.02"}]
+    both = Both(*(opened(policy=policy(price_guard=guard, **calm), epoch=f"e{n}") for n, guard in enumerate(guards)))
+    for minute, (price, paused) in enumerate([("90", False), ("99.1", False), ("90", True), ("90", False)]):
+        at = after(60 * minute)
+        both.tell_bar(Bar("AAPL", at, *([Decimal(price)] * 4)), paused)
+    calm_log, _ = both.logs()
+    assert [type(e).__name__ for e in calm_log] == ["TriggerRefused", "RefusalEnded", "ExitTriggered"]
+    assert isinstance(calm_log[1], RefusalEnded)
+    assert calm_log[1].count == 1
 
 
 @for_all(

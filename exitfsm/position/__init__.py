@@ -8,7 +8,7 @@
 No clock, no randomness, no I/O: the same messages give the same events, byte for byte, on any machine.
 """
 
-from exitfsm.position.deciding import READS_MIN, decide
+from exitfsm.position.deciding import READS_MIN, decide, fault_of
 from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
 from exitfsm.position.state import (
@@ -39,6 +39,7 @@ __all__ = [
     "epoch_of",
     "evaluate",
     "evolve",
+    "fault_of",
     "fold",
     "levels",
     "order_of",
