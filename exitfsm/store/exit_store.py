@@ -218,12 +218,10 @@ class ExitStore:
         A stream of which there is nothing has an empty list.
         """
         ids = iter(stream_ids)
-        body = self._mapper.body
         while page := list(islice(ids, _STREAMS)):
             found: dict[str, list[Event]] = {stream_id: [] for stream_id in page}
             marks = ", ".join("?" * len(page))
-            for stream_id, topic, state in self._rows(f"{_BODIES} ({marks}) {_IN_ORDER}", tuple(page)):
-                found[stream_id].append(body(stream_id, topic, state))
+            self._mapper.sort_into(found, self._rows(f"{_BODIES} ({marks}) {_IN_ORDER}", tuple(page)))
             yield from found.items()
 
     def stream_ids(self) -> list[str]:

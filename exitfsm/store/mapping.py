@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -51,6 +51,7 @@ class EventMapper(Mapper[Any]):
         self._classes = {topic: cls for cls, topic in self._topics.items()}
         self._decoders: dict[str, _Decode] = {}
         self._policies: dict[bytes, ExitPolicy] = {}
+        self._newest: tuple[msgspec.Raw, ExitPolicy] | None = None
         self._policy = msgspec.json.Decoder(ExitPolicy).decode
 
     def encode(self, at_ns: int, by: str, event: Event) -> Encoded:
@@ -102,14 +103,17 @@ class EventMapper(Mapper[Any]):
             sequence=sequence,
         )
 
-    def body(self, stream_id: str, topic: str, state: bytes) -> Event:
-        """What happened, alone, of a row.
+    def sort_into(self, streams: dict[str, list[Event]], rows: Iterable[tuple[str, str, bytes]]) -> None:
+        """Append what happened to the list of its stream, for rows of (stream, topic, state).
 
         Raises:
-            StoreError: its name or its bytes are not understood.
+            StoreError: the name or the bytes of an event are not understood.
         """
+        decoders, stream_id, topic = self._decoders, "", ""
         try:
-            return self._decoder(topic)(state).body
+            for stream_id, topic, state in rows:
+                decode = decoders.get(topic) or self._decoder(topic)
+                streams[stream_id].append(decode(state).body)
         except ValueError as e:
             raise _unreadable("an event", topic, stream_id, e) from e
 
@@ -145,17 +149,22 @@ class EventMapper(Mapper[Any]):
             envelope = decode_raw(state)
             values = msgspec.structs.asdict(envelope.body)
             for name in policies:
-                values[name] = self._policy_of(bytes(values[name]))
+                values[name] = self._policy_of(values[name])
             return _Envelope(envelope.at, envelope.by, cls(**values))
 
         return decode
 
-    def _policy_of(self, raw: bytes) -> ExitPolicy:
-        policy = self._policies.get(raw)
+    def _policy_of(self, raw: msgspec.Raw) -> ExitPolicy:
+        newest = self._newest
+        if newest is not None and newest[0] == raw:  # comparing costs less than hashing
+            return newest[1]
+        text = bytes(raw)
+        policy = self._policies.get(text)
         if policy is None:
             if len(self._policies) >= _POLICIES_MAX:
                 self._policies.clear()
-            policy = self._policies[raw] = self._policy(raw)
+            policy = self._policies[text] = self._policy(text)
+        self._newest = raw.copy(), policy
         return policy
 
     def _old_decoder(self, topic: str) -> _Decode:
