@@ -405,7 +405,16 @@ class Driver:
         p = self._engine.positions.get(position_id)
         if p is None or expected.get(position_id) != expectation(p) or held.is_silent_about(p.symbol):
             return
+        if self._may_have_filled_late(p):
+            report = await self._calls.order(p.client_order_id or "")
+            if report is not None:
+                await self._door.report(report)
+            if expected[position_id] != expectation(self._engine.positions.get(position_id, p)):
+                return
         net, entry = self.net_of(p, held)
+        if p.state is State.MONITORING and net == p.remaining_qty and entry in (None, p.entry_price):
+            self._readings.pop(position_id, None)
+            return  # as expected: nothing follows from that
         fills = await self._fills_of(p) if net != p.remaining_qty else []
         net -= _surplus(p, net, fills or ())
         reads = self._count(p, net)
@@ -418,6 +427,16 @@ class Driver:
             return
         message = PositionRead(at=self.now_for(p), qty=net, avg_entry_price=entry, reads=reads)
         await self._door.tell(position_id, message)
+
+    def _may_have_filled_late(self, p: Position) -> bool:
+        """True when the next attempt is due after a cancel: only now the order's record can gain no fill any more.
+
+        What it filled since the cancel is neither sold by others, nor still to be sold.
+        """
+        due = p.next_attempt_at is not None and self.now_for(p) >= p.next_attempt_at
+        capabilities = self._calls.capabilities
+        readable = capabilities.late_fills and capabilities.lookup_sees_closed
+        return p.state is State.REJECTED and p.ended_how == "canceled" and due and readable
 
     def net_of(self, p: Position, held: Held) -> tuple[Decimal, Decimal | None]:
         """The broker's quantity for a position, less what other known epochs of the symbol hold; and its entry."""

@@ -269,14 +269,16 @@ class Reconciler:
                 text = f"{plain(bp.qty)} {key[0]} {bp.side}: the broker's fills cannot be read, so it is NOT protected"
                 await self._alarm("epoch_unknown", text)
 
-    async def _fills(self) -> list[Fill] | None:
+    async def _fills(self) -> dict[str, list[Fill]] | None:
         """The account's executions as far as they are looked at, oldest first; None where the broker lists none."""
         if not self._calls.has("fills"):
             return None
         fills = await self._calls.fills(self._time.now() - timedelta(days=self._config.live.lookback_days))
+        by_symbol: dict[str, list[Fill]] = {}
         for fill in fills:
             self.note_spelling(fill.symbol)
-        return fills
+            by_symbol.setdefault(fill.symbol.replace("/", ""), []).append(fill)
+        return by_symbol
 
     async def _can_be_watched(self, bp: BrokerPosition) -> bool:
         """False for a position that is watched already, and for one without a price to measure from."""
@@ -289,7 +291,7 @@ class Reconciler:
         )
         return False
 
-    async def _adopt(self, bp: BrokerPosition, fills: list[Fill] | None) -> None:
+    async def _adopt(self, bp: BrokerPosition, fills: dict[str, list[Fill]] | None) -> None:
         """Watch one position, if its name and its orders can be known."""
         symbol = self.known_spelling(bp.symbol)
         key = (symbol, bp.side)
@@ -350,11 +352,13 @@ class Reconciler:
                 return known
         return self._pairs.get(symbol) or canonical_symbol(symbol)
 
-    async def _first_fill(self, symbol: str, bp: BrokerPosition, listed: list[Fill] | None) -> datetime | None:
+    async def _first_fill(
+        self, symbol: str, bp: BrokerPosition, listed: dict[str, list[Fill]] | None
+    ) -> datetime | None:
         """When the broker first filled this position since the symbol was flat; None when that cannot be known."""
         if listed is None:
             return self.first_fills.get((symbol, bp.side))
-        fills = [f for f in listed if same_symbol(f.symbol, symbol)]
+        fills = listed.get(symbol.replace("/", ""), [])
         found = first_since_flat(fills, bp.side, bp.qty)
         previous: Position | None = await self._door.run(lambda: self._last_epoch(symbol, bp.side))
         if previous is not None and not previous.state.terminal:

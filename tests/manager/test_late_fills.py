@@ -1,0 +1,48 @@
+"""A fill that came late and was never told is known before the next attempt is sized."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness import World
+
+from exitfsm import State
+from exitfsm.testing import Raises
+
+
+async def test_a_late_fill_that_nobody_told_of_is_not_sold_a_second_time(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    await world.bar("98.9")
+    world.broker.end_cancel(world.last_order)
+    await world.deliver()
+    assert world.state is State.REJECTED
+    world.broker.fill(world.last_order, 4, late=True)
+    world.broker.lose_updates()
+    world.broker.trade_by_hand("AAPL", "buy", 20)  # so that what is held hides it
+    await world.until(lambda: len(world.orders) == 2, 120)
+    assert world.last_order.qty == 6
+    await world.fill()
+    await world.until(lambda: not any(p.state is not State.MONITORING for p in world.manager.positions()), 120)
+    assert world.ended()[0].sold_qty == 10
+    assert world.ended()[0].sold_elsewhere == 0
+    await world.finish()
+
+
+async def test_while_the_record_cannot_be_read_no_next_attempt_is_sent(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    await world.bar("98.9")
+    world.broker.end_cancel(world.last_order)
+    await world.deliver()
+    world.broker.always("order", Raises(ConnectionError()))
+    await world.passes(200)
+    assert len(world.orders) == 1
+    assert world.alarm_kinds == ["retry_stalled"]
+    world.broker.always("order", None)
+    await world.until(lambda: len(world.orders) == 2, 120)
+    await world.fill()
+    await world.until(lambda: world.state is State.FILLED)
+    await world.finish()
