@@ -173,9 +173,9 @@ class Engine:
             return ()
         if (
             slot.low < bar.floor
-            and bar.ceiling <= slot.high
             and slot.last.timestamp < bar.timestamp
             and received_at is None
+            and (bar.ceiling <= slot.high or slot.rises(bar.ceiling))
         ):
             slot.last = bar
             return ()
@@ -200,9 +200,9 @@ class Engine:
                 continue
             if (
                 slot.low < bar.floor
-                and bar.ceiling <= slot.high
                 and slot.last.timestamp < bar.timestamp
                 and received_at is None
+                and (bar.ceiling <= slot.high or slot.rises(bar.ceiling))
             ):
                 slot.last = bar
                 continue
@@ -213,7 +213,7 @@ class Engine:
                     continue
                 slot = slots[bar.symbol]
             if not slot.quiet(bar, received_at):
-                slot.low = slot.high = math.nan  # what comes after this bar must be looked at after it
+                slot.low = math.nan  # what comes after this bar must be looked at after it
                 woken[bar.symbol] = (slot, bar)
         if woken:
             actions += self._woken(list(woken.values()), received_at, False)

@@ -29,9 +29,9 @@ class Slot:
     """All that concerns one symbol's bars.
 
     Attributes:
-        low, high: a bar with `low < floor`, `ceiling <= high` and a timestamp after that of `last` is quiet, and then
-            `last` is all that has to be set; NaN where that is not enough.
         lower, upper: the quiet band; NaN wakes for every bar.
+        low, high: a bar with `low < floor`, a timestamp after that of `last` and `ceiling <= high or rises(ceiling)`
+            is quiet, and then `last` is all that has to be set; `low` is NaN where that is not enough.
         until: when time alone wakes the symbol.
         busy: a position of the symbol is on its way out, so that time and the broker matter to it.
         max_age: how old a bar may be when it arrives, where age counts.
@@ -110,12 +110,17 @@ class Slot:
         return False
 
     def ease(self) -> None:
-        """Say from when on the short test is enough; to be called after whatever it depends on has changed."""
-        if self.busy or self.until is not _NEVER or self.last is _NO_BAR or self.seen_to > self.last.timestamp:
-            self.low = self.high = math.nan
-        else:
-            self.low = self.lower
-            self.high = min(math.nextafter(self.upper, 0.0), self.highest)
+        """Say whether the short test is enough; to be called after whatever it depends on has changed."""
+        ask = self.busy or self.until is not _NEVER or self.last is _NO_BAR or self.seen_to > self.last.timestamp
+        self.low = math.nan if ask else self.lower
+        self.high = min(math.nextafter(self.upper, 0.0), self.highest)
+
+    def rises(self, ceiling: float) -> bool:
+        """Last in the short test: True when a new high is still inside the band; it is then taken note of."""
+        if ceiling < self.upper:
+            self.highest = self.high = ceiling
+            return True
+        return False
 
     def arm(self) -> None:
         """Compute the band anew from the positions, the time and the last accepted price."""

@@ -203,8 +203,12 @@ class Simulation:
             slot = slots.get(bar.symbol)
             if (
                 slot is None
-                or not (slot.low < bar.floor and bar.ceiling <= slot.high and slot.last.timestamp < bar.timestamp)
                 or keeps_history
+                or not (
+                    slot.low < bar.floor
+                    and slot.last.timestamp < bar.timestamp
+                    and (bar.ceiling <= slot.high or slot.rises(bar.ceiling))
+                )
             ):
                 on_bar(bar)
                 continue

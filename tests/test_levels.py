@@ -60,6 +60,17 @@ def test_given_a_bar_at_the_edge_then_it_is_not_quiet(price: float, is_quiet: bo
     assert quiet(slot, bar(100, low=min(price, 100), high=max(price, 100))) is is_quiet
 
 
+@pytest.mark.parametrize(("price", "exits"), [("99", 1), ("99.0000001", 0), ("101.9999999", 0), ("102", 1)])
+def test_given_a_bar_before_it_when_one_comes_to_the_edge_then_the_engine_exits_exactly_there(
+    price: str, exits: int
+) -> None:
+    for given_as in (float, Decimal):
+        both = Both(opened())
+        both.tell_bar(bar(100, 60))
+        both.tell_bar(bar(given_as(price), 120))
+        assert [type(e) for e in both.logs()[0]] == [ExitTriggered] * exits
+
+
 def test_given_several_positions_then_the_band_is_the_narrowest_of_all() -> None:
     long = evolve(None, opened(policy=policy(**NO_GUARD)))
     short = evolve(None, opened("short", entry=101, epoch="2", policy=policy(**NO_GUARD)))
@@ -341,6 +352,7 @@ def test_float_or_decimal_no_price_that_breaches_is_ever_quiet(
 ) -> None:
     ulps, as_float = beside
     both = Both(opened(side, entry=entry, policy=rules, atr=entry / 200))
+    both.tell_bar(Bar("AAPL", after(30), entry, entry, entry, entry))  # so that the short test holds
     price: Decimal | float = edge_price(both.brute[0], which, 0, after(60))
     if as_float:
         price = float(price)
