@@ -669,6 +669,46 @@ def test_every_commit_is_synced_and_the_schema_not_trusted(store):
     assert (pragma("journal_mode"), pragma("synchronous"), pragma("trusted_schema")) == ("wal", 2, 0)
 
 
+def test_a_store_that_settled_has_room_for_the_next_commits_and_everything_in_its_place(store, path):
+    wal = path.with_name("exits.db-wal")
+    put(store, "p1", *life())
+    store.settle()
+    room = wal.stat().st_size
+    assert room == sqlite_module._ROOM
+    assert stat.S_IMODE(wal.stat().st_mode) == 0o600
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as file_alone:
+        assert file_alone.execute("SELECT COUNT(*) FROM stored_events").fetchone() == (5,)
+    put(store, "p2", *life("c2", "MSFT"))
+    store.settle()  # so soon there is nothing to do
+    assert wal.stat().st_size == room, "the next commits were written into the room"
+    copy = path.with_name("crashed.db")  # as a crash leaves it: the file, and a WAL that ends in zeros
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+    with ExitStore(copy) as again:
+        assert list(again.events()) == list(store.events())
+        check(again)
+    with store.bulk():
+        store.settle()  # not now
+    check(store)
+
+
+def test_a_store_settles_again_after_many_commits_and_without_room_it_does_without(store, path, monkeypatch):
+    monkeypatch.setattr(sqlite_module, "_SETTLE_AFTER", 3)
+    checkpoints = []
+    connection = store._db._connection
+    monkeypatch.setattr(connection, "checkpoint", lambda: checkpoints.append(1))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", full)
+    for n in range(8):
+        put(store, f"p{n}", opened(f"S{n}"))
+        store.settle()
+    assert len(checkpoints) == 4  # at once, and after each three commits, of which its own is one
+    check(store)
+
+
 def test_no_environment_variable_changes_the_store(path, monkeypatch):
     for name in ("CIPHER_KEY", "COMPRESSOR_TOPIC", "PERSISTENCE_MODULE", "SQLITE_DBNAME", "TRANSCODER_TOPIC"):
         monkeypatch.setenv(name, "zlib" if name == "COMPRESSOR_TOPIC" else "x")

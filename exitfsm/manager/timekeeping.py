@@ -110,8 +110,9 @@ class Timekeeper:
             await self._alarm("bars_not_recorded", failure)
 
     def save_marks(self) -> None:
-        """In the writer's thread: the newest prices, for the read model."""
+        """In the writer's thread: the newest prices, for the read model; then the store may do what can wait."""
         self._engine.store.save_marks(self._engine.marks())
+        self._engine.store.settle()
 
     def session_close(self, symbol: str, _: datetime) -> datetime | None:
         """For the engine, in the writer's thread: when the session ends, as last read."""

@@ -152,6 +152,10 @@ class ReadModels:
         self._rows[table, owner] = [row]
         self._new[id(row)] = (table, row)
 
+    def none_yet(self, table: str, owner: str) -> None:
+        """A new owner has no rows: they need not be looked for."""
+        self._rows[table, owner] = []
+
     def change(self, table: str, row: Row, **values: Param) -> None:
         """Other values in a row."""
         row.update(values)
@@ -209,6 +213,8 @@ def _opened(m: ReadModels, r: Recorded) -> None:
         "open_alarms": 0,
     }
     m.add_first("positions", r.stream_id, position)
+    if r.version == 1:
+        m.none_yet("exit_orders", r.stream_id)
     tracking: Row = dict.fromkeys(TrackingRow.__struct_fields__)
     tracking |= {
         "symbol": e.symbol,

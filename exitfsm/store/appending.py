@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from eventsourcing.persistence import StoredEvent
 from eventsourcing.sqlite import SQLiteCursor
 
 from exitfsm.errors import StoreError, VersionConflict
@@ -98,7 +97,7 @@ class Writer:
         self._cursor: SQLiteCursor | None = None
         self._head: tuple[int, bytes] | None = None
         self._versions: dict[str, int] = {}
-        self._stored: list[StoredEvent] = []
+        self._stored: list[tuple[int, str, int, str, bytes]] = []
         self._chain: list[tuple[int, bytes]] = []
 
     @property
@@ -149,7 +148,7 @@ class Writer:
         for version, (topic, state, event) in enumerate(events, expected + 1):
             sequence += 1
             head = chain_hash(head, sequence, (stream_id, version, topic, state))
-            self._stored.append(StoredEvent(stream_id, version, topic, state))
+            self._stored.append((sequence, stream_id, version, topic, state))
             self._chain.append((sequence, head))
             r = Recorded(stream_id=stream_id, version=version, at_ns=at_ns, by=by, event=event, sequence=sequence)
             self.models.apply(r)

@@ -184,6 +184,18 @@ class ExitStore:
             with self._writing() as c:
                 c.executemany(projections.MARK, params)
 
+    def settle(self) -> None:
+        """For a moment in which nothing is urgent: has SQLite's own work done that a later commit would have to do.
+
+        Costs nothing where there is nothing to do; call it every second or so.
+
+        Raises:
+            StoreError: the disk did not take it. Nothing is lost.
+        """
+        with self._translated(write=True) as db:
+            if self._bulk is None:
+                db.settle()
+
     # ---- reading events
 
     def stream(self, stream_id: str, after: int = 0) -> list[Recorded]:

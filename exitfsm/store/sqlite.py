@@ -45,6 +45,12 @@ APPLICATION_ID = 0x45784653
 FORMAT = 1
 #: Bytes in a row, a text or a blob, written or read; an event is some hundreds.
 ROW_MAX = 1 << 20
+#: Bytes that the WAL has room for once it is settled: a sync within a file costs less than one that makes it longer.
+_ROOM = 4 << 20
+#: A store with this many commits since it last settled does so again.
+_SETTLE_AFTER = 64
+#: Pages in the WAL at which a commit itself must put them into the main file, because nobody settled the store.
+_PAGES_MAX = 4000
 
 _TABLES = (
     # The library's own table, with its implicit row id spelled out: the place in the store must survive a VACUUM.
@@ -137,6 +143,7 @@ class _Pool(SQLiteConnectionPool):
             c.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
             # FULL: a commit is on the disk before the order is sent.
             c.execute("PRAGMA query_only = ON" if self._read_only else "PRAGMA synchronous = FULL")
+            c.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_MAX}")
         except BaseException:
             c.close()
             raise
@@ -163,7 +170,10 @@ class _Pool(SQLiteConnectionPool):
 
 
 class Recorder(SQLiteApplicationRecorder):
-    """The library's recorder; the hash chain and the read models are written in the transaction of the events."""
+    """The library's recorder; the hash chain and the read models are written in the transaction of the events.
+
+    It reads as the library does. What writes is `insert`, in a transaction of `ExitStore`.
+    """
 
     def construct_create_table_statements(self) -> list[str]:
         """All tables and indexes."""
@@ -171,24 +181,25 @@ class Recorder(SQLiteApplicationRecorder):
 
     def _insert_events(
         self,
-        c: SQLiteCursor,
-        stored_events: Sequence[StoredEvent],
-        chain: Sequence[tuple[int, bytes]] = (),
-        writes: Sequence[tuple[str, Sequence[tuple[Any, ...]]]] = (),
+        c: SQLiteCursor,  # noqa: ARG002  the signature is the library's
+        stored_events: Sequence[StoredEvent],  # noqa: ARG002  the same
         **_: Any,
     ) -> Sequence[int]:
-        """Stores events with the sequence and hash of each, and the read-model rows that they made."""
-        rows = [
-            (sequence, s.originator_id, s.originator_version, s.topic, s.state)
-            for (sequence, _hash), s in zip(chain, stored_events, strict=True)
-        ]
-        c.executemany("INSERT INTO stored_events VALUES (?, ?, ?, ?, ?)", rows)
-        c.executemany("INSERT INTO chain VALUES (?, ?)", chain)
-        for sql, params in writes:
-            c.executemany(sql, params)
-        return [sequence for sequence, _hash in chain]
+        raise StoreError("events are stored by ExitStore alone, with their hashes and read models")
 
-    insert = _insert_events
+    def insert(
+        self,
+        c: SQLiteCursor,
+        events: Sequence[tuple[int, str, int, str, bytes]],
+        chain: Sequence[tuple[int, bytes]],
+        writes: Sequence[tuple[str, Sequence[tuple[Any, ...]]]],
+    ) -> None:
+        """Stores events (sequence, stream, version, topic, state), the hash of each, and the read-model rows of all."""
+        executemany = c.sqlite_cursor.executemany
+        executemany("INSERT INTO stored_events VALUES (?, ?, ?, ?, ?)", events)
+        executemany("INSERT INTO chain VALUES (?, ?)", chain)
+        for sql, params in writes:
+            executemany(sql, params)
 
 
 class _Factory(SQLiteFactory):
@@ -223,6 +234,7 @@ class SQLiteDatabase:
         self._lock_fd: int | None = None
         self._factory: _Factory | None = None
         self._inode: tuple[int, int] | None = None
+        self._unsettled = _SETTLE_AFTER
         try:
             if path is None:
                 self._connect(":memory:")
@@ -247,6 +259,20 @@ class SQLiteDatabase:
     def commit(self) -> None:
         """Makes the transaction durable. When this fails, `give_up` must follow."""
         self._connection.commit()
+        self._unsettled += 1
+
+    def settle(self) -> None:
+        """While nothing is urgent: what the WAL has grown by goes into the main file, and the next commits find room.
+
+        Otherwise a commit has to do it, sooner or later, and that may be the one that an exit order waits for.
+        """
+        if self.path is None or self._unsettled < _SETTLE_AFTER:
+            return
+        self._unsettled = 0
+        self._connection.checkpoint()
+        with self.transaction() as c:  # the WAL begins anew with it, which takes a sync more than another commit
+            c.execute("UPDATE meta SET value = value WHERE key = 'format'")
+        _make_room(self.path.with_name(self.path.name + "-wal"))
 
     def give_up(self) -> None:
         """Undoes the transaction."""
@@ -496,6 +522,22 @@ def _own_file(path: Path) -> os.stat_result | None:
     if hasattr(os, "geteuid") and info.st_uid != os.geteuid():
         raise StoreError(f"{path} belongs to another user (uid {info.st_uid}): open it as that user, or copy it")
     return info
+
+
+def _make_room(wal: Path) -> None:
+    """Writes zeros behind the end of a WAL that is short: no frame, and no more to SQLite than what a crash may leave.
+
+    SQLite holds no locks on this file, so that closing it here drops none.
+    """
+    with contextlib.suppress(OSError):  # it does without
+        fd = os.open(wal, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            end = os.fstat(fd).st_size
+            if 0 < end < _ROOM:
+                os.pwrite(fd, bytes(_ROOM - end), end)
+                os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -150,7 +150,7 @@ class _Transactions:
         assert db is not None
         self._disk, self._loop, self._kill, self._told = disk, loop, kill, written
         self._begin, self._commit, self._give_up, self._insert = db.begin, db.commit, db.give_up, db.recorder.insert
-        self._pending: list[tuple[int, Any]] = []
+        self._pending: list[tuple[int, str, int, str, bytes]] = []
         db.begin = self.begin  # type: ignore[method-assign]  # the failures of a disk, where the disk would fail
         db.commit = self.commit  # type: ignore[method-assign]
         db.give_up = self.give_up  # type: ignore[method-assign]
@@ -168,10 +168,14 @@ class _Transactions:
         return self._begin()
 
     def insert(
-        self, cursor: Any, stored: Sequence[Any], chain: Sequence[tuple[int, bytes]], writes: Any
-    ) -> Sequence[int]:
-        self._pending += [(sequence, one) for (sequence, _), one in zip(chain, stored, strict=True)]
-        return self._insert(cursor, stored, chain, writes)
+        self,
+        cursor: Any,
+        events: Sequence[tuple[int, str, int, str, bytes]],
+        chain: Sequence[tuple[int, bytes]],
+        writes: Any,
+    ) -> None:
+        self._pending += events
+        self._insert(cursor, events, chain, writes)
 
     def give_up(self) -> None:
         self._pending.clear()
@@ -184,7 +188,7 @@ class _Transactions:
             self._commit()
             return
         disk, faults = self._disk, self._disk._faults
-        lines = [f"{stored.topic.partition('.')[0]} {stored.originator_id}" for _, stored in self._pending]
+        lines = [f"{topic.partition('.')[0]} {stream}" for _, stream, _, topic, _ in self._pending]
         self._told(lines)
         decides = any(line.startswith(_INTENTS) for line in lines)
         if faults.happens("killed at the commit", 1 if decides else 40, "before"):
@@ -196,9 +200,7 @@ class _Transactions:
             disk.keep()
             self._kill(disk._rng.randint(1, 60))
         self._commit()
-        recorded = [
-            disk._mapper.recorded(n, s.originator_id, s.originator_version, s.topic, s.state) for n, s in self._pending
-        ]
+        recorded = [disk._mapper.recorded(*row) for row in self._pending]
         self._pending.clear()
         disk.sequence = recorded[-1].sequence
         disk._on_commit(disk, recorded)
