@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from given import ACCOUNT, T0, after, bar, like, opened, policy, reported, to_open
 from msgspec.structs import replace
 
 from exitfsm import engine as engine_module
@@ -48,6 +47,7 @@ from exitfsm.position import (
 from exitfsm.simulate import refused_report, simulate
 from exitfsm.simulated import Act, SimulatedBroker
 from exitfsm.store import ExitStore
+from exitfsm.testing.given import ACCOUNT, T0, after, bar, like, opened, policy, reported, to_open
 from exitfsm.values import Bar, ExecutionReport, Order, OrderSide, OrderStatus, OrderType, Side
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 from exitfsm_csv import read_bars
-from given import after, bar, like
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 from test_engine import Desk
@@ -36,6 +35,7 @@ from exitfsm.position import LookUp, Submit, replay
 from exitfsm.simulate import SimulationResult, simulate
 from exitfsm.simulated import Act, SimulatedBroker
 from exitfsm.store import ExitStore
+from exitfsm.testing.given import after, bar, like
 from exitfsm.values import Bar, Side
 
 REAL_BARS = Path(__file__).parents[2] / "shared" / "data" / "bars"

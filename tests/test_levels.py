@@ -9,7 +9,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from given import BROKER, after, bar, given, opened, policy, reported, seen, to_open, triggered
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -23,6 +22,7 @@ from exitfsm.position import Position, decide, evolve, fold, wake_band
 from exitfsm.position.deciding import fault_of
 from exitfsm.position.evaluating import levels, ratchet_price
 from exitfsm.store import ExitStore
+from exitfsm.testing.given import BROKER, after, bar, given, opened, policy, reported, seen, to_open, triggered
 from exitfsm.values import EXACT, Bar, OrderStatus, Side
 
 CLOSE = after(3600)

@@ -6,7 +6,6 @@ from decimal import Decimal
 from itertools import product
 
 import pytest
-from given import Scenario, Told, after, given, holds, opened, policy, refused, reported, seen, timer, to_open
 
 from exitfsm.engine import guard
 from exitfsm.errors import IllegalTransition
@@ -38,6 +37,20 @@ from exitfsm.lifecycle import LOOKUP, MEANING, NOTHING, ROWS, TABLE, Row, State,
 from exitfsm.messages import Acknowledge, ChangePolicy, Contradiction, ForceExit, RaiseAlarm, Release
 from exitfsm.ports import AssetRules, Capabilities
 from exitfsm.position import Position, evolve
+from exitfsm.testing.given import (
+    Scenario,
+    Told,
+    after,
+    given,
+    holds,
+    opened,
+    policy,
+    refused,
+    reported,
+    seen,
+    timer,
+    to_open,
+)
 
 MON, PEN, SUB, PAR, CAN = State.MONITORING, State.PENDING, State.SUBMITTED, State.PARTIAL, State.CANCELING
 REJ, FIL, CLO, UNP = State.REJECTED, State.FILLED, State.CLOSED, State.UNPROTECTED

@@ -9,7 +9,6 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from given import Scenario, after, bar, given, holds, like, opened, policy, reported, seen, to_open
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from exitfsm.events import (
 from exitfsm.messages import ChangePolicy
 from exitfsm.policy import AHEAD_MAX, ExitPolicy, ProfitTaking, StopLoss, average_true_range, bar_fault, is_jump
 from exitfsm.position.deciding import REFUSED_BARS_ALARM
+from exitfsm.testing.given import Scenario, after, bar, given, holds, like, opened, policy, reported, seen, to_open
 from exitfsm.values import EXACT, Bar, ExitType, OrderType, Side, first_by_precedence
 
 SIDES = tuple(Side)

@@ -18,24 +18,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from given import (
-    BROKER,
-    Scenario,
-    after,
-    bar,
-    given,
-    holds,
-    like,
-    opened,
-    order_id,
-    policy,
-    refused,
-    reported,
-    seen,
-    timer,
-    to_open,
-    triggered,
-)
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
@@ -89,6 +71,24 @@ from exitfsm.position import (
     owed,
     position_id,
     replay,
+)
+from exitfsm.testing.given import (
+    BROKER,
+    Scenario,
+    after,
+    bar,
+    given,
+    holds,
+    like,
+    opened,
+    order_id,
+    policy,
+    refused,
+    reported,
+    seen,
+    timer,
+    to_open,
+    triggered,
 )
 from exitfsm.values import ExecutionReport, ExitType, OrderSide, OrderStatus, Side, TimeInForce
 

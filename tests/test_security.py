@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from exitfsm_csv import read_bars
-from given import BROKER, fold, holds, opened, order_id, reported, triggered
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -27,6 +26,7 @@ from exitfsm.outside import harmless, logger
 from exitfsm.position import decide
 from exitfsm.recorded_bars import BarRecorder, bars_path, recorded_bars
 from exitfsm.store.sqlite import ROW_MAX
+from exitfsm.testing.given import BROKER, fold, holds, opened, order_id, reported, triggered
 from exitfsm.values import plain, tradable
 
 NOW = datetime(2024, 1, 2, 15, tzinfo=UTC)

@@ -5,6 +5,10 @@ executions and positions truthfully, does what the test says (the venue fills, r
 by hand; an answer is lost, late or stale), records every call, and refuses by itself what must never happen: two live
 exit orders in a symbol, more sold than is held, two orders under one id.
 
+Beside it: `conformance` (what every adapter must pass), `strategies` (bars and faults for hypothesis), `given` (given,
+when, then), `machine` (everything that can happen to a manager, in any order), `simulation` (a whole world made from a
+seed), `alpaca_server`, and `plugin` (fixtures for pytest).
+
 Nothing that runs in production imports this package.
 """
 

@@ -2,7 +2,7 @@
 
     class TestMyBroker(BrokerConformance):
         @pytest.fixture
-        async def bench(self): yield MyBench()
+        def bench(self): return MyBench()
 
 A `Bench` is the broker under test together with the hands that move its market. A case for which those hands are
 missing (part-fill this order, lose this answer) is skipped and says so; nothing else is. Cases stand on their own, may
@@ -168,6 +168,7 @@ class Bench:
         return await self.status(client_order_id, OrderStatus.FILLED)
 
 
+@pytest.mark.asyncio
 @pytest.mark.conformance
 class BrokerConformance:
     """The cases. Subclass it and give it a fixture `bench`."""

@@ -11,12 +11,12 @@ from typing import Literal
 
 import pytest
 from exitfsm_alpaca import Access, AlpacaBroker
-from given import T0
 
 from exitfsm import Bar, NotSent, Order, OrderSide, Side, SimulatedBroker
 from exitfsm.testing import LostReply, Raises, ScriptedBroker
 from exitfsm.testing.alpaca_server import AlpacaServer, Fault
 from exitfsm.testing.conformance import Bench, BrokerConformance, CannotDo
+from exitfsm.testing.given import T0
 
 When = Literal["before", "after"]
 

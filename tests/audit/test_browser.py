@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from given import opened
 from stores import T0, TRAILING, troubled, wander
 from test_pages import EVIL, long_log, stored
 
@@ -22,6 +21,7 @@ from exitfsm.events import AlarmRaised
 from exitfsm.recorded_bars import Seen
 from exitfsm.report import index_page, page_name, position_page, suppose
 from exitfsm.simulate import simulate
+from exitfsm.testing.given import opened
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = Path(os.environ.get("EXITFSM_CHROMIUM", "/usr/bin/chromium"))

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from given import ACCOUNT, BROKER, T0, after, bar, opened, policy, reported, seen, to_open
 
 from exitfsm import Bar, Engine, ExitStore, Position, StoreError
 from exitfsm.audit import explain, sentences
@@ -28,6 +27,7 @@ from exitfsm.messages import (
     TimeSeen,
 )
 from exitfsm.position import client_order_id
+from exitfsm.testing.given import ACCOUNT, BROKER, T0, after, bar, opened, policy, reported, seen, to_open
 from exitfsm.values import ExecutionReport, OrderStatus
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from given import ACCOUNT, BROKER, T0, bar, opened, policy, to_open
 
 from exitfsm.audit.invariants import INVARIANTS, Invariants, Violation
 from exitfsm.events import (
@@ -49,6 +48,7 @@ from exitfsm.messages import (
 )
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position import Position, client_order_id, decide, evolve, position_id
+from exitfsm.testing.given import ACCOUNT, BROKER, T0, bar, opened, policy, to_open
 from exitfsm.values import ExecutionReport, ExitType, OrderStatus, OrderType, Side, TimeInForce
 
 POLICIES = (

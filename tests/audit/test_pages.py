@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from given import opened, policy
 from stores import T0, TRAILING, troubled, wander
 
 from exitfsm import Bar, ExitStore, Side, State, load_config
@@ -44,6 +43,7 @@ from exitfsm.report.markup import attributes, embedded, t, tag
 from exitfsm.report.story import BARS_AROUND, CANDLES_MAX
 from exitfsm.report.table import FOLD_MAX, SHOWN_ENDS, WHOLE_MAX, folds
 from exitfsm.simulate import simulate
+from exitfsm.testing.given import opened, policy
 from exitfsm.values import ExitType, OrderType, TimeInForce
 
 VOID = {"meta", "link", "input", "br", "img", "path", "rect", "circle"}

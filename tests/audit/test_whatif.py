@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 from exitfsm_csv import read_bars
-from given import BROKER
 from stores import T0, TRAILING, troubled, wander
 
 from exitfsm import Bar, ConfigError, Engine, ExitPolicy, ExitStore, Side, SimulatedBroker, StoreError, load_config
@@ -23,6 +22,7 @@ from exitfsm.messages import ChangePolicy, ForceExit, Open, PositionRead
 from exitfsm.policy import LadderStep, average_true_range
 from exitfsm.recorded_bars import Seen, recorded_bars
 from exitfsm.simulate import simulate
+from exitfsm.testing.given import BROKER
 
 BASE: dict[str, Any] = {
     "trailing": TRAILING,
