@@ -1,4 +1,4 @@
-"""Write the reference pages from the code: states, events, configuration, command line.
+"""Write the reference pages from the code: states, events, order words, configuration, command line.
 
     python docs/generate.py           write docs/reference/*.md
     python docs/generate.py --check   write nothing; exit 1 when a page is stale
@@ -18,6 +18,7 @@ from typing import get_type_hints
 
 from msgspec.structs import fields
 
+from exitfsm import fix
 from exitfsm.config import reference_table
 from exitfsm.events import ACCOUNT_EVENTS, POSITION_EVENTS, Event, tag_of
 from exitfsm.lifecycle import MEANING, TABLE, State, mermaid
@@ -83,6 +84,39 @@ def events() -> str:
     return "\n".join(out) + "\n"
 
 
+def _words(title: str, table: tuple[fix.Word, ...]) -> list[str]:
+    out = ["", f"## {title}", "", "| code | FIX | ours | what it means here | also spelled |", "|---|---|---|---|---|"]
+    for word in table:
+        others = ", ".join(f"`{other}`" for other in word.others.split())
+        out.append(
+            f"| {word.code} | {word.name} | {f'`{word.status}`' if word.status else ''} | {word.meaning} | {others} |"
+        )
+    return out
+
+
+def order_words() -> str:
+    """A broker's words about an order, and ours."""
+    out = [MADE + "# Order words", "", " ".join((inspect.getdoc(fix) or "").split("\n\n")[1].split()), ""]
+    out += ["Case, spaces, hyphens and underscores do not matter: `PartiallyFilled` and `partially_filled` are one. A"]
+    out += ["single character is a code only in a field that FIX names (`OrdStatus`, `ord_status`, `39`; `ExecType`,"]
+    out += ["`exec_type`, `150`)."]
+    out += _words("OrdStatus (39)", fix.ORD_STATUS) + _words("ExecType (150)", fix.EXEC_TYPE)
+    out += ["", "## Refusals", ""]
+    rows = [
+        (
+            fix.CANCEL_REJECTED,
+            "`cancel_rejected`: a cancel was refused, whatever the status beside it, unless the order is over",
+        ),
+        (fix.REPLACE_REJECTED, "`new`: somebody's request to change the order was refused, and it works as it did"),
+        (fix.UNKNOWN_ORDER, "no record of the order: it is looked up; it may still arrive"),
+        (fix.DUPLICATE_ORDER, "no record of the order: a repetition was refused, so that it exists; it is looked up"),
+        (fix.DUPLICATE_OF_VERBAL, "another order does the same: no further attempt, and an alarm"),
+    ]
+    out += ["| word, or reason of a reject | what it means here |", "|---|---|"]
+    out += [f"| {', '.join(f'`{word}`' for word in words.split())} | {meaning} |" for words, meaning in rows]
+    return "\n".join(out) + "\n"
+
+
 def config() -> str:
     """Every setting."""
     out = [
@@ -122,7 +156,7 @@ def cli() -> str:
     return "\n".join(out) + "\n"
 
 
-PAGES = {"states.md": states, "events.md": events, "config.md": config, "cli.md": cli}
+PAGES = {"states.md": states, "events.md": events, "order-words.md": order_words, "config.md": config, "cli.md": cli}
 
 
 def stale() -> list[str]:

@@ -132,6 +132,15 @@ class FillsRecorded(Event, frozen=True, tag="fills_recorded.v1"):
     corrected: bool = False
 
 
+class OrderRestated(Event, frozen=True, tag="order_restated.v1"):
+    """The broker, or somebody at it, changed the quantity of our order: from here on it is for `qty`."""
+
+    client_order_id: str
+    qty: Decimal
+    at: datetime
+    text: str = ""
+
+
 class CancelRequested(Event, frozen=True, tag="cancel_requested.v1"):
     """The intent to cancel, durable before it is sent."""
 
@@ -279,6 +288,7 @@ PositionEvent = (
     | ExitTriggered
     | OrderAccepted
     | FillsRecorded
+    | OrderRestated
     | CancelRequested
     | CancelRefused
     | ExitEscalated

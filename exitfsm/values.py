@@ -101,7 +101,10 @@ class ExitStatus(StrEnum):
 
 
 class OrderStatus(StrEnum):
-    """What the broker says of an order. Only the four named by `terminal` end it; all others are live."""
+    """What the broker says of an order. Only the four named by `terminal` end it; all others are live.
+
+    `replaced`: it lives on under another id. `done_for_day`: it may go on the next day; see `leaves_qty` of a report.
+    """
 
     NEW = "new"
     PARTIALLY_FILLED = "partially_filled"
@@ -109,6 +112,7 @@ class OrderStatus(StrEnum):
     CANCEL_REJECTED = "cancel_rejected"
     SUSPENDED = "suspended"
     DONE_FOR_DAY = "done_for_day"
+    REPLACED = "replaced"
     FILLED = "filled"
     CANCELED = "canceled"
     EXPIRED = "expired"
@@ -357,6 +361,8 @@ class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         filled_qty: cumulative filled quantity, or None when the broker did not say (missing is not zero).
         avg_fill_price: average price of all fills so far.
+        leaves_qty: what may still fill, where the broker says it: 0 with `done_for_day` ends a day order.
+        orig_client_order_id: the id before this one, where a request to cancel or replace has an id of its own.
         refusal: class of refusal when `status` is `rejected`.
         refused_at_submit: the order never existed at the broker (a definite refusal), so its id was not used up.
         corrected: the broker lowered or changed an earlier fill (a bust or a correction).
@@ -377,6 +383,8 @@ class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     refused_at_submit: bool = False
     corrected: bool = False
+    leaves_qty: Decimal | None = None
+    orig_client_order_id: str | None = None
 
 
 class BrokerPosition(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from exitfsm.events import (
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
+    OrderRestated,
     PolicyChanged,
     PositionClosedElsewhere,
     PositionOpened,
@@ -127,6 +128,11 @@ def _filled(_: Position, p: Position, e: FillsRecorded) -> str:
     return f"{n(e.filled_qty)}{of}{price}{' (corrected)' if e.corrected else ''}"
 
 
+def _restated(before: Position, _: Position, e: OrderRestated) -> str:
+    text = f" ({e.text})" if e.text else ""
+    return f"the broker changed the order from {n(before.order_qty)} to {n(e.qty)}{text}"
+
+
 def _escalated(_: Position, __: Position, e: ExitEscalated) -> str:
     price = f" at {n(e.price)}" if e.price is not None else ""
     return f"{e.why}{price}: the limit order is canceled, the next attempt is market"
@@ -174,6 +180,7 @@ WORDS: dict[type[Event], Callable[[Position, Position, Any], str]] = {
     ExitTriggered: _triggered,
     OrderAccepted: _accepted,
     FillsRecorded: _filled,
+    OrderRestated: _restated,
     CancelRequested: lambda _, __, e: f"why: {e.why}",
     CancelRefused: lambda _, __, e: e.text or "the broker would not cancel; the order works on",
     ExitEscalated: _escalated,

@@ -39,6 +39,7 @@ from exitfsm.events import (
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
+    OrderRestated,
     PolicyChanged,
     PositionClosedElsewhere,
     PositionOpened,
@@ -582,6 +583,11 @@ SAID: list[tuple[Event, str]] = [
     (
         FillsRecorded(client_order_id="id-0", filled_qty=_d("2"), avg_fill_price=_d("99"), at=T0),
         "2 of the earlier id-0 at 99",
+    ),
+    (OrderRestated(client_order_id="id-1", qty=_d("4"), at=T0), "the broker changed the order from 5 to 4"),
+    (
+        OrderRestated(client_order_id="id-1", qty=_d("4"), at=T0, text="by hand"),
+        "the broker changed the order from 5 to 4 (by hand)",
     ),
     (CancelRequested(client_order_id="id-1", at=T0, why="too much"), "why: too much"),
     (CancelRefused(client_order_id="id-1", at=T0), "the broker would not cancel; the order works on"),

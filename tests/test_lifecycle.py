@@ -23,6 +23,7 @@ from exitfsm.events import (
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
+    OrderRestated,
     PolicyChanged,
     PositionClosedElsewhere,
     PositionOpened,
@@ -113,6 +114,10 @@ WALKS: dict[tuple[State | None, type[Event]], tuple[Scenario, Told]] = {
     (CAN, FillsRecorded): (canceling, reported("pending_cancel", 5, 102)),
     (REJ, FillsRecorded): (rejected, reported("expired", 5, 99)),
     (UNP, FillsRecorded): (unprotected_live, reported("partially_filled", 5, 99)),
+    (SUB, OrderRestated): (submitted, reported("new", qty=Decimal(9))),
+    (PAR, OrderRestated): (partial, reported("partially_filled", 4, 99, qty=Decimal(9))),
+    (CAN, OrderRestated): (canceling, reported("pending_cancel", 4, 102, qty=Decimal(9))),
+    (UNP, OrderRestated): (unprotected_live, reported("new", qty=Decimal(11))),
     (SUB, CancelRequested): (submitted, holds(0)),
     (PAR, CancelRequested): (partial, holds(2)),
     (CAN, CancelRefused): (canceling, reported("cancel_rejected", 4)),
@@ -166,6 +171,10 @@ PUBLISHED = """
     canceling FillsRecorded canceling
     rejected FillsRecorded rejected
     unprotected FillsRecorded unprotected
+    submitted OrderRestated submitted
+    partial OrderRestated partial
+    canceling OrderRestated canceling
+    unprotected OrderRestated unprotected
     submitted CancelRequested canceling
     partial CancelRequested canceling
     canceling CancelRefused submitted

@@ -558,7 +558,6 @@ def test_given_an_order_when_more_fills_than_was_sent_then_it_is_recorded_and_a_
     [
         {"symbol": "MSFT"},
         {"side": OrderSide.BUY},
-        {"qty": Decimal(11)},
         {"qty": Decimal("NaN")},
         {"filled": "NaN"},
         {"filled": "-1"},

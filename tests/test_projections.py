@@ -28,6 +28,7 @@ from exitfsm.events import (
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
+    OrderRestated,
     PolicyChanged,
     PositionClosedElsewhere,
     PositionOpened,
@@ -211,6 +212,7 @@ def test_a_retry_that_an_operator_orders_where_nothing_was_triggered_has_no_reas
         ([accepted()], "submitted"),
         ([accepted(), fills("4")], "partial"),
         ([accepted(), fills("10")], "filled"),
+        ([accepted(), OrderRestated(client_order_id="c1", qty=D(9), at=T0), fills("9")], "filled"),
         ([accepted(), cancel()], "canceling"),
         ([accepted(), ExitEscalated(client_order_id="c1", at=T0, why="stop")], "canceling"),
         ([accepted(), cancel(), fills("4")], "canceling"),
@@ -223,7 +225,8 @@ def test_a_retry_that_an_operator_orders_where_nothing_was_triggered_has_no_reas
         ([accepted(), ended("expired")], "expired"),
         ([accepted(), ended("canceled", "4"), fills("5")], "canceled"),
         ([accepted(), ended("canceled", "4"), fills("10")], "filled"),
-        ([accepted(), fills("10"), fills("8", corrected=True)], "filled"),
+        ([accepted(), fills("10"), fills("8", corrected=True)], "partial"),
+        ([accepted(), ended("canceled", "4"), fills("3", corrected=True)], "canceled"),
     ],
 )
 def test_the_status_of_an_order(tables, events, status):
@@ -403,6 +406,7 @@ def made(rng: random.Random, cls: type[Event], coid: str, attempt: int) -> Event
         ExitRetried: lambda: retried(coid, str(figure() + 1), attempt),
         OrderAccepted: lambda: accepted(coid),
         FillsRecorded: lambda: fills(str(figure()), price(), coid, rng.random() < 0.2),
+        OrderRestated: lambda: OrderRestated(client_order_id=coid, qty=figure() + 1, at=T0),
         CancelRequested: lambda: cancel(coid),
         CancelRefused: lambda: CancelRefused(client_order_id=coid, at=T0),
         ExitEscalated: lambda: ExitEscalated(client_order_id=coid, at=T0, why="stop"),

@@ -36,6 +36,7 @@ from exitfsm.events import (
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
+    OrderRestated,
     PolicyChanged,
     PositionClosedElsewhere,
     ProtectionLost,
@@ -397,6 +398,8 @@ def _news(e: Any) -> dict[str, Any]:
             return {"accepted_at": e.at, "broker_order_id": e.broker_order_id}
         case FillsRecorded():
             return {"filled_qty": e.filled_qty, "avg_fill_price": e.avg_fill_price, "filled_at": e.at}
+        case OrderRestated():
+            return {"qty": e.qty}
         case CancelRequested() | ExitEscalated():
             return {"cancel_asked": e.why}
         case OrderEnded():

@@ -28,6 +28,7 @@ from exitfsm.events import (
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
+    OrderRestated,
     PositionClosedElsewhere,
     PositionOpened,
     PositionReleased,
@@ -62,7 +63,9 @@ INVARIANTS: dict[str, str] = {
     "I20": "of several reasons the first in the order of precedence won",
 }
 _HOW = ("rejected", "refused", "canceled", "expired")
-_OF_ORDER = (OrderAccepted, CancelRequested, CancelRefused, ExitEscalated, OrderEnded)
+#: What may stand between the loss of protection and its alarm: facts that came with the same news.
+_FACTS = (FillsRecorded, OrderRestated, OrderEnded, CancelRequested)
+_OF_ORDER = (OrderAccepted, OrderRestated, CancelRequested, CancelRefused, ExitEscalated, OrderEnded)
 _BY_BROKER = ("broker", "reconcile")
 _LEVELS = (ExitType.STOP_LOSS, ExitType.BREAK_EVEN, ExitType.TRAILING_STOP, ExitType.PROFIT_TAKE)
 _UNCONTESTED = (ExitType.EMERGENCY, ExitType.RECOVERED)
@@ -111,7 +114,7 @@ class Invariants:
         """What an event obliges the ones after it to say."""
         if self._loss_owed and not isinstance(event, ProtectionLost):
             yield "I11", f"event {self._loss_owed} was the second equal refusal, and the attempts were not ended"
-        if self._alarm_owed and not isinstance(event, (AlarmRaised, FillsRecorded, OrderEnded, CancelRequested)):
+        if self._alarm_owed and not isinstance(event, (AlarmRaised, *_FACTS)):
             yield "I9", f"protection was lost at event {self._alarm_owed} and no alarm was raised"
             self._alarm_owed = 0
         self._loss_owed = 0

@@ -29,6 +29,7 @@ from exitfsm.events import (
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
+    OrderRestated,
     PolicyChanged,
     PositionOpened,
     PositionReleased,
@@ -231,7 +232,7 @@ class _Causes:
                 return self._stops.get(rule, self._armed)
             case ExitTriggered(reason=reason):
                 return self._stops.get(reason, self._armed)
-            case OrderAccepted() | CancelRequested() | ExitEscalated() | FillsRecorded():
+            case OrderAccepted() | CancelRequested() | ExitEscalated() | FillsRecorded() | OrderRestated():
                 return self._orders.get(e.client_order_id)
             case CancelRefused():
                 return self._asked

@@ -18,10 +18,13 @@ from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from exitfsm.errors import BrokerError, ConfigError, NotSent, OrderRefused
+from exitfsm.fix import DUPLICATE_OF_VERBAL
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.fitting import Fitted, Fitting, Known, order_parts, says_duplicate, says_not_found
-from exitfsm.manager.ingest import fill_of, position_of, report_of, session_of
+from exitfsm.manager.ingest import fill_of, position_of, report_of, says_unknown, session_of
 from exitfsm.manager.spellings import meant
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities, Clock, Session
@@ -199,9 +202,10 @@ class BrokerCalls:
         """
         now = self._time.now()
         report = report_of(source, now=now, client_order_id=client_order_id, client_id_of=self.client_id_of)
-        if report is not None and report.status is OrderStatus.REJECTED and not report.filled_qty:
-            return None if says_duplicate(report.refusal, report.text) else report
-        return report
+        if report is None or report.status is not OrderStatus.REJECTED or report.filled_qty:
+            return report
+        same_id = report.refusal != DUPLICATE_OF_VERBAL and says_duplicate(report.refusal, report.text)
+        return None if same_id else report
 
     async def submit(self, order: Order) -> Submitted:
         """Send an order once, and sort the outcome. Never raises for what the broker does."""
@@ -243,14 +247,14 @@ class BrokerCalls:
             if not says_not_found(error, asked["order_id"]):
                 raise _as_broker_error("order", error) from None
             answer = None
-        if answer is None:
+        if answer is None or says_unknown(answer):
             if not proves:
                 raise BrokerError(f"order {client_order_id} is not found by our id, and the broker's own is not known")
             return None
         report = self.report_of(answer, client_order_id)
-        if report is None or report.client_order_id != client_order_id:
+        if report is None or client_order_id not in (report.client_order_id, report.orig_client_order_id):
             raise BrokerError(f"the answer about order {client_order_id} is not understood")
-        return report
+        return replace(report, client_order_id=client_order_id)
 
     def _named(self, method: str, client_order_id: str) -> tuple[dict[str, Any], bool]:
         """An order as the broker's method wants it named; and whether it would then be found if it were there."""

@@ -168,7 +168,7 @@ class ExitManager:
         self._identity = Identity(self._engine, self._driver)
         self._calls.known, self._calls.client_id_of = self._identity.known, self._identity.client_id
         self._reconciler = Reconciler(
-            self._engine, self._door, self._calls, self._driver, self._time, self.config,
+            self._engine, self._door, self._calls, self._driver, self._identity, self._time, self.config,
             self._account_id, self.strategy_name, self._news.raise_alarm,
         )  # fmt: skip
         self._timekeeper = Timekeeper(
@@ -304,6 +304,7 @@ class ExitManager:
             log.warning("update_not_understood type=%s", type(update).__name__)
             self._timekeeper.sync_at = 0.0
             return None
+        report = self._identity.under_our_id(report)
         try:
             if report.client_order_id.startswith(ORDER_PREFIX):
                 await self._on_ours(report)
@@ -530,12 +531,15 @@ class ExitManager:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), self._loop))
 
     async def _on_ours(self, report: ExecutionReport) -> None:
-        """An exit of ours. One that has filled, nobody says how much, is looked up."""
+        """An exit of ours. One that has filled, nobody says how much, is looked up.
+
+        So is one of which the broker has corrected an execution: news may be older than the correction.
+        """
         await self._door.report(report)
         said_how_much = report.filled_qty is not None or not (brings_fills(report) or report.status.terminal)
-        owner = self._engine.known_owner(report.client_order_id)
-        if not said_how_much and owner is not None:
-            self._timekeeper.look_up_soon(owner, report.client_order_id)
+        p = self._engine.positions.get(self._engine.known_owner(report.client_order_id) or "")
+        if p is not None and (not said_how_much or report.client_order_id in p.corrected_orders):
+            self._timekeeper.look_up_soon(p.position_id, report.client_order_id)
 
     async def _on_foreign(self, report: ExecutionReport) -> None:
         """An order that is not ours: remember it while it works; what it filled is taken up at once."""

@@ -15,6 +15,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 
+from msgspec.structs import replace
+
 from exitfsm.config import LiveSettings
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
@@ -256,6 +258,9 @@ class Driver:
         report = await self._calls.order(client_order_id)
         if report is not None:
             self._unknown.pop(client_order_id, None)
+            if before is not None and client_order_id in before.corrected_orders:
+                # The broker has corrected it once, and older news of it may still come: its record is what counts.
+                report = replace(report, corrected=True)
             await self._door.report(report)
             return self._engine.positions.get(position_id) is not before
         return await self._not_found(position_id, client_order_id)
@@ -263,11 +268,15 @@ class Driver:
     async def clear_up(self, p: Position) -> None:
         """Find out what became of an unprotected position's order, on an operator's word.
 
-        One that the broker does not know counts as refused then: the operator has looked, and answers for it.
+        One that the broker does not know counts as refused then, and one that was replaced there as canceled: the
+        operator has looked, and answers for it.
         """
         if p.client_order_id is None or not p.order_live:
             return
         report = await self._calls.order(p.client_order_id)
+        if report is not None and report.status is OrderStatus.REPLACED:
+            filled = p.filled_qty if report.filled_qty is None else report.filled_qty
+            report = replace(report, status=OrderStatus.CANCELED, filled_qty=filled)
         await self._door.report(
             report
             or ExecutionReport(
@@ -284,7 +293,7 @@ class Driver:
         """The broker does not know the id. Proof of nothing, unless it refuses a repeated id for ever."""
         times = self._unknown[client_order_id] = self._unknown.get(client_order_id, 0) + 1
         p = self._engine.positions.get(position_id)
-        if p is None or p.client_order_id != client_order_id:
+        if p is None or p.client_order_id != client_order_id or not p.order_live:
             return False
         can_resend = p.state is State.PENDING and self._calls.capabilities.ids_refused is IdMemory.FOREVER
         if can_resend:

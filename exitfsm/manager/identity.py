@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+from msgspec.structs import replace
+
 from exitfsm.engine import Engine
-from exitfsm.manager.driving import Driver, same_symbol
+from exitfsm.manager.driving import ORDER_PREFIX, Driver, same_symbol
 from exitfsm.manager.fitting import Known
 from exitfsm.values import ExecutionReport
+
+#: Ids, and orders of others, that are remembered.
+REMEMBERED_MAX = 10_000
+T = TypeVar("T")
 
 
 class Identity:
@@ -13,6 +21,7 @@ class Identity:
 
     def __init__(self, engine: Engine, driver: Driver) -> None:
         self._engine, self._driver = engine, driver
+        self._renamed: dict[str, str] = {}
 
     def known(self, client_order_id: str) -> Known:
         """The broker's own id of an order, and its symbol, for a broker that wants to be asked by them."""
@@ -31,6 +40,21 @@ class Identity:
                 return p.client_order_id
         return None
 
+    def under_our_id(self, report: ExecutionReport) -> ExecutionReport:
+        """The report under the id that we gave its order.
+
+        In FIX a request to cancel or to replace has an id of its own: what it leads to is reported under that, with the
+        one before it beside it, and of a replaced order all that follows is reported under the new id alone.
+        """
+        told, before = report.client_order_id, report.orig_client_order_id
+        if told.startswith(ORDER_PREFIX):
+            return report
+        ours = self._renamed.get(told) or (self._renamed.get(before, before) if before is not None else None)
+        if ours is None or not ours.startswith(ORDER_PREFIX):
+            return report
+        remember(self._renamed, told, ours)
+        return replace(report, client_order_id=ours)
+
     def may_be_ours(self, report: ExecutionReport) -> bool:
         """True when an update names its order by the broker's id alone, and may mean an exit whose id is not known yet.
 
@@ -42,3 +66,11 @@ class Identity:
             p.order_live and p.broker_order_id is None and same_symbol(p.symbol, report.symbol)
             for p in list(self._engine.positions.values())
         )
+
+
+def remember(memory: dict[str, T], key: str, value: T) -> None:
+    """Put the newest into a memory that forgets the oldest."""
+    memory.pop(key, None)
+    memory[key] = value
+    if len(memory) > REMEMBERED_MAX:
+        del memory[next(iter(memory))]

@@ -2,7 +2,7 @@
 
 A bot was written before this library; its broker wrapper returns what it returns. This is the only place that guesses
 at names (the table is `spellings`), and it never guesses at values: what is missing stays unknown, what is no number is
-an error that says which field of what.
+an error that says which field of what. What a broker's words mean for an order is in `exitfsm.fix`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from numbers import Integral, Real
 from typing import Any
 
+from exitfsm import fix
 from exitfsm.errors import BrokerError
 from exitfsm.manager.spellings import (
     BUY_WORDS,
-    CORRECTIONS,
     FILL_KINDS,
     OVER_WORDS,
     SELL_WORDS,
     SHORT_WORDS,
     SPELLINGS,
-    STATUS_WORDS,
     field,
     meant,
     word,
@@ -111,12 +110,17 @@ def time_of(value: Any, name: str) -> datetime:
             text = str(value).strip()
             if text.replace(".", "", 1).isdigit() and len(text.split(".")[0]) >= 9:
                 return _since_1970(float(text))
-            at = datetime.fromisoformat(text)
+            at = datetime.fromisoformat(_iso(text))
         if type(at) is not datetime:  # a subclass may carry more than can be stored: nanoseconds
             at = datetime.combine(at.date(), at.time().replace(tzinfo=at.tzinfo))
         return utc(at) if at.tzinfo is not None else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         raise BrokerError(f"{name} is {value!r}, which is not a time") from None
+
+
+def _iso(text: str) -> str:
+    """A time as ISO 8601 writes it; FIX writes 20240102-15:30:00.000, in UTC."""
+    return f"{text[:8]}T{text[9:]}Z" if len(text) > 9 and text[:8].isdigit() and text[8] == "-" else text
 
 
 def _since_1970(value: float) -> datetime:
@@ -278,6 +282,8 @@ def report_of(
 ) -> ExecutionReport | None:
     """What a broker says of an order; None when it names no order, or does not say what became of it.
 
+    None too where it says that it does not know the order, or that it knows the id already: that is no record of it.
+
     Args:
         source: a report, an order, or an update that carries an order.
         now: the time to assume where the broker gives none.
@@ -291,12 +297,13 @@ def report_of(
     order_id = _text(meant(order, "client_order_id")) or client_order_id
     if order_id is None and broker_id is not None:
         order_id = client_id_of(broker_id) or broker_id
-    qty, filled = _figures(order)
-    kind = meant(event, "update_kind")
-    status = _status(kind, meant(order, "order_status"), qty, filled, flat=order is event)
-    if order_id is None or status is None:
+    kind, status = _kind(event), _status(event, order)
+    if order_id is None or status is None or _is_no_record(order, kind, status):
         return None
-    symbol = meant(order, "symbol")
+    qty, filled = _figures(order)
+    if filled is None and (left := _left_to_fill(order, qty, status)) is not None and qty is not None:
+        filled = EXACT.subtract(abs(qty), left)
+    symbol, code = meant(order, "symbol"), str(meant(order, "fix_side"))
     told_at = moment(event, "update_at") if order is not event else None
     return ExecutionReport(
         client_order_id=order_id,
@@ -306,18 +313,23 @@ def report_of(
         avg_fill_price=number(order, "avg_fill_price"),
         broker_order_id=broker_id,
         symbol=name_of(symbol).upper() if symbol is not None else None,
-        side=_order_side(meant(order, "side")),
+        side=_order_side(meant(order, "side")) or _FIX_SIDES.get(code),
         qty=qty,
         execution_id=_text(meant(event, "execution_id")),
-        refusal=_text(meant(order, "refusal")),
+        refusal=_refusal(order),
         text=_text(meant(order, "reason")) or "",
-        corrected=kind is not None and word(kind) in CORRECTIONS,
+        corrected=fix.corrects(kind),
+        leaves_qty=quantity(order, "remaining"),
+        orig_client_order_id=_text(meant(order, "original_id")),
     )
+
+
+_FIX_SIDES = {"1": OrderSide.BUY, "2": OrderSide.SELL, "5": OrderSide.SELL}
 
 
 def _parts(source: Any) -> tuple[Any, Any]:
     """The update and the order in it: the same where it is flat."""
-    event = source
+    event = _by_text(source)
     for _ in range(_WRAPS_MAX):
         order = meant(event, "order_in")
         if order is not None and not isinstance(order, (str, int)):
@@ -329,30 +341,101 @@ def _parts(source: Any) -> tuple[Any, Any]:
     return event, event
 
 
+def _by_text(source: Any) -> Any:
+    """FIX's tags come as numbers, too."""
+    tagged = type(source) is dict and any(isinstance(key, int) for key in source)
+    return {str(key): value for key, value in source.items()} if tagged else source
+
+
 def _figures(order: Any) -> tuple[Decimal | None, Decimal | None]:
     """Ordered and filled quantity, both without a sign: some write what is sold as less than nothing."""
-    qty, filled, left = quantity(order, "order_qty"), quantity(order, "filled_qty"), quantity(order, "remaining")
-    if filled is None and qty is not None and left is not None and qty.is_finite() and left.is_finite():
-        filled = EXACT.subtract(abs(qty), abs(left))
+    qty, filled = quantity(order, "order_qty"), quantity(order, "filled_qty")
     if qty is not None and qty.is_finite() and qty < 0:
         return abs(qty), abs(filled) if filled is not None else None
     return qty, filled
 
 
-def _status(kind: Any, status: Any, qty: Decimal | None, filled: Decimal | None, *, flat: bool) -> OrderStatus | None:
-    """Our word for what happened. The order's own status counts; the update's kind only where it says more."""
-    said = word(kind) if kind is not None else ""
-    by_kind = STATUS_WORDS.get(said)
-    if said in FILL_KINDS and status is None and (flat or by_kind is None):
-        by_kind = OrderStatus.PARTIALLY_FILLED  # something filled; whether it was all, only the figures can say
-        if filled is not None and filled == qty:
-            by_kind = OrderStatus.FILLED
-    by_status = STATUS_WORDS.get(word(status)) if status is not None else None
-    if status is not None and word(status) in OVER_WORDS and filled is not None:
-        by_status = OrderStatus.FILLED if qty is None or filled >= qty else OrderStatus.CANCELED
-    if by_kind is OrderStatus.CANCEL_REJECTED:
-        return by_kind if by_status is None or not by_status.terminal else by_status
-    return by_status if by_status is not None else by_kind
+def _left_to_fill(order: Any, qty: Decimal | None, status: OrderStatus | None) -> Decimal | None:
+    """What is left of an order, where that says how much is filled: of one that is over and not filled it does not."""
+    left = quantity(order, "remaining")
+    over = status is not None and status is not OrderStatus.FILLED and (status.terminal or left == 0)
+    if qty is None or left is None or over or not (qty.is_finite() and left.is_finite()):
+        return None
+    return abs(left)
+
+
+def _kind(event: Any) -> fix.Word | None:
+    """What happened, where the update says it in a word, or in FIX's own code."""
+    said, coded = meant(event, "update_kind"), meant(event, "fix_kind")
+    found = fix.event_of(word(said)) if said is not None else None
+    return found or (fix.event_of(word(coded), coded=True) if coded is not None else None)
+
+
+def _state(order: Any) -> OrderStatus | None:
+    """The order's own state, in a word, or in FIX's own code."""
+    said, coded = meant(order, "order_status"), meant(order, "fix_status")
+    found = fix.status_of(word(said)) if said is not None else None
+    if found is None and coded is not None:
+        found = fix.status_of(word(coded), coded=True)
+    if said is not None and word(said) in OVER_WORDS:
+        qty, filled = _figures(order)
+        if filled is not None:
+            return OrderStatus.FILLED if qty is None or filled >= qty else OrderStatus.CANCELED
+    return found
+
+
+def _status(event: Any, order: Any) -> OrderStatus | None:
+    """Our word for the order's state. It counts; what happened counts only where no state is said, or it says more."""
+    state = _state(order)
+    if _is_refused_cancel(event):
+        # That the order is unknown or rejected is no record of it here: it may arrive after the request.
+        over = state is not None and state.terminal and state is not OrderStatus.REJECTED
+        return state if over else OrderStatus.CANCEL_REJECTED
+    kind, said = _kind(event), meant(event, "update_kind")
+    if state is not None or meant(order, "order_status") is not None or said is None:
+        return state if state is not None else kind.status if kind is not None else None
+    if word(said) in FILL_KINDS:
+        # Something filled; whether it was all, only the figures can say.
+        qty, filled = _figures(order)
+        whole = filled == qty if filled is not None else word(said) == "fill" and order is not event
+        return OrderStatus.FILLED if whole else OrderStatus.PARTIALLY_FILLED
+    return kind.status if kind is not None else fix.status_of(word(said))
+
+
+def _is_refused_cancel(event: Any) -> bool:
+    """True for news that a request to cancel was refused."""
+    if str(meant(event, "reject_answers")) == "2":
+        return False  # a request to replace
+    said = [meant(event, name) for name in ("update_kind", "fix_kind", "message_type")]
+    return str(said[2]) == "9" or any(fix.refuses_cancel(word(value)) for value in said if value is not None)
+
+
+def _is_no_record(order: Any, kind: fix.Word | None, status: OrderStatus) -> bool:
+    """True for a reject that is about a question or a repetition, not about the order."""
+    if status is not OrderStatus.REJECTED:
+        return False
+    asked = kind is not None and kind.code == "I" and quantity(order, "order_qty") == 0
+    return asked or _refusal(order) in (fix.UNKNOWN_ORDER, fix.DUPLICATE_ORDER)
+
+
+def says_unknown(source: Any) -> bool:
+    """True for an answer that says that the broker does not know the order it was asked about."""
+    if source is None or isinstance(source, ExecutionReport):
+        return False
+    event, order = _parts(source)
+    status = _status(event, order)
+    no_record = status is not None and _is_no_record(order, _kind(event), status)
+    return no_record and _refusal(order) != fix.DUPLICATE_ORDER
+
+
+def _refusal(order: Any) -> str | None:
+    """The class of a reject: by its FIX code, or as the broker says it."""
+    for meaning, table in (("reject_code", fix.ORD_REJ_REASON), ("cancel_reject_code", fix.CXL_REJ_REASON)):
+        code = meant(order, meaning)
+        if code is not None:
+            return fix.reason_of(str(code)) or table.get(str(code), str(code))
+    said = _text(meant(order, "refusal"))
+    return (fix.reason_of(said) or said) if said is not None else fix.reason_of(str(meant(order, "reason") or ""))
 
 
 def _order_side(value: Any) -> OrderSide | None:
@@ -372,8 +455,10 @@ def _is_order(source: Any) -> bool:
     """True for what names an order and says what became of it."""
     if meant(source, "client_order_id") is None and meant(source, "broker_order_id") is None:
         return False
+    if _state(source) is not None or _kind(source) is not None:
+        return True
     said = [word(value) for value in (meant(source, "order_status"), meant(source, "update_kind")) if value is not None]
-    return any(one in STATUS_WORDS or one in OVER_WORDS or one in FILL_KINDS or one in CORRECTIONS for one in said)
+    return any(fix.status_of(one) or one in OVER_WORDS or one in FILL_KINDS for one in said)
 
 
 def is_order_update(source: Any) -> bool:

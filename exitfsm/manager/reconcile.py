@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import TypeVar
 
 from exitfsm.config import ExitConfig
 from exitfsm.engine import Engine
@@ -22,6 +21,7 @@ from exitfsm.manager.calls import BrokerCalls
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.driving import ORDER_PREFIX, Driver, same_symbol
+from exitfsm.manager.identity import Identity, remember
 from exitfsm.messages import Open, Recover
 from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
@@ -43,9 +43,6 @@ log = logger("exitfsm")
 
 #: Attempts of a position that are looked up one after another when its record may be lost.
 ATTEMPTS_PROBED_MAX = 50
-#: Orders of others that are remembered.
-REMEMBERED_MAX = 10_000
-T = TypeVar("T")
 
 RaiseAccountAlarm = Callable[[str, str], Awaitable[None]]
 
@@ -59,6 +56,7 @@ class Reconciler:
         door: Door,
         calls: BrokerCalls,
         driver: Driver,
+        identity: Identity,
         time: SteadyTime,
         config: ExitConfig,
         account: str,
@@ -66,6 +64,7 @@ class Reconciler:
         alarm: RaiseAccountAlarm,
     ) -> None:
         self._engine, self._door, self._calls, self._driver, self._time = engine, door, calls, driver, time
+        self._identity = identity
         self._config, self._account, self._strategy_name, self._alarm = config, account, strategy_name, alarm
         self._lock = asyncio.Lock()
         self._waiting: asyncio.Task[None] | None = None
@@ -120,25 +119,28 @@ class Reconciler:
         self._driver.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
 
     async def _orders(self) -> None:
-        """Look up every exit order of ours that may be live."""
-        due = [p for p in list(self._engine.positions.values()) if p.order_live and p.client_order_id]
-        due = [p for p in due if p.state is not State.PENDING or p.client_order_id in self._engine.unknown]
-        due = [p for p in due if p.client_order_id not in self._driver.sending]
+        """Look up every exit order of ours that may be live, and those that the broker has corrected."""
+        due = [
+            (p.position_id, order_id)
+            for p in list(self._engine.positions.values())
+            for order_id in p.orders_in_question
+            if p.state is not State.PENDING or order_id in self._engine.unknown
+        ]
 
-        async def one(p: Position) -> None:
+        async def one(position_id: str, order_id: str) -> None:
             try:
-                await self._driver.look_up(p.position_id, p.client_order_id or "")
+                await self._driver.look_up(position_id, order_id)
             except BrokerError as error:
-                log.warning("look_up_failed id=%s error=%s", p.client_order_id, error)
+                log.warning("look_up_failed id=%s error=%s", order_id, error)
 
-        await asyncio.gather(*(one(p) for p in due))
+        await asyncio.gather(*(one(*which) for which in due if which[1] not in self._driver.sending))
 
     async def _foreign(self) -> None:
         """Note the working orders of others; one that looks like ours and is not known is an alarm."""
         if not self._calls.has("open_orders"):
             return
         try:
-            orders = await self._calls.open_orders()
+            orders = [self._identity.under_our_id(report) for report in await self._calls.open_orders()]
         except BrokerError as error:
             log.warning("open_orders_failed error=%s", error)
             return
@@ -187,7 +189,7 @@ class Reconciler:
         self.note_spelling(report.symbol)
         order_id = report.client_order_id
         if report.status.terminal:
-            _remember(self._over, order_id, report)
+            remember(self._over, order_id, report)
         elif order_id in self._over:
             return  # older news than its end
         working = self._driver.foreign.setdefault(report.symbol.replace("/", ""), {})
@@ -211,7 +213,7 @@ class Reconciler:
             at=min(report.at, known.at) if known is not None else report.at,
             client_order_id=report.client_order_id,
         )
-        _remember(self._driver.told, report.client_order_id, fill)
+        remember(self._driver.told, report.client_order_id, fill)
         side = Side.LONG if report.side is OrderSide.BUY else Side.SHORT
         key = (fill.symbol, side)
         ended = self._ended.get(fill.symbol)
@@ -428,14 +430,6 @@ def _bought_beyond(fills: Sequence[Fill], previous: Position, side: Side) -> dat
         if left < 0:
             return fill.at
     return None
-
-
-def _remember(memory: dict[str, T], key: str, value: T) -> None:
-    """Put the newest into a memory that forgets the oldest."""
-    memory.pop(key, None)
-    memory[key] = value
-    if len(memory) > REMEMBERED_MAX:
-        del memory[next(iter(memory))]
 
 
 def brings_fills(report: ExecutionReport) -> bool:

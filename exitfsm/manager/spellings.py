@@ -1,8 +1,9 @@
-"""How other people write what we mean: names of fields and methods, words of statuses. Data, and how to look it up.
+"""How other people write what we mean: names of fields, words of sides. Data, and how to look it up.
 
 A name is written here once, in lower case with underscores; case and underscores do not count when it is looked for, so
 `client_order_id` also finds `clientOrderId` and `ClientOrderID`. A name of one letter counts as it stands (`T` is not
-`t`). The order of the names is the order of preference.
+`t`). The order of the names is the order of preference; the numbers are FIX's tags. What a broker's words for the state
+of an order mean is in `exitfsm.fix`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from exitfsm.values import OrderStatus
-
 #: What we mean -> the names that others give it.
 SPELLINGS: dict[str, tuple[str, ...]] = {
-    "symbol": ("symbol", "S", "ticker", "sym", "instrument", "pair"),
+    "symbol": ("symbol", "S", "ticker", "sym", "instrument", "pair", "55"),
     "side": ("side", "direction", "action", "position_side", "order_side", "buy_sell"),
     # bars
     "bar_at": (
@@ -46,31 +45,43 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     # orders and what is told of them
     "client_order_id": (
         "client_order_id", "cl_ord_id", "client_id", "clord_id", "client_oid", "orig_client_order_id", "order_ref",
-        "coid",
+        "coid", "11",
     ),
-    "broker_order_id": ("broker_order_id", "alpaca_order_id", "order_id", "id", "oid", "order_number", "perm_id"),
-    "order_status": ("status", "order_status", "ord_status", "state", "order_state"),
-    "update_kind": ("event", "update_type", "event_type", "kind", "exec_type", "execution_type", "type"),
-    "update_at": ("timestamp", "at", "time", "transaction_time", "ts", "event_time", "updated_at"),
+    "broker_order_id": ("broker_order_id", "alpaca_order_id", "order_id", "id", "oid", "order_number", "perm_id", "37"),
+    "order_status": ("status", "order_status", "ord_status", "state", "order_state", "39"),
+    "update_kind": ("event", "update_type", "event_type", "kind", "exec_type", "execution_type", "type", "150"),
+    "update_at": ("timestamp", "at", "time", "transaction_time", "ts", "event_time", "updated_at", "60"),
     "order_at": (
         "filled_at", "last_trade_timestamp", "last_update_timestamp", "updated_at", "update_time", "canceled_at",
         "cancelled_at", "expired_at", "failed_at", "transact_time", "timestamp", "at", "time", "ts", "datetime",
-        "submitted_at", "created_at",
+        "submitted_at", "created_at", "60",
     ),
-    "order_qty": ("qty", "quantity", "order_qty", "amount", "size", "orig_qty", "total_quantity", "shares", "volume"),
+    "order_qty": (
+        "qty", "quantity", "order_qty", "amount", "size", "orig_qty", "total_quantity", "shares", "volume", "38",
+    ),
     "filled_qty": (
         "filled_qty", "filled_quantity", "cum_qty", "filled", "executed_qty", "cumulative_qty",
         "cumulative_filled_qty", "cumulative_quantity", "qty_filled", "quantity_filled", "filled_size",
-        "executed_quantity", "executed", "filled_amount", "filled_shares", "total_filled",
+        "executed_quantity", "executed", "filled_amount", "filled_shares", "total_filled", "14",
     ),
-    "remaining": ("remaining", "leaves_qty", "remaining_qty", "remaining_quantity", "leaves_quantity", "qty_remaining"),
+    "remaining": (
+        "remaining", "leaves_qty", "remaining_qty", "remaining_quantity", "leaves_quantity", "qty_remaining", "151",
+    ),
     "avg_fill_price": (
         "filled_avg_price", "avg_fill_price", "average_fill_price", "avg_price", "avg_px", "average_price", "average",
-        "fill_price", "executed_price", "filled_price",
+        "fill_price", "executed_price", "filled_price", "6",
     ),
-    "execution_id": ("execution_id", "exec_id", "trade_id"),
+    "execution_id": ("execution_id", "exec_id", "trade_id", "17"),
     "refusal": ("refusal", "reject_code", "error_code"),
-    "reason": ("reject_reason", "reason", "text", "message", "status_message", "error"),
+    "reject_code": ("ord_rej_reason", "103"),
+    "cancel_reject_code": ("cxl_rej_reason", "102"),
+    "reject_answers": ("cxl_rej_response_to", "434"),
+    "message_type": ("msg_type", "35"),
+    "fix_status": ("ord_status", "39"),
+    "fix_kind": ("exec_type", "150"),
+    "fix_side": ("54",),
+    "original_id": ("orig_client_order_id", "orig_cl_ord_id", "orig_clord_id", "41"),
+    "reason": ("reject_reason", "reason", "text", "message", "status_message", "error", "58"),
     # executions
     "fill_qty": ("qty", "quantity", "amount", "size", "shares", "last_qty", "fill_qty", "filled_qty", "volume"),
     "fill_price": ("price", "fill_price", "last_px", "avg_price", "filled_avg_price", "execution_price", "exec_price"),
@@ -86,33 +97,10 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     "wrapped": ("data", "payload", "body", "update", "trade_update", "order_update", "detail", "bar", "candle"),
 }  # fmt: skip
 
-_WORDS: dict[OrderStatus, str] = {
-    OrderStatus.NEW: (
-        "new accepted pending_new submitted open working live held accepted_for_bidding pending pending_replace "
-        "order_replace_rejected replace_rejected restated calculated stopped active ack acknowledged placed queued "
-        "presubmitted pre_submitted pendingsubmit pending_submit received created triggered"
-    ),
-    OrderStatus.PARTIALLY_FILLED: (
-        "partially_filled partial_fill partial partialfill partiallyfilled partial_filled part_filled partly_filled "
-        "partially_executed"
-    ),
-    OrderStatus.FILLED: "filled fill executed complete completed fully_filled fullyfilled order_filled",
-    OrderStatus.CANCELED: "canceled cancelled apicancelled api_cancelled order_canceled order_cancelled",
-    OrderStatus.EXPIRED: "expired order_expired",
-    OrderStatus.REJECTED: "rejected failed order_rejected refused",
-    OrderStatus.PENDING_CANCEL: "pending_cancel pendingcancel canceling cancelling cancel_pending",
-    OrderStatus.CANCEL_REJECTED: "order_cancel_rejected cancel_rejected",
-    OrderStatus.SUSPENDED: "suspended halted",
-    OrderStatus.DONE_FOR_DAY: "done_for_day doneforday",
-}
-#: A broker's word for an order's status, or for an update's kind -> ours. A word that is not here is not understood.
-STATUS_WORDS: dict[str, OrderStatus] = {word: status for status, words in _WORDS.items() for word in words.split()}
 #: Words that say that an order is over, and leave open how: only its figures can tell.
 OVER_WORDS = frozenset({"closed", "done", "finished"})
 #: Kinds of updates that say that something filled, and not whether that was all.
 FILL_KINDS = frozenset({"fill", "trade", "partial_fill", "execution", "partial", "partialfill"})
-#: Update kinds that lower or change an earlier fill.
-CORRECTIONS = frozenset({"trade_bust", "trade_correct", "bust", "correct", "trade_cancel"})
 SHORT_WORDS = frozenset({"short", "sell"})
 SELL_WORDS = frozenset({"sell", "sell_short", "short", "sld", "ask", "s", "sell_to_close", "sell_to_open"})
 BUY_WORDS = frozenset({"buy", "buy_to_cover", "long", "bot", "bid", "b", "buy_to_close", "buy_to_open", "cover"})

@@ -136,12 +136,10 @@ class Timekeeper:
         """Look working orders up now and then: an update may have been lost."""
         every = float(self._live.poll_seconds)
         for p in busy:
-            order_id = p.client_order_id
-            if order_id is None or not p.order_live or p.state is State.PENDING:
-                continue
-            if mono - self._polled.setdefault(order_id, mono) >= every:
-                self._polled[order_id] = mono
-                self.look_up_soon(p.position_id, order_id)
+            for order_id in p.orders_in_question if p.state is not State.PENDING else ():
+                if mono - self._polled.setdefault(order_id, mono) >= every:
+                    self._polled[order_id] = mono
+                    self.look_up_soon(p.position_id, order_id)
 
     def look_up_soon(self, position_id: str, client_order_id: str) -> None:
         """Ask the broker about an order, without waiting for the answer."""

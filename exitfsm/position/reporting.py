@@ -2,7 +2,8 @@
 
 Reports come by several channels, late, doubled and in any order. So a report is held against what is known: cumulative
 quantity only grows (except by an explicit correction), a live status never undoes a terminal one, and a figure that was
-not said is not zero.
+not said is not zero. What others do to our order at the broker (restate it, replace it, correct its executions) is
+recorded and told to a person; where more could be sold by it than is left, nothing automatic follows any more.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+
+from msgspec.structs import replace
 
 from exitfsm.events import (
     AlarmRaised,
@@ -19,13 +22,15 @@ from exitfsm.events import (
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
+    OrderRestated,
     ProtectionLost,
 )
+from exitfsm.fix import DUPLICATE_OF_VERBAL
 from exitfsm.lifecycle import State
 from exitfsm.messages import Report
 from exitfsm.ports import Capabilities
-from exitfsm.position.state import EndedOrder, Position
-from exitfsm.values import ExecutionReport, OrderStatus, plain, tradable
+from exitfsm.position.state import EndedOrder, Position, fold
+from exitfsm.values import ZERO, ExecutionReport, ExitType, OrderStatus, TimeInForce, plain, tradable
 
 _HOW = {OrderStatus.REJECTED: "rejected", OrderStatus.CANCELED: "canceled", OrderStatus.EXPIRED: "expired"}
 
@@ -43,11 +48,15 @@ def on_report(p: Position, m: Report, broker: Capabilities) -> list[Event]:
             return over
         first, *alarms = lost(p, mismatch, m.at)
         return [first, *over, *alarms]
+    if _is_restated(p, r):
+        return _on_restated(p, m, broker)
     filled = _filled(p, r)
-    if r.corrected and filled != p.filled_qty:
+    if r.corrected and (filled != p.filled_qty or _is_repriced(p, r)):
         return _corrected(p, r, filled, m.at)
     if filled > p.order_qty:
         return _overfilled(p, r, filled, m.at)
+    if r.status is OrderStatus.REPLACED and p.state is not State.UNPROTECTED:
+        return _replaced(p, r, filled, m.at)
     if p.state in _WORKING and p.order_live:
         return _working(p, r, filled, m.at, broker)
     if p.state is State.UNPROTECTED:
@@ -72,7 +81,7 @@ def _mismatch(p: Position, r: ExecutionReport) -> str:
         return f"order {r.client_order_id} at the broker is for {r.symbol}, not {p.symbol}"
     if r.side is not None and r.side is not p.side.exit_side:
         return f"order {r.client_order_id} at the broker is a {r.side}, not a {p.side.exit_side}"
-    if r.qty is not None and not (tradable(r.qty) and r.qty <= p.order_qty):
+    if r.qty is not None and not (tradable(r.qty) and r.qty >= 0):
         return f"order {r.client_order_id} at the broker is for {plain(r.qty)}, not {plain(p.order_qty)}"
     if r.filled_qty is not None and not (tradable(r.filled_qty) and r.filled_qty >= 0):
         return f"order {r.client_order_id} is reported with a filled quantity of {plain(r.filled_qty)}"
@@ -112,16 +121,29 @@ def _working(p: Position, r: ExecutionReport, filled: Decimal, at: datetime, bro
     if grown:
         events.append(_fills(p, r, filled))
     if filled == p.order_qty:
-        return events
+        short = p.restated and p.remaining_qty > filled - p.filled_qty
+        return [*events, *_end(p, r, "canceled", filled, at, broker)] if short else events
     if r.status is OrderStatus.FILLED:
         # The broker calls it filled with less than we asked for: it is over, and short.
         return [*events, *_end(p, r, "canceled", filled, at, broker)]
     if r.status in (OrderStatus.CANCELED, OrderStatus.EXPIRED) and r.filled_qty is None:
         return events  # over, but with how much filled? Our own count is no record: the order is looked up
+    if _is_done_for_good(p, r):
+        return [*events, *_end(p, r, "expired", filled, at, broker)]
     if r.status in _HOW:
         how = "refused" if r.refused_at_submit and filled == 0 else _HOW[r.status]
         return [*events, *_end(p, r, how, filled, at, broker)]
     return events
+
+
+def _is_done_for_good(p: Position, r: ExecutionReport) -> bool:
+    """True for a day order that is done for the day and of which the broker says that nothing is left to fill.
+
+    Of an order that was found at the broker it is not known for how long it was sent.
+    """
+    said = r.status is OrderStatus.DONE_FOR_DAY and r.leaves_qty == 0 and r.filled_qty is not None
+    found = p.reason is ExitType.RECOVERED and not p.ended_orders
+    return said and p.time_in_force == TimeInForce.DAY and not found
 
 
 def _end(p: Position, r: ExecutionReport, how: str, filled: Decimal, at: datetime, broker: Capabilities) -> list[Event]:
@@ -145,6 +167,9 @@ def _end(p: Position, r: ExecutionReport, how: str, filled: Decimal, at: datetim
     if next_at is None:
         bound = "the broker declares no bound for late fills"
         why = f"order {r.client_order_id} was canceled and {bound}: no attempt follows"
+        return [ended, *lost(p, why, at, after=[ended])]
+    if refusal == DUPLICATE_OF_VERBAL:
+        why = f"order {r.client_order_id} was rejected because another one, passed on by word of mouth, does the same"
         return [ended, *lost(p, why, at, after=[ended])]
     if refusal and refusal == p.last_refusal:
         why = f"refused twice for the same reason ({refusal}): {r.text or 'no text'}"
@@ -214,14 +239,91 @@ def cancel(p: Position, at: datetime, why: str) -> list[Event]:
     return [CancelRequested(client_order_id=p.client_order_id or "", at=at, why=why)] if p.order_live else []
 
 
-def _corrected(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) -> list[Event]:
-    """The broker changed a fill it had reported: a fact, and a case for a person."""
-    facts = [_fills(p, r, filled, corrected=True), *_over(p, r, filled)]
-    if p.state is State.UNPROTECTED:
-        return facts
-    why = f"the broker corrected order {r.client_order_id} from {plain(p.filled_qty)} to {plain(filled)}"
+def _is_restated(p: Position, r: ExecutionReport) -> bool:
+    """True when the order at the broker is for another quantity than we know, and that matters.
+
+    For an order that is over, less changes nothing, and what it could not sell by that anyway is older news.
+    """
+    if not r.qty or r.qty == p.order_qty:
+        return False
+    if p.order_live or p.state is State.UNPROTECTED:
+        return True
+    return r.qty > p.order_qty and not _sells_no_more(p, r)
+
+
+def _sells_no_more(p: Position, r: ExecutionReport) -> bool:
+    """True when an order of the quantity that is reported can sell no more than is left."""
+    said = p.filled_qty if r.filled_qty is None else r.filled_qty
+    assert r.qty is not None
+    return ZERO <= r.qty - said <= p.remaining_qty - (said - p.filled_qty)
+
+
+def _on_restated(p: Position, m: Report, broker: Capabilities) -> list[Event]:
+    """Our order was made larger or smaller: recorded, told to a person, and then the report is what it says.
+
+    One that can still sell no more than is left goes on, and what a smaller one leaves is the next attempt's. Any
+    other, and one whose fills are not those that we know (a split changes both), could sell what is not ours to sell.
+    """
+    r = m.report
+    assert r.qty is not None
+    known = r.corrected or r.filled_qty is None or r.filled_qty >= p.filled_qty
+    if not known:
+        m = Report(at=m.at, report=replace(r, corrected=True))
+    why = f"order {r.client_order_id} was changed at the broker from {plain(p.order_qty)} to {plain(r.qty)}"
+    events: list[Event] = [OrderRestated(client_order_id=r.client_order_id, qty=r.qty, at=r.at, text=r.text)]
+    last: list[Event] = []
+    if p.state is not State.UNPROTECTED and known and _sells_no_more(p, r):
+        if p.state is State.PENDING:
+            broker_id = r.broker_order_id
+            events.insert(0, OrderAccepted(client_order_id=r.client_order_id, broker_order_id=broker_id, at=r.at))
+        events += alarm(p, "order_restated", why, m.at, after=events)
+    elif p.state is not State.UNPROTECTED:
+        first, *last = lost(p, why, m.at)
+        events.insert(0, first)
+    after = _folded(p, events)
+    news = on_report(after, m, broker)
+    after = _folded(after, news)
+    if after.state is State.UNPROTECTED and after.leaves_qty > after.remaining_qty and not after.cancel_asked:
+        news += cancel(after, m.at, "it could sell more than is left")
+    return [*events, *news, *last]
+
+
+def _folded(p: Position, events: Sequence[Event]) -> Position:
+    after = fold(p, events)
+    assert after is not None
+    return after
+
+
+def _replaced(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) -> list[Event]:
+    """Somebody replaced our order: what works now has an id that we do not know."""
+    if not p.order_live:
+        return _after_the_end(p, r, filled, at)
+    why = f"order {r.client_order_id} was replaced at the broker, and goes on under an id that is not known here"
     first, *alarms = lost(p, why, at)
-    return [first, *facts, *alarms]
+    return [first, *([_fills(p, r, filled)] if filled > p.filled_qty else []), *alarms]
+
+
+def _is_repriced(p: Position, r: ExecutionReport) -> bool:
+    """True when a correction brings another average price of what is filled."""
+    return p.filled_qty > 0 and _average(r) not in (None, p.avg_fill_price)
+
+
+def _corrected(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) -> list[Event]:
+    """The broker changed a fill it had reported: a fact, and a case for a person.
+
+    Another price alone stops nothing that is under way.
+    """
+    fills = _fills(p, r, filled, corrected=True)
+    if filled == p.filled_qty and p.state in (State.PARTIAL, State.CANCELING, State.REJECTED):
+        text = f"the broker corrected the price of order {r.client_order_id}"
+        return [fills, *alarm(p, "fill_corrected", text, at, after=[fills])]
+    events: list[Event] = [fills]
+    last: list[Event] = []
+    if p.state is not State.UNPROTECTED:
+        why = f"the broker corrected order {r.client_order_id} from {plain(p.filled_qty)} to {plain(filled)}"
+        first, *last = lost(p, why, at)
+        events.insert(0, first)
+    return [*events, *_over(_folded(p, events), r, filled), *last]
 
 
 def _overfilled(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) -> list[Event]:
@@ -247,7 +349,8 @@ def _unprotected(p: Position, r: ExecutionReport, filled: Decimal) -> list[Event
 
 def _over(p: Position, r: ExecutionReport, filled: Decimal) -> list[Event]:
     """The end of the live order, where the report is its terminal record; no attempt follows by itself."""
-    if not (p.order_live and filled < p.order_qty and r.status.terminal):
+    cut_short = p.restated and filled == p.filled_qty == p.order_qty
+    if not (p.order_live and (filled < p.order_qty or cut_short) and r.status.terminal):
         return []
     return [
         OrderEnded(

@@ -29,6 +29,7 @@ from exitfsm.events import (
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
+    OrderRestated,
     PolicyChanged,
     PositionClosedElsewhere,
     PositionOpened,
@@ -97,6 +98,8 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     avg_fill_price: Decimal | None = None
     order_live: bool = False
     cancel_asked: bool = False
+    restated: bool = False
+    corrected_orders: tuple[str, ...] = ()
     ended_orders: tuple[EndedOrder, ...] = ()
     ended_how: str = ""
     last_refusal: str = ""
@@ -142,6 +145,12 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
         if len(parts) < 2:
             return parts[0][1] if parts else None
         return EXACT.divide(value, self.sold_qty).quantize(Decimal("0.000000001"), context=EXACT).normalize()
+
+    @property
+    def orders_in_question(self) -> tuple[str, ...]:
+        """The orders whose record the broker is to be asked for: one that may be live, and those it has corrected."""
+        live = (self.client_order_id,) if self.order_live and self.client_order_id is not None else ()
+        return (*live, *(one for one in self.corrected_orders if one not in live))
 
     def order_known(self, client_order_id: str) -> bool:
         """True when the id belongs to this position's current or an earlier exit order."""
@@ -220,6 +229,7 @@ def _new_order(p: Position, e: ExitTriggered | ExitRetried) -> dict[str, Any]:
         "order_live": True,
         "ended_orders": ended,
         "cancel_asked": False,
+        "restated": False,
         "ended_how": "",
         "escalated": False,
         "next_attempt_at": None,
@@ -228,13 +238,19 @@ def _new_order(p: Position, e: ExitTriggered | ExitRetried) -> dict[str, Any]:
 
 
 def _fills(p: Position, e: FillsRecorded) -> dict[str, Any]:
+    corrected = p.corrected_orders
+    if e.corrected and e.client_order_id not in corrected:
+        corrected = (*corrected, e.client_order_id)
     if e.client_order_id == p.client_order_id:
+        # An order that was over because it was filled whole may work again when some of that is taken back.
+        works = p.order_live or (e.corrected and p.filled_qty >= p.order_qty)
         return {
             "filled_qty": e.filled_qty,
             "avg_fill_price": e.avg_fill_price,
-            "order_live": p.order_live and e.filled_qty < p.order_qty,
+            "order_live": works and e.filled_qty < p.order_qty,
             "last_fill_at": e.at,
             "waiting_since": e.at,
+            "corrected_orders": corrected,
         }
     changed = tuple(
         EndedOrder(o.client_order_id, e.filled_qty, e.avg_fill_price, o.how)
@@ -242,7 +258,16 @@ def _fills(p: Position, e: FillsRecorded) -> dict[str, Any]:
         else o
         for o in p.ended_orders
     )
-    return {"ended_orders": changed, "last_fill_at": e.at}
+    return {"ended_orders": changed, "last_fill_at": e.at, "corrected_orders": corrected}
+
+
+def _restated(p: Position, e: OrderRestated) -> dict[str, Any]:
+    """One that is made as small as what it has filled works until its end is reported."""
+    if e.client_order_id != p.client_order_id:
+        return {}
+    over = not p.order_live and p.filled_qty < p.order_qty
+    live = not over and (e.qty > p.filled_qty or (p.order_live and e.qty == p.filled_qty))
+    return {"order_qty": e.qty, "restated": True, "order_live": live, "waiting_since": e.at}
 
 
 def _ended(p: Position, e: OrderEnded) -> dict[str, Any]:
@@ -307,6 +332,7 @@ _CHANGES: dict[type[Event], Callable[[Position, Any], dict[str, Any]]] = {
     ExitTriggered: _triggered,
     OrderAccepted: lambda p, e: {"broker_order_id": e.broker_order_id, "waiting_since": e.at},
     FillsRecorded: _fills,
+    OrderRestated: _restated,
     CancelRequested: lambda p, e: {"cancel_asked": True, "waiting_since": e.at},
     CancelRefused: lambda p, e: {"cancel_asked": False, "escalated": False, "waiting_since": e.at},
     ExitEscalated: lambda p, e: {"cancel_asked": True, "escalated": True, "waiting_since": e.at},

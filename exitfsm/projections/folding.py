@@ -26,6 +26,7 @@ from exitfsm.events import (
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
+    OrderRestated,
     PositionClosedElsewhere,
     PositionOpened,
     PositionReleased,
@@ -329,7 +330,7 @@ def _retried(m: ReadModels, p: Row, r: Recorded, e: ExitRetried) -> None:
 
 
 def _order(m: ReadModels, r: Recorded, order: Row, **values: Param) -> None:
-    """Other values in an exit order. One that is over stays over: a bust does not bring it back to life."""
+    """Other values in an exit order. One that is over stays over, but for `_works_again`."""
     if order["status"] not in _LIVE_STATUS and values.get("status") in _LIVE_STATUS:
         del values["status"]
     m.change("exit_orders", order, updated_at_utc=_at(r), **values)
@@ -350,10 +351,28 @@ def _fills(m: ReadModels, p: Row, r: Recorded, e: FillsRecorded) -> None:
     values: Row = {"filled_qty": number(e.filled_qty), "avg_fill_price": number(e.avg_fill_price)}
     if _decimal(values["filled_qty"]) >= _decimal(order["qty"]):
         values |= {"status": "filled", "filled_at_utc": order["filled_at_utc"] or stamp(e.at)}
-    elif order["status"] != "canceling":
+    elif e.corrected:
+        _works_again(m, r, order)
+    if "status" not in values and order["status"] != "canceling":
         values["status"] = "partial"
     _order(m, r, order, **values)
     _sold(m, p, r)
+
+
+def _works_again(m: ReadModels, r: Recorded, order: Row) -> None:
+    """The newest order, over because it was filled whole, may work again when it is not whole any more."""
+    whole = _decimal(order["filled_qty"]) >= _decimal(order["qty"])
+    if whole and order["status"] not in _LIVE_STATUS and order is m.all("exit_orders", r.stream_id)[-1]:
+        m.change("exit_orders", order, status="partial", filled_at_utc=None)
+
+
+def _restated(m: ReadModels, _: Row, r: Recorded, e: OrderRestated) -> None:
+    order = m.order(r.stream_id, e.client_order_id)
+    if order is None:
+        return
+    if e.qty > (filled := _decimal(order["filled_qty"])):
+        _works_again(m, r, order)
+    _order(m, r, order, qty=number(e.qty), **({"status": "filled"} if e.qty < filled else {}))
 
 
 def _canceling(m: ReadModels, _: Row, r: Recorded, e: CancelRequested | ExitEscalated) -> None:
@@ -436,6 +455,7 @@ _HANDLERS: dict[type[Event], Callable[[ReadModels, Row, Recorded, Any], None]] =
     ExitRetried: _retried,
     OrderAccepted: _accepted,
     FillsRecorded: _fills,
+    OrderRestated: _restated,
     CancelRequested: _canceling,
     ExitEscalated: _canceling,
     CancelRefused: _cancel_refused,

@@ -145,7 +145,7 @@ TABLES: dict[str, Table] = {
         ExitOrderRow,
         ("id",),
         "position_id",
-        ("filled_qty", "avg_fill_price", "status", "alpaca_order_id", "updated_at_utc", "filled_at_utc"),
+        ("qty", "filled_qty", "avg_fill_price", "status", "alpaca_order_id", "updated_at_utc", "filled_at_utc"),
     ),
     "position_tracking": Table(
         TrackingRow,

@@ -206,7 +206,7 @@ async def test_12_a_replacement_for_more_than_is_left_is_an_alarm(by_hand: Alpac
         by_hand.do(lambda: by_hand.account.opened(new))
         p = await desk.state("unprotected")
         assert p.remaining_qty == 6
-    assert "is for 14, not 10" in next(a.text for a in desk.alarms if a.kind == "protection_lost")
+    assert "from 10 to 14" in next(a.text for a in desk.alarms if a.kind == "protection_lost")
 
 
 async def test_13_executions_within_a_millisecond_are_put_in_order(broker: AlpacaBroker, server: AlpacaServer) -> None:
