@@ -358,10 +358,10 @@ def _figures(order: Any) -> tuple[Decimal | None, Decimal | None]:
 def _left_to_fill(order: Any, qty: Decimal | None, status: OrderStatus | None) -> Decimal | None:
     """What is left of an order, where that says how much is filled: of one that is over and not filled it does not."""
     left = quantity(order, "remaining")
-    over = status is not None and status is not OrderStatus.FILLED and (status.terminal or left == 0)
-    if qty is None or left is None or over or not (qty.is_finite() and left.is_finite()):
+    if qty is None or left is None or not (qty.is_finite() and left.is_finite()):
         return None
-    return abs(left)
+    over = status is not None and status is not OrderStatus.FILLED and (status.terminal or left == 0)
+    return None if over else abs(left)
 
 
 def _kind(event: Any) -> fix.Word | None:

@@ -141,7 +141,8 @@ def _is_done_for_good(p: Position, r: ExecutionReport) -> bool:
 
     Of an order that was found at the broker it is not known for how long it was sent.
     """
-    said = r.status is OrderStatus.DONE_FOR_DAY and r.leaves_qty == 0 and r.filled_qty is not None
+    none_left = r.leaves_qty is not None and r.leaves_qty.is_finite() and r.leaves_qty == 0
+    said = r.status is OrderStatus.DONE_FOR_DAY and none_left and r.filled_qty is not None
     found = p.reason is ExitType.RECOVERED and not p.ended_orders
     return said and p.time_in_force == TimeInForce.DAY and not found
 
