@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from given import given, holds, like, opened, order_id, policy, reported, seen, timer, triggered
-
 from exitfsm.events import (
     AlarmRaised,
     CancelRequested,
@@ -17,6 +15,7 @@ from exitfsm.events import (
     ProtectionLost,
 )
 from exitfsm.position import Cancel
+from exitfsm.testing.given import given, holds, like, opened, order_id, policy, reported, seen, timer, triggered
 
 pending = given(opened(), triggered())
 submitted = pending.when(reported("new"))

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pytest
 from exit_protocol import Attempt, Move, Order, Store, Variant, World, beginning, broken, heard, moves
-from given import policy
 
 from exitfsm import Bar, Capabilities, ExecutionReport, ExitStore, IdMemory, OrderStatus, Side, State
 from exitfsm.engine import Engine
 from exitfsm.messages import Open, PositionRead, TimeSeen
 from exitfsm.position import READS_MIN, Cancel, LookUp, Position, Submit, account_hash, client_order_id, replay
+from exitfsm.testing.given import policy
 from exitfsm.values import OrderType
 
 DEEP = bool(os.environ.get("EXITFSM_DEEP"))
