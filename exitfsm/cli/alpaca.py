@@ -5,7 +5,6 @@ Keys come from the environment only, and nothing here prints, logs or stores the
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 import sys
@@ -94,6 +93,8 @@ def run_alpaca(
         StoreError: the store belongs to another account, or is written by another process.
         BrokerError: Alpaca does not answer at the start.
     """
+    import asyncio
+
     settings = configured(config)
     access, broker, name = connected(live=live, account=account, environment=environment)
     _log_to_stderr()
@@ -133,6 +134,8 @@ class _Session:
         self._bars = AlpacaBars(access, feed=feed, backfill_max_s=max_age_s)
 
     async def run(self) -> None:
+        import asyncio
+
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -159,6 +162,8 @@ class _Session:
 
 async def _watch(manager: ExitManager, bars: AlpacaBars) -> None:
     """Have bars of what is held, and of nothing else."""
+    import asyncio
+
     while True:
         bars.watch({p.symbol for p in manager.positions()})
         await asyncio.sleep(WATCH_S)

@@ -6,7 +6,6 @@ left to the list in the documentation.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,6 +50,8 @@ def check_all(
     environment: Mapping[str, str] | None = None,
 ) -> list[Check]:
     """Every check; those after one that makes them pointless are left out."""
+    import asyncio
+
     checks: list[Check] = []
     settings = _configuration(config, checks)
     try:
@@ -195,6 +196,8 @@ async def _streams(access: Access, broker: AlpacaBroker, feed: str) -> list[Chec
 
 
 async def _soon(what: Callable[[], bool]) -> bool:
+    import asyncio
+
     deadline = asyncio.get_running_loop().time() + STREAM_S
     while not what() and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.05)
