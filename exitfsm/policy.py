@@ -326,6 +326,8 @@ class Fault(NamedTuple):
 
 #: Reasons that concern the order of bars; a feed that repeats itself would otherwise open and close a run at every bar.
 ORDER_FAULTS = frozenset({"already_seen", "out_of_order"})
+#: A bar of the present that is dated before the position's entry: one of the two was dated by a clock that is wrong.
+BEFORE_ENTRY = "before_entry"
 #: Reasons that leave a position without a price to watch.
 PRICE_FAULTS = frozenset({"not_finite", "not_positive", "high_below_low", "stale", "in_the_future"})
 #: A bar that is dated further ahead of its arrival is none: once it were believed, all that come after it would be old.
@@ -349,8 +351,10 @@ def bar_fault(
         received_at: when the bar arrived, None where age means nothing (simulation).
         on_range: low and high decide too, so that they must be believable as well.
     """
-    if previous_at is not None and bar.timestamp <= previous_at:
-        return Fault("already_seen" if bar.timestamp == previous_at else "out_of_order", str(bar.close))
+    if previous_at is not None and bar.timestamp == previous_at:
+        return Fault("already_seen", str(bar.close))
+    if previous_at is not None and bar.timestamp < previous_at and not is_ahead(previous_at, received_at, guard):
+        return Fault("out_of_order", str(bar.close))
     if not bar.floor > 0:  # NaN when unsound: say which price and why
         for price in (bar.open, bar.high, bar.low, bar.close):
             if not price.is_finite():
@@ -368,6 +372,14 @@ def bar_fault(
             if is_jump(price, reference, guard.max_jump_ratio):
                 return Fault("price_jump", str(price))
     return None
+
+
+def is_ahead(at: datetime, received_at: datetime | None, guard: PriceGuard) -> bool:
+    """True when a time on record lies further ahead of the present than a bar may lie behind it.
+
+    A clock was set back since, or was wrong then: bars of the present must not count as old beside it.
+    """
+    return received_at is not None and (at - received_at).total_seconds() > guard.max_age_seconds
 
 
 def is_jump(price: Decimal, reference: Decimal, ratio: Decimal) -> bool:

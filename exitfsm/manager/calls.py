@@ -162,6 +162,7 @@ class BrokerCalls:
     def open(self) -> None:
         """Look at what the broker offers, and take calls."""
         self._fitting = Fitting(self._broker)
+        self._not_implemented: set[str] = set()
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="exitfsm-broker")
 
     def check(self) -> None:
@@ -183,8 +184,16 @@ class BrokerCalls:
         """What the broker does not offer, and what that means, in words."""
         return self._fitting.missing
 
+    @property
+    def asks_by_our_id(self) -> bool:
+        """True when the broker can be asked about an order by our id, so that one it does not find is not there."""
+        fitted = self._fitting.get("order")
+        return fitted is not None and not fitted.names_order_by_its_own_id()
+
     def has(self, method: str) -> bool:
-        """True when the broker offers this method."""
+        """True when the broker offers this method, and has not said that it is not implemented."""
+        if method in self._not_implemented:
+            return False
         fitted = self._fitting.get(method)
         return fitted is not None and callable(getattr(self._broker, fitted.name, None))
 
@@ -357,6 +366,10 @@ class BrokerCalls:
                 answer = await self._run(partial(function, *positional, **named))
         except OrderRefused:
             self._on_result(True, method)
+            raise
+        except NotImplementedError:
+            self._not_implemented.add(method)
+            self._on_result(False, method)
             raise
         except Exception:
             self._on_result(False, method)

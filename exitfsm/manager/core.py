@@ -34,7 +34,8 @@ from exitfsm.manager.calls import Breaker, BrokerCalls
 from exitfsm.manager.clock import SteadyTime, SystemClock
 from exitfsm.manager.confirming import Confirmer
 from exitfsm.manager.door import Door, Group
-from exitfsm.manager.driving import GRACE_S, ORDER_PREFIX, Driver, same_symbol
+from exitfsm.manager.driving import GRACE_S, Driver, same_symbol
+from exitfsm.manager.executions import ORDER_PREFIX
 from exitfsm.manager.identity import Identity
 from exitfsm.manager.ingest import bar_of, is_bar, is_order_update
 from exitfsm.manager.keeping import BarKeeper
@@ -109,6 +110,7 @@ class ExitManager:
         self._running = False
         self._synced = False
         self._keeper: BarKeeper | None = None
+        self._failing_since: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe: Callable[[], Any] | None = None
 
@@ -186,6 +188,7 @@ class ExitManager:
     def _restore(self) -> None:
         """In the writer's thread: everything the store knows."""
         self.store.bind(self._account_id)
+        self._reconciler.load()
         self._engine.load()
         self._account.load()
         self._engine.paused = self._account.paused
@@ -556,6 +559,13 @@ class ExitManager:
         except (BrokerError, StoreError) as error:
             log.warning("sync_failed error=%s", error)
             self._timekeeper.sync_in(MARKS_EVERY_S)
+            now = self._clock.monotonic()
+            self._failing_since = now if self._failing_since is None else self._failing_since
+            if now - self._failing_since >= float(self.config.live.patience_seconds):
+                text = f"the broker cannot be reconciled with: what is bought or sold since is not known here ({error})"
+                self._news.raise_soon("not_reconciled", text)
+        else:
+            self._failing_since = None
 
     def _session_close(self, symbol: str, at: datetime) -> datetime | None:
         return self._timekeeper.session_close(symbol, at)

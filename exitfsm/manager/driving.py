@@ -24,6 +24,7 @@ from exitfsm.lifecycle import State
 from exitfsm.manager.calls import Breaker, BrokerCalls, Held, Outcome, RateBudget
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
+from exitfsm.manager.executions import average_entry, sold_by_others, surplus
 from exitfsm.messages import Contradiction, PositionRead, RaiseAlarm
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, IdMemory, Session
@@ -45,7 +46,6 @@ LOOK_MAX_S = 1.0
 SESSION_AGE_S = 30.0
 #: How soon it is asked for again when it could not be read.
 SESSION_RETRY_S = 5.0
-ORDER_PREFIX = "xf1-"
 #: How long the bot's call waits for orders that it caused to have left; a broker that is slower is not waited for.
 GRACE_S = 0.01
 
@@ -232,8 +232,9 @@ class Driver:
     async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself.
 
-        Only for an order that never left. A broker that does not answer, or shows nothing at all, holds up no exit; a
-        smaller quantity counts when the executions say the same, or when it is shown often enough.
+        Only for an order that never left. A broker that does not answer holds up no exit; a smaller quantity, also that
+        nothing is held at all, counts when the executions say the same, or when it is shown often enough. What that
+        means for the position is decided before the next attempt, as after any refusal.
         """
         for look in range(1, READS_MIN + 1):
             try:
@@ -244,11 +245,9 @@ class Driver:
             net, _ = self.net_of(p, held)
             if net >= order.qty or held.is_silent_about(p.symbol):
                 return None
-            agreed = _sold_by_others(p, await self._fills_of(p) or ()) >= order.qty - net
-            if agreed or (held and look == READS_MIN):
+            agreed = sold_by_others(p, await self._fills_of(p) or (), unsent=True) >= order.qty - net
+            if agreed or look == READS_MIN:
                 return OrderRefused("more_than_held", f"{plain(order.qty)} to sell, and {plain(net)} is held")
-            if not held:
-                return None
             await self._clock.sleep(PAUSE_S)
         return None
 
@@ -425,9 +424,11 @@ class Driver:
             self._readings.pop(position_id, None)
             return  # as expected: nothing follows from that
         fills = await self._fills_of(p) if net != p.remaining_qty else []
-        net -= _surplus(p, net, fills or ())
+        if entry is None and net > p.remaining_qty:
+            entry = average_entry(fills or (), p.side)  # the broker shows no average: what was bought on says it
+        net -= surplus(p, net, fills or ())
         reads = self._count(p, net)
-        if net < p.remaining_qty and _sold_by_others(p, fills or ()) >= p.remaining_qty - net:
+        if net < p.remaining_qty and sold_by_others(p, fills or ()) >= p.remaining_qty - net:
             reads = max(reads, READS_MIN)  # the executions say the same: two sources agree
         elif not held and p.remaining_qty > ZERO:
             if reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live:
@@ -494,41 +495,6 @@ def _is_over(session: Session, now: datetime) -> bool:
     """True when the market has opened or closed since."""
     until = session.close if session.is_open else session.next_open
     return until is not None and now >= until
-
-
-def _surplus(p: Position, net: Decimal, fills: Iterable[Fill]) -> Decimal:
-    """What of the broker's quantity was bought beyond a position on its way out: it belongs to the next epoch.
-
-    Our own executions may still be missing among the fills, so that they are left out of the sum.
-    """
-    if p.state is State.MONITORING or net <= p.remaining_qty:
-        return ZERO
-    opened, by_others = _by_others(p, fills)
-    beyond = opened - by_others - (p.qty - p.sold_elsewhere)
-    return max(ZERO, min(beyond, net - max(ZERO, p.remaining_qty)))
-
-
-def _sold_by_others(p: Position, fills: Iterable[Fill]) -> Decimal:
-    """What others have certainly sold of a position since its entry, beyond what it accounts for already."""
-    opened, by_others = _by_others(p, fills)
-    return by_others - max(ZERO, opened - p.qty) - p.sold_elsewhere
-
-
-def _by_others(p: Position, fills: Iterable[Fill]) -> tuple[Decimal, Decimal]:
-    """What was opened in all, and what others than our exits closed of it: while one of ours works, only by name."""
-    opened = ours = theirs = nameless = ZERO
-    for f in fills:
-        if f.side is not p.side.exit_side:
-            opened += f.qty
-        elif (f.client_order_id or "").startswith(ORDER_PREFIX) or (f.broker_order_id or "") == p.broker_order_id:
-            ours += f.qty
-        elif f.client_order_id or f.broker_order_id:
-            theirs += f.qty
-        else:
-            nameless += f.qty
-    if p.order_live:
-        return opened, theirs
-    return opened, max(ZERO, ours + theirs + nameless - max(ours, p.sold_qty))
 
 
 def expectation(p: Position) -> Expectation:

@@ -7,7 +7,8 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from exitfsm.engine import Engine
-from exitfsm.manager.driving import ORDER_PREFIX, Driver, same_symbol
+from exitfsm.manager.driving import Driver, same_symbol
+from exitfsm.manager.executions import ORDER_PREFIX
 from exitfsm.manager.fitting import Known
 from exitfsm.values import ExecutionReport
 

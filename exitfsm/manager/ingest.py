@@ -80,7 +80,7 @@ def quantity(source: Any, meaning: str) -> Decimal | None:
         BrokerError: the field holds something that is not a number.
     """
     value = number(source, meaning)
-    if value is None or not value.is_finite() or len(value.as_tuple().digits) < _NOISY_DIGITS:
+    if value is None or not tradable(value) or len(value.as_tuple().digits) < _NOISY_DIGITS:
         return value
     grains = EXACT.divide(value, _GRAIN).to_integral_value(ROUND_HALF_EVEN)
     near = EXACT.multiply(grains, _GRAIN)

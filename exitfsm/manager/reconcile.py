@@ -8,7 +8,7 @@ what it cannot name or price is an alarm. An answer that fails or is empty prove
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -20,7 +20,8 @@ from exitfsm.lifecycle import State
 from exitfsm.manager.calls import BrokerCalls
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
-from exitfsm.manager.driving import ORDER_PREFIX, Driver, same_symbol
+from exitfsm.manager.driving import Driver, same_symbol
+from exitfsm.manager.executions import ORDER_PREFIX, average_entry, bought_beyond, first_since_flat, is_price
 from exitfsm.manager.identity import Identity, remember
 from exitfsm.messages import Open, Recover
 from exitfsm.outside import logger
@@ -76,6 +77,15 @@ class Reconciler:
         self._pairs: dict[str, str] = {}
         #: Positions that could not be taken up yet, with how often that was tried.
         self.missing: dict[tuple[str, Side], int] = {}
+        self._first_sync = True
+        self._began = time.now()
+        self._store_is_new = False
+        #: Working exit orders of ours as last listed; None where the broker does not list any.
+        self._open_exits: list[ExecutionReport] | None = None
+
+    def load(self) -> None:
+        """In the writer's thread: whether the store has a past."""
+        self._store_is_new = self._engine.store.count() == 0
 
     async def sync(self) -> None:
         """Reconcile everything with what the broker says after this call; callers that wait together share one run.
@@ -106,6 +116,11 @@ class Reconciler:
         expected = self._driver.expectations()
         symbols = {p.symbol for p in list(self._engine.positions.values())}
         held = await self._driver.positions()
+        for symbol in sorted(held.unclear):
+            text = (
+                f"an entry {f'for {symbol} ' if symbol else ''}in the broker's positions cannot be read: NOT protected"
+            )
+            await self._alarm("position_unreadable", text)
         await self._orders()
         await self._foreign()
         for watched in expected:
@@ -116,6 +131,7 @@ class Reconciler:
         # One that was watched when the read began may have ended since: the read is then too old to take it up.
         await self._adopt_all([bp for bp in held if not any(same_symbol(bp.symbol, symbol) for symbol in symbols)])
         await self._strange_orders()
+        self._first_sync = False
         self._driver.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
 
     async def _orders(self) -> None:
@@ -137,6 +153,7 @@ class Reconciler:
 
     async def _foreign(self) -> None:
         """Note the working orders of others; one that looks like ours and is not known is an alarm."""
+        self._open_exits = None
         if not self._calls.has("open_orders"):
             return
         try:
@@ -152,6 +169,7 @@ class Reconciler:
             for report in self._strange
             if report.symbol is not None and await self._owner(report.client_order_id) is None
         }
+        self._open_exits = list(self._strange)
         for report in orders:
             if not report.client_order_id.startswith(ORDER_PREFIX):
                 self.note_foreign(report)
@@ -200,8 +218,12 @@ class Reconciler:
 
     def note_fills(self, report: ExecutionReport) -> None:
         """An order of somebody else has filled so far: what the bot's updates tell, once or often, in any order."""
-        filled = report.filled_qty if report.filled_qty is not None else report.qty
-        if report.symbol is None or report.side is None or filled is None or not (tradable(filled) and filled > 0):
+        filled = report.filled_qty
+        if filled is None:  # how much is only known of an order that is filled whole
+            filled = report.qty if report.status is OrderStatus.FILLED else ZERO
+        if report.symbol is None or report.side is None or filled is None or not tradable(filled):
+            return
+        if report.filled_qty is not None and filled <= 0:
             return
         known = self._driver.told.get(report.client_order_id)
         fill = Fill(
@@ -245,7 +267,9 @@ class Reconciler:
         The fills are read after the positions; what changed in between is looked at anew, or the quantity would be
         held against the wrong fills and the position get a name that no other machine arrives at.
         """
-        new = [bp for bp in shown if await self._can_be_watched(bp)]
+        # More than is watched is resized while monitored, and a new epoch once the exit under way is over.
+        watched = {p.symbol.replace("/", "") for p in list(self._engine.positions.values())}
+        new = [bp for bp in shown if bp.symbol.replace("/", "") not in watched]
         keys = {(self.known_spelling(bp.symbol), bp.side) for bp in new}
         self.missing = {key: tries for key, tries in self.missing.items() if key in keys}
         if not new:
@@ -282,45 +306,51 @@ class Reconciler:
             by_symbol.setdefault(fill.symbol.replace("/", ""), []).append(fill)
         return by_symbol
 
-    async def _can_be_watched(self, bp: BrokerPosition) -> bool:
-        """False for a position that is watched already, and for one without a price to measure from."""
-        if any(same_symbol(p.symbol, bp.symbol) for p in list(self._engine.positions.values())):
-            return False  # more than is watched: resized while monitored, a new epoch once the exit under way is over
-        if tradable(bp.avg_entry_price) and bp.avg_entry_price > 0:
-            return True
-        await self._alarm(
-            "unpriceable", f"{plain(bp.qty)} {bp.symbol} {bp.side} has no entry price: it is NOT protected"
-        )
-        return False
-
     async def _adopt(self, bp: BrokerPosition, fills: dict[str, list[Fill]] | None) -> None:
-        """Watch one position, if its name and its orders can be known."""
+        """Watch one position, if its price, its name and its orders can be known."""
         symbol = self.known_spelling(bp.symbol)
-        key = (symbol, bp.side)
-        first = await self._first_fill(symbol, bp, fills)
-        if first is None:
-            self.missing[key] = self.missing.get(key, 0) + 1
-            if fills is not None and self.missing[key] < READS_MIN:
-                return  # the list of fills may be a moment behind the list of positions
-            text = f"{plain(bp.qty)} {symbol} {bp.side}: its first fill is not known, so it is NOT protected"
-            await self._alarm("epoch_unknown", text)
+        listed = fills.get(symbol.replace("/", ""), []) if fills is not None else None
+        what = f"{plain(bp.qty)} {symbol} {bp.side}"
+        first = await self._first_fill(symbol, bp, listed)
+        entry = self._entry_price(symbol, bp, listed, first)
+        if entry is None:
+            if self._tried_enough(symbol, bp, listed):
+                await self._alarm("unpriceable", f"{what} has no entry price: it is NOT protected")
             return
-        epoch = epoch_of(first)
+        if first is not None:
+            epoch = epoch_of(first)
+        elif not self._tried_enough(symbol, bp, listed):
+            return  # news of its fills may be a moment behind the list of positions
+        elif (first := self.first_fills.get((symbol, bp.side))) is not None:
+            epoch = epoch_of(first)
+        else:
+            epoch = await self._door.run(partial(self._epoch_by_price, symbol, bp.side, entry))
         name = position_id(self._account, symbol, bp.side, epoch)
-        found = await self._found_order(name)
+        found = await self._found_order(name, symbol, first)
         if found is None:
-            self.missing[key] = self.missing.get(key, 0) + 1
-            if self.missing[key] >= READS_MIN:
-                text = (
-                    f"{plain(bp.qty)} {symbol} {bp.side}: whether an exit of it works is not known: it is NOT protected"
-                )
+            if self._tried_enough(symbol, bp, listed, at_once=False):
+                text = f"{what}: whether an exit of it works is not known: it is NOT protected"
                 await self._alarm("exit_unknown", text)
             return
-        self.missing.pop(key, None)
+        if first is None:
+            await self._alarm(
+                "epoch_unknown",
+                f"{what}: its first fill is not known. It is watched, under a name made of its entry price; with a "
+                "list of fills, or manager.watch() after each entry, another machine would find the same name",
+            )
+        self.missing.pop((symbol, bp.side), None)
+        await self._open(bp, symbol, epoch, first, entry, found)
+
+    async def _open(
+        self,
+        bp: BrokerPosition,
+        symbol: str,
+        epoch: str,
+        first: datetime | None,
+        entry: Decimal,
+        found: tuple[int, ExecutionReport | None],
+    ) -> None:
         attempt, order = found
-        reference = bp.current_price
-        if reference is not None and not (tradable(reference) and reference > 0):
-            reference = None
         filled = order.filled_qty or ZERO if order is not None else ZERO
         now = self._time.now()
         message = Open(
@@ -330,22 +360,59 @@ class Reconciler:
             side=bp.side,
             epoch=epoch,
             qty=bp.qty + filled,
-            entry_price=bp.avg_entry_price,
-            opened_at=first,
+            entry_price=entry,
+            opened_at=min(first, now) if first is not None else now,  # a broker's clock that is ahead must not blind us
             policy=self._config.policy,
             strategy_name=self._strategy_name,
             source="broker",
         )
+        reference = bp.current_price if bp.current_price is not None and is_price(bp.current_price) else None
         position = await self._door.run(lambda: self._engine.open(message, reference=reference))
         if position.state.terminal:
             text = (
-                f"{plain(bp.qty)} {symbol} {bp.side}: its first fill names {name}, which has ended; it is NOT protected"
+                f"{plain(bp.qty)} {symbol} {bp.side}: its first fill names {position.position_id}, which has ended; "
+                "it is NOT protected"
             )
             await self._alarm("epoch_unknown", text)
             return
-        log.info("adopted position=%s qty=%s entry=%s", name, plain(bp.qty), plain(bp.avg_entry_price))
+        log.info("adopted position=%s qty=%s entry=%s", position.position_id, plain(bp.qty), plain(entry))
         if order is not None:
-            await self._door.tell(name, Recover(at=now, attempt=attempt, report=order))
+            await self._door.tell(position.position_id, Recover(at=now, attempt=attempt, report=order))
+
+    def _tried_enough(
+        self, symbol: str, bp: BrokerPosition, listed: list[Fill] | None, *, at_once: bool = True
+    ) -> bool:
+        """One more try to take a position up has failed: True when waiting for better knowledge makes no more sense.
+
+        What was there before we were, at a broker that lists no fills, will never be known better (`at_once`).
+        """
+        key = (symbol, bp.side)
+        self.missing[key] = self.missing.get(key, 0) + 1
+        return self.missing[key] >= READS_MIN or (at_once and self._first_sync and listed is None)
+
+    def _entry_price(
+        self, symbol: str, bp: BrokerPosition, listed: list[Fill] | None, first: datetime | None
+    ) -> Decimal | None:
+        """The average entry: the broker's own, else what its fills or the bot's updates amount to."""
+        if is_price(bp.avg_entry_price):
+            return bp.avg_entry_price
+        known = listed if listed is not None else sorted(self._driver.told.values(), key=lambda fill: fill.at)
+        since = [f for f in known if same_symbol(f.symbol, symbol) and (first is None or f.at >= first)]
+        return average_entry(since, bp.side)
+
+    def _epoch_by_price(self, symbol: str, side: Side, entry: Decimal) -> str:
+        """In the writer's thread: a name for a position whose first fill cannot be known.
+
+        The broker keeps the average entry while a position is only sold, so that another machine mostly arrives at the
+        same name. One that has ended keeps its name for itself.
+        """
+        name = base = f"at-{plain(entry)}"
+        for number in range(2, 1000):
+            known = self._engine.get(position_id(self._account, symbol, side, name))
+            if known is None or not known.state.terminal:
+                break
+            name = f"{base}-{number}"
+        return name
 
     def known_spelling(self, symbol: str) -> str:
         """The spelling under which the bars of a pair come: with its slash where that is already known."""
@@ -354,19 +421,17 @@ class Reconciler:
                 return known
         return self._pairs.get(symbol) or canonical_symbol(symbol)
 
-    async def _first_fill(
-        self, symbol: str, bp: BrokerPosition, listed: dict[str, list[Fill]] | None
-    ) -> datetime | None:
+    async def _first_fill(self, symbol: str, bp: BrokerPosition, listed: list[Fill] | None) -> datetime | None:
         """When the broker first filled this position since the symbol was flat; None when that cannot be known."""
+        told = self.first_fills.get((symbol, bp.side))
         if listed is None:
-            return self.first_fills.get((symbol, bp.side))
-        fills = listed.get(symbol.replace("/", ""), [])
-        found = first_since_flat(fills, bp.side, bp.qty)
+            return told or bp.opened_at
+        found = first_since_flat(listed, bp.side, bp.qty)
         previous: Position | None = await self._door.run(lambda: self._last_epoch(symbol, bp.side))
         if previous is not None and not previous.state.terminal:
             return previous.opened_at  # on record, and watched by nobody: its commit seemed to fail
         if previous is not None and found is not None and found <= previous.opened_at:
-            return _bought_beyond(fills, previous, bp.side)  # the symbol has not been flat since that one began
+            return bought_beyond(listed, previous, bp.side)  # the symbol has not been flat since that one began
         return found
 
     def _last_epoch(self, symbol: str, side: Side) -> Position | None:
@@ -375,7 +440,9 @@ class Reconciler:
         newest = max(rows, key=lambda r: (r.opened_at_utc, r.position_id), default=None)
         return self._engine.get(newest.position_id) if newest is not None else None
 
-    async def _found_order(self, name: str) -> tuple[int, ExecutionReport | None] | None:
+    async def _found_order(
+        self, name: str, symbol: str, first: datetime | None
+    ) -> tuple[int, ExecutionReport | None] | None:
         """The newest exit order of ours that the broker knows for a position that we have no record of.
 
         None when that could not be found out, and a repeated id would not be refused.
@@ -383,6 +450,8 @@ class Reconciler:
         known = await self._door.run(lambda: self._engine.get(name))
         if known is not None:
             return 0, None
+        if not self._calls.asks_by_our_id:
+            return (0, None) if self._cannot_have_exits(symbol, first) else None
         newest: tuple[int, ExecutionReport | None] = (0, None)
         for attempt in range(1, ATTEMPTS_PROBED_MAX + 1):
             try:
@@ -397,39 +466,15 @@ class Reconciler:
             newest = (attempt, report)
         return newest
 
+    def _cannot_have_exits(self, symbol: str, first: datetime | None) -> bool:
+        """True when no exit order of ours can work for a position of which the store knows nothing.
 
-def first_since_flat(fills: Sequence[Fill], side: Side, qty: Decimal) -> datetime | None:
-    """Walk back from what is held now to the fill that opened it; None when the fills do not reach that far.
-
-    Args:
-        fills: the symbol's executions, oldest first.
-        side, qty: what is held now.
-    """
-    held = qty
-    for fill in reversed(fills):
-        opening = fill.side is not side.exit_side
-        held = held - fill.qty if opening else held + fill.qty
-        if opening and held <= 0:
-            return fill.at
-    return None
-
-
-def _bought_beyond(fills: Sequence[Fill], previous: Position, side: Side) -> datetime | None:
-    """The first fill that is not the ended position's, though it never came to be flat: the next epoch's start.
-
-    It came while the exit was under way, or shortly before it and beyond the quantity that was exited.
-    """
-    since = previous.triggered_at or previous.ended_at
-    opening = [f for f in fills if f.side is not side.exit_side and f.at >= previous.opened_at]
-    during = [f.at for f in opening if since is not None and f.at >= since]
-    if during:
-        return during[0]
-    left = previous.qty
-    for fill in opening:
-        left -= fill.qty
-        if left < 0:
-            return fill.at
-    return None
+        It began after we did, or the store was written before and knows every order, or none is among those that work.
+        """
+        if not self._store_is_new or (first is not None and first >= self._began):
+            return True
+        ours = self._open_exits
+        return ours is not None and not any(same_symbol(r.symbol or symbol, symbol) for r in ours)
 
 
 def brings_fills(report: ExecutionReport) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from exitfsm.config import LiveSettings
@@ -30,6 +32,8 @@ NO_BAR_S = 90.0
 MARKS_EVERY_S = 1.0
 #: The hours of a market that never closes.
 ALWAYS = Session(is_open=True)
+#: State, order, what of it filled, and since when by the record.
+Wait = tuple[State, str | None, Decimal, datetime | None]
 
 
 class Timekeeper:
@@ -69,6 +73,9 @@ class Timekeeper:
         #: Timestamp of the last bar of each symbol that was believed, and when it was seen to be.
         self._believed: dict[str, tuple[datetime | None, float]] = {}
         self._polled: dict[str, float] = {}
+        #: What each position waits for, and since when by our own watch: that of bars and brokers may be wrong.
+        self._waits: dict[str, tuple[Wait, float]] = {}
+        self._restored = True
 
     def sync_in(self, seconds: float) -> None:
         """When the next reconciliation is due."""
@@ -92,10 +99,12 @@ class Timekeeper:
         held = sorted(self._engine.positions.values(), key=lambda p: (p.opened_at, p.position_id))
         busy = [p for p in held if p.state is not State.MONITORING]
         if busy:
-            messages = [(p.position_id, self._time_seen(p)) for p in busy]
+            self._waits = {p.position_id: self._wait_of(p, mono) for p in busy}
+            messages = [(p.position_id, self._time_seen(p, mono)) for p in busy]
             await self._door.tell_all(messages)
             self._driver.drive([p.position_id for p in busy], now=False)
             self._poll(busy, mono)
+        self._restored = False
         await self._rules_of_time(now, mono)
         if mono >= self.sync_at:
             self.sync_at = mono + float(self._live.sync_seconds)
@@ -125,12 +134,19 @@ class Timekeeper:
         """The market's hours, as far as they are known."""
         return ALWAYS if self._calls.capabilities.rules(symbol).always_open else self._driver.hours(symbol)
 
-    def _time_seen(self, p: Position) -> TimeSeen:
+    def _wait_of(self, p: Position, mono: float) -> tuple[Wait, float]:
+        """What a position waits for, and since when. A wait from before a restart is as old as its record says."""
+        wait = (p.state, p.client_order_id, p.filled_qty, p.waiting_since)
+        known = self._waits.get(p.position_id)
+        return known if known is not None and known[0] == wait else (wait, -math.inf if self._restored else mono)
+
+    def _time_seen(self, p: Position, mono: float) -> TimeSeen:
         """Patience runs while the market is open only: a closed one keeps everybody waiting."""
         hours = self._hours(p.symbol)
-        is_open = hours is not None and hours.is_open
-        patience_s = float(self._live.patience_seconds) if is_open else None
-        return TimeSeen(at=self._driver.now_for(p), patience_s=patience_s)
+        patience_s = float(self._live.patience_seconds)
+        impatient = mono - self._waits[p.position_id][1] >= patience_s
+        told = hours is not None and hours.is_open and impatient
+        return TimeSeen(at=self._driver.now_for(p), patience_s=patience_s if told else None)
 
     def _poll(self, busy: list[Position], mono: float) -> None:
         """Look working orders up now and then: an update may have been lost."""

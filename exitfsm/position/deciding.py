@@ -43,7 +43,7 @@ from exitfsm.messages import (
     Report,
     TimeSeen,
 )
-from exitfsm.policy import ORDER_FAULTS, PRICE_FAULTS, Fault, bar_fault, typed
+from exitfsm.policy import BEFORE_ENTRY, ORDER_FAULTS, PRICE_FAULTS, Fault, bar_fault, is_ahead, typed
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position.evaluating import Verdict, due_by_time, evaluate, next_stops
 from exitfsm.position.reporting import alarm, cancel, lost, on_report
@@ -122,7 +122,9 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
             return escalate_on_stop(p, m)
         return jump_alarm(p, m, fault, ()) if fault.reason == "price_jump" and p.state.exiting else []
     if m.bar.timestamp <= p.opened_at and fault is None:
-        return []
+        if not is_ahead(p.opened_at, m.received_at, p.policy.price_guard):
+            return []
+        fault = Fault(BEFORE_ENTRY, plain(m.bar.close))
     verdict = None if fault else evaluate(p, m.bar, session_close=m.session_close, custom=m.verdict)
     if verdict is not None and (m.paused or not p.policy.enabled):
         fault = Fault("paused" if m.paused else "disabled", plain(verdict.price))
@@ -164,6 +166,9 @@ def refuse(p: Position, m: BarSeen, fault: Fault) -> list[Event]:
         )
     if fault.reason == "price_jump":
         events += jump_alarm(p, m, fault, events)
+    elif fault.reason == BEFORE_ENTRY:
+        text = f"bars of {p.symbol} are dated before its entry at {p.opened_at.isoformat()}: a clock is wrong"
+        events += alarm(p, "feed_unusable", f"{text}, and there is no price to watch", m.at, after=events)
     elif fault.reason in PRICE_FAULTS and p.refusing == fault.reason and m.refused_count + 1 >= REFUSED_BARS_ALARM:
         text = f"{m.refused_count + 1} bars of {p.symbol} in a row were refused ({fault.reason}): no price to watch"
         events += alarm(p, "feed_unusable", text, m.at, after=events)

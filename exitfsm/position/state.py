@@ -249,7 +249,7 @@ def _fills(p: Position, e: FillsRecorded) -> dict[str, Any]:
             "avg_fill_price": e.avg_fill_price,
             "order_live": works and e.filled_qty < p.order_qty,
             "last_fill_at": e.at,
-            "waiting_since": e.at,
+            "waiting_since": _waiting(p, e.at),
             "corrected_orders": corrected,
         }
     changed = tuple(
@@ -268,6 +268,11 @@ def _restated(p: Position, e: OrderRestated) -> dict[str, Any]:
     over = not p.order_live and p.filled_qty < p.order_qty
     live = not over and (e.qty > p.filled_qty or (p.order_live and e.qty == p.filled_qty))
     return {"order_qty": e.qty, "restated": True, "order_live": live, "waiting_since": e.at}
+
+
+def _waiting(p: Position, at: datetime) -> datetime:
+    """Since when we wait, after news that the broker dates `at`: its clock may be slow, but our order came first."""
+    return at if p.waiting_since is None else max(p.waiting_since, at)
 
 
 def _ended(p: Position, e: OrderEnded) -> dict[str, Any]:
@@ -330,7 +335,7 @@ _CHANGES: dict[type[Event], Callable[[Position, Any], dict[str, Any]]] = {
     TriggerRefused: lambda p, e: {"refusing": e.reason},
     RefusalEnded: lambda p, e: {"refusing": None},
     ExitTriggered: _triggered,
-    OrderAccepted: lambda p, e: {"broker_order_id": e.broker_order_id, "waiting_since": e.at},
+    OrderAccepted: lambda p, e: {"broker_order_id": e.broker_order_id, "waiting_since": _waiting(p, e.at)},
     FillsRecorded: _fills,
     OrderRestated: _restated,
     CancelRequested: lambda p, e: {"cancel_asked": True, "waiting_since": e.at},

@@ -136,7 +136,7 @@ async def test_given_bars_of_which_none_is_believed_then_a_person_is_told_as_if_
     world = await make_world(SILENT)
     await world.enter()
     await world.bar(100)
-    await world.manager.on_bar(world.make_bar(100, at=world.clock.now() + timedelta(hours=1)))
+    await world.manager.on_bar(world.make_bar(100, at=world.clock.now() + timedelta(seconds=250)))
     for _ in range(30):
         await world.bar(98, after=5)
     assert world.orders == []

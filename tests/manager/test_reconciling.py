@@ -390,13 +390,15 @@ async def test_given_an_entry_that_fills_while_it_is_taken_up_then_the_epoch_is_
     await world.until(lambda: world.position.qty == 10, seconds=10)
 
 
-async def test_given_fills_that_do_not_reach_back_then_it_is_an_alarm_and_not_a_guess(make_world: MakeWorld) -> None:
+async def test_given_fills_that_do_not_reach_back_then_it_is_watched_by_its_price_and_alarmed(
+    make_world: MakeWorld,
+) -> None:
     world = await make_world(started=False)
     world.broker.enter("AAPL", "long", 10, 100)
     world.broker.executions.clear()
     await world.start()
     await world.passes(5)
-    assert world.manager.positions() == []
+    assert [p.epoch for p in world.manager.positions()] == ["at-100"]
     assert world.alarm_kinds == ["epoch_unknown"]
     await world.manager.watch("AAPL", "long", 10, 100, T0)
     await world.bar(98)
@@ -405,10 +407,24 @@ async def test_given_fills_that_do_not_reach_back_then_it_is_an_alarm_and_not_a_
 
 async def test_given_a_position_without_an_entry_price_then_it_is_an_alarm(make_world: MakeWorld) -> None:
     world = await make_world(started=False)
-    world.broker.answer("positions", Returns([{"symbol": "AAPL", "qty": 10}]), times=3)
+    world.broker.always("positions", Returns([{"symbol": "AAPL", "qty": 10}]))
     world.broker.enter("AAPL", "long", 10, 100)
+    world.broker.executions.clear()
     await world.start()
+    await world.passes(5)
     assert world.alarm_kinds == ["unpriceable"]
+    assert world.manager.positions() == []
+
+
+async def test_given_a_position_without_an_entry_price_then_the_fills_say_it(make_world: MakeWorld) -> None:
+    world = await make_world(started=False)
+    world.broker.always("positions", Returns([{"symbol": "AAPL", "qty": 10}]))
+    order = world.broker.place("AAPL", "buy", 10)
+    world.broker.fill(order, 5, 100)
+    world.broker.fill(order, 5, 101)
+    await world.start()
+    assert [p.entry_price for p in world.manager.positions()] == [Decimal("100.5")]
+    assert world.alarm_kinds == []
 
 
 @pytest.mark.parametrize("price", [Decimal("NaN"), Decimal(0), Decimal("Infinity"), Decimal(-1)])

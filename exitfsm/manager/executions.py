@@ -1,0 +1,117 @@
+"""What a symbol's executions say: when a position began, at which average, and what others than we sold of it.
+
+Pure: lists of fills in, figures out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from exitfsm.lifecycle import State
+from exitfsm.position import Position
+from exitfsm.values import EXACT, ZERO, Fill, Side, tradable
+
+#: How the client order ids of our exits begin.
+ORDER_PREFIX = "xf1-"
+
+
+def first_since_flat(fills: Sequence[Fill], side: Side, qty: Decimal) -> datetime | None:
+    """Walk back from what is held now to the fill that opened it; None when the fills do not reach that far.
+
+    Args:
+        fills: the symbol's executions, oldest first.
+        side, qty: what is held now.
+    """
+    held = qty
+    for fill in reversed(fills):
+        opening = fill.side is not side.exit_side
+        held = held - fill.qty if opening else held + fill.qty
+        if opening and held <= 0:
+            return fill.at
+    return None
+
+
+def average_entry(fills: Sequence[Fill], side: Side) -> Decimal | None:
+    """The average entry that a symbol's executions, oldest first, amount to; None where they do not say.
+
+    What is sold leaves the average as it is.
+    """
+    held, average = ZERO, ZERO
+    for fill in fills:
+        if fill.side is side.exit_side:
+            held -= fill.qty
+        elif not is_price(fill.price):
+            return None
+        elif fill.qty > 0:
+            before = max(held, ZERO)
+            held = before + fill.qty
+            average = EXACT.divide(EXACT.fma(before, average, EXACT.multiply(fill.qty, fill.price)), held)
+    return average.quantize(Decimal("0.000000001"), context=EXACT).normalize(EXACT) if held > 0 else None
+
+
+def is_price(value: Decimal) -> bool:
+    """True for a number that a price can be."""
+    return tradable(value) and value > 0
+
+
+def bought_beyond(fills: Sequence[Fill], previous: Position, side: Side) -> datetime | None:
+    """The first fill that is not the ended position's, though it never came to be flat: the next epoch's start.
+
+    It came while the exit was under way, or shortly before it and beyond the quantity that was exited.
+    """
+    since = previous.triggered_at or previous.ended_at
+    opening = [f for f in fills if f.side is not side.exit_side and f.at >= previous.opened_at]
+    during = [f.at for f in opening if since is not None and f.at >= since]
+    if during:
+        return during[0]
+    left = previous.qty
+    for fill in opening:
+        left -= fill.qty
+        if left < 0:
+            return fill.at
+    return None
+
+
+def surplus(p: Position, net: Decimal, fills: Iterable[Fill]) -> Decimal:
+    """What of the broker's quantity was bought beyond a position on its way out: it belongs to the next epoch.
+
+    Our own executions may still be missing among the fills, so that they are left out of the sum.
+    """
+    if p.state is State.MONITORING or net <= p.remaining_qty:
+        return ZERO
+    opened, by_others = _by_others(p, fills, by_name_only=p.order_live)
+    beyond = opened - by_others - (p.qty - p.sold_elsewhere)
+    return max(ZERO, min(beyond, net - max(ZERO, p.remaining_qty)))
+
+
+def sold_by_others(p: Position, fills: Iterable[Fill], *, unsent: bool = False) -> Decimal:
+    """What others have certainly sold of a position since its entry, beyond what it accounts for already.
+
+    Args:
+        unsent: the current exit order has never left, so that no execution can be its.
+    """
+    opened, by_others = _by_others(p, fills, by_name_only=p.order_live and not unsent)
+    return by_others - max(ZERO, opened - p.qty) - p.sold_elsewhere
+
+
+def _by_others(p: Position, fills: Iterable[Fill], *, by_name_only: bool) -> tuple[Decimal, Decimal]:
+    """What was opened in all, and what others than our exits closed of it: while one of ours works, only by name.
+
+    Executions may name their order by the broker's id alone, and of our ended orders that is not known any more: what
+    those sold counts as ours first.
+    """
+    opened = ours = theirs = nameless = ZERO
+    for f in fills:
+        if f.side is not p.side.exit_side:
+            opened += f.qty
+        elif (f.client_order_id or "").startswith(ORDER_PREFIX) or (f.broker_order_id or "") == p.broker_order_id:
+            ours += f.qty
+        elif f.client_order_id or f.broker_order_id:
+            theirs += f.qty
+        else:
+            nameless += f.qty
+    if by_name_only:
+        return opened, max(ZERO, theirs - (p.sold_qty - p.filled_qty))
+    return opened, max(ZERO, ours + theirs + nameless - max(ours, p.sold_qty))
