@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from exitfsm.events import (
     AlarmRaised,
+    CancelRefused,
     CancelRequested,
     ExitCompleted,
     ExitRetried,
@@ -108,3 +109,10 @@ def test_given_only_a_price_that_was_corrected_then_nothing_stops_and_a_person_i
     filled.when(reported("filled", 10, 98, corrected=True)).then(ProtectionLost, FillsRecorded, AlarmRaised).when(
         holds(0)
     ).then(like(ExitCompleted, avg_fill_price=Decimal(98)))
+
+
+def test_given_a_cancel_that_is_refused_again_and_again_then_a_person_is_told() -> None:
+    once = canceling.when(reported("cancel_rejected", 4, 102, at=201)).then(CancelRefused, FillsRecorded)
+    twice = once.when(timer(300), reported("cancel_rejected", 4, 102, at=301))
+    twice.then(CancelRefused, like(AlarmRaised, kind="cancel_refused"), FillsRecorded).is_in("partial")
+    twice.when(timer(400), reported("cancel_rejected", 4, 102, at=401)).then(CancelRefused, FillsRecorded)

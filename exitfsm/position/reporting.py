@@ -118,6 +118,11 @@ def _working(p: Position, r: ExecutionReport, filled: Decimal, at: datetime, bro
     if p.state is State.CANCELING and r.status is OrderStatus.CANCEL_REJECTED:
         events.append(CancelRefused(client_order_id=r.client_order_id, at=r.at, text=r.text))
         grown = grown or filled > 0
+        if p.cancels_refused:
+            why = (
+                f"order {r.client_order_id} works, and the broker will not cancel it: {r.text or 'it does not say why'}"
+            )
+            events += alarm(p, "cancel_refused", why, at, after=events)
     if grown:
         events.append(_fills(p, r, filled))
     if filled == p.order_qty:

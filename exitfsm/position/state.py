@@ -98,6 +98,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     avg_fill_price: Decimal | None = None
     order_live: bool = False
     cancel_asked: bool = False
+    cancels_refused: int = 0
     restated: bool = False
     corrected_orders: tuple[str, ...] = ()
     ended_orders: tuple[EndedOrder, ...] = ()
@@ -229,6 +230,7 @@ def _new_order(p: Position, e: ExitTriggered | ExitRetried) -> dict[str, Any]:
         "order_live": True,
         "ended_orders": ended,
         "cancel_asked": False,
+        "cancels_refused": 0,
         "restated": False,
         "ended_how": "",
         "escalated": False,
@@ -339,7 +341,12 @@ _CHANGES: dict[type[Event], Callable[[Position, Any], dict[str, Any]]] = {
     FillsRecorded: _fills,
     OrderRestated: _restated,
     CancelRequested: lambda p, e: {"cancel_asked": True, "waiting_since": e.at},
-    CancelRefused: lambda p, e: {"cancel_asked": False, "escalated": False, "waiting_since": e.at},
+    CancelRefused: lambda p, e: {
+        "cancel_asked": False,
+        "escalated": False,
+        "waiting_since": e.at,
+        "cancels_refused": p.cancels_refused + 1,
+    },
     ExitEscalated: lambda p, e: {"cancel_asked": True, "escalated": True, "waiting_since": e.at},
     OrderEnded: _ended,
     ExitRetried: _retried,

@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
+from exitfsm import OrderRefused
+from exitfsm.manager.driving import Driver
+from exitfsm.position import reporting
+from exitfsm.simulate import refused_report
 from exitfsm.testing.simulation import CLAIMED, ROWS, Day
 from exitfsm.testing.simulation.__main__ import main, numbers
+from exitfsm.values import OrderStatus
 
 DIGEST = "from exitfsm.testing.simulation import Day; print(Day(11, 1, symbols=10, minutes=4).run().digest)"
 
@@ -64,15 +69,20 @@ def _found(days: int = 4) -> str:
 Break = Callable[[pytest.MonkeyPatch], Any]
 
 
-def _send_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from exitfsm.manager.driving import Driver
-
-    async def not_there(*_: Any) -> bool:
-        return False
-
-    monkeypatch.setattr(Driver, "look_up", not_there)
+def _a_pending_cancel_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(reporting._HOW, OrderStatus.PENDING_CANCEL, "canceled")
 
 
-def test_what_is_never_looked_up_is_found_to_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    _send_before_the_commit(monkeypatch)
+def _not_found_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(driver: Any, position_id: str, client_order_id: str) -> bool:
+        report = refused_report(client_order_id, OrderRefused("not_known", ""), driver._time.now())
+        await driver._door.report(report)
+        return True
+
+    monkeypatch.setattr(Driver, "_not_found", refused)
+
+
+@pytest.mark.parametrize("broken", [_a_pending_cancel_is_the_end, _not_found_is_a_refusal], ids=lambda b: b.__name__)
+def test_what_is_broken_on_purpose_is_found(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
     assert _found()
