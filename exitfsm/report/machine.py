@@ -1,7 +1,8 @@
 """The lifecycle as a picture, with the path that a position took.
 
 Rules of this room: every edge is a row of `TABLE` that changes the state, and every such row is an edge; only where the
-boxes stand is decided here. Edges that were not taken are faint; those of trouble show only when they were taken.
+boxes stand is decided here. Edges that were not taken are faint; those of trouble show only when they were taken, and
+`unprotected` only for those that were.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from exitfsm.lifecycle import MEANING, TABLE, State
 from exitfsm.report.markup import number, t, tag, void
 
 WIDTH, HEIGHT = 1160, 266
+#: The height without the row of `unprotected`, which is drawn only for those that ever were.
+_HEIGHT_CALM = 166
 _W, _H = 128.0, 38.0
 #: Where the middle of each box stands.
 PLACES: dict[State, tuple[float, float]] = {
@@ -96,14 +99,16 @@ def machine(steps: Sequence[Step]) -> str:
     drawn = edges()
     parts = [_markers()]
     parts += [_edge(edge, taken.get((edge.source, edge.target), [])) for edge in drawn]
-    parts += [_box(state, inside.get(state, 0), state is current) for state in State]
+    calm = State.UNPROTECTED not in inside
+    drawn_states = [state for state in State if not (calm and state is State.UNPROTECTED)]
+    parts += [_box(state, inside.get(state, 0), state is current) for state in drawn_states]
     return tag(
         "svg",
         tag("title", "The lifecycle of an exit, with the path taken"),
         *parts,
         class_="machine",
         id="machine",
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        viewBox=f"0 0 {WIDTH} {_HEIGHT_CALM if calm else HEIGHT}",
         role="img",
     )
 

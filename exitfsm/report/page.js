@@ -89,9 +89,18 @@ function go(n, { scroll = false, link = true, show = true } = {}) {
   if (mark) mark.classList.remove("selected");
   mark = marks.get(n) || null;
   if (mark) mark.classList.add("selected");
+  follow_cursor();
   say(n, e);
   raw.textContent = JSON.stringify(e, null, 2);
   if (link) history.replaceState(null, "", "#e" + n);
+}
+
+// On a narrow screen the picture is wider than its frame.
+function follow_cursor() {
+  const frame = cursor.closest(".card");
+  if (frame.scrollWidth <= frame.clientWidth) return;
+  const at = cursor.getBoundingClientRect().left - frame.getBoundingClientRect().left;
+  if (at < 40 || at > frame.clientWidth - 40) frame.scrollLeft += at - frame.clientWidth / 2;
 }
 
 function say(n, e) {

@@ -72,7 +72,8 @@ def render(story: Story, index: str | None = None, supposed: Sequence[Supposed] 
         _card("price", "Price, levels and decisions", chart.svg(), _chart_note(story)),
         _card("states", "State machine: the path taken", machine(story.steps)),
         _card("log", "Every event: who, what, why", tag("div", table(story), class_="scroll")),
-        tag("div", *_proofs(story, supposed), class_="columns"),
+        _card("whatif", "What if: the same bars, another policy", *_whatif(story, supposed)) if supposed else "",
+        tag("div", *_proofs(story), class_="columns"),
         _raw(),
         _bar(story),
     ]
@@ -261,9 +262,7 @@ def _chart_note(story: Story) -> str:
     return tag("p", t(said), class_="note")
 
 
-def _proofs(story: Story, supposed: Sequence[Supposed]) -> Iterator[str]:
-    if supposed:
-        yield _card("whatif", "What if: the same bars, another policy", *_whatif(story, supposed))
+def _proofs(story: Story) -> Iterator[str]:
     yield _card("refusals", "Refused inputs", *_refusals(story))
     yield _card("invariants", "Invariants checked at every event", *_invariants(story))
     yield _card("chain", "Hash chain", *_chain(story))
@@ -339,7 +338,12 @@ def _whatif(story: Story, supposed: Sequence[Supposed]) -> Iterator[str]:
     else:
         said = f"With its own policy the replay differs from the log: {first.first_difference}."
         yield tag("p", tag("span", t("✗"), class_="no"), t(f" {said}"), class_="note wrong")
-    yield tag("p", t("Orders fill at the open of the next bar here, whatever the broker really did."), class_="note")
+    yield tag(
+        "p",
+        t("Orders fill at the open of the next bar here, whatever the broker really did. Try others: "),
+        tag("code", t("exitfsm whatif STORE POSITION --bars FILE… --set stop_loss.threshold_pct=1.5")),
+        class_="note",
+    )
 
 
 def _supposed(one: Supposed, own: datetime | None) -> str:

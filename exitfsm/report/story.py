@@ -141,7 +141,7 @@ def story_of(store: ExitStore, position_id: str, *, bars: Iterable[Bar] = (), ch
         sequences=[row.sequence for row in rows],
         hashes=[(row.hash or b"").hex() for row in rows],
         violations=_violations(told),
-        explanation=explain(store, position_id, bars=shown),
+        explanation=explain(store, position_id, bars=[*shown, *window.newest_refused]),
         standing=_standing(told, until or told[-1].at),
         candles=candles(shown),
         refused=window.refused,
@@ -200,6 +200,7 @@ class _Window:
 
     def __init__(self, told: Sequence[Step], p: Position, until: datetime | None) -> None:
         self.refused: list[RefusedBar] = []
+        self.newest_refused: list[Bar] = []
         self._guard = p.policy.price_guard
         self._opened, self._until = p.opened_at, until
         self._resized = deque(s.at for s in told if isinstance(s.recorded.event, PositionResized))
@@ -221,6 +222,7 @@ class _Window:
         if fault is not None:
             if at > self._opened and fault.reason not in ORDER_FAULTS:
                 self.refused.append(RefusedBar(at, fault.price, fault.reason))
+                self.newest_refused = [bar]
             return
         self._reference, self._previous = bar.close, at
         if at < self._opened:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from exitfsm_csv import read_bars
 from stores import REAL_BARS, TRAILING, troubled, wander
 
-from exitfsm import ExitStore, load_config
+from exitfsm import Bar, ExitStore, load_config
 from exitfsm.simulate import SimulationResult, simulate
 
 Make = Callable[..., SimulationResult]
@@ -46,9 +47,9 @@ def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def real_bars() -> list[Path]:
-    """The files of real bars."""
+@pytest.fixture(scope="session")
+def real_bars() -> list[Bar]:
+    """The real bars of all symbols, file by file."""
     if not REAL_BARS.is_dir():
         pytest.skip(f"the real bars are not here: {REAL_BARS}")
-    return sorted(REAL_BARS.glob("*.csv"))
+    return list(read_bars(*sorted(REAL_BARS.glob("*.csv"))))

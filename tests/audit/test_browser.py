@@ -268,6 +268,26 @@ class TestLightAndDark:
         assert page.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert len(page.page.pdf()) > 10_000
 
+    @pytest.mark.parametrize("name", ["trouble.html", "index.html"])
+    def test_on_paper_nothing_is_cut_off(self, tab: Open, site: Path, name: str) -> None:
+        page = tab(site / name)
+        page.page.set_viewport_size({"width": 794, "height": 1123})  # A4
+        page.page.emulate_media(media="print")
+        inside = "[...document.querySelectorAll('.card')].every(c => c.scrollWidth <= c.clientWidth)"
+        assert page.js(f"{inside} && document.documentElement.scrollWidth <= innerWidth")
+
+
+class TestNarrow:
+    def test_the_picture_stays_readable_and_follows_the_selected_event(self, tab: Open, site: Path) -> None:
+        page = tab(site / "trouble.html")
+        page.page.set_viewport_size({"width": 390, "height": 800})
+        assert page.js("document.documentElement.scrollWidth <= innerWidth")
+        for key in ("Home", "End"):
+            page.page.focus("#slider")
+            page.page.keyboard.press(key)
+            assert 0 < page.js("document.querySelector('#cursor').getBoundingClientRect().left") < 390
+        assert page.js("document.querySelector('#chart').getBoundingClientRect().width") >= 700
+
 
 class TestDownload:
     @pytest.mark.parametrize("name", ["trouble.html", "index.html"])

@@ -371,6 +371,12 @@ class TestPicture:
         for one, other in ((a, b) for i, a in enumerate(spots) for b in spots[i + 1 :]):
             assert abs(one[0] - other[0]) > 8 or abs(one[1] - other[1]) > 8
 
+    def test_unprotected_is_drawn_for_those_that_were(self) -> None:
+        calm, key = stored(opened())
+        assert 'data-state="unprotected"' not in position_page(calm, key)
+        lost, key = stored(opened(), ProtectionLost(why="budget spent", at=T0))
+        assert 'data-state="unprotected"' in position_page(lost, key)
+
     def test_the_path_is_numbered(self, site: Path, pages: Pages) -> None:
         for key, text in pages:
             with ExitStore(site, read_only=True) as store:

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
-from exitfsm_csv import read_bars
 from stores import T0, TRAILING, troubled, wander
 
 from exitfsm import Bar, ConfigError, Engine, ExitPolicy, ExitStore, Side, SimulatedBroker, StoreError, load_config
@@ -33,6 +32,7 @@ BASE: dict[str, Any] = {
     "session": {"end_of_session": {"enabled": True, "minutes_before_close": 15}},
     "ladder": {"target_ladder": {"enabled": True, "steps": [{"after_seconds": 600, "threshold_pct": 0.1}]}},
     "atr": {"atr_levels": {"enabled": True, "period": 5, "stop_multiple": 4, "target_multiple": 6}},
+    "trailing on the range": {**TRAILING, "evaluate_on": "range"},
     "off": {"enabled": False},
 }
 Feed = Callable[[], Iterator[Seen]]
@@ -61,15 +61,17 @@ class TestUnchanged:
             assert p.pnl_difference_pct in (None, Decimal(0))
         assert found.policy == plain_value(load_config(BASE[name]).policy)
 
-    @pytest.mark.parametrize("re_enter", [False, True])
+    @pytest.mark.parametrize("side", list(Side))
     @pytest.mark.parametrize("name", BASE)
-    def test_it_reproduces_every_run_on_the_real_bars(self, real_bars: list[Path], name: str, re_enter: bool) -> None:
-        with ExitStore(":memory:") as store:
-            simulate(read_bars(*real_bars), load_config(BASE[name]), store=store, re_enter=re_enter)
-            found = whatif(store, feed(lambda: read_bars(*real_bars)))
-        assert found.reproduced
-        assert all(p.same_events for p in found.positions)
-        assert found.bars == 5779
+    def test_it_reproduces_every_run_on_the_real_bars(self, real_bars: list[Bar], name: str, side: Side) -> None:
+        for re_enter in (False, True):
+            with ExitStore(":memory:") as store:
+                simulate(real_bars, load_config(BASE[name]), store=store, re_enter=re_enter, side=side)
+                found = whatif(store, feed(lambda: real_bars))
+            assert found.reproduced
+            assert all(p.same_events for p in found.positions)
+            assert len(found.positions) >= 3
+            assert found.bars == 5779
 
     def test_with_slippage(self) -> None:
         with ExitStore(":memory:") as store:
