@@ -1,0 +1,169 @@
+"""Freeze a store and what is read from it, once for each format: `python tests/corpus/freeze.py`.
+
+What lies here was written by the version of its time and must always read back the same (`tests/test_corpus.py`). The
+figures are made up: they are for reading back, and not all of them could come of the rules.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from exitfsm.events import (
+    AlarmAcknowledged,
+    AlarmRaised,
+    BreakerClosed,
+    BreakerOpened,
+    CancelRefused,
+    CancelRequested,
+    Event,
+    ExitCompleted,
+    ExitEscalated,
+    ExitRetried,
+    ExitTriggered,
+    FillsRecorded,
+    OrderAccepted,
+    OrderEnded,
+    PolicyChanged,
+    PositionClosedElsewhere,
+    PositionOpened,
+    PositionReleased,
+    PositionResized,
+    ProtectionLost,
+    RefusalEnded,
+    StopMoved,
+    TradingPaused,
+    TradingResumed,
+    TriggerRefused,
+)
+from exitfsm.policy import ExitPolicy
+from exitfsm.position import client_order_id, position_id, replay
+from exitfsm.projections import ACCOUNT_PREFIX, TABLES
+from exitfsm.store import ExitStore
+from exitfsm.store.sqlite import FORMAT
+from exitfsm.values import ExitType, OrderType, Side, TimeInForce
+
+D = Decimal
+HERE = Path(__file__).parent
+ACCOUNT = "626cb000cf2a"
+T0 = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
+OTHER = msgspec.structs.replace(ExitPolicy(), exit_cooldown_seconds=61)
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+def opened(symbol: str, side: Side, qty: str, price: str) -> PositionOpened:
+    return PositionOpened(
+        account=ACCOUNT, symbol=symbol, side=side, epoch="20240102T143000Z", qty=D(qty), entry_price=D(price),
+        opened_at=T0, policy=ExitPolicy(), atr=D("1.25"), strategy_name="sma-crossover", source="bot",
+    )  # fmt: skip
+
+
+def lives() -> list[tuple[str, list[Event]]]:
+    """One life with everything that can happen on the way, one that a person ends, one open, and the account's."""
+    first, second = opened("AAPL", Side.LONG, "10", "100.5"), opened("BTC/USD", Side.SHORT, "0.3", "42000")
+    third = opened("MSFT", Side.LONG, "7", "370.01")
+    one, two, three = (position_id(ACCOUNT, o.symbol, o.side, o.epoch) for o in (first, second, third))
+    order, again, forced = client_order_id(one, 1), client_order_id(one, 2), client_order_id(two, 1)
+    day, limit, market = TimeInForce.DAY, OrderType.LIMIT, OrderType.MARKET
+    long: list[Event] = [
+        first,
+        PositionResized(qty=D(12), entry_price=D("100.75"), at=at(1), why="more was bought"),
+        PolicyChanged(policy=OTHER, at=at(2), by="anna"),
+        StopMoved(rule=ExitType.TRAILING_STOP, stop=D("100.1"), best_price=D("101.9"), bar_at=at(60)),
+        TriggerRefused(reason="price_jump", bar_at=at(120), price="14.4", reference_price=D("101.9")),
+        AlarmRaised(alarm_id="a1", kind="price_jump", text="a split? – “14.4”", at=at(120)),
+        RefusalEnded(reason="price_jump", count=2, bar_at=at(240)),
+        AlarmAcknowledged(alarm_id="a1", by="anna", at=at(250)),
+        ExitTriggered(
+            reason=ExitType.PROFIT_TAKE, client_order_id=order, attempt=1, qty=D(12), order_type=limit,
+            time_in_force=day, at=at(300), trigger_price=D("102.8"), level=D("102.765"), threshold_pct=D(2),
+            limit_price=D("102.77"), bar_at=at(300), best_price=D("101.9"), detail="",
+        ),
+        OrderAccepted(client_order_id=order, broker_order_id="b-1", at=at(301)),
+        FillsRecorded(client_order_id=order, filled_qty=D(4), avg_fill_price=D("102.77"), at=at(302)),
+        ExitEscalated(client_order_id=order, at=at(360), why="stop_loss", price=D("99.5")),
+        CancelRefused(client_order_id=order, at=at(361), text="not now"),
+        FillsRecorded(client_order_id=order, filled_qty=D(5), avg_fill_price=D("102.77"), at=at(362)),
+        CancelRequested(client_order_id=order, at=at(420), why="no progress"),
+        OrderEnded(
+            client_order_id=order, how="canceled", filled_qty=D(5), at=at(421), next_attempt_at=at(450), text="by us"
+        ),
+        ExitRetried(
+            client_order_id=again, attempt=2, qty=D(7), order_type=market, time_in_force=day, at=at(451), budget_spent=1
+        ),
+        OrderAccepted(client_order_id=again, broker_order_id=None, at=at(452)),
+        FillsRecorded(client_order_id=again, filled_qty=D(7), avg_fill_price=D("99.456789123"), at=at(453)),
+        ExitCompleted(
+            filled_qty=D(12), avg_fill_price=D("100.837293655"), filled_at=at(453), at=at(454), cooldown_until=at(514.5)
+        ),
+    ]  # fmt: skip
+    by_hand: list[Event] = [
+        second,
+        ExitTriggered(
+            reason=ExitType.EMERGENCY, client_order_id=forced, attempt=1, qty=D("0.3"), order_type=market,
+            time_in_force=TimeInForce.GTC, at=at(10), trigger_price=D(42100), level=D(42100), threshold_pct=D(0),
+            detail="anna: news",
+        ),
+        OrderEnded(
+            client_order_id=forced, how="refused", filled_qty=D(0), at=at(11), next_attempt_at=None, refusal="unknown"
+        ),
+        ProtectionLost(why="refused twice", at=at(12)),
+        AlarmRaised(alarm_id="a2", kind="protection_lost", text="refused twice", at=at(12)),
+        PositionReleased(by="anna", at=at(20), qty=D("0.3"), entry_price=D(42000)),
+        PositionClosedElsewhere(how="by_hand", remaining_qty=D("0.3"), at=at(30), cooldown_until=at(91)),
+    ]  # fmt: skip
+    still: list[Event] = [
+        third,
+        StopMoved(rule=ExitType.BREAK_EVEN, stop=D("370.01"), best_price=D(375), bar_at=at(60)),
+    ]
+    account: list[Event] = [
+        TradingPaused(by="anna", at=at(5), why="lunch"),
+        BreakerOpened(failures=5, at=at(6), why="timeouts"),
+        BreakerClosed(at=at(7)),
+        TradingResumed(by="anna", at=at(8)),
+        AlarmRaised(alarm_id="a3", kind="broker_incomplete", text="the broker has no fills", at=at(9)),
+    ]
+    return [(one, long), (two, by_hand), (three, still), (f"{ACCOUNT_PREFIX}{ACCOUNT}", account)]
+
+
+def readings(store: ExitStore) -> dict[str, Any]:
+    """Everything that a store says, as JSON data."""
+    streams = [s for s in store.stream_ids() if not s.startswith(ACCOUNT_PREFIX)]
+    said = {
+        "meta": store.meta,
+        "chain_head": store.chain_head(),
+        "events": list(store.events()),
+        "positions": {s: replay(r.event for r in store.stream(s)) for s in streams},
+        "rows": {name: store._rows(f"SELECT * FROM {name}") for name in TABLES},
+    }
+    return dict(msgspec.json.decode(msgspec.json.encode(said)))
+
+
+def freeze(path: Path) -> None:
+    """Make the store at `path`, which must not exist, and its readings beside it."""
+    if path.exists():
+        raise SystemExit(f"{path} is frozen: it stays as it is")
+    with ExitStore(path) as store:
+        store.bind(ACCOUNT, "paper")
+        for number, (stream, events) in enumerate(lives()):
+            for version, event in enumerate(events):
+                by = ("bar", "broker", "timer", "operator", "reconcile", "bot")[(number + version) % 6]
+                store.append(stream, version, [event], at=at(version), by=by)
+        read = readings(store)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA journal_mode = DELETE")  # one file, as small as it can be; opening makes a WAL store of it
+    for beside in ("-wal", "-shm", ".lock"):
+        Path(f"{path}{beside}").unlink(missing_ok=True)
+    path.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(read), indent=1) + b"\n")
+
+
+if __name__ == "__main__":
+    freeze(HERE / f"format{FORMAT}.store")
