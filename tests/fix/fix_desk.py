@@ -97,8 +97,9 @@ class Way(NamedTuple):
 class Fault(NamedTuple):
     """What goes wrong at one step.
 
-    `twice`: its news come twice. `late`: they come after the next step. `crash`: the process dies before it, and a new
-    one opens the store. `lost`: it dies before the news of the step have come, and nobody tells them again.
+    `twice`: its news come twice. `late`: they come after the next step. `dropped`: they never come. `crash`: the
+    process dies before it, and a new one opens the store. `lost`: it dies before the news have come, and nobody tells
+    them again. `slow` is about the whole way: between its steps passes more time than any wait of the manager lasts.
     """
 
     kind: str
@@ -391,8 +392,12 @@ class Teller:
                     news = None
                 else:
                     news = self.venue.happens(step, self.venue.first.order.client_order_id)
+                if self.fault.kind == "slow":
+                    await world.passes(3, step=3)
                 if self.fault == ("lost", i):
                     await world.restart()
+                elif self.fault == ("dropped", i):
+                    continue
                 elif self.fault == ("late", i):
                     late = news
                     continue
@@ -461,7 +466,7 @@ class Teller:
 
     def _correction_was_lost(self) -> bool:
         """True where nobody ever told the manager of a correction: then only the figures must be right."""
-        step = self.path.steps[self.fault.at] if self.fault.kind == "lost" else None
+        step = self.path.steps[self.fault.at] if self.fault.kind in ("lost", "dropped") else None
         return isinstance(step, Said) and step.kind in ("trade_cancel", "trade_correct")
 
     def _judged(self) -> Told:
@@ -504,6 +509,20 @@ def faults(path: Way) -> Iterator[Fault]:
         if isinstance(step, Said):
             yield Fault("twice", i)
             yield Fault("lost", i)
+            yield Fault("dropped", i)
             if i + 1 < len(path.steps):
                 yield Fault("late", i)
     yield Fault("crash", len(path.steps))
+    if not _moves_after_its_end(path):
+        yield Fault("slow")
+
+
+def _moves_after_its_end(path: Way) -> bool:
+    """True where an order fills, or is made to work again, later than its venue declares that it may."""
+    ended = False
+    for step in path.steps:
+        if isinstance(step, Said) and step.moves_books:
+            if ended and step.kind.startswith(("trade", "replaced")):
+                return True
+            ended = ended or step.state in OVER or (step.state in ("done_for_day", "calculated") and not step.leaves)
+    return False

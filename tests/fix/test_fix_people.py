@@ -45,3 +45,25 @@ async def test_a_cancel_that_is_always_refused_is_an_alarm_and_not_an_endless_se
     world.broker.fill(world.last_order, price=102)
     await world.deliver()
     await world.until(lambda: world.state == "filled")
+
+
+async def test_of_a_replaced_order_what_comes_under_its_new_id_is_its_own(world: World) -> None:
+    await world.bar(98)
+    ours, looked = world.last_order.client_order_id, world.broker.count("order")
+    replaced = {
+        "ClOrdID": "other-1",
+        "OrigClOrdID": ours,
+        "ExecType": "5",
+        "OrdStatus": "0",
+        "OrderQty": 10,
+        "CumQty": 0,
+    }
+    again = {"ClOrdID": "other-2", "OrigClOrdID": "other-1", "ExecType": "5", "OrdStatus": "0", "OrderQty": 10}
+    part = {"ClOrdID": "other-2", "ExecType": "F", "OrdStatus": "1", "OrderQty": 10, "CumQty": 4, "AvgPx": 98}
+    for update in (replaced, again, part):
+        await world.manager.on_order_update(update)
+    assert (world.state, world.position.filled_qty, world.broker.count("order")) == ("partial", 4, looked)
+    stranger = part | {"ClOrdID": "other-3", "OrigClOrdID": "nobody-1", "CumQty": 9}
+    await world.manager.on_order_update(stranger)
+    assert world.position.filled_qty == 4
+    world.broker.fill(ours, price=98)

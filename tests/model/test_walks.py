@@ -173,6 +173,21 @@ class Library:
         if self.p.state is not State.CANCELING:
             self.engine.tell(self.name, TimeSeen(at=self.now))
 
+    def noise(self, rng: random.Random, v: Variant, w: World) -> Iterator[str]:
+        """What must mean nothing: news that the model makes nothing of, and a position read wrongly for once."""
+        store = w.stores[0]
+        if store.verdict:
+            return
+        if w.news and rng.random() < 0.2:
+            old = rng.choice(sorted(w.news))
+            of_it = [i for i, one in enumerate(store.attempts) if one.id == old.id]
+            if all(heard(v, store, i, old) == store for i in of_it):
+                self.report(old, w)
+                yield str(old)
+        if rng.random() < 0.1 and self.p.remaining_qty > 0:
+            self.engine.tell(self.name, PositionRead(at=self.now, qty=Decimal(0), reads=1))
+            yield "nothing held, read once"
+
     # --- compared -----------------------------------------------------------------------------------------------------
 
     def attempts(self) -> tuple[Attempt, ...]:
@@ -200,6 +215,8 @@ class Library:
         elif p.state is not State.UNPROTECTED:  # others have sold the rest: the library knows that, the model does not
             assert p.state in (State.FILLED, State.CLOSED)
             assert w.held == 0
+        if p.state is State.FILLED:
+            assert (p.sold_qty + p.sold_elsewhere, p.remaining_qty) == (p.qty, 0)
         if p.state is State.UNPROTECTED:
             assert p.alarms
 
@@ -221,13 +238,9 @@ def walk(folder: Path, v: Variant, seed: int) -> Iterator[str]:
             library.told(move, w)
             w = move.world
             library.compare(w.stores[0], w)
-            if w.news and rng.random() < 0.2 and not w.stores[0].verdict:
-                old = rng.choice(sorted(w.news))
-                if all(heard(v, w.stores[0], i, old) == w.stores[0] for i, a in enumerate(w.stores[0].attempts)
-                       if a.id == old.id):  # fmt: skip
-                    yield f"noise: {old}"
-                    library.report(old, w)
-                    library.compare(w.stores[0], w)
+            for noise in library.noise(rng, v, w):
+                yield f"noise: {noise}"
+                library.compare(w.stores[0], w)
     finally:
         library.store.close()
 
