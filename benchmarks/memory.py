@@ -42,18 +42,26 @@ def weight(make: object) -> float:
     return size / POSITIONS / 1000
 
 
+def with_store(count: int) -> object:
+    """An engine with so many positions, and what its store keeps of each to write the read model."""
+    made = Watched(count)
+    made.levels.clear()
+    made.symbols.clear()
+    return made
+
+
 def watched(count: int) -> object:
-    """An engine with so many positions; not its store, which is on disk."""
+    """The same without the store."""
     made = Watched(count)
     made.store.close()
-    made.levels.clear()
-    return made.engine.positions, made.engine.levels, made.engine
+    return made.engine.positions, made.engine.levels.slots
 
 
 def measure(table: Table) -> None:
     """Fill the table."""
     bare = weight(lambda count: [Bare(f"S{number:05d}") for number in range(count)])
     table.figure("an open position in the engine", weight(watched), "KB", at_most=1.2)
+    table.figure("the same with what its store keeps", weight(with_store), "KB")
     table.figure("a frozen dataclass of six decimals", bare, "KB")
 
 

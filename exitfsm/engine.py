@@ -256,7 +256,7 @@ class Engine:
         slot = self._slots.get(bar.symbol)
         if slot is None:
             return None if bar.floor > 0 else Fault("unsound", str(bar.close))
-        held = list(slot.positions.values())
+        held = list(slot.positions)
         return self._fault(held, bar, slot.reference_price, slot.previous_at, received_at, False)
 
     def rebase(self, symbol: str, bar: Bar) -> None:
@@ -293,7 +293,7 @@ class Engine:
             waiting = list(self.positions.values())
         else:
             slot = self._slots.get(symbol)
-            waiting = list(slot.positions.values()) if slot is not None else []
+            waiting = list(slot.positions) if slot is not None else []
         due = [p for p in waiting if p.state is not State.MONITORING]
         if not due:
             return []
@@ -310,7 +310,7 @@ class Engine:
             bar = slot.last_bar
             if bar is None:
                 continue
-            for p in slot.positions.values():
+            for p in slot.positions:
                 marks.append(
                     Mark(
                         symbol=p.symbol,
@@ -335,7 +335,7 @@ class Engine:
         messages: list[tuple[str, BarSeen]] = []
         faults: list[tuple[Slot, Bar, list[Position], Fault | None]] = []
         for slot, bar in woken:
-            held = list(slot.positions.values())
+            held = list(slot.positions)
             reference, previous_at = slot.reference_price, slot.previous_at
             fault = self._fault(held, bar, reference, previous_at, received_at, confirmed)
             faults.append((slot, bar, held, fault))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 from exitfsm.lifecycle import State
 from exitfsm.policy import AHEAD_MAX
@@ -23,6 +24,12 @@ _BEFORE = datetime.min.replace(tzinfo=UTC)
 _NARROWER = 1 - 1e-9
 #: Stands for the last bar where there is none.
 _NO_BAR = CheckedBar("", _BEFORE, "NaN", "NaN", "NaN", "NaN")
+
+
+@lru_cache(maxsize=64)
+def _seconds(seconds: int) -> timedelta:
+    """One object for equal spans, however many symbols have them."""
+    return timedelta(seconds=seconds)
 
 
 class Slot:
@@ -53,13 +60,11 @@ class Slot:
         "positions",
         "reference",
         "seen_to",
-        "symbol",
         "until",
         "upper",
     )
 
-    def __init__(self, symbol: str) -> None:
-        self.symbol = symbol
+    def __init__(self) -> None:
         self.low = self.high = self.lower = self.upper = math.nan
         self.until = _NEVER
         self.busy = False
@@ -68,7 +73,7 @@ class Slot:
         self.seen_to = _BEFORE
         self.reference: Decimal | None = None
         self.highest = -math.inf
-        self.positions: dict[str, Position] = {}
+        self.positions: tuple[Position, ...] = ()
 
     @property
     def last_bar(self) -> Bar | None:
@@ -91,9 +96,15 @@ class Slot:
         at = self.last_at
         return at if at is not _BEFORE else None
 
+    def hold(self, p: Position) -> None:
+        """The position is among the symbol's, in place of what it was before."""
+        known = [other.position_id for other in self.positions]
+        place = known.index(p.position_id) if p.position_id in known else len(known)
+        self.positions = (*self.positions[:place], p, *self.positions[place + 1 :])
+
     def accept(self, bar: Bar) -> None:
         """`bar` is the newest that is believed."""
-        self.last = bar
+        self.last, self.reference = bar, None
         self.highest = max(self.highest, bar.ceiling)
         self.ease()
 
@@ -124,15 +135,15 @@ class Slot:
 
     def arm(self) -> None:
         """Compute the band anew from the positions, the time and the last accepted price."""
-        at = self.previous_at or min((p.opened_at for p in self.positions.values()), default=_BEFORE)
+        at = self.previous_at or min((p.opened_at for p in self.positions), default=_BEFORE)
         lower, upper, until = -math.inf, math.inf, _NEVER
         guard_ratio: Decimal | None = None
-        self.busy = any(p.state is not State.MONITORING for p in self.positions.values())
+        self.busy = any(p.state is not State.MONITORING for p in self.positions)
         self.max_age = min(
-            (timedelta(seconds=p.policy.price_guard.max_age_seconds) for p in self.positions.values()),
+            (_seconds(p.policy.price_guard.max_age_seconds) for p in self.positions),
             default=timedelta.max,
         )
-        for p in self.positions.values():
+        for p in self.positions:
             band = wake_band(p, at)
             if band is None:
                 self.wake_for_all()
@@ -179,14 +190,14 @@ class Levels:
         slot = self.slots.get(p.symbol)
         new = slot is None
         if slot is None:
-            slot = self.slots[p.symbol] = Slot(p.symbol)
+            slot = self.slots[p.symbol] = Slot()
         if bar is not None:
             slot.accept(bar)
             if new:
                 slot.highest = float(bar.close)  # what the bar reached before its close was before the entry
         elif reference is not None and slot.last is _NO_BAR:
             slot.reference = reference
-        slot.positions[p.position_id] = p
+        slot.hold(p)
         slot.arm()
 
     def restore(self, p: Position, *, reference: Decimal | None, seen_at: datetime | None) -> None:
@@ -199,7 +210,7 @@ class Levels:
         """
         slot = self.slots.get(p.symbol)
         if slot is None:
-            slot = self.slots[p.symbol] = Slot(p.symbol)
+            slot = self.slots[p.symbol] = Slot()
         slot.wake_for_all()
         slot.busy = slot.busy or p.state is not State.MONITORING
         if reference is not None and slot.last is _NO_BAR:
@@ -207,14 +218,14 @@ class Levels:
         for at in (p.stop_moved_at, seen_at):
             if at is not None and at > slot.last_at:
                 slot.seen_to = at
-        slot.positions[p.position_id] = p
+        slot.hold(p)
 
     def drop(self, p: Position) -> None:
         """Forget a position."""
         slot = self.slots.get(p.symbol)
         if slot is None:
             return
-        slot.positions.pop(p.position_id, None)
+        slot.positions = tuple(other for other in slot.positions if other.position_id != p.position_id)
         if slot.positions:
             slot.arm()
         else:
@@ -223,4 +234,4 @@ class Levels:
     def watched(self, symbol: str) -> bool:
         """True when a position of the symbol is monitored."""
         slot = self.slots.get(symbol)
-        return slot is not None and any(p.state is State.MONITORING for p in slot.positions.values())
+        return slot is not None and any(p.state is State.MONITORING for p in slot.positions)

@@ -7,6 +7,7 @@ is appended (by the machine) and when a log is verified (by the lookup), never h
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
@@ -57,7 +58,7 @@ class EndedOrder(msgspec.Struct, frozen=True, gc=False):
     how: str
 
 
-class Position(msgspec.Struct, frozen=True, kw_only=True):
+class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One position and its exit. Quantities are positive on both sides; `version` is the number of events folded.
 
     The fields from `client_order_id` to `cancel_asked` are about the current exit order; `ended_orders` holds those
@@ -188,7 +189,7 @@ def client_order_id(position_id: str, attempt: int) -> str:
 def _opened(event: PositionOpened) -> Position:
     return Position(
         position_id=position_id(event.account, event.symbol, event.side, event.epoch),
-        account=event.account,
+        account=sys.intern(event.account),  # one for all positions of it
         symbol=event.symbol,
         side=event.side,
         epoch=event.epoch,
