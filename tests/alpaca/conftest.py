@@ -38,6 +38,6 @@ def broker(access: Access) -> Iterator[AlpacaBroker]:
 @pytest.fixture
 def impatient(access: Access) -> Iterator[AlpacaBroker]:
     """A broker that soon gives up, for servers that do not answer."""
-    made = AlpacaBroker(access, timeout_s=(30.0, 0.5), requests_per_minute=10_000)
+    made = AlpacaBroker(access, timeout_s=(30.0, 1.0), requests_per_minute=10_000)
     yield made
     made.close()

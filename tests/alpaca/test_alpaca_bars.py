@@ -42,6 +42,7 @@ class Ear:
 @pytest.fixture
 async def ear(server: AlpacaServer, access: Access) -> AsyncIterator[Ear]:
     made = Ear(AlpacaBars(access, stale_after_s=0.5, poll_s=0.1, backfill_max_s=7200))
+    count_reads(made.feed)
     async with made.feed:
         listening = asyncio.create_task(made.listen())
         yield made
@@ -147,6 +148,7 @@ async def test_a_bar_after_a_gap_waits_for_those_before_it(server: AlpacaServer,
 async def test_a_gap_that_alpaca_has_too_is_none(server: AlpacaServer, ear: Ear) -> None:
     """Nothing traded for minutes: the next bar comes at once, and nothing is asked."""
     await watched(server, ear, "AAPL")
+    await all_read(ear.feed)
     server.bar(bar(1))
     await until(lambda: ear.minutes() == [1])
     before = len(server.rest.requests)

@@ -126,7 +126,7 @@ def test_all_open_orders_are_read_page_by_page(server: AlpacaServer, broker: Alp
 
     def many() -> None:
         for n in range(1103):
-            record = server.account._take(server.account._order_of(body, f"bot-{n}"), body)
+            record = server.account._take(*server.account._order_of(body, f"bot-{n}"), body)
             record.word = None
             record.created_at = datetime(2024, 1, 3, 15, tzinfo=UTC) + timedelta(microseconds=100 * n)
 

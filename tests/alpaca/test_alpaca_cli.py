@@ -70,7 +70,10 @@ def running(server: AlpacaServer, folder: Path, *args: str) -> Iterator[subproce
             env=environment(server), stdout=out, stderr=err, text=True,
         )  # fmt: skip
         try:
-            yield process
+            try:
+                yield process
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{(folder / 'out').read_text()}{(folder / 'err').read_text()}") from None
             process.send_signal(signal.SIGINT)
             assert process.wait(120) == 0, (folder / "err").read_text()
         finally:

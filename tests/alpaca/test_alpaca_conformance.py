@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from exitfsm_alpaca import Access, AlpacaBroker
@@ -89,10 +89,23 @@ class ScriptedBench(Bench):
 class AlpacaBench(Bench):
     """The adapter and the unmodified SDK on the local server, whose orders fill by hand only."""
 
-    def __init__(self, server: AlpacaServer, broker: AlpacaBroker, kind: Literal["hang", "reset", "status", "html"]):
+    def __init__(
+        self,
+        server: AlpacaServer,
+        broker: AlpacaBroker,
+        impatient: AlpacaBroker,
+        kind: Literal["hang", "reset", "status", "html"],
+    ) -> None:
         self.server, self.broker, self.kind = server, broker, kind
+        self.patient, self.impatient = broker, impatient
         self.patience_s = 60.0
         server.account.fills = "by_hand"
+
+    async def ask(self, method: str, *args: Any) -> Any:
+        try:
+            return await super().ask(method, *args)
+        finally:
+            self.broker = self.patient
 
     async def hold(self, qty: Decimal, side: Side = Side.LONG) -> None:
         if qty:
@@ -112,7 +125,8 @@ class AlpacaBench(Bench):
 
     async def lose(self, method: str, when: When) -> None:
         verb, path = REQUESTS[method]
-        self.server.fail(Fault(self.kind, when, method=verb, path=path, status=502, seconds=1.0))
+        self.server.fail(Fault(self.kind, when, method=verb, path=path, status=502, seconds=300.0))
+        self.broker = self.impatient
 
     async def unplug(self) -> None:
         self.server.stop()
@@ -138,15 +152,15 @@ class TestAlpaca(BrokerConformance):
     def bench(
         self, server: AlpacaServer, broker: AlpacaBroker, impatient: AlpacaBroker, request: pytest.FixtureRequest
     ) -> AlpacaBench:
-        return AlpacaBench(server, impatient if request.param == "hang" else broker, request.param)
+        return AlpacaBench(server, broker, impatient, request.param)
 
 
 class TestAlpacaPairs(BrokerConformance):
     """The same with a pair: another spelling in positions, other times in force."""
 
     @pytest.fixture
-    def bench(self, server: AlpacaServer, broker: AlpacaBroker) -> AlpacaBench:
-        bench = AlpacaBench(server, broker, "reset")
+    def bench(self, server: AlpacaServer, broker: AlpacaBroker, impatient: AlpacaBroker) -> AlpacaBench:
+        bench = AlpacaBench(server, broker, impatient, "reset")
         bench.symbol = "BTC/USD"
 
         async def none(qty: Decimal = Decimal(0), side: Side = Side.LONG) -> None:

@@ -9,24 +9,47 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import requests
+from alpaca.common.enums import Sort
 from alpaca.common.exceptions import APIError
 from alpaca.data.enums import DataFeed
 from alpaca.data.historical import CryptoHistoricalDataClient, StockHistoricalDataClient
 from alpaca.data.live import CryptoDataStream, StockDataStream
-from alpaca.data.requests import CryptoBarsRequest, StockBarsRequest, StockLatestQuoteRequest, StockLatestTradeRequest
+from alpaca.data.requests import (
+    CryptoBarsRequest,
+    StockBarsRequest,
+    StockLatestBarRequest,
+    StockLatestQuoteRequest,
+    StockLatestTradeRequest,
+    StockSnapshotRequest,
+)
 from alpaca.data.timeframe import TimeFrame
 from alpaca.trading.client import TradingClient
-from alpaca.trading.enums import OrderSide, OrderStatus, PositionSide, QueryOrderStatus, TimeInForce
+from alpaca.trading.enums import (
+    ActivityType,
+    AssetClass,
+    OrderSide,
+    OrderStatus,
+    PositionSide,
+    QueryOrderStatus,
+    TimeInForce,
+)
+from alpaca.trading.models import TradeActivity
 from alpaca.trading.requests import (
+    ClosePositionRequest,
+    GetAssetsRequest,
     GetCalendarRequest,
     GetOrdersRequest,
     LimitOrderRequest,
     MarketOrderRequest,
     ReplaceOrderRequest,
+    StopLimitOrderRequest,
+    StopOrderRequest,
+    TrailingStopOrderRequest,
 )
 from alpaca.trading.stream import TradingStream
 
@@ -44,6 +67,10 @@ def client(server: AlpacaServer) -> Iterator[TradingClient]:
 
 def market(qty: float = 10, side: OrderSide = OrderSide.SELL, **fields: Any) -> MarketOrderRequest:
     return MarketOrderRequest(symbol="AAPL", qty=qty, side=side, time_in_force=TimeInForce.DAY, **fields)
+
+
+def limit(qty: float, price: float, side: OrderSide = OrderSide.SELL) -> LimitOrderRequest:
+    return LimitOrderRequest(symbol="AAPL", qty=qty, side=side, time_in_force=TimeInForce.DAY, limit_price=price)
 
 
 def until(what: Callable[[], Any], seconds: float = 60.0) -> None:
@@ -95,6 +122,187 @@ def test_limits_cancels_and_replacements(server: AlpacaServer, client: TradingCl
     until(lambda: client.get_order_by_id(new.id).status is OrderStatus.CANCELED)
     with pytest.raises(APIError, match='order is already in \\\\"canceled\\\\" state'):
         client.cancel_order_by_id(new.id)
+
+
+def test_the_other_endpoints_of_a_bot(server: AlpacaServer, client: TradingClient) -> None:
+    server.hold("AAPL", 10, 100)
+    server.hold("TSLA", 5, 200, Side.SHORT)
+    server.hold("BTC/USD", "0.5", 40_000)
+    assert {a.symbol: a.asset_class for a in client.get_all_assets()} == {
+        "AAPL": AssetClass.US_EQUITY, "TSLA": AssetClass.US_EQUITY, "BTC/USD": AssetClass.CRYPTO,
+    }  # fmt: skip
+    assert [a.symbol for a in client.get_all_assets(GetAssetsRequest(asset_class=AssetClass.CRYPTO))] == ["BTC/USD"]
+    assert client.get_open_position(client.get_open_position("AAPL").asset_id).symbol == "AAPL"
+    assert not client.get_account_configurations().no_shorting
+    days = client.get("/calendar")
+    assert (days[0]["date"], days[-1]["date"]) == ("1970-01-01", "2029-12-31")
+    assert client.close_position("AAPL", ClosePositionRequest(percentage="25")).qty == "2.5"
+    until(lambda: server.held("AAPL") == Decimal("7.5"))
+    client.submit_order(limit(7, 150))
+    told = client.close_all_positions(cancel_orders=True)
+    assert {(t.symbol, t.status, t.body.side) for t in told} == {
+        ("AAPL", 200, OrderSide.SELL), ("TSLA", 200, OrderSide.BUY), ("BTCUSD", 200, OrderSide.SELL),
+    }  # fmt: skip
+    until(lambda: client.get_all_positions() == [])
+    with pytest.raises(APIError) as error:
+        client.get_open_position("AAPL")
+    assert (error.value.status_code, error.value.code) == (404, 40410000)
+    client.submit_order(limit(7, 90, OrderSide.BUY))
+    assert [t.status for t in client.cancel_orders()] == [200]
+    until(lambda: client.get_orders() == [])
+
+
+def test_lists_of_orders_are_filtered(server: AlpacaServer, client: TradingClient) -> None:
+    server.account.fills = "by_hand"
+    at = datetime(2024, 1, 3, 15, tzinfo=UTC)
+    for n, symbol in enumerate(("AAPL", "MSFT", "BTC/USD", "AAPL")):
+        server.account.now = lambda n=n: at + timedelta(minutes=n)  # type: ignore[misc]
+        times = TimeInForce.GTC if "/" in symbol else TimeInForce.DAY
+        client.submit_order(
+            LimitOrderRequest(
+                symbol=symbol, qty=1, side=OrderSide.BUY, time_in_force=times, limit_price=10, client_order_id=f"o{n}"
+            )
+        )
+    until(lambda: all(o.status is OrderStatus.NEW for o in client.get_orders()))
+    client.cancel_order_by_id(client.get_order_by_client_id("o1").id)
+    until(lambda: client.get_order_by_client_id("o1").status is OrderStatus.CANCELED)
+
+    def names(**fields: Any) -> list[str]:
+        return [o.client_order_id for o in client.get_orders(GetOrdersRequest(**fields))]
+
+    assert names() == ["o3", "o2", "o0"]
+    assert names(status=QueryOrderStatus.ALL, direction=Sort.ASC) == ["o0", "o1", "o2", "o3"]
+    assert names(status=QueryOrderStatus.CLOSED) == ["o1"]
+    assert names(symbols=["AAPL"], nested=True) == ["o3", "o0"]
+    assert names(symbols=["BTC/USD"]) == names(symbols=["BTCUSD"]) == ["o2"]
+    assert names(side=OrderSide.SELL) == []
+    assert names(limit=1) == ["o3"]
+    assert names(after=at + timedelta(minutes=1), status=QueryOrderStatus.ALL) == ["o3", "o2"]
+    assert names(until=at + timedelta(minutes=1), status=QueryOrderStatus.ALL) == ["o0"]
+
+
+def test_executions_are_paged(server: AlpacaServer, client: TradingClient) -> None:
+    for n in range(5):
+        server.hold("AAPL", n + 1, 100, ago_s=60 * (5 - n))
+    path, query = "/account/activities/FILL", {"direction": "asc", "page_size": 2}
+    pages: list[list[dict[str, Any]]] = [client.get(path, query)]
+    while pages[-1]:
+        pages.append(client.get(path, query | {"page_token": pages[-1][-1]["id"]}))
+    assert [[a["qty"] for a in page] for page in pages] == [["1", "2"], ["3", "4"], ["5"], []]
+    read = [TradeActivity(**activity) for page in pages for activity in page]
+    assert (read[0].activity_type, read[0].side, read[0].price) == (ActivityType.FILL, OrderSide.BUY, 100)
+    newest = client.get(path, {"after": pages[1][0]["transaction_time"]})
+    assert [a["qty"] for a in newest] == ["5", "4"]
+    assert client.get("/account/activities", {"activity_types": "DIV"}) == []
+
+
+def stop(kind: Any, times: str, side: OrderSide = OrderSide.SELL, **prices: float) -> Any:
+    return kind(symbol="AAPL", qty=10, side=side, time_in_force=times, **prices)
+
+
+STOPS = [
+    (stop(StopOrderRequest, "gtc", stop_price=95), ["96", "95", "94"], "95"),
+    (stop(StopLimitOrderRequest, "gtc", stop_price=95, limit_price=94.5), ["96", "94", "94.6"], "94.6"),
+    (stop(TrailingStopOrderRequest, "day", trail_percent=10), ["104", "110", "100", "99"], "99"),
+    (stop(TrailingStopOrderRequest, "day", trail_price=5), ["104", "100", "99"], "99"),
+    (stop(StopOrderRequest, "day", OrderSide.BUY, stop_price=105), ["104", "106"], "106"),
+]
+
+
+@pytest.mark.parametrize("fills", ["at_once", "on_bar"])
+@pytest.mark.parametrize(("request_", "closes", "price"), STOPS)
+def test_stops_wait_for_their_price(
+    server: AlpacaServer, client: TradingClient, request_: Any, closes: list[str], price: str, fills: Any
+) -> None:
+    server.account.fills = fills
+    server.hold("AAPL", 10, 100, Side.LONG if request_.side is OrderSide.SELL else Side.SHORT)
+    order = client.submit_order(request_)
+    until(lambda: client.get_order_by_id(order.id).status is OrderStatus.NEW)
+    begin = datetime.now(UTC)
+    for n, close in enumerate(closes):
+        assert client.get_order_by_id(order.id).status is OrderStatus.NEW
+        server.bar(Bar("AAPL", begin + timedelta(minutes=n), close, close, close, close))
+        if price == close:
+            break
+    done = client.get_order_by_id(order.id)
+    assert (done.status, done.filled_avg_price, done.type) == (OrderStatus.FILLED, price, request_.type)
+
+
+def test_a_stop_holds_the_shares_and_can_be_moved(server: AlpacaServer, client: TradingClient) -> None:
+    server.hold("AAPL", 10, 100)
+    order = client.submit_order(STOPS[0][0])
+    until(lambda: client.get_order_by_id(order.id).status is OrderStatus.NEW)
+    assert client.get_open_position("AAPL").qty_available == "0"
+    with pytest.raises(APIError, match="insufficient qty"):
+        client.submit_order(market(1))
+    new = client.replace_order_by_id(order.id, ReplaceOrderRequest(stop_price=97))
+    assert (new.stop_price, new.replaces) == ("97", order.id)
+
+
+def test_money_buys_a_fraction(server: AlpacaServer, client: TradingClient) -> None:
+    server.price("AAPL", 30)
+    request = MarketOrderRequest(symbol="AAPL", notional=100, side=OrderSide.BUY, time_in_force=TimeInForce.DAY)
+    order = client.submit_order(request)
+    assert (order.qty, order.notional) == (None, "100")
+    until(lambda: server.held("AAPL") == Decimal("3.333333333"))
+
+
+def test_a_replacement_is_a_request(server: AlpacaServer, client: TradingClient) -> None:
+    """200 says that it was asked for: the old order may work on, and the new one be rejected."""
+    server.account.replaces = "by_hand"
+    server.hold("AAPL", 10, 100)
+    order = client.submit_order(limit(10, 150))
+    until(lambda: client.get_order_by_id(order.id).status is OrderStatus.NEW)
+    for ok in (False, True):
+        new = client.replace_order_by_id(order.id, ReplaceOrderRequest(limit_price=140))
+        assert client.get_order_by_id(order.id).status is OrderStatus.PENDING_REPLACE
+        server.do(lambda n=new, ok=ok: server.account.finish_replace(n.client_order_id, ok=ok))  # type: ignore[misc]
+        states = [client.get_order_by_id(i).status for i in (order.id, new.id)]
+        good = [OrderStatus.REPLACED, OrderStatus.NEW]
+        assert states == (good if ok else [OrderStatus.NEW, OrderStatus.REJECTED])
+
+
+BAD: list[tuple[dict[str, Any], int, str]] = [
+    ({"type": "stop"}, 422, "stop orders require stop price"),
+    ({"type": "limit"}, 422, "limit orders require limit price"),
+    ({"type": "trailing_stop"}, 422, "one of trail_percent or trail_price"),
+    ({"type": "hope"}, 422, "invalid order type"),
+    ({"type": "limit", "limit_price": "100.005"}, 422, "sub-penny"),
+    ({"qty": None}, 422, "qty or notional is required"),
+    ({"qty": "0"}, 422, "qty must be > 0"),
+    ({"qty": "many"}, 422, "format is invalid"),
+    ({"side": "both"}, 422, "format is invalid"),
+    ({"order_class": "bracket"}, 422, "bracket orders are not known to this server"),
+    ({"symbol": "BTC/USD", "type": "stop", "stop_price": "9"}, 422, "invalid order type for crypto"),
+    ({"symbol": "BTC/USD"}, 422, "invalid crypto time_in_force"),
+    ({"extended_hours": True}, 422, "extended hours"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "status", "message"), BAD, ids=lambda v: str(v)[:30])
+def test_bad_orders_are_refused(
+    server: AlpacaServer, client: TradingClient, changes: dict[str, Any], status: int, message: str
+) -> None:
+    server.hold("AAPL", 10, 100)
+    body = {"symbol": "AAPL", "qty": "1", "side": "sell", "type": "market", "time_in_force": "day"}
+    with pytest.raises(APIError) as error:
+        client.post("/orders", body | changes)
+    assert error.value.status_code == status
+    assert message in error.value.message
+    assert client.get_orders() == []
+
+
+@pytest.mark.parametrize("path", ["/orders?after=soon", "/orders?limit=many", "/calendar?start=x", "/stocks/bars"])
+def test_bad_questions_are_refused(client: TradingClient, path: str) -> None:
+    with pytest.raises(APIError) as error:
+        client.get(path)
+    assert error.value.status_code in (400, 422)
+
+
+def test_a_body_that_is_no_json_is_refused(server: AlpacaServer) -> None:
+    headers = {"APCA-API-KEY-ID": server.key, "APCA-API-SECRET-KEY": server.secret}
+    answer = requests.post(server.url + "/v2/orders", data="{", headers=headers, timeout=60)
+    assert (answer.status_code, answer.json()["code"]) == (400, 40010000)
 
 
 RECORDED = [
@@ -251,6 +459,72 @@ def test_bars_are_read_by_the_sdk(server: AlpacaServer) -> None:
     assert len(coins.get_crypto_bars(request)["BTC/USD"]) == 3
     for client in (data, coins):
         client._session.close()
+
+
+def test_market_data_is_read_by_the_sdk(server: AlpacaServer) -> None:
+    """Bars of longer times, pages, snapshots, and every kind of message that the SDK knows."""
+    midnight = datetime(2024, 1, 2, 5, tzinfo=UTC)  # in New York
+    begin = midnight.replace(hour=15)
+    for minute in range(90):
+        for symbol in ("AAPL", "MSFT"):
+            close = 100 + minute % 7
+            server.bar(Bar(symbol, begin + timedelta(minutes=minute), close, close + 1, close - 1, close, 7))
+    server.bar(Bar("AAPL", begin + timedelta(days=1), 200, 200, 200, 200, 7))
+    data = StockHistoricalDataClient(server.key, server.secret, url_override=server.url)
+
+    def bars(frame: TimeFrame, **fields: Any) -> Any:
+        return data.get_stock_bars(
+            StockBarsRequest(symbol_or_symbols=["AAPL", "MSFT"], timeframe=frame, start=midnight, **fields)
+        ).data
+
+    assert [(len(found["AAPL"]), len(found["MSFT"])) for found in (bars(TimeFrame.Minute),)] == [(91, 90)]
+    hours = bars(TimeFrame.Hour)["MSFT"]
+    assert [(b.timestamp.hour, b.volume, b.high, b.low) for b in hours] == [(15, 420, 107, 99), (16, 210, 107, 99)]
+    assert [b.timestamp for b in bars(TimeFrame.Day)["AAPL"]] == [
+        midnight,
+        midnight + timedelta(days=1),
+    ]
+    assert len(bars(TimeFrame.Minute, end=begin + timedelta(minutes=4))["MSFT"]) == 5
+    assert bars(TimeFrame.Day, sort=Sort.DESC)["AAPL"][0].close == 200
+    first = data.get("/stocks/bars", {"symbols": "AAPL,MSFT", "timeframe": "1Min", "start": begin, "limit": 100})
+    assert [len(first["bars"][s]) for s in ("AAPL", "MSFT")] == [91, 9]
+    rest = {"symbols": "AAPL,MSFT", "timeframe": "1Min", "start": begin, "page_token": first["next_page_token"]}
+    assert {s: len(b) for s, b in data.get("/stocks/bars", rest)["bars"].items()} == {"MSFT": 81}
+    shot = data.get_stock_snapshot(StockSnapshotRequest(symbol_or_symbols="AAPL"))["AAPL"]
+    assert (shot.latest_trade.price, shot.daily_bar.close, shot.previous_daily_bar.open) == (200, 200, 100)
+    assert data.get_stock_latest_bar(StockLatestBarRequest(symbol_or_symbols="MSFT"))["MSFT"].volume == 7
+    assert data.get("/stocks/AAPL/trades/latest", {})["trade"]["p"] == 200
+    assert len(data.get("/stocks/AAPL/bars", {"start": begin})["bars"]) == 91
+    data._session.close()
+
+
+def test_every_channel_is_read_by_the_sdk(server: AlpacaServer) -> None:
+    heard: list[Any] = []
+
+    async def hear(message: Any) -> None:
+        heard.append(message)
+
+    stream = StockDataStream(server.key, server.secret, url_override=server.data_url)
+    stream.subscribe_trades(hear, "AAPL")
+    stream.subscribe_quotes(hear, "AAPL")
+    stream.subscribe_updated_bars(hear, "AAPL")
+    stream.subscribe_trading_statuses(hear, "AAPL")
+    thread = threading.Thread(target=stream.run, daemon=True)
+    thread.start()
+    until(lambda: server.stocks.connections == 1 and server.do(lambda: server.stocks.wanted("statuses")) == {"AAPL"})
+    at = datetime(2024, 1, 3, 15, tzinfo=UTC)
+    server.bar(Bar("MSFT", at, 100, 100, 100, 100))
+    server.bar(Bar("AAPL", at, 100, 102, 99, 101, 7))
+    halt = {"T": "s", "S": "AAPL", "sc": "H", "sm": "Trading Halt", "rc": "T12", "rm": "News", "t": at, "z": "C"}
+    server.push_data(halt)
+    server.push_data({"T": "u", "S": "AAPL", "t": at, "o": 1, "h": 2, "l": 1, "c": 2, "v": 9, "n": 1, "vw": 1})
+    until(lambda: len(heard) == 4)
+    assert [type(m).__name__ for m in heard] == ["Trade", "Quote", "TradingStatus", "Bar"]
+    assert (heard[0].price, heard[1].bid_price, heard[2].status_code, heard[3].volume) == (101, 101, "H", 9)
+    stream.stop()
+    server.drop_data()
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("kind", ["status", "html", "empty", "garbage", "hang", "reset", "redirect", "slow"])

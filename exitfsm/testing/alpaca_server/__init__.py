@@ -5,7 +5,7 @@
 
 The venue behind it is `SimulatedBroker`, so it fills, part-fills, cancels and expires as told, and it can break in
 every way that was seen of the real one: `fail(Fault(...))` for REST, the attributes of `updates`, `stocks` and `crypto`
-for the sockets. There are no bracket, OCO or trailing-stop orders: this library sends none.
+for the sockets. There are no bracket or OCO orders: this library sends none.
 
 It is written from the documentation and from recorded answers, and proves what a client does with such answers. It
 cannot prove what Alpaca does: the conformance suite on a paper account is for that.
@@ -15,8 +15,9 @@ cannot prove what Alpaca does: the conformance suite on a paper account is for t
 needs the extra `testing`.
 """
 
-from exitfsm.testing.alpaca_server.account import Account, Refusal
+from exitfsm.testing.alpaca_server.account import Account
 from exitfsm.testing.alpaca_server.faults import Fault
+from exitfsm.testing.alpaca_server.orders import Refusal
 from exitfsm.testing.alpaca_server.server import KEY, SECRET, AlpacaServer
 from exitfsm.testing.alpaca_server.words import Hours
 

@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Literal
 
 from exitfsm.errors import OrderRefused
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.simulated import Act, SimulatedBroker
-from exitfsm.testing.alpaca_server.words import (
+from exitfsm.testing.alpaca_server.orders import (
     TERMINAL_WORDS,
+    Record,
+    Refusal,
+    Terms,
+    check_increment,
+    check_order,
+    decimal,
+    qty_of,
+    terms_of,
+)
+from exitfsm.testing.alpaca_server.words import (
     Hours,
     Json,
-    Record,
     account_json,
     activity_json,
     asset_json,
@@ -47,7 +56,6 @@ from exitfsm.values import (
 
 #: A sell from flat is a short sale here: nothing at the venue would save an exit that was sent twice.
 VENUE = Capabilities(ids_refused=IdMemory.FOREVER, lookup_sees_closed=True, reduce_only=False)
-_TIMES = {"us_equity": ("day", "gtc", "opg", "cls", "ioc", "fok"), "crypto": ("gtc", "ioc")}
 _KINDS: dict[OrderStatus, str] = {
     OrderStatus.NEW: "new",
     OrderStatus.SUSPENDED: "suspended",
@@ -60,15 +68,6 @@ _KINDS: dict[OrderStatus, str] = {
 }
 
 
-class Refusal(Exception):
-    """An HTTP error with Alpaca's body."""
-
-    def __init__(self, status: int, code: int, message: str, **fields: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body: Json = {"code": code, "message": message, **fields}
-
-
 @dataclass
 class Account:
     """The account, its orders and its market.
@@ -77,6 +76,7 @@ class Account:
         now: the present.
         fills: when orders fill: as soon as their price is there (`at_once`), at bars (`on_bar`), or by hand only.
         cancels: a cancel takes effect at once, or stays a request until `finish_cancel`.
+        replaces: the same for a replacement, until `finish_replace`.
         hours: the market's calendar.
         shorting: a sell from flat is a short sale; otherwise it is refused.
         tell: where trade updates go.
@@ -87,6 +87,7 @@ class Account:
     number: str = "PA3TEST00001"
     fills: Literal["at_once", "on_bar", "by_hand"] = "at_once"
     cancels: Literal["at_once", "by_hand"] = "at_once"
+    replaces: Literal["at_once", "by_hand"] = "at_once"
     hours: Hours = field(default_factory=lambda: Hours(always=True))
     shorting: bool = True
     not_fractionable: set[str] = field(default_factory=set)
@@ -112,20 +113,23 @@ class Account:
             symbol, tradable=symbol not in self.not_tradable, fractionable=symbol not in self.not_fractionable
         )
 
+    def symbols(self) -> list[str]:
+        """Every symbol that was traded or priced here."""
+        return sorted({*self.prices, *(r.symbol for r in self.records.values())})
+
     def spelled(self, name: str) -> str:
         """The symbol of a path or an order: a pair that is known gets its slash back."""
         upper = name.upper()
-        known = [*self.prices, *(r.symbol for r in self.records.values())]
-        return next((symbol for symbol in known if compact(symbol) == compact(upper)), upper)
+        return next((symbol for symbol in self.symbols() if compact(symbol) == compact(upper)), upper)
 
     def positions(self) -> list[Json]:
         """All open positions; odd ones that a test wants among them come first."""
         return [*self.odd_positions, *(position_json(p) for p in self.venue.positions())]
 
     def position(self, name: str) -> Json:
-        """One position."""
+        """One position, by its symbol or the id of its asset."""
         for shown in self.positions():
-            if shown["symbol"] == compact(name.upper()):
+            if compact(name.upper()) == shown["symbol"] or name == shown.get("asset_id"):
                 return shown
         raise Refusal(404, 40410000, "position does not exist")
 
@@ -192,13 +196,13 @@ class Account:
             raise Refusal(422, 40010001, "client_order_id must be unique")
         if len(coid) > 128:
             raise Refusal(422, 40010000, "client_order_id must be no longer than 128 characters")
-        order = self._order_of(body, coid)
-        self._check(order, body)
-        return self._take(order, body)
+        order, terms = self._order_of(body, coid)
+        self._check(order, terms, body)
+        return self._take(order, terms, body)
 
-    def _take(self, order: Order, body: Json) -> Record:
+    def _take(self, order: Order, terms: Terms, body: Json) -> Record:
         self.venue.now = self.now()
-        self.venue.plain_act = Act() if self.fills == "on_bar" else Act(then="rest")
+        self.venue.plain_act = Act() if self.fills == "on_bar" and not terms.waits else Act(then="rest")
         try:
             self.venue.submit(order)
         except OrderRefused as refused:
@@ -208,56 +212,45 @@ class Account:
             client_order_id=order.client_order_id,
             symbol=order.symbol,
             side=str(order.side),
-            type=str(order.order_type),
+            terms=terms,
             time_in_force=str(order.time_in_force),
             created_at=self.now(),
-            limit_price=order.limit_price,
+            notional=decimal(body, "notional"),
             position_intent=body.get("position_intent"),
             extended_hours=bool(body.get("extended_hours")),
         )
         self.records[order.client_order_id] = record
         return record
 
-    def _order_of(self, body: Json, coid: str) -> Order:
+    def _order_of(self, body: Json, coid: str) -> tuple[Order, Terms]:
         try:
             symbol = canonical_symbol(self.spelled(str(body["symbol"])))
-            side, kind = OrderSide(body["side"]), OrderType(body["type"])
-            qty = Decimal(str(body["qty"]))
-            limit = Decimal(str(body["limit_price"])) if body.get("limit_price") is not None else None
-            times = TimeInForce(body["time_in_force"])
-        except (KeyError, ValueError, InvalidOperation):
+            side, times = OrderSide(body["side"]), TimeInForce(body["time_in_force"])
+        except (KeyError, ValueError):
             raise Refusal(422, 40010000, "request body format is invalid") from None
-        if (kind is OrderType.LIMIT) != (limit is not None):
-            raise Refusal(422, 42210000, "limit orders require limit price")
+        terms = terms_of(body, symbol)
+        terms.hwm = self.prices.get(symbol) if terms.type == "trailing_stop" else None
         held = self.venue.held(symbol)
         closing = held * (1 if side is OrderSide.SELL else -1) > 0
-        position_side = Side.LONG if (side is OrderSide.SELL) == closing else Side.SHORT
-        return Order(
-            client_order_id=coid, symbol=symbol, side=side, qty=qty, order_type=kind, time_in_force=times,
-            limit_price=limit, position_side=position_side,
-        )  # fmt: skip
+        order = Order(
+            client_order_id=coid,
+            symbol=symbol,
+            side=side,
+            qty=qty_of(body, self.prices.get(symbol)),
+            order_type=OrderType.MARKET if terms.limit_price is None else OrderType.LIMIT,
+            time_in_force=times,
+            limit_price=terms.limit_price,
+            position_side=Side.LONG if (side is OrderSide.SELL) == closing else Side.SHORT,
+        )
+        return order, terms
 
-    def _check(self, order: Order, body: Json) -> None:
+    def _check(self, order: Order, terms: Terms, body: Json) -> None:
         """Alpaca's rules at submit, in the order in which it was seen to apply them."""
-        pair, whole = is_pair(order.symbol), order.qty == order.qty.to_integral_value()
         if order.symbol in self.not_tradable:
             raise Refusal(422, 42210000, f'asset "{order.symbol}" is not tradable')
-        if not order.qty.is_finite() or order.qty <= 0:
-            raise Refusal(422, 42210000, "qty must be > 0")
-        if -int(order.qty.normalize().as_tuple().exponent) > 9:
-            raise Refusal(422, 42210000, "qty must have at most 9 decimals")
-        if not whole and order.symbol in self.not_fractionable:
-            raise Refusal(403, 40310000, f'asset "{order.symbol}" is not fractionable')
-        if str(order.time_in_force) not in _TIMES["crypto" if pair else "us_equity"]:
-            raise Refusal(422, 42210000, f"invalid {'crypto ' if pair else ''}time_in_force")
-        if not whole and not pair and order.time_in_force is not TimeInForce.DAY:
-            raise Refusal(422, 42210000, "fractional orders must be DAY orders")
-        if body.get("extended_hours") and order.order_type is not OrderType.LIMIT:
+        check_order(order, terms, fractionable=order.symbol not in self.not_fractionable)
+        if body.get("extended_hours") and terms.type != "limit":
             raise Refusal(422, 42210000, "extended hours order must be DAY or GTC limit orders")
-        limit = order.limit_price
-        if limit is not None and not pair and limit % Decimal("0.01" if limit >= 1 else "0.0001"):
-            text = f"invalid limit_price {limit}. sub-penny increment does not fulfill minimum pricing criteria"
-            raise Refusal(422, 42210000, text)
         self._check_opposite(order)
         self._check_free(order)
 
@@ -266,7 +259,7 @@ class Account:
         for record in self.orders("open"):
             if record.symbol != order.symbol or record.side == str(order.side):
                 continue
-            mine, theirs = order.limit_price, record.limit_price
+            mine, theirs = order.limit_price, record.terms.limit_price
             apart = mine is not None and theirs is not None
             if apart and ((mine > theirs) if order.side is OrderSide.SELL else (mine < theirs)):  # type: ignore[operator]
                 continue
@@ -310,22 +303,24 @@ class Account:
 
     def opened(self, record: Record) -> None:
         """The order begins to work: `new`, and its fills where they come at once."""
+        if record.replaces is not None and self.by_id(record.replaces).word == "pending_replace":
+            return
         if record.word == "pending_new":
             record.word = None if self.is_open() else "accepted"
             self._event(record, "new" if record.word is None else "accepted")
         self.match(record.symbol)
 
     def match(self, symbol: str) -> None:
-        """Fill what can be filled at the last price, where fills come at once."""
+        """Fill what the last price fills: everything where fills come at once, only stops where they come at bars."""
         price = self.prices.get(symbol)
-        if self.fills != "at_once" or price is None or not self.is_open():
+        if self.fills == "by_hand" or price is None or not self.is_open():
             return
         for record in self.orders("open"):
             word = record.status(self._report(record))
             if record.symbol != symbol or word in ("pending_new", "held", "suspended", "done_for_day"):
                 continue
-            limit, sign = record.limit_price, 1 if record.side == "buy" else -1
-            if limit is None or price * sign <= limit * sign:
+            stops = record.terms.type in ("stop", "stop_limit", "trailing_stop")
+            if (self.fills == "at_once" or stops) and record.terms.trades_at(price, record.side):
                 self.fill(record.client_order_id, None, price)
 
     def fill(self, client_order_id: str, qty: Decimal | None = None, price: Decimal | None = None) -> None:
@@ -370,27 +365,58 @@ class Account:
         self._event(record, "order_cancel_rejected")
 
     def replace(self, order_id: str, body: Json) -> Record:
-        """Replace an order, as a person does by hand: a new order with a new id; the old one is `replaced`."""
+        """Replace an order: a new order with a new id. The old one is `replaced`, at once or when that is finished.
+
+        Raises:
+            Refusal: as Alpaca words it.
+        """
         old = self.by_id(order_id)
-        word = old.status(self._report(old))
+        report, word = self._report(old), old.status(self._report(old))
         if word not in ("new", "partially_filled"):
             raise Refusal(422, 42210000, f"cannot replace order in {word} status")
-        report = self._report(old)
+        coid = str(body.get("client_order_id") or uuid.uuid4())
+        if coid in self.records:
+            raise Refusal(422, 40010001, "client_order_id must be unique")
+        terms = replace(old.terms, hwm=None)
+        trail = "trail_price" if terms.trail_price is not None else "trail_percent"
+        for name, asked in (("limit_price", "limit_price"), ("stop_price", "stop_price"), (trail, "trail")):
+            if (value := decimal(body, asked)) is not None:
+                setattr(terms, name, value)
+                check_increment(value, name, old.symbol)
         order = Order(
-            client_order_id=str(body.get("client_order_id") or uuid.uuid4()),
+            client_order_id=coid,
             symbol=old.symbol,
             side=OrderSide(old.side),
-            qty=Decimal(str(body.get("qty") or report.qty)),  # the whole again, also after a partial fill
-            order_type=OrderType(old.type),
+            qty=decimal(body, "qty") or report.qty or ZERO,  # the whole again, also after a partial fill
+            order_type=OrderType.MARKET if terms.limit_price is None else OrderType.LIMIT,
             time_in_force=TimeInForce(str(body.get("time_in_force") or old.time_in_force)),
-            limit_price=Decimal(str(body["limit_price"])) if body.get("limit_price") else old.limit_price,
+            limit_price=terms.limit_price,
         )
-        new = self._take(order, {"position_intent": old.position_intent})
-        new.replaces, old.replaced_by, old.replaced_at = old.id, new.id, self.now()
-        old.word = "replaced"
+        new = self._take(order, terms, {"position_intent": old.position_intent})
+        new.replaces = old.id
+        if self.replaces == "at_once":
+            self._replaced(old, new)
+        else:
+            old.word = "pending_replace"
+            self._event(old, "pending_replace")
+        return new
+
+    def finish_replace(self, client_order_id: str, *, ok: bool = True) -> None:
+        """The venue has made a replacement, named by the new order's id; or it has not, and the old order works on."""
+        new = self.by_client_id(client_order_id)
+        old = self.by_id(new.replaces or "")
+        old.word = None
+        if ok and not self._report(old).status.terminal:
+            self._replaced(old, new)
+            self.opened(new)
+            return
+        self._event(old, "order_replace_rejected")
+        self.move(client_order_id, OrderStatus.REJECTED)
+
+    def _replaced(self, old: Record, new: Record) -> None:
+        old.replaced_by, old.replaced_at, old.word = new.id, self.now(), "replaced"
         self.venue.now = self.now()
         self.venue.move(old.client_order_id, OrderStatus.CANCELED)
-        return new
 
     # --- the market ---------------------------------------------------------------------------------------------------
 
@@ -404,7 +430,7 @@ class Account:
         """Somebody trades in the account by other means: an order, and its fill at once."""
         coid, at = f"by-hand-{len(self.records) + 1}", self.now() - timedelta(seconds=ago_s)
         order = Order(client_order_id=coid, symbol=symbol, side=side, qty=qty)
-        record = self._take(order, {})
+        record = self._take(order, Terms(), {})
         record.created_at, record.word = at, None
         self.venue.now = at
         self.venue.fill(coid, qty, price)
@@ -436,8 +462,8 @@ class Account:
         if symbol in self.prices:
             self.prices[symbol] /= ratio
         for record in self.orders("open"):
-            if record.symbol == symbol and record.limit_price is not None:
-                record.limit_price /= ratio
+            if record.symbol == symbol:
+                record.terms.split(ratio)
 
     # --- trade updates ------------------------------------------------------------------------------------------------
 

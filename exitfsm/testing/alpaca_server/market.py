@@ -8,26 +8,43 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime, time, timedelta
+from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import WSMsgType, web
 
-from exitfsm.testing.alpaca_server.words import CLOSE_S, Json, at_text
-from exitfsm.values import Bar
+from exitfsm.testing.alpaca_server.words import CLOSE_S, EASTERN, Json, at_text
+from exitfsm.values import ZERO, Bar
 
 STOCK_FEEDS = ("iex", "sip")
+#: Kind of a message, and the channel in which it is subscribed.
+CHANNELS = {
+    "b": "bars", "u": "updatedBars", "d": "dailyBars", "t": "trades", "q": "quotes", "s": "statuses", "l": "lulds",
+    "o": "orderbooks",
+}  # fmt: skip
 
 
 def bar_json(bar: Bar) -> Json:
     """A bar as REST shows it: numbers are numbers here."""
     prices = {"o": bar.open, "h": bar.high, "l": bar.low, "c": bar.close, "v": bar.volume}
     return {"t": at_text(bar.timestamp), **{k: float(v) for k, v in prices.items()}, "n": 1, "vw": float(bar.close)}
+
+
+def trade_json(bar: Bar) -> Json:
+    """The trade that closed a bar."""
+    return {"t": at_text(bar.timestamp), "p": float(bar.close), "s": 1, "x": "V", "i": 1, "c": [], "z": "A"}
+
+
+def quote_json(bar: Bar) -> Json:
+    """Bid and ask at the close of a bar, without a spread."""
+    price, sides = float(bar.close), {"as": 1, "ax": "V", "bs": 1, "bx": "V", "c": [], "z": "A"}
+    return {"t": at_text(bar.timestamp), "ap": price, "bp": price, **sides}
 
 
 class Market:
@@ -41,30 +58,79 @@ class Market:
         self.bars[bar.symbol].append(bar)
 
     def page(
-        self, symbols: Sequence[str], start: datetime, limit: int, token: str | None
+        self, symbols: Sequence[str], start: str, end: str | None, frame: Timeframe, desc: bool, limit: int, at: int
     ) -> tuple[dict[str, list[Json]], str | None]:
-        """Bars since a time, symbol by symbol, and the token of the next page."""
-        found = [(s, b) for s in sorted(symbols) for b in self.bars.get(s, []) if b.timestamp >= start]
-        at = int(token or 0)
-        shown: dict[str, list[Json]] = defaultdict(list)
+        """Bars between two times, symbol by symbol, from the `at`-th on, and the token of the next page."""
+        found = []
+        for symbol in sorted(symbols):
+            shown = [(symbol, bar_json(bar)) for bar in frame.whole(self.bars.get(symbol, []))]
+            chosen = [(s, b) for s, b in shown if start <= b["t"] and (end is None or b["t"] <= end)]
+            found += chosen[::-1] if desc else chosen
+        page: dict[str, list[Json]] = defaultdict(list)
         for symbol, bar in found[at : at + limit]:
-            shown[symbol].append(bar_json(bar))
-        return dict(shown), str(at + limit) if at + limit < len(found) else None
+            page[symbol].append(bar)
+        return dict(page), str(at + limit) if at + limit < len(found) else None
 
     def latest(self, what: str, symbols: Sequence[str]) -> dict[str, Json]:
         """Newest bar, trade or quote of each symbol that has one."""
+        made = {"bars": bar_json, "trades": trade_json, "quotes": quote_json}[what]
+        return {symbol: made(self.bars[symbol][-1]) for symbol in symbols if self.bars.get(symbol)}
+
+    def snapshots(self, symbols: Sequence[str]) -> dict[str, Json]:
+        """What is newest of each symbol that has bars."""
         found: dict[str, Json] = {}
         for symbol in symbols:
-            if not self.bars.get(symbol):
+            if not (bars := self.bars.get(symbol)):
                 continue
-            bar = self.bars[symbol][-1]
-            t, price = at_text(bar.timestamp), float(bar.close)
+            days = [bar_json(day) for day in Timeframe.of("1Day").whole(bars)]
             found[symbol] = {
-                "bars": bar_json(bar),
-                "trades": {"t": t, "p": price, "s": 1, "x": "V", "i": 1, "c": [], "z": "A"},
-                "quotes": {"t": t, "ap": price, "as": 1, "ax": "V", "bp": price, "bs": 1, "bx": "V", "c": [], "z": "A"},
-            }[what]
+                "latestTrade": trade_json(bars[-1]),
+                "latestQuote": quote_json(bars[-1]),
+                "minuteBar": bar_json(bars[-1]),
+                "dailyBar": days[-1],
+                "prevDailyBar": days[-2] if len(days) > 1 else None,
+            }
         return found
+
+
+class Timeframe(NamedTuple):
+    """How long a bar is: so many minutes, hours or days (of New York)."""
+
+    every: int
+    unit: str
+
+    @classmethod
+    def of(cls, text: str) -> Timeframe:
+        """`1Min`, `15Min`, `1Hour`, `1Day`.
+
+        Raises:
+            ValueError: it is none of these.
+        """
+        found = re.fullmatch(r"([1-9]\d?)(Min|T|Hour|H|Day|D)", text)
+        if found is None:
+            raise ValueError(f"invalid timeframe: {text}")
+        return cls(int(found[1]), found[2][0].replace("T", "M"))
+
+    def begin(self, at: datetime) -> datetime:
+        """The start of the bar in which a moment lies."""
+        if self.unit == "D":
+            day = at.astimezone(EASTERN).date()
+            return datetime.combine(day - timedelta(days=day.toordinal() % self.every), time(0), EASTERN)
+        length = self.every * (60 if self.unit == "M" else 3600)
+        return datetime.fromtimestamp(at.timestamp() // length * length, UTC)
+
+    def whole(self, bars: Sequence[Bar]) -> list[Bar]:
+        """Minute bars put together; those of one minute stay as they came."""
+        if self == (1, "M"):
+            return list(bars)
+        grouped: dict[datetime, list[Bar]] = defaultdict(list)
+        for bar in bars:
+            grouped[self.begin(bar.timestamp)].append(bar)
+        return [
+            Bar(g[0].symbol, at, g[0].open, max(b.high for b in g), min(b.low for b in g), g[-1].close,
+                sum((b.volume for b in g), ZERO))
+            for at, g in grouped.items()
+        ]  # fmt: skip
 
 
 @dataclass
@@ -154,12 +220,17 @@ class DataSocket:
         return said if isinstance(said, dict) else None
 
     async def publish(self, bar: Bar) -> None:
-        """Send a bar to whoever wants it."""
-        if self.muted or bar.symbol in self.silent:
+        """Send a bar to whoever wants it, and the trade and the quote that closed it."""
+        for kind, message in (("b", bar_json(bar)), ("t", trade_json(bar)), ("q", quote_json(bar))):
+            await self.send({**message, "T": kind, "S": bar.symbol, "t": bar.timestamp})
+
+    async def send(self, message: Json) -> None:
+        """Send a message of any kind to whoever subscribed its kind and symbol; one of no known kind to all."""
+        channel, symbol = CHANNELS.get(str(message.get("T"))), message.get("S")
+        if self.muted or symbol in self.silent:
             return
-        message = bar_json(bar) | {"T": "b", "S": bar.symbol, "t": bar.timestamp}
         for client in list(self._clients):
-            if client.subscribed["bars"] & {bar.symbol, "*"}:
+            if channel is None or client.subscribed[channel] & {symbol, "*"}:
                 await client.send([message])
 
     async def drop(self) -> None:
@@ -168,7 +239,11 @@ class DataSocket:
             with suppress(asyncio.TimeoutError, ConnectionError):
                 await client.ws.close(code=1011)
 
+    def wanted(self, channel: str) -> set[str]:
+        """The symbols that are subscribed in a channel now."""
+        return {s for c in self._clients for s in c.subscribed[channel]}
+
     @property
     def subscribed(self) -> set[str]:
         """The symbols whose bars are wanted now."""
-        return {s for c in self._clients for s in c.subscribed["bars"]}
+        return self.wanted("bars")

@@ -6,15 +6,18 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_DOWN, Decimal
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from exitfsm.testing.alpaca_server.account import Account, Refusal
+from exitfsm.testing.alpaca_server.account import Account
 from exitfsm.testing.alpaca_server.faults import Fault, Faults, RateLimit
-from exitfsm.testing.alpaca_server.words import Json, at_text, compact
-from exitfsm.values import OrderSide
+from exitfsm.testing.alpaca_server.market import Timeframe
+from exitfsm.testing.alpaca_server.orders import Refusal
+from exitfsm.testing.alpaca_server.words import Json, at_text, compact, configurations_json
+from exitfsm.values import OrderSide, plain
 
 if TYPE_CHECKING:
     from exitfsm.testing.alpaca_server.market import Market
@@ -49,12 +52,15 @@ class Rest:
         app.middlewares.append(around)
         routes: list[tuple[str, str, Callable[[web.Request], Awaitable[Any]]]] = [
             ("GET", "/v2/account", self._account),
+            ("GET", "/v2/account/configurations", self._configurations),
             ("GET", "/v2/account/activities/FILL", self._activities),
             ("GET", "/v2/account/activities", self._activities),
             ("GET", "/v2/clock", self._clock),
             ("GET", "/v2/calendar", self._calendar),
+            ("GET", "/v2/assets", self._assets),
             ("GET", "/v2/assets/{symbol:.+}", self._asset),
             ("GET", "/v2/positions", self._positions),
+            ("DELETE", "/v2/positions", self._close_all),
             ("GET", "/v2/positions/{symbol:.+}", self._position),
             ("DELETE", "/v2/positions/{symbol:.+}", self._close_position),
             ("GET", "/v2/orders:by_client_order_id", self._by_client_id),
@@ -65,8 +71,12 @@ class Rest:
             ("DELETE", "/v2/orders/{id}", self._cancel),
             ("PATCH", "/v2/orders/{id}", self._replace),
             ("GET", "/v2/stocks/bars", self._bars),
+            ("GET", "/v2/stocks/snapshots", self._snapshots),
             ("GET", "/v2/stocks/{what:bars|trades|quotes}/latest", self._latest),
+            ("GET", "/v2/stocks/{symbol}/bars", self._bars_of_one),
+            ("GET", "/v2/stocks/{symbol}/{what:bars|trades|quotes}/latest", self._latest_of_one),
             ("GET", "/v1beta3/crypto/us/bars", self._bars),
+            ("GET", "/v1beta3/crypto/us/snapshots", self._snapshots),
             ("GET", "/v1beta3/crypto/us/latest/{what:bars|trades|quotes}", self._latest),
         ]
         for method, path, handler in routes:
@@ -77,7 +87,7 @@ class Rest:
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await handler(request)
-        body = await request.json() if request.method in ("POST", "PATCH") and request.can_read_body else None
+        body = await _body(request)
         self.requests.append((request.method, request.path_qs, body))
         sent = (request.headers.get("APCA-API-KEY-ID"), request.headers.get("APCA-API-SECRET-KEY"))
         if sent != (self.key, self.secret):
@@ -130,10 +140,17 @@ class Rest:
     async def _clock(self, _: web.Request) -> web.Response:
         return _json(self.account.hours.clock_json(self.account.now()))
 
+    async def _configurations(self, _: web.Request) -> web.Response:
+        return _json(configurations_json())
+
     async def _calendar(self, request: web.Request) -> web.Response:
-        start = date.fromisoformat(request.query.get("start", "1970-01-01"))
-        end = date.fromisoformat(request.query.get("end", "2029-12-31"))
+        start, end = _day(request, "start", date(1970, 1, 1)), _day(request, "end", date(2029, 12, 31))
         return _json(self.account.hours.calendar_json(start, end))
+
+    async def _assets(self, request: web.Request) -> web.Response:
+        wanted = request.query.get("asset_class")
+        found = [self.account.asset(symbol) for symbol in self.account.symbols()]
+        return _json([asset for asset in found if wanted in (None, asset["class"])])
 
     async def _asset(self, request: web.Request) -> web.Response:
         return _json(self.account.asset(request.match_info["symbol"]))
@@ -146,31 +163,45 @@ class Rest:
 
     async def _close_position(self, request: web.Request) -> web.Response:
         shown = self.account.position(request.match_info["symbol"])
-        side = OrderSide.SELL if shown["side"] == "long" else OrderSide.BUY
-        qty = request.query.get("qty", str(shown["qty"]).lstrip("-"))
-        body = {"symbol": shown["symbol"], "side": str(side), "qty": qty, "type": "market", "time_in_force": "day"}
-        return self._taken(body)
+        qty = request.query.get("qty")
+        if share := request.query.get("percentage"):
+            qty = plain((Decimal(shown["qty"]).copy_abs() * Decimal(share) / 100).quantize(Decimal("1e-9"), ROUND_DOWN))
+        return self._taken(_closing(shown, qty))
+
+    async def _close_all(self, request: web.Request) -> web.Response:
+        if request.query.get("cancel_orders", "").lower() == "true":
+            for record in self.account.orders("open"):
+                self.account.cancel(record.id)()
+        told = []
+        for shown in self.account.positions():
+            answer = await self._answered(request, lambda _, p=shown: _now(self._taken(_closing(p))))  # type: ignore[misc]
+            body = json.loads(str(getattr(answer, "text", "{}")))
+            told.append({"symbol": shown["symbol"], "status": answer.status, "body": body})
+        return _json(told, 207)
 
     async def _activities(self, request: web.Request) -> web.Response:
-        found = self.account.activities()
-        after, token = request.query.get("after"), request.query.get("page_token")
-        if after:
-            start = at_text(datetime.fromisoformat(after)) or ""
-            found = [a for a in found if a["transaction_time"] > start]
-        if request.query.get("direction", "desc") == "desc":
+        query, kinds = request.query, request.query.get("activity_types", "FILL").split(",")
+        found = self.account.activities() if "FILL" in kinds else []
+        after, until, day = _moment(request, "after"), _moment(request, "until"), query.get("date")
+        found = [a for a in found if after is None or a["transaction_time"] > after]
+        found = [a for a in found if until is None or a["transaction_time"] < until]
+        found = [a for a in found if day is None or a["transaction_time"].startswith(day)]
+        if query.get("direction", "desc") == "desc":
             found.reverse()
-        if token:
+        if token := query.get("page_token"):
             ids = [a["id"] for a in found]
             found = found[ids.index(token) + 1 :] if token in ids else []
-        return _json(found[: min(PAGE, int(request.query.get("page_size", PAGE)))])
+        return _json(found[: min(PAGE, _count(request, "page_size", PAGE))])
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
     async def _submit(self, request: web.Request) -> web.Response:
-        return self._taken(await request.json())
+        return self._taken(await _body(request))
 
-    def _taken(self, body: Json) -> web.Response:
+    def _taken(self, body: Any) -> web.Response:
         """The answer shows the order as `pending_new`; what follows is seen by updates and look-ups."""
+        if not isinstance(body, dict):
+            raise Refusal(400, 40010000, "request body format is invalid")
         record = self.account.submit(body)
         answer = _json(self.account.order_json(record))
         self._soon(lambda: self.account.opened(record))
@@ -184,13 +215,12 @@ class Rest:
             chosen = [r for r in chosen if compact(r.symbol) in wanted]
         if side := query.get("side"):
             chosen = [r for r in chosen if r.side == side]
-        if after := query.get("after"):
-            chosen = [r for r in chosen if r.created_at > datetime.fromisoformat(after)]
-        if until := query.get("until"):
-            chosen = [r for r in chosen if r.created_at < datetime.fromisoformat(until)]
+        after, until = _moment(request, "after"), _moment(request, "until")
+        chosen = [r for r in chosen if after is None or str(at_text(r.created_at)) > after]
+        chosen = [r for r in chosen if until is None or str(at_text(r.created_at)) < until]
         if query.get("direction", "desc") == "desc":
             chosen = chosen[::-1]
-        limit = min(ORDERS_MAX, int(query.get("limit", 50)))
+        limit = min(ORDERS_MAX, _count(request, "limit", 50))
         return _json([self.account.order_json(r) for r in chosen[:limit]])
 
     async def _order(self, request: web.Request) -> web.Response:
@@ -211,7 +241,7 @@ class Rest:
         return _json(told, 207)
 
     async def _replace(self, request: web.Request) -> web.Response:
-        record = self.account.replace(request.match_info["id"], await request.json())
+        record = self.account.replace(request.match_info["id"], await _body(request) or {})
         answer = _json(self.account.order_json(record))
         self._soon(lambda: self.account.opened(record))
         return answer
@@ -225,17 +255,93 @@ class Rest:
     # --- market data --------------------------------------------------------------------------------------------------
 
     async def _bars(self, request: web.Request) -> web.Response:
-        query = request.query
-        start = datetime.fromisoformat(query["start"]) if "start" in query else self.account.now() - timedelta(days=1)
-        start = start if start.tzinfo is not None else start.replace(tzinfo=self.account.now().tzinfo)
-        shown, token = self.market.page(
-            query["symbols"].split(","), start, int(query.get("limit") or 1000), query.get("page_token")
-        )
+        shown, token = self._page(request, _symbols(request))
         return _json({"bars": shown, "next_page_token": token})
 
+    async def _bars_of_one(self, request: web.Request) -> web.Response:
+        symbol = request.match_info["symbol"].upper()
+        shown, token = self._page(request, [symbol])
+        return _json({"bars": shown.get(symbol, []), "symbol": symbol, "next_page_token": token})
+
+    def _page(self, request: web.Request, symbols: list[str]) -> tuple[dict[str, list[Json]], str | None]:
+        now, query = self.account.now(), request.query
+        start, end = _moment(request, "start") or at_text(now - timedelta(days=1)), _moment(request, "end")
+        try:
+            frame = Timeframe.of(query.get("timeframe", "1Min"))
+        except ValueError as error:
+            raise Refusal(400, 40010001, str(error)) from None
+        chosen = (symbols, str(start), end, frame, query.get("sort") == "desc")
+        return self.market.page(*chosen, _count(request, "limit", 1000), _count(request, "page_token", 0))
+
     async def _latest(self, request: web.Request) -> web.Response:
-        what, symbols = request.match_info["what"], request.query["symbols"].split(",")
-        return _json({what: self.market.latest(what, symbols)})
+        what = request.match_info["what"]
+        return _json({what: self.market.latest(what, _symbols(request))})
+
+    async def _latest_of_one(self, request: web.Request) -> web.Response:
+        what, symbol = request.match_info["what"], request.match_info["symbol"].upper()
+        found = self.market.latest(what, [symbol])
+        if not found:
+            raise Refusal(404, 40410000, f"no {what} found for {symbol}")
+        return _json({"symbol": symbol, what.removesuffix("s"): found[symbol]})
+
+    async def _snapshots(self, request: web.Request) -> web.Response:
+        shown = self.market.snapshots(_symbols(request))
+        return _json({"snapshots": shown} if "crypto" in request.path else shown)
+
+
+# --- words of a request -----------------------------------------------------------------------------------------------
+
+
+def _closing(shown: Json, qty: str | None = None) -> Json:
+    """The order that closes a position, or a part of it."""
+    side = OrderSide.SELL if shown["side"] == "long" else OrderSide.BUY
+    times = "gtc" if shown["asset_class"] == "crypto" else "day"
+    qty = qty if qty is not None else str(shown["qty"]).lstrip("-")
+    return {"symbol": shown["symbol"], "side": str(side), "qty": qty, "type": "market", "time_in_force": times}
+
+
+async def _now(answer: web.Response) -> web.Response:
+    return answer
+
+
+async def _body(request: web.Request) -> Any:
+    """What was sent; None when it is nothing, or no JSON."""
+    try:
+        return await request.json() if request.method in ("POST", "PATCH") and request.body_exists else None
+    except ValueError:
+        return None
+
+
+def _symbols(request: web.Request) -> list[str]:
+    symbols = [s for s in request.query.get("symbols", "").upper().split(",") if s]
+    if not symbols:
+        raise Refusal(400, 40010001, "symbols is required")
+    return symbols
+
+
+def _moment(request: web.Request, name: str) -> str | None:
+    """A time of the query as it is spelled in answers, so that the two can be compared; None when it is missing."""
+    if not (text := request.query.get(name)):
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise Refusal(422, 42210000, f"{name} is no time") from None
+    return at_text(at if at.tzinfo is not None else at.replace(tzinfo=UTC))
+
+
+def _day(request: web.Request, name: str, otherwise: date) -> date:
+    try:
+        return datetime.fromisoformat(request.query[name]).date() if name in request.query else otherwise
+    except ValueError:
+        raise Refusal(422, 42210000, f"{name} is no day") from None
+
+
+def _count(request: web.Request, name: str, otherwise: int) -> int:
+    text = request.query.get(name) or str(otherwise)
+    if not text.isdecimal():
+        raise Refusal(422, 42210000, f"{name} is no number")
+    return int(text)
 
 
 def _json(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

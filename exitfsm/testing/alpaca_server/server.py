@@ -230,6 +230,11 @@ class AlpacaServer:
         """Send any frame on the trade-updates socket."""
         self._await(self.updates.send(frame))
 
+    def push_data(self, message: Json) -> None:
+        """Send a market-data message: `T` is its kind (`u`, `s`, `l`, …), `S` its symbol, `t` its time."""
+        socket = self.crypto if "/" in str(message.get("S")) else self.stocks
+        self._await(socket.send(message))
+
     def drop_stream(self) -> None:
         """Close the trade-updates connections."""
         self._await(self.updates.drop())

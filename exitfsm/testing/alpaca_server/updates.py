@@ -34,12 +34,12 @@ class UpdatesSocket:
         self._listeners: list[web.WebSocketResponse] = []
         self._open: dict[web.WebSocketResponse, web.Request] = {}
         self._order = asyncio.Lock()
+        self._sending: set[asyncio.Task[None]] = set()
         self.connections = 0
         self.drop_next = 0
         self.double_next = 0
         self.holding = False
         self.held: list[Json] = []
-        self.sent: list[Json] = []
         self.muted = False
         self.half_open = False
         self.refuse = 0
@@ -64,7 +64,7 @@ class UpdatesSocket:
                     if not self.half_open:
                         await ws.pong(message.data)
                 elif message.type in (WSMsgType.TEXT, WSMsgType.BINARY) and not await self._said(
-                    ws, json.loads(message.data)
+                    ws, _json(message.data)
                 ):
                     break
         finally:
@@ -102,8 +102,10 @@ class UpdatesSocket:
         else:
             copies = 2 if self.double_next > 0 else 1
             self.double_next = max(0, self.double_next - 1)
-            for _ in range(copies):
-                asyncio.get_running_loop().create_task(self.send({"stream": "trade_updates", "data": update}))
+            for _ in range(copies if self._listeners else 0):  # also when the server has ended meanwhile
+                task = asyncio.get_running_loop().create_task(self.send({"stream": "trade_updates", "data": update}))
+                self._sending.add(task)
+                task.add_done_callback(self._sending.discard)
 
     def release(self, order: list[int] | None = None) -> None:
         """Let go of what was held, in this order (of places in `held`), or as it came."""
@@ -114,8 +116,6 @@ class UpdatesSocket:
     async def send(self, frame: Json | str) -> None:
         """Send any frame to those who listen."""
         async with self._order:
-            if isinstance(frame, dict):
-                self.sent.append(frame)
             for ws in list(self._listeners):
                 await _send(ws, frame)
 
@@ -135,6 +135,15 @@ class UpdatesSocket:
     def listening(self) -> int:
         """How many listen now."""
         return len(self._listeners)
+
+
+def _json(text: str | bytes) -> Json:
+    """What a client said; nothing when that is no JSON object."""
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 async def _send(ws: web.WebSocketResponse, frame: Json | str) -> None:

@@ -13,28 +13,16 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from exitfsm.values import ZERO, BrokerPosition, ExecutionReport, Fill, OrderStatus, Side, plain
+from exitfsm.values import BrokerPosition, Fill, Side, plain
 
 Json = dict[str, Any]
 
 #: How long a socket that is closed waits for the client to agree, in seconds.
 CLOSE_S = 2.0
+#: Sixty years.
+CALENDAR_DAYS_MAX = 21_915
 EASTERN = ZoneInfo("America/New_York")
 _NAMES = uuid.UUID("8f8f3a52-7a5c-4b0e-9c4e-6f6e7c1d2b3a")
-#: Alpaca's word for a venue's status; `pending_new`, `held` and the like are put over it by the account.
-STATUS: dict[OrderStatus, str] = {
-    OrderStatus.NEW: "new",
-    OrderStatus.PARTIALLY_FILLED: "partially_filled",
-    OrderStatus.PENDING_CANCEL: "pending_cancel",
-    OrderStatus.CANCEL_REJECTED: "new",
-    OrderStatus.SUSPENDED: "suspended",
-    OrderStatus.DONE_FOR_DAY: "done_for_day",
-    OrderStatus.FILLED: "filled",
-    OrderStatus.CANCELED: "canceled",
-    OrderStatus.EXPIRED: "expired",
-    OrderStatus.REJECTED: "rejected",
-}
-TERMINAL_WORDS = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
 
 
 def named(*parts: object) -> str:
@@ -65,84 +53,6 @@ def compact(symbol: str) -> str:
 def asset_class(symbol: str) -> str:
     """The class of an asset."""
     return "crypto" if is_pair(symbol) else "us_equity"
-
-
-@dataclass
-class Record:
-    """What Alpaca keeps of an order beside what the venue knows.
-
-    Attributes:
-        word: a status put over the venue's; None lets the venue's show.
-        told: cumulative quantity of which the update stream has been told.
-    """
-
-    id: str
-    client_order_id: str
-    symbol: str
-    side: str
-    type: str
-    time_in_force: str
-    created_at: datetime
-    limit_price: Decimal | None = None
-    position_intent: str | None = None
-    extended_hours: bool = False
-    word: str | None = "pending_new"
-    updated_at: datetime | None = None
-    filled_at: datetime | None = None
-    expired_at: datetime | None = None
-    canceled_at: datetime | None = None
-    failed_at: datetime | None = None
-    replaced_at: datetime | None = None
-    replaced_by: str | None = None
-    replaces: str | None = None
-    told: Decimal = ZERO
-    extra: Json = field(default_factory=dict)
-
-    def status(self, report: ExecutionReport) -> str:
-        """Alpaca's word for how the order stands."""
-        return self.word if self.word is not None else STATUS[report.status]
-
-    def json(self, report: ExecutionReport) -> Json:
-        """The order as REST and the update stream show it."""
-        return {
-            "id": self.id,
-            "client_order_id": self.client_order_id,
-            "created_at": at_text(self.created_at),
-            "updated_at": at_text(self.updated_at or self.created_at),
-            "submitted_at": at_text(self.created_at),
-            "filled_at": at_text(self.filled_at),
-            "expired_at": at_text(self.expired_at),
-            "canceled_at": at_text(self.canceled_at),
-            "failed_at": at_text(self.failed_at),
-            "replaced_at": at_text(self.replaced_at),
-            "replaced_by": self.replaced_by,
-            "replaces": self.replaces,
-            "asset_id": named("asset", self.symbol),
-            "symbol": self.symbol,
-            "asset_class": asset_class(self.symbol),
-            "notional": None,
-            "qty": number(report.qty),
-            "filled_qty": number(report.filled_qty),
-            "filled_avg_price": number(report.avg_fill_price),
-            "order_class": "",
-            "order_type": self.type,
-            "type": self.type,
-            "side": self.side,
-            "position_intent": self.position_intent,
-            "time_in_force": self.time_in_force,
-            "limit_price": number(self.limit_price),
-            "stop_price": None,
-            "status": self.status(report),
-            "extended_hours": self.extended_hours,
-            "legs": None,
-            "trail_percent": None,
-            "trail_price": None,
-            "hwm": None,
-            "subtag": None,
-            "source": None,
-            "expires_at": at_text(session_end(self.created_at)) if self.time_in_force == "day" else None,
-            **self.extra,
-        }
 
 
 def position_json(p: BrokerPosition) -> Json:
@@ -212,6 +122,20 @@ def account_json(number_: str) -> Json:
         "created_at": "2020-01-02T15:00:00.000000000Z",
         **yes,
         **no,
+    }
+
+
+def configurations_json() -> Json:
+    """How the account is set up."""
+    return {
+        "dtbp_check": "entry",
+        "fractional_trading": True,
+        "max_margin_multiplier": "4",
+        "no_shorting": False,
+        "pdt_check": "entry",
+        "ptp_no_exception_entry": False,
+        "suspend_trade": False,
+        "trade_confirm_email": "all",
     }
 
 
@@ -285,7 +209,7 @@ class Hours:
 
     def calendar_json(self, start: date, end: date) -> list[Json]:
         """`GET /v2/calendar`."""
-        days = [start + timedelta(days=n) for n in range(min((end - start).days + 1, 3660))]
+        days = [start + timedelta(days=n) for n in range(min((end - start).days + 1, CALENDAR_DAYS_MAX))]
         return [
             {
                 "date": day.isoformat(),
