@@ -559,6 +559,8 @@ class ExitManager:
         except (BrokerError, StoreError) as error:
             log.warning("sync_failed error=%s", error)
             self._timekeeper.sync_in(MARKS_EVERY_S)
+            if isinstance(error, StoreError):
+                return  # a matter of the disk, of which a person is told; the broker answered
             now = self._clock.monotonic()
             self._failing_since = now if self._failing_since is None else self._failing_since
             if now - self._failing_since >= float(self.config.live.patience_seconds):

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from exitfsm.errors import StoreError
 from exitfsm.events import (
     AlarmAcknowledged,
     AlarmRaised,
@@ -94,7 +95,13 @@ class News:
     def raise_soon(self, kind: str, text: str) -> None:
         """The same, without waiting for it; one of its kind that stands is enough."""
         if not any(alarm.kind == kind for _, alarm in self.alarms.values()):
-            self._tasks.write(self.raise_alarm(kind, text))
+            self._tasks.write(self._raise_or_tell(kind, text))
+
+    async def _raise_or_tell(self, kind: str, text: str) -> None:
+        try:
+            await self.raise_alarm(kind, text)
+        except StoreError:
+            self.alarm_without_store(kind, text)
 
     def record(self, event: Event) -> Awaitable[None]:
         """A fact about the account. Await it to know that it is durable."""

