@@ -29,6 +29,7 @@ from exitfsm.events import (
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
+    OrderRestated,
     PolicyChanged,
     PositionClosedElsewhere,
     PositionOpened,
@@ -100,6 +101,8 @@ def lives() -> list[tuple[str, list[Event]]]:
             client_order_id=again, attempt=2, qty=D(7), order_type=market, time_in_force=day, at=at(451), budget_spent=1
         ),
         OrderAccepted(client_order_id=again, broker_order_id=None, at=at(452)),
+        OrderRestated(client_order_id=again, qty=D("7.5"), at=at(452.5), text="a dividend in shares"),
+        OrderRestated(client_order_id=again, qty=D(7), at=at(452.75)),
         FillsRecorded(client_order_id=again, filled_qty=D(7), avg_fill_price=D("99.456789123"), at=at(453)),
         ExitCompleted(
             filled_qty=D(12), avg_fill_price=D("100.837293655"), filled_at=at(453), at=at(454), cooldown_until=at(514.5)
