@@ -216,13 +216,31 @@ class Driver:
             order.client_order_id, order.symbol, order.side, plain(order.qty), outcome.outcome.value, outcome.why,
         )  # fmt: skip
         if outcome.report is not None:
+            report = outcome.report
+            if outcome.outcome is Outcome.REFUSED:
+                report = await self._there_after_all(order) or report
             self._unknown.pop(order.client_order_id, None)
-            await self._door.report(outcome.report)
+            await self._door.report(report)
             return True
         if outcome.outcome is Outcome.NOT_SENT:
             self._engine.not_known(order.client_order_id)
             return False
         return True  # unknown: what is owed now is a look-up
+
+    async def _there_after_all(self, order: Order) -> ExecutionReport | None:
+        """The record of an order that was just refused, where the refusal was said of another copy of its request.
+
+        What is repeated on the way, or sent again, can be refused because of the first copy: it holds the quantity.
+
+        Raises:
+            BrokerError: the record cannot be read, and an earlier copy may have arrived.
+        """
+        try:
+            return await self._calls.order(order.client_order_id)
+        except BrokerError:
+            if order.client_order_id in self._unknown:
+                raise
+            return None
 
     def _stranger_works(self, symbol: str) -> bool:
         """True while an exit order of ours works that belongs to no position, not even by now."""

@@ -50,6 +50,8 @@ def on_report(p: Position, m: Report, broker: Capabilities) -> list[Event]:
         return [first, *over, *alarms]
     if _is_restated(p, r):
         return _on_restated(p, m, broker)
+    if r.refused_at_submit and p.order_live and p.state is not State.PENDING and p.state is not State.UNPROTECTED:
+        return []  # the broker has it: another copy of the request was refused
     filled = _filled(p, r)
     if r.corrected and (filled != p.filled_qty or _is_repriced(p, r)):
         return _corrected(p, r, filled, m.at)

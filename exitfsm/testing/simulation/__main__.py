@@ -20,6 +20,7 @@ from typing import Any
 from exitfsm.testing.simulation.day import Day, DayResult
 from exitfsm.testing.simulation.faults import CLAIMED, ROWS
 from exitfsm.testing.simulation.oracle import CHECKS
+from exitfsm.testing.simulation.shrink import ranges, shrink
 
 #: From so many days on, a row of the fault table that was never exercised fails the run.
 LONG_DAYS = 100
@@ -107,6 +108,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--symbols", type=int, help="how many symbols are traded; drawn for each day when not given")
     parser.add_argument("--minutes", type=int, help="length of the session; drawn for each day when not given")
     parser.add_argument("--without", default="", help="numbers of faults that do not happen, as 3,17,40-90")
+    parser.add_argument(
+        "--shrink", type=int, default=0, metavar="TRIES", help="find fewer faults with which a day fails"
+    )
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     given = parser.parse_args(list(arguments) if arguments is not None else None)
@@ -126,7 +130,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
         if not given.json:
             _print_day(day)
         if day.violation is not None and not given.trace:
-            _print_violation(given.seed, day)
+            _print_violation(given, day)
     _print_run(run, time.process_time() - began, as_json=given.json)
     return 1 if run.failed else 0
 
@@ -153,11 +157,33 @@ def _print_day(day: DayResult) -> None:
     )
 
 
-def _print_violation(seed: int, day: DayResult) -> None:
+def _print_violation(given: argparse.Namespace, day: DayResult) -> None:
     for line in day.story:
         print(line, file=sys.stderr)
+    again = f"--seed {given.seed} --first {day.number}"
+    for name in ("symbols", "minutes"):
+        if getattr(given, name) is not None:
+            again += f" --{name} {getattr(given, name)}"
+    if given.shrink:
+        without = numbers(given.without) | _shrunk(given, day)
+        again += f" --without {ranges(without)}"
+        print(f"fails with {day.faults - len(without)} of {day.faults} faults", file=sys.stderr)
+    elif given.without:
+        again += f" --without {given.without}"
     print(f"day {day.number}: {day.violation}", file=sys.stderr)
-    print(f"again: python -m exitfsm.testing.simulation --seed {seed} --first {day.number} --trace", file=sys.stderr)
+    print(f"again: python -m exitfsm.testing.simulation {again} --trace", file=sys.stderr)
+
+
+def _shrunk(given: argparse.Namespace, day: DayResult) -> frozenset[int]:
+    """The faults that the day needs not, to fail in the same way."""
+    kind = (day.violation or "").partition(":")[0]
+
+    def fails(without: frozenset[int]) -> bool:
+        out = numbers(given.without) | without
+        again = Day(given.seed, day.number, without=out, symbols=given.symbols, minutes=given.minutes).run()
+        return again.violation is not None and again.violation.partition(":")[0] == kind
+
+    return shrink(day.faults, fails, given.shrink)
 
 
 def _print_run(run: Run, cpu_s: float, *, as_json: bool) -> None:

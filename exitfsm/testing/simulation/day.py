@@ -390,8 +390,9 @@ class Day:
 
     def _troubles_of(self, process: Process) -> None:
         faults, rng = self.faults, self.rng
-        if not process.up:
+        if not process.up or process.manager is None:
             return
+        self.oracle.at_rest(process.disk.name, process.manager.positions())
         if faults.happens("starved", 53, process.name):
             process.loop.asleep_until = self.world.time + rng.uniform(2, 90)
         if faults.happens("clock set", 41, process.name):

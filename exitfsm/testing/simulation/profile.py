@@ -28,6 +28,8 @@ BROKERS: dict[str, Capabilities] = {
     "forgets closed ids": replace(GOOD, ids_refused=IdMemory.OPEN_ORDERS),
     "forgets all ids": replace(GOOD, ids_refused=IdMemory.NEVER),
 }
+#: Days on which an exit can go through without a person are drawn more often.
+_OFTEN = ("good", "good", "good", "queues orders", "no late fills", "no guard", "forgets closed ids", "forgets all ids")
 Machines = Literal["one", "two processes", "two machines"]
 
 
@@ -68,7 +70,7 @@ def draw(rng: random.Random, symbols: int | None, minutes: int | None) -> Profil
     Args:
         symbols, minutes: fixed where given.
     """
-    broker = rng.choice((*BROKERS, "good"))
+    broker = rng.choice((*BROKERS, *_OFTEN))
     capabilities = BROKERS[broker]
     machines: Machines = rng.choice(("one", "one", "one", "two processes", "two machines"))
     if machines == "two machines" and not (

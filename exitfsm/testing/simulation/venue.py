@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -66,7 +66,9 @@ class Venue(Books):
         self.halted: dict[str, float] = {}
         #: When other hands last changed what is held of a symbol.
         self.disturbed_at: dict[str, float] = defaultdict(lambda: -1e9)
-        self.exits_taken = 0
+        #: Requests about an order that have left and not arrived. While another one is, none is refused by chance:
+        #: a refusal is taken as proof that the order does not exist, and the other one would make it exist after all.
+        self.under_way: Counter[str] = Counter()
 
     # --- hours --------------------------------------------------------------------------------------------------------
 
@@ -98,12 +100,13 @@ class Venue(Books):
 
     def take_exit(self, order: Order) -> ExecutionReport:
         """An exit order arrives; see `Books.take`."""
-        if self._faults.happens("refused", 8, order.client_order_id):
+        alone = self.under_way[order.client_order_id] == 0
+        hidden = self.booked(order.client_order_id) is not None and not self.capabilities.lookup_sees_closed
+        if alone and not hidden and self._faults.happens("refused", 8, order.client_order_id):
             raise OrderRefused(self._rng.choice(("halted", "not_tradable", "margin", "rate")), "not now")
         if not self.is_open and not self.capabilities.queues_orders:
             raise OrderRefused("market_closed", "the market is closed")
         report = self.take(order)
-        self.exits_taken += 1
         self._tell_all()
         self._world.after(self._pace(), self._match, order.client_order_id)
         return report

@@ -126,10 +126,12 @@ class Line:
             and faults.happens("request repeated", 7, about)
         ):
             # Somewhere on the way the request is sent again; the answer to the first one gets lost.
+            self._venue.under_way[about] += 1
             world.after(delay, self._arrive, method, about, None, effect, args)
             delay += rng.uniform(0.01, 5)
         self._trace(self.name, f"asks {method} {about}")
         if delay >= 0:
+            self._venue.under_way[about] += 1
             world.after(delay, self._arrive, method, about, future, effect, args)
         return await future
 
@@ -143,6 +145,7 @@ class Line:
     ) -> None:
         error: Exception | None = None
         answer: Any = None
+        self._venue.under_way[about] -= 1
         try:
             answer = effect(*args)
         except OrderRefused as refusal:
