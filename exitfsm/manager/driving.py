@@ -24,7 +24,7 @@ from exitfsm.lifecycle import State
 from exitfsm.manager.calls import Breaker, BrokerCalls, Held, Outcome, RateBudget
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
-from exitfsm.manager.executions import average_entry, sold_by_others, surplus
+from exitfsm.manager.executions import average_entry, sold_by_others, surplus, was_flat
 from exitfsm.messages import Contradiction, PositionRead, RaiseAlarm
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, IdMemory, Session
@@ -441,7 +441,12 @@ class Driver:
         if p.state is State.MONITORING and net == p.remaining_qty and entry in (None, p.entry_price):
             self._readings.pop(position_id, None)
             return  # as expected: nothing follows from that
-        fills = await self._fills_of(p) if net != p.remaining_qty else []
+        fills = await self._fills_of(p) if net != p.remaining_qty or p.state is State.MONITORING else []
+        if p.state is State.MONITORING and net > ZERO and was_flat(fills or (), p.side, net) and self._is_alone(p):
+            # What is held now is another position, with a first fill of its own; this one was sold by other hands.
+            gone = PositionRead(at=self.now_for(p), qty=ZERO, reads=READS_MIN)
+            await self._door.tell(position_id, gone)
+            return
         if entry is None and net > p.remaining_qty:
             entry = average_entry(fills or (), p.side)  # the broker shows no average: what was bought on says it
         net -= surplus(p, net, fills or ())
@@ -465,6 +470,11 @@ class Driver:
         capabilities = self._calls.capabilities
         readable = capabilities.late_fills and capabilities.lookup_sees_closed
         return p.state is State.REJECTED and p.ended_how == "canceled" and due and readable
+
+    def _is_alone(self, p: Position) -> bool:
+        """True when no other position of the symbol is open, so that all its executions are this one's."""
+        others = (q for q in list(self._engine.positions.values()) if q.position_id != p.position_id)
+        return not any(same_symbol(q.symbol, p.symbol) for q in others)
 
     def net_of(self, p: Position, held: Held) -> tuple[Decimal, Decimal | None]:
         """The broker's quantity for a position, less what other known epochs of the symbol hold; and its entry."""

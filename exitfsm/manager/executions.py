@@ -33,6 +33,20 @@ def first_since_flat(fills: Sequence[Fill], side: Side, qty: Decimal) -> datetim
     return None
 
 
+def was_flat(fills: Iterable[Fill], side: Side, qty: Decimal) -> bool:
+    """True when the symbol came to be flat among these executions and was entered anew: it is another position now.
+
+    Args:
+        fills: the symbol's executions since the position's first one, oldest first.
+        side, qty: what is held now. Where the executions do not amount to just that, they prove nothing.
+    """
+    held, flat = ZERO, False
+    for fill in fills:
+        held += -fill.qty if fill.side is side.exit_side else fill.qty
+        flat = flat or held == 0
+    return flat and held == qty
+
+
 def average_entry(fills: Sequence[Fill], side: Side) -> Decimal | None:
     """The average entry that a symbol's executions, oldest first, amount to; None where they do not say.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -120,6 +121,25 @@ async def test_given_a_position_closed_by_hand_then_it_is_closed_soon_and_nothin
     assert not world.manager.may_enter("AAPL")
     await world.passes(301)
     assert world.manager.may_enter("AAPL")
+
+
+@pytest.mark.parametrize("again", [7, 10, 25])
+async def test_given_a_position_closed_by_hand_and_entered_anew_in_between_then_that_is_another_position(
+    world: World, again: int
+) -> None:
+    before = world.position.position_id
+    world.broker.trade_by_hand("AAPL", "sell", 10, 101)
+    world.clock.move_to(world.clock.now() + timedelta(seconds=1))
+    world.broker.trade_by_hand("AAPL", "buy", again, 101)
+    world.broker.lose_updates()
+    await world.passes(120)
+    assert [p.position_id for p in world.ended()] == [before]
+    assert world.position.position_id != before
+    assert (world.position.qty, world.position.entry_price) == (again, 101)
+    await world.bar("99.9")
+    assert world.last_order.qty == again
+    await world.fill()
+    await world.until(lambda: len(world.ended()) == 2)
 
 
 async def test_given_the_last_position_closed_by_hand_where_the_broker_lists_no_fills_then_release_ends_it(
