@@ -161,6 +161,7 @@ async def test_09_an_order_that_goes_on_under_another_id_is_followed(by_hand: Al
         await desk.held()
         await desk.price("98.9")
         await desk.state("submitted")
+        await desk.until(lambda: by_hand.order(desk_id(by_hand))["status"] == "new", "it can be replaced")
         new = by_hand.do(lambda: by_hand.account.replace(desk_order(by_hand), {}))
         by_hand.do(lambda: by_hand.account.opened(new))
         by_hand.fill(new.client_order_id, None, "98.9")
@@ -242,6 +243,7 @@ async def test_15_replaced_with_nothing_executed_is_not_over(by_hand: AlpacaServ
         await desk.held()
         await desk.price("98.9")
         await desk.state("submitted")
+        await desk.until(lambda: by_hand.order(desk_id(by_hand))["status"] == "new", "it can be replaced")
         new = by_hand.do(lambda: by_hand.account.replace(desk_order(by_hand), {}))
         await desk.until(lambda: len(seen(by_hand, "by_client_order_id")) >= 2, "it is looked up")
         assert str(desk.last().state) == "submitted"  # type: ignore[union-attr]
