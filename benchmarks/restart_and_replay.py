@@ -1,0 +1,147 @@
+"""What a restart costs, and what it costs to fold a whole log: 10,000 open positions among 1,000,000 events.
+
+EVENTS in the environment makes the log longer or shorter. A restart (`Engine.load`) is held against a raw SELECT of the
+rows of the open positions, and against a store that has nothing but them. Folding is held against the `eventsourcing`
+library as it comes: its default mapper and its aggregates, on the same lives.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from eventsourcing.application import Application
+from eventsourcing.domain import Aggregate, event
+from lives import EACH, T0, fill, place, raw
+from side_by_side import Table, Timed, cpu, main
+
+from exitfsm.engine import Engine
+from exitfsm.position import fold
+from exitfsm.store import ExitStore
+
+EVENTS = int(os.environ.get("EVENTS", "1000000"))
+OPEN = 10_000
+#: Lives that the slow way folds; its time for each event does not depend on how many there are.
+SLOW_LIVES = 2_000
+
+
+class Theirs(Aggregate):
+    """The same life as an aggregate of the library."""
+
+    @event("Opened")
+    def __init__(self, account: str, symbol: str, side: str, epoch: str, qty: Decimal, entry_price: Decimal) -> None:
+        self.account, self.symbol, self.side, self.epoch = account, symbol, side, epoch
+        self.qty, self.entry_price, self.state = qty, entry_price, "monitoring"
+
+    @event("Triggered")
+    def trigger(self, reason: str, client_order_id: str, qty: Decimal, at: datetime, trigger_price: Decimal) -> None:
+        """The exit is decided."""
+        self.reason, self.client_order_id, self.order_qty = reason, client_order_id, qty
+        self.triggered_at, self.trigger_price, self.state = at, trigger_price, "pending"
+
+    @event("Accepted")
+    def accept(self, broker_order_id: str, at: datetime) -> None:
+        """The broker has it."""
+        self.broker_order_id, self.accepted_at, self.state = broker_order_id, at, "submitted"
+
+    @event("Filled")
+    def take(self, filled_qty: Decimal, avg_fill_price: Decimal, at: datetime) -> None:
+        """Something was filled."""
+        self.filled_qty, self.avg_fill_price, self.filled_at, self.state = filled_qty, avg_fill_price, at, "partial"
+
+    @event("Completed")
+    def complete(self, filled_at: datetime, cooldown_until: datetime) -> None:
+        """It is over."""
+        self.ended_at, self.cooldown_until, self.state = filled_at, cooldown_until, "filled"
+
+
+def theirs() -> Callable[[], object]:
+    """The default mapper and aggregates over so many lives."""
+    app: Application[Any] = Application(env={"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": ":memory:"})
+    ids = []
+    for number in range(SLOW_LIVES):
+        one = Theirs("1f0c4a7be2d1", "S001", "long", f"e{number}", Decimal(10), Decimal("100.25"))
+        one.trigger("stop_loss", "c" * 38, Decimal(10), T0, Decimal("98.5"))
+        one.accept("b" * 36, T0)
+        one.take(Decimal(10), Decimal("98.49"), T0)
+        one.complete(T0, T0)
+        app.save(one)
+        ids.append(one.id)
+    stored = [list(app.recorder.select_events(one)) for one in ids]
+
+    def fold_all() -> None:
+        for rows in stored:
+            aggregate = None
+            for row in rows:
+                aggregate = app.mapper.to_domain_event(row).mutate(aggregate)
+
+    return fold_all
+
+
+def folded(path: Path) -> None:
+    """Every life of the store, folded, in constant memory."""
+    with ExitStore(path, read_only=True) as store:
+        for _, events in store.histories(store.stream_ids()):
+            fold(None, events)
+
+
+def verified(path: Path) -> None:
+    """The same, and the hash chain over all that is stored."""
+    folded(path)
+    with ExitStore(path, read_only=True) as store:
+        assert store.verify_chain() is None
+
+
+def selected(path: Path) -> None:
+    """The rows of the open positions, by sqlite3 alone."""
+    with closing(raw(path)) as db:
+        assert len(db.execute("SELECT * FROM positions WHERE state NOT IN ('filled', 'closed')").fetchall()) == OPEN
+
+
+def restarted(path: Path) -> None:
+    """The open positions, watched again."""
+    with ExitStore(path, read_only=True) as store:
+        assert Engine(store).load() == OPEN
+
+
+def per_event(table: Table, what: str, ours: Timed, bare: Timed, at_least: float) -> None:
+    """How many times as many events in a second as the library's own way, which folds fewer of them."""
+    rounds = [(ours() / EVENTS, bare() / (SLOW_LIVES * EACH)) for _ in range(table.rounds or 3)]
+    speed = median(theirs / mine for mine, theirs in rounds)
+    mine, other = (1 / median(pair[side] for pair in rounds) for side in (0, 1))
+    table.figure(what, speed, "×", at_least=at_least, measured=f"{mine:,.0f}/s against {other:,.0f}/s")
+
+
+def measure(table: Table) -> None:
+    """Fill the table."""
+    place().mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place()) as folder:
+        long, short = Path(folder, "long.db"), Path(folder, "short.db")
+        fill(long, events=EVENTS, open_positions=OPEN)
+        fill(short, events=OPEN * EACH, open_positions=OPEN)
+        history = f"{OPEN:,} open positions among {EVENTS:,} events"
+        table.cost(
+            f"restart with {history}, folded, of a raw SELECT of their rows",
+            cpu(lambda: restarted(long)), cpu(lambda: selected(long)), at_most=5, rounds=5,
+        )  # fmt: skip
+        table.cost(
+            "the same, of a restart on a store that holds nothing else",
+            cpu(lambda: restarted(long)), cpu(lambda: restarted(short)), rounds=5,
+        )  # fmt: skip
+        slow = theirs()
+        per_event(
+            table, f"{EVENTS:,} events folded, of the library's own way", cpu(lambda: folded(long)), cpu(slow), 12
+        )
+        per_event(table, "the same with the hash chain verified", cpu(lambda: verified(long)), cpu(slow), 7)
+
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__ or "", measure))
