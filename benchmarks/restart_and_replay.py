@@ -81,7 +81,8 @@ def theirs() -> Callable[[], object]:
         for rows in stored:
             aggregate = None
             for row in rows:
-                aggregate = app.mapper.to_domain_event(row).mutate(aggregate)
+                happened: Any = app.mapper.to_domain_event(row)
+                aggregate = happened.mutate(aggregate)
 
     return fold_all
 

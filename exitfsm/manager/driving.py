@@ -8,7 +8,7 @@ code serves the first send, the retry and the recovery after a crash.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -80,6 +80,9 @@ class Driver:
         self._time, self._clock, self._live = time, clock, live
         self._budget = RateBudget(clock, live.orders_per_minute)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        #: Those of them that wait for nothing but time.
+        self._resting: set[asyncio.Task[None]] = set()
+        self._closing = False
         self._pauses: dict[str, tuple[float, float]] = {}
         self._unknown: dict[str, int] = {}
         self._readings: dict[str, _Reading] = {}
@@ -121,7 +124,13 @@ class Driver:
         return list(self._tasks.values())
 
     async def close(self, wait_s: float) -> None:
-        """Let calls that are under way come back, within reason; then give up. Nothing is lost: it stays owed."""
+        """Let calls that are under way come back, within reason; then give up. Nothing is lost: it stays owed.
+
+        What only waits for time to pass is not waited for.
+        """
+        self._closing = True
+        for task in self._resting:
+            task.cancel()
         if self._tasks:
             await asyncio.wait(self.tasks, timeout=wait_s)
         for task in self.tasks:
@@ -132,8 +141,22 @@ class Driver:
             read.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
 
+    async def _rest(self, waiting: Callable[[], Awaitable[None]]) -> None:
+        """Wait for time to pass, in a task of a position."""
+        task = asyncio.current_task()
+        assert task is not None
+        if self._closing:
+            raise asyncio.CancelledError
+        self._resting.add(task)
+        try:
+            await waiting()
+        finally:
+            self._resting.discard(task)
+
     async def _run(self, position_id: str) -> None:
         for _ in range(STEPS_MAX):
+            if self._closing:
+                return
             p = self._engine.positions.get(position_id)
             action = self._engine.owed_by(p, self.now_for(p)) if p is not None else None
             if p is None or action is None:
@@ -201,7 +224,7 @@ class Driver:
             if refusal is not None:
                 await self._door.report(refused_report(order.client_order_id, refusal, self._time.now()))
                 return True
-        await self._budget.spend()
+        await self._rest(self._budget.spend)
         current = self._engine.positions.get(p.position_id)
         if current is None or self._engine.owed_by(current, self.now_for(current)) != action:
             return True  # while it waited for its turn, something else was learned
@@ -266,7 +289,7 @@ class Driver:
             agreed = sold_by_others(p, await self._fills_of(p) or (), unsent=True) >= order.qty - net
             if agreed or look == READS_MIN:
                 return OrderRefused("more_than_held", f"{plain(order.qty)} to sell, and {plain(net)} is held")
-            await self._clock.sleep(PAUSE_S)
+            await self._rest(partial(self._clock.sleep, PAUSE_S))
         return None
 
     async def look_up(self, position_id: str, client_order_id: str) -> bool:
@@ -324,7 +347,7 @@ class Driver:
 
     async def _cancel(self, p: Position, action: Cancel) -> bool:
         """Ask for the cancel, then for what became of the order: only its record ends it."""
-        await self._budget.spend()
+        await self._rest(self._budget.spend)
         refused = await self._calls.cancel(action.client_order_id)
         report = await self._calls.order(action.client_order_id)
         if report is not None and (report.status.terminal or refused is None):
@@ -351,7 +374,7 @@ class Driver:
                     if record is None or record.status.terminal:
                         working.pop(order_id, None)
                         break
-                    await self._clock.sleep(PAUSE_S)
+                    await self._rest(partial(self._clock.sleep, PAUSE_S))
 
     # --- the market's hours -------------------------------------------------------------------------------------------
 

@@ -583,6 +583,22 @@ async def test_given_calls_that_hang_when_it_is_stopped_then_no_task_is_left(
     world.broker.truthful()
 
 
+async def test_given_an_order_that_waits_for_its_turn_when_it_is_stopped_then_nobody_waits_for_that(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world({"live": {"broker_timeout_seconds": 600, "orders_per_minute": 1}})
+    await world.enter()
+    await world.enter(symbol="MSFT")
+    await world.bar(98)
+    await world.bar(98, symbol="MSFT")
+    assert len(world.orders) == 1
+    await asyncio.wait_for(world.restart_in_order(), 5)
+    await world.until(lambda: len(world.orders) == 2, seconds=120)
+    for order in world.orders:
+        world.broker.fill(order)
+    await world.until(lambda: len(world.ended()) == 2, seconds=60)
+
+
 @pytest.mark.parametrize("plain", [False, True], ids=["async", "threads"])
 async def test_given_it_was_stopped_when_the_same_object_is_started_again_then_it_works(
     make_world: MakeWorld, plain: bool
