@@ -6,12 +6,14 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-# `HYPOTHESIS_PROFILE=thorough pytest` looks twenty times harder; the default keeps the suite quick.
-settings.register_profile("default", deadline=None, max_examples=50)
+# `HYPOTHESIS_PROFILE=thorough pytest` looks twenty times harder, at other examples each time; the default keeps the
+# suite quick, and tries the same examples each time, so that a change is judged by what it changed.
+settings.register_profile("default", deadline=None, max_examples=50, derandomize=True)
 settings.register_profile(
     "thorough",
     deadline=None,
     max_examples=1000,
+    derandomize=False,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

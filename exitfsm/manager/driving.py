@@ -219,11 +219,15 @@ class Driver:
         if not await self._may_send(p.symbol) or not self._breaker.allows(self._clock.monotonic()):
             return False
         await self._make_way(p)
-        if not self._calls.capabilities.reduce_only and order.client_order_id not in self._unknown:
-            refusal = await self._no_longer_held(p, order)
-            if refusal is not None:
-                await self._door.report(refused_report(order.client_order_id, refusal, self._time.now()))
-                return True
+        refusal = None if self._calls.capabilities.reduce_only else await self._no_longer_held(p, order)
+        if refusal is not None and order.client_order_id in self._unknown:
+            # It may be on its way: what is missing may be what it sold. Not sent, not refused; it is asked for again.
+            log.warning("submit_held_back id=%s why=%s", order.client_order_id, refusal)
+            self._engine.sent(order.client_order_id)
+            return False
+        if refusal is not None:
+            await self._door.report(refused_report(order.client_order_id, refusal, self._time.now()))
+            return True
         await self._rest(self._budget.spend)
         current = self._engine.positions.get(p.position_id)
         if current is None or self._engine.owed_by(current, self.now_for(current)) != action:
@@ -273,9 +277,9 @@ class Driver:
     async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself.
 
-        Only for an order that never left. A broker that does not answer holds up no exit; a smaller quantity, also that
-        nothing is held at all, counts when the executions say the same, or when it is shown often enough. What that
-        means for the position is decided before the next attempt, as after any refusal.
+        A broker that does not answer holds up no exit; a smaller quantity, also that nothing is held at all, counts
+        when the executions say the same, or when it is shown often enough. What that means for the position is decided
+        before the next attempt, as after any refusal.
         """
         for look in range(1, READS_MIN + 1):
             try:
@@ -340,7 +344,9 @@ class Driver:
             self._engine.not_known(client_order_id)
         if times >= UNKNOWN_MAX or (p.state is State.PENDING and not can_resend):
             text = f"the broker does not know exit order {client_order_id} of {p.symbol}, asked {times} times; " + (
-                "the same order is sent again" if can_resend else "it is not sent again: the broker might take it twice"
+                "the same order is sent again, while so much is held"
+                if can_resend
+                else "it is not sent again: the broker might take it twice"
             )
             await self._door.tell(position_id, RaiseAlarm(at=self._time.now(), kind="order_not_found", text=text))
         return can_resend and times < UNKNOWN_MAX

@@ -7,7 +7,9 @@ held.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from harness import GOOD, World, executed
 from msgspec.structs import replace
 
 from exitfsm import IdMemory
-from exitfsm.testing import LostReply
+from exitfsm.testing import LostReply, Returns
 from exitfsm.values import OrderStatus
 
 #: Steps of five seconds that a life may take.
@@ -234,4 +236,43 @@ async def test_given_a_restart_in_every_state_then_the_state_is_the_same_and_not
     await world.fill()
     await world.until(lambda: world.state == "filled")
     await unchanged("filled")
+    await world.finish()
+
+
+async def test_given_a_crash_before_the_send_and_a_sale_by_hand_then_what_is_not_held_is_not_sold(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
+    await world.start()
+    await world.enter(3)
+    world.clock.set(world.clock.now() - timedelta(hours=1))  # the executions since the entry do not show the sale
+    world.broker.trade_by_hand("AAPL", "sell", 3)
+    forced = asyncio.ensure_future(world.manager.force_exit("AAPL", "a person"))
+    await world.settle()
+    assert world.state == "pending"
+    await world.restart()
+    forced.cancel()
+    await world.passes(60)
+    assert world.orders == []
+    assert "order_not_found" in world.alarm_kinds
+    await world.manager.release(world.position.position_id)
+    await world.until(lambda: world.state == "closed", seconds=60)
+    await world.finish()
+
+
+async def test_given_a_crash_before_the_send_and_holdings_shown_late_then_it_is_sent_once_they_are_shown(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
+    await world.start()
+    await world.enter(3)
+    world.broker.answer("positions", Returns([]), times=8)
+    forced = asyncio.ensure_future(world.manager.force_exit("AAPL", "a person"))
+    await world.settle()
+    await world.restart()
+    forced.cancel()
+    await world.until(lambda: world.state == "submitted", seconds=120)
+    assert len(world.orders) == 1
+    await world.fill()
+    await world.until(lambda: world.state == "filled")
     await world.finish()
