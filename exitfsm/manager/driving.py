@@ -24,7 +24,7 @@ from exitfsm.lifecycle import State
 from exitfsm.manager.calls import Breaker, BrokerCalls, Held, Outcome, RateBudget
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
-from exitfsm.manager.executions import average_entry, sold_by_others, surplus, was_flat
+from exitfsm.manager.executions import amount, average_entry, entered_anew, sold_by_others, surplus
 from exitfsm.messages import Contradiction, PositionRead, RaiseAlarm
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, IdMemory, Session
@@ -277,24 +277,34 @@ class Driver:
     async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself.
 
-        A broker that does not answer holds up no exit; a smaller quantity, also that nothing is held at all, counts
-        when the executions say the same, or when it is shown often enough. What that means for the position is decided
-        before the next attempt, as after any refusal.
+        A broker that does not answer holds up no exit, unless it has shown less before; a smaller quantity, also that
+        nothing is held at all, counts when the executions say the same, or when it is shown often enough. What that
+        means for the position is decided before the next attempt, as after any refusal.
         """
         for look in range(1, READS_MIN + 1):
             try:
                 async with asyncio.timeout(LOOK_MAX_S):
                     held = await self.positions()
             except (BrokerError, TimeoutError):
-                return None
+                return self._shown_before(p, order)
             net, _ = self.net_of(p, held)
-            if net >= order.qty or held.is_silent_about(p.symbol):
+            if held.is_silent_about(p.symbol):
+                return None
+            self._count(p, net)
+            if net >= order.qty:
                 return None
             agreed = sold_by_others(p, await self._fills_of(p) or (), unsent=True) >= order.qty - net
             if agreed or look == READS_MIN:
-                return OrderRefused("more_than_held", f"{plain(order.qty)} to sell, and {plain(net)} is held")
+                return _more_than_held(order, net)
             await self._rest(partial(self._clock.sleep, PAUSE_S))
         return None
+
+    def _shown_before(self, p: Position, order: Order) -> OrderRefused | None:
+        """The refusal that the newest reads of this position amount to, while the broker does not answer."""
+        reading = self._readings.get(p.position_id)
+        if reading is None or reading.expected != expectation(p) or reading.reads < READS_MIN:
+            return None
+        return _more_than_held(order, reading.qty) if reading.qty < order.qty else None
 
     async def look_up(self, position_id: str, client_order_id: str) -> bool:
         """Ask what the broker knows of an order, and tell its position; True when something moved."""
@@ -315,7 +325,10 @@ class Driver:
         One that the broker does not know counts as refused then, and one that was replaced there as canceled: the
         operator has looked, and answers for it.
         """
-        if p.client_order_id is None or not p.order_live:
+        if p.client_order_id is None:
+            return
+        if not p.order_live:
+            await self._news_of_ended(p.client_order_id)
             return
         report = await self._calls.order(p.client_order_id)
         if report is not None and report.status is OrderStatus.REPLACED:
@@ -332,6 +345,15 @@ class Driver:
                 text="the broker does not know it; given up on an operator's word",
             )
         )
+
+    async def _news_of_ended(self, client_order_id: str) -> None:
+        """An ended order may have gained a fill since, of which nobody told: its record says so, where there is one."""
+        if not self._calls.capabilities.lookup_sees_closed:
+            return
+        with suppress(BrokerError):
+            report = await self._calls.order(client_order_id)
+            if report is not None:
+                await self._door.report(report)
 
     async def _not_found(self, position_id: str, client_order_id: str) -> bool:
         """The broker does not know the id. Proof of nothing, unless it refuses a repeated id for ever."""
@@ -470,16 +492,17 @@ class Driver:
         if p.state is State.MONITORING and net == p.remaining_qty and entry in (None, p.entry_price):
             self._readings.pop(position_id, None)
             return  # as expected: nothing follows from that
-        fills = await self._fills_of(p) if net != p.remaining_qty or p.state is State.MONITORING else []
-        if p.state is State.MONITORING and net > ZERO and was_flat(fills or (), p.side, net) and self._is_alone(p):
+        at_rest = p.state is State.MONITORING or not p.order_live
+        fills = await self._fills_of(p) if net != p.remaining_qty or at_rest else []
+        if entry is None and net > p.remaining_qty:
+            entry = average_entry(fills or (), p.side)  # the broker shows no average: what was bought on says it
+        shown, net = net, net - surplus(p, net, fills or ())
+        reads = self._count(p, net)
+        if at_rest and shown > ZERO and entered_anew(fills or (), p.side, shown, reads) and self._is_alone(p):
             # What is held now is another position, with a first fill of its own; this one was sold by other hands.
             gone = PositionRead(at=self.now_for(p), qty=ZERO, reads=READS_MIN)
             await self._door.tell(position_id, gone)
             return
-        if entry is None and net > p.remaining_qty:
-            entry = average_entry(fills or (), p.side)  # the broker shows no average: what was bought on says it
-        net -= surplus(p, net, fills or ())
-        reads = self._count(p, net)
         if net < p.remaining_qty and sold_by_others(p, fills or ()) >= p.remaining_qty - net:
             reads = max(reads, READS_MIN)  # the executions say the same: two sources agree
         elif not held and p.remaining_qty > ZERO:
@@ -487,6 +510,10 @@ class Driver:
                 why = f"the broker shows no position at all, and no execution that explains it for {p.symbol}"
                 await self._door.tell(position_id, Contradiction(at=self._time.now(), why=why))
             return
+        elif p.state is State.MONITORING and net > p.remaining_qty and reads < READS_MIN and self._calls.has("fills"):
+            explained = amount(fills or (), p.side) == net
+            if not explained:
+                return  # before the executions are there, it cannot be told from a position that was entered anew
         message = PositionRead(at=self.now_for(p), qty=net, avg_entry_price=entry, reads=reads)
         await self._door.tell(position_id, message)
 
@@ -552,6 +579,10 @@ def _is_over(session: Session, now: datetime) -> bool:
     """True when the market has opened or closed since."""
     until = session.close if session.is_open else session.next_open
     return until is not None and now >= until
+
+
+def _more_than_held(order: Order, held: Decimal) -> OrderRefused:
+    return OrderRefused("more_than_held", f"{plain(order.qty)} to sell, and {plain(held)} is held")
 
 
 def expectation(p: Position) -> Expectation:

@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from exitfsm.lifecycle import State
-from exitfsm.position import Position
+from exitfsm.position import READS_MIN, Position
 from exitfsm.values import EXACT, ZERO, Fill, Side, tradable
 
 #: How the client order ids of our exits begin.
@@ -18,33 +18,46 @@ ORDER_PREFIX = "xf1-"
 
 
 def first_since_flat(fills: Sequence[Fill], side: Side, qty: Decimal) -> datetime | None:
-    """Walk back from what is held now to the fill that opened it; None when the fills do not reach that far.
+    """The time of the fill that opened what is held now; None when the fills do not reach that far.
 
     Args:
         fills: the symbol's executions, oldest first.
         side, qty: what is held now.
     """
+    at = _opening_of(fills, side, qty)
+    return fills[at].at if at is not None else None
+
+
+def _opening_of(fills: Sequence[Fill], side: Side, qty: Decimal) -> int | None:
+    """Walk back from what is held now to the fill that opened it."""
     held = qty
-    for fill in reversed(fills):
-        opening = fill.side is not side.exit_side
-        held = held - fill.qty if opening else held + fill.qty
+    for at in reversed(range(len(fills))):
+        opening = fills[at].side is not side.exit_side
+        held = held - fills[at].qty if opening else held + fills[at].qty
         if opening and held <= 0:
-            return fill.at
+            return at
     return None
 
 
-def was_flat(fills: Iterable[Fill], side: Side, qty: Decimal) -> bool:
+def amount(fills: Iterable[Fill], side: Side) -> Decimal:
+    """What these executions together opened, less what they closed."""
+    return sum((-fill.qty if fill.side is side.exit_side else fill.qty for fill in fills), ZERO)
+
+
+def entered_anew(fills: Sequence[Fill], side: Side, qty: Decimal, reads: int) -> bool:
     """True when the symbol came to be flat among these executions and was entered anew: it is another position now.
 
     Args:
         fills: the symbol's executions since the position's first one, oldest first.
-        side, qty: what is held now. Where the executions do not amount to just that, they prove nothing.
+        side, qty: what is held now. Where the executions amount to more, one of the two lists is behind, and nothing is
+            proved. Where they amount to less, sales of what was held before are among them: that is believed once it
+            was read often enough.
+        reads: how often in a row that much was held.
     """
-    held, flat = ZERO, False
-    for fill in fills:
-        held += -fill.qty if fill.side is side.exit_side else fill.qty
-        flat = flat or held == 0
-    return flat and held == qty
+    at, traded = _opening_of(fills, side, qty), amount(fills, side)
+    if at is None or traded > qty or (traded < qty and reads < READS_MIN):
+        return False
+    return any(fill.side is not side.exit_side for fill in fills[:at])
 
 
 def average_entry(fills: Sequence[Fill], side: Side) -> Decimal | None:

@@ -74,6 +74,8 @@ class Reconciler:
         self._ended: dict[str, datetime] = {}
         self._over: dict[str, ExecutionReport] = {}
         self._strange: list[ExecutionReport] = []
+        #: How often in a row the list of working orders did not show an exit of ours that it had shown.
+        self._absent: dict[str, int] = {}
         self._pairs: dict[str, str] = {}
         #: Positions that could not be taken up yet, with how often that was tried.
         self.missing: dict[tuple[str, Side], int] = {}
@@ -164,15 +166,33 @@ class Reconciler:
         self._driver.foreign.clear()
         self._strange = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
         # Known before anything is taken up that could send a second one.
-        self._driver.strangers = {
+        listed = {
             report.client_order_id: report.symbol.replace("/", "")
             for report in self._strange
             if report.symbol is not None and await self._owner(report.client_order_id) is None
         }
+        gone = {key: symbol for key, symbol in self._driver.strangers.items() if key not in listed}
+        self._driver.strangers = listed | {key: symbol for key, symbol in gone.items() if await self._may_work(key)}
+        self._absent = {key: times for key, times in self._absent.items() if key in gone}
         self._open_exits = list(self._strange)
         for report in orders:
             if not report.client_order_id.startswith(ORDER_PREFIX):
                 self.note_foreign(report)
+
+    async def _may_work(self, order_id: str) -> bool:
+        """False for an exit order of ours that the list of working orders does not show any more, once that is proved.
+
+        A list that is behind, or empty, proves nothing.
+        """
+        times = self._absent[order_id] = self._absent.get(order_id, 0) + 1
+        if not self._calls.asks_by_our_id:
+            return times < READS_MIN
+        try:
+            report = await self._calls.order(order_id)
+        except BrokerError as error:
+            log.warning("look_up_failed id=%s error=%s", order_id, error)
+            return True
+        return not report.status.terminal if report is not None else times < READS_MIN
 
     async def _strange_orders(self) -> None:
         """Working orders that look like exits of ours: news for their positions, and an alarm where there is none."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness import World
+from harness import GOOD, World
+from msgspec.structs import replace
 
 from exitfsm import State
 from exitfsm.testing import Raises
@@ -45,4 +46,20 @@ async def test_while_the_record_cannot_be_read_no_next_attempt_is_sent(tmp_path:
     await world.until(lambda: len(world.orders) == 2, 120)
     await world.fill()
     await world.until(lambda: world.state is State.FILLED)
+    await world.finish()
+
+
+async def test_a_release_asks_for_a_fill_that_the_last_order_has_gained_since_it_ended(tmp_path: Path) -> None:
+    world = World(tmp_path, capabilities=replace(GOOD, late_fill_window_s=None))
+    await world.start()
+    await world.enter(10, at=100)
+    await world.bar("98.9")
+    await world.fill(4)
+    world.broker.end_cancel(world.last_order)
+    await world.deliver()
+    await world.until(lambda: world.state is State.UNPROTECTED, 60)
+    world.broker.fill(world.last_order, 1, late=True)
+    world.broker.lose_updates()
+    await world.manager.release(world.position.position_id)
+    assert (world.position.sold_qty, world.position.remaining_qty) == (5, 5)
     await world.finish()

@@ -9,7 +9,7 @@ import pytest
 from harness import GOOD, T0, MakeWorld, World, executed
 from msgspec.structs import replace
 
-from exitfsm import Bar, BrokerPosition, IdMemory, Side
+from exitfsm import Bar, BrokerPosition, IdMemory, Side, State
 from exitfsm.position import client_order_id
 from exitfsm.testing import Raises, Returns
 
@@ -140,6 +140,36 @@ async def test_given_a_position_closed_by_hand_and_entered_anew_in_between_then_
     assert world.last_order.qty == again
     await world.fill()
     await world.until(lambda: len(world.ended()) == 2)
+
+
+async def test_given_an_unprotected_position_closed_by_hand_and_entered_anew_then_that_is_another_position(
+    world: World,
+) -> None:
+    before = world.position.position_id
+    await world.bar(98)
+    while world.state is not State.UNPROTECTED:
+        world.broker.reject(world.last_order, "halted")
+        await world.deliver()
+        await world.until(lambda: world.state in (State.SUBMITTED, State.UNPROTECTED), 120)
+    world.broker.trade_by_hand("AAPL", "sell", 10, 101)
+    world.clock.move_to(world.clock.now() + timedelta(seconds=1))
+    world.broker.trade_by_hand("AAPL", "buy", 3, 101)
+    world.broker.lose_updates()
+    await world.passes(120)
+    assert [p.position_id for p in world.ended()] == [before]
+    assert (world.position.qty, world.position.entry_price) == (3, 101)
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["at-once", "late"])
+async def test_given_more_is_held_then_that_counts_once_the_executions_are_there(world: World, listed: bool) -> None:
+    world.broker.trade_by_hand("AAPL", "buy", 5, 101)
+    world.broker.lose_updates()
+    if not listed:
+        world.broker.answer("fills", Returns([]))
+    await world.manager.sync()
+    assert world.position.remaining_qty == (15 if listed else 10)
+    await world.manager.sync()
+    assert world.position.remaining_qty == 15
 
 
 async def test_given_the_last_position_closed_by_hand_where_the_broker_lists_no_fills_then_release_ends_it(

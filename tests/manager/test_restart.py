@@ -17,8 +17,8 @@ import pytest
 from harness import GOOD, World, executed
 from msgspec.structs import replace
 
-from exitfsm import IdMemory
-from exitfsm.testing import LostReply, Returns
+from exitfsm import IdMemory, Session
+from exitfsm.testing import LostReply, Raises, Returns
 from exitfsm.values import OrderStatus
 
 #: Steps of five seconds that a life may take.
@@ -273,6 +273,31 @@ async def test_given_a_crash_before_the_send_and_holdings_shown_late_then_it_is_
     forced.cancel()
     await world.until(lambda: world.state == "submitted", seconds=120)
     assert len(world.orders) == 1
+    await world.fill()
+    await world.until(lambda: world.state == "filled")
+    await world.finish()
+
+
+async def test_given_less_was_shown_before_and_now_the_broker_does_not_answer_then_not_more_than_that_is_sold(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
+    await world.start()
+    await world.enter(3)
+    world.broker.market = Session(is_open=False)
+    world.broker.capabilities = replace(world.broker.capabilities, queues_orders=False)
+    await world.bar(98)
+    world.clock.set(world.clock.now() - timedelta(hours=1))
+    world.broker.trade_by_hand("AAPL", "sell", 2)
+    for _ in range(3):
+        await world.manager.sync()
+    world.broker.always("positions", Raises(ConnectionError()))
+    world.broker.market = Session(is_open=True)
+    await world.passes(60)
+    assert world.orders == []
+    world.broker.always("positions", None)
+    await world.until(lambda: len(world.orders) == 1, seconds=120)
+    assert world.last_order.qty == 1
     await world.fill()
     await world.until(lambda: world.state == "filled")
     await world.finish()

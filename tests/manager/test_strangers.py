@@ -9,13 +9,14 @@ from harness import World
 
 from exitfsm import Order, State
 from exitfsm.position import client_order_id
+from exitfsm.testing import Returns
 from exitfsm.values import OrderSide
 
 
-async def test_no_exit_is_sent_beside_one_of_ours_that_belongs_to_no_known_position(tmp_path: Path) -> None:
-    world = World(tmp_path)
+async def with_a_stranger(path: Path) -> tuple[World, Order]:
+    """A position, and a working exit of ours whose record was lost and named the position otherwise."""
+    world = World(path)
     await world.start()
-    # The lost record named the position otherwise: it was closed by hand and opened anew, and nobody noticed.
     await world.enter(10, at=100)
     stray = Order(
         client_order_id=client_order_id("AAPL:long:20240102T000000Z:626cb000cf2a", 1),
@@ -26,9 +27,27 @@ async def test_no_exit_is_sent_beside_one_of_ours_that_belongs_to_no_known_posit
     world.broker.take(stray)
     await world.manager.sync()
     assert world.alarm_kinds == ["unknown_exit_order"]
+    return world, stray
+
+
+async def test_no_exit_is_sent_beside_one_of_ours_that_belongs_to_no_known_position(tmp_path: Path) -> None:
+    world, stray = await with_a_stranger(tmp_path)
     await world.bar("98.9")
     await world.passes(60)
     assert world.state is State.PENDING
+    assert [order.client_order_id for order in world.orders] == [stray.client_order_id]
+    world.broker.end_cancel(stray.client_order_id)
+    await world.until(lambda: world.state is State.SUBMITTED, 120)
+    await world.fill()
+    await world.until(lambda: world.state is State.FILLED)
+    await world.finish()
+
+
+async def test_a_list_of_orders_that_is_empty_does_not_prove_that_the_other_one_is_over(tmp_path: Path) -> None:
+    world, stray = await with_a_stranger(tmp_path)
+    world.broker.always("open_orders", Returns([]))
+    await world.bar("98.9")
+    await world.passes(300, step=5)
     assert [order.client_order_id for order in world.orders] == [stray.client_order_id]
     world.broker.end_cancel(stray.client_order_id)
     await world.until(lambda: world.state is State.SUBMITTED, 120)

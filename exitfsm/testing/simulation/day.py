@@ -436,7 +436,7 @@ class Day:
         side = self.sides[symbol] if held == 0 else Side.LONG if held > 0 else Side.SHORT
         order = venue.place(symbol, "buy" if side is Side.LONG else "sell", qty, tell=False)
         self.trace("bot", f"enters {side} {plain(qty)} {symbol}")
-        if qty > 5 and self.rng.random() < 0.1:
+        if qty > 5 and self.rng.random() < 0.1 and self.profile.machines != "two machines":
             venue.fill(order, qty // 2)
             self.world.after(self.rng.uniform(0.1, 5), self._rest_of_entry, order.client_order_id)
         else:
