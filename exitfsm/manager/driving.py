@@ -21,7 +21,7 @@ from exitfsm.config import LiveSettings
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
 from exitfsm.lifecycle import State
-from exitfsm.manager.calls import Breaker, BrokerCalls, Held, Outcome, RateBudget
+from exitfsm.manager.calls import Breaker, BrokerCalls, Held, Outcome, RateBudget, describe
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.executions import amount, average_entry, entered_anew, sold_by_others, surplus
@@ -42,6 +42,8 @@ PAUSE_S, PAUSE_MAX_S = 0.5, 30.0
 UNKNOWN_MAX = 3
 #: How long the look at what is held may take before an order is sent to a broker that does not look by itself.
 LOOK_MAX_S = 1.0
+#: How often it is tried again where it fails, before an order that never left is sent all the same.
+LOOKS_MAX = 3
 #: How long a market session that was read is believed.
 SESSION_AGE_S = 30.0
 #: How soon it is asked for again when it could not be read.
@@ -220,14 +222,8 @@ class Driver:
             return False
         await self._make_way(p)
         refusal = None if self._calls.capabilities.reduce_only else await self._no_longer_held(p, order)
-        if refusal is not None and order.client_order_id in self._unknown:
-            # It may be on its way: what is missing may be what it sold. Not sent, not refused; it is asked for again.
-            log.warning("submit_held_back id=%s why=%s", order.client_order_id, refusal)
-            self._engine.sent(order.client_order_id)
-            return False
         if refusal is not None:
-            await self._door.report(refused_report(order.client_order_id, refusal, self._time.now()))
-            return True
+            return await self._not_sent(order, refusal)
         await self._rest(self._budget.spend)
         current = self._engine.positions.get(p.position_id)
         if current is None or self._engine.owed_by(current, self.now_for(current)) != action:
@@ -277,27 +273,55 @@ class Driver:
     async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself.
 
-        A broker that does not answer holds up no exit, unless it has shown less before; a smaller quantity, also that
-        nothing is held at all, counts when the executions say the same, or when it is shown often enough. What that
-        means for the position is decided before the next attempt, as after any refusal.
+        A broker that does not answer holds up no first send for long, unless it has shown less before; a smaller
+        quantity, also that nothing is held at all, counts when the executions say the same, or when it is shown often
+        enough. What that means for the position is decided before the next attempt, as after any refusal.
+
+        Raises:
+            BrokerError: no answer, and an earlier copy of the order may have left: it waits for one.
         """
-        for look in range(1, READS_MIN + 1):
+        failed = shown = 0
+        while True:
             try:
                 async with asyncio.timeout(LOOK_MAX_S):
                     held = await self.positions()
-            except (BrokerError, TimeoutError):
-                return self._shown_before(p, order)
-            net, _ = self.net_of(p, held)
-            if held.is_silent_about(p.symbol):
-                return None
-            self._count(p, net)
-            if net >= order.qty:
-                return None
-            agreed = sold_by_others(p, await self._fills_of(p) or (), unsent=True) >= order.qty - net
-            if agreed or look == READS_MIN:
-                return _more_than_held(order, net)
+            except (BrokerError, TimeoutError) as error:
+                failed += 1
+                refusal = self._shown_before(p, order)
+                if refusal is not None:
+                    return refusal
+                if failed == LOOKS_MAX:
+                    if order.client_order_id in self._unknown:
+                        raise BrokerError(f"what is held of {p.symbol} is not known: {describe(error)}") from None
+                    return None
+            else:
+                net, _ = self.net_of(p, held)
+                if held.is_silent_about(p.symbol):
+                    return None
+                self._count(p, net)
+                if net >= order.qty:
+                    return None
+                shown += 1
+                agreed = sold_by_others(p, await self._fills_of(p) or (), unsent=True) >= order.qty - net
+                if agreed or shown == READS_MIN:
+                    return _more_than_held(order, net)
             await self._rest(partial(self._clock.sleep, PAUSE_S))
-        return None
+
+    async def _not_sent(self, order: Order, refusal: OrderRefused) -> bool:
+        """What becomes of an order that would sell more than is held.
+
+        Raises:
+            BrokerError: its record cannot be read.
+        """
+        # An earlier life, whose store was lost, may have sent the same id: then what is missing is what it sold.
+        report = await self._calls.order(order.client_order_id) if self._calls.asks_by_our_id else None
+        if report is None and order.client_order_id in self._unknown:
+            # It may be on its way, with the same effect. Not sent, not refused; it is asked for again.
+            log.warning("submit_held_back id=%s why=%s", order.client_order_id, refusal)
+            self._engine.sent(order.client_order_id)
+            return False
+        await self._door.report(report or refused_report(order.client_order_id, refusal, self._time.now()))
+        return True
 
     def _shown_before(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal that the newest reads of this position amount to, while the broker does not answer."""

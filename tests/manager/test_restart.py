@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import pytest
 from harness import GOOD, World, executed
 from msgspec.structs import replace
 
-from exitfsm import IdMemory, Session
+from exitfsm import IdMemory, Order, Session, Side
+from exitfsm.position import client_order_id
 from exitfsm.testing import LostReply, Raises, Returns
-from exitfsm.values import OrderStatus
+from exitfsm.values import OrderSide, OrderStatus
 
 #: Steps of five seconds that a life may take.
 STEPS_MAX = 60
@@ -300,4 +302,65 @@ async def test_given_less_was_shown_before_and_now_the_broker_does_not_answer_th
     assert world.last_order.qty == 1
     await world.fill()
     await world.until(lambda: world.state == "filled")
+    await world.finish()
+
+
+async def test_given_a_crash_before_the_send_and_a_broker_that_does_not_say_what_is_held_then_it_waits(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
+    await world.start()
+    await world.enter(3)
+    world.broker.always("submit", Raises(ConnectionError()))
+    await world.bar(98)
+    await world.crash()
+    world.broker.trade_by_hand("AAPL", "sell", 3)
+    world.broker.always("submit", None)
+    world.broker.always("positions", Raises(ConnectionError()))
+    await world.start()
+    await world.passes(120)
+    assert world.orders == []
+    world.broker.always("positions", None)
+    await world.passes(120)
+    assert world.orders == []
+    await world.finish()
+
+
+async def test_given_a_first_send_and_a_broker_that_does_not_say_what_is_held_then_it_leaves_all_the_same(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
+    await world.start()
+    await world.enter(3)
+    world.broker.always("positions", Raises(ConnectionError()))
+    await world.bar(98)
+    assert world.orders == []
+    await world.until(lambda: len(world.orders) == 1, seconds=3)
+    world.broker.always("positions", None)
+    await world.fill()
+    await world.until(lambda: world.state == "filled")
+    await world.finish()
+
+
+async def test_given_a_lost_store_and_an_exit_that_filled_meanwhile_then_it_is_not_called_refused(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
+    await world.start()
+    await world.enter(3)
+    sent = client_order_id(world.position.position_id, 1)
+    await world.crash()
+    world.store_path.unlink()
+    Path(f"{world.store_path}-wal").unlink(missing_ok=True)
+    world.broker.answer("order", Raises(ConnectionError()))  # the new life cannot find out about the order
+    await world.start()
+    assert client_order_id(world.position.position_id, 1) == sent
+    world.broker.take(
+        Order(client_order_id=sent, symbol="AAPL", side=OrderSide.SELL, qty=Decimal(3), position_side=Side.LONG)
+    )
+    world.broker.fill(sent)
+    world.broker.lose_updates()
+    await world.bar(98)
+    await world.until(lambda: world.state == "filled", seconds=60)
+    assert [order.client_order_id for order in world.orders] == [sent]
     await world.finish()
