@@ -62,6 +62,11 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_holds_two_versions_of_a_line_as_a_merge_leaves_them(page: Path) -> None:
+    assert not re.search(r"^(<{7}|>{7}|={7}$)", page.read_text(encoding="utf-8"), re.MULTILINE), f"{page.name}: merge it"
+
+
 def test_everything_public_is_there_and_says_what_it_is() -> None:
     for name in exitfsm.__all__:
         thing = getattr(exitfsm, name)
