@@ -22,7 +22,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
-from exitfsm.values import EXACT, HUNDRED, Bar, EvaluateOn, ExitType, OrderType, Side, TimeInForce, plain
+from exitfsm.values import EXACT, HUNDRED, PRICE_MAX, Bar, EvaluateOn, ExitType, OrderType, Side, TimeInForce, plain
 
 
 @dataclass(frozen=True)
@@ -329,7 +329,7 @@ ORDER_FAULTS = frozenset({"already_seen", "out_of_order"})
 #: A bar of the present that is dated before the position's entry: one of the two was dated by a clock that is wrong.
 BEFORE_ENTRY = "before_entry"
 #: Reasons that leave a position without a price to watch.
-PRICE_FAULTS = frozenset({"not_finite", "not_positive", "high_below_low", "stale", "in_the_future"})
+PRICE_FAULTS = frozenset({"not_finite", "not_positive", "high_below_low", "not_tradable", "stale", "in_the_future"})
 #: A bar that is dated further ahead of its arrival is none: once it were believed, all that come after it would be old.
 AHEAD_MAX = timedelta(days=1)
 
@@ -356,13 +356,16 @@ def bar_fault(
     if previous_at is not None and bar.timestamp < previous_at and not is_ahead(previous_at, received_at, guard):
         return Fault("out_of_order", str(bar.close))
     if not bar.floor > 0:  # NaN when unsound: say which price and why
-        for price in (bar.open, bar.high, bar.low, bar.close):
+        prices = (bar.open, bar.high, bar.low, bar.close)
+        for price in prices:
             if not price.is_finite():
                 return Fault("not_finite", str(price))
             if price <= 0:
                 return Fault("not_positive", str(price))
         if bar.high < bar.low:
             return Fault("high_below_low", f"{bar.high} < {bar.low}")
+        top = max(prices)
+        return Fault("not_tradable", plain(top if float(top) >= PRICE_MAX else min(prices)))
     if received_at is not None and (received_at - bar.timestamp).total_seconds() > guard.max_age_seconds:
         return Fault("stale", str(bar.close))
     if received_at is not None and bar.timestamp - received_at > AHEAD_MAX:

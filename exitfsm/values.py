@@ -24,6 +24,8 @@ EXACT = Context(prec=76)
 ZERO = Decimal(0)
 HUNDRED = Decimal(100)
 _SCALE_MAX = 30
+#: A price of a market is at least the one and below the other, as floats; see `tradable`.
+PRICE_MIN, PRICE_MAX = float(f"1e-{_SCALE_MAX}"), float(f"1e{_SCALE_MAX}")
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9./_-]{0,31}", re.ASCII)
 
 
@@ -244,7 +246,7 @@ class Bar(_Given, frozen=True, gc=False, eq=False):
         volume: traded quantity; not used for decisions.
 
     `floor` and `ceiling`, which are not given but computed, are the lowest and highest of the four prices as floats, or
-    NaN when the bar is not sound (a price that is not finite and positive, or high below low). Rounding to float is
+    NaN when the bar is not sound (a price that is no market's, or high below low). Rounding to float is
     monotone, so `lower < bar.floor and bar.ceiling < upper` on floats is never true when the exact prices say
     otherwise: it is the whole test that a quiet bar needs, and everything else is decided on the exact decimals.
 
@@ -259,9 +261,9 @@ class Bar(_Given, frozen=True, gc=False, eq=False):
         except (TypeError, ValueError, OverflowError):
             what = ", ".join(map(repr, given))
             raise ValueError(f"bar of {self.symbol} at {self.timestamp}: {what} are not prices") from None
-        if 0.0 < lo <= o <= h < math.inf and lo <= c <= h:
+        if PRICE_MIN <= lo <= o <= h < PRICE_MAX and lo <= c <= h:
             floor, ceiling = lo, h
-        elif 0.0 < lo <= h < math.inf and 0.0 < o < math.inf and 0.0 < c < math.inf:
+        elif PRICE_MIN <= lo <= h < PRICE_MAX and PRICE_MIN <= o < PRICE_MAX and PRICE_MIN <= c < PRICE_MAX:
             floor, ceiling = min(o, lo, c), max(o, h, c)
         else:
             floor = ceiling = math.nan

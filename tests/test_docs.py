@@ -64,7 +64,8 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_page_holds_two_versions_of_a_line_as_a_merge_leaves_them(page: Path) -> None:
-    assert not re.search(r"^(<{7}|>{7}|={7}$)", page.read_text(encoding="utf-8"), re.MULTILINE), f"{page.name}: merge it"
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"^(<{7}|>{7}|={7}$)", text, re.MULTILINE), f"{page.name}: merge it"
 
 
 def test_everything_public_is_there_and_says_what_it_is() -> None:

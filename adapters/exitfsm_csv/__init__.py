@@ -18,11 +18,11 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from datetime import datetime
 from heapq import heapify, heappop, heapreplace
-from math import inf, isfinite
+from math import isfinite
 from pathlib import Path
 
 from exitfsm import Bar, FeedError
-from exitfsm.values import CheckedBar, canonical_symbol, decimal_of, utc
+from exitfsm.values import PRICE_MAX, PRICE_MIN, CheckedBar, canonical_symbol, decimal_of, utc
 
 __all__ = ["COLUMNS", "read_bars"]
 
@@ -125,7 +125,7 @@ class _File:
                         symbol, at, o, h, lo, c, volume = line.split(",") if usual else self._usual(line)
                         first, ceiling, floor, last = float(o), float(h), float(lo), float(c)
                         if (
-                            0.0 < floor <= first <= ceiling < inf
+                            PRICE_MIN <= floor <= first <= ceiling < PRICE_MAX
                             and floor <= last <= ceiling
                             and (volume.isdecimal() or isfinite(float(volume)))
                         ):

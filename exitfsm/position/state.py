@@ -364,8 +364,7 @@ _CHANGES: dict[type[Event], Callable[[Position, Any], dict[str, Any]]] = {
 #: event class -> state before -> state after, of the lifecycle's rows.
 _TARGETS: dict[type[Event], dict[State | None, State]] = {kind: {} for kind in _CHANGES}
 for (_source, _event), _target in LOOKUP.items():
-    if _event in _TARGETS:
-        _TARGETS[_event][_source] = _target
+    _TARGETS[_event][_source] = _target
 
 
 def evolve(position: Position | None, event: Event) -> Position:
