@@ -16,4 +16,6 @@ settings.register_profile(
     derandomize=False,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+# For what runs the tests of the core again and again (mutation), or slowly (coverage).
+settings.register_profile("brief", deadline=None, max_examples=10, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

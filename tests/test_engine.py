@@ -23,6 +23,7 @@ from exitfsm.events import (
     ExitTriggered,
     FillsRecorded,
     OrderAccepted,
+    PositionClosedElsewhere,
     PositionOpened,
     ProtectionLost,
     RefusalEnded,
@@ -30,7 +31,7 @@ from exitfsm.events import (
     TriggerRefused,
 )
 from exitfsm.messages import ForceExit, PositionRead, RaiseAlarm
-from exitfsm.policy import ExitPolicy
+from exitfsm.policy import ExitPolicy, Fault
 from exitfsm.ports import Capabilities
 from exitfsm.position import (
     READS_MIN,
@@ -744,3 +745,145 @@ def test_given_a_broker_that_declares_nothing_then_the_careful_assumptions_hold(
     assert careful.late_fills
     assert not careful.reduce_only
     assert careful.ids_refused == "never"
+
+
+def unclear(store: ExitStore, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The next append takes place, and raises all the same; then the store works as ever."""
+    append_many = store.append_many
+
+    def once(batches: Any) -> Any:
+        monkeypatch.setattr(store, "append_many", append_many)
+        append_many(batches)
+        raise StoreError("disk I/O error: whether it was stored is not known")
+
+    monkeypatch.setattr(store, "append_many", once)
+
+
+def test_given_a_commit_that_fails_and_took_place_then_what_was_decided_is_owed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    p = desk.buy()
+    unclear(desk.store, monkeypatch)
+    (action,) = desk.engine.on_bar(bar(99, 60))
+    assert isinstance(action, Submit)
+    assert desk.now(p).state == "pending"
+    assert [record.message.split()[0] for record in caplog.records] == ["commit_failed_and_took_place"]
+
+
+@pytest.mark.parametrize("exits", [False, True])
+def test_given_a_position_that_only_the_store_knows_when_it_is_opened_again_then_it_is_watched(
+    desk: Desk, exits: bool
+) -> None:
+    other = Engine(desk.store, desk.broker.capabilities)
+    p = other.open(to_open(opened()), bar=bar(100, 0))
+    if exits:
+        other.on_bar(bar(99, 60))
+    assert desk.engine.positions == {}
+    again = desk.engine.open(to_open(opened()))
+    assert desk.engine.positions == {p.position_id: again}
+    # Whether its order was sent, nobody knows.
+    assert desk.engine.unknown == ({again.client_order_id} if exits else set())
+    assert [type(a) for a in desk.engine.owed(after(60))] == ([LookUp] if exits else [])
+    assert again is desk.engine.open(to_open(opened()))
+
+
+def test_given_a_store_that_refuses_when_a_position_is_opened_then_it_is_not_watched(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.store, "append_many", lambda batches: [StoreError("the disk is full") for _ in batches])
+        with pytest.raises(StoreError, match="full"):
+            desk.engine.open(to_open(opened()))
+    assert desk.engine.positions == {}
+    assert desk.store.stream_ids() == []
+
+
+def test_given_a_row_that_calls_an_ended_position_open_when_it_is_loaded_then_its_events_count(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = desk.buy()
+    held = desk.store.held()
+    desk.store.append(
+        p.position_id,
+        1,
+        [PositionClosedElsewhere(how="by_hand", remaining_qty=Decimal(10), at=after(60), cooldown_until=after(60))],
+        at=after(60),
+        by="broker",
+    )
+    monkeypatch.setattr(desk.store, "held", lambda: held)
+    again = Engine(desk.store, desk.broker.capabilities)
+    assert again.load() == 0
+    assert again.positions == {}
+    monkeypatch.undo()
+
+
+def test_given_bars_together_when_one_closes_its_position_then_the_next_of_its_symbol_meets_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = desk.buy()
+    woken = desk.engine._woken
+
+    def and_it_is_over(*args: Any) -> Any:
+        actions = woken(*args)
+        read = PositionRead(at=after(60), qty=Decimal(0), reads=READS_MIN)
+        return [*actions, *desk.engine.tell(p.position_id, read)]
+
+    monkeypatch.setattr(desk.engine, "_woken", and_it_is_over)
+    bars = [bar(1, 30, symbol="MSFT"), bar(200, 60), bar(99, 120), bar(98, 180)]
+    assert desk.engine.on_bars(bars) == []
+    assert [type(e) for e in desk.events(p)][-1] is PositionClosedElsewhere
+
+
+def test_given_a_message_to_a_position_that_is_not_known_then_nothing_happens(desk: Desk) -> None:
+    assert desk.engine.tell("nobody", ForceExit(at=after(1))) == []
+    assert desk.store.stream_ids() == []
+
+
+def test_given_orders_then_memory_knows_their_owner_until_the_position_is_over(desk: Desk) -> None:
+    p = desk.buy()
+    desk.bar(99, 60)
+    order_id = client_order_id(p.position_id, 1)
+    assert desk.engine.known_owner(order_id) == p.position_id
+    desk.bar(99, 120)
+    assert desk.now(p).state == "filled"
+    assert desk.engine.known_owner(order_id) is None
+    assert desk.engine.owner_of(order_id) == p.position_id
+    assert desk.engine.owner_of("theirs") is None
+
+
+def test_given_a_bar_then_what_is_wrong_with_it_is_told_without_telling_it(desk: Desk) -> None:
+    assert desk.engine.fault(bar(100)) is None
+    assert desk.engine.fault(bar("NaN")) == Fault("unsound", "NaN")
+    desk.buy()
+    assert desk.engine.fault(bar(101, 60)) is None
+    assert desk.engine.fault(bar(200, 60)) == Fault("price_jump", "200")
+    desk.engine.rebase("MSFT", bar(200, 60, symbol="MSFT"))  # a symbol that is not held has no prices
+    assert desk.engine.last_price("MSFT") is None
+    assert desk.engine.last_price("AAPL") == 100
+
+
+def test_given_a_price_that_no_market_has_and_no_guard_then_it_is_refused_and_marks_can_be_told(desk: Desk) -> None:
+    rules = policy(price_guard=False, profit_taking=False)
+    p = desk.buy(rules=rules)
+    q = desk.buy(rules=rules, at=1)
+    for n, price in enumerate((1e300, "1E+400", "1E-400", "1" * 80), 1):
+        assert desk.engine.on_bar(bar(price, 60 * n)) == ()
+    assert [type(e) for e in desk.events(p)] == [type(e) for e in desk.events(q)] == [TriggerRefused]
+    assert [(m.price, m.best_price) for m in desk.engine.marks()] == [(100, 100)] * 2
+
+
+def test_given_another_writer_that_closed_the_position_when_a_bar_comes_then_it_is_over_here_too(desk: Desk) -> None:
+    p = desk.buy()
+    gone = PositionClosedElsewhere(how="by_hand", remaining_qty=Decimal(10), at=after(30), cooldown_until=after(30))
+    desk.store.append(p.position_id, 1, [gone], at=after(30), by="broker")
+    assert desk.engine.on_bar(bar(99, 60)) == ()
+    assert desk.engine.positions == {}
+    assert desk.engine.levels.slots == {}
+    assert desk.events(p) == [gone]
+
+
+def test_given_a_position_that_no_bar_has_reached_then_it_has_no_mark(desk: Desk) -> None:
+    desk.engine.open(to_open(opened()))
+    assert desk.engine.marks() == []
+    desk.engine.on_bar(bar("100.5", 60))
+    assert [(m.price, m.pnl_pct, m.at) for m in desk.engine.marks()] == [(Decimal("100.5"), Decimal("0.5"), after(60))]

@@ -452,3 +452,40 @@ def test_given_an_entry_at_a_bars_close_then_what_the_bar_reached_before_is_not_
     assert slot.highest == 100.0
     slot.accept(bar(101, 60, high="101.5"))
     assert slot.highest == 101.5
+
+
+def test_given_a_position_that_is_restored_beside_another_then_what_is_known_of_the_symbol_stays() -> None:
+    all_levels = Levels()
+    first, second = evolve(None, opened()), evolve(None, opened(epoch="2", entry=101))
+    all_levels.restore(first, reference=Decimal(100), seen_at=after(60))
+    slot = all_levels.slots["AAPL"]
+    assert (slot.reference_price, slot.last_at, slot.previous_at) == (Decimal(100), after(60), after(60))
+    all_levels.restore(second, reference=None, seen_at=after(30))
+    assert all_levels.slots == {"AAPL": slot}
+    assert slot.positions == (first, second)
+    assert (slot.reference_price, slot.last_at) == (Decimal(100), after(60))
+    slot.accept(bar("100.5", 120))
+    all_levels.restore(second, reference=Decimal(7), seen_at=None)
+    assert slot.reference_price == Decimal("100.5")
+    assert slot.positions == (first, second)
+    assert not slot.busy
+    all_levels.restore(given(opened(epoch="2", entry=101), triggered()).now, reference=None, seen_at=None)
+    assert slot.busy
+    all_levels.restore(first, reference=None, seen_at=None)
+    assert slot.busy
+
+
+def test_given_positions_then_their_symbol_is_watched_while_one_of_them_is_monitored() -> None:
+    all_levels = Levels()
+    assert not all_levels.watched("AAPL")
+    monitored, exiting = evolve(None, opened()), given(opened(epoch="2"), triggered()).now
+    all_levels.put(exiting, reference=Decimal(100))
+    assert not all_levels.watched("AAPL")
+    all_levels.put(monitored)
+    assert all_levels.watched("AAPL")
+    all_levels.drop(monitored)
+    assert not all_levels.watched("AAPL")
+    all_levels.drop(exiting)
+    assert all_levels.slots == {}
+    all_levels.drop(exiting)  # of what is not there, nothing is left to forget
+    assert all_levels.slots == {}

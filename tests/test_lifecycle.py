@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from decimal import Decimal
 from itertools import product
 
@@ -37,7 +38,7 @@ from exitfsm.events import (
 from exitfsm.lifecycle import LOOKUP, MEANING, NOTHING, ROWS, TABLE, Row, State, advance, allows, mermaid
 from exitfsm.messages import Acknowledge, ChangePolicy, Contradiction, ForceExit, RaiseAlarm, Release
 from exitfsm.ports import AssetRules, Capabilities
-from exitfsm.position import Position, evolve
+from exitfsm.position import Position, evolve, replay
 from exitfsm.testing.given import (
     Scenario,
     Told,
@@ -367,3 +368,18 @@ def test_the_diagram_shows_every_row_that_leads_to_another_state_and_no_other() 
     assert first == "stateDiagram-v2"
     assert drawn == {(str(r.source or "[*]"), str(r.target), r.event.__name__) for r in TABLE if r.source != r.target}
     assert {line.strip() for line in lines if line.endswith("--> [*]")} == {"filled --> [*]", "closed --> [*]"}
+
+
+def test_given_a_move_then_the_machine_logs_nothing_and_machines_of_others_log_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.DEBUG, "transitions.core"):
+        assert advance(None, PositionOpened) is MON
+        logging.getLogger("transitions.core").info("%s moves", "theirs")
+        logging.getLogger("transitions.core").info("no name at all")
+    assert [record.getMessage() for record in caplog.records] == ["theirs moves", "no name at all"]
+
+
+def test_given_no_event_at_all_then_there_is_no_position_to_replay() -> None:
+    with pytest.raises(IllegalTransition, match="no event"):
+        replay([])

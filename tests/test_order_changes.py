@@ -11,6 +11,7 @@ from exitfsm.events import (
     ExitCompleted,
     ExitRetried,
     FillsRecorded,
+    OrderAccepted,
     OrderEnded,
     OrderRestated,
     ProtectionLost,
@@ -116,3 +117,21 @@ def test_given_a_cancel_that_is_refused_again_and_again_then_a_person_is_told() 
     twice = once.when(timer(300), reported("cancel_rejected", 4, 102, at=301))
     twice.then(CancelRefused, like(AlarmRaised, kind="cancel_refused"), FillsRecorded).is_in("partial")
     twice.when(timer(400), reported("cancel_rejected", 4, 102, at=401)).then(CancelRefused, FillsRecorded)
+
+
+def test_given_an_intent_whose_order_was_made_smaller_before_it_was_acknowledged_then_it_is_accepted_first() -> None:
+    smaller = pending.when(reported("new", qty=Decimal(8), broker_order_id="b1"))
+    smaller.then(
+        like(OrderAccepted, client_order_id=order_id(1), broker_order_id="b1"),
+        like(OrderRestated, qty=Decimal(8)),
+        like(AlarmRaised, kind="order_restated"),
+    ).is_in("submitted").has(order_qty=Decimal(8))
+
+
+def test_given_a_corrected_earlier_order_then_both_orders_are_to_be_asked_for_and_known() -> None:
+    second = expired.when(holds(6, at=200), reported("new", attempt=2, at=201))
+    assert second.now.orders_in_question == (order_id(2),)
+    corrected = second.when(reported("expired", 3, 99, attempt=1, at=210, corrected=True))
+    assert corrected.now.orders_in_question == (order_id(2), order_id(1))
+    assert [corrected.now.order_known(order_id(n)) for n in (1, 2, 3)] == [True, True, False]
+    assert given(opened()).now.orders_in_question == ()

@@ -728,3 +728,19 @@ def test_limit_prices_are_rounded_away_from_the_entry_never_short_of_the_target(
         (event,) = s.news
         assert event == like(ExitTriggered, order_type=OrderType.LIMIT)
         assert event.limit_price == event.level.quantize(Decimal("0.01"), rounding) != event.level
+
+
+def test_given_the_bar_of_the_entry_then_it_decides_nothing() -> None:
+    for at in (-60, 0):
+        held().when(seen(50, at)).then()
+        held().when(seen(50, at, received_at=after(0))).then()
+
+
+def test_given_bars_of_the_present_that_are_dated_before_the_entry_then_a_person_is_told() -> None:
+    at = after(-1000)
+    s = held().when(seen(100, -1000, received_at=at))
+    s.then(like(TriggerRefused, reason="before_entry", price="100"), like(AlarmRaised, kind="feed_unusable", at=at))
+    s.when(seen(100, -940, received_at=after(-940))).then()  # told once
+    edge = -ExitPolicy().price_guard.max_age_seconds
+    held().when(seen(100, edge, received_at=after(edge))).then()
+    held().when(seen(100, edge - 1, received_at=after(edge - 1))).then(TriggerRefused, AlarmRaised)

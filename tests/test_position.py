@@ -1328,3 +1328,73 @@ def live_through(world: World, happenings: list[tuple[str, int]]) -> None:
     if world.p.state is State.UNPROTECTED:
         assert any(isinstance(e, AlarmRaised) and e.kind == "protection_lost" for e in world.log)
     assert replay(world.log) == world.p
+
+
+def test_given_less_than_a_step_is_left_when_it_looks_flat_less_than_three_times_then_it_is_kept() -> None:
+    broker = Capabilities(late_fills=False, stocks=AssetRules(qty_step=Decimal("0.1")))
+    s = given(opened(qty="6.25")).at(broker).when(seen(99), reported("filled", "6.2", 99))
+    for reads in range(1, READS_MIN):
+        s.when(holds(0, reads=reads)).then().owes(ReadPosition)
+    s.when(holds(0)).then(like(PositionClosedElsewhere, how="by_hand", remaining_qty=Decimal("0.05")))
+
+
+def test_given_orders_of_which_one_has_no_price_then_the_average_is_unknown_and_else_it_is_over_all() -> None:
+    two = expired.when(holds(6, at=200), reported("new", attempt=2, at=201))
+    assert two.now.avg_exit_price == Decimal(99)
+    both = two.when(reported("partially_filled", 2, 102, attempt=2, at=202))
+    assert both.now.avg_exit_price == Decimal(100)
+    assert two.when(reported("partially_filled", 2, attempt=2, at=202)).now.avg_exit_price is None
+    assert monitoring.now.avg_exit_price is None
+
+
+def test_given_an_order_that_is_not_ours_when_it_is_over_then_a_person_can_go_on() -> None:
+    theirs = {"symbol": "MSFT"}
+    s = submitted.when(reported("new", **theirs)).then(ProtectionLost, AlarmRaised).has(order_live=True)
+    s.when(reported("new", **theirs)).then().has(order_live=True)
+    s.when(reported("canceled", 0, **theirs)).then(
+        OrderEnded(
+            client_order_id=order_id(1), how="canceled", filled_qty=Decimal(0), at=after(61), next_attempt_at=None
+        )
+    ).has(order_live=False).is_in("unprotected")
+    submitted.when(reported("rejected", 0, refusal="halted", text="no", **theirs)).then(
+        ProtectionLost, like(OrderEnded, how="rejected", refusal="halted", text="no"), AlarmRaised
+    )
+
+
+def test_given_an_order_that_is_over_when_its_price_is_told_later_then_it_is_recorded_once() -> None:
+    s = submitted.when(reported("partially_filled", 4), reported("expired", 4)).has(avg_fill_price=None)
+    s = s.when(reported("expired", 4, 99)).then(like(FillsRecorded, filled_qty=Decimal(4), avg_fill_price=Decimal(99)))
+    s.is_in("rejected").when(reported("expired", 4, 99)).then()
+
+
+def test_given_a_refused_order_when_it_fills_beside_the_next_one_then_that_is_ended_and_a_person_is_told() -> None:
+    s = pending.when(refused(), holds(10, at=200), reported("new", attempt=2, at=201))
+    s = s.when(reported("partially_filled", 3, 99, attempt=1, at=202))
+    s.then(
+        ProtectionLost,
+        FillsRecorded(client_order_id=order_id(1), filled_qty=Decimal(3), avg_fill_price=Decimal(99), at=after(202)),
+        like(CancelRequested, client_order_id=order_id(2)),
+        AlarmRaised,
+    ).is_in("unprotected").has(remaining_qty=Decimal(7))
+
+
+def test_given_an_unprotected_position_when_more_was_filled_than_known_then_what_could_sell_too_much_is_ended() -> None:
+    s = second.when(reported("new", attempt=2, at=201), Contradiction(at=after(202), why="it cannot be"))
+    late = s.when(reported("expired", 5, 99, attempt=1, at=203))
+    late.then(
+        like(FillsRecorded, client_order_id=order_id(1), filled_qty=Decimal(5)),
+        like(CancelRequested, client_order_id=order_id(2)),
+    ).is_in("unprotected").has(remaining_qty=Decimal(5))
+    # Of an order that was cut by as much, nothing need be ended.
+    fewer = s.when(reported("new", 0, qty=Decimal(5), attempt=2, at=203))
+    fewer.when(reported("expired", 5, 99, attempt=1, at=204)).then(FillsRecorded)
+    over = unprotected.when(reported("partially_filled", 11, 99, at=203))
+    over.then(like(FillsRecorded, filled_qty=Decimal(11))).has(remaining_qty=Decimal(-1))
+    over.when(reported("partially_filled", 11, 99, at=204)).then()
+
+
+def test_given_an_order_that_works_when_a_repetition_of_its_request_is_refused_then_it_works_on() -> None:
+    for s in (submitted, partial, canceling):
+        s.when(refused()).then().has(order_live=True)
+    pending.when(refused()).then(like(OrderEnded, how="refused")).has(order_live=False)
+    unprotected.when(refused()).then(like(OrderEnded, how="refused")).has(order_live=False)

@@ -477,3 +477,29 @@ def test_differences_name_row_and_column():
     lines = list(differences("position_tracking", [changed], rows))
     assert lines == ["position_tracking AAPL: qty is 11, not 10", "position_tracking MSFT: the row is missing"]
     assert list(differences("position_tracking", rows, rows[:1])) == ["position_tracking MSFT: no event made this row"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        accepted("c9"),
+        fills("4", coid="c9"),
+        OrderRestated(client_order_id="c9", qty=D(3), at=T0),
+        cancel("c9"),
+        ExitEscalated(client_order_id="c9", at=T0, why="stop"),
+        CancelRefused(client_order_id="c9", at=T0),
+        ended("canceled", "4", "c9"),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_news_of_an_order_that_has_no_row_leave_those_of_the_others_as_they_are(tables, event):
+    tables.then("p1", opened(), triggered(), accepted())
+    order, tracking = tables.order, tables.tracking
+    tables.then("p1", event)
+    assert (tables.order, tables.tracking) == (order, tracking)
+    assert tables.position.version == 4
+
+
+def test_a_refused_cancel_of_an_order_that_is_over_does_not_bring_it_back(tables):
+    tables.then("p1", opened(), triggered(), accepted(), fills("10"), CancelRefused(client_order_id="c1", at=T0))
+    assert tables.order.status == "filled"

@@ -48,6 +48,20 @@ def test_a_status_means_the_same_as_a_code_and_in_every_spelling(word: fix.Word)
     assert word.status.terminal == (word.code in TERMINAL)
 
 
+def test_a_word_for_the_state_of_a_refused_request_and_a_word_that_is_none() -> None:
+    assert fix.status_of("Cancel-Rejected") is OrderStatus.CANCEL_REJECTED
+    assert fix.status_of("order_replace_rejected") is OrderStatus.NEW
+    assert fix.status_of("2") is None
+    assert fix.status_of(" 2 ", coded=True) is OrderStatus.FILLED
+    assert fix.status_of("I", coded=True) is None
+    assert fix.event_of("nothing of the kind") is None
+    assert fix.refuses_cancel("order cancel rejected")
+    assert not fix.refuses_cancel("replace_rejected")
+    assert not fix.corrects(None)
+    assert fix.reason_of("Duplicate ClOrdID") == fix.DUPLICATE_ORDER
+    assert fix.reason_of("no") is None
+
+
 @pytest.mark.parametrize("word", fix.EXEC_TYPE, ids=lambda word: word.name)
 def test_what_happened_counts_only_where_no_state_is_said(word: fix.Word) -> None:
     for kind in ({"exec_type": word.code}, {"150": word.code}, {"ExecType": word.name}, {"event": word.name}):
