@@ -27,7 +27,7 @@ from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position import Action, Position, decide, evolve, fault_of, fold, owed, position_id, replay
 from exitfsm.projections import Mark
 from exitfsm.store import Append, ExitStore, Result
-from exitfsm.values import Bar, ExecutionReport, canonical_symbol, pct_change
+from exitfsm.values import Bar, EvaluateOn, ExecutionReport, canonical_symbol, pct_change
 
 log = logger("exitfsm")
 
@@ -353,7 +353,7 @@ class Engine:
                     confirmed=confirmed,
                 )
                 messages.append((p.position_id, message))
-        changed, told = self._commit(messages), dict(messages)
+        changed, told = self._commit(messages, armed=False), dict(messages)
         for slot, bar, held, fault in faults:
             self._count_refusals(held, bar, fault, told)
             if fault is None:
@@ -408,7 +408,9 @@ class Engine:
             p = self.positions.get(before.position_id, before)
             run = self._runs.get(p.position_id)
             if before.state is State.MONITORING:  # what the symbol's others refused, it may have believed
-                own = fault_of(before, told[p.position_id])
+                # Only by its range can a position refuse a bar that its symbol as a whole does not.
+                asked = fault is not None or before.policy.evaluate_on is EvaluateOn.RANGE
+                own = fault_of(before, told[p.position_id]) if asked else None
                 reason = own.reason if own is not None else p.refusing if p.refusing in ("paused", "disabled") else None
                 if p.refusing is None:
                     self._end_run(p.position_id)
@@ -434,10 +436,11 @@ class Engine:
         """All runs of refused bars since the start, those under way included, in order of their first bar."""
         return sorted([*self.refused, *self._runs.values()], key=lambda run: (run.first_at, run.symbol))
 
-    def _commit(self, messages: Sequence[tuple[str, Message]]) -> list[Position]:
+    def _commit(self, messages: Sequence[tuple[str, Message]], *, armed: bool = True) -> list[Position]:
         """Decide on each message, commit all events in one transaction, fold them; the positions that changed.
 
         Several messages to one position are decided in order, each on what the one before it made of the position.
+        With `armed` off, their symbols wake for every bar until the caller arms them.
         """
         changed: dict[str, Position] = {}
         waiting = list(messages)
@@ -456,7 +459,7 @@ class Engine:
                 elif isinstance(result, StoreError):
                     failure = result
                 else:
-                    self._keep(after)
+                    self._keep(after, armed=armed)
                     changed[after.position_id] = after
                     self._tell_listener(after, result)
             for stream in dict.fromkeys(s for s, _ in waiting):
@@ -505,7 +508,9 @@ class Engine:
     def _replay(self, stream_id: str) -> Position:
         return replay(r.event for r in self.store.stream(stream_id))
 
-    def _keep(self, p: Position, *, reference: Decimal | None = None, bar: Bar | None = None) -> None:
+    def _keep(
+        self, p: Position, *, reference: Decimal | None = None, bar: Bar | None = None, armed: bool = True
+    ) -> None:
         """The position as it is now, in memory and armed; a terminal one leaves memory."""
         if p.client_order_id is not None:
             self._orders[p.client_order_id] = p.position_id
@@ -520,7 +525,7 @@ class Engine:
             self._orders.pop(p.client_order_id or "", None)
         else:
             self.positions[p.position_id] = p
-        self.levels.put(p, reference=reference, bar=bar)
+        self.levels.put(p, reference=reference, bar=bar, armed=armed)
 
     def _worst_first(self, positions: list[Position]) -> None:
         """Order by present loss, the largest first; those without a price last."""

@@ -98,6 +98,9 @@ class Slot:
 
     def hold(self, p: Position) -> None:
         """The position is among the symbol's, in place of what it was before."""
+        if len(self.positions) <= 1 and all(other.position_id == p.position_id for other in self.positions):
+            self.positions = (p,)
+            return
         known = [other.position_id for other in self.positions]
         place = known.index(p.position_id) if p.position_id in known else len(known)
         self.positions = (*self.positions[:place], p, *self.positions[place + 1 :])
@@ -138,11 +141,7 @@ class Slot:
         at = self.previous_at or min((p.opened_at for p in self.positions), default=_BEFORE)
         lower, upper, until = -math.inf, math.inf, _NEVER
         guard_ratio: Decimal | None = None
-        self.busy = any(p.state is not State.MONITORING for p in self.positions)
-        self.max_age = min(
-            (_seconds(p.policy.price_guard.max_age_seconds) for p in self.positions),
-            default=timedelta.max,
-        )
+        self._note_age_and_exits()
         for p in self.positions:
             band = wake_band(p, at)
             if band is None:
@@ -163,10 +162,19 @@ class Slot:
                 self.wake_for_all()
                 return
             # Two prices within a factor of sqrt(ratio) of one anchor are within ratio of each other.
-            reach = math.sqrt(float(guard_ratio)) * _NARROWER
-            lower, upper = max(lower, float(reference) / reach), min(upper, float(reference) * reach)
+            anchor, reach = float(reference), math.sqrt(float(guard_ratio)) * _NARROWER
+            lower, upper = max(lower, anchor / reach), min(upper, anchor * reach)
         self.lower, self.upper, self.until = lower, upper, until
         self.ease()
+
+    def _note_age_and_exits(self) -> None:
+        """How old a bar may be for the strictest of the positions, and whether one is on its way out."""
+        busy, oldest = False, None
+        for p in self.positions:
+            seconds = p.policy.price_guard.max_age_seconds
+            oldest = seconds if oldest is None or seconds < oldest else oldest
+            busy = busy or p.state is not State.MONITORING
+        self.busy, self.max_age = busy, timedelta.max if oldest is None else _seconds(oldest)
 
     def wake_for_all(self) -> None:
         """No bar is quiet, until the band is computed anew."""
@@ -179,10 +187,11 @@ class Levels:
     def __init__(self) -> None:
         self.slots: dict[str, Slot] = {}
 
-    def put(self, p: Position, *, reference: Decimal | None = None, bar: Bar | None = None) -> None:
+    def put(self, p: Position, *, reference: Decimal | None = None, bar: Bar | None = None, armed: bool = True) -> None:
         """Arm a position: a new one (with the price or the bar it starts from), or one that changed.
 
-        A terminal position is taken out, and its symbol with it when it was the last.
+        A terminal position is taken out, and its symbol with it when it was the last. What is not `armed` yet wakes for
+        every bar until its slot is: for whoever arms it in a moment anyway.
         """
         if p.state.terminal:
             self.drop(p)
@@ -198,7 +207,10 @@ class Levels:
         elif reference is not None and slot.last is _NO_BAR:
             slot.reference = reference
         slot.hold(p)
-        slot.arm()
+        if armed:
+            slot.arm()
+        else:
+            slot.wake_for_all()
 
     def restore(self, p: Position, *, reference: Decimal | None, seen_at: datetime | None) -> None:
         """Take an open position up again after a restart. Its symbol is not armed: the first bar wakes it, and arms it.

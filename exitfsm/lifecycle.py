@@ -8,8 +8,10 @@ nothing; once an event exists there is nothing left to guard.
 Rows are as permanent as events. Adding one is fine; removing or re-targeting one makes old logs illegal.
 
 The machine is never bound to a position (that would break equality and copying and cost ten times as much): one
-unbound machine per process is moved on a throw-away cursor. `advance` does that for each new event. `LOOKUP` is the
-same table as a plain dictionary, used to re-check stored events; a test proves that the two agree everywhere.
+unbound machine per process is moved on a throw-away cursor. `advance` guards each new event by what the machine says;
+without conditions and callbacks it says the same each time, so it is moved once for each state and event, and what it
+said is kept. `LOOKUP` is the same table as a plain dictionary, used to re-check stored events; a test proves that the
+two agree everywhere.
 """
 
 from __future__ import annotations
@@ -179,12 +181,24 @@ class _Cursor:
         self.state = state
 
 
+#: What the machine has answered so far. A refusal is not kept: it is rare, and asked for anew each time.
+_ANSWERS: dict[tuple[State | None, type[Event]], State] = {}
+
+
 def advance(state: State | None, event: type[Event]) -> State:
     """The state after `event`, by the machine.
 
     Raises:
         IllegalTransition: the table has no such row; nothing was changed.
     """
+    target = _ANSWERS.get((state, event))
+    if target is None:
+        target = _ANSWERS[state, event] = move(state, event)
+    return target
+
+
+def move(state: State | None, event: type[Event]) -> State:
+    """The same, by a move of the machine, whatever it has answered before, and many times as slow."""
     cursor = _Cursor(str(state or NOTHING))
     trigger = MACHINE.events.get(event.__name__)
     try:

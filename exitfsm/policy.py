@@ -212,7 +212,7 @@ def _decoded(settings: bytes) -> ExitPolicy:
     return msgspec.json.decode(settings, type=ExitPolicy)
 
 
-class Level(NamedTuple):
+class Level(msgspec.Struct, frozen=True, gc=False):
     """One price that ends the position when it is reached, the rule it belongs to, and the percentage it stands for."""
 
     price: Decimal
@@ -222,7 +222,8 @@ class Level(NamedTuple):
 
 def away(entry: Decimal, pct: Decimal, sign: int) -> Decimal:
     """The price `pct` percent from `entry`, upward for `sign` +1 and downward for -1; exact."""
-    return EXACT.multiply(entry, EXACT.add(HUNDRED, EXACT.multiply(pct, sign))).scaleb(-2, EXACT)
+    part = EXACT.add(HUNDRED, pct) if sign > 0 else EXACT.subtract(HUNDRED, pct)
+    return EXACT.multiply(entry, part).scaleb(-2, EXACT)
 
 
 def usable_atr(policy: ExitPolicy, side: Side, entry: Decimal, atr: Decimal | None) -> Decimal | None:
@@ -332,6 +333,8 @@ BEFORE_ENTRY = "before_entry"
 PRICE_FAULTS = frozenset({"not_finite", "not_positive", "high_below_low", "not_tradable", "stale", "in_the_future"})
 #: A bar that is dated further ahead of its arrival is none: once it were believed, all that come after it would be old.
 AHEAD_MAX = timedelta(days=1)
+#: What is within a ratio that is made shorter by this on floats is within the ratio itself.
+_SHORTER = 1 - 1e-9
 
 
 def bar_fault(
@@ -370,11 +373,20 @@ def bar_fault(
         return Fault("stale", str(bar.close))
     if received_at is not None and bar.timestamp - received_at > AHEAD_MAX:
         return Fault("in_the_future", str(bar.close))
-    if guard.enabled and reference is not None:
+    if guard.enabled and reference is not None and not _near(bar, float(reference), float(guard.max_jump_ratio)):
         for price in (bar.close, bar.open, bar.low, bar.high) if on_range else (bar.close, bar.open):
             if is_jump(price, reference, guard.max_jump_ratio):
                 return Fault("price_jump", str(price))
     return None
+
+
+def _near(bar: Bar, reference: float, ratio: float) -> bool:
+    """True when all prices of the bar are surely within `ratio` of the reference; False says nothing.
+
+    On floats, with a reach so much shorter than the ratio that no rounding can make it longer.
+    """
+    reach = ratio * _SHORTER
+    return reference < bar.floor * reach and bar.ceiling < reference * reach
 
 
 def is_ahead(at: datetime, received_at: datetime | None, guard: PriceGuard) -> bool:

@@ -35,7 +35,7 @@ from exitfsm.events import (
     StopMoved,
     TriggerRefused,
 )
-from exitfsm.lifecycle import LOOKUP, MEANING, NOTHING, ROWS, TABLE, Row, State, advance, allows, mermaid
+from exitfsm.lifecycle import LOOKUP, MACHINE, MEANING, NOTHING, ROWS, TABLE, Row, State, advance, allows, mermaid, move
 from exitfsm.messages import Acknowledge, ChangePolicy, Contradiction, ForceExit, RaiseAlarm, Release
 from exitfsm.ports import AssetRules, Capabilities
 from exitfsm.position import Position, evolve, replay
@@ -298,20 +298,33 @@ def test_machine_lookup_and_allows_agree_everywhere(pair: tuple[State | None, ty
     state, event = pair
     if (target := LOOKUP.get(pair)) is not None:
         assert allows(state, event)
-        assert advance(state, event) is target
+        for ask in (move, advance, advance):  # an answer that is kept is the answer that is given
+            assert ask(state, event) is target
         return
     assert not allows(state, event)
-    with pytest.raises(IllegalTransition) as refusal:
-        advance(state, event)
-    assert (refusal.value.state, refusal.value.event) == (str(state or NOTHING), event.__name__)
+    for ask in (move, advance, advance):
+        with pytest.raises(IllegalTransition) as refusal:
+            ask(state, event)
+        assert (refusal.value.state, refusal.value.event) == (str(state or NOTHING), event.__name__)
     assert {p: t for p in PAIRS if (t := _by_machine(*p)) is not None} == LOOKUP  # the machine has not moved
 
 
 def _by_machine(state: State | None, event: type[Event]) -> State | None:
     try:
-        return advance(state, event)
+        return move(state, event)
     except IllegalTransition:
         return None
+
+
+def test_the_machine_has_nothing_by_which_it_could_answer_otherwise_a_second_time() -> None:
+    """That is why `advance` may keep its answers: a condition, a callback or an own state would make them stale."""
+    transitions = [t for event in MACHINE.events.values() for ts in event.transitions.values() for t in ts]
+    assert len(transitions) == len(TABLE)
+    hooks: list[object] = [t.conditions or t.before or t.after or t.prepare for t in transitions]
+    hooks += [s.on_enter or s.on_exit for s in MACHINE.states.values()]
+    hooks += [MACHINE.before_state_change, MACHINE.after_state_change, MACHINE.prepare_event, MACHINE.finalize_event]
+    hooks += [MACHINE.on_exception, MACHINE.on_final, MACHINE.models]
+    assert not any(hooks)
 
 
 def _samples() -> dict[type[Event], Event]:

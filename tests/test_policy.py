@@ -22,7 +22,16 @@ from exitfsm.events import (
     TriggerRefused,
 )
 from exitfsm.messages import ChangePolicy
-from exitfsm.policy import AHEAD_MAX, ExitPolicy, ProfitTaking, StopLoss, average_true_range, bar_fault, is_jump
+from exitfsm.policy import (
+    AHEAD_MAX,
+    ExitPolicy,
+    PriceGuard,
+    ProfitTaking,
+    StopLoss,
+    average_true_range,
+    bar_fault,
+    is_jump,
+)
 from exitfsm.position.deciding import REFUSED_BARS_ALARM
 from exitfsm.testing.given import Scenario, after, bar, given, holds, like, opened, policy, reported, seen, to_open
 from exitfsm.values import EXACT, Bar, ExitType, OrderType, Side, first_by_precedence
@@ -496,6 +505,24 @@ def test_given_a_price_guard_when_prices_are_asked_about_directly_then_the_ratio
     guard = ExitPolicy().price_guard
     assert bar_fault(sound, guard, reference=Decimal(100), previous_at=None) is None
     assert bar_fault(sound, guard, reference=Decimal("99.99"), previous_at=None) is not None
+
+
+@for_all(
+    st.decimals("0.0001", "100000", places=4),
+    st.decimals("1.0001", "3", places=4),
+    st.sampled_from([-1, 1]),
+    st.integers(-2, 2),
+)
+def test_a_jump_is_found_exactly_at_the_ratio_whatever_the_floats_in_front_say(
+    reference: Decimal, ratio: Decimal, way: int, ulps: int
+) -> None:
+    edge = EXACT.multiply(reference, ratio) if way > 0 else EXACT.divide(reference, ratio)
+    price = EXACT.add(edge, Decimal(ulps).scaleb(-28))
+    guard = PriceGuard(max_jump_ratio=ratio)
+
+    fault = bar_fault(Bar("S", after(60), price, price, price, price), guard, reference=reference, previous_at=None)
+
+    assert (fault is not None) is is_jump(price, reference, ratio)
 
 
 # --- every threshold, exactly: against fractions ----------------------------------------------------------------------

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from typing import NamedTuple
+
+import msgspec
 
 from exitfsm.lifecycle import State
 from exitfsm.policy import (
@@ -26,7 +27,7 @@ from exitfsm.position.state import Position
 from exitfsm.values import EXACT, HUNDRED, ZERO, Bar, EvaluateOn, ExitType, OrderType, first_by_precedence
 
 
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """Why to exit: the rule, the price that breached, the level it breached and the percentage it stands for."""
 
     reason: ExitType
@@ -43,23 +44,27 @@ def held_s(p: Position, at: datetime) -> float:
 
 def levels(p: Position, at: datetime) -> tuple[Level | None, list[Level]]:
     """The profit target and the stops that stand at `at`, the tightest stop first."""
-    target = target_level(p.policy, p.side, p.entry_price, p.atr, held_s(p, at))
+    policy = p.policy
+    held = held_s(p, at) if policy.target_ladder.enabled else 0.0
+    target = target_level(policy, p.side, p.entry_price, p.atr, held)
     stops: list[Level] = []
-    fixed = fixed_stop(p.policy, p.side, p.entry_price, p.atr)
+    fixed = fixed_stop(policy, p.side, p.entry_price, p.atr)
     if fixed is not None:
         stops.append(fixed)
     if p.break_even_stop is not None:
-        stops.append(Level(p.break_even_stop, ExitType.BREAK_EVEN, p.policy.break_even.offset_pct))
+        stops.append(Level(p.break_even_stop, ExitType.BREAK_EVEN, policy.break_even.offset_pct))
     if p.trail_stop is not None:
-        stops.append(Level(p.trail_stop, ExitType.TRAILING_STOP, p.policy.trailing_stop.trail_pct))
-    stops.sort(key=lambda level: level.price, reverse=p.side.sign > 0)
+        stops.append(Level(p.trail_stop, ExitType.TRAILING_STOP, policy.trailing_stop.trail_pct))
+    if len(stops) > 1:
+        stops.sort(key=lambda level: level.price, reverse=p.side.sign > 0)
     return target, stops
 
 
 def worst_and_best(p: Position, bar: Bar) -> tuple[Decimal, Decimal]:
     """The bar's price as the stops see it, and as the target and the trail see it."""
     if p.policy.evaluate_on is EvaluateOn.CLOSE:
-        return bar.close, bar.close
+        close = bar.close
+        return close, close
     return (bar.low, bar.high) if p.side.sign > 0 else (bar.high, bar.low)
 
 
@@ -70,17 +75,18 @@ def evaluate(
     worst, best = worst_and_best(p, bar)
     target, stops = levels(p, bar.timestamp)
     found: dict[ExitType, Verdict] = {}
-    for price, rule, pct in stops:
-        if reached(worst, price, -p.side.sign):
-            found[rule] = Verdict(rule, worst, price, pct)
-    if target is not None and reached(best, target.price, p.side.sign):
+    sign = p.side.sign
+    for stop in stops:
+        if reached(worst, stop.price, -sign):
+            found[stop.rule] = Verdict(stop.rule, worst, stop.price, stop.threshold_pct)
+    if target is not None and reached(best, target.price, sign):
         found[target.rule] = Verdict(target.rule, best, target.price, target.threshold_pct)
     for rule in due_by_time(p, bar.timestamp, session_close):
         found[rule] = Verdict(rule, bar.close, bar.close, ZERO)
     if custom is not None:
         rule_name = f"{p.policy.custom_rule.name} {p.policy.custom_rule.version}: {custom}"
         found[ExitType.CUSTOM] = Verdict(ExitType.CUSTOM, bar.close, bar.close, ZERO, rule_name)
-    winner = first_by_precedence(found)
+    winner = first_by_precedence(found) if found else None
     return found[winner] if winner is not None else None
 
 
@@ -132,12 +138,15 @@ def ratchet_price(p: Position) -> Decimal | None:
     return min(prices) if sign > 0 else max(prices)
 
 
-class Band(NamedTuple):
+class Band(msgspec.Struct, frozen=True, gc=False):
     """Between `lower` and `upper`, and before `until`, no bar can change the position. None: no bound on that side."""
 
     lower: Decimal | None
     upper: Decimal | None
     until: datetime | None
+
+
+_UNBOUNDED = Band(None, None, None)
 
 
 def wake_band(p: Position, at: datetime) -> Band | None:
@@ -147,7 +156,7 @@ def wake_band(p: Position, at: datetime) -> Band | None:
     """
     monitored = p.state is State.MONITORING
     if not (monitored or (p.state in (State.SUBMITTED, State.PARTIAL) and p.order_type is OrderType.LIMIT)):
-        return Band(None, None, None)
+        return _UNBOUNDED
     if p.policy.end_of_session.enabled:
         return None
     if not monitored:
@@ -169,12 +178,9 @@ def _band(p: Position, stop: Decimal | None, favourable: Decimal | None, until: 
 
 def _time_bound(p: Position, at: datetime) -> datetime | None:
     """When time alone next changes something for the position."""
-    seconds = [
-        s
-        for s in (
-            p.policy.time_limit.max_seconds if p.policy.time_limit.enabled else None,
-            next_ladder_step_s(p.policy, held_s(p, at)),
-        )
-        if s is not None
-    ]
+    policy, seconds = p.policy, []
+    if policy.time_limit.enabled:
+        seconds.append(policy.time_limit.max_seconds)
+    if policy.target_ladder.enabled and (step := next_ladder_step_s(policy, held_s(p, at))) is not None:
+        seconds.append(step)
     return p.opened_at + timedelta(seconds=min(seconds)) if seconds else None
