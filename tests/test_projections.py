@@ -339,6 +339,34 @@ def test_the_database_refuses_a_client_order_id_that_was_used(tables):
         tables.then("p2", opened("MSFT"), triggered())
 
 
+def test_orders_change_in_the_order_of_the_events_so_that_one_is_over_before_the_next_is_live(tables):
+    first = [opened(), triggered(), accepted(), fills("10"), retried()]
+    tables.then("p1", *first).then("p1", ended("canceled", "0", "c2"))
+
+    # Now the second works again, and then the first as well, which ends the second before.
+    tables.take("p1", fills("9", corrected=True), ended("expired", "9"), fills("1", None, "c2", corrected=True))
+
+    changes = [rows for sql, rows in tables.models.writes() if sql.startswith("UPDATE exit_orders")]
+    assert [[row[-1] for row in rows] for rows in changes] == [[1, 2]]
+
+
+def test_what_has_not_changed_is_not_written_again(tables):
+    tables.then("p1", opened())
+    tables.take("p1", StopMoved(rule=ExitType.TRAILING_STOP, stop=D(1), best_price=D(2), bar_at=T0))
+
+    [(sql, rows)] = tables.models.writes()
+
+    assert sql == "UPDATE positions SET version = ?, state = ? WHERE position_id = ?"
+    assert rows == [(2, "monitoring", "p1")]
+
+
+def test_a_column_that_no_event_may_change_is_refused(tables):
+    tables.then("p1", opened())
+    tables.models.change("positions", tables.models.one("positions", "p1"), opened_at_utc="2024-01-01T00:00:00Z")
+    with pytest.raises(LookupError, match="opened_at_utc"):
+        tables.write()
+
+
 def test_columns_compare_as_numbers(tables):
     tables.then("p1", opened(price="9.5")).then("p2", opened("MSFT", price="10.25")).then(
         "p3", opened("X", price="100")

@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -153,6 +154,17 @@ def test_every_event_reads_back_as_itself(first, second, ns, by):
         ]
         assert all(r.at_ns == ns // 1000 * 1000 for r in recorded)
         check(store)
+
+
+def test_the_hour_that_comes_twice_when_the_clocks_go_back_is_two_hours(store):
+    new_york = ZoneInfo("America/New_York")
+    first, second = (datetime(2024, 11, 3, 1, 30, tzinfo=new_york, fold=fold) for fold in (0, 1))
+    assert first == second  # Python's own view of two times of one zone
+
+    before = store.append("p1", 0, [opened()], at=first, by="bot")
+    after = store.append("p2", 0, [opened("MSFT")], at=second, by="bot")
+
+    assert after[0].at_ns - before[0].at_ns == 3600 * 10**9
 
 
 def test_a_stored_event_is_readable_by_any_sql_tool(store, path):

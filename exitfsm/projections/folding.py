@@ -38,13 +38,10 @@ from exitfsm.lifecycle import LOOKUP, State
 from exitfsm.projections.tables import (
     INSERT,
     TABLES,
-    UPDATE,
-    ExitOrderRow,
     Param,
-    PositionRow,
     Row,
-    TrackingRow,
     number,
+    update,
 )
 from exitfsm.values import EXACT, ZERO, ExitStatus, Side, stamp
 
@@ -57,6 +54,7 @@ _NEXT: dict[tuple[Param, type[Event]], str] = {
     (str(state), event): str(target) for (state, event), target in LOOKUP.items() if state is not None
 }
 _OVER = ("filled", "closed")
+_EXIT_SIDE: dict[Param, str] = {str(side): str(side.exit_side) for side in Side}
 _LIVE_STATUS = ("pending", "submitted", "partial", "canceling")
 
 
@@ -75,7 +73,7 @@ class ReadModels:
         self._rows: dict[tuple[str, str], list[Row]] = {}
         self._order_id: int | None = None
         self._new: dict[int, tuple[str, Row]] = {}
-        self._changed: dict[int, tuple[str, Row]] = {}
+        self._changed: dict[int, tuple[str, Row, Row]] = {}
 
     def apply(self, recorded: Recorded) -> None:
         """Folds one event."""
@@ -88,7 +86,8 @@ class ReadModels:
         else:
             position = self.one("positions", stream_id)
             if position is not None:
-                state = _NEXT.get((position["state"], cls), position["state"])
+                before = position["state"]
+                state = _NEXT.get((before, cls), before)
                 self.change("positions", position, version=recorded.version, state=state)
             if handler is not None and (position is not None or cls in _ALARMS):
                 handler(self, position or {}, recorded, recorded.event)
@@ -100,17 +99,20 @@ class ReadModels:
         are over nothing stays in memory.
         """
         groups: dict[str, list[tuple[Param, ...]]] = {}
-        for name, row in self._changed.values():
-            table = TABLES[name]
-            groups.setdefault(UPDATE[name], []).append(tuple([row[c] for c in (*table.changing, *table.key)]))
+        over: list[Row] = []
+        for name, row, changes in self._changed.values():
+            sql, params = update(name, tuple(changes))
+            groups.setdefault(sql, []).append(params(row))
+            if name == "positions" and row["state"] in _OVER:
+                over.append(row)
         for name, row in self._new.values():
             groups.setdefault(INSERT[name], []).append(tuple(row.values()))
-        touched = [row for name, row in (*self._changed.values(), *self._new.values()) if name == "positions"]
+            if name == "positions" and row["state"] in _OVER:
+                over.append(row)
         self._new.clear()
         self._changed.clear()
-        for row in touched:
-            if row["state"] in _OVER:
-                self._forget_position(row)
+        for row in over:
+            self._forget_position(row)
         return list(groups.items())
 
     def version(self, position_id: str) -> int | None:
@@ -160,8 +162,14 @@ class ReadModels:
     def change(self, table: str, row: Row, **values: Param) -> None:
         """Other values in a row."""
         row.update(values)
-        if id(row) not in self._new:
-            self._changed[id(row)] = (table, row)
+        key = id(row)
+        if key in self._new:
+            return
+        known = self._changed.get(key)
+        if known is None:
+            self._changed[key] = (table, row, values)
+        else:
+            known[2].update(values)
 
     def order(self, position_id: str, client_order_id: str) -> Row | None:
         """An exit order of a position."""
@@ -197,8 +205,7 @@ def _opened(m: ReadModels, r: Recorded) -> None:
     if r.version > 1 and m.all("positions", r.stream_id):
         return
     qty, price = number(e.qty), number(e.entry_price)
-    position: Row = dict.fromkeys(PositionRow.__struct_fields__)
-    position |= {
+    position: Row = {  # here and below: all columns, in the order of the table
         "position_id": r.stream_id,
         "account": e.account,
         "symbol": e.symbol,
@@ -209,19 +216,27 @@ def _opened(m: ReadModels, r: Recorded) -> None:
         "qty": qty,
         "entry_price": price,
         "opened_at_utc": stamp(e.opened_at),
+        "exit_reason": None,
         "sold_qty": 0,
+        "avg_exit_price": None,
+        "ended_at_utc": None,
+        "cooldown_until_utc": None,
         "version": r.version,
         "open_alarms": 0,
     }
     m.add_first("positions", r.stream_id, position)
     if r.version == 1:
         m.none_yet("exit_orders", r.stream_id)
-    tracking: Row = dict.fromkeys(TrackingRow.__struct_fields__)
-    tracking |= {
+    tracking: Row = {
         "symbol": e.symbol,
         "qty": qty,
         "avg_entry_price": price,
+        "current_price": None,
+        "unrealised_pnl_pct": None,
+        "highest_price": None,
+        "exit_order_id": None,
         "status": "monitoring",
+        "last_evaluated_at_utc": None,
         "created_at_utc": at,
         "updated_at_utc": at,
         "position_id": r.stream_id,
@@ -290,23 +305,28 @@ def _protection_lost(m: ReadModels, p: Row, r: Recorded, _: ProtectionLost) -> N
 
 
 def _new_order(m: ReadModels, p: Row, r: Recorded, e: ExitTriggered | ExitRetried, why: Row) -> None:
-    order: Row = dict.fromkeys(ExitOrderRow.__struct_fields__)
-    order |= {
-        "id": m.next_order_id(),
+    at, number_of_it = _at(r), m.next_order_id()
+    order: Row = {
+        "id": number_of_it,
         "client_order_id": e.client_order_id,
         "symbol": p["symbol"],
-        "side": str(Side(str(p["side"])).exit_side),
+        "side": _EXIT_SIDE[p["side"]],
         "qty": number(e.qty),
         "filled_qty": 0,
-        "status": str(ExitStatus.PENDING),
-        "resubmit_count": e.attempt - 1,
-        "created_at_utc": _at(r),
-        "updated_at_utc": _at(r),
-        "position_id": r.stream_id,
+        "avg_fill_price": None,
         **why,
+        "status": "pending",
+        "alpaca_order_id": None,
+        "resubmit_count": e.attempt - 1,
+        "created_at_utc": at,
+        "updated_at_utc": at,
+        "filled_at_utc": None,
+        "position_id": r.stream_id,
     }
     m.add("exit_orders", r.stream_id, order)
-    _track(m, p, r, status="exit_pending", exit_order_id=order["id"])
+    row = m.tracking(p)
+    if row is not None:
+        m.change("position_tracking", row, updated_at_utc=at, status="exit_pending", exit_order_id=number_of_it)
 
 
 def _triggered(m: ReadModels, p: Row, r: Recorded, e: ExitTriggered) -> None:
@@ -323,9 +343,9 @@ def _triggered(m: ReadModels, p: Row, r: Recorded, e: ExitTriggered) -> None:
 def _retried(m: ReadModels, p: Row, r: Recorded, e: ExitRetried) -> None:
     """Why and at which level stays as it was at the trigger; the attempt before has it."""
     before = m.all("exit_orders", r.stream_id)
-    why: Row = {"entry_price": p["entry_price"]}
+    why: Row = {"exit_type": None, "entry_price": p["entry_price"], "target_price": None, "threshold_pct": None}
     if before:
-        why = {column: before[-1][column] for column in ("exit_type", "entry_price", "target_price", "threshold_pct")}
+        why = {column: before[-1][column] for column in why}
     _new_order(m, p, r, e, why)
 
 

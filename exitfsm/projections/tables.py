@@ -7,9 +7,11 @@ PostgreSQL spells AUTOINCREMENT otherwise.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -265,13 +267,31 @@ def _insert_sql(name: str, table: Table) -> str:
     return sql
 
 
-def _update_sql(name: str, table: Table) -> str:
-    changes = ", ".join(f"{c} = ?" for c in table.changing)
-    return f"UPDATE {name} SET {changes} WHERE {' AND '.join(f'{c} = ?' for c in table.key)}"
-
-
 INSERT = {name: _insert_sql(name, table) for name, table in TABLES.items()}
-UPDATE = {name: _update_sql(name, table) for name, table in TABLES.items()}
+
+
+class Update(NamedTuple):
+    """A change of some columns of a row: its SQL, and what takes its parameters from the row."""
+
+    sql: str
+    params: Callable[[Row], tuple[Param, ...]]
+
+
+@lru_cache(maxsize=512)
+def update(name: str, changed: tuple[str, ...]) -> Update:
+    """How a row of a table is written again of which these columns have changed: what has not is left alone.
+
+    Of an exit order all that can change is written: its rows must change in the order in which the events came, by one
+    statement, or an order could be live before another one of its position is over, which the database refuses.
+    """
+    table = TABLES[name]
+    wanted = table.changing if name == "exit_orders" else changed
+    if unknown := set(changed) - set(table.changing):
+        raise LookupError(f"no event may change {', '.join(sorted(unknown))} of {name}")
+    sql = (
+        f"UPDATE {name} SET {', '.join(f'{c} = ?' for c in wanted)} WHERE {' AND '.join(f'{c} = ?' for c in table.key)}"
+    )
+    return Update(sql, itemgetter(*wanted, *table.key))
 
 
 def mark_params(mark: Mark) -> tuple[Param, ...]:

@@ -10,8 +10,9 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import NamedTuple
+from functools import lru_cache
 
+import msgspec
 from eventsourcing.sqlite import SQLiteCursor
 
 from exitfsm.errors import StoreError, VersionConflict
@@ -24,7 +25,7 @@ from exitfsm.values import utc
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Append(NamedTuple):
+class Append(msgspec.Struct, frozen=True):
     """One append of a group: the arguments of `ExitStore.append`."""
 
     stream_id: str
@@ -34,7 +35,7 @@ class Append(NamedTuple):
     by: str
 
 
-class Prepared(NamedTuple):
+class Prepared(msgspec.Struct, frozen=True):
     """An append with its events as bytes."""
 
     stream_id: str
@@ -54,15 +55,21 @@ def prepare(batch: Append, mapper: EventMapper) -> Prepared | StoreError:
     Raises:
         ValueError: the expected version is negative, or the time is naive.
     """
-    stream_id, expected, events, at, by = batch
-    if expected < 0:
-        raise ValueError(f"expected_version is the number of events already there, not {expected}")
-    since = utc(at) - _EPOCH
-    at_ns = ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
+    if batch.expected_version < 0:
+        raise ValueError(f"expected_version is the number of events already there, not {batch.expected_version}")
+    at_ns, by = _ns(utc(batch.at)), batch.by
     try:
-        return Prepared(stream_id, expected, at_ns, by, [mapper.encode(at_ns, by, event) for event in events])
+        encoded = [mapper.encode(at_ns, by, event) for event in batch.events]
     except StoreError as e:
         return e
+    return Prepared(batch.stream_id, batch.expected_version, at_ns, by, encoded)
+
+
+@lru_cache(maxsize=16)
+def _ns(at: datetime) -> int:
+    """A time in UTC as nanoseconds since 1970; what is appended together mostly has the same."""
+    since = at - _EPOCH
+    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
 
 
 def stored_rows(db: SQLiteDatabase, name: str, owner: str) -> list[Row]:
@@ -140,21 +147,24 @@ class Writer:
         """Takes an append if its stream is where its writer thinks it is; `write` or `commit` writes it."""
         if isinstance(append, StoreError):
             return append
-        stream_id, expected, at_ns, by, events = append
-        if not self._is_at(stream_id, expected):
-            return VersionConflict(stream_id, expected)
+        stream_id, version, at_ns, by = append.stream_id, append.expected_version, append.at_ns, append.by
+        if not self._is_at(stream_id, version):
+            return VersionConflict(stream_id, version)
         sequence, head = self._newest()
         recorded = []
-        for version, (topic, state, event) in enumerate(events, expected + 1):
-            sequence += 1
-            head = chain_hash(head, sequence, (stream_id, version, topic, state))
-            self._stored.append((sequence, stream_id, version, topic, state))
+        for encoded in append.events:
+            sequence, version = sequence + 1, version + 1
+            stored = (stream_id, version, encoded.topic, encoded.state)
+            head = chain_hash(head, sequence, stored)
+            self._stored.append((sequence, *stored))
             self._chain.append((sequence, head))
-            r = Recorded(stream_id=stream_id, version=version, at_ns=at_ns, by=by, event=event, sequence=sequence)
+            r = Recorded(
+                stream_id=stream_id, version=version, at_ns=at_ns, by=by, event=encoded.event, sequence=sequence
+            )
             self.models.apply(r)
             recorded.append(r)
         self._head = sequence, head
-        self._versions[stream_id] = expected + len(events)
+        self._versions[stream_id] = version
         return recorded
 
     def write(self) -> SQLiteCursor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from eventsourcing.persistence import JSONTranscoder, Mapper, StoredEvent
@@ -30,7 +30,7 @@ class _Envelope(msgspec.Struct, Generic[_Body], frozen=True, gc=False):
     body: _Body
 
 
-class Encoded(NamedTuple):
+class Encoded(msgspec.Struct, frozen=True):
     """An event as bytes, and as it reads back from them."""
 
     topic: str
@@ -64,9 +64,10 @@ class EventMapper(Mapper[Any]):
         if topic is None:
             raise StoreError(f"{type(event).__name__} is no event of this library: not stored")
         try:
-            state = self._encode(_Envelope(at_ns, by, event))
-            decoded = self._decoder(topic)(state)
-            same = self._encode(decoded) == state
+            encode, decode = self._encode, self._decoders.get(topic) or self._decoder(topic)
+            state = encode(_Envelope(at_ns, by, event))
+            decoded = decode(state)
+            same = encode(decoded) == state
         except (TypeError, ValueError, OverflowError) as e:
             raise StoreError(f"{topic} cannot be stored: {e}") from e
         if not same:
@@ -76,8 +77,8 @@ class EventMapper(Mapper[Any]):
     def to_stored_event(self, domain_event: Any) -> StoredEvent:
         """The row of a `Recorded` event."""
         r: Recorded = domain_event
-        topic, state, _ = self.encode(r.at_ns, r.by, r.event)
-        return StoredEvent(r.stream_id, r.version, topic, state)
+        encoded = self.encode(r.at_ns, r.by, r.event)
+        return StoredEvent(r.stream_id, r.version, encoded.topic, encoded.state)
 
     def to_domain_event(self, stored_event: StoredEvent) -> Any:
         """The `Recorded` event of a row.
