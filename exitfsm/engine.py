@@ -530,10 +530,11 @@ class Engine:
     def _worst_first(self, positions: list[Position]) -> None:
         """Order by present loss, the largest first; those without a price last."""
 
-        def loss(p: Position) -> tuple[bool, Decimal]:
+        def loss(p: Position) -> float:
+            # Floats will do: nothing is decided by it but who goes first.
             price = self.last_price(p.symbol)
             known = price if price is not None else p.trigger_price
-            return (False, pct_change(p.entry_price, known, p.side)) if known is not None else (True, Decimal(0))
+            return p.side.sign * (float(known) / float(p.entry_price) - 1) if known is not None else math.inf
 
         if len(positions) > 1:
             positions.sort(key=loss)

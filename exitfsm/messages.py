@@ -17,7 +17,7 @@ from exitfsm.policy import ExitPolicy
 from exitfsm.values import Bar, ExecutionReport, Side
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of all messages; `at` is when it happened."""
 
     by: ClassVar[str] = "bot"

@@ -341,7 +341,7 @@ class CheckedBar(Bar, frozen=True, gc=False, eq=False):
         pass
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is sent to the broker: one closing order.
 
     `position_side` lets an adapter set the venue's own reduce-only or sell-to-close flag.

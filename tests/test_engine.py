@@ -382,6 +382,16 @@ def test_given_many_positions_when_a_bar_breaches_them_all_then_it_is_one_commit
     assert [desk.engine.positions[a.position_id].entry_price for a in actions] == [110, 105, 103, 100]
 
 
+def test_given_longs_and_shorts_when_they_breach_together_then_the_worst_of_both_goes_first(desk: Desk) -> None:
+    losses = {"A": (Side.LONG, 97), "B": (Side.SHORT, 104), "C": (Side.LONG, 98), "D": (Side.SHORT, "102.5")}
+    for symbol, (side, _) in losses.items():
+        desk.buy(side=side, symbol=symbol)
+
+    actions = desk.engine.on_bars([bar(price, 60, symbol=symbol) for symbol, (_, price) in losses.items()])
+
+    assert [a.order.symbol for a in actions if isinstance(a, Submit)] == ["B", "A", "D", "C"]
+
+
 def test_given_bars_of_many_symbols_at_once_then_the_decisions_are_those_of_one_by_one() -> None:
     bars = [
         bar(price, 60 * n, symbol=s) for n, price in enumerate(("100.5", 99, 98), 1) for s in ("AAPL", "MSFT", "SPY")

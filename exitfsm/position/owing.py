@@ -15,28 +15,28 @@ from exitfsm.position.state import Position
 from exitfsm.values import ZERO, Order
 
 
-class Submit(msgspec.Struct, frozen=True, kw_only=True):
+class Submit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Send this order. Sending it twice is the same as sending it once: the id is the order."""
 
     position_id: str
     order: Order
 
 
-class Cancel(msgspec.Struct, frozen=True, kw_only=True):
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Ask for the cancel of this order; harmless when repeated."""
 
     position_id: str
     client_order_id: str
 
 
-class ReadPosition(msgspec.Struct, frozen=True, kw_only=True):
+class ReadPosition(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Read what the broker holds, freshly."""
 
     position_id: str
     symbol: str
 
 
-class LookUp(msgspec.Struct, frozen=True, kw_only=True):
+class LookUp(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Ask the broker what it knows of this order."""
 
     position_id: str

@@ -393,7 +393,7 @@ def fold(position: Position | None, events: Iterable[Event]) -> Position | None:
         IllegalTransition: the first event is not `PositionOpened`.
     """
     # A position is only changed here, where nobody else has it yet: a copy at each event would take twice the time.
-    p = replace(position) if position is not None else None
+    p, ours = position, False
     version = p.version if p is not None else 0
     for event in events:
         kind = type(event)
@@ -401,18 +401,18 @@ def fold(position: Position | None, events: Iterable[Event]) -> Position | None:
         if p is None:
             if not isinstance(event, PositionOpened):
                 raise IllegalTransition(NOTHING, kind.__name__)
-            p = _opened(event)
+            p, ours = _opened(event), True
             continue
         changes = _CHANGES[kind](p, event)
-        if len(changes) > _MANY:
-            p = replace(p, **changes)
+        target = _TARGETS[kind].get(p.state)
+        if target is not None and target is not p.state:
+            changes["state"] = target
+        if not ours or len(changes) > _MANY:
+            p, ours = replace(p, **changes), True
         else:
             for field, value in changes.items():
                 force_setattr(p, field, value)
-        target = _TARGETS[kind].get(p.state)
-        if target is not None:
-            force_setattr(p, "state", target)
-    if p is not None:
+    if p is not None and ours:
         force_setattr(p, "version", version)
     return p
 

@@ -25,7 +25,7 @@ from exitfsm.values import utc
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Append(msgspec.Struct, frozen=True):
+class Append(msgspec.Struct, frozen=True, gc=False):
     """One append of a group: the arguments of `ExitStore.append`."""
 
     stream_id: str
@@ -35,7 +35,7 @@ class Append(msgspec.Struct, frozen=True):
     by: str
 
 
-class Prepared(msgspec.Struct, frozen=True):
+class Prepared(msgspec.Struct, frozen=True, gc=False):
     """An append with its events as bytes."""
 
     stream_id: str

@@ -30,7 +30,7 @@ class _Envelope(msgspec.Struct, Generic[_Body], frozen=True, gc=False):
     body: _Body
 
 
-class Encoded(msgspec.Struct, frozen=True):
+class Encoded(msgspec.Struct, frozen=True, gc=False):
     """An event as bytes, and as it reads back from them."""
 
     topic: str
