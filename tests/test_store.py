@@ -50,6 +50,7 @@ from exitfsm.projections import Mark
 from exitfsm.store import Append, ExitStore
 from exitfsm.store import appending as appending_module
 from exitfsm.store import sqlite as sqlite_module
+from exitfsm.store.mapping import EventMapper
 from exitfsm.values import ExitType, OrderType, Side, TimeInForce
 
 NAIVE_FIRST, NAIVE_LAST = datetime(1970, 1, 1), datetime(2100, 1, 1)  # noqa: DTZ001  hypothesis adds the zone
@@ -1282,3 +1283,22 @@ def test_topics_are_the_tags():
     names = {tag_of(cls) for cls in (*POSITION_EVENTS, *ACCOUNT_EVENTS)}
     assert len(names) == len(POSITION_EVENTS) + len(ACCOUNT_EVENTS)
     assert all(name.rpartition(".v")[2].isdigit() for name in names)
+
+
+def test_a_policy_that_was_read_before_is_taken_for_the_policy_of_an_event_and_for_nothing_else():
+    mapper = EventMapper()
+    first, other = opened(), msgspec.structs.replace(opened(), policy=ExitPolicy(exit_cooldown_seconds=7))
+    topic, known = (encoded := mapper.encode(1, "bot", first)).topic, encoded.state
+    assert mapper.recorded(1, "p1", 1, topic, known).event == first
+    seven, text = mapper.encode(1, "bot", other).state, msgspec.json.encode(first.policy)
+    assert b'"policy":' + text in known
+    assert b'"policy":' + text not in seven
+
+    for place in (b'"body":{', b'"epoch":"1",'):
+        before, found, after = seven.replace(b'"epoch":', b'"epoch":"1","epoch":').partition(place)
+        crafted = before + found + b'"later":{"policy":' + text + b"}," + after
+        mapper.recorded(1, "p1", 1, topic, known)  # its policy is the newest that was read
+        assert mapper.recorded(1, "p1", 1, topic, crafted).event == other
+    only_there = known.replace(b'"policy":' + text, b'"later":{"policy":' + text + b"}")
+    with pytest.raises(StoreError, match="policy"):
+        mapper.recorded(1, "p1", 1, topic, only_there)

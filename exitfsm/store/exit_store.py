@@ -5,7 +5,6 @@ Rules of this room: every method takes the lock, says what to do when it fails, 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 import threading
@@ -25,7 +24,7 @@ from exitfsm.errors import StoreError
 from exitfsm.events import Event, Recorded
 from exitfsm.projections import AlarmRow, ExitOrderRow, HeldRow, Mark, PositionRow, ReadModels, TrackingRow
 from exitfsm.store.appending import Append, Bulk, Prepared, Result, Writer, last_order_id, prepare, stored_rows
-from exitfsm.store.mapping import GENESIS, EventMapper, chain_hash
+from exitfsm.store.mapping import GENESIS, EventMapper, link
 from exitfsm.store.sqlite import SQLiteDatabase
 from exitfsm.values import ExitStatus, stamp
 
@@ -37,8 +36,7 @@ _PAGE = 1000
 _STREAMS = 200
 # As bytes, so that nothing that was tampered with can fail to decode; the types count, or a row could hide from reads.
 _CHAIN_PAGE = (
-    "SELECT rowid, typeof(originator_id) = 'text' AND typeof(originator_version) = 'integer' "
-    "AND typeof(topic) = 'text' AND typeof(state) = 'blob' AND originator_version > 0, "
+    "SELECT rowid, typeof(originator_id), typeof(topic), "
     "CAST(originator_id AS BLOB), originator_version, CAST(topic AS BLOB), state, hash "
     "FROM stored_events JOIN chain ON sequence = rowid WHERE rowid >= ? ORDER BY rowid LIMIT ?"
 )
@@ -382,11 +380,14 @@ class ExitStore:
         head, expected = GENESIS, 1
         with self._reading():
             while rows := self._rows(_CHAIN_PAGE, (expected, _PAGE)):
-                for sequence, sound, stream, version, topic, state, stored_hash in rows:
-                    if not sound or sequence != expected:
+                for sequence, is_stream, is_topic, stream, version, topic, state, stored_hash in rows:
+                    if sequence != expected or not (is_stream == is_topic == "text" and _is_sound(version, state)):
                         return expected
-                    with contextlib.suppress(UnicodeDecodeError):  # no text any more: the hash stays as it was
-                        head = chain_hash(head, sequence, (stream.decode(), version, topic.decode(), state))
+                    try:
+                        stream.decode(), topic.decode()
+                    except UnicodeDecodeError:  # no text any more
+                        return expected
+                    head = link(head, sequence, version, stream, topic, state)
                     if head != stored_hash:
                         return expected
                     expected += 1
@@ -473,6 +474,11 @@ class ExitStore:
                 with self._bulk.cursor():
                     pass
             return db.rows(sql, params)
+
+
+def _is_sound(version: object, state: object) -> bool:
+    """True for what a column of an intact event holds."""
+    return type(version) is int and version > 0 and type(state) is bytes
 
 
 def _path_of(url: str | os.PathLike[str]) -> Path | None:
