@@ -63,7 +63,7 @@ class Held(list[BrokerPosition]):
 
     def is_silent_about(self, symbol: str) -> bool:
         """True when the symbol may be held although no readable entry says so: that it is missing proves nothing."""
-        if any(bp.symbol.replace("/", "") == symbol.replace("/", "") for bp in self):
+        if not self.unclear or any(bp.symbol.replace("/", "") == symbol.replace("/", "") for bp in self):
             return False
         return any(name in ("", symbol.replace("/", "")) for name in self.unclear)
 

@@ -558,21 +558,19 @@ class Driver:
 
     def net_of(self, p: Position, held: Held) -> tuple[Decimal, Decimal | None]:
         """The broker's quantity for a position, less what other known epochs of the symbol hold; and its entry."""
+        slot = self._engine.levels.slots.get(p.symbol)
+        of_symbol = slot.positions if slot is not None else ()
         others = sum(
-            (
-                q.remaining_qty
-                for q in list(self._engine.positions.values())
-                if q.symbol == p.symbol and q.side is p.side and q.position_id != p.position_id
-            ),
+            (q.remaining_qty for q in of_symbol if q.side is p.side and q.position_id != p.position_id),
             ZERO,
         )
-        for bp in held:
-            if same_symbol(bp.symbol, p.symbol):
-                if bp.side is not p.side:
-                    return -bp.qty, None
-                entry = bp.avg_entry_price if tradable(bp.avg_entry_price) and bp.avg_entry_price > 0 else None
-                return bp.qty - others, entry if not others else None
-        return ZERO - others, None
+        bp = next((bp for bp in held if bp.symbol == p.symbol or same_symbol(bp.symbol, p.symbol)), None)
+        if bp is None:
+            return ZERO - others, None
+        if bp.side is not p.side:
+            return -bp.qty, None
+        entry = bp.avg_entry_price if tradable(bp.avg_entry_price) and bp.avg_entry_price > 0 else None
+        return bp.qty - others, entry if not others else None
 
     def _count(self, p: Position, net: Decimal) -> int:
         reading = self._readings.get(p.position_id)

@@ -226,7 +226,7 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         symbol: whose position it is, where it does not say so itself.
     """
     if isinstance(source, BrokerPosition):
-        return _if_held(source)
+        return source if source.qty and source.qty.is_finite() else _if_held(source)
     if symbol is not None and isinstance(source, (Real, Decimal, str)):
         source = {"qty": source}
     elif symbol is not None and isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
