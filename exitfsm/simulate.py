@@ -42,6 +42,7 @@ from exitfsm.recorded_bars import BarRecorder, new_bars_path
 from exitfsm.simulated import SimulatedBroker
 from exitfsm.store import ExitStore
 from exitfsm.values import (
+    EXACT,
     ZERO,
     Bar,
     ExecutionReport,
@@ -329,7 +330,7 @@ class Simulation:
                 return engine.on_report(known, at=at) if known is not None else []
             case ReadPosition(position_id=position_id, symbol=symbol):
                 side = self.side.sign
-                read = PositionRead(at=at, qty=broker.held(symbol) * side, reads=READS_MIN)
+                read = PositionRead(at=at, qty=EXACT.multiply(broker.held(symbol), side), reads=READS_MIN)
                 return engine.tell(position_id, read)
 
     def _on_commit(self, p: Position, _: Sequence[Recorded]) -> None:

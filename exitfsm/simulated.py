@@ -33,6 +33,7 @@ from exitfsm.values import (
     OrderType,
     Side,
     canonical_symbol,
+    exactly,
     plain,
 )
 
@@ -79,7 +80,7 @@ class _Working(msgspec.Struct):
 
     @property
     def leaves(self) -> Decimal:
-        return self.order.qty - self.filled
+        return EXACT.subtract(self.order.qty, self.filled)
 
     def report(self) -> ExecutionReport:
         average = EXACT.divide(self.value, self.filled).quantize(_NANO, ROUND_HALF_EVEN, EXACT) if self.filled else None
@@ -332,6 +333,7 @@ class SimulatedBroker:
             del self._alive[key]
         return list(self._alive.values())
 
+    @exactly
     def _free(self, symbol: str, side: Side) -> Decimal:
         reserved = sum(
             (w.leaves for w in self._working() if w.order.symbol == symbol and w.order.side is side.exit_side),
@@ -339,6 +341,7 @@ class SimulatedBroker:
         )
         return max(ZERO, self.held(symbol) * side.sign) - reserved
 
+    @exactly
     def _position(self, symbol: str) -> BrokerPosition | None:
         qty, entry = self._held[symbol]
         if qty == 0:
@@ -389,6 +392,7 @@ class SimulatedBroker:
         touched = bar.low <= limit if sign > 0 else bar.high >= limit
         return limit if touched else None
 
+    @exactly
     def _fill(self, working: _Working, qty: Decimal, price: Decimal, at: datetime) -> None:
         working.filled += qty
         working.value = EXACT.add(working.value, EXACT.multiply(qty, price))
@@ -401,6 +405,7 @@ class SimulatedBroker:
         working.status, working.at = status, self.now
         self._publish(working.report())
 
+    @exactly
     def _book(
         self, symbol: str, side: OrderSide, qty: Decimal, price: Decimal, at: datetime, working: _Working | None
     ) -> Fill:

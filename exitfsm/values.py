@@ -9,11 +9,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from decimal import (
+    ROUND_CEILING,
+    ROUND_DOWN,
+    ROUND_FLOOR,
+    ROUND_HALF_EVEN,
+    Context,
+    Decimal,
+    InvalidOperation,
+    localcontext,
+)
 from enum import StrEnum
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -24,6 +34,8 @@ EXACT = Context(prec=76)
 ZERO = Decimal(0)
 HUNDRED = Decimal(100)
 _SCALE_MAX = 30
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 #: A price of a market is at least the one and below the other, as floats; see `tradable`.
 PRICE_MIN, PRICE_MAX = float(f"1e-{_SCALE_MAX}"), float(f"1e{_SCALE_MAX}")
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9./_-]{0,31}", re.ASCII)
@@ -127,6 +139,17 @@ class OrderStatus(StrEnum):
 
 
 _TERMINAL = frozenset({OrderStatus.FILLED, OrderStatus.CANCELED, OrderStatus.EXPIRED, OrderStatus.REJECTED})
+
+
+def exactly(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """The same function, calculating in `EXACT`: whatever the bot has set for its own decimals must not round ours."""
+
+    @wraps(function)
+    def in_exact(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with localcontext(EXACT):
+            return function(*args, **kwargs)
+
+    return in_exact
 
 
 def decimal_of(value: Decimal | float | str) -> Decimal:

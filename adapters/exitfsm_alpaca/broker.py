@@ -26,6 +26,7 @@ from exitfsm import (
     TimeInForce,
 )
 from exitfsm.outside import logger
+from exitfsm.values import exactly
 from exitfsm_alpaca import words
 from exitfsm_alpaca.access import Access
 from exitfsm_alpaca.fills import FillsLog
@@ -247,6 +248,7 @@ class AlpacaBroker:
             chain.append(words.mapping(answer, "the order that replaced another"))
         return chain
 
+    @exactly
     def _replaced(self, chain: Sequence[Mapping[str, Any]]) -> ExecutionReport:
         """A replaced order under its own id: it stands as the newest does, and has filled what all of them executed.
 
@@ -282,9 +284,9 @@ def _hours(source: Mapping[str, Any]) -> tuple[datetime, datetime]:
     try:
         day = date.fromisoformat(str(source["date"]))
         opens, closes = (time_of_day.fromisoformat(str(source[name])) for name in ("open", "close"))
-    except (KeyError, ValueError):
+        start, end = (datetime.combine(day, when, _EASTERN).astimezone(UTC) for when in (opens, closes))
+    except (KeyError, ValueError, OverflowError):
         raise BrokerError("a day of the calendar is not understood") from None
-    start, end = (datetime.combine(day, when, _EASTERN).astimezone(UTC) for when in (opens, closes))
     return start, end
 
 

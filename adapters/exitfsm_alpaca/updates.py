@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from exitfsm import BrokerError, ExecutionReport
 from exitfsm.outside import logger
+from exitfsm.values import EXACT
 from exitfsm_alpaca import words
 from exitfsm_alpaca.access import Access
 from exitfsm_alpaca.broker import AlpacaBroker
@@ -243,7 +244,7 @@ class AlpacaUpdates:
         fresh: dict[str, Decimal] = {}
         for fill in fills:
             if fill.fill_id not in self._known and fill.broker_order_id is not None:
-                fresh[fill.broker_order_id] = fresh.get(fill.broker_order_id, _ZERO) + fill.qty
+                fresh[fill.broker_order_id] = EXACT.add(fresh.get(fill.broker_order_id, _ZERO), fill.qty)
         if all(qty <= self._told.get(order, _ZERO) for order, qty in fresh.items()):
             self._known |= {fill.fill_id for fill in fills}
             self._missed_since = None

@@ -109,7 +109,7 @@ def number(source: Mapping[str, Any], name: str) -> Decimal | None:
         raise BrokerError(f"{name} is {str(value)[:40]!r}, which is no number") from None
     if figure.is_finite() and not tradable(figure):
         raise BrokerError(f"{name} is {plain(figure)}, which no market has")
-    return figure
+    return figure if not figure.is_snan() else Decimal("NaN")  # comparing the signaling kind would raise
 
 
 def moment(source: Mapping[str, Any], *names: str) -> datetime | None:
@@ -122,7 +122,7 @@ def moment(source: Mapping[str, Any], *names: str) -> datetime | None:
         if source.get(name):
             try:
                 return utc(datetime.fromisoformat(str(source[name])))
-            except ValueError:
+            except (ValueError, OverflowError):  # the first and the last day there are have no UTC everywhere
                 raise BrokerError(f"{name} is {str(source[name])[:40]!r}, which is no time") from None
     return None
 
@@ -295,6 +295,7 @@ def bar_of(symbol: str, source: Mapping[str, Any], at: datetime) -> Bar:
         BrokerError: a price is missing or no number.
     """
     try:
-        return Bar(symbol, at, source["o"], source["h"], source["l"], source["c"], source.get("v") or 0)
+        volume = number(source, "v") or 0  # unlike a price it is not looked at before it is used
+        return Bar(symbol, at, source["o"], source["h"], source["l"], source["c"], volume)
     except (KeyError, ValueError, TypeError):
         raise BrokerError(f"a bar of {symbol} without usable prices") from None

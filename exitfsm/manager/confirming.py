@@ -22,7 +22,7 @@ from exitfsm.messages import PositionRead
 from exitfsm.outside import logger
 from exitfsm.policy import PriceGuard, is_jump
 from exitfsm.position import READS_MIN, Position
-from exitfsm.values import Bar, BrokerPosition
+from exitfsm.values import Bar, BrokerPosition, exactly
 
 log = logger("exitfsm")
 
@@ -80,6 +80,7 @@ class Confirmer:
         return not is_jump(bar.close, price, self._guard.max_jump_ratio)
 
 
+@exactly
 def _was_split(watched: list[Position], shown: BrokerPosition) -> bool:
     qty = sum((p.remaining_qty for p in watched), Decimal(0))
     entry = shown.avg_entry_price

@@ -30,7 +30,7 @@ from exitfsm.outside import logger
 from exitfsm.ports import Clock, IdMemory, Session
 from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, ReadPosition, Submit
 from exitfsm.simulate import refused_report
-from exitfsm.values import ZERO, ExecutionReport, Fill, Order, OrderStatus, plain, tradable
+from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, Order, OrderStatus, exactly, plain, tradable
 
 log = logger("exitfsm")
 
@@ -302,7 +302,7 @@ class Driver:
                 if net >= order.qty:
                     return None
                 shown += 1
-                agreed = sold_by_others(p, await self._fills_of(p) or (), unsent=True) >= order.qty - net
+                agreed = sold_by_others(p, await self._fills_of(p) or (), unsent=True) >= EXACT.subtract(order.qty, net)
                 if agreed or shown == READS_MIN:
                     return _more_than_held(order, net)
             await self._rest(partial(self._clock.sleep, PAUSE_S))
@@ -520,14 +520,14 @@ class Driver:
         fills = await self._fills_of(p) if net != p.remaining_qty or at_rest else []
         if entry is None and net > p.remaining_qty:
             entry = average_entry(fills or (), p.side)  # the broker shows no average: what was bought on says it
-        shown, net = net, net - surplus(p, net, fills or ())
+        shown, net = net, EXACT.subtract(net, surplus(p, net, fills or ()))
         reads = self._count(p, net)
         if at_rest and shown > ZERO and entered_anew(fills or (), p.side, shown, reads) and self._is_alone(p):
             # What is held now is another position, with a first fill of its own; this one was sold by other hands.
             gone = PositionRead(at=self.now_for(p), qty=ZERO, reads=READS_MIN)
             await self._door.tell(position_id, gone)
             return
-        if net < p.remaining_qty and sold_by_others(p, fills or ()) >= p.remaining_qty - net:
+        if net < p.remaining_qty and sold_by_others(p, fills or ()) >= EXACT.subtract(p.remaining_qty, net):
             reads = max(reads, READS_MIN)  # the executions say the same: two sources agree
         elif not held and p.remaining_qty > ZERO:
             if reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live:
@@ -556,6 +556,7 @@ class Driver:
         others = (q for q in list(self._engine.positions.values()) if q.position_id != p.position_id)
         return not any(same_symbol(q.symbol, p.symbol) for q in others)
 
+    @exactly
     def net_of(self, p: Position, held: Held) -> tuple[Decimal, Decimal | None]:
         """The broker's quantity for a position, less what other known epochs of the symbol hold; and its entry."""
         slot = self._engine.levels.slots.get(p.symbol)

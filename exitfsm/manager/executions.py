@@ -1,6 +1,6 @@
 """What a symbol's executions say: when a position began, at which average, and what others than we sold of it.
 
-Pure: lists of fills in, figures out.
+Pure: lists of fills in, figures out, exact in whatever decimal context they are called.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from decimal import Decimal
 
 from exitfsm.lifecycle import State
 from exitfsm.position import READS_MIN, Position
-from exitfsm.values import EXACT, ZERO, Fill, Side, tradable
+from exitfsm.values import EXACT, ZERO, Fill, Side, exactly, tradable
 
 #: How the client order ids of our exits begin.
 ORDER_PREFIX = "xf1-"
 
 
+@exactly
 def first_since_flat(fills: Sequence[Fill], side: Side, qty: Decimal) -> datetime | None:
     """The time of the fill that opened what is held now; None when the fills do not reach that far.
 
@@ -39,11 +40,13 @@ def _opening_of(fills: Sequence[Fill], side: Side, qty: Decimal) -> int | None:
     return None
 
 
+@exactly
 def amount(fills: Iterable[Fill], side: Side) -> Decimal:
     """What these executions together opened, less what they closed."""
     return sum((-fill.qty if fill.side is side.exit_side else fill.qty for fill in fills), ZERO)
 
 
+@exactly
 def entered_anew(fills: Sequence[Fill], side: Side, qty: Decimal, reads: int) -> bool:
     """True when the symbol came to be flat among these executions and was entered anew: it is another position now.
 
@@ -60,6 +63,7 @@ def entered_anew(fills: Sequence[Fill], side: Side, qty: Decimal, reads: int) ->
     return any(fill.side is not side.exit_side for fill in fills[:at])
 
 
+@exactly
 def average_entry(fills: Sequence[Fill], side: Side) -> Decimal | None:
     """The average entry that a symbol's executions, oldest first, amount to; None where they do not say.
 
@@ -83,6 +87,7 @@ def is_price(value: Decimal) -> bool:
     return tradable(value) and value > 0
 
 
+@exactly
 def bought_beyond(fills: Sequence[Fill], previous: Position, side: Side) -> datetime | None:
     """The first fill that is not the ended position's, though it never came to be flat: the next epoch's start.
 
@@ -101,6 +106,7 @@ def bought_beyond(fills: Sequence[Fill], previous: Position, side: Side) -> date
     return None
 
 
+@exactly
 def surplus(p: Position, net: Decimal, fills: Iterable[Fill]) -> Decimal:
     """What of the broker's quantity was bought beyond a position on its way out: it belongs to the next epoch.
 
@@ -113,6 +119,7 @@ def surplus(p: Position, net: Decimal, fills: Iterable[Fill]) -> Decimal:
     return max(ZERO, min(beyond, net - max(ZERO, p.remaining_qty)))
 
 
+@exactly
 def sold_by_others(p: Position, fills: Iterable[Fill], *, unsent: bool = False) -> Decimal:
     """What others have certainly sold of a position since its entry, beyond what it accounts for already.
 

@@ -47,6 +47,7 @@ from exitfsm.values import (
 #: Quantities are exact to this; what a float shows beyond it is its own noise (0.1 + 0.2 is 0.30000000000000004).
 _GRAIN = Decimal("0.000000001")
 _NOISE = Decimal("0.00000000001")
+_NAN = Decimal("NaN")
 #: Noise shows in a number's last digits, so that it has so many of them.
 _NOISY_DIGITS = 15
 #: A number of time above each of these counts a unit 1,000 times smaller: seconds, ms, µs, ns since 1970.
@@ -70,7 +71,7 @@ def number(source: Any, meaning: str) -> Decimal | None:
         raise BrokerError(f"{meaning} is {str(value)[:60]!r}, which is not a number") from None
     if figure.is_finite() and not tradable(figure):
         raise BrokerError(f"{meaning} is {plain(figure)}, which no market has")
-    return figure
+    return figure if not figure.is_snan() else _NAN  # comparing the signaling kind would raise
 
 
 def quantity(source: Any, meaning: str) -> Decimal | None:
@@ -84,7 +85,8 @@ def quantity(source: Any, meaning: str) -> Decimal | None:
         return value
     grains = EXACT.divide(value, _GRAIN).to_integral_value(ROUND_HALF_EVEN)
     near = EXACT.multiply(grains, _GRAIN)
-    if near == value or abs(EXACT.subtract(near, value)) > EXACT.multiply(_NOISE, max(abs(value), Decimal(1))):
+    off, most = EXACT.subtract(near, value).copy_abs(), EXACT.multiply(_NOISE, max(value.copy_abs(), Decimal(1)))
+    if near == value or off > most:
         return value
     return near.normalize(EXACT)
 
@@ -238,7 +240,7 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         raise BrokerError(f"a position without symbol or quantity: {type(source).__name__}")
     entry, cost = number(source, "entry_price"), number(source, "cost")
     if entry is None and cost is not None and cost.is_finite() and qty:
-        entry = EXACT.divide(abs(cost), abs(qty)).quantize(_GRAIN, context=EXACT)
+        entry = EXACT.divide(cost.copy_abs(), qty.copy_abs()).quantize(_GRAIN, context=EXACT)
     said = meant(source, "position_side")
     short = qty < 0 or (said is not None and word(said) in SHORT_WORDS)
     available = quantity(source, "available")
@@ -246,9 +248,9 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         BrokerPosition(
             symbol=canonical_symbol(name_of(named)),
             side=Side.SHORT if short else Side.LONG,
-            qty=abs(qty),
-            avg_entry_price=abs(entry) if entry is not None else Decimal("NaN"),
-            qty_available=abs(available) if available is not None else None,
+            qty=qty.copy_abs(),
+            avg_entry_price=entry.copy_abs() if entry is not None else _NAN,
+            qty_available=available.copy_abs() if available is not None else None,
             current_price=number(source, "price"),
             opened_at=_time_if_any(source, "opened_at"),
         )
@@ -302,7 +304,7 @@ def report_of(
         return None
     qty, filled = _figures(order)
     if filled is None and (left := _left_to_fill(order, qty, status)) is not None and qty is not None:
-        filled = EXACT.subtract(abs(qty), left)
+        filled = EXACT.subtract(qty.copy_abs(), left)
     symbol, code = meant(order, "symbol"), str(meant(order, "fix_side"))
     told_at = moment(event, "update_at") if order is not event else None
     return ExecutionReport(
@@ -351,7 +353,7 @@ def _figures(order: Any) -> tuple[Decimal | None, Decimal | None]:
     """Ordered and filled quantity, both without a sign: some write what is sold as less than nothing."""
     qty, filled = quantity(order, "order_qty"), quantity(order, "filled_qty")
     if qty is not None and qty.is_finite() and qty < 0:
-        return abs(qty), abs(filled) if filled is not None else None
+        return qty.copy_abs(), filled.copy_abs() if filled is not None else None
     return qty, filled
 
 
@@ -361,7 +363,7 @@ def _left_to_fill(order: Any, qty: Decimal | None, status: OrderStatus | None) -
     if qty is None or left is None or not (qty.is_finite() and left.is_finite()):
         return None
     over = status is not None and status is not OrderStatus.FILLED and (status.terminal or left == 0)
-    return None if over else abs(left)
+    return None if over else left.copy_abs()
 
 
 def _kind(event: Any) -> fix.Word | None:
@@ -379,7 +381,7 @@ def _state(order: Any) -> OrderStatus | None:
         found = fix.status_of(word(coded), coded=True)
     if said is not None and word(said) in OVER_WORDS:
         qty, filled = _figures(order)
-        if filled is not None:
+        if filled is not None and filled.is_finite() and (qty is None or qty.is_finite()):
             return OrderStatus.FILLED if qty is None or filled >= qty else OrderStatus.CANCELED
     return found
 
@@ -490,7 +492,7 @@ def fill_of(source: Any) -> Fill | None:
         fill_id=str(fill_id) if fill_id is not None else f"{name}-{at.isoformat()}-{side}-{qty}-{price}",
         symbol=canonical_symbol(name),
         side=side,
-        qty=abs(qty),
+        qty=qty.copy_abs(),
         price=price,
         at=at,
         client_order_id=_text(meant(source, "client_order_id")),

@@ -28,6 +28,7 @@ from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
 from exitfsm.position import READS_MIN, Position, client_order_id, epoch_of, position_id
 from exitfsm.values import (
+    EXACT,
     ZERO,
     BrokerPosition,
     ExecutionReport,
@@ -379,7 +380,7 @@ class Reconciler:
             symbol=symbol,
             side=bp.side,
             epoch=epoch,
-            qty=bp.qty + filled,
+            qty=EXACT.add(bp.qty, filled),
             entry_price=entry,
             opened_at=min(first, now) if first is not None else now,  # a broker's clock that is ahead must not blind us
             policy=self._config.policy,

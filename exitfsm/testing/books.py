@@ -30,6 +30,7 @@ from exitfsm.values import (
     OrderSide,
     OrderStatus,
     Side,
+    exactly,
     plain,
 )
 
@@ -64,7 +65,7 @@ class Booked:
     @property
     def leaves(self) -> Decimal:
         """What is left to fill."""
-        return self.order.qty - self.filled
+        return EXACT.subtract(self.order.qty, self.filled)
 
     def report(self, *, corrected: bool = False) -> ExecutionReport:
         """What the venue says of it."""
@@ -160,6 +161,7 @@ class Books:
         """The market's price of a symbol, from now on."""
         self.prices[symbol] = Decimal(price)
 
+    @exactly
     def fill(
         self, order: str | Order, qty: Number | None = None, price: Number | None = None, *, late: bool = False
     ) -> ExecutionReport:
@@ -333,6 +335,7 @@ class Books:
         if order.qty > there + self._unseen[order.symbol]:
             self._broken(f"{order.client_order_id} sells {plain(order.qty)} {order.symbol}, and {plain(there)} is held")
 
+    @exactly
     def _free(self, symbol: str, side: Side) -> Decimal:
         """What is held and no closing order reserves, whoever sent that."""
         closing = [b for b in self.working() if b.order.symbol == symbol and b.order.side is side.exit_side]
@@ -387,6 +390,7 @@ class Books:
         self._move(symbol, side, qty, price)
         return fill
 
+    @exactly
     def _move(self, symbol: str, side: OrderSide, qty: Decimal, price: Decimal) -> None:
         held, entry = self._held.get(symbol, (ZERO, ZERO))
         change = qty if side is OrderSide.BUY else -qty
@@ -398,6 +402,7 @@ class Books:
             entry = price
         self._held[symbol] = (now, entry if now else ZERO)
 
+    @exactly
     def _position(self, symbol: str) -> BrokerPosition:
         qty, entry = self._held[symbol]
         side = Side.LONG if qty > 0 else Side.SHORT

@@ -11,6 +11,7 @@ import pytest
 from alpaca.trading.enums import OrderStatus as TheirStatus
 from alpaca.trading.enums import TradeEvent
 from exitfsm_alpaca import ALPACA, LIVE_URL, PAPER_URL, Access, words
+from exitfsm_alpaca.broker import _hours
 from exitfsm_alpaca.rest import Budget, Refused
 from hypothesis import given
 from hypothesis import strategies as st
@@ -304,3 +305,26 @@ def test_too_many_requests_close_the_way_for_a_while() -> None:
     began = time.monotonic()
     budget.spend(urgent=True)
     assert time.monotonic() - began > 0.5
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_a_time_at_the_edge_of_the_calendar_is_an_answer_that_is_not_understood(at: str) -> None:
+    with pytest.raises(BrokerError, match="no time"):
+        words.report_of(ORDER | {"updated_at": at})
+    with pytest.raises(BrokerError, match="not understood"):
+        _hours({"date": "9999-12-31", "open": "09:30", "close": "23:30"})
+
+
+def test_a_number_that_cannot_be_compared_is_none_that_can() -> None:
+    report = words.report_of(ORDER | {"filled_qty": "sNaN", "qty": "-sNaN7"})
+    assert report.filled_qty is not None
+    assert report.filled_qty.is_qnan()
+    assert words.position_of({"symbol": "A", "qty": "sNaN"}).qty.is_qnan()
+
+
+@pytest.mark.parametrize("volume", ["l", [], "1E+400"])
+def test_a_bar_whose_volume_is_no_number_is_refused_when_it_is_read(volume: Any) -> None:
+    with pytest.raises(BrokerError):
+        words.bar_of("AAPL", {"o": 1, "h": 1, "l": 1, "c": 1, "v": volume}, datetime(2024, 1, 2, tzinfo=UTC))
+    bar = words.bar_of("AAPL", {"o": 1, "h": 1, "l": 1, "c": 1, "v": None}, datetime(2024, 1, 2, tzinfo=UTC))
+    assert bar.volume == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from dataclasses import dataclass, make_dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from enum import Enum, IntEnum
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 
 from exitfsm.errors import BrokerError
 from exitfsm.manager.ingest import bar_of, fill_of, is_bar, is_order_update, position_of, report_of, session_of
-from exitfsm.values import Bar, OrderSide, OrderStatus, Side
+from exitfsm.values import EXACT, Bar, OrderSide, OrderStatus, Side
 
 AT = datetime(2024, 1, 2, 15, 30, tzinfo=UTC)
 SECONDS = AT.timestamp()
@@ -247,3 +247,43 @@ def test_a_date_is_its_midnight_and_digits_are_since_1970() -> None:
         "2024-01-02T10:30-05:00",
     ):
         assert bar_of({"symbol": "A", "t": text, "c": 1}).timestamp == AT
+
+
+@pytest.mark.parametrize("figure", ["NaN", "sNaN", "-sNaN", "Infinity", "-Infinity"])
+def test_given_a_figure_that_is_no_quantity_then_a_report_or_position_is_read_or_refused_and_nothing_else(
+    figure: str,
+) -> None:
+    reports = [
+        {"status": "closed", "qty": "10", "filled": figure},
+        {"status": "closed", "qty": figure, "filled": "1"},
+        {"event": "fill", "qty": figure, "filled": "1"},
+        {"status": "new", "qty": "-3", "filled": figure},
+        {"status": "new", "qty": "3", "remaining": figure},
+        {"status": "rejected", "event": "I", "qty": figure},
+    ]
+    for fields in reports:
+        report_of({"client_order_id": "a", **fields}, now=AT)
+    assert report_of({"client_order_id": "a", **reports[0]}, now=AT) is None  # over, and how is not said
+    for fields in ({"avg_entry_price": figure}, {"available": figure, "cost_basis": "3"}, {"cost_basis": figure}):
+        position = position_of({"symbol": "A", "qty": "3", **fields})
+        assert position is not None
+        assert not position.avg_entry_price.is_snan()
+    with pytest.raises(BrokerError):
+        position_of({"symbol": "A", "qty": figure})
+    assert fill_of({"symbol": "A", "side": "buy", "qty": figure, "price": "3", "at": AT}) is None
+    assert fill_of({"symbol": "A", "qty": "-1", "price": figure, "at": AT}) is None
+
+
+@pytest.mark.parametrize("digits", [3, 28])
+def test_given_a_bot_that_rounds_its_decimals_then_what_it_says_is_read_exactly(digits: int) -> None:
+    qty = Decimal("12345678901234567890.123456789")
+    with localcontext(Context(prec=digits)):
+        held = position_of({"symbol": "A", "qty": str(qty.copy_negate()), "avg_entry_price": qty, "available": qty})
+        report = report_of({"client_order_id": "a", "status": "new", "qty": f"-{qty}", "remaining": "1"}, now=AT)
+        fill = fill_of({"symbol": "A", "qty": f"-{qty}", "price": "1", "at": AT})
+    assert held is not None
+    assert (held.qty, held.avg_entry_price, held.qty_available, held.side) == (qty, qty, qty, Side.SHORT)
+    assert report is not None
+    assert (report.qty, report.filled_qty) == (qty, EXACT.subtract(qty, Decimal(1)))
+    assert fill is not None
+    assert (fill.qty, fill.side) == (qty, OrderSide.SELL)
