@@ -173,9 +173,9 @@ class Engine:
             return ()
         if (
             slot.low < bar.floor
+            and bar.ceiling <= slot.high
             and slot.last.timestamp < bar.timestamp
             and received_at is None
-            and (bar.ceiling <= slot.high or slot.rises(bar.ceiling))
         ):
             slot.last = bar
             return ()
@@ -200,9 +200,9 @@ class Engine:
                 continue
             if (
                 slot.low < bar.floor
+                and bar.ceiling <= slot.high
                 and slot.last.timestamp < bar.timestamp
                 and received_at is None
-                and (bar.ceiling <= slot.high or slot.rises(bar.ceiling))
             ):
                 slot.last = bar
                 continue
