@@ -266,9 +266,7 @@ def target_level(policy: ExitPolicy, side: Side, entry: Decimal, atr: Decimal | 
 
 
 def next_ladder_step_s(policy: ExitPolicy, held_s: float) -> int | None:
-    """Seconds since the entry at which the target next changes; None when it does not."""
-    if not policy.target_ladder.enabled:
-        return None
+    """Seconds since the entry at which the target of a ladder that is on next changes; None when it does not."""
     return next((s.after_seconds for s in policy.target_ladder.steps if s.after_seconds > held_s), None)
 
 
