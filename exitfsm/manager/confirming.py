@@ -16,7 +16,7 @@ from exitfsm.lifecycle import State
 from exitfsm.manager.calls import Held
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
-from exitfsm.manager.driving import Driver, same_symbol
+from exitfsm.manager.reading import Reader, same_symbol
 from exitfsm.manager.tasks import Tasks
 from exitfsm.messages import PositionRead
 from exitfsm.outside import logger
@@ -34,13 +34,13 @@ class Confirmer:
         self,
         engine: Engine,
         door: Door,
-        driver: Driver,
+        reader: Reader,
         time: SteadyTime,
         received: Callable[[], datetime],
         tasks: Tasks,
         guard: PriceGuard,
     ) -> None:
-        self._engine, self._door, self._driver, self._time = engine, door, driver, time
+        self._engine, self._door, self._reader, self._time = engine, door, reader, time
         self._received, self._tasks, self._guard = received, tasks, guard
         self._jumped: dict[str, Bar] = {}
 
@@ -53,7 +53,7 @@ class Confirmer:
 
     async def _confirm(self, symbol: str) -> None:
         try:
-            held = await self._driver.positions()
+            held = await self._reader.positions()
         except BrokerError as error:
             log.warning("price_not_confirmed symbol=%s error=%s", symbol, error)
             held = Held()
@@ -64,7 +64,7 @@ class Confirmer:
         if shown is not None and watched and _was_split(watched, shown):
             await self._door.run(lambda: self._engine.rebase(symbol, bar))
             for p in watched:
-                net, entry = self._driver.net_of(p, held)
+                net, entry = self._reader.net_of(p, held)
                 read = PositionRead(at=self._time.now(), qty=net, avg_entry_price=entry, reads=READS_MIN)
                 await self._door.tell(p.position_id, read)
         elif shown is not None and self._agrees(bar, shown):

@@ -34,13 +34,15 @@ from exitfsm.manager.calls import Breaker, BrokerCalls
 from exitfsm.manager.clock import SteadyTime, SystemClock
 from exitfsm.manager.confirming import Confirmer
 from exitfsm.manager.door import Door, Group
-from exitfsm.manager.driving import GRACE_S, Driver, same_symbol
+from exitfsm.manager.driving import GRACE_S, Driver
 from exitfsm.manager.executions import ORDER_PREFIX
+from exitfsm.manager.hours import Hours
 from exitfsm.manager.identity import Identity
 from exitfsm.manager.ingest import bar_of, is_bar, is_order_update
 from exitfsm.manager.keeping import BarKeeper
 from exitfsm.manager.news import News, OnAlarm, OnEvent
 from exitfsm.manager.operators import Operators
+from exitfsm.manager.reading import Reader, same_symbol
 from exitfsm.manager.reconcile import Reconciler, brings_fills
 from exitfsm.manager.tasks import Tasks
 from exitfsm.manager.timekeeping import MARKS_EVERY_S, Timekeeper
@@ -166,23 +168,42 @@ class ExitManager:
         self._account = Account(store, self._account_id)
         self._door = Door(self._engine, self._time.now, self._clock.now, self._after_group)
         self._news = News(self._door, self._account, self._tasks, self._time.now, self._on_event, self._on_alarm)
-        self._driver = Driver(self._engine, self._door, self._calls, self._breaker, self._time, self._clock, live)
+        self._reader = Reader(self._engine, self._door, self._calls, self._time, self._clock)
+        self._hours = Hours(self._calls, self._time, self._clock)
+        self._driver = Driver(
+            self._engine,
+            self._door,
+            self._calls,
+            self._reader,
+            self._hours,
+            self._breaker,
+            self._time,
+            self._clock,
+            live,
+        )
         self._identity = Identity(self._engine, self._driver)
         self._calls.known, self._calls.client_id_of = self._identity.known, self._identity.client_id
         self._reconciler = Reconciler(
-            self._engine, self._door, self._calls, self._driver, self._identity, self._time, self.config,
+            self._engine, self._door, self._calls, self._driver, self._reader, self._identity, self._time, self.config,
             self._account_id, self.strategy_name, self._news.raise_alarm,
         )  # fmt: skip
         self._timekeeper = Timekeeper(
-            self._engine, self._door, self._driver, self._calls, self._time, self._clock, live, self._tasks,
-            self._try_sync, self._news.raise_alarm,
+            self._engine, self._door, self._driver, self._reader, self._hours, self._calls, self._time, self._clock,
+            live, self._tasks, self._try_sync, self._news.raise_alarm,
         )  # fmt: skip
         self._confirmer = Confirmer(
-            self._engine, self._door, self._driver, self._time, self._clock.now, self._tasks,
+            self._engine, self._door, self._reader, self._time, self._clock.now, self._tasks,
             self.config.policy.price_guard,
         )  # fmt: skip
         self._operators = Operators(
-            self._engine, self._door, self._driver, self._time, self._news, self._tasks, self._account.stream_id
+            self._engine,
+            self._door,
+            self._driver,
+            self._reader,
+            self._time,
+            self._news,
+            self._tasks,
+            self._account.stream_id,
         )
 
     def _restore(self) -> None:

@@ -7,9 +7,10 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from exitfsm.engine import Engine
-from exitfsm.manager.driving import Driver, same_symbol
+from exitfsm.manager.driving import Driver
 from exitfsm.manager.executions import ORDER_PREFIX
 from exitfsm.manager.fitting import Known
+from exitfsm.manager.reading import same_symbol
 from exitfsm.values import ExecutionReport
 
 #: Ids, and orders of others, that are remembered.

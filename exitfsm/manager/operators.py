@@ -13,6 +13,7 @@ from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.driving import GRACE_S, Driver
 from exitfsm.manager.news import News
+from exitfsm.manager.reading import Reader
 from exitfsm.manager.tasks import Tasks
 from exitfsm.messages import Acknowledge, ForceExit, Message, PositionRead, Release
 from exitfsm.outside import logger
@@ -25,9 +26,17 @@ class Operators:
     """Commands from outside the rules."""
 
     def __init__(
-        self, engine: Engine, door: Door, driver: Driver, time: SteadyTime, news: News, tasks: Tasks, account: str
+        self,
+        engine: Engine,
+        door: Door,
+        driver: Driver,
+        reader: Reader,
+        time: SteadyTime,
+        news: News,
+        tasks: Tasks,
+        account: str,
     ) -> None:
-        self._engine, self._door, self._driver, self._time = engine, door, driver, time
+        self._engine, self._door, self._driver, self._reader, self._time = engine, door, driver, reader, time
         self._news, self._tasks, self._account_stream = news, tasks, account
 
     async def flatten(
@@ -52,13 +61,13 @@ class Operators:
             try:
                 for p in stuck:
                     await self._driver.clear_up(p)
-                held = await self._driver.positions()
+                held = await self._reader.positions()
             except BrokerError as error:
                 log.error("unprotected_not_forced positions=%s error=%s", [p.position_id for p in stuck], error)
                 positions = [p for p in positions if p not in stuck]
         messages: list[tuple[str, Message]] = []
         for p in positions:
-            qty = self._driver.net_of(p, held)[0] if held is not None and p in stuck else None
+            qty = self._reader.net_of(p, held)[0] if held is not None and p in stuck else None
             price = self._engine.last_price(p.symbol)
             force = ForceExit(at=self._time.now(), who=who, reason=reason, price=price, qty=qty)
             messages.append((p.position_id, force))
@@ -86,10 +95,10 @@ class Operators:
         if p is None:
             return
         await self._driver.clear_up(p)
-        held = await self._driver.positions()
+        held = await self._reader.positions()
         if held.is_silent_about(p.symbol):
             raise BrokerError(f"what the broker holds of {p.symbol} cannot be read")
-        net, entry = self._driver.net_of(p, held)
+        net, entry = self._reader.net_of(p, held)
         now = self._time.now()
         if net == 0:
             await self._door.tell(key, PositionRead(at=now, qty=net, reads=READS_MIN))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -20,9 +21,10 @@ from exitfsm.lifecycle import State
 from exitfsm.manager.calls import BrokerCalls
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
-from exitfsm.manager.driving import Driver, same_symbol
+from exitfsm.manager.driving import Driver
 from exitfsm.manager.executions import ORDER_PREFIX, average_entry, bought_beyond, first_since_flat, is_price
 from exitfsm.manager.identity import Identity, remember
+from exitfsm.manager.reading import Reader, same_symbol
 from exitfsm.messages import Open, Recover
 from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
@@ -58,6 +60,7 @@ class Reconciler:
         door: Door,
         calls: BrokerCalls,
         driver: Driver,
+        reader: Reader,
         identity: Identity,
         time: SteadyTime,
         config: ExitConfig,
@@ -66,7 +69,7 @@ class Reconciler:
         alarm: RaiseAccountAlarm,
     ) -> None:
         self._engine, self._door, self._calls, self._driver, self._time = engine, door, calls, driver, time
-        self._identity = identity
+        self._reader, self._identity = reader, identity
         self._config, self._account, self._strategy_name, self._alarm = config, account, strategy_name, alarm
         self._lock = asyncio.Lock()
         self._waiting: asyncio.Task[None] | None = None
@@ -116,19 +119,22 @@ class Reconciler:
 
     async def _sync(self) -> None:
         # Positions are read before the orders: whatever an order had filled by then, its own record tells afterwards.
-        expected = self._driver.expectations()
+        expected = self._reader.expectations()
         symbols = {p.symbol for p in list(self._engine.positions.values())}
-        held = await self._driver.positions()
+        if self._first_sync:
+            await self._foreign()  # nothing leaves before that
+        held = await self._reader.positions()
         for symbol in sorted(held.unclear):
             text = (
                 f"an entry {f'for {symbol} ' if symbol else ''}in the broker's positions cannot be read: NOT protected"
             )
             await self._alarm("position_unreadable", text)
         await self._orders()
-        await self._foreign()
+        if not self._first_sync:
+            await self._foreign()
         for watched in expected:
             try:
-                await self._driver.tell_read(watched, held, expected)
+                await self._reader.tell_read(watched, held, expected)
             except BrokerError as error:
                 log.warning("read_not_understood position=%s error=%s", watched, error)
         # One that was watched when the read began may have ended since: the read is then too old to take it up.
@@ -158,12 +164,14 @@ class Reconciler:
         """Note the working orders of others; one that looks like ours and is not known is an alarm."""
         self._open_exits = None
         if not self._calls.has("open_orders"):
+            self._driver.listed_by = 0.0
             return
         try:
-            orders = [self._identity.under_our_id(report) for report in await self._calls.open_orders()]
+            orders = [self._identity.under_our_id(report) for report in await self._working_orders()]
         except BrokerError as error:
             log.warning("open_orders_failed error=%s", error)
             return
+        self._driver.listed_by = 0.0
         self._driver.foreign.clear()
         self._strange = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
         # Known before anything is taken up that could send a second one.
@@ -179,6 +187,19 @@ class Reconciler:
         for report in orders:
             if not report.client_order_id.startswith(ORDER_PREFIX):
                 self.note_foreign(report)
+
+    async def _working_orders(self) -> list[ExecutionReport]:
+        """The working orders of the account. The first time, when nothing is remembered, no or an empty answer is asked
+        for again: an exit that works would not be seen, and a second one sent.
+
+        Raises:
+            BrokerError: no answer.
+        """
+        for _ in range(READS_MIN if self._first_sync else 0):
+            with suppress(BrokerError):
+                if orders := await self._calls.open_orders():
+                    return orders
+        return await self._calls.open_orders()
 
     async def _may_work(self, order_id: str) -> bool:
         """False for an exit order of ours that the list of working orders does not show any more, once that is proved.
@@ -246,7 +267,7 @@ class Reconciler:
             return
         if report.filled_qty is not None and filled <= 0:
             return
-        known = self._driver.told.get(report.client_order_id)
+        known = self._reader.told.get(report.client_order_id)
         fill = Fill(
             fill_id=report.client_order_id,
             symbol=canonical_symbol(report.symbol),
@@ -256,7 +277,7 @@ class Reconciler:
             at=min(report.at, known.at) if known is not None else report.at,
             client_order_id=report.client_order_id,
         )
-        remember(self._driver.told, report.client_order_id, fill)
+        remember(self._reader.told, report.client_order_id, fill)
         side = Side.LONG if report.side is OrderSide.BUY else Side.SHORT
         key = (fill.symbol, side)
         ended = self._ended.get(fill.symbol)
@@ -270,7 +291,7 @@ class Reconciler:
         since = p.triggered_at or p.ended_at
         later = [
             fill.at
-            for fill in self._driver.told.values()
+            for fill in self._reader.told.values()
             if since is not None
             and fill.at >= since  # first, because it leaves few of thousands
             and same_symbol(fill.symbol, p.symbol)
@@ -300,7 +321,7 @@ class Reconciler:
         except BrokerError:
             await self._cannot_name(new)
             raise
-        again = {(bp.symbol, bp.side): bp.qty for bp in await self._driver.positions()}
+        again = {(bp.symbol, bp.side): bp.qty for bp in await self._reader.positions()}
         for bp in new:
             if again.get((bp.symbol, bp.side)) == bp.qty:
                 await self._adopt(bp, fills)
@@ -417,7 +438,7 @@ class Reconciler:
         """The average entry: the broker's own, else what its fills or the bot's updates amount to."""
         if is_price(bp.avg_entry_price):
             return bp.avg_entry_price
-        known = listed if listed is not None else sorted(self._driver.told.values(), key=lambda fill: fill.at)
+        known = listed if listed is not None else sorted(self._reader.told.values(), key=lambda fill: fill.at)
         since = [f for f in known if same_symbol(f.symbol, symbol) and (first is None or f.at >= first)]
         return average_entry(since, bp.side)
 

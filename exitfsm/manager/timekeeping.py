@@ -16,7 +16,9 @@ from exitfsm.manager.calls import BrokerCalls
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.driving import Driver
+from exitfsm.manager.hours import Hours
 from exitfsm.manager.keeping import BarKeeper
+from exitfsm.manager.reading import Reader
 from exitfsm.manager.tasks import Tasks
 from exitfsm.messages import RaiseAlarm, TimeSeen
 from exitfsm.outside import logger
@@ -40,7 +42,7 @@ class Timekeeper:
     """Does what has come due.
 
     Args:
-        engine, door, driver, calls, time, clock, live, tasks: the manager's parts.
+        engine, door, driver, reader, hours, calls, time, clock, live, tasks: the manager's parts.
         sync: reconciles, and fails unheard.
         alarm: raises one about the account.
 
@@ -55,6 +57,8 @@ class Timekeeper:
         engine: Engine,
         door: Door,
         driver: Driver,
+        reader: Reader,
+        hours: Hours,
         calls: BrokerCalls,
         time: SteadyTime,
         clock: Clock,
@@ -65,7 +69,7 @@ class Timekeeper:
     ) -> None:
         self._engine, self._door, self._driver, self._calls = engine, door, driver, calls
         self._time, self._clock, self._live, self._tasks, self._sync = time, clock, live, tasks, sync
-        self._alarm = alarm
+        self._reader, self._market, self._alarm = reader, hours, alarm
         self.keeper: BarKeeper | None = None
         self.sync_at = 0.0
         self.marks_due = False
@@ -127,12 +131,12 @@ class Timekeeper:
         """For the engine, in the writer's thread: when the session ends, as last read."""
         if self._calls.capabilities.rules(symbol).always_open:
             return None
-        session = self._driver.known_session(symbol)
+        session = self._market.known(symbol)
         return session.close if session is not None else None
 
     def _hours(self, symbol: str) -> Session | None:
         """The market's hours, as far as they are known."""
-        return ALWAYS if self._calls.capabilities.rules(symbol).always_open else self._driver.hours(symbol)
+        return ALWAYS if self._calls.capabilities.rules(symbol).always_open else self._market.at_a_glance(symbol)
 
     def _wait_of(self, p: Position, mono: float) -> tuple[Wait, float]:
         """What a position waits for, and since when. A wait from before a restart is as old as its record says."""
@@ -146,7 +150,7 @@ class Timekeeper:
         patience_s = float(self._live.patience_seconds)
         impatient = mono - self._waits[p.position_id][1] >= patience_s
         told = hours is not None and hours.is_open and impatient
-        return TimeSeen(at=self._driver.now_for(p), patience_s=patience_s if told else None)
+        return TimeSeen(at=self._reader.now_for(p), patience_s=patience_s if told else None)
 
     def _poll(self, busy: list[Position], mono: float) -> None:
         """Look working orders up now and then: an update may have been lost."""

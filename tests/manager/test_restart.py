@@ -8,6 +8,7 @@ held.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -305,8 +306,9 @@ async def test_given_less_was_shown_before_and_now_the_broker_does_not_answer_th
     await world.finish()
 
 
+@pytest.mark.parametrize("answer", [Raises(ConnectionError()), Returns([{"symbol": "AAPL"}])], ids=["none", "unclear"])
 async def test_given_a_crash_before_the_send_and_a_broker_that_does_not_say_what_is_held_then_it_waits(
-    tmp_path: Path,
+    tmp_path: Path, answer: Any
 ) -> None:
     world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
     await world.start()
@@ -316,7 +318,7 @@ async def test_given_a_crash_before_the_send_and_a_broker_that_does_not_say_what
     await world.crash()
     world.broker.trade_by_hand("AAPL", "sell", 3)
     world.broker.always("submit", None)
-    world.broker.always("positions", Raises(ConnectionError()))
+    world.broker.always("positions", answer)
     await world.start()
     await world.passes(120)
     assert world.orders == []
@@ -363,4 +365,36 @@ async def test_given_a_lost_store_and_an_exit_that_filled_meanwhile_then_it_is_n
     await world.bar(98)
     await world.until(lambda: world.state == "filled", seconds=60)
     assert [order.client_order_id for order in world.orders] == [sent]
+    await world.finish()
+
+
+async def test_given_a_read_that_fails_when_nobody_waits_for_it_any_more_then_that_is_no_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exitfsm.manager.driving.LOOK_MAX_S", 0.01)
+    monkeypatch.setattr("exitfsm.manager.reading.LOOK_MAX_S", 0.001)
+    world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
+    await world.start()
+    await world.enter(3)
+    heard: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+    late, truth = asyncio.Event(), world.broker.positions
+
+    async def fails_late() -> Any:
+        world.broker.positions = truth  # type: ignore[method-assign]
+        await late.wait()
+        raise ConnectionError
+
+    world.broker.positions = fails_late  # type: ignore[method-assign]
+    await world.bar(98)
+    for _ in range(5):
+        await asyncio.sleep(0.05)
+        await world.passes(1)
+    await world.really(lambda: world.orders)  # the exit did not wait for it
+    late.set()
+    await world.settle()
+    gc.collect()
+    assert heard == []
+    await world.fill()
+    await world.until(lambda: world.state == "filled")
     await world.finish()

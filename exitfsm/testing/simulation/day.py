@@ -271,7 +271,7 @@ class Day:
         if arrived:
             self.oracle.arrives(order)
         else:
-            self.oracle.leaves(self._disk_of(line), order)
+            self.oracle.leaves(self._disk_of(line), order, knows_hours=order.symbol in line.hours_heard)
 
     def _on_answer(self, line: Line, order_id: str) -> None:
         if self.faults.happens("killed at the answer", 10, order_id):

@@ -52,7 +52,7 @@ CHECKS: dict[str, str] = {
     "I14": "what is called a residue is less than can be sold",
     "I15": "the policy of a position never changes without a word in the log",
     "I16": "reconciling twice changes nothing the second time",
-    "I17": "no order leaves for a market that has been closed for long",
+    "I17": "no order leaves for a market that has been closed for long, where its hours could be read",
     "I18": "a position that is called flat has sold what it says, by the venue's records",
     "I19": "the log folds by the lifecycle's own table, and the same run gives the same bytes",
     "I20": "of several reasons the first in the order of precedence won",
@@ -267,8 +267,8 @@ class Oracle:
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
-    def leaves(self, disk: str, order: Order) -> None:
-        """An order leaves a process."""
+    def leaves(self, disk: str, order: Order, *, knows_hours: bool) -> None:
+        """An order leaves a process; `knows_hours`: which has heard when the market is open."""
         self.checks["I3"] += 1
         order_id = order.client_order_id
         life = self.lives.get(disk, {}).get(self._durable.get(disk, {}).get(order_id, ""))
@@ -289,7 +289,7 @@ class Oracle:
         self.checks["I17"] += 1
         venue = self._venue
         closed_for = self._world.time - venue.close_at
-        if not venue.is_open and closed_for > 60 and not venue.capabilities.queues_orders:
+        if not venue.is_open and closed_for > 60 and not venue.capabilities.queues_orders and knows_hours:
             self.fail("I17", f"{order_id} leaves {closed_for:.0f} s after the close")
         self.sent.setdefault(order_id, self._world.time)
 

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from exitfsm.errors import NotSent, OrderRefused
-from exitfsm.ports import Capabilities, IdMemory
+from exitfsm.ports import Capabilities, IdMemory, Session
 from exitfsm.testing.simulation.faults import Faults
 from exitfsm.testing.simulation.loop import ProcessLoop, World
 from exitfsm.testing.simulation.trace import Trace
@@ -45,6 +45,7 @@ class Line:
 
     Attributes:
         awaited: exit orders whose submit has not been answered.
+        hours_heard: symbols whose hours this life has heard.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Line:
         self.capabilities: Capabilities = venue.capabilities
         self._on_submit, self._on_answer = on_submit, on_answer
         self.awaited: set[str] = set()
+        self.hours_heard: set[str] = set()
         self._last_positions: tuple[float, list[BrokerPosition]] = (-1e9, [])
         self._lies = 0
         if not lists_fills:
@@ -179,6 +181,8 @@ class Line:
             future.set_exception(error)
         else:
             future.set_result(answer)
+            if isinstance(answer, Session):
+                self.hours_heard.add(about)
         if method == "submit":
             if error is None:
                 self._trace(self.name, f"hears {method} {about}")

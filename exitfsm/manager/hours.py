@@ -1,0 +1,89 @@
+"""The market's hours, as the broker tells them: read when asked for, and believed for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+from exitfsm.errors import BrokerError
+from exitfsm.manager.calls import BrokerCalls
+from exitfsm.manager.clock import SteadyTime
+from exitfsm.outside import logger
+from exitfsm.ports import Clock, Session
+
+log = logger("exitfsm")
+
+#: How long hours that were read are believed.
+AGE_S = 30.0
+#: How soon they are asked for again when they could not be read.
+RETRY_S = 5.0
+#: How long an exit waits to hear whether it may go.
+WAIT_MAX_S = 1.0
+
+
+class Hours:
+    """Hours by symbol. What is not known counts as open."""
+
+    def __init__(self, calls: BrokerCalls, time: SteadyTime, clock: Clock) -> None:
+        self._calls, self._time, self._clock = calls, time, clock
+        #: Hours by symbol, and until when they are believed.
+        self._sessions: dict[str, tuple[float, Session]] = {}
+        self._reads: dict[str, asyncio.Task[None]] = {}
+
+    async def session(self, symbol: str) -> Session:
+        """The market's hours now; read again when what is known is old. Open where the broker cannot say."""
+        reading = self._ask(symbol)
+        if reading is not None:
+            await asyncio.wait([reading], timeout=WAIT_MAX_S)  # no exit waits for long to hear whether it may go
+        return self.known(symbol) or Session(is_open=True)
+
+    def at_a_glance(self, symbol: str) -> Session | None:
+        """The same without waiting: as last read, None before the first answer; what is old is read anew meanwhile."""
+        self._ask(symbol)
+        return self.known(symbol)
+
+    def known(self, symbol: str) -> Session | None:
+        """The market's hours as last read."""
+        known = self._sessions.get(symbol)
+        return known[1] if known is not None else None
+
+    def _ask(self, symbol: str) -> asyncio.Task[None] | None:
+        """The read of a symbol's hours that is under way; None when what is known is fresh."""
+        if symbol in self._reads:
+            return self._reads[symbol]
+        known = self._sessions.get(symbol)
+        if known is not None and self._clock.monotonic() < known[0] and not _is_over(known[1], self._time.now()):
+            return None
+        task = asyncio.create_task(self._read(symbol), name="exitfsm-session")
+        self._reads[symbol] = task
+        task.add_done_callback(lambda _: self._reads.pop(symbol, None))
+        return task
+
+    async def _read(self, symbol: str) -> None:
+        age = AGE_S
+        try:
+            session = await self._calls.session(symbol, self._time.now())
+        except BrokerError as error:
+            log.warning("session_unknown symbol=%s error=%s", symbol, error)
+            session, age = self.known(symbol) or Session(is_open=True), RETRY_S
+        self._sessions[symbol] = (self._clock.monotonic() + age, session)
+
+    async def let_pass(self, symbol: str) -> bool:
+        """True when an order can be sent now: the market is open, or the broker keeps it until then."""
+        capabilities = self._calls.capabilities
+        if capabilities.queues_orders or capabilities.rules(symbol).always_open:
+            return True
+        return (await self.session(symbol)).is_open
+
+    async def close(self) -> None:
+        """Give up the reads that are under way."""
+        reads = list(self._reads.values())
+        for read in reads:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
+
+
+def _is_over(session: Session, now: datetime) -> bool:
+    """True when the market has opened or closed since."""
+    until = session.close if session.is_open else session.next_open
+    return until is not None and now >= until

@@ -1,0 +1,222 @@
+"""What the broker holds, held against what is watched.
+
+A read proves little by itself: lists are behind, empty, or older than what an order has told. It counts by how often in
+a row it says the same, and by what the executions say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from exitfsm.engine import Engine
+from exitfsm.errors import BrokerError
+from exitfsm.lifecycle import State
+from exitfsm.manager.calls import BrokerCalls, Held
+from exitfsm.manager.clock import SteadyTime
+from exitfsm.manager.door import Door
+from exitfsm.manager.executions import amount, average_entry, entered_anew, sold_by_others, surplus
+from exitfsm.messages import Contradiction, PositionRead
+from exitfsm.outside import logger
+from exitfsm.ports import Clock
+from exitfsm.position import READS_MIN, Position
+from exitfsm.values import EXACT, ZERO, Fill, exactly, tradable
+
+log = logger("exitfsm")
+
+#: How long one look at what is held may take, where something waits for it.
+LOOK_MAX_S = 1.0
+
+
+#: What we know of a position that a read of the broker's books is held against: state, quantity left, current order.
+Expectation = tuple[State, Decimal, str | None]
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How often in a row the broker showed the same quantity for a position of which we expected the same."""
+
+    qty: Decimal
+    expected: Expectation
+    reads: int
+
+
+class Reader:
+    """Reads the broker's books, and tells positions what that means for them."""
+
+    def __init__(self, engine: Engine, door: Door, calls: BrokerCalls, time: SteadyTime, clock: Clock) -> None:
+        self._engine, self._door, self._calls, self._time, self._clock = engine, door, calls, time, clock
+        self._readings: dict[str, _Reading] = {}
+        self._ahead: dict[tuple[str, datetime], float] = {}
+        self._newest: asyncio.Task[Held] | None = None
+        self._reads: set[asyncio.Task[Held]] = set()
+        #: Executions of others that the bot's updates told of, one for each order: where the broker lists none.
+        self.told: dict[str, Fill] = {}
+
+    async def positions(self) -> Held:
+        """What the broker holds, by a read that begins after this call; callers that wait together share one."""
+        running = self._newest
+        if running is not None and not running.done():
+            await asyncio.wait([running], timeout=LOOK_MAX_S)  # one that hangs must not hold up the others
+        if self._newest is None or self._newest is running:
+            self._newest = asyncio.create_task(self._calls.positions(), name="exitfsm-positions")
+            self._reads.add(self._newest)
+            self._newest.add_done_callback(self._came_back)
+        return await asyncio.shield(self._newest)  # begun after this call, by this or another caller
+
+    def _came_back(self, read: asyncio.Task[Held]) -> None:
+        self._reads.discard(read)
+        if not read.cancelled():
+            read.exception()  # heard, also where all who waited for it have given up
+
+    def expectations(self) -> dict[str, Expectation]:
+        """What is known of each position now; taken before a read, so that a read that was overtaken is seen to be."""
+        return {p.position_id: expectation(p) for p in list(self._engine.positions.values())}
+
+    async def tell_read(self, position_id: str, held: Held, expected: dict[str, Expectation]) -> None:
+        """Tell a position what the broker holds for it, and how often in a row that was so.
+
+        A read that began before we learned the newest about the position proves nothing about it, and is dropped.
+        """
+        p = self._engine.positions.get(position_id)
+        if p is None or expected.get(position_id) != expectation(p) or held.is_silent_about(p.symbol):
+            return
+        if self._may_have_filled_late(p):
+            report = await self._calls.order(p.client_order_id or "")
+            if report is not None:
+                await self._door.report(report)
+            if expected[position_id] != expectation(self._engine.positions.get(position_id, p)):
+                return
+        net, entry = self.net_of(p, held)
+        if p.state is State.MONITORING and net == p.remaining_qty and entry in (None, p.entry_price):
+            self._readings.pop(position_id, None)
+            return  # as expected: nothing follows from that
+        at_rest = p.state is State.MONITORING or not p.order_live
+        fills = await self.fills_of(p) if net != p.remaining_qty or at_rest else []
+        if entry is None and net > p.remaining_qty:
+            entry = average_entry(fills or (), p.side)  # the broker shows no average: what was bought on says it
+        shown, net = net, EXACT.subtract(net, surplus(p, net, fills or ()))
+        reads = self.count(p, net)
+        if at_rest and shown > ZERO and entered_anew(fills or (), p.side, shown, reads) and self._is_alone(p):
+            # What is held now is another position, with a first fill of its own; this one was sold by other hands.
+            gone = PositionRead(at=self.now_for(p), qty=ZERO, reads=READS_MIN)
+            await self._door.tell(position_id, gone)
+            return
+        if net < p.remaining_qty and sold_by_others(p, fills or ()) >= EXACT.subtract(p.remaining_qty, net):
+            reads = max(reads, READS_MIN)  # the executions say the same: two sources agree
+        elif not held and p.remaining_qty > ZERO:
+            if reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live:
+                why = f"the broker shows no position at all, and no execution that explains it for {p.symbol}"
+                await self._door.tell(position_id, Contradiction(at=self._time.now(), why=why))
+            return
+        elif p.state is State.MONITORING and net > p.remaining_qty and reads < READS_MIN and self._calls.has("fills"):
+            explained = amount(fills or (), p.side) == net
+            if not explained:
+                return  # before the executions are there, it cannot be told from a position that was entered anew
+        message = PositionRead(at=self.now_for(p), qty=net, avg_entry_price=entry, reads=reads)
+        await self._door.tell(position_id, message)
+
+    def _may_have_filled_late(self, p: Position) -> bool:
+        """True when the next attempt is due after a cancel: only now the order's record can gain no fill any more.
+
+        What it filled since the cancel is neither sold by others, nor still to be sold.
+        """
+        due = p.next_attempt_at is not None and self.now_for(p) >= p.next_attempt_at
+        capabilities = self._calls.capabilities
+        readable = capabilities.late_fills and capabilities.lookup_sees_closed
+        return p.state is State.REJECTED and p.ended_how == "canceled" and due and readable
+
+    def _is_alone(self, p: Position) -> bool:
+        """True when no other position of the symbol is open, so that all its executions are this one's."""
+        others = (q for q in list(self._engine.positions.values()) if q.position_id != p.position_id)
+        return not any(same_symbol(q.symbol, p.symbol) for q in others)
+
+    @exactly
+    def net_of(self, p: Position, held: Held) -> tuple[Decimal, Decimal | None]:
+        """The broker's quantity for a position, less what other known epochs of the symbol hold; and its entry."""
+        slot = self._engine.levels.slots.get(p.symbol)
+        of_symbol = slot.positions if slot is not None else ()
+        others = sum(
+            (q.remaining_qty for q in of_symbol if q.side is p.side and q.position_id != p.position_id),
+            ZERO,
+        )
+        bp = next((bp for bp in held if bp.symbol == p.symbol or same_symbol(bp.symbol, p.symbol)), None)
+        if bp is None:
+            return ZERO - others, None
+        if bp.side is not p.side:
+            return -bp.qty, None
+        entry = bp.avg_entry_price if tradable(bp.avg_entry_price) and bp.avg_entry_price > 0 else None
+        return bp.qty - others, entry if not others else None
+
+    def count(self, p: Position, net: Decimal) -> int:
+        """Note that the broker showed this much for a position; returns how often in a row that was so."""
+        reading = self._readings.get(p.position_id)
+        if reading is None or reading.qty != net or reading.expected != expectation(p):
+            reading = self._readings[p.position_id] = _Reading(net, expectation(p), 0)
+        reading.reads += 1
+        return reading.reads
+
+    async def fills_of(self, p: Position) -> list[Fill] | None:
+        """The executions in a position's symbol since its entry; None where they cannot be had."""
+        if not self._calls.has("fills"):
+            told = list(self.told.values())
+            return [f for f in told if same_symbol(f.symbol, p.symbol) and f.at >= p.opened_at]
+        try:
+            fills = await self._calls.fills(p.opened_at)
+        except BrokerError as error:
+            log.warning("fills_failed position=%s error=%s", p.position_id, error)
+            return None
+        return [f for f in fills if same_symbol(f.symbol, p.symbol)]
+
+    def shown_before(self, p: Position) -> Decimal | None:
+        """What the newest reads agree is held for a position; None where they do not, or are older than other news."""
+        reading = self._readings.get(p.position_id)
+        if reading is None or reading.expected != expectation(p) or reading.reads < READS_MIN:
+            return None
+        return reading.qty
+
+    def now_for(self, p: Position) -> datetime:
+        """The present as the waits of a position see it.
+
+        Where its record lies ahead of the clock, because the clock was set back before a restart, its time goes on from
+        there: a wait is as long as it was meant to be, whatever the clock says.
+        """
+        now = self._time.now()
+        longest = timedelta(
+            seconds=max(p.policy.partial_fills.resubmit_delay_seconds, self._calls.capabilities.late_fill_window_s or 0)
+        )
+        if p.next_attempt_at is not None:
+            began = p.next_attempt_at - longest
+        elif p.waiting_since is not None:
+            began = p.waiting_since
+        else:
+            return now
+        if began <= now:
+            return now
+        seen = self._ahead.setdefault((p.position_id, began), self._clock.monotonic())
+        return began + timedelta(seconds=self._clock.monotonic() - seen)
+
+    def forget(self, p: Position) -> None:
+        """A position has ended."""
+        self._readings.pop(p.position_id, None)
+
+    async def close(self) -> None:
+        """Give up the reads that are under way."""
+        reads = list(self._reads)
+        for read in reads:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
+
+
+def expectation(p: Position) -> Expectation:
+    """What a read of the broker's books is held against."""
+    return p.state, p.remaining_qty, p.client_order_id
+
+
+def same_symbol(one: str, other: str) -> bool:
+    """True for two spellings of one instrument (a pair comes with and without its slash)."""
+    if one == other or ("/" in one) == ("/" in other):
+        return one == other
+    return one.replace("/", "") == other.replace("/", "")
