@@ -85,15 +85,19 @@ class _Connection(SQLiteConnection):
     def __init__(self, sqlite_conn: sqlite3.Connection) -> None:
         super().__init__(sqlite_conn, max_age=None)
         self._cursor = self.cursor()
+        self._bare = self._cursor.sqlite_cursor
 
     def begin(self, *, write: bool) -> SQLiteCursor:
         """Begins a transaction, which `commit` or `give_up` ends."""
         if self._sqlite_conn.in_transaction:  # an earlier rollback failed too
             self._sqlite_conn.rollback()
-        cursor = self._cursor
         # Deferred, a transaction that reads before it writes fails at once when another writer got in between.
-        cursor.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-        return cursor
+        self._bare.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+        return self._cursor
+
+    def commit(self) -> None:
+        """Ends the transaction; durable when this returns."""
+        self._bare.execute("COMMIT")  # the connection's own method has SQLite parse the word each time
 
     def bare_cursor(self) -> sqlite3.Cursor:
         """A cursor whose rows are tuples: the library's rows know their columns' names, and take twice the time."""
