@@ -198,7 +198,8 @@ def trigger(
         tick = rules.tick(v.level)
         limit = round_to_tick(v.level, tick, up=p.side.sign > 0) if tick > 0 else v.level
     attempt = p.attempt + 1
-    size = sellable(p, p.remaining_qty, broker) or p.remaining_qty  # of a mere residue the venue is to say so itself
+    left = p.remaining_qty
+    size = sellable(p, left, broker) or left  # of a mere residue the venue is to say so itself
     return ExitTriggered(
         reason=v.reason,
         client_order_id=client_order_id(p.position_id, attempt),

@@ -86,7 +86,7 @@ def evaluate(
     if custom is not None:
         rule_name = f"{p.policy.custom_rule.name} {p.policy.custom_rule.version}: {custom}"
         found[ExitType.CUSTOM] = Verdict(ExitType.CUSTOM, bar.close, bar.close, ZERO, rule_name)
-    winner = first_by_precedence(found) if found else None
+    winner = first_by_precedence(found) if len(found) > 1 else next(iter(found), None)
     return found[winner] if winner is not None else None
 
 

@@ -70,7 +70,7 @@ class ReadModels:
 
     def __init__(self, load: Callable[[str, str], list[Row]], last_order_id: Callable[[], int]) -> None:
         self._load, self._last_order_id = load, last_order_id
-        self._rows: dict[tuple[str, str], list[Row]] = {}
+        self._rows: dict[str, dict[str, list[Row]]] = {name: {} for name in TABLES}
         self._order_id: int | None = None
         self._new: dict[int, tuple[str, Row]] = {}
         self._changed: dict[int, tuple[str, Row, Row]] = {}
@@ -117,27 +117,29 @@ class ReadModels:
 
     def version(self, position_id: str) -> int | None:
         """The version of a position as far as it is in memory; None when it is not."""
-        rows = self._rows.get(("positions", position_id))
+        rows = self._rows["positions"].get(position_id)
         return int(rows[0]["version"]) if rows else None  # type: ignore[arg-type]  # a version is never NULL
 
     def forget(self) -> None:
         """Drops all rows from memory; those that are not written are lost."""
-        self._rows.clear()
+        for rows in self._rows.values():
+            rows.clear()
         self._new.clear()
         self._changed.clear()
         self._order_id = None
 
     def _forget_position(self, position: Row) -> None:
         for name, table in TABLES.items():
-            self._rows.pop((name, str(position[table.owner if table.owner == "symbol" else "position_id"])), None)
+            self._rows[name].pop(str(position[table.owner if table.owner == "symbol" else "position_id"]), None)
 
     # ---- for the functions below
 
     def all(self, table: str, owner: str) -> list[Row]:
         """The rows of an owner."""
-        rows = self._rows.get((table, owner))
+        known = self._rows[table]
+        rows = known.get(owner)
         if rows is None:
-            rows = self._rows[table, owner] = self._load(table, owner)
+            rows = known[owner] = self._load(table, owner)
         return rows
 
     def one(self, table: str, owner: str) -> Row | None:
@@ -152,12 +154,12 @@ class ReadModels:
 
     def add_first(self, table: str, owner: str, row: Row) -> None:
         """A new row that is the only one of its owner."""
-        self._rows[table, owner] = [row]
+        self._rows[table][owner] = [row]
         self._new[id(row)] = (table, row)
 
     def none_yet(self, table: str, owner: str) -> None:
         """A new owner has no rows: they need not be looked for."""
-        self._rows[table, owner] = []
+        self._rows[table][owner] = []
 
     def change(self, table: str, row: Row, **values: Param) -> None:
         """Other values in a row."""
