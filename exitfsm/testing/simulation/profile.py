@@ -71,12 +71,9 @@ def draw(rng: random.Random, symbols: int | None, minutes: int | None) -> Profil
         symbols, minutes: fixed where given.
     """
     broker = rng.choice((*BROKERS, *_OFTEN))
-    capabilities = BROKERS[broker]
     machines: Machines = rng.choice(("one", "one", "one", "two processes", "two machines"))
-    if machines == "two machines" and not (
-        capabilities.ids_refused is IdMemory.FOREVER and capabilities.reduce_only and capabilities.lookup_sees_closed
-    ):
-        machines = "one"
+    if machines == "two machines":
+        broker = "queues orders"
     return Profile(
         broker=broker,
         lists_fills=machines == "two machines" or rng.random() < 0.75,
@@ -115,8 +112,9 @@ def limits(profile: Profile, faults: Faults) -> None:
 
     - A broker that forgets ids takes a repeated request as a second order (the model's N14, N15), and a store that
       loses commits can then repeat one: neither happens where ids are not refused for ever.
-    - Two machines know nothing of each other but what the broker refuses: there nothing is traded by hand, nothing is
-      bought on top, and no refusal is drawn that the other machine could not see.
+    - Two machines know nothing of each other but what the broker's records show: there nothing is traded by hand,
+      nothing is bought on top, and no order is refused, also not by a closed market: a refused order leaves no record,
+      so that the other machine gives its number to an order of its own.
     """
     if profile.capabilities.ids_refused is not IdMemory.FOREVER:
         faults.never("request repeated", "power", "store lost", "store damaged")
