@@ -170,8 +170,9 @@ class Reconciler:
             orders = [self._identity.under_our_id(report) for report in await self._working_orders()]
         except BrokerError as error:
             log.warning("open_orders_failed error=%s", error)
+            if not self._calls.has("open_orders"):
+                self._driver.listed_by = 0.0  # it has just said that it is not implemented
             return
-        self._driver.listed_by = 0.0
         self._driver.foreign.clear()
         self._strange = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
         # Known before anything is taken up that could send a second one.
@@ -183,19 +184,20 @@ class Reconciler:
         gone = {key: symbol for key, symbol in self._driver.strangers.items() if key not in listed}
         self._driver.strangers = listed | {key: symbol for key, symbol in gone.items() if await self._may_work(key)}
         self._absent = {key: times for key, times in self._absent.items() if key in gone}
+        self._driver.listed_by = 0.0
         self._open_exits = list(self._strange)
         for report in orders:
             if not report.client_order_id.startswith(ORDER_PREFIX):
                 self.note_foreign(report)
 
     async def _working_orders(self) -> list[ExecutionReport]:
-        """The working orders of the account. The first time, when nothing is remembered, no or an empty answer is asked
-        for again: an exit that works would not be seen, and a second one sent.
+        """The working orders of the account. The first time, when nothing is remembered, an answer that is missing or
+        empty is asked for once more: an exit that works would not be seen, and a second one sent.
 
         Raises:
             BrokerError: no answer.
         """
-        for _ in range(READS_MIN if self._first_sync else 0):
+        if self._first_sync:
             with suppress(BrokerError):
                 if orders := await self._calls.open_orders():
                     return orders

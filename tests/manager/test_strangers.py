@@ -91,3 +91,15 @@ async def test_where_the_working_orders_cannot_be_listed_an_exit_does_not_wait_f
     await world.fill()
     await world.until(lambda: world.state is State.FILLED)
     await world.finish()
+
+
+async def test_where_listing_orders_is_not_implemented_no_exit_waits_for_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.broker.always("open_orders", Raises(NotImplementedError()))
+    await world.start()
+    await world.enter(10, at=100)
+    await world.bar("98.9")
+    assert len(world.orders) == 1
+    await world.fill()
+    await world.until(lambda: world.state is State.FILLED)
+    await world.finish()
