@@ -725,6 +725,121 @@ STORIES: list[tuple[str, Scenario, list[Told]]] = [
             holds(10, at=92),
         ],
     ),
+    ("an end that is told late says less than was filled", partial, [reported("canceled", 3)]),
+    (
+        "a pair, spelled as we do, and of no quantity",
+        given(opened(symbol="BTC/USD"), triggered()),
+        [
+            reported("new", symbol="BTC/USD", qty=D(0)),
+        ],
+    ),
+    (
+        "half a share",
+        given(opened(qty="0.5"), triggered(qty="0.5")),
+        [
+            reported("new", qty=D("0.5")),
+            reported("partially_filled", "0.25"),
+            reported("partially_filled", "0.25", "0.5"),
+            Contradiction(at=after(90), why="?"),
+            reported("canceled", "0.25"),
+            reported("canceled", "0.25"),
+            asked(qty=D("0.1")),
+        ],
+    ),
+    (
+        "fills at prices that are none",
+        submitted,
+        [
+            reported("partially_filled", 4, 0),
+            reported("partially_filled", 5, -1),
+            reported("partially_filled", 6, "NaN"),
+        ],
+    ),
+    ("a cancel is refused before anything is filled", resting.when(timer(91)), [reported("cancel_rejected", 0, at=92)]),
+    (
+        "a cancel is refused when half a share is filled",
+        resting.when(timer(91)),
+        [
+            reported("cancel_rejected", "0.5", 102, at=92),
+            timer(200),
+            reported("cancel_rejected", "0.5", at=201),
+        ],
+    ),
+    (
+        "it is made as small as what is left, and filled",
+        given(opened(qty=6), triggered(qty=10)).when(reported("new")),
+        [
+            reported("filled", 6, 99, qty=D(6)),
+            holds(0),
+        ],
+    ),
+    (
+        "late fills whose price is not said",
+        expired,
+        [
+            reported("expired", 5, at=75),
+            reported("replaced", 6, at=76),
+            reported("expired", 11, at=77),
+            reported("expired", 12, at=78),
+        ],
+    ),
+    ("it is replaced, and the price of what it filled is not said", partial, [reported("replaced", 5)]),
+    (
+        "fills while it is unprotected whose price is not said",
+        unprotected,
+        [
+            reported("partially_filled", 4),
+            reported("partially_filled", 4),
+            reported("partially_filled", 4, 99),
+        ],
+    ),
+    ("after its end it is smaller than what it filled", expired, [reported("expired", 4, qty=D(3))]),
+    (
+        "it is made larger by what is left over",
+        given(opened(qty="6.25")).at(STEPS).when(seen(99)),
+        [
+            reported("new", 0, qty=D("6.25")),
+        ],
+    ),
+    ("it is made larger and filled at once", partial, [reported("partially_filled", 5, 99, qty=D(11))]),
+    (
+        "an unprotected order is made smaller and larger again",
+        unprotected,
+        [
+            reported("new", 0, qty=D(5)),
+            reported("new", 0, qty=D(10)),
+            reported("new", 0, qty=D(11)),
+        ],
+    ),
+    (
+        "an order is replaced after it was closed by hand",
+        expired.when(holds(0, at=200)),
+        [
+            reported("replaced", 5, 98, at=300),
+        ],
+    ),
+    (
+        "an unprotected order is made as small as what it filled, and is over",
+        unprotected.when(reported("partially_filled", 4, 99)),
+        [reported("new", 4, qty=D(4)), reported("canceled", 4, qty=D(4))],
+    ),
+    (
+        "the first of two earlier orders fills late",
+        second.when(
+            reported("expired", 2, 97, attempt=2, at=210), holds(4, at=300), reported("new", attempt=3, at=301)
+        ),
+        [
+            reported("expired", 5, 98, attempt=1, at=302),
+            reported("expired", "2.5", 97, attempt=2, at=303),
+        ],
+    ),
+    (
+        "more is filled than was sent, and it is said to be for as much",
+        partial.when(reported("filled", 11, 99)),
+        [
+            reported("filled", 11, 99, qty=D(11)),
+        ],
+    ),
 ]
 
 
