@@ -480,6 +480,18 @@ def test_the_cooldown_is_the_latest_of_the_symbol(store):
     assert store.cooldowns(T0 + timedelta(seconds=302, microseconds=1)) == {}
 
 
+def test_the_newest_position_is_of_the_symbol_and_side_also_within_a_second(store):
+    assert store.newest_position("AAPL", Side.LONG) is None
+    for n, micros in enumerate([999_999, 0, 250_000]):
+        at = T0 + timedelta(seconds=min(n, 1), microseconds=micros)
+        put(store, f"p{n}", msgspec.structs.replace(opened(), opened_at=at))
+    put(store, "p8", msgspec.structs.replace(opened("TSLA"), opened_at=T0 + timedelta(hours=1)))
+    newest = store.newest_position("AAPL", Side.LONG)
+    assert newest is not None
+    assert newest.position_id == "p2"
+    assert store.newest_position("AAPL", Side.SHORT) is None
+
+
 def test_alarms_stand_until_acknowledged(store):
     put(store, "p1", opened(), AlarmRaised(alarm_id="a1", kind="k", text="t", at=T0))
     put(store, "account:x", AlarmRaised(alarm_id="a2", kind="k", text="t", at=T0 + timedelta(seconds=1)))

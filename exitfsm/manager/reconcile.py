@@ -479,9 +479,8 @@ class Reconciler:
         return found
 
     def _last_epoch(self, symbol: str, side: Side) -> Position | None:
-        """The newest ended position of a symbol and side, in the writer's thread."""
-        rows = [r for r in self._engine.store.positions(symbol=symbol) if r.side is side]
-        newest = max(rows, key=lambda r: (r.opened_at_utc, r.position_id), default=None)
+        """The newest position on record of a symbol and side, in the writer's thread."""
+        newest = self._engine.store.newest_position(symbol, side)
         return self._engine.get(newest.position_id) if newest is not None else None
 
     async def _found_order(

@@ -26,7 +26,7 @@ from exitfsm.projections import AlarmRow, ExitOrderRow, HeldRow, Mark, PositionR
 from exitfsm.store.appending import Append, Bulk, Prepared, Result, Writer, last_order_id, prepare, stored_rows
 from exitfsm.store.mapping import GENESIS, EventMapper, link
 from exitfsm.store.sqlite import SQLiteDatabase
-from exitfsm.values import ExitStatus, stamp
+from exitfsm.values import ExitStatus, Side, stamp
 
 _EVENT = "rowid, originator_id, originator_version, topic, state"
 _BODIES = "SELECT originator_id, topic, state FROM stored_events WHERE originator_id IN"
@@ -269,6 +269,17 @@ class ExitStore:
     def positions(self, symbol: str | None = None, state: str | None = None) -> list[PositionRow]:
         """Positions, open and over, oldest first, of one symbol and in one state where given."""
         return self._table("positions", PositionRow, order=_BY_AGE, symbol=symbol, state=state)
+
+    def newest_position(self, symbol: str, side: Side) -> PositionRow | None:
+        """The position of a symbol and side that was opened last, open or over; found without reading the history."""
+        # As text a whole second sorts after its fractions: all of the newest second are looked at.
+        sql = (
+            f"SELECT {', '.join(PositionRow.__struct_fields__)} FROM positions WHERE symbol = ?1 AND side = ?2 AND "
+            "opened_at_utc >= (SELECT substr(opened_at_utc, 1, 19) FROM positions WHERE symbol = ?1 AND side = ?2 "
+            "ORDER BY opened_at_utc DESC LIMIT 1)"
+        )
+        rows = [msgspec.convert(row, PositionRow) for row in self._rows(sql, (symbol, str(side)))]
+        return max(rows, key=lambda row: (row.opened_at_utc, row.position_id), default=None)
 
     def open_positions(self) -> list[PositionRow]:
         """The positions that are neither `filled` nor `closed`, oldest first; found without reading the history."""
