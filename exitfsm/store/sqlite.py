@@ -51,6 +51,8 @@ _ROOM = 4 << 20
 _SETTLE_AFTER = 64
 #: Pages in the WAL at which a commit itself must put them into the main file, because nobody settled the store.
 _PAGES_MAX = 4000
+#: Pages kept in memory, at most: a thousand exits in one commit, with all indexes that they touch, fit in.
+_CACHE_KB = 8000
 
 _TABLES = (
     # The library's own table, with its implicit row id spelled out: the place in the store must survive a VACUUM.
@@ -148,6 +150,7 @@ class _Pool(SQLiteConnectionPool):
             # FULL: a commit is on the disk before the order is sent.
             c.execute("PRAGMA query_only = ON" if self._read_only else "PRAGMA synchronous = FULL")
             c.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_MAX}")
+            c.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
         except BaseException:
             c.close()
             raise

@@ -1,0 +1,115 @@
+"""Where the processor's time goes: the functions in which it is spent, sampled: of a decision, a quiet bar and a fold.
+
+The share of a function is what was spent in it and in what it calls that is not Python (SQLite, msgspec, decimals).
+Linux and macOS only. LIVES in the environment makes the fold longer or shorter.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+
+from durable import bar, open_positions
+from lives import EACH, T0, fill, place
+from quiet_bars import Watched
+from side_by_side import Table, main
+
+from exitfsm.position import fold
+from exitfsm.store import ExitStore
+
+LIVES = int(os.environ.get("LIVES", "40000"))
+AT_ONCE = 1_000
+_EVERY_S = 0.001
+_SHOWN = 12
+_HERE = Path(__file__).parent
+
+
+class Sampled:
+    """Counts in which function the program is, again and again, while a block runs."""
+
+    def __init__(self) -> None:
+        self.seen: Counter[str] = Counter()
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Sample inside the block; may be entered many times."""
+        before = signal.signal(signal.SIGPROF, self._take)
+        signal.setitimer(signal.ITIMER_PROF, _EVERY_S, _EVERY_S)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
+
+    def _take(self, _: int, frame: FrameType | None) -> None:
+        if frame is None or Path(frame.f_code.co_filename).parent == _HERE:
+            return
+        module = frame.f_globals.get("__name__", "?")
+        self.seen[f"{module}.{frame.f_code.co_qualname}"] += 1
+
+    def shares(self) -> list[tuple[str, float]]:
+        """Each function and its share, the largest first."""
+        total = self.seen.total() or 1
+        return [(name, count / total) for name, count in self.seen.most_common()]
+
+
+def decisions(sampled: Sampled, folder: Path, rounds: int) -> None:
+    """A thousand positions that breach in one bar, in one commit."""
+    bars = [bar(number, T0 + timedelta(minutes=1)) for number in range(AT_ONCE)]
+    for number in range(rounds):
+        with ExitStore(folder / f"{number}.db") as store:
+            engine = open_positions(store, AT_ONCE)
+            store.settle()
+            with sampled.sampling():
+                engine.on_bars(bars)
+
+
+def quiet(sampled: Sampled, _: Path, rounds: int) -> None:
+    """Bars that change nothing, one by one, of a thousand symbols."""
+    watched = Watched(1_000)
+
+    def look(bars: list[object]) -> None:
+        with sampled.sampling():
+            watched.one_by_one(bars)  # type: ignore[arg-type]  # they are bars
+
+    for _round in range(rounds * 10):
+        watched.ours(look)()  # type: ignore[arg-type]  # as above
+    watched.store.close()
+
+
+def folded(sampled: Sampled, folder: Path, rounds: int) -> None:
+    """Whole lives, read and folded."""
+    fill(folder / "lives.db", events=LIVES * EACH)
+    with ExitStore(folder / "lives.db", read_only=True) as store:
+        for _round in range(rounds):
+            with sampled.sampling():
+                for _, events in store.histories(store.stream_ids()):
+                    fold(None, events)
+
+
+def measure(table: Table) -> None:
+    """Fill the table."""
+    place().mkdir(exist_ok=True)
+    works: tuple[tuple[str, Callable[[Sampled, Path, int], None], int], ...] = (
+        ("a decision", decisions, 40),
+        ("a quiet bar", quiet, 30),
+        ("a fold", folded, 4),
+    )
+    for what, work, rounds in works:
+        sampled = Sampled()
+        with tempfile.TemporaryDirectory(dir=place()) as folder:
+            work(sampled, Path(folder), table.rounds or rounds)
+        for name, share in sampled.shares()[:_SHOWN]:
+            table.figure(f"{what}: `{name.removeprefix('exitfsm.')}`", 100 * share, "%")
+
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__ or "", measure))
