@@ -1035,6 +1035,14 @@ STORIES: list[tuple[str, Scenario, list[Told]]] = [
         ],
     ),
     ("a guard that is off", given(opened(policy=policy(price_guard=False))), [seen(140, reference_price=D(100))]),
+    (
+        "a fill is taken back between attempts, and the order stays over",
+        expired,
+        [
+            reported("expired", 3, "98.5", at=75, corrected=True),
+            reported("new", 3, at=76),
+        ],
+    ),
 ]
 
 

@@ -1033,7 +1033,7 @@ def test_whatever_comes_the_decimal_context_of_the_bot_changes_nothing(
 ) -> None:
     qty, entry = Decimal("123456.123456789"), Decimal("98765.987654321")
     told = [holds(qty), seen(bar(entry)), seen(bar(entry * 2)), reported("partially_filled", "23456.111111111", entry)]
-    told += [reported("canceled", "23456.222222222"), holds(qty - Decimal("23456.222222222"), at=300)]
+    told += [reported("canceled", "23456.222222222"), holds("50000.987654321", at=300)]  # others sold of it, too
 
     def run() -> bytes:
         s = given(opened(start[0], qty=qty, entry=entry, policy=start[1])).at(start[2]).when(*told)
