@@ -1043,6 +1043,23 @@ STORIES: list[tuple[str, Scenario, list[Told]]] = [
             reported("new", 3, at=76),
         ],
     ),
+    (
+        "an average range that is wide for the target alone",
+        given(opened(atr=40, policy=policy(atr_levels={}))),
+        [seen(100)],
+    ),
+    (
+        "an average range that is wide for a short's target",
+        given(opened("short", atr=40, policy=policy(atr_levels={}))),
+        [
+            seen(100),
+        ],
+    ),
+    (
+        "a ladder whose steps are over",
+        given(opened(policy=policy(target_ladder={"steps": [{"after_seconds": 120, "threshold_pct": 1}]}))),
+        [seen(100, 130)],
+    ),
 ]
 
 

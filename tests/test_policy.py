@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, localcontext
 from fractions import Fraction
 from itertools import combinations
 from typing import Any
@@ -29,8 +29,11 @@ from exitfsm.policy import (
     ProfitTaking,
     StopLoss,
     average_true_range,
+    away,
     bar_fault,
+    fixed_stop,
     is_jump,
+    target_level,
 )
 from exitfsm.position.deciding import REFUSED_BARS_ALARM
 from exitfsm.testing.given import Scenario, after, bar, given, holds, like, opened, policy, reported, seen, to_open
@@ -771,3 +774,30 @@ def test_given_bars_of_the_present_that_are_dated_before_the_entry_then_a_person
     edge = -ExitPolicy().price_guard.max_age_seconds
     held().when(seen(100, edge, received_at=after(edge))).then()
     held().when(seen(100, edge - 1, received_at=after(edge - 1))).then(TriggerRefused, AlarmRaised)
+
+
+def test_given_a_bot_that_rounds_then_levels_and_ranges_are_exact() -> None:
+    entry, atr = Decimal("98765.432198765"), Decimal("12.345678912")
+    by_range = policy(atr_levels={"stop_multiple": "1.2345678"})
+    bars = [bar("1234.567891"), bar("1230.123456", 120), bar("1244.765432", 180)]
+
+    def figures() -> tuple[Any, ...]:
+        return (
+            away(entry, Decimal("1.2345678"), 1),
+            target_level(by_range, Side.LONG, entry, atr, 0),
+            fixed_stop(by_range, Side.SHORT, entry, atr),
+            average_true_range(bars, 2),
+        )
+
+    expected = figures()
+    for digits in (3, 9):
+        with localcontext(Context(prec=digits, traps=[])):
+            assert figures() == expected
+    assert Fraction(expected[0]) == Fraction(entry) * (100 + Fraction("1.2345678")) / 100
+
+
+def test_given_more_bars_than_the_average_takes_then_only_the_last_count() -> None:
+    bars = [bar(100), bar(150, 120), bar(152, 180), bar(156, 240)]
+    assert average_true_range(bars, 2) == 3
+    assert average_true_range(bars, 3) == Decimal("18.666666667")
+    assert average_true_range(bars, 4) is None
