@@ -367,8 +367,10 @@ def test_an_event_that_the_table_has_never_heard_of_is_illegal_everywhere() -> N
 
     for state in (None, *State):
         assert not allows(state, Imagined)
-        with pytest.raises(IllegalTransition):
-            advance(state, Imagined)
+        for ask in (advance, move):
+            with pytest.raises(IllegalTransition) as refusal:
+                ask(state, Imagined)
+            assert (refusal.value.state, refusal.value.event) == (str(state or NOTHING), "Imagined")
 
 
 def test_the_diagram_shows_every_row_that_leads_to_another_state_and_no_other() -> None:
@@ -387,7 +389,7 @@ def test_given_a_move_then_the_machine_logs_nothing_and_machines_of_others_log_o
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.DEBUG, "transitions.core"):
-        assert advance(None, PositionOpened) is MON
+        assert move(None, PositionOpened) is MON
         logging.getLogger("transitions.core").info("%s moves", "theirs")
         logging.getLogger("transitions.core").info("no name at all")
     assert [record.getMessage() for record in caplog.records] == ["theirs moves", "no name at all"]
