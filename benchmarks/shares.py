@@ -1,4 +1,4 @@
-"""Where the processor's time goes: the functions in which it is spent, sampled: of a decision, a quiet bar and a fold.
+"""Where the processor's time goes: the functions in which it is spent, sampled, of a decision and of a fold.
 
 The share of a function is what was spent in it and in what it calls that is not Python (SQLite, msgspec, decimals).
 Linux and macOS only. LIVES in the environment makes the fold longer or shorter.
@@ -19,7 +19,6 @@ from types import FrameType
 
 from durable import bar, open_positions
 from lives import EACH, T0, fill, place
-from quiet_bars import Watched
 from side_by_side import Table, main
 
 from exitfsm.position import fold
@@ -72,19 +71,6 @@ def decisions(sampled: Sampled, folder: Path, rounds: int) -> None:
                 engine.on_bars(bars)
 
 
-def quiet(sampled: Sampled, _: Path, rounds: int) -> None:
-    """Bars that change nothing, one by one, of a thousand symbols."""
-    watched = Watched(1_000)
-
-    def look(bars: list[object]) -> None:
-        with sampled.sampling():
-            watched.one_by_one(bars)  # type: ignore[arg-type]  # they are bars
-
-    for _round in range(rounds * 10):
-        watched.ours(look)()  # type: ignore[arg-type]  # as above
-    watched.store.close()
-
-
 def folded(sampled: Sampled, folder: Path, rounds: int) -> None:
     """Whole lives, read and folded."""
     fill(folder / "lives.db", events=LIVES * EACH)
@@ -100,7 +86,6 @@ def measure(table: Table) -> None:
     place().mkdir(exist_ok=True)
     works: tuple[tuple[str, Callable[[Sampled, Path, int], None], int], ...] = (
         ("a decision", decisions, 40),
-        ("a quiet bar", quiet, 30),
         ("a fold", folded, 4),
     )
     for what, work, rounds in works:

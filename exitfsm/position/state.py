@@ -382,10 +382,6 @@ def evolve(position: Position | None, event: Event) -> Position:
     return after
 
 
-#: From so many fields on, a copy with them costs less than setting each.
-_MANY = 5
-
-
 def fold(position: Position | None, events: Iterable[Event]) -> Position | None:
     """`position` after all `events`, each as `evolve` says; `position` itself stays as it is.
 
@@ -404,14 +400,14 @@ def fold(position: Position | None, events: Iterable[Event]) -> Position | None:
             p, ours = _opened(event), True
             continue
         changes = _CHANGES[kind](p, event)
-        target = _TARGETS[kind].get(p.state)
-        if target is not None and target is not p.state:
-            changes["state"] = target
-        if not ours or len(changes) > _MANY:
+        if not ours:
             p, ours = replace(p, **changes), True
         else:
             for field, value in changes.items():
                 force_setattr(p, field, value)
+        target = _TARGETS[kind].get(p.state)
+        if target is not None:
+            force_setattr(p, "state", target)
     if p is not None and ours:
         force_setattr(p, "version", version)
     return p
