@@ -1060,6 +1060,20 @@ STORIES: list[tuple[str, Scenario, list[Told]]] = [
         given(opened(policy=policy(target_ladder={"steps": [{"after_seconds": 120, "threshold_pct": 1}]}))),
         [seen(100, 130)],
     ),
+    (
+        "a limit rests where there is no stop, beside a ladder",
+        given(
+            opened(
+                policy=policy(
+                    profit_taking={"order_type": "limit"},
+                    stop_loss=False,
+                    target_ladder={"steps": [{"after_seconds": 120, "threshold_pct": 1}]},
+                )
+            ),
+            triggered(reason="profit_take", limit=102),
+        ),
+        [reported("new"), seen(50, 70), seen(50, 130)],
+    ),
 ]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 from exitfsm.engine import Engine
 from exitfsm.events import Event, ExitEscalated, ExitTriggered, RefusalEnded, StopMoved
 from exitfsm.levels import Levels, Slot
-from exitfsm.messages import BarSeen, Message, PositionRead, Report
+from exitfsm.messages import BarSeen, ChangePolicy, Message, PositionRead, Report
 from exitfsm.policy import ExitPolicy, bar_fault
 from exitfsm.position import Position, decide, evolve, fold, wake_band
 from exitfsm.position.deciding import fault_of
@@ -489,3 +490,20 @@ def test_given_positions_then_their_symbol_is_watched_while_one_of_them_is_monit
     assert all_levels.slots == {}
     all_levels.drop(exiting)  # of what is not there, nothing is left to forget
     assert all_levels.slots == {}
+
+
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("digits", [4, 28])
+def test_given_a_price_that_no_digits_can_say_then_the_ratchet_is_rounded_to_wake_too_early(
+    side: Side, digits: int
+) -> None:
+    rules = policy(trailing_stop={"activation_pct": 0, "trail_pct": "0.7", "step_pct": "0.3"}, stop_loss=False)
+    wider = policy(trailing_stop={"activation_pct": 0, "trail_pct": "0.9", "step_pct": "0.3"}, stop_loss=False)
+    p = given(opened(side, policy=rules)).when(seen(100), ChangePolicy(at=after(61), policy=wider)).now
+    with localcontext(Context(prec=digits)):  # the engine asks for it in whatever context the bot has
+        price = ratchet_price(p)
+    assert price is not None
+    assert p.trail_stop is not None
+    sign = side.sign
+    exact = Fraction(p.trail_stop) * (100 + sign * Fraction("0.3")) / (100 - sign * Fraction("0.9"))
+    assert 0 < (exact - Fraction(price)) * sign < Fraction(1, 10**20)
