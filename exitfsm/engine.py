@@ -154,6 +154,21 @@ class Engine:
         self._tell_listener(position, recorded)
         return position
 
+    def open_unless_watched(self, message: Open, *, reference: Decimal | None = None) -> Position:
+        """The same, but one holding is watched once: what is watched of the symbol and side already is returned.
+
+        Only what was opened after the exit of that had begun is another position.
+
+        Raises:
+            ValueError: no position can be made of the message.
+        """
+        symbol = canonical_symbol(message.symbol)
+        for p in self.positions.values():
+            begun = p.triggered_at is not None and message.opened_at > p.triggered_at
+            if p.symbol == symbol and p.side is message.side and not begun:
+                return p
+        return self.open(message, reference=reference)
+
     # --- messages -----------------------------------------------------------------------------------------------------
 
     def on_bar(self, bar: Bar, received_at: datetime | None = None, confirmed: bool = False) -> tuple[Action, ...]:

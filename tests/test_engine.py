@@ -255,6 +255,21 @@ def test_given_a_position_when_it_is_opened_twice_then_it_is_watched_once(desk: 
     assert [type(r.event) for r in desk.store.events()] == [PositionOpened]
 
 
+def test_given_a_holding_that_is_watched_when_it_comes_under_another_name_then_it_is_watched_once(desk: Desk) -> None:
+    held = desk.buy()
+    short = desk.engine.open_unless_watched(to_open(opened(Side.SHORT, 10, 100, at=after(1), epoch="e1")))
+    other = desk.engine.open_unless_watched(to_open(opened(Side.LONG, 10, 100, symbol="TSLA", at=after(1), epoch="e1")))
+    assert len({held.position_id, short.position_id, other.position_id}) == 3
+    again = to_open(opened(Side.LONG, 5, 100, at=after(2), epoch="e2"))
+    assert desk.engine.open_unless_watched(again) == held
+    desk.bar(98, 10)
+    desk.engine.on_bar(bar(97, 20))
+    at_once = to_open(opened(Side.LONG, 5, 100, at=after(10), epoch="e10"))  # no later than the exit began
+    assert desk.engine.open_unless_watched(at_once).position_id == held.position_id
+    later = to_open(opened(Side.LONG, 5, 100, at=after(11), epoch="e11"))
+    assert desk.engine.open_unless_watched(later).epoch == "e11"
+
+
 def test_given_an_ended_position_when_it_is_opened_again_then_it_stays_ended(desk: Desk) -> None:
     p = desk.buy()
     desk.bar(99, 60)

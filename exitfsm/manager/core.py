@@ -367,9 +367,6 @@ class ExitManager:
             return await self._on_its_loop(lambda: self.watch(symbol, side, qty, entry_price, first_fill_at, atr=atr))
         at = utc(first_fill_at)
         name = self._reconciler.known_spelling(symbol)
-        for p in self.positions():
-            if p.symbol == name and p.side is Side(str(side)) and (p.triggered_at is None or at <= p.triggered_at):
-                return p  # found by reconciliation, perhaps under another time: one holding is watched once
         message = Open(
             at=self._time.now(),
             account=self._account_id,
@@ -384,7 +381,7 @@ class ExitManager:
             strategy_name=self.strategy_name,
             source="broker",
         )
-        position: Position = await self._door.run(lambda: self._engine.open(message))
+        position: Position = await self._door.run(lambda: self._engine.open_unless_watched(message))
         return position
 
     async def sync(self) -> None:

@@ -411,7 +411,9 @@ class Reconciler:
             source="broker",
         )
         reference = bp.current_price if bp.current_price is not None and is_price(bp.current_price) else None
-        position = await self._door.run(lambda: self._engine.open(message, reference=reference))
+        position = await self._door.run(lambda: self._engine.open_unless_watched(message, reference=reference))
+        if position.position_id != position_id(self._account, symbol, bp.side, epoch):
+            return  # the bot has said meanwhile, under another time, that it is to be watched
         if position.state.terminal:
             text = (
                 f"{plain(bp.qty)} {symbol} {bp.side}: its first fill names {position.position_id}, which has ended; "

@@ -21,7 +21,7 @@ from exitfsm.manager.executions import average_entry, sold_by_others
 from exitfsm.policy import ExitPolicy
 from exitfsm.ports import CAREFUL
 from exitfsm.position import Position, epoch_of
-from exitfsm.testing import Raises, Returns, ScriptedBroker
+from exitfsm.testing import Hang, Raises, Returns, ScriptedBroker
 from exitfsm.values import ExecutionReport, Fill, OrderSide, OrderStatus, Side
 
 
@@ -113,6 +113,37 @@ async def test_given_watch_under_another_time_than_was_found_then_one_holding_is
     assert again == found
     await world.bar(98)
     await world.bar(97)
+    assert [o.qty for o in world.orders] == [10]
+
+
+async def test_given_watch_for_two_entries_at_one_moment_then_one_holding_is_watched_once(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world()
+    world.broker.enter("AAPL", "long", 10, 100)
+    world.broker.lose_updates()
+    first, second = await asyncio.gather(
+        world.manager.watch("AAPL", "long", 10, 100, T0),
+        world.manager.watch("AAPL", "long", 10, 100, T0 + timedelta(seconds=20)),
+    )
+    assert first == second
+    await world.bar(98)
+    assert [o.qty for o in world.orders] == [10]
+
+
+async def test_given_watch_while_the_same_holding_is_being_found_then_it_is_watched_once(make_world: MakeWorld) -> None:
+    world = await make_world()
+    world.broker.enter("AAPL", "long", 10, 100)
+    world.broker.lose_updates()
+    probe = Hang()
+    world.broker.answer("order", probe)  # whether an exit of it works already
+    syncing = asyncio.ensure_future(world.manager.sync())
+    await world.settle()
+    watched = await world.manager.watch("AAPL", "long", 10, 100, T0 - timedelta(seconds=1))
+    probe.release()
+    await syncing
+    assert world.manager.positions() == [watched]
+    await world.bar(98)
     assert [o.qty for o in world.orders] == [10]
 
 
