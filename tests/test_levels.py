@@ -485,6 +485,7 @@ def test_given_positions_then_their_symbol_is_watched_while_one_of_them_is_monit
     all_levels.put(monitored)
     assert all_levels.watched("AAPL")
     all_levels.drop(monitored)
+    assert all_levels.slots["AAPL"].positions == (exiting,)
     assert not all_levels.watched("AAPL")
     all_levels.drop(exiting)
     assert all_levels.slots == {}
@@ -507,3 +508,57 @@ def test_given_a_price_that_no_digits_can_say_then_the_ratchet_is_rounded_to_wak
     sign = side.sign
     exact = Fraction(p.trail_stop) * (100 + sign * Fraction("0.3")) / (100 - sign * Fraction("0.9"))
     assert 0 < (exact - Fraction(price)) * sign < Fraction(1, 10**20)
+
+
+@pytest.mark.parametrize("ages", [(60, 300), (300, 60)])
+def test_given_positions_that_believe_bars_of_different_age_then_the_strictest_decides_what_is_quiet(
+    ages: tuple[int, int],
+) -> None:
+    first, second = (
+        evolve(None, opened(epoch=str(age), policy=policy(price_guard={"max_age_seconds": age}))) for age in ages
+    )
+    slot = armed(first, second)
+    assert slot.quiet(bar("100.1", 60), after(120))
+    assert not slot.quiet(bar("100.2", 120), after(181))
+
+
+def test_given_a_new_high_inside_the_band_then_it_is_quiet_only_if_it_is_not_old_when_it_arrives() -> None:
+    slot = armed(evolve(None, opened()))
+    slot.accept(bar(100, 60))
+    assert slot.low == slot.lower  # the short test is enough
+    assert not slot.quiet(bar(101, 120), after(421))
+    assert not slot.quiet(bar(101, 120), after(120 - 86401))
+    assert slot.highest == 100
+    assert slot.quiet(bar(101, 120), after(420))
+    assert slot.highest == 101
+    assert slot.quiet(bar("101.5", 180), None)
+    assert slot.highest == 101.5
+    assert not slot.quiet(bar("101.6", 180), None)
+
+
+def test_given_a_bar_that_touches_the_stop_and_rises_to_a_new_high_then_it_is_not_quiet() -> None:
+    slot = armed(evolve(None, opened(policy=policy(**NO_GUARD))))
+    slot.accept(bar(100, 60))
+    assert slot.low == slot.lower == 99
+    assert not slot.quiet(bar(100, 120, low=99, high=101), None)
+    assert slot.quiet(bar(100, 120, low="99.01", high=101), None)
+
+
+def test_given_no_bar_yet_or_one_from_before_what_was_seen_then_the_short_test_is_not_enough() -> None:
+    slot = armed(evolve(None, opened()))
+    assert math.isnan(slot.low)
+    slot.accept(bar(100, 60))
+    assert slot.low == slot.lower
+    slot.seen_to = after(600)
+    slot.ease()
+    assert math.isnan(slot.low)
+    assert not slot.quiet(bar("100.1", 120), None)
+
+
+def test_given_prices_below_one_and_a_higher_high_then_the_short_test_ends_below_the_band() -> None:
+    slot = armed(evolve(None, opened(entry="0.5", policy=policy(**NO_GUARD))), reference=Decimal("0.5"))
+    slot.accept(bar("0.5", 60))
+    slot.highest = 1.0
+    slot.ease()
+    assert slot.high < slot.upper == 0.51
+    assert not slot.rises(0.51)
