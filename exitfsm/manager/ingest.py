@@ -11,7 +11,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from exitfsm import fix
 from exitfsm.errors import BrokerError
@@ -48,6 +50,7 @@ from exitfsm.values import (
 _GRAIN = Decimal("0.000000001")
 _NOISE = Decimal("0.00000000001")
 _NAN = Decimal("NaN")
+_Ours = TypeVar("_Ours", BrokerPosition, ExecutionReport, Fill)
 #: Noise shows in a number's last digits, so that it has so many of them.
 _NOISY_DIGITS = 15
 #: A number of time above each of these counts a unit 1,000 times smaller: seconds, ms, µs, ns since 1970.
@@ -228,7 +231,8 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         symbol: whose position it is, where it does not say so itself.
     """
     if isinstance(source, BrokerPosition):
-        return source if source.qty and source.qty.is_finite() else _if_held(source)
+        position = source if type(source.qty) is Decimal and type(source.side) is Side else _as_declared(source, Side)
+        return position if position.qty and position.qty.is_finite() else _if_held(position)
     if symbol is not None and isinstance(source, (Real, Decimal, str)):
         source = {"qty": source}
     elif symbol is not None and isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
@@ -255,6 +259,24 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
             opened_at=_time_if_any(source, "opened_at"),
         )
     )
+
+
+def _as_declared(source: _Ours, side: type[Side | OrderSide]) -> _Ours:
+    """One of our own objects with each field what it is declared to be: nobody checks that when it is made.
+
+    Raises:
+        ValueError: a side or status that there is not.
+    """
+    changes: dict[str, Any] = {}
+    for name in source.__struct_fields__:
+        value = getattr(source, name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            changes[name] = decimal_of(value)
+        elif name == "side" and value is not None and type(value) is not side:
+            changes[name] = side(str(value))
+        elif name == "status" and type(value) is not OrderStatus:
+            changes[name] = OrderStatus(str(value))
+    return replace(source, **changes) if changes else source
 
 
 def _time_if_any(source: Any, meaning: str) -> datetime | None:
@@ -293,7 +315,7 @@ def report_of(
         client_id_of: our id of an order that is named by the broker's id alone.
     """
     if isinstance(source, ExecutionReport):
-        return source
+        return _as_declared(source, OrderSide)
     event, order = _parts(source)
     broker_id = _text(meant(order, "broker_order_id"))
     order_id = _text(meant(order, "client_order_id")) or client_order_id
@@ -477,7 +499,7 @@ def is_order_update(source: Any) -> bool:
 def fill_of(source: Any) -> Fill | None:
     """One execution; None when it lacks symbol, side, quantity, price or time (no trade without them)."""
     if isinstance(source, Fill):
-        return source
+        return _as_declared(source, OrderSide)
     symbol, side = meant(source, "symbol"), _order_side(meant(source, "side"))
     qty, price, at = quantity(source, "fill_qty"), number(source, "fill_price"), moment(source, "fill_at")
     if symbol is None or qty is None or price is None or at is None or not (qty.is_finite() and price.is_finite()):

@@ -14,7 +14,7 @@ import pytest
 
 from exitfsm.errors import BrokerError
 from exitfsm.manager.ingest import bar_of, fill_of, is_bar, is_order_update, position_of, report_of, session_of
-from exitfsm.values import EXACT, Bar, OrderSide, OrderStatus, Side
+from exitfsm.values import EXACT, Bar, BrokerPosition, ExecutionReport, Fill, OrderSide, OrderStatus, Side
 
 AT = datetime(2024, 1, 2, 15, 30, tzinfo=UTC)
 SECONDS = AT.timestamp()
@@ -287,3 +287,22 @@ def test_given_a_bot_that_rounds_its_decimals_then_what_it_says_is_read_exactly(
     assert (report.qty, report.filled_qty) == (qty, EXACT.subtract(qty, Decimal(1)))
     assert fill is not None
     assert (fill.qty, fill.side) == (qty, OrderSide.SELL)
+
+
+def test_our_own_objects_may_be_made_of_floats_and_plain_words() -> None:
+    held: Any = {"symbol": "AAPL", "side": "short", "qty": 10.5, "avg_entry_price": 100}
+    position = position_of(BrokerPosition(**held))
+    assert position == BrokerPosition(symbol="AAPL", side=Side.SHORT, qty=Decimal("10.5"), avg_entry_price=Decimal(100))
+    assert type(position.side) is Side
+    assert position_of(BrokerPosition(**held | {"qty": 0})) is None
+    said: Any = {"client_order_id": "a", "at": AT, "status": "partially_filled", "side": "sell", "filled_qty": 0.1}
+    report = report_of(ExecutionReport(**said), now=AT)
+    assert report is not None
+    assert (report.status, report.filled_qty) == (OrderStatus.PARTIALLY_FILLED, Decimal("0.1"))
+    assert report.side is OrderSide.SELL
+    traded: Any = {"fill_id": "f", "symbol": "AAPL", "at": AT, "qty": 3, "price": 99.5, "side": "buy"}
+    fill = fill_of(Fill(**traded))
+    assert fill is not None
+    assert (fill.side is OrderSide.BUY, fill.qty, type(fill.price)) == (True, 3, Decimal)
+    with pytest.raises(ValueError, match="sideways"):
+        position_of(BrokerPosition(**held | {"side": "sideways"}))
