@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -397,12 +398,17 @@ class Day:
             process.loop.asleep_until = self.world.time + rng.uniform(2, 90)
         if faults.happens("clock set", 41, process.name):
             process.clock.offset_s = rng.choice((-3600.0, -40.0, 40.0, 3600.0))
-            self.world.after(rng.uniform(60, 300), self._set_right, process)
+            began = self.venue.now()
+            self.oracle.clocks_wrong.append((began, None))
+            self.world.after(rng.uniform(60, 300), self._set_right, process, began)
         if faults.happens("killed", None, process.name):
             process.kill_after(rng.randint(1, 400))
 
-    def _set_right(self, process: Process) -> None:
+    def _set_right(self, process: Process, began: datetime) -> None:
         process.clock.offset_s = 0.0
+        self.oracle.clocks_wrong = [
+            (t, self.venue.now() if t == began else until) for t, until in self.oracle.clocks_wrong
+        ]
 
     # --- the bot ------------------------------------------------------------------------------------------------------
 

@@ -97,6 +97,8 @@ class Oracle:
         #: Published bars by symbol and time: what an exit may rest on.
         self.bars: dict[tuple[str, datetime], Decimal] = {}
         self.absurd: dict[tuple[str, datetime], Decimal] = {}
+        #: From when to when the clock of a machine was wrong; the last one may still be.
+        self.clocks_wrong: list[tuple[datetime, datetime | None]] = []
         self.sent: dict[str, float] = {}
         #: By disk: the order ids whose intent was ever durable, and the positions they belong to.
         self._durable: dict[str, dict[str, str]] = {}
@@ -185,8 +187,15 @@ class Oracle:
             self.fail("I6", f"{before.position_id} exits at {plain(e.trigger_price)}, and the venue published {said}")
 
     def _is_first_price(self, p: Position, at: datetime) -> bool:
-        """True for an absurd price that had nothing to be held against: the first one of a position that is old."""
-        if (p.symbol, at) not in self.absurd or (at - p.opened_at).total_seconds() <= OLD_S:
+        """True for an absurd price that had nothing to be held against: the first one of a position that is old.
+
+        Or looked it, to a machine whose clock was wrong when it was opened.
+        """
+        if (p.symbol, at) not in self.absurd:
+            return False
+        if any(since <= p.opened_at and (until is None or p.opened_at <= until) for since, until in self.clocks_wrong):
+            return True
+        if (at - p.opened_at).total_seconds() <= OLD_S:
             return False
         return not any(symbol == p.symbol and p.opened_at < when < at for symbol, when in self.bars)
 
