@@ -325,13 +325,24 @@ class Driver:
         )
 
     async def _news_of_ended(self, client_order_id: str) -> None:
-        """An ended order may have gained a fill since, of which nobody told: its record says so, where there is one."""
-        if not self._calls.capabilities.lookup_sees_closed:
-            return
+        """What an ended order's record says now: it may have gained a fill of which nobody told, or work again.
+
+        Raises:
+            BrokerError: it works again (the venue took a fill back, or its end); nothing may be sent beside it.
+        """
+        report = None
         with suppress(BrokerError):
             report = await self._calls.order(client_order_id)
-            if report is not None:
-                await self._door.report(report)
+        if report is not None:
+            await self._door.report(report)
+        if report is None or report.status.terminal:
+            return
+        await self._calls.cancel(client_order_id)
+        report = await self._calls.order(client_order_id)
+        if report is not None and not report.status.terminal:
+            raise BrokerError(f"exit order {client_order_id} works again at the broker, and is asked to be canceled")
+        if report is not None:
+            await self._door.report(report)
 
     async def _not_found(self, position_id: str, client_order_id: str) -> bool:
         """The broker does not know the id. Proof of nothing, unless it refuses a repeated id for ever."""

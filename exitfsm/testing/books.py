@@ -225,6 +225,15 @@ class Books:
             self.updates.append(report)
             return report
 
+    def reopen(self, order: str | Order) -> ExecutionReport:
+        """The venue takes an order's end back: it works again."""
+        with self.lock:
+            booked = self._find(order)
+            booked.status = OrderStatus.PARTIALLY_FILLED if booked.filled else OrderStatus.NEW
+            booked.at = self.now()
+            self.updates.append(booked.report())
+            return self.updates[-1]
+
     def split(self, symbol: str, ratio: Number) -> None:
         """One share becomes `ratio`: quantity, entry and price change, and nobody traded."""
         with self.lock:

@@ -98,6 +98,26 @@ async def test_given_an_unprotected_position_when_forced_twice_at_once_then_ther
     assert len(world.orders) == 3
 
 
+@pytest.mark.parametrize("cancels", ["at_once", "pending"])
+async def test_given_an_ended_order_that_works_again_when_forced_then_it_is_ended_before_another_is_sent(
+    world: World, cancels: Any
+) -> None:
+    await unprotected(world)
+    first = world.last_order
+    world.broker.reopen(first)
+    world.broker.cancels = cancels
+    await world.manager.force_exit("AAPL")
+    await world.settle()
+    assert len(world.orders) == (3 if cancels == "at_once" else 2)
+    if cancels == "pending":
+        world.broker.end_cancel(first)
+        await world.manager.force_exit("AAPL")
+        await world.settle()
+        assert len(world.orders) == 3
+    await world.fill()
+    await world.until(lambda: world.state == "filled")
+
+
 async def test_given_an_unprotected_position_when_released_then_the_rules_watch_it_again(world: World) -> None:
     await unprotected(world)
     await world.manager.release(world.position)
