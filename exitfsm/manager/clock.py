@@ -75,6 +75,12 @@ class SteadyTime:
         self._start = clock.now()
         self._began = clock.monotonic()
 
+    def age(self, at: datetime) -> timedelta:
+        """How long ago that was, by this time or by the clock, whichever says less: a clock that was ahead for a while
+        and is right again leaves this time ahead.
+        """
+        return min(self.now(), self._clock.now()) - at
+
     def now(self) -> datetime:
         """The present, for records and for waits."""
         wall = self._clock.now()

@@ -381,8 +381,9 @@ class ExitManager:
             strategy_name=self.strategy_name,
             source="broker",
         )
-        position: Position = await self._door.run(lambda: self._engine.open_unless_watched(message))
-        return position
+        price = self._reconciler.fresh(message.entry_price, at)
+        watched: Position = await self._door.run(lambda: self._engine.open_unless_watched(message, reference=price))
+        return watched
 
     async def sync(self) -> None:
         """Reconcile with the broker now.

@@ -411,6 +411,8 @@ class Reconciler:
             source="broker",
         )
         reference = bp.current_price if bp.current_price is not None and is_price(bp.current_price) else None
+        if reference is None and first is not None:
+            reference = self.fresh(entry, first)
         position = await self._door.run(lambda: self._engine.open_unless_watched(message, reference=reference))
         if position.position_id != position_id(self._account, symbol, bp.side, epoch):
             return  # the bot has said meanwhile, under another time, that it is to be watched
@@ -424,6 +426,11 @@ class Reconciler:
         log.info("adopted position=%s qty=%s entry=%s", position.position_id, plain(bp.qty), plain(entry))
         if order is not None:
             await self._door.tell(position.position_id, Recover(at=now, attempt=attempt, report=order))
+
+    def fresh(self, entry: Decimal, first_fill_at: datetime) -> Decimal | None:
+        """An entry price, where it is no older than a bar may be: then the first bar is held against it."""
+        max_age = timedelta(seconds=self._config.policy.price_guard.max_age_seconds)
+        return entry if self._time.age(first_fill_at) <= max_age else None
 
     def _tried_enough(
         self, symbol: str, bp: BrokerPosition, listed: list[Fill] | None, *, at_once: bool = True

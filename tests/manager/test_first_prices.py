@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from harness import World
+from msgspec.structs import replace
 
 from exitfsm import Side, State
+from exitfsm.testing import Returns
 
 
 async def test_an_absurd_first_price_decides_nothing_on_a_position_that_the_bot_has_just_named(tmp_path: Path) -> None:
@@ -35,4 +39,28 @@ async def test_an_absurd_first_price_decides_nothing_after_a_restart_that_no_pri
     await world.settle()
     assert world.state is State.MONITORING
     assert "price_jump" in world.alarm_kinds
+    await world.finish()
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "found"])
+async def test_an_absurd_first_price_decides_nothing_where_the_clock_was_ahead_for_a_while(
+    tmp_path: Path, named: bool
+) -> None:
+    world = World(tmp_path)
+    await world.start()
+    right = world.clock.now()
+    world.clock.set(right + timedelta(hours=1))
+    await world.passes(2)
+    world.clock.set(right)
+    world.broker.enter("AAPL", "long", 10, 100)
+    world.broker.always("positions", Returns([replace(world.broker.snapshot()[0], current_price=None)]))
+    if named:
+        await world.manager.watch("AAPL", Side.LONG, 10, 100, world.clock.now())
+    else:
+        await world.deliver()
+    await world.manager.on_bar(world.make_bar(1000))
+    await world.settle()
+    assert world.state is State.MONITORING
+    assert "price_jump" in world.alarm_kinds
+    world.broker.always("positions", None)
     await world.finish()

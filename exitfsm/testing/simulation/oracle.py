@@ -102,6 +102,8 @@ class Oracle:
         self.sent: dict[str, float] = {}
         #: By disk: the order ids whose intent was ever durable, and the positions they belong to.
         self._durable: dict[str, dict[str, str]] = {}
+        #: The quantity of each intent: the venue may have changed the order since.
+        self._intended: dict[tuple[str, str], Decimal] = {}
         self._most: dict[str, Decimal] = {}
 
     def fail(self, invariant: str, what: str) -> NoReturn:
@@ -176,6 +178,7 @@ class Oracle:
     def _triggered(self, disk: str, before: Position, e: ExitTriggered) -> None:
         self.checks["I20"] += 1
         self._durable.setdefault(disk, {})[e.client_order_id] = before.position_id
+        self._intended[disk, e.client_order_id] = e.qty
         if e.bar_at is None:
             return
         self.checks["I6"] += 1
@@ -201,6 +204,7 @@ class Oracle:
 
     def _retried(self, disk: str, before: Position, e: ExitRetried) -> None:
         self._durable.setdefault(disk, {})[e.client_order_id] = before.position_id
+        self._intended[disk, e.client_order_id] = e.qty
         self.checks["I4"] += 1
         known = {o.client_order_id for o in before.ended_orders} | {before.client_order_id or ""}
         for order_id in sorted(known):
@@ -284,7 +288,7 @@ class Oracle:
         if life is None:
             self.fail("I3", f"{order_id} leaves, and its intent is not durable")
         p = life.position
-        if order_id != client_order_id(p.position_id, p.attempt) or order.qty != p.order_qty:
+        if order_id != client_order_id(p.position_id, p.attempt) or order.qty != self._intended[disk, order_id]:
             self.fail("I3", f"{order_id} for {plain(order.qty)} is not attempt {p.attempt} of {p.position_id}")
         self.checks["I11"] += 1
         if not p.order_live and life.over_at < self._world.time - THREAD_S:
