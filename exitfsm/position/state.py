@@ -175,7 +175,7 @@ def epoch_of(first_fill_at: datetime) -> str:
 
 def position_id(account: str, symbol: str, side: Side, epoch: str) -> str:
     """The name of a position, which is also its stream: `AAPL:long:20140605T081500Z:1f0c…` (account as its hash)."""
-    return f"{symbol}:{side}:{epoch}:{account}"
+    return ":".join((symbol, side, epoch, account))
 
 
 def client_order_id(position_id: str, attempt: int) -> str:
@@ -214,30 +214,36 @@ def _triggered(p: Position, e: ExitTriggered) -> dict[str, Any]:
 
 
 def _new_order(p: Position, e: ExitTriggered | ExitRetried) -> dict[str, Any]:
-    """The fields of a fresh exit order; the one before it, if any, joins the ended ones."""
-    ended = p.ended_orders
-    if p.client_order_id is not None:
-        ended = (*ended, EndedOrder(p.client_order_id, p.filled_qty, p.avg_fill_price, p.ended_how))
-    return {
+    """The fields of a fresh exit order; the one before it, if any, joins the ended ones and leaves nothing behind."""
+    changes: dict[str, Any] = {
         "client_order_id": e.client_order_id,
         "attempt": e.attempt,
         "order_qty": e.qty,
         "order_type": e.order_type,
         "time_in_force": e.time_in_force,
         "limit_price": e.limit_price,
-        "broker_order_id": None,
-        "filled_qty": ZERO,
-        "avg_fill_price": None,
         "order_live": True,
-        "ended_orders": ended,
-        "cancel_asked": False,
-        "cancels_refused": 0,
-        "restated": False,
-        "ended_how": "",
-        "escalated": False,
-        "next_attempt_at": None,
         "waiting_since": e.at,
     }
+    if p.client_order_id is not None:
+        before = EndedOrder(p.client_order_id, p.filled_qty, p.avg_fill_price, p.ended_how)
+        changes |= _NOTHING_YET
+        changes["ended_orders"] = (*p.ended_orders, before)
+    return changes
+
+
+#: Of an order of which the broker has said nothing.
+_NOTHING_YET: dict[str, Any] = {
+    "broker_order_id": None,
+    "filled_qty": ZERO,
+    "avg_fill_price": None,
+    "cancel_asked": False,
+    "cancels_refused": 0,
+    "restated": False,
+    "ended_how": "",
+    "escalated": False,
+    "next_attempt_at": None,
+}
 
 
 def _fills(p: Position, e: FillsRecorded) -> dict[str, Any]:

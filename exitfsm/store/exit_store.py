@@ -36,7 +36,7 @@ _PAGE = 1000
 _STREAMS = 200
 # As bytes, so that nothing that was tampered with can fail to decode; the types count, or a row could hide from reads.
 _CHAIN_PAGE = (
-    "SELECT rowid, typeof(originator_id), typeof(topic), "
+    "SELECT rowid, typeof(originator_id) = 'text' AND typeof(topic) = 'text', "
     "CAST(originator_id AS BLOB), originator_version, CAST(topic AS BLOB), state, hash "
     "FROM stored_events JOIN chain ON sequence = rowid WHERE rowid >= ? ORDER BY rowid LIMIT ?"
 )
@@ -391,13 +391,14 @@ class ExitStore:
         head, expected = GENESIS, 1
         with self._reading():
             while rows := self._rows(_CHAIN_PAGE, (expected, _PAGE)):
-                for sequence, is_stream, is_topic, stream, version, topic, state, stored_hash in rows:
-                    if sequence != expected or not (is_stream == is_topic == "text" and _is_sound(version, state)):
+                for sequence, are_text, stream, version, topic, state, stored_hash in rows:
+                    if sequence != expected or not (are_text and _is_sound(version, state)):
                         return expected
-                    try:
-                        stream.decode(), topic.decode()
-                    except UnicodeDecodeError:  # no text any more
-                        return expected
+                    if not (stream.isascii() and topic.isascii()):  # what is can be read as text
+                        try:
+                            stream.decode(), topic.decode()
+                        except UnicodeDecodeError:
+                            return expected
                     head = link(head, sequence, version, stream, topic, state)
                     if head != stored_hash:
                         return expected
