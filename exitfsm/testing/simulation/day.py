@@ -237,8 +237,7 @@ class Day:
         except StoreError as error:
             # A person sets the file aside, and lets it begin anew.
             self.trace(process.name, f"cannot open its store: {error}".replace(str(self.folder), ""))
-            process.disk.lose()
-            self.oracle.forget(process.disk.name)
+            self._lose(process.disk)
             self.world.after(5, self._start, process)
             return
         if not started:
@@ -254,16 +253,27 @@ class Day:
             disk.lost_power = False
             with ExitStore(disk.path) as left:
                 self.oracle.reread(disk.name, list(left.events()), lost=True)
+            self._names_are_lost()
         if self._lost_files < 3 and self.faults.happens("store lost", 39):
             self._lost_files += 1
-            disk.lose()
-            self.oracle.forget(disk.name)
+            self._lose(disk)
         elif self._lost_files < 3 and self.faults.happens("store damaged", 37):
             self._lost_files += 1
             disk.damage()
         if self.faults.happens("other configuration", 51 if process.exiting() else None):
             self.config = {**self.config, "stop_loss": {"threshold_pct": self.rng.choice((0.8, 1.0, 1.5))}}
         self.world.after(self.rng.uniform(0.2, 40) if self.faults.on else 1.0, self._start, process)
+
+    def _lose(self, disk: Disk) -> None:
+        """The store is gone."""
+        disk.lose()
+        self.oracle.forget(disk.name)
+        self._names_are_lost()
+
+    def _names_are_lost(self) -> None:
+        """With what was recorded, where the broker does not list the executions that the names are made of."""
+        if not self.profile.lists_fills:
+            self.venue.names_lost_at = self.world.time
 
     def _committed(self, disk: Disk, recorded: list[Recorded]) -> None:
         self.oracle.committed(disk.name, recorded)

@@ -113,7 +113,7 @@ def limits(profile: Profile, faults: Faults) -> None:
     - A broker that forgets ids takes a repeated request as a second order (the model's N14, N15), and a store that
       loses commits can then repeat one: neither happens where ids are not refused for ever.
     - Where a broker neither lists executions nor guards what is held, a lost store loses the names of its orders, and
-      one that is still on its way sells what was entered since.
+      one that is still on its way sells what was entered since. (One that guards refuses it beside another exit.)
     - Two machines know nothing of each other but what the broker's records show: there nothing is traded by hand,
       nothing is bought on top, and no order is refused, also not by a closed market: a refused order leaves no record,
       so that the other machine gives its number to an order of its own.

@@ -45,6 +45,7 @@ class Venue(Books):
 
     Attributes:
         on_updates: called when there is news of orders.
+        names_lost_at: exit orders that left before this have names that no process knows any more.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Venue(Books):
         self.close_at = close_at
         self.open_again_at = close_at + NIGHT_S
         self.on_updates: Callable[[], None] = lambda: None
+        self.names_lost_at = -1e9
         self.halted: dict[str, float] = {}
         #: When other hands last changed what is held of a symbol.
         self.disturbed_at: dict[str, float] = defaultdict(lambda: -1e9)
@@ -260,15 +262,18 @@ class Venue(Books):
         return self.disturbed_at[symbol] > since - EXCUSED_S
 
     def _check_size(self, order: Order) -> None:
-        """As the books check it; an order that left before anybody could know of another's trade is excused."""
-        others = self.live_exits(order.symbol)
-        if others:
+        """As the books check it; an order that left before anybody could know of another's trade is excused.
+
+        So is one that left before its name was lost: that there is no second exit then is the venue's own doing.
+        """
+        others, sent_at = self.live_exits(order.symbol), self._sent_at(order.client_order_id)
+        if others and not (self.capabilities.reduce_only and sent_at < self.names_lost_at):
             names = ", ".join(b.order.client_order_id for b in others)
             self._broken(f"S2: {order.client_order_id} came for {order.symbol} while {names} may still fill")
         there = max(ZERO, self.held(order.symbol) * order.position_side.sign)
         if self.capabilities.reduce_only and order.qty > self._free(order.symbol, order.position_side):
             raise OrderRefused("insufficient_qty", f"requested {plain(order.qty)}, held {plain(there)}")
-        if order.qty > there and not self._disturbed(order.symbol, self._sent_at(order.client_order_id)):
+        if order.qty > there and not self._disturbed(order.symbol, sent_at):
             self._broken(f"S1: {order.client_order_id} sells {plain(order.qty)} {order.symbol}, {plain(there)} is held")
 
     def _book(self, order: Order, *, ours: bool) -> Booked:
