@@ -18,30 +18,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from exitfsm import audit
-from exitfsm.errors import BrokerError, StoreError
+from exitfsm.errors import StoreError
 from exitfsm.events import Recorded
-from exitfsm.lifecycle import State
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
 from exitfsm.testing.simulation.disk import Disk
 from exitfsm.testing.simulation.faults import Faults
 from exitfsm.testing.simulation.loop import ProcessLoop, Violation, World
 from exitfsm.testing.simulation.oracle import Oracle
+from exitfsm.testing.simulation.people import Bot, Person
 from exitfsm.testing.simulation.process import Process
-from exitfsm.testing.simulation.profile import Profile, draw, limits
-from exitfsm.testing.simulation.trace import Trace
-from exitfsm.testing.simulation.venue import LATE_MAX_S as LATE_FILL_MAX_S
+from exitfsm.testing.simulation.profile import Profile, draw, draw_sides, limits
+from exitfsm.testing.simulation.trace import Defects, Trace
 from exitfsm.testing.simulation.venue import Venue
-from exitfsm.testing.simulation.wire import LATE_MAX_S, Line
-from exitfsm.values import Bar, Order, Side, plain
+from exitfsm.testing.simulation.wire import Line
+from exitfsm.values import Bar, Order, plain
 
 BAR_S = 20.0
 #: How long after the faults stopped every position must be flat, or be an alarm.
 BOUND_S = 1800.0
-#: How long a person waits before clearing up: longer than anything may still be under way.
-PERSON_WAITS_S = LATE_MAX_S + LATE_FILL_MAX_S + 30
-#: What only a defect writes into the log of the process.
-DEFECTS = ("owed_crashed", "tick_crashed", "after_group_crashed", "task_failed", "listener_failed")
 
 
 class DayResult(NamedTuple):
@@ -68,22 +63,6 @@ class DayResult(NamedTuple):
     lines: int
     violation: str | None
     story: list[str]
-
-
-class _Defects(logging.Handler):
-    """Keeps what the library logs when it has met a defect of its own."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.found: list[str] = []
-        self.deaf = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep it, if it is one."""
-        told = isinstance(record.args, tuple) and any(isinstance(a, (BrokerError, StoreError)) for a in record.args)
-        if str(record.msg).startswith(DEFECTS) and not told and not self.deaf:
-            error = record.exc_info[1] if record.exc_info else ""
-            self.found.append(f"{record.getMessage()} {error!r}")
 
 
 class Day:
@@ -124,18 +103,18 @@ class Day:
         self.oracle = Oracle(self.world, self.venue, self.faults)
         self.venue.on_updates = self._spread
         self.symbols = [f"S{n:02}" for n in range(self.profile.symbols)]
-        self.sides = {symbol: self.rng.choice((Side.LONG, Side.LONG, Side.SHORT)) for symbol in self.symbols}
+        sides = draw_sides(self.rng, self.symbols)
         self.folder = Path(
             tempfile.mkdtemp(prefix="exitfsm-day-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
         )
         self.config = self.profile.config
         self._net = rngs["net"]
         self._make_machines()
+        around = (self.world, self.venue, self.faults, self.trace, self.rng, self.processes)
+        self._bot = Bot(*around, sides, self._spread, in_parts=self.profile.machines != "two machines",
+                        watches=self.profile.bot_watches)  # fmt: skip
+        self._person = Person(*around, self.symbols)
         self._cut_until: dict[str, float] = {}
-        self._flat_since: dict[str, float] = {}
-        self._noticed: dict[str, float] = {}
-        self._entered: set[str] = set()
-        self._told: list[tuple[float, str, str]] = []
         self._lost_files = 0
         self.settled_s = 0.0
 
@@ -167,7 +146,7 @@ class Day:
     def run(self) -> DayResult:
         """All of it."""
         violation: str | None = None
-        heard = _Defects()
+        heard = Defects()
         logger = logging.getLogger("exitfsm")
         level, propagate = logger.level, logger.propagate
         logger.addHandler(heard)
@@ -212,7 +191,7 @@ class Day:
         for n, process in enumerate(self.processes):
             world.after(n * self.rng.uniform(0, 40), self._start, process)
         world.after(BAR_S, self._minute)
-        world.after(20.0, self._person)
+        world.after(20.0, self._person.look)
         world.at(self.venue.close_at, self.venue.end_session, self.profile.early)
         self._run_until(self.end)
 
@@ -339,7 +318,7 @@ class Day:
         for process in self.processes:
             self._troubles_of(process)
         for at_s in (2, 7, 13):  # soon after an exit it is flat again, and may enter anew before the next bar
-            self.world.after(at_s + rng.uniform(0, 2), self._bot)
+            self.world.after(at_s + rng.uniform(0, 2), self._bot.enter_what_is_flat)
 
     def _bar(self, symbol: str) -> list[Bar]:
         faults, rng, now = self.faults, self.rng, self.venue.now()
@@ -370,7 +349,7 @@ class Day:
         if held == 0:
             return
         free = not venue.live_exits(symbol)
-        if abs(held) >= 2 and (free or not venue.capabilities.reduce_only) and self._others_may_trade(symbol):
+        if abs(held) >= 2 and (free or not venue.capabilities.reduce_only) and venue.others_may_trade(symbol):
             if faults.happens("sold by hand", 27, symbol):
                 venue.by_hand(symbol, Decimal(rng.randint(1, int(abs(held)) - 1)))
             elif faults.happens("closed by hand", 26, symbol):
@@ -382,9 +361,6 @@ class Day:
         exits = self._last_filled(symbol)
         if exits is not None and faults.happens("fill taken back", 21, symbol):
             venue.take_back(exits)
-
-    def _others_may_trade(self, symbol: str) -> bool:
-        return self.venue.is_open and self.venue.halted.get(symbol, 0.0) <= self.world.time
 
     def _last_filled(self, symbol: str) -> Any:
         life = self._watched(symbol)
@@ -419,99 +395,6 @@ class Day:
         self.oracle.clocks_wrong = [
             (t, self.venue.now() if t == began else until) for t, until in self.oracle.clocks_wrong
         ]
-
-    # --- the bot ------------------------------------------------------------------------------------------------------
-
-    def _bot(self) -> None:
-        """The bot enters what is flat, where the manager lets it."""
-        process = self.processes[0]
-        if not process.up:
-            process = self.processes[-1]
-        manager = process.manager
-        if manager is None or not process.up or not self.venue.is_open:
-            return
-        rng = self.rng
-        for symbol in self.symbols:
-            held = self.venue.held(symbol)
-            if self.venue.halted.get(symbol, 0.0) > self.world.time:
-                continue
-            if held != 0 and manager.may_enter(symbol) and self.faults.happens("more bought", 28, symbol):
-                self._enter(process, symbol, Decimal(rng.randint(1, 10)))
-            elif held == 0 and rng.random() < 0.9 and manager.may_enter(symbol) and not self._working(symbol):
-                if symbol in self._entered:
-                    self.faults.seen(33)
-                self._entered.add(symbol)
-                self._enter(process, symbol, Decimal(rng.randint(1, 60)))
-
-    def _working(self, symbol: str) -> bool:
-        return any(b.order.symbol == symbol for b in self.venue.working())
-
-    def _enter(self, process: Process, symbol: str, qty: Decimal) -> None:
-        venue = self.venue
-        held = venue.held(symbol)
-        side = self.sides[symbol] if held == 0 else Side.LONG if held > 0 else Side.SHORT
-        order = venue.place(symbol, "buy" if side is Side.LONG else "sell", qty, tell=False)
-        self.trace("bot", f"enters {side} {plain(qty)} {symbol}")
-        if qty > 5 and self.rng.random() < 0.1 and self.profile.machines != "two machines":
-            venue.fill(order, qty // 2)
-            self.world.after(self.rng.uniform(0.1, 5), self._rest_of_entry, order.client_order_id)
-        else:
-            venue.fill(order)
-        if self.profile.bot_watches and held == 0 and process.manager is not None:
-            opened = (symbol, side, abs(venue.held(symbol)), venue.prices[symbol], venue.now())
-            process.command(process.manager.watch, *opened)
-        self._spread()
-
-    def _rest_of_entry(self, client_order_id: str) -> None:
-        booked = self.venue.booked(client_order_id)
-        if booked is not None and booked.live and self.venue.is_open:
-            self.venue.fill(booked.order)
-            self._spread()
-
-    # --- the person ---------------------------------------------------------------------------------------------------
-
-    def _person(self) -> None:
-        """Acknowledges alarms, and clears up what waits for a person, once nothing can be under way any more."""
-        self.world.after(20.0, self._person)
-        if not self.faults.on:
-            return
-        process = self.processes[0] if self.processes[0].up else self.processes[-1]
-        manager = process.manager
-        if manager is None or not process.up:
-            return
-        now, rng = self.world.time, self.rng
-        for alarm in manager.alarms():
-            if rng.random() < 0.3:
-                self._told.append((now, alarm.alarm_id, alarm.text))
-                process.command(manager.acknowledge, alarm)
-        waiting = {p.symbol: p for p in manager.positions() if p.state is State.UNPROTECTED}
-        watched = {p.symbol for p in manager.positions()}
-        for symbol in self.symbols:
-            held = self.venue.held(symbol)
-            if symbol not in waiting and (held == 0 or symbol in watched):
-                self._noticed.pop(symbol, None)
-                continue
-            if now - self._noticed.setdefault(symbol, now) < PERSON_WAITS_S:
-                continue
-            del self._noticed[symbol]
-            self._clear_up(process, symbol, waiting.get(symbol), held)
-        if rng.random() < 0.01:
-            symbol = rng.choice(self.symbols)
-            self.trace("person", f"forces {symbol}")
-            process.command(manager.force_exit, symbol, "a person")
-
-    def _clear_up(self, process: Process, symbol: str, p: Position | None, held: Decimal) -> None:
-        manager, rng = process.manager, self.rng
-        assert manager is not None
-        if p is None or (held != 0 and rng.random() < 0.3):
-            if held != 0 and not self.venue.live_exits(symbol) and self._others_may_trade(symbol):
-                self.venue.by_hand(symbol, abs(held))
-        elif rng.random() < 0.5:
-            self.trace("person", f"releases {p.position_id}")
-            process.command(manager.release, p)
-        else:
-            self.trace("person", f"forces {p.position_id}")
-            process.command(manager.force_exit, symbol, "a person")
 
     # --- after the faults ---------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.testing.simulation.faults import Faults
+from exitfsm.values import Side
 
 #: A broker that refuses repeated ids and oversized orders, and declares for how long fills may follow a cancel.
 GOOD = Capabilities(
@@ -86,6 +87,11 @@ def draw(rng: random.Random, symbols: int | None, minutes: int | None) -> Profil
         grain_s=rng.choice((0.0, 0.02, 0.1, 0.1, 0.25)),
         config=_config(rng),
     )
+
+
+def draw_sides(rng: random.Random, symbols: list[str]) -> dict[str, Side]:
+    """On which side each symbol is entered."""
+    return {symbol: rng.choice((Side.LONG, Side.LONG, Side.SHORT)) for symbol in symbols}
 
 
 def _config(rng: random.Random) -> dict[str, Any]:

@@ -79,6 +79,10 @@ class Venue(Books):
         """True during a session."""
         return self._world.time < self.close_at or self._world.time >= self.open_again_at
 
+    def others_may_trade(self, symbol: str) -> bool:
+        """True while a person can trade by hand."""
+        return self.is_open and self.halted.get(symbol, 0.0) <= self._world.time
+
     def session(self) -> Session:
         """What the venue tells of its hours."""
         now = self._world.time
