@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from exitfsm import OrderRefused
 from exitfsm.manager.driving import Driver
 from exitfsm.position import reporting
 from exitfsm.simulate import refused_report
+from exitfsm.testing import simulation
 from exitfsm.testing.simulation import CLAIMED, ROWS, Day
 from exitfsm.testing.simulation.__main__ import main, numbers
 from exitfsm.values import OrderStatus
@@ -42,6 +45,40 @@ def test_the_same_seed_gives_the_same_bytes_in_every_process() -> None:
 def test_every_row_of_the_fault_table_is_claimed_or_covered_elsewhere() -> None:
     assert [row.number for row in ROWS] == list(range(1, 55))
     assert set(CLAIMED) | {row.number for row in ROWS if row.elsewhere} == set(range(1, 55))
+
+
+def test_every_claimed_row_is_counted_somewhere() -> None:
+    assert _counted() == set(CLAIMED)
+
+
+def _counted() -> set[int]:
+    """The rows that the code counts: the numbers in its calls of `seen` and `happens`, and in what is called `row`."""
+    found: set[int] = set()
+    for file in Path(simulation.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            counts = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            if counts and node.func.attr in {"seen", "happens"}:
+                found |= _integers(node)
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "row":
+                found |= _integers(node)
+    return found
+
+
+def _integers(node: ast.AST) -> set[int]:
+    return {one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and type(one.value) is int}
+
+
+def test_two_machines_that_decide_the_same_exit_are_counted_and_violate_nothing() -> None:
+    result = Day(5, 0, symbols=12, minutes=8).run()
+    assert result.profile.machines == "two machines"
+    assert result.rows[32] > 0
+    assert result.violation is None
+
+
+def test_what_a_reverse_split_leaves_and_cannot_be_sold_is_closed_as_a_residue() -> None:
+    result = Day(5, 3, symbols=12, minutes=8, broker="whole shares").run()
+    assert result.violation is None, "\n".join([*result.story[-60:], result.violation])
+    assert result.checks["I14"] > 0
 
 
 def test_numbers_of_faults_can_be_left_out() -> None:

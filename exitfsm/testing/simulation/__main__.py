@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import shlex
 import sys
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from typing import Any
 from exitfsm.testing.simulation.day import Day, DayResult
 from exitfsm.testing.simulation.faults import CLAIMED, ROWS
 from exitfsm.testing.simulation.oracle import CHECKS
+from exitfsm.testing.simulation.profile import BROKERS, OTHERS
 from exitfsm.testing.simulation.shrink import ranges, shrink
 
 #: From so many days on, a row of the fault table that was never exercised fails the run.
@@ -107,6 +109,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first day; a day does not depend on others")
     parser.add_argument("--symbols", type=int, help="how many symbols are traded; drawn for each day when not given")
     parser.add_argument("--minutes", type=int, help="length of the session; drawn for each day when not given")
+    parser.add_argument("--broker", choices=(*BROKERS, *OTHERS), help="the broker; drawn for each day when not given")
     parser.add_argument("--without", default="", help="numbers of faults that do not happen, as 3,17,40-90")
     parser.add_argument(
         "--shrink", type=int, default=0, metavar="TRIES", help="find fewer faults with which a day fails"
@@ -123,6 +126,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
             without=numbers(given.without),
             symbols=given.symbols,
             minutes=given.minutes,
+            broker=given.broker,
             show=_show if given.trace else None,
         ).run()
         run.add(day)
@@ -161,9 +165,9 @@ def _print_violation(given: argparse.Namespace, day: DayResult) -> None:
     for line in day.story:
         print(line, file=sys.stderr)
     again = f"--seed {given.seed} --first {day.number}"
-    for name in ("symbols", "minutes"):
+    for name in ("symbols", "minutes", "broker"):
         if getattr(given, name) is not None:
-            again += f" --{name} {getattr(given, name)}"
+            again += f" --{name} {shlex.quote(str(getattr(given, name)))}"
     if given.shrink:
         without = numbers(given.without) | _shrunk(given, day)
         again += f" --without {ranges(without)}"
@@ -180,7 +184,9 @@ def _shrunk(given: argparse.Namespace, day: DayResult) -> frozenset[int]:
 
     def fails(without: frozenset[int]) -> bool:
         out = numbers(given.without) | without
-        again = Day(given.seed, day.number, without=out, symbols=given.symbols, minutes=given.minutes).run()
+        again = Day(
+            given.seed, day.number, without=out, symbols=given.symbols, minutes=given.minutes, broker=given.broker
+        ).run()
         return again.violation is not None and again.violation.partition(":")[0] == kind
 
     return shrink(day.faults, fails, given.shrink)

@@ -71,7 +71,7 @@ class Day:
     Args:
         seed, number: name the day; the same ones give the same bytes.
         without: numbers of faults that do not happen.
-        symbols, minutes: fixed where given.
+        symbols, minutes, broker: fixed where given.
         show: told each line of the trace.
     """
 
@@ -83,12 +83,13 @@ class Day:
         without: Collection[int] = (),
         symbols: int | None = None,
         minutes: int | None = None,
+        broker: str | None = None,
         show: Callable[[str], None] | None = None,
     ) -> None:
         self.number = number
         rngs = {name: random.Random(f"{seed}/{number}/{name}") for name in ("day", "faults", "net", "venue", "bot")}
         self.rng = rngs["bot"]
-        self.profile = draw(rngs["day"], symbols, minutes)
+        self.profile = draw(rngs["day"], symbols, minutes, broker)
         self.world = World(self.profile.grain_s)
         self.trace = Trace(lambda: self.world.time, show)
         self.faults = Faults(rngs["faults"], self.trace, without)
@@ -354,7 +355,7 @@ class Day:
                 venue.by_hand(symbol, Decimal(rng.randint(1, int(abs(held)) - 1)))
             elif faults.happens("closed by hand", 26, symbol):
                 venue.by_hand(symbol, abs(held))
-        if free and held % 2 == 0 and faults.happens("split", 23, symbol):
+        if free and (held % 2 == 0 or venue.capabilities.stocks.qty_min > 0) and faults.happens("split", 23, symbol):
             ratio = rng.choice((Decimal(2), Decimal("0.5"), Decimal(4)))
             venue.split(symbol, ratio)
             venue.changed_by_others(symbol)
@@ -443,7 +444,7 @@ class Day:
         for symbol in self.symbols:
             held = self.venue.held(symbol)
             mine = watched.get(symbol, [])
-            if held == 0 and not mine:
+            if not mine and abs(held) < self.venue.least:
                 continue
             ids = {p.position_id for p in mine}
             if any(

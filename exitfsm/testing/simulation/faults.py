@@ -178,6 +178,10 @@ class Faults:
         for kind in kinds:
             self._chance[kind] = 0.0
 
+    def often(self, kind: str, chance: float) -> None:
+        """This happens today, as often as is said."""
+        self._chance[kind] = chance
+
     def happens(self, kind: str, row: int | None = None, about: str = "") -> bool:
         """True when the fault happens now; counted under `row` where it is known already."""
         chance = self._chance[kind]

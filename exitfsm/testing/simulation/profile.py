@@ -7,11 +7,12 @@ are not drawn there, and the reliability page says which and why.
 from __future__ import annotations
 
 import random
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 from msgspec.structs import replace
 
-from exitfsm.ports import Capabilities, IdMemory
+from exitfsm.ports import STOCKS, Capabilities, IdMemory
 from exitfsm.testing.simulation.faults import Faults
 from exitfsm.values import Side
 
@@ -30,6 +31,8 @@ BROKERS: dict[str, Capabilities] = {
     "forgets all ids": replace(GOOD, ids_refused=IdMemory.NEVER),
 }
 #: Days on which an exit can go through without a person are drawn more often.
+#: Drawn only where asked for: after a reverse split it leaves something that cannot be sold.
+OTHERS = {"whole shares": replace(GOOD, stocks=replace(STOCKS, qty_step=Decimal(1), qty_min=Decimal(1)))}
 _OFTEN = ("good", "good", "good", "queues orders", "no late fills", "no guard", "forgets closed ids", "forgets all ids")
 Machines = Literal["one", "two processes", "two machines"]
 
@@ -62,19 +65,20 @@ class Profile(NamedTuple):
     @property
     def capabilities(self) -> Capabilities:
         """What the broker declares and does."""
-        return BROKERS[self.broker]
+        return (BROKERS | OTHERS)[self.broker]
 
 
-def draw(rng: random.Random, symbols: int | None, minutes: int | None) -> Profile:
+def draw(rng: random.Random, symbols: int | None, minutes: int | None, broker: str | None) -> Profile:
     """A day's profile.
 
     Args:
-        symbols, minutes: fixed where given.
+        symbols, minutes, broker: fixed where given.
     """
-    broker = rng.choice((*BROKERS, *_OFTEN))
+    drawn = rng.choice((*BROKERS, *_OFTEN))
     machines: Machines = rng.choice(("one", "one", "one", "two processes", "two machines"))
     if machines == "two machines":
-        broker = "queues orders"
+        machines, broker = ("two machines", "queues orders") if broker in (None, "queues orders") else ("one", broker)
+    broker = broker or drawn
     return Profile(
         broker=broker,
         lists_fills=machines == "two machines" or rng.random() < 0.75,
@@ -124,6 +128,8 @@ def limits(profile: Profile, faults: Faults) -> None:
       nothing is bought on top, and no order is refused, also not by a closed market: a refused order leaves no record,
       so that the other machine gives its number to an order of its own.
     """
+    if profile.capabilities.stocks.qty_min > 0:
+        faults.often("split", 0.02)  # for what it is asked for
     if profile.capabilities.ids_refused is not IdMemory.FOREVER:
         faults.never("request repeated", "power", "store lost", "store damaged")
     if not (profile.lists_fills or profile.capabilities.reduce_only):

@@ -79,6 +79,11 @@ class Venue(Books):
         """True during a session."""
         return self._world.time < self.close_at or self._world.time >= self.open_again_at
 
+    @property
+    def least(self) -> Decimal:
+        """What is less cannot be sold; the least part of a share where every part can."""
+        return self.capabilities.stocks.qty_min or Decimal("0.000000001")
+
     def others_may_trade(self, symbol: str) -> bool:
         """True while a person can trade by hand."""
         return self.is_open and self.halted.get(symbol, 0.0) <= self._world.time
@@ -274,6 +279,9 @@ class Venue(Books):
         if others and not (self.capabilities.reduce_only and sent_at < self.names_lost_at):
             names = ", ".join(b.order.client_order_id for b in others)
             self._broken(f"S2: {order.client_order_id} came for {order.symbol} while {names} may still fill")
+        step = self.capabilities.stocks.qty_step
+        if step > 0 and order.qty % step != 0:
+            raise OrderRefused("quantity", f"{plain(order.qty)} is no multiple of {plain(step)}")
         there = max(ZERO, self.held(order.symbol) * order.position_side.sign)
         if self.capabilities.reduce_only and order.qty > self._free(order.symbol, order.position_side):
             raise OrderRefused("insufficient_qty", f"requested {plain(order.qty)}, held {plain(there)}")
