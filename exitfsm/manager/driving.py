@@ -306,7 +306,7 @@ class Driver:
         if p.client_order_id is None:
             return
         if not p.order_live:
-            await self._news_of_ended(p.client_order_id)
+            await self._news_of_ended(p, p.client_order_id)
             return
         report = await self._calls.order(p.client_order_id)
         if report is not None and report.status is OrderStatus.REPLACED:
@@ -324,8 +324,8 @@ class Driver:
             )
         )
 
-    async def _news_of_ended(self, client_order_id: str) -> None:
-        """What an ended order's record says now: it may have gained a fill of which nobody told, or work again.
+    async def _news_of_ended(self, p: Position, client_order_id: str) -> None:
+        """What an ended order's record says now: fills of which nobody told, or taken back, or that it works again.
 
         Raises:
             BrokerError: it works again (the venue took a fill back, or its end); nothing may be sent beside it.
@@ -334,6 +334,10 @@ class Driver:
         with suppress(BrokerError):
             report = await self._calls.order(client_order_id)
         if report is not None:
+            said = report.filled_qty
+            if report.status.terminal and said is not None and said < p.filled_qty:
+                # Older news would show it working, for what has ended fills no less: some was taken back.
+                report = replace(report, corrected=True)
             await self._door.report(report)
         if report is None or report.status.terminal:
             return

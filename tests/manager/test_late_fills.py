@@ -1,4 +1,4 @@
-"""A fill that came late and was never told is known before the next attempt is sized."""
+"""A fill that came late, or was taken back, and was never told is known before anything is sized by it."""
 
 from __future__ import annotations
 
@@ -62,4 +62,20 @@ async def test_a_release_asks_for_a_fill_that_the_last_order_has_gained_since_it
     world.broker.lose_updates()
     await world.manager.release(world.position.position_id)
     assert (world.position.sold_qty, world.position.remaining_qty) == (5, 5)
+    await world.finish()
+
+
+async def test_a_release_asks_for_a_fill_that_was_taken_back_of_which_nobody_told(tmp_path: Path) -> None:
+    world = World(tmp_path, capabilities=replace(GOOD, late_fill_window_s=None))
+    await world.start()
+    await world.enter(10, at=100)
+    await world.bar("98.9")
+    await world.fill(4)
+    world.broker.end_cancel(world.last_order)
+    await world.deliver()
+    await world.until(lambda: world.state is State.UNPROTECTED, 60)
+    world.broker.bust(world.last_order, 3)
+    world.broker.lose_updates()
+    await world.manager.release(world.position.position_id)
+    assert (world.position.sold_qty, world.position.remaining_qty, world.state) == (1, 9, State.MONITORING)
     await world.finish()

@@ -15,13 +15,14 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from exitfsm import audit
 from exitfsm.errors import StoreError
 from exitfsm.events import Recorded
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
+from exitfsm.testing.books import Booked
 from exitfsm.testing.simulation.disk import Disk
 from exitfsm.testing.simulation.faults import Faults
 from exitfsm.testing.simulation.loop import ProcessLoop, Violation, World
@@ -359,16 +360,18 @@ class Day:
             ratio = rng.choice((Decimal(2), Decimal("0.5"), Decimal(4)))
             venue.split(symbol, ratio)
             venue.changed_by_others(symbol)
-        exits = self._last_filled(symbol)
-        if exits is not None and faults.happens("fill taken back", 21, symbol):
-            venue.take_back(exits)
+        filled = self._filled(symbol)
+        if filled is not None and faults.happens("fill taken back", 21, symbol):
+            venue.take_back(filled)
 
-    def _last_filled(self, symbol: str) -> Any:
+    def _filled(self, symbol: str) -> Booked | None:
+        """The newest exit order of the position under watch that has filled something."""
         life = self._watched(symbol)
-        if life is None or not life.ended_orders:
+        if life is None:
             return None
-        booked = self.venue.booked(life.ended_orders[-1].client_order_id)
-        return booked if booked is not None and booked.filled > 0 else None
+        ids = (life.client_order_id, *(o.client_order_id for o in reversed(life.ended_orders)))
+        booked = (self.venue.booked(one) for one in ids if one is not None)
+        return next((b for b in booked if b is not None and b.filled > 0), None)
 
     def _watched(self, symbol: str) -> Position | None:
         manager = self.processes[0].manager

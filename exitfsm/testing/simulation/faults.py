@@ -112,7 +112,7 @@ CHANCES: dict[str, float] = {
     "rejected": 0.02,
     "ended by the venue": 0.015,
     "late fill": 0.4,
-    "fill taken back": 0.003,
+    "fill taken back": 0.03,
     "cancel pending": 0.4,
     "cancel refused": 0.15,
     "halt": 0.002,
