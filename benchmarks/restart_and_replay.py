@@ -2,8 +2,8 @@
 
 EVENTS in the environment makes the log longer or shorter. A restart (`Engine.load`) is held against a raw SELECT of the
 rows of the open positions, and against a store that has nothing but them. Folding is held against the `eventsourcing`
-library as it comes: its default mapper, its aggregates and its repository, on the same lives in a file of its own. A row
-more shows its mapper and aggregates alone, on rows that were read beforehand, which ours never are.
+library as it comes: its default mapper, its aggregates and its repository, on the same lives in a file of its own. One
+more row shows its mapper and aggregates alone, on rows that were read beforehand, which ours never are.
 """
 
 from __future__ import annotations
