@@ -100,8 +100,7 @@ class Slot:
 
     def hold(self, p: Position) -> None:
         """The position is among the symbol's, in place of what it was before."""
-        held = self.positions
-        if not held or (len(held) == 1 and held[0].position_id == p.position_id):  # as nearly always
+        if len(self.positions) <= 1 and all(other.position_id == p.position_id for other in self.positions):
             self.positions = (p,)
             return
         known = [other.position_id for other in self.positions]

@@ -56,10 +56,9 @@ def _counted() -> set[int]:
     found: set[int] = set()
     for file in Path(simulation.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            counts = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-            if counts and node.func.attr in {"seen", "happens"}:
-                found |= _integers(node)
-            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "row":
+            call = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            target = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ""
+            if call.endswith((".seen", ".happens")) or target == "row":
                 found |= _integers(node)
     return found
 
