@@ -2,7 +2,7 @@
 
 A figure is a ratio of two things that were measured side by side, the median over several rounds, so that a busy
 machine bends both alike. What is timed is a `Timed`: a function that does the work once and returns the seconds; `cpu`,
-`wall` and `process` make them. A script fills a `Table` and hands itself to `main`.
+`wall` and `process` make them. A script fills a `Table` and hands itself to `main`, which first asks `exactness`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
+
+from exactness import differences
 
 #: Does the work once; returns the seconds it took.
 Timed = Callable[[], float]
@@ -170,16 +172,24 @@ def _each(seconds: float, count: int) -> str:
 
 
 def main(about: str, measure: Callable[[Table], object], argv: Sequence[str] | None = None) -> int:
-    """Read the command line, measure, print the table; always returns 0, for a figure is no test."""
+    """Read the command line, measure, print the table; returns 0, for a figure is no test.
+
+    Where exits are not exactly what the rules ask for it measures nothing, and returns 1.
+    """
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--rounds", type=int, help="how often each pair is timed")
     given = parser.parse_args(argv)
     table = Table(rounds=given.rounds)
-    measure(table)
+    wrong, asked = differences()
+    table.figure(
+        "exits that differ from the exact rule, at and around thresholds", wrong, at_most=0, measured=f"of {asked:,}"
+    )
+    if not wrong:
+        measure(table)
     machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     if given.json:
         print(json.dumps({"machine": machine, "rows": [asdict(row) for row in table.rows]}, indent=1))
     else:
         print(f"{table.markdown()}\n\n{machine}")
-    return 0
+    return 1 if wrong else 0
