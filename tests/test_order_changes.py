@@ -16,8 +16,10 @@ from exitfsm.events import (
     OrderRestated,
     ProtectionLost,
 )
+from exitfsm.messages import ForceExit, Release
 from exitfsm.position import Cancel
-from exitfsm.testing.given import given, holds, like, opened, order_id, policy, reported, seen, timer, triggered
+from exitfsm.testing.given import after, given, holds, like, opened, order_id, policy, reported, seen, timer, triggered
+from exitfsm.values import ZERO
 
 pending = given(opened(), triggered())
 submitted = pending.when(reported("new"))
@@ -39,7 +41,8 @@ def test_given_an_order_made_larger_at_the_broker_then_it_is_canceled_and_a_pers
         # All that it fills is recorded, and it is not over before it has filled what it is for now.
         all_of_ours = larger.when(reported("partially_filled", 10, 99, qty=Decimal(11)))
         all_of_ours.then(FillsRecorded).has(order_live=True).owes(Cancel)
-        all_of_ours.when(reported("filled", 11, 99, qty=Decimal(11))).then(FillsRecorded).has(order_live=False)
+        over = all_of_ours.when(reported("filled", 11, 99, qty=Decimal(11)))
+        over.then(FillsRecorded, like(AlarmRaised, kind="oversold")).has(order_live=False)
 
 
 def test_given_a_filled_order_made_larger_at_the_broker_then_it_is_canceled_though_the_exit_was_over() -> None:
@@ -93,6 +96,38 @@ def test_given_a_day_order_done_for_the_day_when_the_broker_says_that_nothing_is
     done.then(like(OrderEnded, how="expired", filled_qty=Decimal(4))).is_in("rejected")
     for_days = given(opened(policy=policy(stop_loss={"time_in_force": "gtc"}))).when(seen(99))
     for_days.when(reported("new"), reported("done_for_day", 0, leaves_qty=Decimal(0))).then().is_in("submitted")
+
+
+def test_given_an_unprotected_position_when_its_day_order_is_done_with_nothing_left_then_the_order_is_over() -> None:
+    unprotected = partial.when(reported("partially_filled", 3, 99, corrected=True)).is_in("unprotected")
+    unprotected.when(reported("done_for_day", 3)).then().has(order_live=True)
+    done = unprotected.when(reported("done_for_day", 3, leaves_qty=Decimal(0)))
+    done.then(like(OrderEnded, how="expired", filled_qty=Decimal(3))).is_in("unprotected").has(order_live=False)
+    done.when(ForceExit(at=after(300), qty=Decimal(7))).then(like(ExitRetried, qty=Decimal(7)))
+
+
+def test_given_an_unprotected_position_when_more_is_sold_than_was_held_then_a_person_is_told_of_that_too() -> None:
+    larger = partial.when(reported("new", 4, qty=Decimal(12))).is_in("unprotected")
+    larger.when(reported("partially_filled", 10, 99, qty=Decimal(12))).then(FillsRecorded)
+    over = larger.when(reported("filled", 12, 99, qty=Decimal(12)))
+    over.then(FillsRecorded, like(AlarmRaised, kind="oversold"))
+    over.when(reported("filled", 12, 99, qty=Decimal(12))).then()
+    unasked = larger.when(reported("canceled", 10, 99, qty=Decimal(12)), reported("filled", 13, 99, qty=Decimal(12)))
+    unasked.then(FillsRecorded, like(AlarmRaised, kind="oversold"))
+
+
+def test_given_an_operators_word_on_an_unprotected_position_when_it_cannot_be_done_then_that_is_said() -> None:
+    oversold = partial.when(reported("new", 4, qty=Decimal(12)), reported("filled", 12, 99, qty=Decimal(12)))
+    live = partial.when(reported("partially_filled", 3, 99, corrected=True))
+    busted = filled.when(reported("canceled", 8, 99, corrected=True), reported("filled", 10, 99)).has(
+        remaining_qty=ZERO
+    )
+    for s, held in ((oversold, -2), (live, 7), (busted, 1)):
+        force = ForceExit(at=after(300), qty=Decimal(held))
+        s.is_in("unprotected").when(force).then(like(AlarmRaised, kind="not_done")).when(force).then()
+        s.when(ForceExit(at=after(300), qty=ZERO)).then()  # nothing is held, and nothing need be done
+    release = Release(at=after(300), qty=Decimal(-2), entry_price=Decimal(99))
+    oversold.when(release).then(like(AlarmRaised, kind="not_done")).is_in("unprotected")
 
 
 def test_given_a_fill_taken_back_from_a_filled_order_then_it_may_work_again() -> None:

@@ -639,7 +639,7 @@ def test_given_an_unprotected_position_when_an_operator_wants_out_then_the_next_
 
 def test_given_an_unprotected_position_when_it_is_released_then_it_is_watched_again_with_what_is_left() -> None:
     release = Release(at=after(300), qty=Decimal(6), entry_price=Decimal(101), who="ann")
-    unprotected.when(release).then()  # its order may still be live
+    unprotected.when(release).then(like(AlarmRaised, kind="not_done")).is_in("unprotected")  # its order may be live
     s = unprotected.when(reported("canceled", 4, 99), release).then(
         PositionReleased(by="ann", at=after(300), qty=Decimal(6), entry_price=Decimal(101))
     )
@@ -648,7 +648,7 @@ def test_given_an_unprotected_position_when_it_is_released_then_it_is_watched_ag
 
 
 @pytest.mark.parametrize(
-    ("qty", "entry"), [("0", "100"), ("-1", "100"), ("6", "0"), ("NaN", "100"), ("6", "NaN"), ("Infinity", "1")]
+    ("qty", "entry"), [("0", "100"), ("-1", "0"), ("6", "0"), ("NaN", "100"), ("6", "NaN"), ("Infinity", "1")]
 )
 def test_given_a_release_with_impossible_figures_then_nothing_follows(qty: str, entry: str) -> None:
     ended = unprotected.when(reported("canceled", 4, 99))
@@ -1389,7 +1389,8 @@ def test_given_an_unprotected_position_when_more_was_filled_than_known_then_what
     fewer = s.when(reported("new", 0, qty=Decimal(5), attempt=2, at=203))
     fewer.when(reported("expired", 5, 99, attempt=1, at=204)).then(FillsRecorded)
     over = unprotected.when(reported("partially_filled", 11, 99, at=203))
-    over.then(like(FillsRecorded, filled_qty=Decimal(11))).has(remaining_qty=Decimal(-1))
+    over.then(like(FillsRecorded, filled_qty=Decimal(11)), like(AlarmRaised, kind="oversold"))
+    over.has(remaining_qty=Decimal(-1))
     over.when(reported("partially_filled", 11, 99, at=204)).then()
 
 

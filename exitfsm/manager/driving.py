@@ -28,7 +28,7 @@ from exitfsm.manager.reading import LOOK_MAX_S, Reader
 from exitfsm.messages import RaiseAlarm
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, IdMemory
-from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, ReadPosition, Submit
+from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, ReadPosition, Submit, is_over
 from exitfsm.simulate import refused_report
 from exitfsm.values import EXACT, ExecutionReport, Order, OrderStatus, plain
 
@@ -335,15 +335,15 @@ class Driver:
             report = await self._calls.order(client_order_id)
         if report is not None:
             said = report.filled_qty
-            if report.status.terminal and said is not None and said < p.filled_qty:
+            if is_over(p, report) and said is not None and said < p.filled_qty:
                 # Older news would show it working, for what has ended fills no less: some was taken back.
                 report = replace(report, corrected=True)
             await self._door.report(report)
-        if report is None or report.status.terminal:
+        if report is None or is_over(p, report):
             return
         await self._calls.cancel(client_order_id)
         report = await self._calls.order(client_order_id)
-        if report is not None and not report.status.terminal:
+        if report is not None and not is_over(p, report):
             raise BrokerError(f"exit order {client_order_id} works again at the broker, and is asked to be canceled")
         if report is not None:
             await self._door.report(report)

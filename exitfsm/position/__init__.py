@@ -11,6 +11,7 @@ No clock, no randomness, no I/O: the same messages give the same events, byte fo
 from exitfsm.position.deciding import READS_MIN, decide, fault_of
 from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
+from exitfsm.position.reporting import is_over
 from exitfsm.position.state import (
     EndedOrder,
     Position,
@@ -41,6 +42,7 @@ __all__ = [
     "evolve",
     "fault_of",
     "fold",
+    "is_over",
     "levels",
     "order_of",
     "owed",

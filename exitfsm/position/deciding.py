@@ -418,14 +418,25 @@ def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event
         price = m.price if m.price is not None and _is_price(m.price) else p.entry_price
         verdict = Verdict(ExitType.EMERGENCY, price, price, ZERO, f"{m.who}: {m.reason}")
         return [*_end_refusals(p, m.at), trigger(p, verdict, m.at, broker)]
-    if p.state is State.UNPROTECTED and not p.order_live and p.remaining_qty > 0:
+    if p.state is State.UNPROTECTED:
         left = p.remaining_qty if m.qty is None or not tradable(m.qty) else min(p.remaining_qty, m.qty)
         size = sellable(p, left, broker)
-        gone = p.remaining_qty - left
-        return [next_attempt(p, size, m.at, broker, spent=0, gone=gone, by=m.who)] if size > 0 else []
+        if p.order_live or size <= 0:
+            return _not_done(p, m.qty, m.at)
+        return [next_attempt(p, size, m.at, broker, spent=0, gone=p.remaining_qty - left, by=m.who)]
     if p.state in (State.SUBMITTED, State.PARTIAL) and p.order_type is OrderType.LIMIT and p.order_live:
         return [_escalated(p, m.at, f"{m.who}: {m.reason}")]
     return []
+
+
+def _not_done(p: Position, held: Decimal | None, at: datetime) -> list[Event]:
+    """What an operator wants cannot be done, and must not look as if it were; where nothing is held, it need not be."""
+    if held is None or not tradable(held) or held == 0:
+        return []
+    why = f"the broker shows {plain(held)}, and by our own count {plain(p.remaining_qty)} is left to sell"
+    if p.order_live:
+        why = f"order {p.client_order_id} may still be live"
+    return alarm(p, "not_done", f"nothing was done for {p.symbol}: {why}", at)
 
 
 def on_change_policy(p: Position, m: ChangePolicy, broker: Capabilities) -> list[Event]:
@@ -438,8 +449,10 @@ def on_change_policy(p: Position, m: ChangePolicy, broker: Capabilities) -> list
 
 def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
     """Back to monitoring, with what the broker shows; only when nothing of ours can be live."""
-    if p.state is not State.UNPROTECTED or p.order_live or not (_is_price(m.qty) and _is_price(m.entry_price)):
+    if p.state is not State.UNPROTECTED or not _is_price(m.entry_price):
         return []
+    if p.order_live or not _is_price(m.qty):
+        return _not_done(p, m.qty, m.at)
     return [PositionReleased(by=m.who, at=m.at, qty=m.qty, entry_price=m.entry_price)]
 
 

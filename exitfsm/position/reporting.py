@@ -37,6 +37,22 @@ _HOW = {OrderStatus.REJECTED: "rejected", OrderStatus.CANCELED: "canceled", Orde
 
 def on_report(p: Position, m: Report, broker: Capabilities) -> list[Event]:
     """The events that a report means; none for one that says nothing new or is about no order of this position."""
+    events = _meant(p, m, broker)
+    return [*events, *_oversold(p, events, m.at)] if p.state is State.UNPROTECTED else events
+
+
+def _oversold(p: Position, events: Sequence[Event], at: datetime) -> list[Event]:
+    """From here on more is sold than was held, of a position whose alarm may have been acknowledged before."""
+    after = _folded(p, events)
+    if p.remaining_qty < 0 or after.remaining_qty >= 0:
+        return []
+    text = (
+        f"by our own count {plain(-after.remaining_qty)} {p.symbol} more was sold than was held; nothing watches that"
+    )
+    return alarm(p, "oversold", text, at, after=events)
+
+
+def _meant(p: Position, m: Report, broker: Capabilities) -> list[Event]:
     r = m.report
     if r.client_order_id != p.client_order_id:
         known = {o.client_order_id: o for o in p.ended_orders}
@@ -141,6 +157,11 @@ def _working(p: Position, r: ExecutionReport, filled: Decimal, at: datetime, bro
         how = "refused" if r.refused_at_submit and filled == 0 else _HOW[r.status]
         return [*events, *_end(p, r, how, filled, at, broker)]
     return events
+
+
+def is_over(p: Position, r: ExecutionReport) -> bool:
+    """True where a report of the current order says that nothing can fill by it any more."""
+    return r.status.terminal or _is_done_for_good(p, r)
 
 
 def _is_done_for_good(p: Position, r: ExecutionReport) -> bool:
@@ -289,7 +310,7 @@ def _on_restated(p: Position, m: Report, broker: Capabilities) -> list[Event]:
         first, *last = lost(p, why, m.at)
         events.insert(0, first)
     after = _folded(p, events)
-    news = on_report(after, m, broker)
+    news = _meant(after, m, broker)
     after = _folded(after, news)
     if after.state is State.UNPROTECTED and after.leaves_qty > after.remaining_qty and not after.cancel_asked:
         news += cancel(after, m.at, "it could sell more than is left")
@@ -358,12 +379,13 @@ def _unprotected(p: Position, r: ExecutionReport, filled: Decimal) -> list[Event
 def _over(p: Position, r: ExecutionReport, filled: Decimal) -> list[Event]:
     """The end of the live order, where the report is its terminal record; no attempt follows by itself."""
     cut_short = p.restated and filled == p.filled_qty == p.order_qty
-    if not (p.order_live and (filled < p.order_qty or cut_short) and r.status.terminal):
+    if not (p.order_live and (filled < p.order_qty or cut_short) and is_over(p, r)):
         return []
+    how = _HOW.get(r.status, "canceled" if r.status.terminal else "expired")
     return [
         OrderEnded(
             client_order_id=r.client_order_id,
-            how="refused" if r.refused_at_submit else _HOW.get(r.status, "canceled"),
+            how="refused" if r.refused_at_submit else how,
             filled_qty=filled,
             at=r.at,
             next_attempt_at=None,

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from harness import T0, MakeWorld, World
 
-from exitfsm import Alarm, BrokerError, OrderRefused, StoreError
+from exitfsm import Alarm, BrokerError, ExecutionReport, OrderRefused, OrderStatus, StoreError
 from exitfsm.manager import ExitManager, InProcessBus
-from exitfsm.testing import Hang, LostReply, Raises
+from exitfsm.testing import Hang, LostReply, Raises, Returns
+from exitfsm.values import ZERO
 
 CANARY = "PKTESTSECRETCANARY0123456789"
 
@@ -114,6 +115,26 @@ async def test_given_an_ended_order_that_works_again_when_forced_then_it_is_ende
         await world.manager.force_exit("AAPL")
         await world.settle()
         assert len(world.orders) == 3
+    await world.fill()
+    await world.until(lambda: world.state == "filled")
+
+
+async def test_given_an_ended_day_order_that_is_done_for_the_day_with_nothing_left_when_forced_then_another_is_sent(
+    world: World,
+) -> None:
+    await unprotected(world)
+    done = ExecutionReport(
+        client_order_id=world.last_order.client_order_id,
+        status=OrderStatus.DONE_FOR_DAY,
+        at=world.clock.now(),
+        filled_qty=ZERO,
+        leaves_qty=ZERO,
+    )
+    world.broker.answer("order", Returns(done))
+    await world.manager.force_exit("AAPL")
+    await world.settle()
+    assert len(world.orders) == 3
+    assert world.broker.count("cancel") == 0
     await world.fill()
     await world.until(lambda: world.state == "filled")
 
