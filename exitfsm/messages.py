@@ -85,12 +85,15 @@ class PositionRead(Message, frozen=True):
             when the broker shows the opposite side.
         avg_entry_price: the broker's average entry, where it says one.
         reads: how many reads in a row have said the same; less than expected is believed from `READS_MIN` on.
+        known: state, quantity left and order of the position when the read began, where that is known: one that was
+            overtaken by other news, while it waited behind them, proves nothing.
     """
 
     by: ClassVar[str] = "broker"
     qty: Decimal
     avg_entry_price: Decimal | None = None
     reads: int = 1
+    known: tuple[str, Decimal, str | None] | None = None
 
 
 class TimeSeen(Message, frozen=True):

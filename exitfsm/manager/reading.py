@@ -101,7 +101,7 @@ class Reader:
         reads = self.count(p, net)
         if at_rest and shown > ZERO and entered_anew(fills or (), p.side, shown, reads) and self._is_alone(p):
             # What is held now is another position, with a first fill of its own; this one was sold by other hands.
-            gone = PositionRead(at=self.now_for(p), qty=ZERO, reads=READS_MIN)
+            gone = PositionRead(at=self.now_for(p), qty=ZERO, reads=READS_MIN, known=expectation(p))
             await self._door.tell(position_id, gone)
             return
         if net < p.remaining_qty and sold_by_others(p, fills or ()) >= EXACT.subtract(p.remaining_qty, net):
@@ -115,7 +115,7 @@ class Reader:
             explained = amount(fills or (), p.side) == net
             if not explained:
                 return  # before the executions are there, it cannot be told from a position that was entered anew
-        message = PositionRead(at=self.now_for(p), qty=net, avg_entry_price=entry, reads=reads)
+        message = PositionRead(at=self.now_for(p), qty=net, avg_entry_price=entry, reads=reads, known=expectation(p))
         await self._door.tell(position_id, message)
 
     def _may_have_filled_late(self, p: Position) -> bool:

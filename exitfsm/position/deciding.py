@@ -238,7 +238,8 @@ def _escalated(p: Position, at: datetime, why: str, price: Decimal | None = None
 
 def on_position_read(p: Position, m: PositionRead, broker: Capabilities) -> list[Event]:
     """What the broker's quantity proves, disproves, or leaves open."""
-    if not tradable(m.qty):
+    overtaken = m.known is not None and m.known != (p.state, p.remaining_qty, p.client_order_id)
+    if overtaken or not tradable(m.qty):
         return []
     if m.qty < 0 and not p.state.terminal and p.state is not State.UNPROTECTED:
         why = f"the broker shows {p.symbol} on the other side ({plain(m.qty)})"
@@ -433,7 +434,8 @@ def _not_done(p: Position, held: Decimal | None, at: datetime) -> list[Event]:
     """What an operator wants cannot be done, and must not look as if it were; where nothing is held, it need not be."""
     if held is None or not tradable(held) or held == 0:
         return []
-    why = f"the broker shows {plain(held)}, and by our own count {plain(p.remaining_qty)} is left to sell"
+    left = plain(p.remaining_qty)
+    why = f"the broker shows {plain(held)} beside what else is watched, and by our own count {left} is left to sell"
     if p.order_live:
         why = f"order {p.client_order_id} may still be live"
     return alarm(p, "not_done", f"nothing was done for {p.symbol}: {why}", at)

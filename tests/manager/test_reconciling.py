@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from decimal import Decimal
 
@@ -47,6 +48,19 @@ async def test_given_empty_position_lists_during_an_exit_then_it_is_neither_clos
     assert len(world.orders) == 1
     assert [p.remaining_qty for p in world.manager.positions()] == [6]
     assert world.alarm_kinds != []
+
+
+async def test_given_a_read_that_waits_behind_the_news_of_a_fill_then_it_proves_nothing(world: World) -> None:
+    await world.bar(98)
+    await world.until(lambda: world.state == "submitted")
+    for _ in range(2):
+        await world.manager.sync()
+    reader, door = world.manager._reader, world.manager._door
+    expected, held = reader.expectations(), await reader.positions()
+    filled = world.broker.fill(world.last_order)
+    await asyncio.gather(door.report(filled), reader.tell_read(world.position.position_id, held, expected))
+    await world.until(lambda: world.state == "filled", seconds=20)
+    assert world.alarm_kinds == []
 
 
 async def test_given_positions_that_cannot_be_read_then_nothing_is_concluded(world: World) -> None:
