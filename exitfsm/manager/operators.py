@@ -15,7 +15,7 @@ from exitfsm.manager.driving import GRACE_S, Driver
 from exitfsm.manager.news import News
 from exitfsm.manager.reading import Reader
 from exitfsm.manager.tasks import Tasks
-from exitfsm.messages import Acknowledge, ForceExit, Message, PositionRead, Release
+from exitfsm.messages import Acknowledge, ForceExit, Message, PositionRead, RaiseAlarm, Release
 from exitfsm.outside import logger
 from exitfsm.position import READS_MIN, Position
 
@@ -64,6 +64,9 @@ class Operators:
                 held = await self._reader.positions()
             except BrokerError as error:
                 log.error("unprotected_not_forced positions=%s error=%s", [p.position_id for p in stuck], error)
+                text = f"nothing was done for what is unprotected: {error}"
+                told = RaiseAlarm(at=self._time.now(), kind="not_done", text=text)
+                await self._door.tell_all([(p.position_id, told) for p in stuck])
                 positions = [p for p in positions if p not in stuck]
         messages: list[tuple[str, Message]] = []
         for p in positions:

@@ -119,6 +119,16 @@ async def test_given_an_ended_order_that_works_again_when_forced_then_it_is_ende
     await world.until(lambda: world.state == "filled")
 
 
+async def test_given_an_unprotected_position_that_cannot_be_cleared_up_when_forced_then_that_is_said(
+    world: World,
+) -> None:
+    await unprotected(world)
+    world.broker.always("positions", Raises(ConnectionError()))
+    await world.manager.force_exit("AAPL")
+    assert len(world.orders) == 2
+    assert "not_done" in world.alarm_kinds
+
+
 async def test_given_an_ended_day_order_that_is_done_for_the_day_with_nothing_left_when_forced_then_another_is_sent(
     world: World,
 ) -> None:
