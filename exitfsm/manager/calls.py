@@ -261,9 +261,16 @@ class BrokerCalls:
                 raise BrokerError(f"order {client_order_id} is not found by our id, and the broker's own is not known")
             return None
         report = self.report_of(answer, client_order_id)
-        if report is None or client_order_id not in (report.client_order_id, report.orig_client_order_id):
+        if report is None or not self._is_about(report, client_order_id):
             raise BrokerError(f"the answer about order {client_order_id} is not understood")
         return replace(report, client_order_id=client_order_id)
+
+    def _is_about(self, report: ExecutionReport, client_order_id: str) -> bool:
+        """True for an answer about this order: by its id, or by the broker's own where it was replaced repeatedly."""
+        if client_order_id in (report.client_order_id, report.orig_client_order_id):
+            return True
+        own = self.known(client_order_id).broker_order_id
+        return own is not None and report.broker_order_id == own
 
     def _named(self, method: str, client_order_id: str) -> tuple[dict[str, Any], bool]:
         """An order as the broker's method wants it named; and whether it would then be found if it were there."""

@@ -37,7 +37,7 @@ from exitfsm.manager.door import Door, Group
 from exitfsm.manager.driving import GRACE_S, Driver
 from exitfsm.manager.executions import ORDER_PREFIX
 from exitfsm.manager.hours import Hours
-from exitfsm.manager.identity import Identity
+from exitfsm.manager.identity import Identity, precedes_a_change
 from exitfsm.manager.ingest import bar_of, is_bar, is_order_update
 from exitfsm.manager.keeping import BarKeeper
 from exitfsm.manager.news import News, OnAlarm, OnEvent
@@ -555,8 +555,13 @@ class ExitManager:
     async def _on_ours(self, report: ExecutionReport) -> None:
         """An exit of ours. One that has filled, nobody says how much, is looked up.
 
-        So is one of which the broker has corrected an execution: news may be older than the correction.
+        So is one of which the broker has corrected an execution: news may be older than the correction. And news from
+        before our order was changed at the broker are not taken for another change.
         """
+        p = self._engine.positions.get(self._engine.known_owner(report.client_order_id) or "")
+        if p is not None and self._calls.asks_by_our_id and precedes_a_change(p, report):
+            self._timekeeper.look_up_soon(p.position_id, report.client_order_id)
+            return
         await self._door.report(report)
         said_how_much = report.filled_qty is not None or not (brings_fills(report) or report.status.terminal)
         p = self._engine.positions.get(self._engine.known_owner(report.client_order_id) or "")

@@ -11,7 +11,8 @@ from exitfsm.manager.driving import Driver
 from exitfsm.manager.executions import ORDER_PREFIX
 from exitfsm.manager.fitting import Known
 from exitfsm.manager.reading import same_symbol
-from exitfsm.values import ExecutionReport
+from exitfsm.position import Position
+from exitfsm.values import ExecutionReport, tradable
 
 #: Ids, and orders of others, that are remembered.
 REMEMBERED_MAX = 10_000
@@ -68,6 +69,24 @@ class Identity:
             p.order_live and p.broker_order_id is None and same_symbol(p.symbol, report.symbol)
             for p in list(self._engine.positions.values())
         )
+
+
+def precedes_a_change(p: Position, report: ExecutionReport) -> bool:
+    """True for news of a live order from before it was changed at the broker, by the broker's own times.
+
+    They name the quantity of then. Taken for another change they would stop an exit that is in order.
+    """
+    return (
+        p.order_live
+        and p.restated
+        and p.client_order_id == report.client_order_id
+        and report.qty is not None
+        and tradable(report.qty)
+        and report.qty != p.order_qty
+        and not report.corrected
+        and p.waiting_since is not None
+        and report.at < p.waiting_since
+    )
 
 
 def remember(memory: dict[str, T], key: str, value: T) -> None:

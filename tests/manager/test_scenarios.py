@@ -110,6 +110,44 @@ async def test_given_an_answer_that_is_not_understood_then_the_order_is_looked_u
     assert world.broker.count("submit") == 1
 
 
+async def test_given_an_order_replaced_twice_unheard_when_looked_up_then_the_brokers_own_id_says_that_it_is_ours(
+    world: World,
+) -> None:
+    await world.bar(98)
+    await world.until(lambda: world.state == "submitted")
+    first = world.broker.fill(world.last_order, 4)
+    twice = replace(first, client_order_id="their-2", orig_client_order_id="their-1")
+    world.broker.always("order", Returns(replace(twice, broker_order_id="another")))
+    await world.passes(20)
+    assert world.state == "submitted"
+    world.broker.always("order", Returns(twice))
+    await world.until(lambda: world.state == "partial", seconds=20)
+    assert world.position.filled_qty == 4
+
+
+async def test_given_late_news_from_before_our_order_was_changed_then_the_broker_is_asked_how_it_stands(
+    world: World,
+) -> None:
+    await world.bar(98)
+    await world.until(lambda: world.state == "submitted")
+    old = world.broker.booked(world.last_order.client_order_id).report()  # type: ignore[union-attr]
+    world.clock.move(2)
+    smaller = replace(old, qty=Decimal(8), at=world.clock.now())
+    world.broker.always("order", Returns(smaller))
+    await world.manager.on_order_update(smaller)
+    looks = world.broker.count("order")
+    await world.manager.on_order_update(old)
+    await world.settle()
+    assert world.broker.count("order") > looks
+    assert world.position.order_qty == 8
+    assert world.names().count("OrderRestated") == 1
+    # What the broker's record says is believed, whatever its time.
+    world.broker.always("order", Returns(replace(old, qty=Decimal(12))))
+    await world.manager.on_order_update(old)
+    await world.settle()
+    assert world.state == "unprotected"
+
+
 async def test_given_a_failing_look_up_then_nothing_is_sent_until_the_broker_has_answered(world: World) -> None:
     world.broker.answer("submit", LostReply())
     world.broker.always("order", Raises(ConnectionError()))
