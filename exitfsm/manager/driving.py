@@ -298,15 +298,20 @@ class Driver:
         return await self._not_found(position_id, client_order_id)
 
     async def clear_up(self, p: Position) -> None:
-        """Find out what became of an unprotected position's order, on an operator's word.
+        """Find out what became of an unprotected position's orders, on an operator's word.
 
         One that the broker does not know counts as refused then, and one that was replaced there as canceled: the
         operator has looked, and answers for it.
+
+        Raises:
+            BrokerError: an order that may be live cannot be looked up, or one that had ended works again.
         """
+        for order in p.ended_orders:
+            await self._news_of_ended(p, order.client_order_id, order.filled_qty)
         if p.client_order_id is None:
             return
         if not p.order_live:
-            await self._news_of_ended(p, p.client_order_id)
+            await self._news_of_ended(p, p.client_order_id, p.filled_qty)
             return
         report = await self._calls.order(p.client_order_id)
         if report is not None and report.status is OrderStatus.REPLACED:
@@ -324,8 +329,8 @@ class Driver:
             )
         )
 
-    async def _news_of_ended(self, p: Position, client_order_id: str) -> None:
-        """What an ended order's record says now: fills of which nobody told, or taken back, or that it works again.
+    async def _news_of_ended(self, p: Position, client_order_id: str, filled: Decimal) -> None:
+        """What an ended order's record says now: more filled than is known, or less, or that it works again.
 
         Raises:
             BrokerError: it works again (the venue took a fill back, or its end); nothing may be sent beside it.
@@ -335,7 +340,7 @@ class Driver:
             report = await self._calls.order(client_order_id)
         if report is not None:
             said = report.filled_qty
-            if is_over(p, report) and said is not None and said < p.filled_qty:
+            if is_over(p, report) and said is not None and said < filled:
                 # Older news would show it working, for what has ended fills no less: some was taken back.
                 report = replace(report, corrected=True)
             await self._door.report(report)

@@ -79,3 +79,26 @@ async def test_a_release_asks_for_a_fill_that_was_taken_back_of_which_nobody_tol
     await world.manager.release(world.position.position_id)
     assert (world.position.sold_qty, world.position.remaining_qty, world.state) == (1, 9, State.MONITORING)
     await world.finish()
+
+
+async def test_a_forced_exit_asks_for_all_orders_of_which_a_fill_may_have_been_taken_back(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    await world.bar("98.9")
+    first = world.last_order
+    await world.fill(4)
+    world.broker.end_cancel(first)
+    await world.deliver()
+    await world.until(lambda: len(world.orders) == 2, 120)
+    world.broker.bust(first, 2)
+    world.broker.lose_updates()
+    await world.fill()
+    await world.until(lambda: world.state is State.UNPROTECTED, 60)
+    assert world.position.sold_qty == 10
+    await world.manager.force_exit("AAPL")
+    assert world.last_order.qty == 2
+    await world.fill()
+    await world.until(lambda: not world.manager.positions())
+    assert world.ended()[0].sold_qty == 10
+    await world.finish()

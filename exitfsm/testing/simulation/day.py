@@ -362,6 +362,7 @@ class Day:
             venue.changed_by_others(symbol)
         filled = self._filled(symbol)
         if filled is not None and faults.happens("fill taken back", 21, symbol):
+            self.oracle.told.pop(filled.order.client_order_id, None)
             venue.take_back(filled)
 
     def _filled(self, symbol: str) -> Booked | None:

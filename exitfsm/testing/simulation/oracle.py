@@ -7,6 +7,7 @@ a run shows how often it was put to the test. The first thing that does not hold
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -100,6 +101,8 @@ class Oracle:
         #: From when to when the clock of a machine was wrong; the last one may still be.
         self.clocks_wrong: list[tuple[datetime, datetime | None]] = []
         self.sent: dict[str, float] = {}
+        #: Of which orders a correction was told, and whether the process that was told still lives.
+        self.told: dict[str, Callable[[], bool]] = {}
         #: By disk: the order ids whose intent was ever durable, and the positions they belong to.
         self._durable: dict[str, dict[str, str]] = {}
         #: The quantity of each intent: the venue may have changed the order since.
@@ -240,15 +243,16 @@ class Oracle:
         self.exits.add(before.position_id)
         self._over(before)
         self.checks["I18"] += 1
-        sold = ZERO
+        sold, untold = ZERO, False
         for order_id in self._orders(before):
             booked = self._venue.booked(order_id)
             sold += booked.filled if booked is not None else ZERO
+            untold = untold or self._nobody_told(order_id)
         # A late fill of which no news came yet counts as sold elsewhere, until its own record says better.
         known = before.sold_qty <= sold <= before.sold_qty + before.sold_elsewhere
         if not self._venue.capabilities.lookup_sees_closed and any(o.how == "refused" for o in before.ended_orders):
             return  # a person gave an order up whose record this broker does not show
-        if not known and not self._recently(before.symbol):
+        if not known and not untold and not self._recently(before.symbol):
             self.fail("I18", f"{before.position_id} says {plain(before.sold_qty)} sold, the venue {plain(sold)}")
 
     def _closed(self, before: Position, e: PositionClosedElsewhere) -> None:
@@ -274,6 +278,10 @@ class Oracle:
     def _disturbed(self, order_id: str) -> bool:
         booked = self._venue.booked(order_id)
         return booked is not None and self._recently(booked.order.symbol)
+
+    def _nobody_told(self, order_id: str) -> bool:
+        """A fill of the order was taken back, and the news was lost, or the process that had it."""
+        return order_id in self._venue.taken_back and not self.told.get(order_id, bool)()
 
     def _recently(self, symbol: str) -> bool:
         """Fills were taken back, or others traded, so that the figures of before may still be under way."""

@@ -192,6 +192,9 @@ class Process:
             return
         if report.filled_qty and self.line is not None and report.client_order_id in self.line.awaited:
             self._faults.seen(11)
+        if report.corrected:
+            lives = self.deaths
+            self._oracle.told[report.client_order_id] = lambda: self.deaths == lives
         self.spawn(self.manager.on_order_update(report))
         if self._faults.happens("killed at the update", 12 if report.filled_qty else 40, report.client_order_id):
             self.kill_after(self._rng.randint(1, 6))

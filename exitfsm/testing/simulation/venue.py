@@ -65,6 +65,8 @@ class Venue(Books):
         self.open_again_at = close_at + NIGHT_S
         self.on_updates: Callable[[], None] = lambda: None
         self.names_lost_at = -1e9
+        #: Orders of which a fill was taken back.
+        self.taken_back: set[str] = set()
         self.halted: dict[str, float] = {}
         #: When other hands last changed what is held of a symbol.
         self.disturbed_at: dict[str, float] = defaultdict(lambda: -1e9)
@@ -244,6 +246,7 @@ class Venue(Books):
     def take_back(self, booked: Booked) -> None:
         """A fill of an exit is taken back."""
         self.disturbed_at[booked.order.symbol] = self._world.time
+        self.taken_back.add(booked.order.client_order_id)
         self.bust(booked.order, self._part(booked.filled) if booked.filled > 1 else booked.filled)
         self._tell_all()
 
