@@ -65,6 +65,9 @@ class Venue(Books):
         self.open_again_at = close_at + NIGHT_S
         self.on_updates: Callable[[], None] = lambda: None
         self.names_lost_at = -1e9
+        #: Orders of which one copy was refused while another was still under way: who sent them had every reason to
+        #: think that they do not exist.
+        self.refused_before_a_copy: set[str] = set()
         #: Orders of which a fill was taken back.
         self.taken_back: set[str] = set()
         self.halted: dict[str, float] = {}
@@ -119,7 +122,12 @@ class Venue(Books):
             raise OrderRefused(self._rng.choice(("halted", "not_tradable", "margin", "rate")), "not now")
         if not self.is_open and not self.capabilities.queues_orders:
             raise OrderRefused("market_closed", "the market is closed")
-        report = self.take(order)
+        try:
+            report = self.take(order)
+        except OrderRefused:
+            if not alone:
+                self.refused_before_a_copy.add(order.client_order_id)
+            raise
         self._tell_all()
         self._world.after(self._pace(), self._match, order.client_order_id)
         return report
@@ -276,10 +284,12 @@ class Venue(Books):
     def _check_size(self, order: Order) -> None:
         """As the books check it; an order that left before anybody could know of another's trade is excused.
 
-        So is one that left before its name was lost: that there is no second exit then is the venue's own doing.
+        So is one that left before its name was lost, or of which another copy was refused: that there is no second exit
+        then is the doing of a venue that refuses what is not there.
         """
         others, sent_at = self.live_exits(order.symbol), self._sent_at(order.client_order_id)
-        if others and not (self.capabilities.reduce_only and sent_at < self.names_lost_at):
+        unknowable = sent_at < self.names_lost_at or order.client_order_id in self.refused_before_a_copy
+        if others and not (self.capabilities.reduce_only and unknowable):
             names = ", ".join(b.order.client_order_id for b in others)
             self._broken(f"S2: {order.client_order_id} came for {order.symbol} while {names} may still fill")
         step = self.capabilities.stocks.qty_step
