@@ -40,6 +40,12 @@ def _opening_of(fills: Sequence[Fill], side: Side, qty: Decimal) -> int | None:
     return None
 
 
+def is_since(fill: Fill, since: datetime) -> bool:
+    """True for an execution at or after a time, as far as its own time tells: many brokers cut theirs off."""
+    step = next(step for step in (1_000_000, 1000, 1) if fill.at.microsecond % step == 0)
+    return fill.at >= since.replace(microsecond=since.microsecond // step * step)
+
+
 @exactly
 def amount(fills: Iterable[Fill], side: Side) -> Decimal:
     """What these executions together opened, less what they closed."""

@@ -17,7 +17,7 @@ from exitfsm.lifecycle import State
 from exitfsm.manager.calls import BrokerCalls, Held
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
-from exitfsm.manager.executions import amount, average_entry, entered_anew, sold_by_others, surplus
+from exitfsm.manager.executions import amount, average_entry, entered_anew, is_since, sold_by_others, surplus
 from exitfsm.messages import Contradiction, PositionRead
 from exitfsm.outside import logger
 from exitfsm.ports import Clock
@@ -159,7 +159,10 @@ class Reader:
         return reading.reads
 
     async def fills_of(self, p: Position) -> list[Fill] | None:
-        """The executions in a position's symbol since its entry; None where they cannot be had."""
+        """The executions in a position's symbol since its entry; None where they cannot be had.
+
+        A broker may list more than it is asked for: what was sold before the entry is no sale of this position.
+        """
         if not self._calls.has("fills"):
             told = list(self.told.values())
             return [f for f in told if same_symbol(f.symbol, p.symbol) and f.at >= p.opened_at]
@@ -168,7 +171,7 @@ class Reader:
         except BrokerError as error:
             log.warning("fills_failed position=%s error=%s", p.position_id, error)
             return None
-        return [f for f in fills if same_symbol(f.symbol, p.symbol)]
+        return [f for f in fills if same_symbol(f.symbol, p.symbol) and is_since(f, p.opened_at)]
 
     def shown_before(self, p: Position) -> Decimal | None:
         """What the newest reads agree is held for a position; None where they do not, or are older than other news."""
