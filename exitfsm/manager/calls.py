@@ -11,7 +11,6 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from enum import Enum
 from functools import partial
@@ -26,6 +25,7 @@ from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.fitting import Fitted, Fitting, Known, order_parts, says_duplicate, says_not_found
 from exitfsm.manager.ingest import fill_of, position_of, report_of, says_unknown, session_of
 from exitfsm.manager.spellings import meant
+from exitfsm.manager.threads import DaemonThreads
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities, Clock, Session
 from exitfsm.simulate import refused_report
@@ -163,7 +163,7 @@ class BrokerCalls:
         """Look at what the broker offers, and take calls."""
         self._fitting = Fitting(self._broker)
         self._not_implemented: set[str] = set()
-        self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="exitfsm-broker")
+        self._threads = DaemonThreads(THREADS_MAX, "exitfsm-broker")
 
     def check(self) -> None:
         """See that nothing can be watched with a broker that cannot be asked.
@@ -187,7 +187,11 @@ class BrokerCalls:
     @property
     def asks_by_our_id(self) -> bool:
         """True when the broker can be asked about an order by our id, so that one it does not find is not there."""
-        fitted = self._fitting.get("order")
+        return self.takes_our_id("order")
+
+    def takes_our_id(self, method: str) -> bool:
+        """True when this method names an order by our id, not by the broker's own."""
+        fitted = self._fitting.get(method)
         return fitted is not None and not fitted.names_order_by_its_own_id()
 
     def has(self, method: str) -> bool:
@@ -198,7 +202,7 @@ class BrokerCalls:
         return fitted is not None and callable(getattr(self._broker, fitted.name, None))
 
     def close(self) -> None:
-        """Stop taking calls; one that hangs is left to its fate."""
+        """Stop taking calls; one that hangs is left to its fate, and does not keep the process from ending."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def report_of(self, source: Any, client_order_id: str | None = None) -> ExecutionReport | None:

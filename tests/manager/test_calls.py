@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
+import threading
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import pytest
 
 from exitfsm.manager.calls import BrokerCalls
 from exitfsm.manager.clock import SteadyTime, SystemClock
+from exitfsm.manager.threads import DaemonThreads
 
 
 class Slow:
@@ -46,3 +51,65 @@ async def test_a_cancel_that_comes_with_the_answer_is_not_lost() -> None:
             assert done, f"still running after a cancel {steps} steps after the answer"
             with pytest.raises(asyncio.CancelledError):
                 task.result()
+
+
+_HANGS = """
+import asyncio, threading
+from exitfsm.errors import BrokerError
+from exitfsm.manager.calls import BrokerCalls
+from exitfsm.manager.clock import SteadyTime, SystemClock
+
+class Hangs:
+    def positions(self):
+        threading.Event().wait()
+
+async def main():
+    calls = BrokerCalls(Hangs(), SteadyTime(SystemClock()), 0.1, lambda answered, method: None)
+    try:
+        await calls.positions()
+    except BrokerError:
+        calls.close()
+        print("stopped", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_plain_call_that_hangs_does_not_keep_the_process_from_ending() -> None:
+    """A bot that has stopped must be gone, or whoever starts it again waits for it for ever."""
+    done = subprocess.run([sys.executable, "-c", _HANGS], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
+
+
+def test_threads_run_what_they_are_given_and_no_more_than_so_many_at_once() -> None:
+    threads = DaemonThreads(2, "few")
+    gate, begun = threading.Event(), threading.Semaphore(0)
+
+    def wait(n: int) -> int:
+        begun.release()
+        gate.wait(10)
+        return n
+
+    futures = [threads.submit(wait, n) for n in range(5)]
+    assert all(begun.acquire(timeout=10) for _ in range(2))
+    assert not begun.acquire(timeout=0.05)
+    assert futures[4].cancel()
+    gate.set()
+    assert [f.result(10) for f in futures[:4]] == [0, 1, 2, 3]
+    failed: Future[int] = threads.submit(int, "none")
+    with pytest.raises(ValueError, match="none"):
+        failed.result(10)
+    assert threads.submit(int, "7").result(10) == 7
+
+
+def test_threads_that_were_shut_down_take_nothing_more_and_begin_nothing_that_waited() -> None:
+    threads = DaemonThreads(1, "one")
+    gate = threading.Event()
+    running, waiting = threads.submit(gate.wait, 10), threads.submit(int)
+    threads.shutdown(wait=False, cancel_futures=True)
+    gate.set()
+    assert running.result(10)
+    with pytest.raises(CancelledError):
+        waiting.result(10)
+    with pytest.raises(RuntimeError, match="shutdown"):
+        threads.submit(int)
