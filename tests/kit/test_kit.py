@@ -42,6 +42,43 @@ class MyBroker:
     def __getattr__(self, name):
         return getattr(self.sandbox, name)
 """
+#: The same in its own words: other names, the broker's own ids, dictionaries of text and floats.
+IN_ITS_OWN_WORDS = (
+    ADAPTER.partition("class MyBroker")[0]
+    + """
+from decimal import Decimal
+from exitfsm import Order, OrderSide, OrderType, TimeInForce
+
+class MyBroker:
+    def __init__(self, sandbox):
+        self._sandbox, self.capabilities, self.sent = sandbox, sandbox.capabilities, {}
+
+    def get_positions(self):
+        return [{"symbol": p.symbol, "qty": str(p.qty), "side": str(p.side), "avg_price": float(p.avg_entry_price)}
+                for p in self._sandbox.positions()]
+
+    def submit_order(self, symbol, qty, side, type, time_in_force, client_order_id, limit_price=None):
+        order = Order(client_order_id=client_order_id, symbol=symbol, side=OrderSide(side), qty=Decimal(str(qty)),
+                      order_type=OrderType(type), time_in_force=TimeInForce(time_in_force),
+                      limit_price=None if limit_price is None else Decimal(str(limit_price)))
+        report = self._sandbox.submit(order)
+        self.sent[report.broker_order_id] = client_order_id
+        return self._plain(report)
+
+    def get_order_by_client_order_id(self, client_order_id):
+        report = self._sandbox.order(client_order_id)
+        return None if report is None else self._plain(report)
+
+    def cancel_order(self, order_id):
+        self._sandbox.cancel(self.sent[order_id])
+
+    def _plain(self, report):
+        return {"id": report.broker_order_id, "client_order_id": report.client_order_id, "symbol": report.symbol,
+                "side": str(report.side), "qty": str(report.qty), "filled_qty": str(report.filled_qty),
+                "filled_avg_price": None if report.avg_fill_price is None else str(report.avg_fill_price),
+                "status": str(report.status), "updated_at": report.at.isoformat()}
+"""
+)
 FORGETFUL = """
     def order(self, client_order_id):
         report = self.sandbox.order(client_order_id)
@@ -72,6 +109,31 @@ def test_the_twenty_lines_find_an_adapter_that_forgets(tmp_path: Path) -> None:
     done = run(tmp_path, ADAPTER + FORGETFUL, "-k", "test_11")
     assert done.returncode == 1, done.stdout[-3000:]
     assert "1 failed" in done.stdout
+
+
+def test_the_twenty_lines_prove_an_adapter_in_its_own_words(tmp_path: Path) -> None:
+    """What a manager takes as it is can be proved as it is; what it does not offer is skipped, and said."""
+    done = run(tmp_path, IN_ITS_OWN_WORDS, "-rs")
+    assert done.returncode == 0, done.stdout[-5000:]
+    found = re.search(r"(\d+) passed, (\d+) skipped", done.stdout)
+    assert found is not None, done.stdout
+    assert int(found[1]) >= 14
+    assert "the broker has no method for fills" in done.stdout
+
+
+def test_the_twenty_lines_show_what_an_adapter_raised(tmp_path: Path) -> None:
+    """A mistake in an adapter is shown where it is, not only that something is not known."""
+    done = run(tmp_path, IN_ITS_OWN_WORDS.replace("Decimal(str(qty))", "Decimal(quantity)"), "-k", "test_06")
+    assert done.returncode == 1, done.stdout[-3000:]
+    assert "name 'quantity' is not defined" in done.stdout
+    assert "mybroker.py" in done.stdout
+
+
+def test_the_twenty_lines_say_why_no_manager_would_take_an_adapter(tmp_path: Path) -> None:
+    done = run(tmp_path, IN_ITS_OWN_WORDS.replace("client_order_id, limit_price=None):", "):"), "-k", "test_06")
+    assert done.returncode == 1, done.stdout[-3000:]
+    assert "ConfigError" in done.stdout
+    assert "client order id" in done.stdout
 
 
 async def test_the_fixtures_make_a_world(exit_manager: Any, scripted_broker: ScriptedBroker, exit_clock: Any) -> None:
