@@ -105,3 +105,13 @@ def test_given_record_bars_when_run_on_paper_then_what_if_and_the_page_need_no_o
             left.unlink()
     assert main(["run", "--bars", str(bars), "--store", store, "--config", str(config)]) == 2
     assert "holds the bars of another run" in capsys.readouterr().err
+
+
+def test_given_a_broker_that_does_not_exist_when_run_then_that_is_said_and_not_what_else_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["run", "--broker", "papper"]) == 2
+    err = capsys.readouterr().err
+    assert "'papper'" in err
+    assert "--broker" in err
+    assert "--bars" not in err

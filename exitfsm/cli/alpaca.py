@@ -249,6 +249,10 @@ def run(
     if broker == "alpaca":
         run_alpaca(config=config, store=store, live=live, account=account, feed=feed, strategy=strategy)
         return
+    if broker != "paper":
+        raise typer.BadParameter(
+            f"{broker!r} is no broker that can be run here; use paper or alpaca", param_hint="--broker"
+        )
     if live or account is not None:
         raise typer.BadParameter("--live and --account are for --broker alpaca")
     if not bars:

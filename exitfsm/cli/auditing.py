@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
+from errno import ENOENT
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -308,6 +309,10 @@ def _by_symbol(seen: Iterable[Seen]) -> dict[str, list[Bar]]:
 
 def write(path: Path, text: str) -> None:
     """Write a file whole: what was there stays until the new one is complete."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            ENOENT, "there is no such directory: make it first, or give another path", str(path.parent)
+        )
     new = path.with_name(f".{path.name}.new")
     new.write_text(text, encoding="utf-8", newline="\n")
     new.replace(path)

@@ -283,7 +283,7 @@ class TestAudit:
     def test_where_it_cannot_be_written(self, cli: Cli, plain: Path, tmp_path: Path) -> None:
         ran = cli("audit", plain, "-o", tmp_path / "none" / "i.html")
         assert ran.code == BAD_INPUT
-        assert "No such file or directory" in ran.err
+        assert f"{tmp_path / 'none'}: there is no such directory" in ran.err
 
     def test_it_must_be_told_where(self, cli: Cli, plain: Path) -> None:
         assert cli("audit", plain).code == BAD_INPUT
