@@ -225,8 +225,10 @@ def utc(value: datetime) -> datetime:
     """`value` in UTC.
 
     Raises:
-        ValueError: the datetime is naive, so its zone would be a guess.
+        ValueError: the datetime is naive, so its zone would be a guess; or it is none at all.
     """
+    if not isinstance(value, datetime):
+        raise ValueError(f"{value!r} is no datetime: give an aware one, e.g. datetime.now(UTC)")
     if value.tzinfo is UTC:
         return value
     if value.tzinfo is None or value.utcoffset() is None:

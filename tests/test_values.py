@@ -141,6 +141,12 @@ def test_given_a_time_of_any_zone_then_it_is_the_same_moment_in_utc_and_a_naive_
         utc(datetime(2024, 1, 2, 9, 30))  # noqa: DTZ001  # that it is naive is the point
 
 
+@pytest.mark.parametrize("value", [None, "2024-01-02T09:30:00Z", 1704187800])
+def test_given_a_time_that_is_no_datetime_then_it_is_told_what_to_give(value: Any) -> None:
+    with pytest.raises(ValueError, match="is no datetime: give an aware one"):
+        utc(value)
+
+
 # --- bars -------------------------------------------------------------------------------------------------------------
 
 
