@@ -182,6 +182,8 @@ class Driver:
         current = self._engine.positions.get(p.position_id)
         if current is None or self._engine.owed_by(current, self._reader.now_for(current)) != action:
             return True  # while it waited for its turn, something else was learned
+        if self._hours.heard_closed(p.symbol):
+            return False
         self._engine.sent(order.client_order_id)
         self.sending.add(order.client_order_id)
         try:
@@ -227,12 +229,13 @@ class Driver:
     async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself.
 
-        A broker that does not answer holds up no first send for long, unless it has shown less before; a smaller
+        A broker that does not answer holds up no first send for long, unless its last answer showed less; a smaller
         quantity, also that nothing is held at all, counts when the executions say the same, or when it is shown often
         enough. What that means for the position is decided before the next attempt, as after any refusal.
 
         Raises:
-            BrokerError: no answer, and an earlier copy of the order may have left: it waits for one.
+            BrokerError: no answer, and the last one showed less, or an earlier copy of the order may have left: it
+                waits for one.
         """
         failed = shown = 0
         while True:
@@ -243,7 +246,8 @@ class Driver:
                 if known is not None and known < order.qty:
                     return _more_than_held(order, known)
                 if failed == LOOKS_MAX:
-                    if order.client_order_id in self._unknown:
+                    last = self._reader.last_shown(p)
+                    if order.client_order_id in self._unknown or (last is not None and last < order.qty):
                         raise BrokerError(f"what is held of {p.symbol} is not known: {why}")
                     return None
             else:

@@ -70,10 +70,16 @@ class Hours:
 
     async def let_pass(self, symbol: str) -> bool:
         """True when an order can be sent now: the market is open, or the broker keeps it until then."""
+        return self._does_not_matter(symbol) or (await self.session(symbol)).is_open
+
+    def heard_closed(self, symbol: str) -> bool:
+        """True when the last word is that the market is closed, to orders too: it may have come while one waited."""
+        known = None if self._does_not_matter(symbol) else self.known(symbol)
+        return known is not None and not known.is_open and not _is_over(known, self._time.now())
+
+    def _does_not_matter(self, symbol: str) -> bool:
         capabilities = self._calls.capabilities
-        if capabilities.queues_orders or capabilities.rules(symbol).always_open:
-            return True
-        return (await self.session(symbol)).is_open
+        return capabilities.queues_orders or capabilities.rules(symbol).always_open
 
     async def close(self) -> None:
         """Give up the reads that are under way."""

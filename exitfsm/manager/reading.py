@@ -180,6 +180,14 @@ class Reader:
             return None
         return reading.qty
 
+    def last_shown(self, p: Position) -> Decimal | None:
+        """What the newest read showed for a position, if only once; None where its orders have filled something since.
+
+        No proof, but a reason to ask again.
+        """
+        reading = self._readings.get(p.position_id)
+        return reading.qty if reading is not None and reading.expected[1] == p.remaining_qty else None
+
     def now_for(self, p: Position) -> datetime:
         """The present as the waits of a position see it.
 

@@ -396,3 +396,23 @@ async def test_given_a_session_that_has_just_ended_then_an_order_is_not_sent_int
     assert world.orders == []
     world.broker.market = Session(is_open=True)
     await world.until(lambda: world.orders, seconds=60)
+
+
+async def test_given_word_of_the_close_while_an_order_waits_for_what_is_held_then_it_is_not_sent(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world(capabilities=replace(GOOD, reduce_only=False))
+    await world.enter()
+    hours, held = Hang("on_release"), Hang("on_release")
+    world.broker.answer("session", hours)
+    world.broker.answer("positions", held)
+    await world.manager.on_bar(minute_bar("AAPL", 1, 98))
+    await world.really(lambda: held.waiting, seconds=3)
+    world.broker.market = closed(T0 + timedelta(hours=18))
+    hours.release()
+    await world.really(lambda: world.manager._hours.heard_closed("AAPL"), seconds=3)
+    held.release()
+    await world.passes(5)
+    assert world.orders == []
+    world.broker.market = Session(is_open=True)
+    await world.until(lambda: world.orders, seconds=60)

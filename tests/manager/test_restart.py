@@ -306,6 +306,26 @@ async def test_given_less_was_shown_before_and_now_the_broker_does_not_answer_th
     await world.finish()
 
 
+async def test_given_less_was_shown_once_before_the_exit_and_then_no_answer_then_it_waits_for_one(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
+    await world.start()
+    await world.enter(3)
+    world.clock.set(world.clock.now() - timedelta(hours=1))  # the executions since the entry do not show the sale
+    world.broker.trade_by_hand("AAPL", "sell", 3)
+    world.broker.lose_updates()
+    await world.manager.sync()
+    world.broker.always("positions", Raises(ConnectionError()))
+    await world.manager.force_exit("AAPL", "a person")
+    await world.passes(60)
+    assert world.orders == []
+    world.broker.always("positions", None)
+    await world.until(lambda: world.state == "unprotected", seconds=120)  # the list is empty, and nothing explains that
+    assert world.orders == []
+    await world.finish()
+
+
 @pytest.mark.parametrize("answer", [Raises(ConnectionError()), Returns([{"symbol": "AAPL"}])], ids=["none", "unclear"])
 async def test_given_a_crash_before_the_send_and_a_broker_that_does_not_say_what_is_held_then_it_waits(
     tmp_path: Path, answer: Any

@@ -263,7 +263,9 @@ class Day:
         if arrived:
             self.oracle.arrives(order)
         else:
-            self.oracle.leaves(self._disk_of(line), order, knows_hours=order.symbol in line.hours_heard)
+            # What was heard before the close says when it is due, but a clock may be wrong: unheard, it counts as open.
+            heard_at = line.hours_heard.get(order.symbol, -1.0)
+            self.oracle.leaves(self._disk_of(line), order, knows_hours=heard_at >= self.venue.close_at)
 
     def _on_answer(self, line: Line, order_id: str) -> None:
         if self.faults.happens("killed at the answer", 10, order_id):

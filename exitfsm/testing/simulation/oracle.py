@@ -290,7 +290,7 @@ class Oracle:
     # --- orders -------------------------------------------------------------------------------------------------------
 
     def leaves(self, disk: str, order: Order, *, knows_hours: bool) -> None:
-        """An order leaves a process; `knows_hours`: which has heard when the market is open."""
+        """An order leaves a process; `knows_hours`: which has heard of the close."""
         self.checks["I3"] += 1
         order_id = order.client_order_id
         life = self.lives.get(disk, {}).get(self._durable.get(disk, {}).get(order_id, ""))

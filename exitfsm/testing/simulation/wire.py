@@ -67,7 +67,7 @@ class Line:
         self.capabilities: Capabilities = venue.capabilities
         self._on_submit, self._on_answer = on_submit, on_answer
         self.awaited: set[str] = set()
-        self.hours_heard: set[str] = set()
+        self.hours_heard: dict[str, float] = {}
         self._last_positions: tuple[float, list[BrokerPosition]] = (-1e9, [])
         self._lies = 0
         if not lists_fills:
@@ -182,7 +182,7 @@ class Line:
         else:
             future.set_result(answer)
             if isinstance(answer, Session):
-                self.hours_heard.add(about)
+                self.hours_heard[about] = self._world.time
         if method == "submit":
             if error is None:
                 self._trace(self.name, f"hears {method} {about}")
