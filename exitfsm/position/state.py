@@ -281,7 +281,8 @@ def _restated(p: Position, e: OrderRestated) -> dict[str, Any]:
 
 def _waiting(p: Position, at: datetime) -> datetime:
     """Since when we wait, after news that the broker dates `at`: its clock may be slow, but our order came first."""
-    return at if p.waiting_since is None else max(p.waiting_since, at)
+    since = p.waiting_since
+    return since if since is not None and since > at else at
 
 
 def _ended(p: Position, e: OrderEnded) -> dict[str, Any]:
