@@ -1,6 +1,6 @@
-"""Where the processor's time goes: the functions in which it is spent, sampled, of a decision and of a fold.
+"""Where the processor's time goes, of a decision and of a fold: modules and functions in which it is spent, sampled.
 
-The share of a function is what was spent in it and in what it calls that is not Python (SQLite, msgspec, decimals).
+The share of one is what was spent in it and in what it calls that is not Python (SQLite, msgspec, decimals).
 Linux and macOS only. LIVES in the environment makes the fold longer or shorter.
 """
 
@@ -35,7 +35,7 @@ class Sampled:
     """Counts in which function the program is, again and again, while a block runs."""
 
     def __init__(self) -> None:
-        self.seen: Counter[str] = Counter()
+        self.seen: Counter[tuple[str, str]] = Counter()
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
@@ -52,12 +52,23 @@ class Sampled:
         if frame is None or Path(frame.f_code.co_filename).parent == _HERE:
             return
         module = frame.f_globals.get("__name__", "?")
-        self.seen[f"{module}.{frame.f_code.co_qualname}"] += 1
+        self.seen[module, frame.f_code.co_qualname] += 1
 
-    def shares(self) -> list[tuple[str, float]]:
+    def by_function(self) -> list[tuple[str, float]]:
         """Each function and its share, the largest first."""
-        total = self.seen.total() or 1
-        return [(name, count / total) for name, count in self.seen.most_common()]
+        return _shares(Counter({".".join(name): count for name, count in self.seen.items()}))
+
+    def by_module(self) -> list[tuple[str, float]]:
+        """The same of modules, those outside the library together."""
+        modules: Counter[str] = Counter()
+        for (module, _), count in self.seen.items():
+            modules[module if module.startswith("exitfsm.") else "elsewhere"] += count
+        return _shares(modules)
+
+
+def _shares(seen: Counter[str]) -> list[tuple[str, float]]:
+    total = seen.total() or 1
+    return [(name, count / total) for name, count in seen.most_common()]
 
 
 def decisions(sampled: Sampled, folder: Path, rounds: int) -> None:
@@ -92,7 +103,7 @@ def measure(table: Table) -> None:
         sampled = Sampled()
         with tempfile.TemporaryDirectory(dir=place()) as folder:
             work(sampled, Path(folder), table.rounds or rounds)
-        for name, share in sampled.shares()[:_SHOWN]:
+        for name, share in (*sampled.by_module()[:_SHOWN], *sampled.by_function()[:_SHOWN]):
             table.figure(f"{what}: `{name.removeprefix('exitfsm.')}`", 100 * share, "%")
 
 
