@@ -170,11 +170,14 @@ def direct(folder: Path, count: int = DECISIONS) -> Taken:
 
 
 class Desk:
-    """A broker that notes when an order was handed to it, and takes it."""
+    """A broker that notes when an order was handed to it, and takes it.
 
-    capabilities = Capabilities(queues_orders=True)
+    Args:
+        guards: it refuses to sell what is not held, so that nobody has to look before an order is sent.
+    """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, guards: bool) -> None:
+        self.capabilities = Capabilities(queues_orders=True, reduce_only=guards)
         self.handed: dict[str, float] = {}
         self.at = asyncio.Event()
         self._known: dict[str, ExecutionReport] = {}
@@ -220,7 +223,7 @@ class Desk:
         return Session(is_open=True)
 
 
-async def managed(folder: Path, count: int = DECISIONS) -> Taken:
+async def managed(folder: Path, count: int = DECISIONS, *, guards: bool = False) -> Taken:
     """Through the async `ExitManager`, with its queue and its writer's thread."""
     at = T0 + timedelta(minutes=1)
 
@@ -233,7 +236,7 @@ async def managed(folder: Path, count: int = DECISIONS) -> Taken:
     bare = Bare(folder / "bare.db", count)
     with ExitStore(folder / "ours.db") as store:
         open_positions(store, count)
-    desk = Desk(count)
+    desk = Desk(count, guards=guards)
     no_budget = {"live": {"orders_per_minute": 100_000}}  # its clock stands still
     manager = ExitManager(desk, folder / "ours.db", config=no_budget, clock=ManualClock(at))
     await manager.start()
@@ -288,10 +291,16 @@ def at_once(folder: Path, count: int, rounds: int) -> tuple[float, float]:
 def measure(table: Table) -> None:
     """Fill the table."""
     place().mkdir(exist_ok=True)
-    for what, run, goals in (
+    ways: tuple[tuple[str, Callable[[Path], Taken], tuple[float, float]], ...] = (
         ("a durable decision, called directly, of a bare commit", direct, (1.15, 1.5)),
         ("the same through the async manager", lambda folder: asyncio.run(managed(folder)), (1.5, 1.5)),
-    ):
+        (
+            "through the manager, at a broker that guards what is held",
+            lambda folder: asyncio.run(managed(folder, guards=True)),
+            (1.5, 1.5),
+        ),
+    )
+    for what, run, goals in ways:
         with tempfile.TemporaryDirectory(dir=place()) as folder:
             run(Path(folder)).add_to(table, what, *goals)
     for count, goal in AT_ONCE:
