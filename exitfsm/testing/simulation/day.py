@@ -358,6 +358,7 @@ class Day:
                 venue.by_hand(symbol, Decimal(rng.randint(1, int(abs(held)) - 1)))
             elif faults.happens("closed by hand", 26, symbol):
                 venue.by_hand(symbol, abs(held))
+        held = venue.held(symbol)
         if free and (held % 2 == 0 or venue.capabilities.stocks.qty_min > 0) and faults.happens("split", 23, symbol):
             ratio = rng.choice((Decimal(2), Decimal("0.5"), Decimal(4)))
             venue.split(symbol, ratio)
