@@ -137,7 +137,7 @@ async def play(server: "AlpacaServer", bot: "asyncio.Task[None]") -> None:
 async def main(symbol: str, store: str) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):
+        with suppress(NotImplementedError):  # a system without them stops by KeyboardInterrupt
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await run(Access.from_environment(os.environ), symbol, store, stop)
 

@@ -49,7 +49,8 @@ async def test_while_the_record_cannot_be_read_no_next_attempt_is_sent(tmp_path:
     await world.finish()
 
 
-async def test_a_release_asks_for_a_fill_that_the_last_order_has_gained_since_it_ended(tmp_path: Path) -> None:
+async def _canceled_after_four_of_ten(tmp_path: Path) -> World:
+    """A position that waits for a person: its broker declares no bound for late fills."""
     world = World(tmp_path, capabilities=replace(GOOD, late_fill_window_s=None))
     await world.start()
     await world.enter(10, at=100)
@@ -58,6 +59,11 @@ async def test_a_release_asks_for_a_fill_that_the_last_order_has_gained_since_it
     world.broker.end_cancel(world.last_order)
     await world.deliver()
     await world.until(lambda: world.state is State.UNPROTECTED, 60)
+    return world
+
+
+async def test_a_release_asks_for_a_fill_that_the_last_order_has_gained_since_it_ended(tmp_path: Path) -> None:
+    world = await _canceled_after_four_of_ten(tmp_path)
     world.broker.fill(world.last_order, 1, late=True)
     world.broker.lose_updates()
     await world.manager.release(world.position.position_id)
@@ -66,14 +72,7 @@ async def test_a_release_asks_for_a_fill_that_the_last_order_has_gained_since_it
 
 
 async def test_a_release_asks_for_a_fill_that_was_taken_back_of_which_nobody_told(tmp_path: Path) -> None:
-    world = World(tmp_path, capabilities=replace(GOOD, late_fill_window_s=None))
-    await world.start()
-    await world.enter(10, at=100)
-    await world.bar("98.9")
-    await world.fill(4)
-    world.broker.end_cancel(world.last_order)
-    await world.deliver()
-    await world.until(lambda: world.state is State.UNPROTECTED, 60)
+    world = await _canceled_after_four_of_ten(tmp_path)
     world.broker.bust(world.last_order, 3)
     world.broker.lose_updates()
     await world.manager.release(world.position.position_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 from exitfsm.lifecycle import State
 from exitfsm.position import Position
@@ -21,7 +22,23 @@ from exitfsm.values import Side, plain
 WAITS_S = LATE_MAX_S + LATE_FILL_MAX_S + 30
 
 
-class Bot:
+class _Somebody:
+    """Where the people of a day are, and what they have to do with."""
+
+    def __init__(
+        self,
+        world: World,
+        venue: Venue,
+        faults: Faults,
+        trace: Trace,
+        rng: random.Random,
+        processes: Sequence[Process],
+    ) -> None:
+        self.world, self.venue, self.faults, self.trace, self.rng = world, venue, faults, trace, rng
+        self.processes = processes
+
+
+class Bot(_Somebody):
     """Enters what is flat, where the manager lets it.
 
     Args:
@@ -32,21 +49,10 @@ class Bot:
     """
 
     def __init__(
-        self,
-        world: World,
-        venue: Venue,
-        faults: Faults,
-        trace: Trace,
-        rng: random.Random,
-        processes: Sequence[Process],
-        sides: Mapping[str, Side],
-        spread: Callable[[], None],
-        *,
-        in_parts: bool,
-        watches: bool,
+        self, *around: Any, sides: Mapping[str, Side], spread: Callable[[], None], in_parts: bool, watches: bool
     ) -> None:
-        self.world, self.venue, self.faults, self.trace, self.rng = world, venue, faults, trace, rng
-        self.processes, self.sides = processes, sides
+        super().__init__(*around)
+        self.sides = sides
         self._spread, self._in_parts, self._watches = spread, in_parts, watches
         self._entered: set[str] = set()
 
@@ -97,21 +103,12 @@ class Bot:
             self._spread()
 
 
-class Person:
+class Person(_Somebody):
     """Acknowledges alarms, and clears up what waits for a person, once nothing can be under way any more."""
 
-    def __init__(
-        self,
-        world: World,
-        venue: Venue,
-        faults: Faults,
-        trace: Trace,
-        rng: random.Random,
-        processes: Sequence[Process],
-        symbols: Sequence[str],
-    ) -> None:
-        self.world, self.venue, self.faults, self.trace, self.rng = world, venue, faults, trace, rng
-        self.processes, self.symbols = processes, symbols
+    def __init__(self, *around: Any, symbols: Sequence[str]) -> None:
+        super().__init__(*around)
+        self.symbols = symbols
         self._noticed: dict[str, float] = {}
 
     def look(self) -> None:
