@@ -154,6 +154,12 @@ class Engine:
         self._tell_listener(position, recorded)
         return position
 
+    def beside(self, p: Position) -> list[Position]:
+        """The other open positions of its symbol and side: further epochs of the same holding."""
+        slot = self._slots.get(p.symbol)
+        watched = list(slot.positions) if slot is not None else []
+        return [q for q in watched if q.side is p.side and q.position_id != p.position_id]
+
     def open_unless_watched(self, message: Open, *, reference: Decimal | None = None) -> Position:
         """The same, but one holding is watched once: what is watched of the symbol and side already is returned.
 

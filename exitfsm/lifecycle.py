@@ -131,6 +131,7 @@ TABLE: tuple[Row, ...] = (
     Row(_CAN, CancelRefused, _SUB, "followed by FillsRecorded in the same commit where something had filled"),
     *_rows((_SUB, _PAR), ExitEscalated, _CAN, "the limit order is canceled first; the next attempt is market"),
     *_rows((_PEN, _SUB, _PAR, _CAN), OrderEnded, _REJ),
+    Row(_UNP, OrderAccepted, _UNP, "an order that had been refused works after all; it is canceled"),
     Row(_UNP, OrderEnded, _UNP, "a terminal record is a fact too: without it nothing could be released or retried"),
     Row(_UNP, CancelRequested, _UNP, "a live order that could sell too much is ended, here too"),
     Row(_REJ, ExitRetried, _PEN),

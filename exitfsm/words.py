@@ -118,8 +118,15 @@ def _order(p: Position, e: ExitTriggered | ExitRetried) -> str:
     return f"{p.side.exit_side} {n(e.qty)} {e.order_type}{price} {e.time_in_force} as {e.client_order_id}"
 
 
-def _accepted(_: Position, __: Position, e: OrderAccepted) -> str:
-    return f"the broker has it as {e.broker_order_id}" if e.broker_order_id else "the broker has it"
+def _accepted(before: Position, _: Position, e: OrderAccepted) -> str:
+    name = f"the earlier {e.client_order_id}" if e.client_order_id != before.client_order_id else "it"
+    again = " after all" if e.client_order_id not in before.live_orders else ""
+    return f"the broker has {name}{again}{f' as {e.broker_order_id}' if e.broker_order_id else ''}"
+
+
+def _cancel_requested(before: Position, _: Position, e: CancelRequested) -> str:
+    name = f"the earlier {e.client_order_id}; " if e.client_order_id != before.client_order_id else ""
+    return f"{name}why: {e.why}"
 
 
 def _filled(_: Position, p: Position, e: FillsRecorded) -> str:
@@ -141,6 +148,8 @@ def _escalated(_: Position, __: Position, e: ExitEscalated) -> str:
 def _ended(p: Position, _: Position, e: OrderEnded) -> str:
     why = ": ".join(part for part in (e.refusal, e.text) if part)
     after = f"next attempt from {stamp(e.next_attempt_at)}" if e.next_attempt_at else "no automatic attempt follows"
+    if e.client_order_id != p.client_order_id:
+        return f"the earlier {e.client_order_id} is {e.how} with {n(e.filled_qty)} filled{f' ({why})' if why else ''}"
     return f"{e.how} with {n(e.filled_qty)} of {n(p.order_qty)} filled{f' ({why})' if why else ''}; {after}"
 
 
@@ -181,7 +190,7 @@ WORDS: dict[type[Event], Callable[[Position, Position, Any], str]] = {
     OrderAccepted: _accepted,
     FillsRecorded: _filled,
     OrderRestated: _restated,
-    CancelRequested: lambda _, __, e: f"why: {e.why}",
+    CancelRequested: _cancel_requested,
     CancelRefused: lambda _, __, e: e.text or "the broker would not cancel; the order works on",
     ExitEscalated: _escalated,
     OrderEnded: _ended,

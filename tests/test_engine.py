@@ -268,6 +268,10 @@ def test_given_a_holding_that_is_watched_when_it_comes_under_another_name_then_i
     assert desk.engine.open_unless_watched(at_once).position_id == held.position_id
     later = to_open(opened(Side.LONG, 5, 100, at=after(11), epoch="e11"))
     assert desk.engine.open_unless_watched(later).epoch == "e11"
+    assert [p.epoch for p in desk.engine.beside(desk.now(held))] == ["e11"]
+    assert desk.engine.beside(short) == desk.engine.beside(other) == []
+    unheard = replace(other, symbol="MSFT")
+    assert desk.engine.beside(unheard) == []
 
 
 def test_given_an_ended_position_when_it_is_opened_again_then_it_stays_ended(desk: Desk) -> None:

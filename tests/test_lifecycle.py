@@ -129,6 +129,7 @@ WALKS: dict[tuple[State | None, type[Event]], tuple[Scenario, Told]] = {
     (PAR, OrderEnded): (partial, reported("rejected", 4)),
     (CAN, OrderEnded): (canceling, reported("canceled", 4)),
     (UNP, OrderEnded): (unprotected_live, reported("canceled", 0)),
+    (UNP, OrderAccepted): (pending.when(refused(), _DOUBT), reported("new")),
     (UNP, CancelRequested): (  # the first order turns out to have filled all while the second is working
         rejected.when(timer(200), holds(6, at=200), reported("new", at=201)),
         reported("filled", 10, 99, attempt=1, at=202),
@@ -185,6 +186,7 @@ PUBLISHED = """
     submitted OrderEnded rejected
     partial OrderEnded rejected
     canceling OrderEnded rejected
+    unprotected OrderAccepted unprotected
     unprotected OrderEnded unprotected
     unprotected CancelRequested unprotected
     rejected ExitRetried pending

@@ -582,11 +582,20 @@ def test_given_an_order_that_fits_when_it_is_described_in_full_then_it_is_ours()
 
 def test_given_a_refused_order_when_it_turns_up_at_the_broker_then_a_person_is_told() -> None:
     gone = pending.when(refused())
-    gone.when(reported("new", at=70)).then(ProtectionLost, AlarmRaised).is_in("unprotected")
-    again = gone.when(holds(10, at=200), reported("new", at=201))
-    again.when(reported("new", attempt=1, at=202)).then(ProtectionLost, CancelRequested, AlarmRaised).is_in(
+    gone.when(reported("new", at=70)).then(ProtectionLost, OrderAccepted, CancelRequested, AlarmRaised).is_in(
         "unprotected"
     )
+    again = gone.when(holds(10, at=200), reported("new", at=201))
+    both = again.when(reported("new", attempt=1, at=202))
+    both.then(
+        ProtectionLost,
+        like(OrderAccepted, client_order_id=order_id(1)),
+        like(CancelRequested, client_order_id=order_id(1)),
+        like(CancelRequested, client_order_id=order_id(2)),
+        AlarmRaised,
+    ).is_in("unprotected").has(live_orders=(order_id(2), order_id(1)))
+    both.when(reported("new", attempt=1, at=203)).then()
+    gone.when(reported("cancel_rejected", at=70)).then()  # an answer about it does not show it working
     second.when(reported("new", attempt=1, at=202)).then()  # an old word about an order that did exist
 
 
@@ -1372,10 +1381,70 @@ def test_given_a_refused_order_when_it_fills_beside_the_next_one_then_that_is_en
     s = s.when(reported("partially_filled", 3, 99, attempt=1, at=202))
     s.then(
         ProtectionLost,
+        like(OrderAccepted, client_order_id=order_id(1)),
         FillsRecorded(client_order_id=order_id(1), filled_qty=Decimal(3), avg_fill_price=Decimal(99), at=after(202)),
+        like(CancelRequested, client_order_id=order_id(1)),
         like(CancelRequested, client_order_id=order_id(2)),
         AlarmRaised,
     ).is_in("unprotected").has(remaining_qty=Decimal(7))
+
+
+def test_given_a_refused_order_that_works_after_all_then_nothing_is_over_before_it_is() -> None:
+    s = pending.when(refused(), reported("partially_filled", 2, 99, at=70))
+    s.has(live_orders=(order_id(1),), remaining_qty=Decimal(8)).owes(Cancel)
+    for _ in range(3):
+        s.when(holds(0, reads=3)).then()
+    s.when(Release(at=after(300), qty=Decimal(8), entry_price=Decimal(100), who="op")).then(
+        like(AlarmRaised, kind="not_done")
+    )
+    s.when(ForceExit(at=after(300), qty=Decimal(8))).then(like(AlarmRaised, kind="not_done"))
+    over = s.when(reported("canceled", 3, 99, at=80))
+    over.then(FillsRecorded, like(OrderEnded, how="canceled", filled_qty=Decimal(3))).has(live_orders=())
+    over.when(holds(0, reads=3)).then(PositionClosedElsewhere).is_in("closed")
+    over.when(Release(at=after(300), qty=Decimal(7), entry_price=Decimal(100), who="op")).then(PositionReleased).is_in(
+        "monitoring"
+    )
+
+
+def test_given_an_earlier_order_that_was_refused_and_works_after_all_then_nothing_is_over_before_it_is() -> None:
+    s = pending.when(refused(), holds(10, at=200), reported("new", attempt=2, at=201))
+    s = s.when(reported("new", attempt=1, at=202))
+    s = s.when(reported("canceled", 0, attempt=2, at=203)).has(live_orders=(order_id(1),)).owes(Cancel)
+    s.when(holds(0, reads=3)).then()
+    s.when(ForceExit(at=after(300), qty=Decimal(10))).then(like(AlarmRaised, kind="not_done"))
+    s.when(Release(at=after(300), qty=Decimal(10), entry_price=Decimal(100), who="op")).then(
+        like(AlarmRaised, kind="not_done")
+    )
+    part = s.when(reported("partially_filled", 4, 99, attempt=1, at=204)).then(FillsRecorded)
+    over = part.when(reported("canceled", 6, 99, attempt=1, at=205))
+    over.then(FillsRecorded, like(OrderEnded, client_order_id=order_id(1), how="canceled"))
+    over.has(live_orders=(), remaining_qty=Decimal(4))
+    over.when(holds(0, reads=3)).then(PositionClosedElsewhere).is_in("closed")
+    over.when(ForceExit(at=after(300), qty=Decimal(4))).then(ExitRetried).is_in("pending")
+    part.when(reported("filled", 10, 99, attempt=1, at=205)).then(FillsRecorded, OrderEnded).when(holds(0)).then(
+        ExitCompleted
+    )
+
+
+@pytest.mark.parametrize("how", ["released", "over"])
+def test_given_a_refused_order_when_it_works_after_its_exit_was_given_up_or_over_then_it_is_ended(how: str) -> None:
+    s = pending.when(refused())
+    if how == "released":
+        s = s.when(
+            Contradiction(at=after(65), why="it cannot be"),
+            Release(at=after(300), qty=Decimal(10), entry_price=Decimal(100), who="op"),
+        ).is_in("monitoring")
+    else:
+        s = s.when(holds(0, reads=3)).is_in("closed")
+    s = s.when(reported("new", at=400))
+    s.then(ProtectionLost, OrderAccepted, CancelRequested, AlarmRaised).is_in("unprotected").owes(Cancel)
+
+
+def test_given_an_unprotected_position_when_its_refused_order_works_then_it_is_ended_and_a_person_is_told() -> None:
+    s = pending.when(refused(), Contradiction(at=after(65), why="it cannot be"), reported("new", at=70))
+    s.then(OrderAccepted, CancelRequested, like(AlarmRaised, kind="refused_order_works")).owes(Cancel)
+    earlier = second.when(Contradiction(at=after(202), why="it cannot be"))
+    earlier.when(reported("new", attempt=1, at=203)).then()  # it had been accepted, so that this is old news
 
 
 def test_given_an_unprotected_position_when_more_was_filled_than_known_then_what_could_sell_too_much_is_ended() -> None:

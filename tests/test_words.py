@@ -36,7 +36,7 @@ from exitfsm.events import (
 )
 from exitfsm.outside import harmless, logger
 from exitfsm.position import evolve
-from exitfsm.testing.given import Scenario, after, given, opened, order_id, policy, reported, triggered
+from exitfsm.testing.given import Scenario, after, given, holds, opened, order_id, policy, reported, triggered
 from exitfsm.values import ExitType, OrderType, TimeInForce
 from exitfsm.words import WORDS, in_words
 
@@ -46,6 +46,7 @@ monitoring = given(opened())
 pending = given(opened(), triggered())
 partial = pending.when(reported("new"), reported("partially_filled", 4, "98.5"))
 expired = partial.when(reported("expired", 4))
+again = expired.when(holds(6, at=200))
 retried = ExitRetried(
     client_order_id=TWO, attempt=2, qty=D(6), order_type=OrderType.MARKET, time_in_force=TimeInForce.DAY,
     at=after(90), budget_spent=1,
@@ -87,6 +88,13 @@ SAYINGS: list[tuple[Scenario, Event, str]] = [
      f"stop_loss: 99 reached 98 (0 %); sell 10 market day as {ONE}"),
     (pending, OrderAccepted(client_order_id=ONE, broker_order_id="b7", at=after(61)), "the broker has it as b7"),
     (pending, OrderAccepted(client_order_id=ONE, broker_order_id=None, at=after(61)), "the broker has it"),
+    (expired, OrderAccepted(client_order_id=ONE, broker_order_id="b7", at=after(99)),
+     "the broker has it after all as b7"),
+    (again, OrderAccepted(client_order_id=ONE, broker_order_id=None, at=after(99)),
+     f"the broker has the earlier {ONE} after all"),
+    (again, CancelRequested(client_order_id=ONE, at=after(99), why="it works"), f"the earlier {ONE}; why: it works"),
+    (again, replace(ended, how="canceled", text="gone"), f"the earlier {ONE} is canceled with 4 filled (gone)"),
+    (again, replace(ended, how="canceled"), f"the earlier {ONE} is canceled with 4 filled"),
     (partial, FillsRecorded(client_order_id=ONE, filled_qty=D(5), avg_fill_price=D("98.50"), at=after(62)),
      "5 of 10 at 98.5"),
     (partial, FillsRecorded(client_order_id=ONE, filled_qty=D(3), avg_fill_price=None, at=after(62), corrected=True),

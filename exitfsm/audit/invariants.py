@@ -41,7 +41,7 @@ from exitfsm.events import (
 )
 from exitfsm.lifecycle import State
 from exitfsm.policy import break_even_stop, reached, trailing_stop
-from exitfsm.position import Position, client_order_id, levels, position_id
+from exitfsm.position import WORKING, Position, client_order_id, levels, position_id
 from exitfsm.values import EXACT, ZERO, ExitType, OrderType, first_by_precedence, plain
 
 #: What is checked, by number.
@@ -64,7 +64,7 @@ INVARIANTS: dict[str, str] = {
 }
 _HOW = ("rejected", "refused", "canceled", "expired")
 #: What may stand between the loss of protection and its alarm: facts that came with the same news.
-_FACTS = (FillsRecorded, OrderRestated, OrderEnded, CancelRequested)
+_FACTS = (FillsRecorded, OrderAccepted, OrderRestated, OrderEnded, CancelRequested)
 _OF_ORDER = (OrderAccepted, OrderRestated, CancelRequested, CancelRefused, ExitEscalated, OrderEnded)
 _BY_BROKER = ("broker", "reconcile")
 _LEVELS = (ExitType.STOP_LOSS, ExitType.BREAK_EVEN, ExitType.TRAILING_STOP, ExitType.PROFIT_TAKE)
@@ -165,10 +165,18 @@ def _conserved(p: Position) -> _Found:
 
 
 def _known_order(p: Position, event: Event) -> _Found:
-    if isinstance(event, _OF_ORDER) and event.client_order_id != p.client_order_id:
+    if isinstance(event, _OF_ORDER) and event.client_order_id != p.client_order_id and not _works_again(p, event):
         yield "I3", f"it is about order {event.client_order_id}, but the current one is {p.client_order_id}"
     if isinstance(event, FillsRecorded) and not p.order_known(event.client_order_id):
         yield "I3", f"it is about order {event.client_order_id}, of which there is no record"
+
+
+def _works_again(p: Position, event: Event) -> bool:
+    """True for news of an earlier order that was refused and works after all, and for its end."""
+    how = next((o.how for o in p.ended_orders if o.client_order_id == getattr(event, "client_order_id", "")), "")
+    if isinstance(event, OrderAccepted):
+        return how == "refused"
+    return how == WORKING and isinstance(event, (CancelRequested, OrderEnded))
 
 
 # --- orders -----------------------------------------------------------------------------------------------------------
@@ -179,8 +187,8 @@ def _new_order(p: Position, e: ExitTriggered | ExitRetried, found: bool) -> _Fou
         yield "I3", f"order {e.client_order_id} is not the id of attempt {e.attempt}"
     if e.attempt != p.attempt + 1 and not (found and e.attempt > p.attempt):
         yield "I3", f"attempt {e.attempt} follows attempt {p.attempt}"
-    if p.order_live:
-        yield "I4", f"order {p.client_order_id} may still be live"
+    if p.live_orders:
+        yield "I4", f"order {p.live_orders[0]} may still be live"
     if (e.order_type is OrderType.LIMIT) != (e.limit_price is not None):
         yield "I13", f"a {e.order_type} order with limit price {e.limit_price}"
 
@@ -268,8 +276,9 @@ def _ended(p: Position, r: Recorded, e: OrderEnded) -> _Found:
     yield from _from_broker(r)
     if e.how not in _HOW:
         yield "I5", f"{e.how!r} ends no order"
-    if e.filled_qty < p.filled_qty:
-        yield "I2", f"the fills fall from {plain(p.filled_qty)} to {plain(e.filled_qty)}"
+    known, _ = _fills_of(p, e.client_order_id)
+    if e.filled_qty < known:
+        yield "I2", f"the fills fall from {plain(known)} to {plain(e.filled_qty)}"
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------
@@ -277,9 +286,9 @@ def _ended(p: Position, r: Recorded, e: OrderEnded) -> _Found:
 
 def _completed(p: Position, r: Recorded, e: ExitCompleted) -> _Found:
     yield from _from_broker(r)
-    if p.order_live:
-        yield "I8", f"order {p.client_order_id} may still be live"
-        yield "I18", f"order {p.client_order_id} may still be live"
+    if p.live_orders:
+        yield "I8", f"order {p.live_orders[0]} may still be live"
+        yield "I18", f"order {p.live_orders[0]} may still be live"
     if p.remaining_qty != 0:
         yield "I10", f"{plain(p.remaining_qty)} is left"
         yield "I18", f"{plain(p.remaining_qty)} is left"
@@ -292,8 +301,8 @@ def _completed(p: Position, r: Recorded, e: ExitCompleted) -> _Found:
 
 
 def _closed_elsewhere(p: Position, r: Recorded, e: PositionClosedElsewhere) -> _Found:
-    if p.order_live:
-        yield "I8", f"order {p.client_order_id} may still be live"
+    if p.live_orders:
+        yield "I8", f"order {p.live_orders[0]} may still be live"
     if e.remaining_qty != p.remaining_qty:
         yield "I19", f"{plain(e.remaining_qty)} remaining, but the log leaves {plain(p.remaining_qty)}"
     yield from _cooldown(p, e.cooldown_until, (e.how == "residue" and p.last_fill_at) or e.at)
@@ -306,8 +315,8 @@ def _cooldown(p: Position, until: datetime, since: datetime) -> _Found:
 
 
 def _released(p: Position, r: Recorded, e: PositionReleased) -> _Found:
-    if p.order_live:
-        yield "I8", f"order {p.client_order_id} may still be live"
+    if p.live_orders:
+        yield "I8", f"order {p.live_orders[0]} may still be live"
 
 
 # --- stops, refusals, alarms ------------------------------------------------------------------------------------------

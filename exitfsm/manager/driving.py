@@ -24,11 +24,11 @@ from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.executions import sold_by_others
 from exitfsm.manager.hours import Hours
-from exitfsm.manager.reading import LOOK_MAX_S, Reader
+from exitfsm.manager.reading import LOOK_MAX_S, Reader, is_older
 from exitfsm.messages import RaiseAlarm
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, IdMemory
-from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, ReadPosition, Submit, is_over
+from exitfsm.position import READS_MIN, WORKING, Action, Cancel, LookUp, Position, ReadPosition, Submit, is_over
 from exitfsm.simulate import refused_report
 from exitfsm.values import EXACT, ExecutionReport, Order, OrderStatus, plain
 
@@ -172,6 +172,9 @@ class Driver:
         order = action.order
         if self._clock.monotonic() < self.listed_by or self._stranger_works(p.symbol):
             return False  # it might be, or would be, a second exit of ours; of one that is known a person has been told
+        if self._another_goes_first(p):
+            await self._rest(partial(self._clock.sleep, PAUSE_S))
+            return True
         if not await self._hours.let_pass(p.symbol) or not self._breaker.allows(self._clock.monotonic()):
             return False
         await self._make_way(p)
@@ -182,6 +185,8 @@ class Driver:
         current = self._engine.positions.get(p.position_id)
         if current is None or self._engine.owed_by(current, self._reader.now_for(current)) != action:
             return True  # while it waited for its turn, something else was learned
+        if self._another_goes_first(p):
+            return True
         if self._hours.heard_closed(p.symbol):
             return False
         self._engine.sent(order.client_order_id)
@@ -212,14 +217,28 @@ class Driver:
         What is repeated on the way, or sent again, can be refused because of the first copy: it holds the quantity.
 
         Raises:
-            BrokerError: the record cannot be read, and an earlier copy may have arrived.
+            BrokerError: the record cannot be read, and an earlier copy may have arrived, or asking again harms nothing.
         """
         try:
             return await self._calls.order(order.client_order_id)
         except BrokerError:
-            if order.client_order_id in self._unknown:
+            again = self._calls.capabilities.ids_refused is IdMemory.FOREVER and self._calls.asks_by_our_id
+            if again or order.client_order_id in self._unknown:
                 raise
             return None
+
+    def _another_goes_first(self, p: Position) -> bool:
+        """True while an exit order of another position of the same holding may work, or of an older one is to leave.
+
+        What is held may be less than all of them are to sell: one after the other, each is sized by what is there.
+        """
+
+        def first(q: Position) -> bool:
+            if q.state is State.PENDING and q.client_order_id not in self._engine.unknown:
+                return is_older(q, p)
+            return bool(q.live_orders)
+
+        return any(first(q) for q in self._engine.beside(p))
 
     def _stranger_works(self, symbol: str) -> bool:
         """True while an exit order of ours works that belongs to no position, not even by now."""
@@ -301,30 +320,45 @@ class Driver:
             return self._engine.positions.get(position_id) is not before
         return await self._not_found(position_id, client_order_id)
 
-    async def clear_up(self, p: Position) -> None:
+    async def clear_up(self, p: Position, *, to_the_end: bool) -> None:
         """Find out what became of an unprotected position's orders, on an operator's word.
 
         One that the broker does not know counts as refused then, and one that was replaced there as canceled: the
         operator has looked, and answers for it.
 
+        Args:
+            to_the_end: what ended orders have filled must be known as well: it is not looked at again.
+
         Raises:
             BrokerError: an order that may be live cannot be looked up, or one that had ended works again.
         """
+        must = to_the_end and self._calls.asks_by_our_id and self._calls.capabilities.lookup_sees_closed
         for order in p.ended_orders:
-            await self._news_of_ended(p, order.client_order_id, order.filled_qty)
+            if order.how == WORKING:
+                await self._end_of_live(order.client_order_id, order.filled_qty)
+            else:
+                await self._news_of_ended(p, order.client_order_id, order.filled_qty, must=must)
         if p.client_order_id is None:
             return
-        if not p.order_live:
-            await self._news_of_ended(p, p.client_order_id, p.filled_qty)
-            return
-        report = await self._calls.order(p.client_order_id)
+        if p.order_live:
+            await self._end_of_live(p.client_order_id, p.filled_qty)
+        else:
+            await self._news_of_ended(p, p.client_order_id, p.filled_qty, must=must)
+
+    async def _end_of_live(self, client_order_id: str, filled: Decimal) -> None:
+        """What became of an order that may be live, by its record or by the operator's word.
+
+        Raises:
+            BrokerError: it cannot be looked up.
+        """
+        report = await self._calls.order(client_order_id)
         if report is not None and report.status is OrderStatus.REPLACED:
-            filled = p.filled_qty if report.filled_qty is None else report.filled_qty
+            filled = filled if report.filled_qty is None else report.filled_qty
             report = replace(report, status=OrderStatus.CANCELED, filled_qty=filled)
         await self._door.report(
             report
             or ExecutionReport(
-                client_order_id=p.client_order_id,
+                client_order_id=client_order_id,
                 status=OrderStatus.REJECTED,
                 at=self._time.now(),
                 refusal="not_known",
@@ -333,15 +367,19 @@ class Driver:
             )
         )
 
-    async def _news_of_ended(self, p: Position, client_order_id: str, filled: Decimal) -> None:
+    async def _news_of_ended(self, p: Position, client_order_id: str, filled: Decimal, *, must: bool) -> None:
         """What an ended order's record says now: more filled than is known, or less, or that it works again.
 
         Raises:
-            BrokerError: it works again (the venue took a fill back, or its end); nothing may be sent beside it.
+            BrokerError: it works again (the venue took a fill back, or its end); nothing may be sent beside it. Or it
+                cannot be read, and must be.
         """
         report = None
-        with suppress(BrokerError):
+        try:
             report = await self._calls.order(client_order_id)
+        except BrokerError:
+            if must:
+                raise
         if report is not None:
             said = report.filled_qty
             if is_over(p, report) and said is not None and said < filled:

@@ -5,7 +5,7 @@ Pure: lists of fills in, figures out, exact in whatever decimal context they are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -120,7 +120,7 @@ def surplus(p: Position, net: Decimal, fills: Iterable[Fill]) -> Decimal:
     """
     if p.state is State.MONITORING or net <= p.remaining_qty:
         return ZERO
-    opened, by_others = _by_others(p, fills, by_name_only=p.order_live)
+    *_, (opened, by_others) = _by_others(p, fills, by_name_only=p.order_live)
     beyond = opened - by_others - (p.qty - p.sold_elsewhere)
     return max(ZERO, min(beyond, net - max(ZERO, p.remaining_qty)))
 
@@ -129,21 +129,24 @@ def surplus(p: Position, net: Decimal, fills: Iterable[Fill]) -> Decimal:
 def sold_by_others(p: Position, fills: Iterable[Fill], *, unsent: bool = False) -> Decimal:
     """What others have certainly sold of a position since its entry, beyond what it accounts for already.
 
+    What is bought on may be what is sold after that; what was sold before stays sold.
+
     Args:
         unsent: the current exit order has never left, so that no execution can be its.
     """
-    opened, by_others = _by_others(p, fills, by_name_only=p.order_live and not unsent)
-    return by_others - max(ZERO, opened - p.qty) - p.sold_elsewhere
+    told = _by_others(p, fills, by_name_only=p.order_live and not unsent)
+    return max(by_others - max(ZERO, opened - p.qty) for opened, by_others in told) - p.sold_elsewhere
 
 
-def _by_others(p: Position, fills: Iterable[Fill], *, by_name_only: bool) -> tuple[Decimal, Decimal]:
-    """What was opened in all, and what others than our exits closed of it: while one of ours works, only by name.
+def _by_others(p: Position, fills: Iterable[Fill], *, by_name_only: bool) -> Iterator[tuple[Decimal, Decimal]]:
+    """After each execution, what was opened in all, and what others than our exits closed: while one works, by name.
 
     Executions may name their order by the broker's id alone, and of our ended orders that is not known any more: what
     those sold counts as ours first.
     """
     opened = ours = theirs = nameless = ZERO
-    for f in fills:
+    yield ZERO, ZERO
+    for f in sorted(fills, key=lambda fill: fill.at):
         if f.side is not p.side.exit_side:
             opened += f.qty
         elif (f.client_order_id or "").startswith(ORDER_PREFIX) or (f.broker_order_id or "") == p.broker_order_id:
@@ -152,6 +155,7 @@ def _by_others(p: Position, fills: Iterable[Fill], *, by_name_only: bool) -> tup
             theirs += f.qty
         else:
             nameless += f.qty
-    if by_name_only:
-        return opened, max(ZERO, theirs - (p.sold_qty - p.filled_qty))
-    return opened, max(ZERO, ours + theirs + nameless - max(ours, p.sold_qty))
+        if by_name_only:
+            yield opened, max(ZERO, theirs - (p.sold_qty - p.filled_qty))
+        else:
+            yield opened, max(ZERO, ours + theirs + nameless - max(ours, p.sold_qty))

@@ -60,7 +60,7 @@ class Operators:
             # broker does not give it, the others are exited all the same.
             try:
                 for p in stuck:
-                    await self._driver.clear_up(p)
+                    await self._driver.clear_up(p, to_the_end=False)  # what is sent is no more than is held
                 held = await self._reader.positions()
             except BrokerError as error:
                 log.error("unprotected_not_forced positions=%s error=%s", [p.position_id for p in stuck], error)
@@ -97,7 +97,7 @@ class Operators:
         p = self._engine.positions.get(key)
         if p is None:
             return
-        await self._driver.clear_up(p)
+        await self._driver.clear_up(p, to_the_end=True)
         held = await self._reader.positions()
         if held.is_silent_about(p.symbol):
             raise BrokerError(f"what the broker holds of {p.symbol} cannot be read")

@@ -135,20 +135,23 @@ class Reader:
 
     @exactly
     def net_of(self, p: Position, held: Held) -> tuple[Decimal, Decimal | None]:
-        """The broker's quantity for a position, less what other known epochs of the symbol hold; and its entry."""
-        slot = self._engine.levels.slots.get(p.symbol)
-        of_symbol = slot.positions if slot is not None else ()
-        others = sum(
-            (q.remaining_qty for q in of_symbol if q.side is p.side and q.position_id != p.position_id),
-            ZERO,
-        )
+        """The broker's quantity for a position, less what other known epochs of the symbol hold; and its entry.
+
+        Where it shows less than all of them together, that is missing of the oldest first.
+        """
+        beside = self._engine.beside(p)
+        others = _left(beside)
         bp = next((bp for bp in held if bp.symbol == p.symbol or same_symbol(bp.symbol, p.symbol)), None)
-        if bp is None:
-            return ZERO - others, None
-        if bp.side is not p.side:
+        if bp is not None and bp.side is not p.side:
             return -bp.qty, None
-        entry = bp.avg_entry_price if tradable(bp.avg_entry_price) and bp.avg_entry_price > 0 else None
-        return bp.qty - others, entry if not others else None
+        shown = bp.qty if bp is not None else ZERO
+        entry = bp.avg_entry_price if bp is not None and not others else None
+        entry = entry if entry is not None and tradable(entry) and entry > 0 else None
+        missing = _left([p, *beside]) - shown
+        if missing <= ZERO:
+            return shown - others, entry
+        missing -= _left([q for q in beside if is_older(q, p)])
+        return min(_left([p]), max(ZERO, _left([p]) - missing)), entry
 
     def count(self, p: Position, net: Decimal) -> int:
         """Note that the broker showed this much for a position; returns how often in a row that was so."""
@@ -219,6 +222,16 @@ class Reader:
         for read in reads:
             read.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
+
+
+def _left(positions: list[Position]) -> Decimal:
+    """What is still to sell of these together; one that sold too much takes nothing from the others."""
+    return sum((max(ZERO, p.remaining_qty) for p in positions), ZERO)
+
+
+def is_older(one: Position, other: Position) -> bool:
+    """True when the first was opened before the second."""
+    return (one.opened_at, one.position_id) < (other.opened_at, other.position_id)
 
 
 def expectation(p: Position) -> Expectation:

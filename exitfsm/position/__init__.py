@@ -13,6 +13,7 @@ from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
 from exitfsm.position.reporting import is_over
 from exitfsm.position.state import (
+    WORKING,
     EndedOrder,
     Position,
     account_hash,
@@ -26,6 +27,7 @@ from exitfsm.position.state import (
 
 __all__ = [
     "READS_MIN",
+    "WORKING",
     "Action",
     "Cancel",
     "EndedOrder",

@@ -249,7 +249,7 @@ def on_position_read(p: Position, m: PositionRead, broker: Capabilities) -> list
         return _read_while_monitoring(p, m)
     if p.order_live:
         return _read_while_working(p, m)
-    if p.state.terminal:
+    if p.state.terminal or p.works_again:
         return []
     if p.state is State.REJECTED and p.remaining_qty > 0:
         return _read_between_attempts(p, m, broker)
@@ -422,7 +422,7 @@ def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event
     if p.state is State.UNPROTECTED:
         left = p.remaining_qty if m.qty is None or not tradable(m.qty) else min(p.remaining_qty, m.qty)
         size = sellable(p, left, broker)
-        if p.order_live or size <= 0:
+        if p.live_orders or size <= 0:
             return _not_done(p, m.qty, m.at)
         return [next_attempt(p, size, m.at, broker, spent=0, gone=p.remaining_qty - left, by=m.who)]
     if p.state in (State.SUBMITTED, State.PARTIAL) and p.order_type is OrderType.LIMIT and p.order_live:
@@ -436,8 +436,8 @@ def _not_done(p: Position, held: Decimal | None, at: datetime) -> list[Event]:
         return []
     left = plain(p.remaining_qty)
     why = f"the broker shows {plain(held)} beside what else is watched, and by our own count {left} is left to sell"
-    if p.order_live:
-        why = f"order {p.client_order_id} may still be live"
+    if p.live_orders:
+        why = f"order {p.live_orders[0]} may still be live"
     return alarm(p, "not_done", f"nothing was done for {p.symbol}: {why}", at)
 
 
@@ -453,7 +453,7 @@ def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
     """Back to monitoring, with what the broker shows; only when nothing of ours can be live."""
     if p.state is not State.UNPROTECTED or not _is_price(m.entry_price):
         return []
-    if p.order_live or not _is_price(m.qty):
+    if p.live_orders or not _is_price(m.qty):
         return _not_done(p, m.qty, m.at)
     return [PositionReleased(by=m.who, at=m.at, qty=m.qty, entry_price=m.entry_price)]
 

@@ -67,6 +67,8 @@ def owed(p: Position, now: datetime, *, outcome_unknown: bool = False) -> Action
     if p.state is State.REJECTED and (p.remaining_qty <= ZERO or (p.next_attempt_at and now >= p.next_attempt_at)):
         return ReadPosition(position_id=p.position_id, symbol=p.symbol)
     if p.state is State.UNPROTECTED:
+        if p.works_again:
+            return Cancel(position_id=p.position_id, client_order_id=p.works_again[0])
         if p.order_live and (p.cancel_asked or p.leaves_qty > p.remaining_qty):
             return Cancel(position_id=p.position_id, client_order_id=order_id)
         if not p.order_live:

@@ -29,7 +29,7 @@ from exitfsm.fix import DUPLICATE_OF_VERBAL
 from exitfsm.lifecycle import State
 from exitfsm.messages import Report
 from exitfsm.ports import Capabilities
-from exitfsm.position.state import EndedOrder, Position, fold
+from exitfsm.position.state import WORKING, EndedOrder, Position, fold
 from exitfsm.values import ZERO, ExecutionReport, ExitType, OrderStatus, TimeInForce, plain, tradable
 
 _HOW = {OrderStatus.REJECTED: "rejected", OrderStatus.CANCELED: "canceled", OrderStatus.EXPIRED: "expired"}
@@ -78,7 +78,7 @@ def _meant(p: Position, m: Report, broker: Capabilities) -> list[Event]:
     if p.state in _WORKING and p.order_live:
         return _working(p, r, filled, m.at, broker)
     if p.state is State.UNPROTECTED:
-        return _unprotected(p, r, filled)
+        return _unprotected(p, r, filled, m.at)
     return _after_the_end(p, r, filled, m.at)
 
 
@@ -209,7 +209,7 @@ def _end(p: Position, r: ExecutionReport, how: str, filled: Decimal, at: datetim
 def _after_the_end(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) -> list[Event]:
     """The current order is over, or filled whole, and the broker says something more about it."""
     fills = [_fills(p, r, filled)] if filled > p.filled_qty else []
-    if p.state is State.REJECTED and p.ended_how == "refused" and not r.status.terminal:
+    if _works_after_all(p.ended_how, r):
         return _works_all_the_same(p, r, fills, at)
     if fills:
         return _late_fill(p, fills[0], p.remaining_qty - (filled - p.filled_qty), at)
@@ -218,28 +218,47 @@ def _after_the_end(p: Position, r: ExecutionReport, filled: Decimal, at: datetim
     return []
 
 
+def _works_after_all(how: str, r: ExecutionReport) -> bool:
+    """True where the broker shows an order live that it had refused: another copy of the request came after that."""
+    return how == "refused" and not r.status.terminal and r.status is not OrderStatus.CANCEL_REJECTED
+
+
 def _works_all_the_same(p: Position, r: ExecutionReport, fills: Sequence[Event], at: datetime) -> list[Event]:
-    """An order that the broker refused is working there: with the one after it, too much could be sold."""
-    events = lost(p, f"order {r.client_order_id} was refused, and is working at the broker all the same", at)
-    return [events[0], *fills, *cancel(p, at, "an order before it works after all"), *events[1:]]
+    """An order that the broker refused is working there: with another one, too much could be sold.
+
+    It is live from here on, and ended; until then nothing of the position is over.
+    """
+    order_id, why = r.client_order_id, "it was refused, and works all the same"
+    text = f"order {order_id} was refused, and is working at the broker all the same"
+    accepted = OrderAccepted(client_order_id=order_id, broker_order_id=r.broker_order_id, at=r.at)
+    events = [accepted, *fills, CancelRequested(client_order_id=order_id, at=at, why=why)]
+    events += cancel(p, at, "an order before it works after all")
+    if p.state is State.UNPROTECTED:
+        return [*events, *alarm(p, "refused_order_works", text, at, after=events)]
+    first, *alarms = lost(p, text, at, after=events)
+    return [first, *events, *alarms]
 
 
 def _late(p: Position, r: ExecutionReport, order: EndedOrder, at: datetime) -> list[Event]:
     """An earlier order of the position, which was over, turns out to have filled more (or less), or to work."""
     known, said = order.filled_qty, r.filled_qty
-    works = order.how == "refused" and not r.status.terminal and p.state is not State.UNPROTECTED
-    if said is None or not (tradable(said) and said >= 0) or said == known or (said < known and not r.corrected):
-        return _works_all_the_same(p, r, (), at) if works else []
-    fills = FillsRecorded(
-        client_order_id=r.client_order_id,
-        filled_qty=said,
-        avg_fill_price=_average(r),
-        at=r.at,
-        corrected=said < known,
-    )
-    if works:
-        return _works_all_the_same(p, r, [fills], at)
-    return _late_fill(p, fills, p.remaining_qty - (said - known), at)
+    fills: list[FillsRecorded] = []
+    left = p.remaining_qty
+    if said is not None and tradable(said) and said >= 0 and (said > known or (said < known and r.corrected)):
+        fills.append(
+            FillsRecorded(
+                client_order_id=r.client_order_id,
+                filled_qty=said,
+                avg_fill_price=_average(r),
+                at=r.at,
+                corrected=said < known,
+            )
+        )
+        known, left = said, left - (said - known)
+    if _works_after_all(order.how, r):
+        return _works_all_the_same(p, r, fills, at)
+    events = _late_fill(p, fills[0], left, at) if fills else []
+    return [*events, _end_of(r, known)] if order.how == WORKING and is_over(p, r) else events
 
 
 def _late_fill(p: Position, fills: FillsRecorded, remaining: Decimal, at: datetime) -> list[Event]:
@@ -368,11 +387,13 @@ def _overfilled(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) 
     return [events[0], fills, *events[1:]]
 
 
-def _unprotected(p: Position, r: ExecutionReport, filled: Decimal) -> list[Event]:
+def _unprotected(p: Position, r: ExecutionReport, filled: Decimal, at: datetime) -> list[Event]:
     """Fills and the end of the order are facts here too; nothing follows from them by itself."""
     events: list[Event] = []
     if filled > p.filled_qty or _better_average(p, r):
         events.append(_fills(p, r, filled))
+    if _works_after_all(p.ended_how, r):
+        return _works_all_the_same(p, r, events, at)
     return [*events, *_over(p, r, filled)]
 
 
@@ -381,18 +402,21 @@ def _over(p: Position, r: ExecutionReport, filled: Decimal) -> list[Event]:
     cut_short = p.restated and filled == p.filled_qty == p.order_qty
     if not (p.order_live and (filled < p.order_qty or cut_short) and is_over(p, r)):
         return []
+    return [_end_of(r, filled)]
+
+
+def _end_of(r: ExecutionReport, filled: Decimal) -> OrderEnded:
+    """The end of an order, after which nothing follows by itself."""
     how = _HOW.get(r.status, "canceled" if r.status.terminal else "expired")
-    return [
-        OrderEnded(
-            client_order_id=r.client_order_id,
-            how="refused" if r.refused_at_submit else how,
-            filled_qty=filled,
-            at=r.at,
-            next_attempt_at=None,
-            refusal=r.refusal or "",
-            text=r.text,
-        )
-    ]
+    return OrderEnded(
+        client_order_id=r.client_order_id,
+        how="refused" if r.refused_at_submit else how,
+        filled_qty=filled,
+        at=r.at,
+        next_attempt_at=None,
+        refusal=r.refusal or "",
+        text=r.text,
+    )
 
 
 def alarm(p: Position, kind: str, text: str, at: datetime, *, after: Sequence[Event] = ()) -> list[Event]:

@@ -49,8 +49,12 @@ from exitfsm.values import EXACT, ZERO, Alarm, ExitType, OrderType, Side, TimeIn
 SPLIT_RATIO = Decimal("1.3")
 
 
+#: How an earlier order "ended" that was refused, and works at the broker after all.
+WORKING = "working"
+
+
 class EndedOrder(msgspec.Struct, frozen=True, gc=False):
-    """An earlier exit order of the position: its id, what it filled at which average, and how it ended."""
+    """An earlier exit order of the position: its id, what it filled at which average, how it ended (or `WORKING`)."""
 
     client_order_id: str
     filled_qty: Decimal
@@ -149,9 +153,20 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return EXACT.divide(value, self.sold_qty).quantize(Decimal("0.000000001"), context=EXACT).normalize()
 
     @property
-    def orders_in_question(self) -> tuple[str, ...]:
-        """The orders whose record the broker is to be asked for: one that may be live, and those it has corrected."""
+    def works_again(self) -> tuple[str, ...]:
+        """Earlier orders that were refused, and work at the broker after all."""
+        return tuple(o.client_order_id for o in self.ended_orders if o.how == WORKING)
+
+    @property
+    def live_orders(self) -> tuple[str, ...]:
+        """Every exit order of the position that may be live: the current one, and earlier ones that work again."""
         live = (self.client_order_id,) if self.order_live and self.client_order_id is not None else ()
+        return (*live, *self.works_again)
+
+    @property
+    def orders_in_question(self) -> tuple[str, ...]:
+        """The orders whose record the broker is to be asked for: those that may be live, and those it has corrected."""
+        live = self.live_orders
         return (*live, *(one for one in self.corrected_orders if one not in live))
 
     def order_known(self, client_order_id: str) -> bool:
@@ -261,13 +276,29 @@ def _fills(p: Position, e: FillsRecorded) -> dict[str, Any]:
             "waiting_since": _waiting(p, e.at),
             "corrected_orders": corrected,
         }
-    changed = tuple(
-        EndedOrder(o.client_order_id, e.filled_qty, e.avg_fill_price, o.how)
-        if o.client_order_id == e.client_order_id
-        else o
-        for o in p.ended_orders
-    )
-    return {"ended_orders": changed, "last_fill_at": e.at, "corrected_orders": corrected}
+    filled = _earlier(p, e.client_order_id, filled_qty=e.filled_qty, avg_fill_price=e.avg_fill_price)
+    return {**filled, "last_fill_at": e.at, "corrected_orders": corrected}
+
+
+def _earlier(p: Position, client_order_id: str, **changes: Any) -> dict[str, Any]:
+    """One of the orders before the current one, with other figures."""
+    orders = p.ended_orders
+    return {"ended_orders": tuple(replace(o, **changes) if o.client_order_id == client_order_id else o for o in orders)}
+
+
+def _accepted(p: Position, e: OrderAccepted) -> dict[str, Any]:
+    """The broker has it; and where it had been refused, it has it after all."""
+    if e.client_order_id != p.client_order_id:
+        return _earlier(p, e.client_order_id, how=WORKING)
+    changes: dict[str, Any] = {"broker_order_id": e.broker_order_id, "waiting_since": _waiting(p, e.at)}
+    if not p.order_live:
+        changes |= {"order_live": True, "ended_how": "", "next_attempt_at": None, "cancel_asked": False}
+    return changes
+
+
+def _cancel_requested(p: Position, e: CancelRequested) -> dict[str, Any]:
+    """Of an earlier order that works again the cancel is owed without being noted."""
+    return {"cancel_asked": True, "waiting_since": e.at} if e.client_order_id == p.client_order_id else {}
 
 
 def _restated(p: Position, e: OrderRestated) -> dict[str, Any]:
@@ -286,6 +317,8 @@ def _waiting(p: Position, at: datetime) -> datetime:
 
 
 def _ended(p: Position, e: OrderEnded) -> dict[str, Any]:
+    if e.client_order_id != p.client_order_id:
+        return _earlier(p, e.client_order_id, how=e.how)
     return {
         "filled_qty": max(p.filled_qty, e.filled_qty),
         "order_live": False,
@@ -345,10 +378,10 @@ _CHANGES: dict[type[Event], Callable[[Position, Any], dict[str, Any]]] = {
     TriggerRefused: lambda p, e: {"refusing": e.reason},
     RefusalEnded: lambda p, e: {"refusing": None},
     ExitTriggered: _triggered,
-    OrderAccepted: lambda p, e: {"broker_order_id": e.broker_order_id, "waiting_since": _waiting(p, e.at)},
+    OrderAccepted: _accepted,
     FillsRecorded: _fills,
     OrderRestated: _restated,
-    CancelRequested: lambda p, e: {"cancel_asked": True, "waiting_since": e.at},
+    CancelRequested: _cancel_requested,
     CancelRefused: lambda p, e: {
         "cancel_asked": False,
         "escalated": False,

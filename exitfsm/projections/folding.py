@@ -361,6 +361,9 @@ def _order(m: ReadModels, r: Recorded, order: Row, **values: Param) -> None:
 def _accepted(m: ReadModels, _: Row, r: Recorded, e: OrderAccepted) -> None:
     order = m.order(r.stream_id, e.client_order_id)
     if order is not None:
+        live = [o for o in m.all("exit_orders", r.stream_id) if o["status"] in _LIVE_STATUS and o is not order]
+        if order["status"] not in _LIVE_STATUS and not live:
+            m.change("exit_orders", order, status="pending")  # it had been refused, and works after all
         status = "submitted" if order["status"] == "pending" else order["status"]
         broker_id = e.broker_order_id or order["alpaca_order_id"]
         _order(m, r, order, status=status, alpaca_order_id=broker_id)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from harness import GOOD, World
 from msgspec.structs import replace
 
-from exitfsm import State
+from exitfsm import BrokerError, State
 from exitfsm.testing import Raises
 
 
@@ -100,4 +101,17 @@ async def test_a_forced_exit_asks_for_all_orders_of_which_a_fill_may_have_been_t
     await world.fill()
     await world.until(lambda: not world.manager.positions())
     assert world.ended()[0].sold_qty == 10
+    await world.finish()
+
+
+async def test_a_release_waits_for_the_record_of_an_ended_order_that_cannot_be_read(tmp_path: Path) -> None:
+    world = await _canceled_after_four_of_ten(tmp_path)
+    world.broker.fill(world.last_order, 3, late=True)
+    world.broker.lose_updates()
+    world.broker.answer("order", Raises(ConnectionError()))
+    with pytest.raises(BrokerError, match="order"):
+        await world.manager.release(world.position.position_id)
+    assert world.state is State.UNPROTECTED
+    await world.manager.release(world.position.position_id)
+    assert (world.state, world.position.sold_qty, world.position.remaining_qty) == (State.MONITORING, 7, 3)
     await world.finish()

@@ -65,3 +65,18 @@ async def test_a_refusal_of_a_second_send_is_checked_by_the_record(tmp_path: Pat
     await world.fill()
     await world.until(lambda: world.state is State.FILLED)
     await world.finish()
+
+
+async def test_a_refusal_counts_only_once_the_record_could_be_read(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    world.broker.answer("submit", LostReply(OrderRefused("not_tradable", "said of a copy")))
+    world.broker.answer("order", Raises(ConnectionError()), times=2)
+    await world.bar("98.9")
+    assert world.state is State.PENDING
+    await world.until(lambda: world.state is State.SUBMITTED, 60)
+    assert len(world.orders) == 1
+    await world.fill()
+    await world.until(lambda: world.state is State.FILLED)
+    await world.finish()

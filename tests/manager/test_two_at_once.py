@@ -1,0 +1,164 @@
+"""Two positions of one holding: their exits leave one after the other, and what is missing is missing of the older."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from harness import World
+
+from exitfsm import NotSent, Order, Position, State
+from exitfsm.testing import Raises
+
+
+async def with_two(path: Path, again: int, first: int = 10) -> tuple[World, Position, Position]:
+    """An exit that could not leave; then its position was sold by hand, entered anew, and both are to be exited."""
+    world = World(path)
+    await world.start()
+    await world.enter(first, at=100)
+    world.broker.always("submit", Raises(NotSent("rate")))
+    await world.bar("98.9")
+    older = world.position
+    world.broker.trade_by_hand("AAPL", "sell", first, 99)
+    world.clock.move(1)
+    world.broker.trade_by_hand("AAPL", "buy", again, 99)
+    world.broker.lose_updates()
+    await world.manager.watch("AAPL", "long", again, 99, world.clock.now())
+    await world.bar("97.9")
+    newer = next(p for p in world.manager.positions() if p.position_id != older.position_id)
+    assert (newer.state, newer.order_qty) == (State.PENDING, again)
+    return world, older, newer
+
+
+def now(world: World, p: Position) -> Position:
+    """A position, open or over, as it is now."""
+    found = world.manager._engine.get(p.position_id)
+    assert found is not None
+    return found
+
+
+def states(world: World, *positions: Position) -> list[State]:
+    """Where they stand now."""
+    return [now(world, p).state for p in positions]
+
+
+async def test_two_exits_of_one_holding_leave_one_after_the_other(tmp_path: Path) -> None:
+    world, older, newer = await with_two(tmp_path, again=12)
+    world.broker.truthful()
+    await world.passes(40)
+    assert [order.client_order_id for order in world.orders] == [older.client_order_id]
+    await world.fill()
+    await world.until(lambda: len(world.orders) == 2, 120)
+    assert world.last_order.qty == 2  # the older one has sold the rest of what the newer one was
+    await world.fill()
+    await world.until(lambda: states(world, older, newer) == [State.FILLED, State.FILLED], 120)
+    await world.finish()
+
+
+async def test_an_exit_that_waits_for_another_one_is_told_and_the_other_ends_where_its_shares_are_gone(
+    tmp_path: Path,
+) -> None:
+    world, older, newer = await with_two(tmp_path, again=12)
+    world.broker.truthful()
+    world.broker.cancels = "pending"
+    await world.until(lambda: states(world, older) == [State.CANCELING], 300)
+    await world.passes(120, step=5)
+    assert [order.client_order_id for order in world.orders] == [older.client_order_id]
+    assert "submit_unresolved" in world.alarm_kinds
+    world.broker.end_cancel(world.last_order)
+    await world.until(lambda: len(world.orders) == 2, 120)
+    assert world.last_order.qty == 12
+    await world.fill()
+    await world.until(lambda: states(world, older, newer) == [State.CLOSED, State.FILLED], 120)
+    await world.finish()
+
+
+async def test_what_is_missing_of_two_positions_is_missing_of_the_older_one(tmp_path: Path) -> None:
+    world, older, newer = await with_two(tmp_path, again=3)
+    world.broker.truthful()
+    await world.until(lambda: len(world.orders) == 1, 60)
+    assert (world.last_order.client_order_id, world.last_order.qty) == (newer.client_order_id, Decimal(3))
+    await world.fill()
+    await world.until(lambda: states(world, older, newer) == [State.CLOSED, State.FILLED], 120)
+    assert "protection_lost" not in world.alarm_kinds
+    await world.finish()
+
+
+async def test_the_older_one_of_two_is_closed_by_hand_while_the_newer_one_is_only_watched(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    world.broker.always("submit", Raises(NotSent("rate")))
+    await world.bar("98.9")
+    older = world.position
+    world.broker.trade_by_hand("AAPL", "sell", 10, 99)
+    world.clock.move(1)
+    world.broker.trade_by_hand("AAPL", "buy", 4, 99)
+    world.broker.lose_updates()
+    await world.manager.watch("AAPL", "long", 4, 99, world.clock.now())
+    world.broker.truthful()
+    await world.until(lambda: states(world, older) == [State.CLOSED], 120)
+    assert (world.state, world.position.remaining_qty, world.alarm_kinds) == (State.MONITORING, 4, [])
+    await world.finish()
+
+
+async def refused_and_entered_anew(path: Path) -> tuple[World, Order, Position]:
+    """An exit that was refused because its position had been sold by hand; and another position of the symbol."""
+    world = World(path)
+    await world.start()
+    await world.enter(4, at=100)
+    world.broker.trade_by_hand("AAPL", "sell", 4, 99)
+    await world.bar("98.9")
+    older = world.position
+    await world.until(lambda: world.state is State.CLOSED, 120)
+    assert world.orders == []  # refused by the broker's own guard
+    await world.enter(6, at=99)
+    late = Order(
+        client_order_id=older.client_order_id or "", symbol="AAPL", side=older.side.exit_side, qty=older.order_qty
+    )
+    return world, late, older
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "listed"])
+async def test_a_refused_order_that_comes_after_all_is_ended_before_another_exit_leaves(
+    tmp_path: Path, told: bool
+) -> None:
+    world, late, older = await refused_and_entered_anew(tmp_path)
+    newer = world.position
+    world.broker.cancels = "pending"
+    world.broker.take(late)
+    if told:
+        await world.deliver()
+    else:
+        world.broker.lose_updates()
+        await world.manager.sync()
+        await world.settle()
+    assert states(world, older, newer) == [State.UNPROTECTED, State.MONITORING]
+    assert world.alarm_kinds == ["protection_lost"]
+    await world.bar("97.9")
+    await world.passes(120, step=5)
+    assert states(world, older, newer) == [State.UNPROTECTED, State.PENDING]
+    assert world.orders == [late]
+    world.broker.end_cancel(late)
+    await world.until(lambda: len(world.orders) == 2, 120)
+    assert (world.last_order.client_order_id, world.last_order.qty) == (now(world, newer).client_order_id, Decimal(6))
+    await world.fill()
+    await world.until(lambda: states(world, older, newer) == [State.CLOSED, State.FILLED], 200)
+    await world.finish()
+
+
+async def test_what_a_refused_order_sells_after_all_is_not_sold_again(tmp_path: Path) -> None:
+    world, late, older = await refused_and_entered_anew(tmp_path)
+    newer = world.position
+    world.broker.take(late)
+    world.broker.fill(late, 3)
+    await world.deliver()
+    await world.until(lambda: states(world, older) == [State.CLOSED], 200)
+    await world.until(lambda: now(world, newer).remaining_qty == 3, 200)
+    await world.bar("97.9")
+    await world.until(lambda: len(world.orders) == 2, 120)
+    await world.fill()
+    await world.until(lambda: states(world, newer) == [State.FILLED], 120)
+    assert world.broker.held("AAPL") == 0
+    await world.finish()
