@@ -47,6 +47,8 @@ log = logger("exitfsm")
 
 #: Attempts of a position that are looked up one after another when its record may be lost.
 ATTEMPTS_PROBED_MAX = 50
+#: How many positions are taken up at the same time.
+ADOPTED_AT_ONCE = 16
 
 RaiseAccountAlarm = Callable[[str, str], Awaitable[None]]
 
@@ -81,8 +83,8 @@ class Reconciler:
         #: How often in a row the list of working orders did not show an exit of ours that it had shown.
         self._absent: dict[str, int] = {}
         self._pairs: dict[str, str] = {}
-        #: Positions that could not be taken up yet, with how often that was tried.
-        self.missing: dict[tuple[str, Side], int] = {}
+        #: Positions that could not be taken up yet, with how often that was tried; another quantity is another one.
+        self.missing: dict[tuple[str, Side, Decimal], int] = {}
         self._first_sync = True
         self._began = time.now()
         self._store_is_new = False
@@ -314,7 +316,7 @@ class Reconciler:
         # More than is watched is resized while monitored, and a new epoch once the exit under way is over.
         watched = {p.symbol.replace("/", "") for p in list(self._engine.positions.values())}
         new = [bp for bp in shown if bp.symbol.replace("/", "") not in watched]
-        keys = {(self.known_spelling(bp.symbol), bp.side) for bp in new}
+        keys = {self._key(bp) for bp in new}
         self.missing = {key: tries for key, tries in self.missing.items() if key in keys}
         if not new:
             return
@@ -324,16 +326,27 @@ class Reconciler:
             await self._cannot_name(new)
             raise
         again = {(bp.symbol, bp.side): bp.qty for bp in await self._reader.positions()}
-        for bp in new:
-            if again.get((bp.symbol, bp.side)) == bp.qty:
+        at_once = asyncio.Semaphore(ADOPTED_AT_ONCE)
+
+        async def one(bp: BrokerPosition) -> None:
+            if again.get((bp.symbol, bp.side)) != bp.qty:
+                self.missing.setdefault(self._key(bp), 0)
+                return
+            async with at_once:
                 await self._adopt(bp, fills)
-            else:
-                self.missing.setdefault((self.known_spelling(bp.symbol), bp.side), 0)
+
+        # A slow look-up about one must not leave the others unprotected for long, nor must one that fails.
+        for result in await asyncio.gather(*map(one, new), return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    def _key(self, bp: BrokerPosition) -> tuple[str, Side, Decimal]:
+        return self.known_spelling(bp.symbol), bp.side, bp.qty
 
     async def _cannot_name(self, new: list[BrokerPosition]) -> None:
         """The executions cannot be read: once that has failed again, it is an alarm for each position."""
         for bp in new:
-            key = (self.known_spelling(bp.symbol), bp.side)
+            key = self._key(bp)
             self.missing[key] = self.missing.get(key, 0) + 1
             if self.missing[key] >= READS_MIN:
                 text = f"{plain(bp.qty)} {key[0]} {bp.side}: the broker's fills cannot be read, so it is NOT protected"
@@ -358,12 +371,12 @@ class Reconciler:
         first = await self._first_fill(symbol, bp, listed)
         entry = self._entry_price(symbol, bp, listed, first)
         if entry is None:
-            if self._tried_enough(symbol, bp, listed):
+            if self._tried_enough(bp, listed):
                 await self._alarm("unpriceable", f"{what} has no entry price: it is NOT protected")
             return
         if first is not None:
             epoch = epoch_of(first)
-        elif not self._tried_enough(symbol, bp, listed):
+        elif not self._tried_enough(bp, listed):
             return  # news of its fills may be a moment behind the list of positions
         elif (first := self.first_fills.get((symbol, bp.side))) is not None:
             epoch = epoch_of(first)
@@ -372,7 +385,7 @@ class Reconciler:
         name = position_id(self._account, symbol, bp.side, epoch)
         found = await self._found_order(name, symbol, first)
         if found is None:
-            if self._tried_enough(symbol, bp, listed, at_once=False):
+            if self._tried_enough(bp, listed, at_once=False):
                 text = f"{what}: whether an exit of it works is not known: it is NOT protected"
                 await self._alarm("exit_unknown", text)
             return
@@ -382,7 +395,7 @@ class Reconciler:
                 f"{what}: its first fill is not known. It is watched, under a name made of its entry price; with a "
                 "list of fills, or manager.watch() after each entry, another machine would find the same name",
             )
-        self.missing.pop((symbol, bp.side), None)
+        self.missing.pop(self._key(bp), None)
         await self._open(bp, symbol, epoch, first, entry, found)
 
     async def _open(
@@ -432,14 +445,12 @@ class Reconciler:
         max_age = timedelta(seconds=self._config.policy.price_guard.max_age_seconds)
         return entry if self._time.age(first_fill_at) <= max_age else None
 
-    def _tried_enough(
-        self, symbol: str, bp: BrokerPosition, listed: list[Fill] | None, *, at_once: bool = True
-    ) -> bool:
+    def _tried_enough(self, bp: BrokerPosition, listed: list[Fill] | None, *, at_once: bool = True) -> bool:
         """One more try to take a position up has failed: True when waiting for better knowledge makes no more sense.
 
         What was there before we were, at a broker that lists no fills, will never be known better (`at_once`).
         """
-        key = (symbol, bp.side)
+        key = self._key(bp)
         self.missing[key] = self.missing.get(key, 0) + 1
         return self.missing[key] >= READS_MIN or (at_once and self._first_sync and listed is None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from harness import GOOD, T0, MakeWorld, World, executed
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 
 from exitfsm import Bar, BrokerPosition, IdMemory, Side, State
 from exitfsm.position import client_order_id
-from exitfsm.testing import Raises, Returns
+from exitfsm.testing import Hang, Raises, Returns
 
 CAREFUL_OF_SIZE = replace(GOOD, reduce_only=False)
 
@@ -675,3 +676,41 @@ async def test_given_a_bar_of_the_future_and_positions_of_nobody_then_nothing_ha
     await world.manager.sync()
     assert world.manager.positions() == []
     assert world.events == []
+
+
+# --- taking up --------------------------------------------------------------------------------------------------------
+
+
+async def test_given_a_position_whose_look_up_hangs_then_the_others_are_watched_meanwhile(tmp_path: Path) -> None:
+    world = World(tmp_path, {"live": {"broker_timeout_seconds": 5}})
+    for symbol in ("AAPL", "MSFT", "TSLA"):
+        world.broker.enter(symbol, "long", 10, 100)
+    world.broker.answer("order", Hang())
+    starting = asyncio.create_task(world.manager.start())
+    await world.settle()
+    assert sorted(p.symbol for p in world.manager.positions()) == ["MSFT", "TSLA"]
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await world.stop()
+
+
+async def test_given_another_quantity_than_before_then_it_is_tried_as_often_to_find_its_first_fill(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    await world.start()
+    world.broker.enter("AAPL", "long", 44, 100)
+    world.broker.lose_updates()
+    world.broker.answer("fills", Returns([]), times=3)
+    await world.manager.sync()
+    await world.manager.sync()
+    world.broker.trade_by_hand("AAPL", "sell", 44, 100)
+    world.clock.move(1)
+    first = world.clock.now()
+    world.broker.enter("AAPL", "long", 16, 100)
+    world.broker.lose_updates()
+    await world.manager.sync()
+    assert world.manager.positions() == []
+    await world.manager.sync()
+    assert (world.position.qty, world.position.opened_at, world.alarm_kinds) == (16, first, [])
+    await world.finish()

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from harness import World
 
-from exitfsm import OrderRefused, State
+from exitfsm import Order, OrderRefused, State
+from exitfsm.position import order_of
 from exitfsm.simulate import refused_report
-from exitfsm.testing import LostReply, Raises
+from exitfsm.testing import LostReply, Raises, Returns
 
 HELD = OrderRefused("insufficient_qty", "the first copy holds it")
 
@@ -79,4 +80,55 @@ async def test_a_refusal_counts_only_once_the_record_could_be_read(tmp_path: Pat
     assert len(world.orders) == 1
     await world.fill()
     await world.until(lambda: world.state is State.FILLED)
+    await world.finish()
+
+
+async def an_earlier_one_works_after_all(path: Path) -> tuple[World, Order]:
+    """The first order was refused and the second rejected; then a copy of the first arrives and is taken."""
+    world = World(path)
+    await world.start()
+    await world.enter(10, at=100)
+    world.broker.answer("submit", Raises(OrderRefused("halted")))
+    await world.bar("98.9")
+    first = order_of(world.position)
+    await world.until(lambda: world.state is State.SUBMITTED, 120)
+    world.broker.reject(world.last_order, "margin")
+    await world.deliver()
+    world.broker.cancels = "pending"
+    world.broker.take(first)
+    await world.deliver()
+    await world.until(lambda: world.state is State.UNPROTECTED, 60)
+    assert world.position.works_again == (first.client_order_id,)
+    return world, first
+
+
+async def test_an_earlier_order_that_works_after_all_is_canceled_and_nothing_is_sent_beside_it(tmp_path: Path) -> None:
+    world, first = await an_earlier_one_works_after_all(tmp_path)
+    await world.manager.force_exit("AAPL")
+    await world.manager.release(world.position)
+    await world.restart()
+    await world.manager.force_exit("AAPL")
+    await world.passes(120, step=5)
+    assert (len(world.orders), world.state) == (2, State.UNPROTECTED)
+    assert "not_done" in world.alarm_kinds
+    world.broker.fill(first, 4)
+    world.broker.end_cancel(first)
+    await world.until(lambda: not world.position.live_orders, 120)
+    await world.manager.force_exit("AAPL")
+    await world.until(lambda: len(world.orders) == 3, 60)
+    assert world.last_order.qty == 6
+    await world.fill()
+    await world.until(lambda: world.state is State.FILLED, 60)
+    await world.finish()
+
+
+async def test_an_earlier_order_that_works_after_all_is_given_up_on_an_operators_word(tmp_path: Path) -> None:
+    world, first = await an_earlier_one_works_after_all(tmp_path)
+    world.broker.always("order", Returns(None))
+    await world.manager.release(world.position)
+    assert (world.state, world.position.live_orders) == (State.MONITORING, ())
+    world.broker.always("order", None)
+    await world.manager.sync()
+    await world.settle()
+    assert world.position.live_orders == (first.client_order_id,)  # the operator was wrong, and it is not forgotten
     await world.finish()

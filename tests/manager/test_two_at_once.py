@@ -97,9 +97,14 @@ async def test_the_older_one_of_two_is_closed_by_hand_while_the_newer_one_is_onl
     world.broker.trade_by_hand("AAPL", "buy", 4, 99)
     world.broker.lose_updates()
     await world.manager.watch("AAPL", "long", 4, 99, world.clock.now())
+    newer = next(p for p in world.manager.positions() if p.position_id != older.position_id)
+    await world.passes(300, step=5)
+    assert states(world, older, newer) == [State.PENDING, State.MONITORING]
+    assert now(world, newer).remaining_qty == 4
     world.broker.truthful()
     await world.until(lambda: states(world, older) == [State.CLOSED], 120)
-    assert (world.state, world.position.remaining_qty, world.alarm_kinds) == (State.MONITORING, 4, [])
+    assert (world.state, world.position.remaining_qty) == (State.MONITORING, 4)
+    assert world.alarm_kinds == ["submit_unresolved"]
     await world.finish()
 
 

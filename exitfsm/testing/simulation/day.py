@@ -112,12 +112,12 @@ class Day:
         self.config = self.profile.config
         self._net = rngs["net"]
         self._make_machines()
+        two = self.profile.machines == "two machines"
         around = (self.world, self.venue, self.faults, self.trace, self.rng, self.processes)
         self._bot = Bot(
-            *around, sides=sides, spread=self._spread, in_parts=self.profile.machines != "two machines",
-            watches=self.profile.bot_watches,
+            *around, sides=sides, spread=self._spread, in_parts=not two, watches=self.profile.bot_watches
         )  # fmt: skip
-        self._person = Person(*around, symbols=self.symbols)
+        self._person = Person(*around, symbols=self.symbols, trades=not two)
         self._cut_until: dict[str, float] = {}
         self._lost_files = 0
         self.settled_s = 0.0

@@ -106,9 +106,9 @@ class Bot(_Somebody):
 class Person(_Somebody):
     """Acknowledges alarms, and clears up what waits for a person, once nothing can be under way any more."""
 
-    def __init__(self, *around: Any, symbols: Sequence[str]) -> None:
+    def __init__(self, *around: Any, symbols: Sequence[str], trades: bool) -> None:
         super().__init__(*around)
-        self.symbols = symbols
+        self.symbols, self._trades = symbols, trades
         self._noticed: dict[str, float] = {}
 
     def look(self) -> None:
@@ -143,8 +143,8 @@ class Person(_Somebody):
     def _clear_up(self, process: Process, symbol: str, p: Position | None, held: Decimal) -> None:
         manager, rng = process.manager, self.rng
         assert manager is not None
-        if p is None or (held != 0 and rng.random() < 0.3):
-            if held != 0 and not self.venue.live_exits(symbol) and self.venue.others_may_trade(symbol):
+        if p is None or (self._trades and held != 0 and rng.random() < 0.3):
+            if self._trades and held != 0 and not self.venue.live_exits(symbol) and self.venue.others_may_trade(symbol):
                 self.venue.by_hand(symbol, abs(held))
         elif rng.random() < 0.5:
             self.trace("person", f"releases {p.position_id}")
