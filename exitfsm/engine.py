@@ -103,10 +103,9 @@ class Engine:
             position = replay(events)
             if position.state.terminal:
                 continue  # whatever its row says
-            if position.client_order_id is not None:
-                self._orders[position.client_order_id] = stream
-                if position.order_live and position.state is State.PENDING:
-                    self.unknown.add(position.client_order_id)
+            self._own_orders(position)
+            if position.client_order_id is not None and position.order_live and position.state is State.PENDING:
+                self.unknown.add(position.client_order_id)
             self.positions[stream] = position
             row = held[stream]
             # One that no bar has reached yet is held against its entry: the first price must not be beyond belief.
@@ -533,10 +532,9 @@ class Engine:
         self, p: Position, *, reference: Decimal | None = None, bar: Bar | None = None, armed: bool = True
     ) -> None:
         """The position as it is now, in memory and armed; a terminal one leaves memory."""
-        if p.client_order_id is not None:
-            self._orders[p.client_order_id] = p.position_id
-            if p.state is not State.PENDING:
-                self.unknown.discard(p.client_order_id)
+        self._own_orders(p)
+        if p.client_order_id is not None and p.state is not State.PENDING:
+            self.unknown.discard(p.client_order_id)
         if p.refusing is None and p.position_id in self._runs:
             self._end_run(p.position_id)
         if p.state.terminal:
@@ -547,6 +545,12 @@ class Engine:
         else:
             self.positions[p.position_id] = p
         self.levels.put(p, reference=reference, bar=bar, armed=armed)
+
+    def _own_orders(self, p: Position) -> None:
+        for order in p.ended_orders:
+            self._orders[order.client_order_id] = p.position_id
+        if p.client_order_id is not None:
+            self._orders[p.client_order_id] = p.position_id
 
     def _worst_first(self, positions: list[Position]) -> None:
         """Order by present loss, the largest first; those without a price last."""

@@ -176,3 +176,10 @@ class Contradiction(Message, frozen=True):
 
     by: ClassVar[str] = "reconcile"
     why: str
+
+
+class GiveWay(Message, frozen=True):
+    """Another exit of the same holding waits for this position's order: a limit order that rests is canceled for it."""
+
+    by: ClassVar[str] = "timer"
+    why: str

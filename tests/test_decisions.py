@@ -19,7 +19,16 @@ import pytest
 from msgspec.structs import replace
 
 from exitfsm.events import tag_of
-from exitfsm.messages import Acknowledge, ChangePolicy, Contradiction, ForceExit, RaiseAlarm, Recover, Release
+from exitfsm.messages import (
+    Acknowledge,
+    ChangePolicy,
+    Contradiction,
+    ForceExit,
+    GiveWay,
+    RaiseAlarm,
+    Recover,
+    Release,
+)
 from exitfsm.ports import CAREFUL, AssetRules, Capabilities
 from exitfsm.position import Position, account_hash, decide, epoch_of, levels, owed, wake_band
 from exitfsm.testing.given import (
@@ -484,6 +493,28 @@ STORIES: list[tuple[str, Scenario, list[Told]]] = [
         "an order that could sell too much meets a contradiction",
         given(opened(qty=6), triggered(qty=10)).when(reported("new")),
         [Contradiction(at=after(90), why="it cannot be")],
+    ),
+    ("a limit gives way to another exit", resting, [GiveWay(at=after(90), why="a stop waits")]),
+    ("a market order does not", submitted, [GiveWay(at=after(90), why="a stop waits")]),
+    (
+        "a limit gives way to another exit while nothing else is done",
+        resting.when(Contradiction(at=after(80), why="it cannot be")),
+        [GiveWay(at=after(90), why="a stop waits"), GiveWay(at=after(91), why="a stop waits")],
+    ),
+    (
+        "an earlier order that was refused works, fills and ends",
+        pending.when(refused(), holds(10, at=200), reported("new", attempt=2, at=201, broker_order_id="b2")),
+        [
+            reported("expired", 1, 98, attempt=2, at=202),
+            reported("partially_filled", 2, 99, attempt=1, at=203, broker_order_id="b1"),
+            reported("canceled", None, attempt=1, at=204),
+            reported("canceled", 3, 99, attempt=1, at=205),
+        ],
+    ),
+    (
+        "an order that was refused works while nothing else is done",
+        pending.when(refused(), Contradiction(at=after(80), why="it cannot be")),
+        [reported("new", at=90, broker_order_id="b1"), reported("canceled", 0, at=91)],
     ),
     ("our order is found at the broker", monitored, [recovered(2, 10, "partially_filled", 4, broker_order_id="b7")]),
     ("a filled order of ours is found amid bad bars", monitored.when(seen("NaN")), [recovered(1, 6, "filled", 6)]),

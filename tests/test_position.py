@@ -49,6 +49,7 @@ from exitfsm.messages import (
     ChangePolicy,
     Contradiction,
     ForceExit,
+    GiveWay,
     Message,
     PositionRead,
     RaiseAlarm,
@@ -1416,6 +1417,8 @@ def test_given_an_earlier_order_that_was_refused_and_works_after_all_then_nothin
         like(AlarmRaised, kind="not_done")
     )
     part = s.when(reported("partially_filled", 4, 99, attempt=1, at=204)).then(FillsRecorded)
+    part.when(reported("canceled", None, attempt=1, at=205)).then()  # with how much filled? It is looked up
+    part.when(reported("rejected", None, attempt=1, at=205)).then(like(OrderEnded, filled_qty=Decimal(4)))
     over = part.when(reported("canceled", 6, 99, attempt=1, at=205))
     over.then(FillsRecorded, like(OrderEnded, client_order_id=order_id(1), how="canceled"))
     over.has(live_orders=(), remaining_qty=Decimal(4))
@@ -1438,6 +1441,23 @@ def test_given_a_refused_order_when_it_works_after_its_exit_was_given_up_or_over
         s = s.when(holds(0, reads=3)).is_in("closed")
     s = s.when(reported("new", at=400))
     s.then(ProtectionLost, OrderAccepted, CancelRequested, AlarmRaised).is_in("unprotected").owes(Cancel)
+
+
+def test_given_orders_with_ids_of_the_brokers_own_then_each_is_known_by_it() -> None:
+    s = pending.when(refused()).has(broker_order_ids={})
+    s = s.when(holds(10, at=200), reported("new", attempt=2, at=201, broker_order_id="b2"))
+    s = s.when(reported("new", attempt=1, at=202, broker_order_id="b1"))
+    s.has(broker_order_ids={"b1": order_id(1), "b2": order_id(2)})
+
+
+def test_given_another_exit_that_waits_when_a_limit_order_rests_then_it_gives_way() -> None:
+    way = GiveWay(at=after(70), why="a stop waits for it")
+    for s in (resting, resting.when(reported("partially_filled", 4, 102))):
+        s.when(way).then(like(ExitEscalated, why="a stop waits for it")).is_in("canceling").when(way).then()
+        alarmed = s.when(Contradiction(at=after(65), why="it cannot be"))
+        alarmed.when(way).then(like(CancelRequested, why="a stop waits for it")).when(way).then()
+    for s in (monitoring, pending, submitted, partial, expired, filled, unprotected):
+        s.when(way).then()
 
 
 def test_given_an_unprotected_position_when_its_refused_order_works_then_it_is_ended_and_a_person_is_told() -> None:

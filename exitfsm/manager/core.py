@@ -395,7 +395,7 @@ class ExitManager:
             return await self._on_its_loop(self.sync)
         await self._reconciler.sync()
         self._synced = True
-        soon = any(tries < READS_MIN for tries in self._reconciler.missing.values())
+        soon = any(tries.answered < READS_MIN for tries in self._reconciler.missing.values())
         self._timekeeper.sync_in(MARKS_EVERY_S if soon else float(self.config.live.sync_seconds))
         return None
 
@@ -492,6 +492,8 @@ class ExitManager:
         for position, recorded in group.commits:
             if any(isinstance(one.event, (ExitCompleted, PositionClosedElsewhere)) for one in recorded):
                 self._on_ended(position)
+            waiting = [q.position_id for q in self._engine.beside(position) if q.state is State.PENDING]
+            self._driver.drive(waiting)  # one exit goes after the other
             for one in recorded:
                 self._news.announce(position, one)
                 if isinstance(one.event, OrderEnded):

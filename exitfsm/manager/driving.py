@@ -25,12 +25,12 @@ from exitfsm.manager.door import Door
 from exitfsm.manager.executions import sold_by_others
 from exitfsm.manager.hours import Hours
 from exitfsm.manager.reading import LOOK_MAX_S, Reader, is_older
-from exitfsm.messages import RaiseAlarm
+from exitfsm.messages import GiveWay, RaiseAlarm
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, IdMemory
 from exitfsm.position import READS_MIN, WORKING, Action, Cancel, LookUp, Position, ReadPosition, Submit, is_over
 from exitfsm.simulate import refused_report
-from exitfsm.values import EXACT, ExecutionReport, Order, OrderStatus, plain
+from exitfsm.values import EXACT, ExecutionReport, ExitType, Order, OrderStatus, OrderType, plain
 
 log = logger("exitfsm")
 
@@ -173,6 +173,7 @@ class Driver:
         if self._clock.monotonic() < self.listed_by or self._stranger_works(p.symbol):
             return False  # it might be, or would be, a second exit of ours; of one that is known a person has been told
         if self._another_goes_first(p):
+            await self._ask_for_way(p)
             await self._rest(partial(self._clock.sleep, PAUSE_S))
             return True
         if not await self._hours.let_pass(p.symbol) or not self._breaker.allows(self._clock.monotonic()):
@@ -239,6 +240,14 @@ class Driver:
             return bool(q.live_orders)
 
         return any(first(q) for q in self._engine.beside(p))
+
+    async def _ask_for_way(self, p: Position) -> None:
+        """A limit order that rests does not keep a stop waiting: it is canceled for it."""
+        if p.reason is ExitType.PROFIT_TAKE:
+            return
+        why = f"the exit of {p.position_id} ({p.reason}) waits for it"
+        resting = [q for q in self._engine.beside(p) if q.order_live and q.order_type is OrderType.LIMIT]
+        await self._door.tell_all([(q.position_id, GiveWay(at=self._time.now(), why=why)) for q in resting])
 
     def _stranger_works(self, symbol: str) -> bool:
         """True while an exit order of ours works that belongs to no position, not even by now."""
@@ -414,15 +423,31 @@ class Driver:
         return can_resend and times < UNKNOWN_MAX
 
     async def _cancel(self, p: Position, action: Cancel) -> bool:
-        """Ask for the cancel, then for what became of the order: only its record ends it."""
+        """Ask for the cancel, then for what became of the order: only its record ends it.
+
+        Where an earlier order works again, none of those that may be live waits for another's cancel.
+
+        Raises:
+            BrokerError: of one of them there was no answer.
+        """
+        failed: BrokerError | None = None
+        for order_id in p.live_orders if p.works_again else (action.client_order_id,):
+            try:
+                await self._cancel_one(order_id)
+            except BrokerError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        return self._engine.positions.get(p.position_id) is not p
+
+    async def _cancel_one(self, client_order_id: str) -> None:
         await self._rest(self._budget.spend)
-        refused = await self._calls.cancel(action.client_order_id)
-        report = await self._calls.order(action.client_order_id)
+        refused = await self._calls.cancel(client_order_id)
+        report = await self._calls.order(client_order_id)
         if report is not None and (report.status.terminal or refused is None):
             await self._door.report(report)
         elif refused is not None:
             await self._door.report(refused)
-        return self._engine.positions.get(p.position_id) is not p
 
     async def _make_way(self, p: Position) -> None:
         """The exit goes before the bot's entries: one that is known to rest on the symbol is canceled, or reported."""

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from exitfsm.lifecycle import State
 from exitfsm.position import READS_MIN, Position
-from exitfsm.values import EXACT, ZERO, Fill, Side, exactly, tradable
+from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, OrderStatus, Side, exactly, tradable
 
 #: How the client order ids of our exits begin.
 ORDER_PREFIX = "xf1-"
@@ -126,30 +126,55 @@ def surplus(p: Position, net: Decimal, fills: Iterable[Fill]) -> Decimal:
 
 
 @exactly
+def told_by_executions(p: Position, fills: Iterable[Fill]) -> ExecutionReport | None:
+    """What the executions say that a position's ended order has filled, where that is more than is known of it."""
+    own = p.broker_order_id
+    ours = [f for f in fills if f.client_order_id == p.client_order_id or (own and f.broker_order_id == own)]
+    filled = sum((f.qty for f in ours), ZERO)
+    if filled <= p.filled_qty or not all(is_price(f.price) for f in ours):
+        return None
+    worth = sum((EXACT.multiply(f.qty, f.price) for f in ours), ZERO)
+    return ExecutionReport(
+        client_order_id=p.client_order_id or "",
+        status=OrderStatus.CANCELED,
+        at=max(*(f.at for f in ours), p.opened_at),
+        filled_qty=filled,
+        avg_fill_price=EXACT.divide(worth, filled).quantize(Decimal("0.000000001"), context=EXACT).normalize(EXACT),
+        broker_order_id=own,
+        symbol=p.symbol,
+        side=p.side.exit_side,
+    )
+
+
+@exactly
 def sold_by_others(p: Position, fills: Iterable[Fill], *, unsent: bool = False) -> Decimal:
     """What others have certainly sold of a position since its entry, beyond what it accounts for already.
 
-    What is bought on may be what is sold after that; what was sold before stays sold.
+    What is bought on may be what is sold after that. What was sold of a position on its way out before it was bought on
+    stays sold: that is another position's.
 
     Args:
         unsent: the current exit order has never left, so that no execution can be its.
     """
-    told = _by_others(p, fills, by_name_only=p.order_live and not unsent)
+    ordered = sorted(fills, key=lambda fill: fill.at)
+    before = sum(p.triggered_at is None or fill.at < p.triggered_at for fill in ordered)
+    told = list(_by_others(p, ordered, by_name_only=p.order_live and not unsent))[before:]
     return max(by_others - max(ZERO, opened - p.qty) for opened, by_others in told) - p.sold_elsewhere
 
 
 def _by_others(p: Position, fills: Iterable[Fill], *, by_name_only: bool) -> Iterator[tuple[Decimal, Decimal]]:
     """After each execution, what was opened in all, and what others than our exits closed: while one works, by name.
 
-    Executions may name their order by the broker's id alone, and of our ended orders that is not known any more: what
-    those sold counts as ours first.
+    Executions may name their order by the broker's id alone, and of an order whose answer was lost that is not known:
+    what it sold counts as ours first.
     """
+    own_ids = p.broker_order_ids
     opened = ours = theirs = nameless = ZERO
     yield ZERO, ZERO
-    for f in sorted(fills, key=lambda fill: fill.at):
+    for f in fills:
         if f.side is not p.side.exit_side:
             opened += f.qty
-        elif (f.client_order_id or "").startswith(ORDER_PREFIX) or (f.broker_order_id or "") == p.broker_order_id:
+        elif (f.client_order_id or "").startswith(ORDER_PREFIX) or f.broker_order_id in own_ids:
             ours += f.qty
         elif f.client_order_id or f.broker_order_id:
             theirs += f.qty

@@ -29,8 +29,9 @@ class Identity:
     def known(self, client_order_id: str) -> Known:
         """The broker's own id of an order, and its symbol, for a broker that wants to be asked by them."""
         p = self._engine.positions.get(self._engine.known_owner(client_order_id) or "")
-        if p is not None and p.client_order_id == client_order_id:
-            return Known(p.broker_order_id, p.symbol)
+        if p is not None:
+            own = next((own for own, ours in p.broker_order_ids.items() if ours == client_order_id), None)
+            return Known(own, p.symbol)
         for working in self._driver.foreign.values():
             if client_order_id in working:
                 return Known(working[client_order_id].broker_order_id, working[client_order_id].symbol)
@@ -39,8 +40,9 @@ class Identity:
     def client_id(self, broker_order_id: str) -> str | None:
         """Our id of an exit order that is named by the broker's id alone."""
         for p in list(self._engine.positions.values()):
-            if p.broker_order_id == broker_order_id:
-                return p.client_order_id
+            ours = p.broker_order_ids.get(broker_order_id)
+            if ours is not None:
+                return ours
         return None
 
     def under_our_id(self, report: ExecutionReport) -> ExecutionReport:

@@ -17,12 +17,20 @@ from exitfsm.lifecycle import State
 from exitfsm.manager.calls import BrokerCalls, Held
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
-from exitfsm.manager.executions import amount, average_entry, entered_anew, is_since, sold_by_others, surplus
+from exitfsm.manager.executions import (
+    amount,
+    average_entry,
+    entered_anew,
+    is_since,
+    sold_by_others,
+    surplus,
+    told_by_executions,
+)
 from exitfsm.messages import Contradiction, PositionRead
 from exitfsm.outside import logger
 from exitfsm.ports import Clock
 from exitfsm.position import READS_MIN, Position
-from exitfsm.values import EXACT, ZERO, Fill, exactly, tradable
+from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, exactly, tradable
 
 log = logger("exitfsm")
 
@@ -84,7 +92,7 @@ class Reader:
         if p is None or expected.get(position_id) != expectation(p) or held.is_silent_about(p.symbol):
             return
         if self._may_have_filled_late(p):
-            report = await self._calls.order(p.client_order_id or "")
+            report = await self._newest_of_ended(p)
             if report is not None:
                 await self._door.report(report)
             if expected[position_id] != expectation(self._engine.positions.get(position_id, p)):
@@ -124,9 +132,21 @@ class Reader:
         What it filled since the cancel is neither sold by others, nor still to be sold.
         """
         due = p.next_attempt_at is not None and self.now_for(p) >= p.next_attempt_at
-        capabilities = self._calls.capabilities
-        readable = capabilities.late_fills and capabilities.lookup_sees_closed
-        return p.state is State.REJECTED and p.ended_how == "canceled" and due and readable
+        return p.state is State.REJECTED and p.ended_how == "canceled" and due and self._calls.capabilities.late_fills
+
+    async def _newest_of_ended(self, p: Position) -> ExecutionReport | None:
+        """What the broker says of the order that has ended; by its executions, where it shows no record of that.
+
+        Raises:
+            BrokerError: it does not answer.
+        """
+        order_id = p.client_order_id or ""
+        if self._calls.capabilities.lookup_sees_closed:
+            return await self._calls.order(order_id)
+        if not self._calls.has("fills"):
+            return None
+        fills = await self._calls.fills(p.opened_at)
+        return told_by_executions(p, [f for f in fills if same_symbol(f.symbol, p.symbol)])
 
     def _is_alone(self, p: Position) -> bool:
         """True when no other position of the symbol is open, so that all its executions are this one's."""

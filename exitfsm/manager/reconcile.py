@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from typing import NamedTuple
 
 from exitfsm.config import ExitConfig
 from exitfsm.engine import Engine
@@ -50,6 +51,20 @@ ATTEMPTS_PROBED_MAX = 50
 #: How many positions are taken up at the same time.
 ADOPTED_AT_ONCE = 16
 
+#: So many in all, also where what is held is another quantity each time, or where most of the answers fail.
+TRIES_MAX = 10
+
+
+class Tries(NamedTuple):
+    """How often it was tried to take up a position of a symbol: how often the broker's answer did not help, for this
+    quantity (another one is another position), and how often in all.
+    """
+
+    qty: Decimal
+    answered: int = 0
+    times: int = 0
+
+
 RaiseAccountAlarm = Callable[[str, str], Awaitable[None]]
 
 
@@ -83,8 +98,8 @@ class Reconciler:
         #: How often in a row the list of working orders did not show an exit of ours that it had shown.
         self._absent: dict[str, int] = {}
         self._pairs: dict[str, str] = {}
-        #: Positions that could not be taken up yet, with how often that was tried; another quantity is another one.
-        self.missing: dict[tuple[str, Side, Decimal], int] = {}
+        #: Positions that could not be taken up yet, with how often that was tried.
+        self.missing: dict[tuple[str, Side], Tries] = {}
         self._first_sync = True
         self._began = time.now()
         self._store_is_new = False
@@ -330,26 +345,36 @@ class Reconciler:
 
         async def one(bp: BrokerPosition) -> None:
             if again.get((bp.symbol, bp.side)) != bp.qty:
-                self.missing.setdefault(self._key(bp), 0)
+                self.missing.setdefault(self._key(bp), Tries(bp.qty))
                 return
             async with at_once:
                 await self._adopt(bp, fills)
 
         # A slow look-up about one must not leave the others unprotected for long, nor must one that fails.
-        for result in await asyncio.gather(*map(one, new), return_exceptions=True):
+        failed: BaseException | None = None
+        for bp, result in zip(new, await asyncio.gather(*map(one, new), return_exceptions=True), strict=True):
             if isinstance(result, BaseException):
-                raise result
+                log.warning("not_taken_up symbol=%s error=%s", bp.symbol, result)
+                failed = failed or result
+        if failed is not None:
+            raise failed
 
-    def _key(self, bp: BrokerPosition) -> tuple[str, Side, Decimal]:
-        return self.known_spelling(bp.symbol), bp.side, bp.qty
+    def _key(self, bp: BrokerPosition) -> tuple[str, Side]:
+        return self.known_spelling(bp.symbol), bp.side
+
+    def _tried(self, bp: BrokerPosition, *, answered: bool) -> Tries:
+        """One more try to take a position up has come to nothing."""
+        known = self.missing.get(self._key(bp), Tries(bp.qty))
+        same = known.answered if known.qty == bp.qty else 0
+        tries = self.missing[self._key(bp)] = Tries(bp.qty, same + answered, known.times + 1)
+        return tries
 
     async def _cannot_name(self, new: list[BrokerPosition]) -> None:
         """The executions cannot be read: once that has failed again, it is an alarm for each position."""
         for bp in new:
-            key = self._key(bp)
-            self.missing[key] = self.missing.get(key, 0) + 1
-            if self.missing[key] >= READS_MIN:
-                text = f"{plain(bp.qty)} {key[0]} {bp.side}: the broker's fills cannot be read, so it is NOT protected"
+            if self._tried(bp, answered=False).times >= READS_MIN:
+                what = f"{plain(bp.qty)} {self.known_spelling(bp.symbol)} {bp.side}"
+                text = f"{what}: the broker's fills cannot be read, so it is NOT protected"
                 await self._alarm("epoch_unknown", text)
 
     async def _fills(self) -> dict[str, list[Fill]] | None:
@@ -450,9 +475,9 @@ class Reconciler:
 
         What was there before we were, at a broker that lists no fills, will never be known better (`at_once`).
         """
-        key = self._key(bp)
-        self.missing[key] = self.missing.get(key, 0) + 1
-        return self.missing[key] >= READS_MIN or (at_once and self._first_sync and listed is None)
+        tries = self._tried(bp, answered=True)
+        enough = tries.answered >= READS_MIN or tries.times >= TRIES_MAX
+        return enough or (at_once and self._first_sync and listed is None)
 
     def _entry_price(
         self, symbol: str, bp: BrokerPosition, listed: list[Fill] | None, first: datetime | None

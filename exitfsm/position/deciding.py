@@ -34,6 +34,7 @@ from exitfsm.messages import (
     ChangePolicy,
     Contradiction,
     ForceExit,
+    GiveWay,
     Message,
     Open,
     PositionRead,
@@ -506,6 +507,15 @@ def on_contradiction(p: Position, m: Contradiction, broker: Capabilities) -> lis
     return [*lost(p, m.why, m.at), *(cancel(p, m.at, m.why) if p.leaves_qty > p.remaining_qty else [])]
 
 
+def on_give_way(p: Position, m: GiveWay, broker: Capabilities) -> list[Event]:
+    """A limit order that rests is canceled for another exit of the same holding; any other is on its way."""
+    if p.order_type is not OrderType.LIMIT or not p.order_live or p.cancel_asked:
+        return []
+    if p.state in (State.SUBMITTED, State.PARTIAL):
+        return [_escalated(p, m.at, m.why)]
+    return cancel(p, m.at, m.why) if p.state is State.UNPROTECTED else []
+
+
 _HANDLERS: dict[type[Message], Callable[[Position, Any, Capabilities], list[Event]]] = {
     BarSeen: on_bar,
     Report: on_report,
@@ -518,4 +528,5 @@ _HANDLERS: dict[type[Message], Callable[[Position, Any, Capabilities], list[Even
     Recover: on_recover,
     RaiseAlarm: on_raise_alarm,
     Contradiction: on_contradiction,
+    GiveWay: on_give_way,
 }

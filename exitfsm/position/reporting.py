@@ -258,7 +258,8 @@ def _late(p: Position, r: ExecutionReport, order: EndedOrder, at: datetime) -> l
     if _works_after_all(order.how, r):
         return _works_all_the_same(p, r, fills, at)
     events = _late_fill(p, fills[0], left, at) if fills else []
-    return [*events, _end_of(r, known)] if order.how == WORKING and is_over(p, r) else events
+    how_much = said is not None or r.status is OrderStatus.REJECTED  # our own count is no record: it is looked up
+    return [*events, _end_of(r, known)] if order.how == WORKING and r.status.terminal and how_much else events
 
 
 def _late_fill(p: Position, fills: FillsRecorded, remaining: Decimal, at: datetime) -> list[Event]:

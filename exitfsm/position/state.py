@@ -54,12 +54,13 @@ WORKING = "working"
 
 
 class EndedOrder(msgspec.Struct, frozen=True, gc=False):
-    """An earlier exit order of the position: its id, what it filled at which average, how it ended (or `WORKING`)."""
+    """An earlier exit order: its id, what it filled at which average, how it ended (or `WORKING`), the broker's id."""
 
     client_order_id: str
     filled_qty: Decimal
     avg_fill_price: Decimal | None
     how: str
+    broker_order_id: str | None = None
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -169,6 +170,13 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         live = self.live_orders
         return (*live, *(one for one in self.corrected_orders if one not in live))
 
+    @property
+    def broker_order_ids(self) -> dict[str, str]:
+        """The broker's own id of each exit order of which it is known: ours, by the broker's."""
+        ids = {o.broker_order_id: o.client_order_id for o in self.ended_orders}
+        ids[self.broker_order_id] = self.client_order_id or ""
+        return {own: ours for own, ours in ids.items() if own is not None}
+
     def order_known(self, client_order_id: str) -> bool:
         """True when the id belongs to this position's current or an earlier exit order."""
         return client_order_id == self.client_order_id or any(
@@ -241,7 +249,7 @@ def _new_order(p: Position, e: ExitTriggered | ExitRetried) -> dict[str, Any]:
         "waiting_since": e.at,
     }
     if p.client_order_id is not None:
-        before = EndedOrder(p.client_order_id, p.filled_qty, p.avg_fill_price, p.ended_how)
+        before = EndedOrder(p.client_order_id, p.filled_qty, p.avg_fill_price, p.ended_how, p.broker_order_id)
         changes |= _NOTHING_YET
         changes["ended_orders"] = (*p.ended_orders, before)
     return changes
@@ -289,7 +297,7 @@ def _earlier(p: Position, client_order_id: str, **changes: Any) -> dict[str, Any
 def _accepted(p: Position, e: OrderAccepted) -> dict[str, Any]:
     """The broker has it; and where it had been refused, it has it after all."""
     if e.client_order_id != p.client_order_id:
-        return _earlier(p, e.client_order_id, how=WORKING)
+        return _earlier(p, e.client_order_id, how=WORKING, broker_order_id=e.broker_order_id)
     changes: dict[str, Any] = {"broker_order_id": e.broker_order_id, "waiting_since": _waiting(p, e.at)}
     if not p.order_live:
         changes |= {"order_live": True, "ended_how": "", "next_attempt_at": None, "cancel_asked": False}

@@ -361,8 +361,7 @@ def _order(m: ReadModels, r: Recorded, order: Row, **values: Param) -> None:
 def _accepted(m: ReadModels, _: Row, r: Recorded, e: OrderAccepted) -> None:
     order = m.order(r.stream_id, e.client_order_id)
     if order is not None:
-        live = [o for o in m.all("exit_orders", r.stream_id) if o["status"] in _LIVE_STATUS and o is not order]
-        if order["status"] not in _LIVE_STATUS and not live:
+        if order["status"] not in _LIVE_STATUS and not _another_works(m, r, order):
             m.change("exit_orders", order, status="pending")  # it had been refused, and works after all
         status = "submitted" if order["status"] == "pending" else order["status"]
         broker_id = e.broker_order_id or order["alpaca_order_id"]
@@ -384,10 +383,16 @@ def _fills(m: ReadModels, p: Row, r: Recorded, e: FillsRecorded) -> None:
     _sold(m, p, r)
 
 
+def _another_works(m: ReadModels, r: Recorded, order: Row) -> bool:
+    """True where another order of the position counts as live: the table has room for one."""
+    return any(o["status"] in _LIVE_STATUS and o is not order for o in m.all("exit_orders", r.stream_id))
+
+
 def _works_again(m: ReadModels, r: Recorded, order: Row) -> None:
     """The newest order, over because it was filled whole, may work again when it is not whole any more."""
     whole = _decimal(order["filled_qty"]) >= _decimal(order["qty"])
-    if whole and order["status"] not in _LIVE_STATUS and order is m.all("exit_orders", r.stream_id)[-1]:
+    newest = order is m.all("exit_orders", r.stream_id)[-1]
+    if whole and newest and order["status"] not in _LIVE_STATUS and not _another_works(m, r, order):
         m.change("exit_orders", order, status="partial", filled_at_utc=None)
 
 

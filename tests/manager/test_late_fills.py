@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -114,4 +115,32 @@ async def test_a_release_waits_for_the_record_of_an_ended_order_that_cannot_be_r
     assert world.state is State.UNPROTECTED
     await world.manager.release(world.position.position_id)
     assert (world.state, world.position.sold_qty, world.position.remaining_qty) == (State.MONITORING, 7, 3)
+    await world.finish()
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "list-fails"])
+async def test_a_late_fill_of_an_order_that_is_not_shown_any_more_is_known_by_the_executions(
+    tmp_path: Path, listed: bool
+) -> None:
+    world = World(tmp_path, capabilities=replace(GOOD, lookup_sees_closed=False))
+    await world.start()
+    await world.enter(10, at=100)
+    await world.bar("98.9")
+    await world.fill(1, 98)
+    world.broker.end_cancel(world.last_order)
+    await world.deliver()
+    world.broker.fill(world.last_order, 3, 96, late=True)
+    world.broker.lose_updates()
+    world.broker.trade_by_hand("AAPL", "buy", 20)  # so that what is held hides it
+    if not listed:
+        world.broker.always("fills", Raises(ConnectionError()))
+        await world.passes(120)
+        assert len(world.orders) == 1
+        world.broker.always("fills", None)
+    await world.until(lambda: len(world.orders) == 2, 120)
+    assert world.last_order.qty == 6
+    p = next(p for p in world.manager.positions() if p.attempt == 2)
+    assert (p.ended_orders[0].filled_qty, p.ended_orders[0].avg_fill_price) == (4, Decimal("96.5"))
+    await world.fill()
+    await world.until(lambda: len(world.ended()) == 1, 120)
     await world.finish()

@@ -20,7 +20,7 @@ from exitfsm.manager import ExitManager, SystemClock
 from exitfsm.manager.executions import average_entry, sold_by_others
 from exitfsm.policy import ExitPolicy
 from exitfsm.ports import CAREFUL
-from exitfsm.position import Position, epoch_of
+from exitfsm.position import EndedOrder, Position, epoch_of
 from exitfsm.testing import Hang, Raises, Returns, ScriptedBroker
 from exitfsm.values import ExecutionReport, Fill, OrderSide, OrderStatus, Side
 
@@ -254,7 +254,6 @@ def fill(side: str, qty: int, price: int = 100, **ids: str) -> Fill:
 
 def test_what_an_ended_attempt_of_ours_sold_is_not_taken_for_a_sale_by_others() -> None:
     """Executions that name their order by the broker's id alone: a live order was canceled over this."""
-    from exitfsm.position import EndedOrder
 
     p = Position(
         position_id="p", account="a", symbol="AAPL", side=Side.LONG, epoch="e", qty=Decimal(10), opened_at=T0,
@@ -262,6 +261,33 @@ def test_what_an_ended_attempt_of_ours_sold_is_not_taken_for_a_sale_by_others() 
         order_qty=Decimal(6), ended_orders=(EndedOrder("xf1-1", Decimal(4), None, "expired"),),
     )  # fmt: skip
     fills = [fill("buy", 10), fill("sell", 4, broker_order_id="B1"), fill("sell", 3, broker_order_id="B2")]
+    assert sold_by_others(p, fills) == 0
+    assert sold_by_others(p, [*fills, fill("sell", 2, broker_order_id="B3")]) == 2
+
+
+def test_what_was_sold_before_more_was_bought_stays_sold_of_a_position_on_its_way_out_and_no_other() -> None:
+    p = Position(
+        position_id="p", account="a", symbol="AAPL", side=Side.LONG, epoch="e", qty=Decimal(10), opened_at=T0,
+        entry_price=Decimal(100), policy=ExitPolicy(),
+    )  # fmt: skip
+    fills = [
+        replace(fill(side, qty), at=T0 + timedelta(minutes=minute))
+        for minute, (side, qty) in enumerate([("buy", 10), ("sell", 4), ("buy", 4)])
+    ]
+    for listed in (fills, list(reversed(fills))):
+        assert sold_by_others(p, listed) == 0  # sold, and bought again: nothing is missing
+        assert sold_by_others(replace(p, triggered_at=T0 + timedelta(minutes=3)), listed) == 0
+        assert sold_by_others(replace(p, triggered_at=T0 + timedelta(seconds=30)), listed) == 4
+        assert sold_by_others(replace(p, triggered_at=T0 + timedelta(seconds=90)), listed) == 4
+
+
+def test_the_brokers_own_ids_of_ended_orders_say_whose_an_execution_is() -> None:
+    p = Position(
+        position_id="p", account="a", symbol="AAPL", side=Side.LONG, epoch="e", qty=Decimal(10), opened_at=T0,
+        entry_price=Decimal(100), policy=ExitPolicy(), client_order_id="xf1-2", broker_order_id="B2",
+        order_qty=Decimal(6), ended_orders=(EndedOrder("xf1-1", Decimal(0), None, "expired", "B1"),),
+    )  # fmt: skip
+    fills = [fill("buy", 10), fill("sell", 4, broker_order_id="B1")]
     assert sold_by_others(p, fills) == 0
     assert sold_by_others(p, [*fills, fill("sell", 2, broker_order_id="B3")]) == 2
 

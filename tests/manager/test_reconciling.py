@@ -11,8 +11,9 @@ import pytest
 from harness import GOOD, T0, MakeWorld, World, executed
 from msgspec.structs import replace
 
-from exitfsm import Bar, BrokerPosition, IdMemory, Side, State
-from exitfsm.position import client_order_id
+from exitfsm import Bar, BrokerError, BrokerPosition, IdMemory, Side, State
+from exitfsm.manager.reconcile import TRIES_MAX
+from exitfsm.position import client_order_id, epoch_of
 from exitfsm.testing import Hang, Raises, Returns
 
 CAREFUL_OF_SIZE = replace(GOOD, reduce_only=False)
@@ -713,4 +714,38 @@ async def test_given_another_quantity_than_before_then_it_is_tried_as_often_to_f
     assert world.manager.positions() == []
     await world.manager.sync()
     assert (world.position.qty, world.position.opened_at, world.alarm_kinds) == (16, first, [])
+    await world.finish()
+
+
+async def test_given_a_list_of_fills_that_failed_before_then_it_is_tried_as_often_to_find_the_first_fill(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    await world.start()
+    world.broker.enter("AAPL", "long", 10, 100)
+    world.broker.lose_updates()
+    world.broker.answer("fills", Raises(ConnectionError()), Raises(ConnectionError()), Returns([]))
+    for _ in range(2):
+        with pytest.raises(BrokerError):
+            await world.manager.sync()
+    await world.manager.sync()
+    assert world.manager.positions() == []
+    await world.manager.sync()
+    assert (world.position.epoch, world.alarm_kinds) == (epoch_of(T0), [])
+    await world.finish()
+
+
+async def test_given_a_quantity_that_changes_all_the_time_then_it_is_watched_under_its_price_in_the_end(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    await world.start()
+    world.broker.enter("AAPL", "long", 100, 100)
+    world.broker.lose_updates()
+    world.broker.executions.clear()  # the list does not reach back so far
+    for _ in range(TRIES_MAX):
+        assert world.manager.positions() == []
+        world.broker.trade_by_hand("AAPL", "sell", 1, 100)
+        await world.manager.sync()
+    assert (world.position.qty, world.alarm_kinds) == (100 - TRIES_MAX, ["epoch_unknown"])
     await world.finish()

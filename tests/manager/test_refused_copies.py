@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from harness import World
+import pytest
+from harness import GOOD, World
+from msgspec.structs import replace
 
 from exitfsm import Order, OrderRefused, State
 from exitfsm.position import order_of
 from exitfsm.simulate import refused_report
-from exitfsm.testing import LostReply, Raises, Returns
+from exitfsm.testing import LostReply, Raises, Returns, ScriptedBroker
+from exitfsm.values import OrderStatus
 
 HELD = OrderRefused("insufficient_qty", "the first copy holds it")
 
@@ -83,15 +87,46 @@ async def test_a_refusal_counts_only_once_the_record_could_be_read(tmp_path: Pat
     await world.finish()
 
 
-async def an_earlier_one_works_after_all(path: Path) -> tuple[World, Order]:
+class OwnIds:
+    """The broker, for a bot whose methods name an order by the broker's own id."""
+
+    order = cancel = None
+
+    def __init__(self, broker: ScriptedBroker) -> None:
+        self._broker = broker
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name)
+
+    def _ours(self, order_id: str) -> str | None:
+        return next((b.order.client_order_id for b in self._broker.working() if b.broker_order_id == order_id), None)
+
+    async def get_order(self, order_id: str) -> Any:
+        """One that works; of those that are over it tells nothing."""
+        ours = self._ours(order_id)
+        return await self._broker.order(ours) if ours else None
+
+    async def cancel_order(self, order_id: str) -> Any:
+        """Ask for the cancel."""
+        ours = self._ours(order_id)
+        if ours is None:
+            raise OrderRefused("not_cancelable", f"order {order_id} cannot be canceled")
+        return await self._broker.cancel(ours)
+
+
+async def an_earlier_one_works_after_all(path: Path, *, own_ids: bool = False) -> tuple[World, Order]:
     """The first order was refused and the second rejected; then a copy of the first arrives and is taken."""
     world = World(path)
+    if own_ids:
+        world.seen_by_manager = OwnIds(world.broker)
+        world.manager = world._new_manager()
     await world.start()
     await world.enter(10, at=100)
     world.broker.answer("submit", Raises(OrderRefused("halted")))
     await world.bar("98.9")
     first = order_of(world.position)
-    await world.until(lambda: world.state is State.SUBMITTED, 120)
+    await world.until(lambda: len(world.orders) == 1, 120)
+    await world.deliver()
     world.broker.reject(world.last_order, "margin")
     await world.deliver()
     world.broker.cancels = "pending"
@@ -131,4 +166,91 @@ async def test_an_earlier_order_that_works_after_all_is_given_up_on_an_operators
     await world.manager.sync()
     await world.settle()
     assert world.position.live_orders == (first.client_order_id,)  # the operator was wrong, and it is not forgotten
+    await world.finish()
+
+
+def cancels_of(world: World, order: Order) -> int:
+    """How often the cancel of an order was asked for."""
+    return sum(call.method == "cancel" and call.args[0] == order.client_order_id for call in world.broker.calls)
+
+
+async def test_an_earlier_order_that_works_after_all_is_canceled_by_the_brokers_own_id(tmp_path: Path) -> None:
+    world, first = await an_earlier_one_works_after_all(tmp_path, own_ids=True)
+    await world.restart()
+    world.broker.cancels = "at_once"
+    asked = cancels_of(world, first)
+    await world.until(lambda: cancels_of(world, first) > asked, 60)
+    await world.deliver()
+    assert not world.position.live_orders
+    await world.manager.force_exit("AAPL")
+    await world.until(lambda: len(world.orders) == 3, 60)
+    await world.fill()
+    await world.until(lambda: world.state is State.FILLED, 60)
+    await world.finish()
+
+
+@pytest.mark.parametrize("cancels", ["pending", "refused"])
+async def test_neither_of_two_orders_that_work_waits_for_the_cancel_of_the_other(tmp_path: Path, cancels: str) -> None:
+    world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
+    await world.start()
+    await world.enter(10, at=100)
+    world.broker.answer("submit", Raises(OrderRefused("halted")))
+    await world.bar("98.9")
+    first = order_of(world.position)
+    await world.until(lambda: world.state is State.SUBMITTED, 120)
+    second = world.last_order
+    world.broker.cancels = cancels
+    late = world.broker._book(first, ours=True)  # at once with the second: no rule of the books allows that
+    world.broker._tell(late)
+    await world.deliver()
+    await world.passes(60)
+    assert world.position.live_orders == (second.client_order_id, first.client_order_id)
+    assert min(cancels_of(world, first), cancels_of(world, second)) > 0
+    world.broker.fill(first, 1)
+    world.broker.end_cancel(second)
+    world.broker.end_cancel(first)
+    await world.until(lambda: not world.position.live_orders, 120)
+    await world.manager.release(world.position)
+    assert (world.state, world.position.remaining_qty) == (State.MONITORING, 9)
+    await world.finish()
+
+
+async def test_how_much_an_earlier_order_that_worked_has_filled_is_looked_up_where_its_end_does_not_say(
+    tmp_path: Path,
+) -> None:
+    world, first = await an_earlier_one_works_after_all(tmp_path)
+    await world.restart()
+    world.broker.fill(first, 4)
+    world.broker.lose_updates()
+    end = world.broker.end_cancel(first)
+    world.broker.lose_updates()
+    world.broker.always("positions", Raises(ConnectionError()))
+    await world.manager.on_order_update(replace(end, filled_qty=None, avg_fill_price=None))
+    await world.until(lambda: not world.position.live_orders, 10)
+    assert world.position.remaining_qty == 6
+    await world.finish()
+
+
+async def test_a_fill_that_is_taken_back_while_an_earlier_order_works_is_stored(tmp_path: Path) -> None:
+    world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
+    await world.start()
+    await world.enter(10, at=100)
+    world.broker.answer("submit", Raises(OrderRefused("halted")))
+    await world.bar("98.9")
+    first = order_of(world.position)
+    await world.until(lambda: world.state is State.SUBMITTED, 120)
+    second = world.last_order
+    await world.fill()
+    await world.until(lambda: world.state is State.FILLED, 60)
+    world.broker.cancels = "pending"
+    world.broker._tell(world.broker._book(first, ours=True))
+    await world.deliver()
+    assert world.position.live_orders == (first.client_order_id,)
+    world.broker._find(second).status = OrderStatus.PARTIALLY_FILLED
+    world.broker.bust(second, 3)
+    await world.deliver()
+    assert (world.position.remaining_qty, len(world.position.live_orders)) == (3, 2)
+    world.broker.end_cancel(first)
+    world.broker.end_cancel(second)
+    await world.until(lambda: not world.position.live_orders, 120)
     await world.finish()

@@ -9,6 +9,7 @@ import pytest
 from harness import World
 
 from exitfsm import NotSent, Order, Position, State
+from exitfsm.messages import Contradiction
 from exitfsm.testing import Raises
 
 
@@ -56,18 +57,21 @@ async def test_two_exits_of_one_holding_leave_one_after_the_other(tmp_path: Path
     await world.finish()
 
 
+@pytest.mark.parametrize("seconds", [20, 400])
 async def test_an_exit_that_waits_for_another_one_is_told_and_the_other_ends_where_its_shares_are_gone(
-    tmp_path: Path,
+    tmp_path: Path, seconds: int
 ) -> None:
     world, older, newer = await with_two(tmp_path, again=12)
     world.broker.truthful()
     world.broker.cancels = "pending"
     await world.until(lambda: states(world, older) == [State.CANCELING], 300)
-    await world.passes(120, step=5)
+    await world.passes(seconds)
     assert [order.client_order_id for order in world.orders] == [older.client_order_id]
-    assert "submit_unresolved" in world.alarm_kinds
+    assert ("submit_unresolved" in world.alarm_kinds) is (seconds > 100)
     world.broker.end_cancel(world.last_order)
-    await world.until(lambda: len(world.orders) == 2, 120)
+    await world.deliver()
+    await world.passes(0.5, 0.5)
+    assert len(world.orders) == 2  # however long it has waited
     assert world.last_order.qty == 12
     await world.fill()
     await world.until(lambda: states(world, older, newer) == [State.CLOSED, State.FILLED], 120)
@@ -166,4 +170,46 @@ async def test_what_a_refused_order_sells_after_all_is_not_sold_again(tmp_path: 
     await world.fill()
     await world.until(lambda: states(world, newer) == [State.FILLED], 120)
     assert world.broker.held("AAPL") == 0
+    await world.finish()
+
+
+@pytest.mark.parametrize("alarmed", [False, True], ids=["on-its-way", "unprotected"])
+async def test_a_stop_does_not_wait_for_the_limit_order_of_another_position(tmp_path: Path, alarmed: bool) -> None:
+    world = World(tmp_path, {"profit_taking": {"order_type": "limit"}})
+    await world.start()
+    await world.enter(100, at=100)
+    await world.bar("102.1")
+    older = world.position
+    await world.fill(10)
+    if alarmed:
+        contradiction = Contradiction(at=world.clock.now(), why="it cannot be")
+        await world.manager._door.tell(older.position_id, contradiction)
+    world.clock.move(1)
+    world.broker.trade_by_hand("AAPL", "buy", 10, 102)
+    world.broker.lose_updates()
+    await world.manager.watch("AAPL", "long", 10, 102, world.clock.now())
+    newer = next(p for p in world.manager.positions() if p.position_id != older.position_id)
+    await world.bar("100.5")  # the stop of the newer one, not of the older one
+    await world.passes(3)
+    orders = [order.client_order_id for order in world.orders]
+    assert orders == [older.client_order_id, now(world, newer).client_order_id]
+    await world.finish()
+
+
+async def test_a_profit_does_not_cancel_the_limit_order_of_another_position(tmp_path: Path) -> None:
+    world = World(tmp_path, {"profit_taking": {"order_type": "limit"}})
+    await world.start()
+    await world.enter(100, at=100)
+    await world.bar("102.1")
+    older = world.position
+    world.clock.move(1)
+    world.broker.trade_by_hand("AAPL", "buy", 10, 100)
+    world.broker.lose_updates()
+    await world.manager.watch("AAPL", "long", 10, 100, world.clock.now())
+    await world.bar("102.2")
+    await world.passes(5)
+    assert states(world, older) == [State.SUBMITTED]
+    assert len(world.orders) == 1
+    await world.fill()
+    await world.until(lambda: len(world.orders) == 2, 5)
     await world.finish()

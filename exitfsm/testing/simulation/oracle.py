@@ -250,8 +250,9 @@ class Oracle:
             untold = untold or self._nobody_told(order_id)
         # A late fill of which no news came yet counts as sold elsewhere, until its own record says better.
         known = before.sold_qty <= sold <= before.sold_qty + before.sold_elsewhere
-        if not self._venue.capabilities.lookup_sees_closed and any(o.how == "refused" for o in before.ended_orders):
-            return  # a person gave an order up whose record this broker does not show
+        unseen = ("refused", "canceled")  # a person gave an order up, or it filled late, and no record shows it
+        if not self._venue.capabilities.lookup_sees_closed and any(o.how in unseen for o in before.ended_orders):
+            return
         if not known and not untold and not self._recently(before.symbol):
             self.fail("I18", f"{before.position_id} says {plain(before.sold_qty)} sold, the venue {plain(sold)}")
 

@@ -126,7 +126,8 @@ def limits(profile: Profile, faults: Faults) -> None:
       one that is still on its way sells what was entered since. (One that guards refuses it beside another exit.)
     - Two machines know nothing of each other but what the broker's records show: there nothing is traded by hand,
       nothing is bought on top, and no order is refused, also not by a closed market: a refused order leaves no record,
-      so that the other machine gives its number to an order of its own.
+      so that the other machine gives its number to an order of its own. Lists are never empty there: a position whose
+      executions are not known is named by its price, with an alarm that says so, and otherwise on the other machine.
     """
     if profile.capabilities.stocks.qty_min > 0:
         faults.often("split", 0.02)  # for what it is asked for
@@ -136,3 +137,4 @@ def limits(profile: Profile, faults: Faults) -> None:
         faults.never("power", "store lost", "store damaged")
     if profile.machines == "two machines":
         faults.never("more bought", "sold by hand", "closed by hand", "split", "refused", "fill taken back")
+        faults.never("list empty")
