@@ -153,7 +153,8 @@ class Acknowledge(Message, frozen=True):
 
 
 class Recover(Message, frozen=True):
-    """The broker knows an exit order of this position that we have no record of: the store was lost.
+    """The broker knows an exit order of this position that we have no record of: the store was lost, or another machine
+    was faster.
 
     `attempt` is the number that its id names, `report` what the broker says of it.
     """

@@ -73,13 +73,15 @@ unprotected = submitted.when(Contradiction(at=after(90), why="it cannot be"))
 loose = unprotected.when(reported("canceled", 0, at=91))
 
 
-def recovered(attempt: int, qty: int | str, status: str = "new", filled: int = 0, **fields: Any) -> Recover:
+def recovered(
+    attempt: int, qty: int | str, status: str = "new", filled: int = 0, at: int = 50, **fields: Any
+) -> Recover:
     """Our order is found at the broker."""
     report = ExecutionReport(
         client_order_id=order_id(attempt), status=OrderStatus(status), at=after(40), qty=D(qty), filled_qty=D(filled),
         **fields,
     )  # fmt: skip
-    return Recover(at=after(50), attempt=attempt, report=report)
+    return Recover(at=after(at), attempt=attempt, report=report)
 
 
 def asked(who: str = "jo", **fields: Any) -> ForceExit:
@@ -518,6 +520,11 @@ STORIES: list[tuple[str, Scenario, list[Told]]] = [
     ),
     ("our order is found at the broker", monitored, [recovered(2, 10, "partially_filled", 4, broker_order_id="b7")]),
     ("a filled order of ours is found amid bad bars", monitored.when(seen("NaN")), [recovered(1, 6, "filled", 6)]),
+    (
+        "the next attempt is found at the broker",
+        partial.when(reported("rejected", 4, refusal="halted", at=90)),
+        [recovered(2, 6, at=100), recovered(2, 6, at=300), recovered(3, 6, at=301)],
+    ),
     ("an order of ours is found that is too large", monitored, [recovered(1, 11)]),
     ("a canceled order of ours is found", monitored, [recovered(1, 10, "canceled", 4), holds(6, at=70)]),
     # at the edges

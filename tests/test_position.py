@@ -1450,6 +1450,24 @@ def test_given_orders_with_ids_of_the_brokers_own_then_each_is_known_by_it() -> 
     s.has(broker_order_ids={"b1": order_id(1), "b2": order_id(2)})
 
 
+def test_given_the_next_attempt_when_another_machine_has_sent_it_then_it_is_taken_over() -> None:
+    def found(attempt: int, qty: int, at: float, status: str = "new", **fields: Any) -> Recover:
+        report = ExecutionReport(
+            client_order_id=order_id(attempt), status=OrderStatus(status), at=after(150), qty=Decimal(qty), **fields
+        )
+        return Recover(at=after(at), attempt=attempt, report=report)
+
+    taken = expired.when(found(2, 6, 200)).then(like(ExitRetried, attempt=2, qty=Decimal(6)), OrderAccepted)
+    taken.is_in("submitted").has(sold_elsewhere=Decimal(0), budget_spent=0)
+    partial.when(reported("rejected", 4)).when(found(2, 6, 200)).has(budget_spent=1)
+    expired.when(found(2, 6, 200, "expired", filled_qty=Decimal(2))).is_in("rejected").has(remaining_qty=Decimal(4))
+    expired.when(found(2, 7, 200)).then(ProtectionLost, AlarmRaised)
+    expired.when(found(2, 6, 81)).then()  # not due
+    expired.when(found(3, 6, 200)).then()
+    last = given(opened(policy=policy(partial_fills={"max_resubmit_attempts": 0})), triggered())
+    last.when(reported("rejected", 4, at=80)).when(found(2, 6, 200)).has(attempt=2, budget_spent=0)
+
+
 def test_given_another_exit_that_waits_when_a_limit_order_rests_then_it_gives_way() -> None:
     way = GiveWay(at=after(70), why="a stop waits for it")
     for s in (resting, resting.when(reported("partially_filled", 4, 102))):

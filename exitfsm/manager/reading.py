@@ -7,6 +7,7 @@ a row it says the same, and by what the executions say.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -26,10 +27,10 @@ from exitfsm.manager.executions import (
     surplus,
     told_by_executions,
 )
-from exitfsm.messages import Contradiction, PositionRead
+from exitfsm.messages import Contradiction, PositionRead, Recover
 from exitfsm.outside import logger
 from exitfsm.ports import Clock
-from exitfsm.position import READS_MIN, Position
+from exitfsm.position import READS_MIN, Position, client_order_id
 from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, exactly, tradable
 
 log = logger("exitfsm")
@@ -97,6 +98,8 @@ class Reader:
                 await self._door.report(report)
             if expected[position_id] != expectation(self._engine.positions.get(position_id, p)):
                 return
+        if await self._took_over(p):
+            return
         net, entry = self.net_of(p, held)
         if p.state is State.MONITORING and net == p.remaining_qty and entry in (None, p.entry_price):
             self._readings.pop(position_id, None)
@@ -131,8 +134,26 @@ class Reader:
 
         What it filled since the cancel is neither sold by others, nor still to be sold.
         """
+        return self._is_due(p) and p.ended_how == "canceled" and self._calls.capabilities.late_fills
+
+    def _is_due(self, p: Position) -> bool:
+        """True when the next attempt is due."""
         due = p.next_attempt_at is not None and self.now_for(p) >= p.next_attempt_at
-        return p.state is State.REJECTED and p.ended_how == "canceled" and due and self._calls.capabilities.late_fills
+        return p.state is State.REJECTED and due
+
+    async def _took_over(self, p: Position) -> bool:
+        """The next attempt is the broker's already: another machine sent it, or a life of which the record is lost.
+
+        True when it was taken up. What it sells would look as if other hands had sold it.
+        """
+        if not self._is_due(p) or p.remaining_qty <= ZERO or not self._calls.asks_by_our_id:
+            return False
+        attempt, report = p.attempt + 1, None
+        with suppress(BrokerError):  # then it is sent, and refused where it is there
+            report = await self._calls.order(client_order_id(p.position_id, attempt))
+        if report is not None:
+            await self._door.tell(p.position_id, Recover(at=self.now_for(p), attempt=attempt, report=report))
+        return self._engine.positions.get(p.position_id) is not p
 
     async def _newest_of_ended(self, p: Position) -> ExecutionReport | None:
         """What the broker says of the order that has ended; by its executions, where it shows no record of that.

@@ -308,11 +308,16 @@ def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -
     size = sellable(p, min(p.remaining_qty, m.qty), broker)
     if size == 0:
         return _elsewhere(p, m, "residue")
-    free = p.escalated or (p.ended_how == "expired" and p.time_in_force == TimeInForce.DAY)
-    spent = p.budget_spent + (0 if free else 1)
+    spent = _spent(p)
     if spent > p.policy.partial_fills.max_resubmit_attempts:
         return lost(p, f"{p.attempt} attempts ended with {plain(p.remaining_qty)} {p.symbol} left to sell", m.at)
     return [next_attempt(p, size, m.at, broker, spent=spent, gone=p.remaining_qty - min(p.remaining_qty, m.qty))]
+
+
+def _spent(p: Position) -> int:
+    """What of the budget is spent by one more attempt; one that follows the day's end, or a limit given up, is free."""
+    free = p.escalated or (p.ended_how == "expired" and p.time_in_force == TimeInForce.DAY)
+    return p.budget_spent + (0 if free else 1)
 
 
 def sellable(p: Position, qty: Decimal, broker: Capabilities) -> Decimal:
@@ -471,16 +476,22 @@ def on_raise_alarm(p: Position, m: RaiseAlarm, broker: Capabilities) -> list[Eve
 
 
 def on_recover(p: Position, m: Recover, broker: Capabilities) -> list[Event]:
-    """Take up the exit where the lost record left it: the order is ours, so the decision to exit was taken."""
+    """Take up the exit where the lost record left it: the order is ours, so the decision to exit was taken.
+
+    So it is with the next attempt, where another machine was faster.
+    """
     r = m.report
-    if (
-        p.state is not State.MONITORING
-        or r.qty is None
-        or r.client_order_id != client_order_id(p.position_id, m.attempt)
-    ):
+    retried = p.state is State.REJECTED and p.next_attempt_at is not None and m.at >= p.next_attempt_at
+    if not (retried or p.state is State.MONITORING):
+        return []
+    if r.qty is None or r.client_order_id != client_order_id(p.position_id, m.attempt):
         return []
     if m.attempt <= p.attempt or not _is_price(r.qty) or r.qty > p.remaining_qty:
         return lost(p, f"the broker has exit order {r.client_order_id} for {r.qty} of {plain(p.remaining_qty)}", m.at)
+    if retried:
+        spent = min(_spent(p), p.policy.partial_fills.max_resubmit_attempts)
+        attempt = next_attempt(p, r.qty, m.at, broker, spent=spent, gone=ZERO)
+        return _with_news(p, [attempt], m, broker) if attempt.attempt == m.attempt else []
     triggered = ExitTriggered(
         reason=ExitType.RECOVERED,
         client_order_id=r.client_order_id,
@@ -494,10 +505,14 @@ def on_recover(p: Position, m: Recover, broker: Capabilities) -> list[Event]:
         threshold_pct=ZERO,
         detail="found at the broker",
     )
-    events: list[Event] = [*_end_refusals(p, m.at), triggered]
+    return _with_news(p, [*_end_refusals(p, m.at), triggered], m, broker)
+
+
+def _with_news(p: Position, events: list[Event], m: Recover, broker: Capabilities) -> list[Event]:
+    """The order that was found, and what its record says."""
     after = fold(p, events)
     assert after is not None
-    return [*events, *on_report(after, Report(at=m.at, report=r), broker)]
+    return [*events, *on_report(after, Report(at=m.at, report=m.report), broker)]
 
 
 def on_contradiction(p: Position, m: Contradiction, broker: Capabilities) -> list[Event]:

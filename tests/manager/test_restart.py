@@ -19,7 +19,7 @@ import pytest
 from harness import GOOD, World, executed
 from msgspec.structs import replace
 
-from exitfsm import IdMemory, Order, Session, Side
+from exitfsm import IdMemory, Order, Session, Side, State
 from exitfsm.position import client_order_id
 from exitfsm.testing import LostReply, Raises, Returns
 from exitfsm.values import OrderSide, OrderStatus
@@ -417,4 +417,25 @@ async def test_given_a_read_that_fails_when_nobody_waits_for_it_any_more_then_th
     assert heard == []
     await world.fill()
     await world.until(lambda: world.state == "filled")
+    await world.finish()
+
+
+async def test_the_next_attempt_of_another_machine_is_taken_over(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    await world.bar("98.9")
+    world.broker.reject(world.last_order, "halted")
+    await world.deliver()
+    theirs = replace(world.last_order, client_order_id=client_order_id(world.position.position_id, 2))
+    await world.passes(20)
+    world.broker.take(theirs)
+    world.broker.fill(theirs, 4)
+    world.broker.lose_updates()
+    await world.until(lambda: world.state is State.PARTIAL, 60)
+    assert (world.position.attempt, world.position.remaining_qty, world.position.sold_elsewhere) == (2, 6, 0)
+    assert len(world.orders) == 2
+    await world.fill()
+    await world.until(lambda: world.state is State.FILLED)
+    assert "protection_lost" not in world.alarm_kinds
     await world.finish()
