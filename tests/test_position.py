@@ -1418,6 +1418,8 @@ def test_given_an_earlier_order_that_was_refused_and_works_after_all_then_nothin
     )
     part = s.when(reported("partially_filled", 4, 99, attempt=1, at=204)).then(FillsRecorded)
     part.when(reported("canceled", None, attempt=1, at=205)).then()  # with how much filled? It is looked up
+    done = part.when(reported("done_for_day", 4, attempt=1, at=205, leaves_qty=Decimal(0)))
+    done.then(like(OrderEnded, how="expired")).has(live_orders=())
     part.when(reported("rejected", None, attempt=1, at=205)).then(like(OrderEnded, filled_qty=Decimal(4)))
     over = part.when(reported("canceled", 6, 99, attempt=1, at=205))
     over.then(FillsRecorded, like(OrderEnded, client_order_id=order_id(1), how="canceled"))
@@ -1461,7 +1463,13 @@ def test_given_the_next_attempt_when_another_machine_has_sent_it_then_it_is_take
     taken.is_in("submitted").has(sold_elsewhere=Decimal(0), budget_spent=0)
     partial.when(reported("rejected", 4)).when(found(2, 6, 200)).has(budget_spent=1)
     expired.when(found(2, 6, 200, "expired", filled_qty=Decimal(2))).is_in("rejected").has(remaining_qty=Decimal(4))
-    expired.when(found(2, 7, 200)).then(ProtectionLost, AlarmRaised)
+    larger = expired.when(found(2, 7, 200)).is_in("unprotected")
+    larger.has(attempt=2, order_qty=Decimal(7), cancel_asked=True).owes(Cancel)
+    unsaid = expired.when(
+        Recover(at=after(200), attempt=2, report=msgspec.structs.replace(found(2, 6, 200).report, qty=None))
+    )
+    unsaid.is_in("submitted").has(order_qty=Decimal(6))
+    expired.when(found(2, 6, 200), reported("expired", 0, at=201)).when(found(2, 6, 300)).then()  # an old answer
     expired.when(found(2, 6, 81)).then()  # not due
     expired.when(found(3, 6, 200)).then()
     last = given(opened(policy=policy(partial_fills={"max_resubmit_attempts": 0})), triggered())
@@ -1471,7 +1479,9 @@ def test_given_the_next_attempt_when_another_machine_has_sent_it_then_it_is_take
 def test_given_another_exit_that_waits_when_a_limit_order_rests_then_it_gives_way() -> None:
     way = GiveWay(at=after(70), why="a stop waits for it")
     for s in (resting, resting.when(reported("partially_filled", 4, 102))):
-        s.when(way).then(like(ExitEscalated, why="a stop waits for it")).is_in("canceling").when(way).then()
+        asked = s.when(way).then(like(ExitEscalated, why="a stop waits for it")).is_in("canceling")
+        asked.when(way).then()
+        asked.when(reported("cancel_rejected", at=75)).when(way).then()  # the broker will not
         alarmed = s.when(Contradiction(at=after(65), why="it cannot be"))
         alarmed.when(way).then(like(CancelRequested, why="a stop waits for it")).when(way).then()
     for s in (monitoring, pending, submitted, partial, expired, filled, unprotected):

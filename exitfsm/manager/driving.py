@@ -172,12 +172,12 @@ class Driver:
         order = action.order
         if self._clock.monotonic() < self.listed_by or self._stranger_works(p.symbol):
             return False  # it might be, or would be, a second exit of ours; of one that is known a person has been told
+        if not await self._hours.let_pass(p.symbol) or not self._breaker.allows(self._clock.monotonic()):
+            return False
         if self._another_goes_first(p):
             await self._ask_for_way(p)
             await self._rest(partial(self._clock.sleep, PAUSE_S))
             return True
-        if not await self._hours.let_pass(p.symbol) or not self._breaker.allows(self._clock.monotonic()):
-            return False
         await self._make_way(p)
         refusal = None if self._calls.capabilities.reduce_only else await self._no_longer_held(p, order)
         if refusal is not None:
@@ -362,8 +362,9 @@ class Driver:
         """
         report = await self._calls.order(client_order_id)
         if report is not None and report.status is OrderStatus.REPLACED:
-            filled = filled if report.filled_qty is None else report.filled_qty
-            report = replace(report, status=OrderStatus.CANCELED, filled_qty=filled)
+            report = replace(report, status=OrderStatus.CANCELED)
+        if report is not None and report.status.terminal and report.filled_qty is None:
+            report = replace(report, filled_qty=filled)
         await self._door.report(
             report
             or ExecutionReport(

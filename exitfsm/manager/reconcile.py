@@ -51,18 +51,21 @@ ATTEMPTS_PROBED_MAX = 50
 #: How many positions are taken up at the same time.
 ADOPTED_AT_ONCE = 16
 
-#: So many in all, also where what is held is another quantity each time, or where most of the answers fail.
+#: So many answers in all, where what is held is another quantity each time.
 TRIES_MAX = 10
 
 
 class Tries(NamedTuple):
-    """How often it was tried to take up a position of a symbol: how often the broker's answer did not help, for this
-    quantity (another one is another position), and how often in all.
+    """How often it was tried to take up a position of a symbol.
+
+    `answered`: the broker's answer did not help, for this quantity; another one is another position. `in_all`: the same
+    for any quantity. `failed`: there was no answer.
     """
 
     qty: Decimal
     answered: int = 0
-    times: int = 0
+    in_all: int = 0
+    failed: int = 0
 
 
 RaiseAccountAlarm = Callable[[str, str], Awaitable[None]]
@@ -366,13 +369,15 @@ class Reconciler:
         """One more try to take a position up has come to nothing."""
         known = self.missing.get(self._key(bp), Tries(bp.qty))
         same = known.answered if known.qty == bp.qty else 0
-        tries = self.missing[self._key(bp)] = Tries(bp.qty, same + answered, known.times + 1)
+        tries = Tries(bp.qty, same + answered, known.in_all + answered, known.failed + (not answered))
+        self.missing[self._key(bp)] = tries
         return tries
 
     async def _cannot_name(self, new: list[BrokerPosition]) -> None:
         """The executions cannot be read: once that has failed again, it is an alarm for each position."""
         for bp in new:
-            if self._tried(bp, answered=False).times >= READS_MIN:
+            tries = self._tried(bp, answered=False)
+            if tries.in_all + tries.failed >= READS_MIN:
                 what = f"{plain(bp.qty)} {self.known_spelling(bp.symbol)} {bp.side}"
                 text = f"{what}: the broker's fills cannot be read, so it is NOT protected"
                 await self._alarm("epoch_unknown", text)
@@ -476,7 +481,7 @@ class Reconciler:
         What was there before we were, at a broker that lists no fills, will never be known better (`at_once`).
         """
         tries = self._tried(bp, answered=True)
-        enough = tries.answered >= READS_MIN or tries.times >= TRIES_MAX
+        enough = tries.answered >= READS_MIN or tries.in_all >= TRIES_MAX
         return enough or (at_once and self._first_sync and listed is None)
 
     def _entry_price(

@@ -481,17 +481,14 @@ def on_recover(p: Position, m: Recover, broker: Capabilities) -> list[Event]:
     So it is with the next attempt, where another machine was faster.
     """
     r = m.report
-    retried = p.state is State.REJECTED and p.next_attempt_at is not None and m.at >= p.next_attempt_at
-    if not (retried or p.state is State.MONITORING):
+    if r.client_order_id != client_order_id(p.position_id, m.attempt):
         return []
-    if r.qty is None or r.client_order_id != client_order_id(p.position_id, m.attempt):
+    if p.state is State.REJECTED:
+        return _taken_over(p, m, broker)
+    if p.state is not State.MONITORING or r.qty is None:
         return []
     if m.attempt <= p.attempt or not _is_price(r.qty) or r.qty > p.remaining_qty:
         return lost(p, f"the broker has exit order {r.client_order_id} for {r.qty} of {plain(p.remaining_qty)}", m.at)
-    if retried:
-        spent = min(_spent(p), p.policy.partial_fills.max_resubmit_attempts)
-        attempt = next_attempt(p, r.qty, m.at, broker, spent=spent, gone=ZERO)
-        return _with_news(p, [attempt], m, broker) if attempt.attempt == m.attempt else []
     triggered = ExitTriggered(
         reason=ExitType.RECOVERED,
         client_order_id=r.client_order_id,
@@ -506,6 +503,16 @@ def on_recover(p: Position, m: Recover, broker: Capabilities) -> list[Event]:
         detail="found at the broker",
     )
     return _with_news(p, [*_end_refusals(p, m.at), triggered], m, broker)
+
+
+def _taken_over(p: Position, m: Recover, broker: Capabilities) -> list[Event]:
+    """The next attempt, as it is at the broker. One that is larger than what is left is so by its record."""
+    if m.attempt != p.attempt + 1 or p.next_attempt_at is None or m.at < p.next_attempt_at:
+        return []
+    qty = m.report.qty
+    size = min(qty, p.remaining_qty) if qty is not None and _is_price(qty) else p.remaining_qty
+    spent = min(_spent(p), p.policy.partial_fills.max_resubmit_attempts)
+    return _with_news(p, [next_attempt(p, size, m.at, broker, spent=spent, gone=ZERO)], m, broker)
 
 
 def _with_news(p: Position, events: list[Event], m: Recover, broker: Capabilities) -> list[Event]:
@@ -523,8 +530,11 @@ def on_contradiction(p: Position, m: Contradiction, broker: Capabilities) -> lis
 
 
 def on_give_way(p: Position, m: GiveWay, broker: Capabilities) -> list[Event]:
-    """A limit order that rests is canceled for another exit of the same holding; any other is on its way."""
-    if p.order_type is not OrderType.LIMIT or not p.order_live or p.cancel_asked:
+    """A limit order that rests is canceled for another exit of the same holding; any other is on its way.
+
+    Once, where the broker refuses that.
+    """
+    if p.order_type is not OrderType.LIMIT or not p.order_live or p.cancel_asked or p.cancels_refused:
         return []
     if p.state in (State.SUBMITTED, State.PARTIAL):
         return [_escalated(p, m.at, m.why)]

@@ -259,7 +259,7 @@ def _late(p: Position, r: ExecutionReport, order: EndedOrder, at: datetime) -> l
         return _works_all_the_same(p, r, fills, at)
     events = _late_fill(p, fills[0], left, at) if fills else []
     how_much = said is not None or r.status is OrderStatus.REJECTED  # our own count is no record: it is looked up
-    return [*events, _end_of(r, known)] if order.how == WORKING and r.status.terminal and how_much else events
+    return [*events, _end_of(r, known)] if order.how == WORKING and is_over(p, r) and how_much else events
 
 
 def _late_fill(p: Position, fills: FillsRecorded, remaining: Decimal, at: datetime) -> list[Event]:

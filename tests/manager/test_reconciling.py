@@ -724,14 +724,14 @@ async def test_given_a_list_of_fills_that_failed_before_then_it_is_tried_as_ofte
     await world.start()
     world.broker.enter("AAPL", "long", 10, 100)
     world.broker.lose_updates()
-    world.broker.answer("fills", Raises(ConnectionError()), Raises(ConnectionError()), Returns([]))
-    for _ in range(2):
+    world.broker.answer("fills", *[Raises(ConnectionError())] * TRIES_MAX, Returns([]))
+    for _ in range(TRIES_MAX):
         with pytest.raises(BrokerError):
             await world.manager.sync()
     await world.manager.sync()
     assert world.manager.positions() == []
     await world.manager.sync()
-    assert (world.position.epoch, world.alarm_kinds) == (epoch_of(T0), [])
+    assert (world.position.epoch, world.alarm_kinds) == (epoch_of(T0), ["epoch_unknown"])  # it could not be read
     await world.finish()
 
 

@@ -254,3 +254,20 @@ async def test_a_fill_that_is_taken_back_while_an_earlier_order_works_is_stored(
     world.broker.end_cancel(second)
     await world.until(lambda: not world.position.live_orders, 120)
     await world.finish()
+
+
+async def test_an_order_whose_record_never_says_how_much_it_filled_ends_on_an_operators_word(tmp_path: Path) -> None:
+    world, first = await an_earlier_one_works_after_all(tmp_path)
+    end = replace(world.broker.end_cancel(first), filled_qty=None)
+    world.broker.lose_updates()
+    told = world.broker.order
+
+    async def order(client_order_id: str) -> Any:
+        return end if client_order_id == first.client_order_id else await told(client_order_id)
+
+    world.broker.order = order  # type: ignore[method-assign]  # its records leave the quantity out
+    await world.passes(60)
+    assert world.position.live_orders == (first.client_order_id,)
+    await world.manager.release(world.position)
+    assert (world.state, world.position.live_orders) == (State.MONITORING, ())
+    await world.finish()

@@ -439,3 +439,21 @@ async def test_the_next_attempt_of_another_machine_is_taken_over(tmp_path: Path)
     await world.until(lambda: world.state is State.FILLED)
     assert "protection_lost" not in world.alarm_kinds
     await world.finish()
+
+
+async def test_the_next_attempt_of_another_machine_that_is_too_large_is_canceled(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    await world.bar("98.9")
+    world.broker.reject(world.last_order, "halted")
+    await world.deliver()
+    order_id = client_order_id(world.position.position_id, 2)
+    world.broker.trade_by_hand("AAPL", "buy", 5, 99)
+    world.broker.take(replace(world.last_order, client_order_id=order_id, qty=Decimal(15)))
+    world.broker.lose_updates()
+    await world.until(lambda: world.state is State.UNPROTECTED, 60)
+    await world.until(lambda: not world.position.live_orders, 60)
+    assert world.broker.working() == []
+    assert "protection_lost" in world.alarm_kinds
+    await world.finish()

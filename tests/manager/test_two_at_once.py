@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from harness import World
 
-from exitfsm import NotSent, Order, Position, State
+from exitfsm import NotSent, Order, Position, Session, State
 from exitfsm.messages import Contradiction
 from exitfsm.testing import Raises
 
@@ -211,5 +211,28 @@ async def test_a_profit_does_not_cancel_the_limit_order_of_another_position(tmp_
     assert states(world, older) == [State.SUBMITTED]
     assert len(world.orders) == 1
     await world.fill()
+    await world.until(lambda: len(world.orders) == 2, 5)
+    await world.finish()
+
+
+async def test_a_limit_order_does_not_give_way_to_an_exit_that_cannot_leave(tmp_path: Path) -> None:
+    world = World(
+        tmp_path, {"profit_taking": {"order_type": "limit"}, "partial_fills": {"resubmit_delay_seconds": 999}}
+    )
+    await world.start()
+    await world.enter(100, at=100)
+    await world.bar("102.1")
+    older = world.position
+    world.clock.move(1)
+    world.broker.trade_by_hand("AAPL", "buy", 10, 102)
+    world.broker.lose_updates()
+    await world.manager.watch("AAPL", "long", 10, 102, world.clock.now())
+    world.broker.market = Session(is_open=False)
+    await world.passes(70)
+    await world.bar("100.5")
+    await world.passes(60)
+    assert states(world, older) == [State.SUBMITTED]
+    world.broker.market = Session(is_open=True)
+    await world.until(lambda: states(world, older) != [State.SUBMITTED], 120)
     await world.until(lambda: len(world.orders) == 2, 5)
     await world.finish()
