@@ -132,8 +132,11 @@ class Reader:
     def _may_have_filled_late(self, p: Position) -> bool:
         """True when the next attempt is due after a cancel: only now the order's record can gain no fill any more.
 
-        What it filled since the cancel is neither sold by others, nor still to be sold.
+        What it filled since the cancel is neither sold by others, nor still to be sold. Nor is what a refused order has
+        filled, where another copy of it, or another machine's order of that name, was taken after all.
         """
+        if p.ended_how == "refused":
+            return self._is_due(p) and self._calls.asks_by_our_id
         return self._is_due(p) and p.ended_how == "canceled" and self._calls.capabilities.late_fills
 
     def _is_due(self, p: Position) -> bool:
@@ -161,9 +164,11 @@ class Reader:
         Raises:
             BrokerError: it does not answer.
         """
-        order_id = p.client_order_id or ""
-        if self._calls.capabilities.lookup_sees_closed:
-            return await self._calls.order(order_id)
+        shown = self._calls.capabilities.lookup_sees_closed
+        if shown or p.ended_how == "refused":
+            report = await self._calls.order(p.client_order_id or "")
+            if report is not None or shown:
+                return report
         if not self._calls.has("fills"):
             return None
         fills = await self._calls.fills(p.opened_at)

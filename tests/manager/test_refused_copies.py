@@ -271,3 +271,24 @@ async def test_an_order_whose_record_never_says_how_much_it_filled_ends_on_an_op
     await world.manager.release(world.position)
     assert (world.state, world.position.live_orders) == (State.MONITORING, ())
     await world.finish()
+
+
+async def test_an_order_that_was_refused_is_looked_up_once_more_before_the_next_attempt(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    world.broker.answer("submit", Raises(OrderRefused("insufficient_qty")))
+    await world.bar("98.9")
+    assert world.state is State.REJECTED
+    first = order_of(world.position)
+    world.broker.take(first)
+    world.broker.fill(first, 10)
+    world.broker.lose_updates()
+    world.broker.trade_by_hand("AAPL", "buy", 10, 99)  # so that what is held hides it
+    await world.until(
+        lambda: not any(p.order_live or p.state is State.REJECTED for p in world.manager.positions()), 120
+    )
+    await world.passes(60)
+    assert world.orders == [first]
+    assert world.broker.held("AAPL") == 10
+    await world.finish()

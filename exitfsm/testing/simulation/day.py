@@ -119,6 +119,7 @@ class Day:
         )  # fmt: skip
         self._person = Person(*around, symbols=self.symbols, trades=not two)
         self._cut_until: dict[str, float] = {}
+        self._split: set[str] = set()
         self._lost_files = 0
         self.settled_s = 0.0
 
@@ -254,9 +255,9 @@ class Day:
         self._names_are_lost()
 
     def _names_are_lost(self) -> None:
-        """With what was recorded, where the broker does not list the executions that the names are made of."""
-        if not self.profile.lists_fills:
-            self.venue.names_lost_at = self.world.time
+        """With what was recorded, where the executions that the names are made of are not listed, or do not add up."""
+        for symbol in self.symbols if not self.profile.lists_fills else sorted(self._split):
+            self.venue.names_lost_at[symbol] = self.world.time
 
     def _committed(self, disk: Disk, recorded: list[Recorded]) -> None:
         self.oracle.committed(disk.name, recorded)
@@ -364,6 +365,7 @@ class Day:
         if free and (held % 2 == 0 or venue.capabilities.stocks.qty_min > 0) and faults.happens("split", 23, symbol):
             ratio = rng.choice((Decimal(2), Decimal("0.5"), Decimal(4)))
             venue.split(symbol, ratio)
+            self._split.add(symbol)
             venue.changed_by_others(symbol)
         filled = self._filled(symbol)
         if filled is not None and faults.happens("fill taken back", 21, symbol):

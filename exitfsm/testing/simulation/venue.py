@@ -45,7 +45,7 @@ class Venue(Books):
 
     Attributes:
         on_updates: called when there is news of orders.
-        names_lost_at: exit orders that left before this have names that no process knows any more.
+        names_lost_at: by symbol; exit orders that left before this have names that no process knows any more.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Venue(Books):
         self.close_at = close_at
         self.open_again_at = close_at + NIGHT_S
         self.on_updates: Callable[[], None] = lambda: None
-        self.names_lost_at = -1e9
+        self.names_lost_at: dict[str, float] = defaultdict(lambda: -1e9)
         #: Orders of which one copy was refused while another was still under way: who sent them had every reason to
         #: think that they do not exist.
         self.refused_before_a_copy: set[str] = set()
@@ -288,7 +288,7 @@ class Venue(Books):
         then is the doing of a venue that refuses what is not there.
         """
         others, sent_at = self.live_exits(order.symbol), self._sent_at(order.client_order_id)
-        unknowable = sent_at < self.names_lost_at or order.client_order_id in self.refused_before_a_copy
+        unknowable = sent_at < self.names_lost_at[order.symbol] or order.client_order_id in self.refused_before_a_copy
         if others and not (self.capabilities.reduce_only and unknowable):
             names = ", ".join(b.order.client_order_id for b in others)
             self._broken(f"S2: {order.client_order_id} came for {order.symbol} while {names} may still fill")
