@@ -512,10 +512,13 @@ class Engine:
         """What each message means, guarded by the lifecycle; nothing is stored yet."""
         now: dict[str, Position] = {}
         decided: list[_Decided] = []
-        for stream, message in messages:
+        for stream, told in messages:
             position = now.get(stream) or self.get(stream)
             if position is None:
                 continue
+            message = told
+            if self.paused and isinstance(told, TimeSeen) and told.price is not None:
+                message = replace(told, price=None)  # the pause may have come after it was told
             events = decide(position, message, self.broker)
             if events:
                 guard(position, events)

@@ -38,10 +38,10 @@ ORD_STATUS: tuple[Word, ...] = (
     Word("2", "Filled", _FILLED, "over: filled whole", "fill executed complete completed fully_filled order_filled"),
     Word("3", "DoneForDay", OrderStatus.DONE_FOR_DAY, "live: may go on tomorrow; a day order of which nothing is left "
          "(LeavesQty 0) is over"),
-    Word("4", "Canceled", OrderStatus.CANCELED, "over", "cancelled api_cancelled order_canceled order_cancelled"),
+    Word("4", "Canceled", OrderStatus.CANCELED, "over", "cancelled order_canceled order_cancelled"),
     Word("5", "Replaced", OrderStatus.REPLACED, "lives on under another id: a person must look"),
     Word("6", "PendingCancel", OrderStatus.PENDING_CANCEL, "live until its end is reported",
-         "canceling cancelling cancel_pending"),
+         "canceling cancelling cancel_pending api_cancelled"),
     Word("7", "Stopped", _NEW, "live: a price is guaranteed, nothing is filled by that"),
     Word("8", "Rejected", OrderStatus.REJECTED, "over", "failed refused order_rejected"),
     Word("9", "Suspended", OrderStatus.SUSPENDED, "live, not filling; it is not canceled for that", "halted"),

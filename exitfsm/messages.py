@@ -16,6 +16,9 @@ import msgspec
 from exitfsm.policy import ExitPolicy
 from exitfsm.values import Bar, ExecutionReport, Side
 
+#: State, quantity left and current order of a position, when a read of the broker's books began.
+Known = tuple[str, Decimal, str | None]
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of all messages; `at` is when it happened."""
@@ -77,23 +80,44 @@ class Report(Message, frozen=True):
     report: ExecutionReport
 
 
+class RecordRead(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the broker's record of one order said, by a look-up.
+
+    Attributes:
+        client_order_id: the order that was looked up.
+        began: when the look-up began; what happened later, it need not show.
+        report: the record; None where the broker shows none, or cannot be asked about single orders at all.
+    """
+
+    client_order_id: str
+    began: datetime
+    report: ExecutionReport | None = None
+
+
 class PositionRead(Message, frozen=True):
     """What the broker holds for this position, by a read begun after the last request was sent.
 
+    A read is as old as its beginning: an attempt that became due while it was under way is not decided on it.
+
     Attributes:
+        began: when the read began, in the position's own time.
         qty: the broker's quantity on this position's side, less what other known epochs of the symbol hold; negative
             when the broker shows the opposite side.
         avg_entry_price: the broker's average entry, where it says one.
         reads: how many reads in a row have said the same; less than expected is believed from `READS_MIN` on.
         known: state, quantity left and order of the position when the read began, where that is known: one that was
             overtaken by other news, while it waited behind them, proves nothing.
+        record: the broker's record of the newest exit order, read after this read began. While it is missing, or shows
+            an order working of which the end was reported, no attempt follows and the position does not end.
     """
 
     by: ClassVar[str] = "broker"
+    began: datetime
     qty: Decimal
     avg_entry_price: Decimal | None = None
     reads: int = 1
-    known: tuple[str, Decimal, str | None] | None = None
+    known: Known | None = None
+    record: RecordRead | None = None
 
 
 class TimeSeen(Message, frozen=True):
@@ -117,7 +141,7 @@ class ForceExit(Message, frozen=True):
     """An operator wants out, now.
 
     `price` is the current price where one is known; none is needed. `qty` is what the broker shows, where it was read:
-    an order after a first one is never larger.
+    an order after a first one is never larger. `known` is what was known of the position when that read began.
     """
 
     by: ClassVar[str] = "operator"
@@ -125,6 +149,7 @@ class ForceExit(Message, frozen=True):
     reason: str = ""
     price: Decimal | None = None
     qty: Decimal | None = None
+    known: Known | None = None
 
 
 class ChangePolicy(Message, frozen=True):
@@ -136,12 +161,16 @@ class ChangePolicy(Message, frozen=True):
 
 
 class Release(Message, frozen=True):
-    """An operator hands an unprotected position back to the rules, with what the broker shows for it."""
+    """An operator hands an unprotected position back to the rules, with what the broker shows for it.
+
+    `known` is what was known of the position when the read of that began.
+    """
 
     by: ClassVar[str] = "operator"
     qty: Decimal
     entry_price: Decimal
     who: str = "operator"
+    known: Known | None = None
 
 
 class Acknowledge(Message, frozen=True):

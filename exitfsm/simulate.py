@@ -24,7 +24,7 @@ from exitfsm.engine import CustomRuleFunction, Engine, Refused
 from exitfsm.errors import ConfigError, OrderRefused, StoreError
 from exitfsm.events import Recorded
 from exitfsm.lifecycle import State
-from exitfsm.messages import Open, PositionRead
+from exitfsm.messages import Open, PositionRead, RecordRead
 from exitfsm.policy import average_true_range
 from exitfsm.ports import CRYPTO, STOCKS, Session
 from exitfsm.position import (
@@ -329,8 +329,10 @@ class Simulation:
                 known = broker.order(order_id)
                 return engine.on_report(known, at=at) if known is not None else []
             case ReadPosition(position_id=position_id, symbol=symbol):
-                side = self.side.sign
-                read = PositionRead(at=at, qty=EXACT.multiply(broker.held(symbol), side), reads=READS_MIN)
+                held = EXACT.multiply(broker.held(symbol), self.side.sign)
+                order_id = engine.positions[position_id].client_order_id or ""
+                record = RecordRead(client_order_id=order_id, began=at, report=broker.order(order_id))
+                read = PositionRead(at=at, began=at, qty=held, reads=READS_MIN, record=record)
                 return engine.tell(position_id, read)
 
     def _on_commit(self, p: Position, _: Sequence[Recorded]) -> None:

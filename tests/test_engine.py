@@ -30,7 +30,7 @@ from exitfsm.events import (
     StopMoved,
     TriggerRefused,
 )
-from exitfsm.messages import ForceExit, PositionRead, RaiseAlarm
+from exitfsm.messages import ForceExit, PositionRead, RaiseAlarm, RecordRead
 from exitfsm.policy import ExitPolicy, Fault
 from exitfsm.ports import Capabilities
 from exitfsm.position import (
@@ -113,7 +113,10 @@ class Desk:
                 return engine.on_report(broker.order(order_id), at=at)
             case ReadPosition(position_id=owner, symbol=symbol):
                 position = engine.get(owner)
-                read = PositionRead(at=at, qty=broker.held(symbol) * position.side.sign, reads=READS_MIN)
+                order_id = position.client_order_id or ""
+                record = RecordRead(client_order_id=order_id, began=at, report=broker.order(order_id))
+                held = broker.held(symbol) * position.side.sign
+                read = PositionRead(at=at, began=at, qty=held, reads=READS_MIN, record=record)
                 return engine.tell(owner, read)
 
     def events(self, p: Position) -> list[Event]:
@@ -854,7 +857,7 @@ def test_given_bars_together_when_one_closes_its_position_then_the_next_of_its_s
 
     def and_it_is_over(*args: Any) -> Any:
         actions = woken(*args)
-        read = PositionRead(at=after(60), qty=Decimal(0), reads=READS_MIN)
+        read = PositionRead(at=after(60), began=after(60), qty=Decimal(0), reads=READS_MIN)
         return [*actions, *desk.engine.tell(p.position_id, read)]
 
     monkeypatch.setattr(desk.engine, "_woken", and_it_is_over)

@@ -231,7 +231,7 @@ class Both:
 
     def tell_read(self, qty: int, entry: Decimal, at: datetime) -> None:
         for run in self.brute:
-            message = PositionRead(at=at, qty=Decimal(qty), reads=3, avg_entry_price=entry)
+            message = PositionRead(at=at, began=at, qty=Decimal(qty), reads=3, avg_entry_price=entry)
             run.tell(message)
             self.engine.tell(run.now.position_id, message)
 

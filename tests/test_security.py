@@ -86,7 +86,7 @@ def test_a_number_that_no_market_has_is_short_and_moves_nothing(text: str) -> No
     assert waiting is not None
     assert watched is not None
     for p in (waiting, watched):
-        read = replace(holds(0), qty=number, avg_entry_price=number)
+        read = replace(holds(0)(p), qty=number, avg_entry_price=number)
         assert decide(p, read, BROKER) == ()
     for field in ("filled_qty", "qty", "avg_fill_price"):
         report = reported("partially_filled", 1, 99)(waiting)

@@ -291,10 +291,11 @@ class Replay:
                 if g.refusing == "price_jump" and last is not None and last.floor > 0:
                     lane.engine.rebase(p.symbol, last)  # a split: the prices start over, too
                 lane.hold_exactly(p, qty)
-                lane.tell(g.position_id, PositionRead(at=g.at, qty=qty, avg_entry_price=entry, reads=READS_MIN))
+                read = PositionRead(at=g.at, began=g.at, qty=qty, avg_entry_price=entry, reads=READS_MIN)
+                lane.tell(g.position_id, read)
             case PositionClosedElsewhere():
                 lane.hold_exactly(p, Decimal(0))
-                lane.tell(g.position_id, PositionRead(at=g.at, qty=Decimal(0), reads=READS_MIN))
+                lane.tell(g.position_id, PositionRead(at=g.at, began=g.at, qty=Decimal(0), reads=READS_MIN))
 
 
 def given_of(position_id: str, recorded: Sequence[Recorded], positions: Sequence[Position | None]) -> tuple[Given, ...]:

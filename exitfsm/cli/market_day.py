@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from exitfsm.config import ExitConfig, load_config
 from exitfsm.engine import Engine
 from exitfsm.errors import ExitFsmError, OrderRefused, StoreError
-from exitfsm.messages import PositionRead
+from exitfsm.messages import PositionRead, RecordRead
 from exitfsm.position import READS_MIN, Action, Cancel, LookUp, ReadPosition, Submit
 from exitfsm.simulate import Simulation, refused_report
 from exitfsm.simulated import Act, SimulatedBroker
@@ -287,7 +287,10 @@ def _act(engine: Engine, venue: SimulatedBroker, action: Action, at: datetime) -
             now = venue.order(order_id)
             return engine.on_report(now, at=at) if now is not None else []
         case ReadPosition(position_id=position_id, symbol=symbol):
-            return engine.tell(position_id, PositionRead(at=at, qty=venue.held(symbol), reads=READS_MIN))
+            order_id = engine.positions[position_id].client_order_id or ""
+            record = RecordRead(client_order_id=order_id, began=at, report=venue.order(order_id))
+            read = PositionRead(at=at, began=at, qty=venue.held(symbol), reads=READS_MIN, record=record)
+            return engine.tell(position_id, read)
 
 
 def sold(venue: SimulatedBroker, symbol: str) -> list[Decimal]:

@@ -11,6 +11,7 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from enum import Enum
 from functools import partial
@@ -51,14 +52,16 @@ class Outcome(Enum):
 
 
 class Held(list[BrokerPosition]):
-    """What the broker holds.
+    """What the broker held when it was asked.
 
     Attributes:
+        began: monotonic seconds at which the read began; it is as old as that, however long the answer took.
         unclear: symbols of entries that could not be read; empty text for one that does not even name its symbol.
     """
 
-    def __init__(self, positions: Iterable[BrokerPosition] = (), unclear: Iterable[str] = ()) -> None:
+    def __init__(self, positions: Iterable[BrokerPosition] = (), unclear: Iterable[str] = (), *, began: float) -> None:
         super().__init__(positions)
+        self.began = began
         self.unclear = frozenset(unclear)
 
     def is_silent_about(self, symbol: str) -> bool:
@@ -91,12 +94,12 @@ class Breaker:
 
     def allows(self, monotonic: float) -> bool:
         """True when a send may go out now; while open, one for each probe interval."""
-        if not self.is_open:
-            return True
-        if self._probed_at is None or monotonic - self._probed_at >= self._probe_s:
+        return not self.is_open or self._probed_at is None or monotonic - self._probed_at >= self._probe_s
+
+    def sends(self, monotonic: float) -> None:
+        """A send goes out now; while open, it is the probe."""
+        if self.is_open:
             self._probed_at = monotonic
-            return True
-        return False
 
     def failed(self) -> bool:
         """One more failure; True when it opened the breaker."""
@@ -123,8 +126,8 @@ class RateBudget:
         self._sent: deque[float] = deque()
         self._turn = asyncio.Lock()
 
-    async def spend(self) -> None:
-        """Return when one more send fits into the minute."""
+    async def spend(self) -> float:
+        """Return when one more send fits into the minute, with what `give_back` takes."""
         async with self._turn:
             while True:
                 now = self._clock.monotonic()
@@ -132,8 +135,13 @@ class RateBudget:
                     self._sent.popleft()
                 if len(self._sent) < self._per_minute:
                     self._sent.append(now)
-                    return
+                    return now
                 await self._clock.sleep(60 - (now - self._sent[0]))
+
+    def give_back(self, spent: float) -> None:
+        """What was spent then was not used."""
+        with suppress(ValueError):  # over a minute ago
+            self._sent.remove(spent)
 
 
 class BrokerCalls:
@@ -188,6 +196,10 @@ class BrokerCalls:
     def asks_by_our_id(self) -> bool:
         """True when the broker can be asked about an order by our id, so that one it does not find is not there."""
         return self.takes_our_id("order")
+
+    def can_look_up(self, client_order_id: str) -> bool:
+        """True when the broker can be asked about this order: by our id, or by its own where that is known."""
+        return self.has("order") and self._named("order", client_order_id)[1]
 
     def takes_our_id(self, method: str) -> bool:
         """True when this method names an order by our id, not by the broker's own."""
@@ -310,6 +322,7 @@ class BrokerCalls:
         Raises:
             BrokerError: no answer.
         """
+        began = self._time.monotonic()
         found: list[BrokerPosition] = []
         unclear: list[str] = []
         for symbol, raw in _by_symbol(await self._asked("positions")):
@@ -321,7 +334,7 @@ class BrokerCalls:
                 continue
             if position is not None:
                 found.append(position)
-        return Held(found, unclear)
+        return Held(found, unclear, began=began)
 
     async def open_orders(self) -> list[ExecutionReport]:
         """All working orders of the account; those that are not understood are left out.

@@ -75,6 +75,10 @@ class SteadyTime:
         self._start = clock.now()
         self._began = clock.monotonic()
 
+    def monotonic(self) -> float:
+        """Seconds that never go back, for how old a fact is."""
+        return self._clock.monotonic()
+
     def age(self, at: datetime) -> timedelta:
         """How long ago that was, by this time or by the clock, whichever says less: a clock that was ahead for a while
         and is right again leaves this time ahead.

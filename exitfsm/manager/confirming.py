@@ -16,7 +16,7 @@ from exitfsm.lifecycle import State
 from exitfsm.manager.calls import Held
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
-from exitfsm.manager.reading import Reader, same_symbol
+from exitfsm.manager.reading import NEVER, Reader, expectation, same_symbol
 from exitfsm.manager.tasks import Tasks
 from exitfsm.messages import PositionRead
 from exitfsm.outside import logger
@@ -52,25 +52,53 @@ class Confirmer:
             self._jumped[bar.symbol] = bar
 
     async def _confirm(self, symbol: str) -> None:
+        """Ask about the newest jump. Of one that comes meanwhile the answer may know nothing: that is asked anew."""
+        bar, expected = self._jumped[symbol], self._reader.expectations()
         try:
             held = await self._reader.positions()
         except BrokerError as error:
             log.warning("price_not_confirmed symbol=%s error=%s", symbol, error)
-            held = Held()
-        bar = self._jumped.pop(symbol)
-        shown = next((bp for bp in held if same_symbol(bp.symbol, symbol)), None)
+            held = Held(began=NEVER)
+        watched = self._watched(symbol)
+        overtaken = any(expected.get(p.position_id) != expectation(p) for p in watched)
+        if overtaken or self._jumped[symbol] is not bar:
+            self._tasks.spawn(self._confirm(symbol), "exitfsm-confirm")
+        else:
+            del self._jumped[symbol]
+        if not overtaken:
+            await self._settle(symbol, bar, held, watched)
+
+    def _watched(self, symbol: str) -> list[Position]:
         open_now = sorted(self._engine.positions.values(), key=lambda p: (p.opened_at, p.position_id))
-        watched = [p for p in open_now if p.symbol == symbol and p.state is State.MONITORING]
+        return [p for p in open_now if p.symbol == symbol and p.state is State.MONITORING]
+
+    async def _settle(self, symbol: str, bar: Bar, held: Held, watched: list[Position]) -> None:
+        """What the broker's answer means for a bar that jumped."""
+        shown = next((bp for bp in held if same_symbol(bp.symbol, symbol)), None)
         if shown is not None and watched and _was_split(watched, shown):
-            await self._door.run(lambda: self._engine.rebase(symbol, bar))
-            for p in watched:
-                net, entry = self._reader.net_of(p, held)
-                read = PositionRead(at=self._time.now(), qty=net, avg_entry_price=entry, reads=READS_MIN)
-                await self._door.tell(p.position_id, read)
+            reads = [(p.position_id, self._read_of(p, held)) for p in watched]
+
+            def rebased() -> None:
+                # At once, or a bar in between would be held against the levels of before.
+                self._engine.tell_all(reads)
+                self._engine.rebase(symbol, bar)
+
+            await self._door.run(rebased)
         elif shown is not None and self._agrees(bar, shown):
             await self._door.bars([bar], confirmed=True)
         else:
             await self._door.run(lambda: self._engine.on_bar(bar, received_at=self._received()))
+
+    def _read_of(self, p: Position, held: Held) -> PositionRead:
+        net, entry = self._reader.net_of(p, held)
+        return PositionRead(
+            at=self._time.now(),
+            began=self._reader.at(p, held.began),
+            qty=net,
+            avg_entry_price=entry,
+            reads=READS_MIN,
+            known=expectation(p),
+        )
 
     def _agrees(self, bar: Bar, shown: BrokerPosition) -> bool:
         """True when the broker's own price is as far out as the bar's."""

@@ -497,6 +497,7 @@ class ExitManager:
             for one in recorded:
                 self._news.announce(position, one)
                 if isinstance(one.event, OrderEnded):
+                    self._reader.note_wait(position)
                     self._timekeeper.sync_at = (
                         0.0  # what stands in the way of the next attempt is read before it is due
                     )

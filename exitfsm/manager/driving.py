@@ -8,9 +8,11 @@ code serves the first send, the retry and the recovery after a crash.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from decimal import Decimal
+from enum import Enum
 from functools import partial
 
 from msgspec.structs import replace
@@ -24,7 +26,7 @@ from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.executions import sold_by_others
 from exitfsm.manager.hours import Hours
-from exitfsm.manager.reading import LOOK_MAX_S, Reader, is_older
+from exitfsm.manager.reading import LOOK_MAX_S, NEVER, Reader, is_older
 from exitfsm.messages import GiveWay, RaiseAlarm
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, IdMemory
@@ -42,8 +44,17 @@ PAUSE_S, PAUSE_MAX_S = 0.5, 30.0
 UNKNOWN_MAX = 3
 #: How often it is tried again where it fails, before an order that never left is sent all the same.
 LOOKS_MAX = 3
+#: How old, in seconds, what was read for a send may be when that leaves.
+FRESH_S = 5.0
 #: How long the bot's call waits for orders that it caused to have left; a broker that is slower is not waited for.
 GRACE_S = 0.01
+
+
+class _Later(Enum):
+    """What becomes of a send that may not leave now."""
+
+    ASK_AGAIN = "something else was learned: ask at once what is owed"
+    PAUSE = "it is tried again after a pause"
 
 
 class Driver:
@@ -71,6 +82,8 @@ class Driver:
         self._closing = False
         self._pauses: dict[str, tuple[float, float]] = {}
         self._unknown: dict[str, int] = {}
+        #: When each exit order was last sent, in monotonic seconds: what was asked before says nothing of it.
+        self._sent_at: dict[str, float] = {}
         #: Exit orders that are being sent at this moment: the broker may not know them yet.
         self.sending: set[str] = set()
         #: Until when no exit leaves before the working orders were listed once: one of ours might be among them.
@@ -168,34 +181,104 @@ class Driver:
     # --- sending ------------------------------------------------------------------------------------------------------
 
     async def _submit(self, p: Position, action: Submit) -> bool:
-        """Send the order whose intent is durable; once."""
-        order = action.order
-        if self._clock.monotonic() < self.listed_by or self._stranger_works(p.symbol):
-            return False  # it might be, or would be, a second exit of ours; of one that is known a person has been told
+        """Send the order whose intent is durable; once.
+
+        What is read for it is read after it waited for its turn, and must still be fresh when it leaves.
+        """
         if not await self._hours.let_pass(p.symbol) or not self._breaker.allows(self._clock.monotonic()):
+            return False
+        if self._is_held_back(p):
             return False
         if self._another_goes_first(p):
             await self._ask_for_way(p)
             await self._rest(partial(self._clock.sleep, PAUSE_S))
             return True
         await self._make_way(p)
-        refusal = None if self._calls.capabilities.reduce_only else await self._no_longer_held(p, order)
-        if refusal is not None:
-            return await self._not_sent(order, refusal)
-        await self._rest(self._budget.spend)
+        spent = await self._turn()
+        left = False
+        try:
+            asked = self._clock.monotonic()
+            why_not = self._may_not_leave(p, action, asked)
+            if why_not is not None:
+                return why_not is _Later.ASK_AGAIN  # it was learned while it waited
+            refusal = None if self._calls.capabilities.reduce_only else await self._no_longer_held(p, action.order)
+            if refusal is not None:
+                return await self._not_sent(action.order, refusal)
+            if not await self._one_before_is_over(p):
+                return False
+            why_not = self._may_not_leave(p, action, asked)
+            if why_not is not None:
+                return why_not is _Later.ASK_AGAIN
+            left = True
+        finally:
+            if not left:
+                self._budget.give_back(spent)
+        return await self._send(action.order)
+
+    async def _turn(self) -> float:
+        """Wait until one more send fits into the minute; returns what `give_back` takes."""
+        spent = math.inf
+
+        async def spend() -> None:
+            nonlocal spent
+            spent = await self._budget.spend()
+
+        await self._rest(spend)
+        return spent
+
+    def _is_held_back(self, p: Position) -> bool:
+        """True while another exit of ours is, or might be, at the broker. Of one that is known there is an alarm."""
+        return self._clock.monotonic() < self.listed_by or self._stranger_works(p.symbol)
+
+    def _may_not_leave(self, p: Position, action: Submit, asked: float) -> _Later | None:
+        """Why an order may not leave now; None when it may.
+
+        The last look before it leaves, after everything that had to be waited for: nothing that was true before an
+        await is taken for true here. What was read for it counts only while it is fresh.
+
+        Args:
+            asked: when the first of what was read for it was asked for, in monotonic seconds.
+        """
+        now = self._clock.monotonic()
         current = self._engine.positions.get(p.position_id)
         if current is None or self._engine.owed_by(current, self._reader.now_for(current)) != action:
-            return True  # while it waited for its turn, something else was learned
-        if self._another_goes_first(p):
+            return _Later.ASK_AGAIN  # while it waited for its turn, something else was learned
+        if now - asked > FRESH_S or self._another_goes_first(current):
+            return _Later.ASK_AGAIN
+        if self._is_held_back(current) or self._hours.heard_closed(p.symbol) or not self._breaker.allows(now):
+            return _Later.PAUSE
+        return None
+
+    async def _one_before_is_over(self, p: Position) -> bool:
+        """True unless the record of the order before this one shows it working; then a person is told.
+
+        It was read before this attempt was decided. After a long wait, or a restart, it is read again.
+
+        Raises:
+            BrokerError: it cannot be read.
+        """
+        if not p.ended_orders:
             return True
-        if self._hours.heard_closed(p.symbol):
-            return False
+        before = p.ended_orders[-1].client_order_id
+        if self._clock.monotonic() - self._reader.looked_up(before) <= FRESH_S:
+            return True
+        record = await self._reader.record_of(p, before)
+        if record.report is None or is_over(p, record.report):
+            return True
+        text = f"the end of order {before} was reported, and its record shows it working: {p.client_order_id} waits"
+        await self._door.tell(p.position_id, RaiseAlarm(at=self._time.now(), kind="ended_order_works", text=text))
+        return False
+
+    async def _send(self, order: Order) -> bool:
+        """It leaves now; what comes of it is told to its position."""
+        self._breaker.sends(self._clock.monotonic())
         self._engine.sent(order.client_order_id)
         self.sending.add(order.client_order_id)
         try:
             outcome = await self._calls.submit(order)
         finally:
             self.sending.discard(order.client_order_id)
+            self._sent_at[order.client_order_id] = self._clock.monotonic()
         log.info(
             "submit id=%s symbol=%s side=%s qty=%s outcome=%s why=%s",
             order.client_order_id, order.symbol, order.side, plain(order.qty), outcome.outcome.value, outcome.why,
@@ -279,8 +362,9 @@ class Driver:
                         raise BrokerError(f"what is held of {p.symbol} is not known: {why}")
                     return None
             else:
+                p = self._engine.positions.get(p.position_id, p)
                 net, _ = self._reader.net_of(p, held)
-                self._reader.count(p, net)
+                self._reader.count(p, net, held.began)
                 if net >= order.qty:
                     return None
                 shown += 1
@@ -318,15 +402,20 @@ class Driver:
 
     async def look_up(self, position_id: str, client_order_id: str) -> bool:
         """Ask what the broker knows of an order, and tell its position; True when something moved."""
-        before = self._engine.positions.get(position_id)
+        before, asked = self._engine.positions.get(position_id), self._clock.monotonic()
         report = await self._calls.order(client_order_id)
         if report is not None:
             self._unknown.pop(client_order_id, None)
-            if before is not None and client_order_id in before.corrected_orders:
+            known = _corrections(before)
+            if known != _corrections(self._engine.positions.get(position_id)):
+                return False  # the broker corrected an execution meanwhile, which this record may not show
+            if client_order_id in known:
                 # The broker has corrected it once, and older news of it may still come: its record is what counts.
                 report = replace(report, corrected=True)
             await self._door.report(report)
             return self._engine.positions.get(position_id) is not before
+        if client_order_id in self.sending or asked < self._sent_at.get(client_order_id, NEVER):
+            return False  # it was asked for before it was sent
         return await self._not_found(position_id, client_order_id)
 
     async def clear_up(self, p: Position, *, to_the_end: bool) -> None:
@@ -361,6 +450,8 @@ class Driver:
             BrokerError: it cannot be looked up.
         """
         report = await self._calls.order(client_order_id)
+        if report is None and client_order_id in self.sending:
+            raise BrokerError(f"exit order {client_order_id} is being sent at this moment")
         if report is not None and report.status is OrderStatus.REPLACED:
             report = replace(report, status=OrderStatus.CANCELED)
         if report is not None and report.status.terminal and report.filled_qty is None:
@@ -434,15 +525,19 @@ class Driver:
         failed: BrokerError | None = None
         for order_id in p.live_orders if p.works_again else (action.client_order_id,):
             try:
-                await self._cancel_one(order_id)
+                await self._cancel_one(p.position_id, order_id)
             except BrokerError as error:
                 failed = error
         if failed is not None:
             raise failed
         return self._engine.positions.get(p.position_id) is not p
 
-    async def _cancel_one(self, client_order_id: str) -> None:
-        await self._rest(self._budget.spend)
+    async def _cancel_one(self, position_id: str, client_order_id: str) -> None:
+        spent = await self._turn()
+        p = self._engine.positions.get(position_id)
+        if p is None or client_order_id not in p.live_orders:
+            self._budget.give_back(spent)
+            return  # it has ended while this waited for its turn
         refused = await self._calls.cancel(client_order_id)
         report = await self._calls.order(client_order_id)
         if report is not None and (report.status.terminal or refused is None):
@@ -481,6 +576,13 @@ class Driver:
         """A position has ended."""
         self._reader.forget(p)
         self._pauses.pop(p.position_id, None)
+        for order_id in (p.client_order_id, *(o.client_order_id for o in p.ended_orders)):
+            self._sent_at.pop(order_id or "", None)
+
+
+def _corrections(p: Position | None) -> tuple[str, ...]:
+    """The orders of a position of which the broker has corrected executions."""
+    return p.corrected_orders if p is not None else ()
 
 
 def _more_than_held(order: Order, held: Decimal) -> OrderRefused:

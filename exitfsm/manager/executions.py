@@ -116,9 +116,10 @@ def bought_beyond(fills: Sequence[Fill], previous: Position, side: Side) -> date
 def surplus(p: Position, net: Decimal, fills: Iterable[Fill]) -> Decimal:
     """What of the broker's quantity was bought beyond a position on its way out: it belongs to the next epoch.
 
-    Our own executions may still be missing among the fills, so that they are left out of the sum.
+    Our own executions may still be missing among the fills, so that they are left out of the sum. Where our orders sold
+    more than the position ever was, its quantity is wrong, and nothing is known of what lies beyond it.
     """
-    if p.state is State.MONITORING or net <= p.remaining_qty:
+    if p.state is State.MONITORING or net <= p.remaining_qty or p.remaining_qty < ZERO:
         return ZERO
     *_, (opened, by_others) = _by_others(p, fills, by_name_only=p.order_live)
     beyond = opened - by_others - (p.qty - p.sold_elsewhere)

@@ -60,13 +60,13 @@ class Hours:
         return task
 
     async def _read(self, symbol: str) -> None:
-        age = AGE_S
+        age, began = AGE_S, self._clock.monotonic()
         try:
             session = await self._calls.session(symbol, self._time.now())
         except BrokerError as error:
             log.warning("session_unknown symbol=%s error=%s", symbol, error)
             session, age = self.known(symbol) or Session(is_open=True), RETRY_S
-        self._sessions[symbol] = (self._clock.monotonic() + age, session)
+        self._sessions[symbol] = (began + age, session)
 
     async def let_pass(self, symbol: str) -> bool:
         """True when an order can be sent now: the market is open, or the broker keeps it until then."""

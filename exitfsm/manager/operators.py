@@ -13,9 +13,9 @@ from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.driving import GRACE_S, Driver
 from exitfsm.manager.news import News
-from exitfsm.manager.reading import Reader
+from exitfsm.manager.reading import Reader, expectation
 from exitfsm.manager.tasks import Tasks
-from exitfsm.messages import Acknowledge, ForceExit, Message, PositionRead, RaiseAlarm, Release
+from exitfsm.messages import Acknowledge, ForceExit, Message, PositionRead, RaiseAlarm, RecordRead, Release
 from exitfsm.outside import logger
 from exitfsm.position import READS_MIN, Position
 
@@ -55,12 +55,14 @@ class Operators:
         """Exit these positions now; returns them as they are then."""
         stuck = [p for p in positions if p.state is State.UNPROTECTED]
         held: Held | None = None
+        expected = {p.position_id: expectation(p) for p in positions}
         if stuck:
             # A second order is only safe on fresh knowledge: the old one's record, and what is left to sell. Where the
             # broker does not give it, the others are exited all the same.
             try:
                 for p in stuck:
                     await self._driver.clear_up(p, to_the_end=False)  # what is sent is no more than is held
+                expected |= self._reader.expectations()
                 held = await self._reader.positions()
             except BrokerError as error:
                 log.error("unprotected_not_forced positions=%s error=%s", [p.position_id for p in stuck], error)
@@ -72,7 +74,8 @@ class Operators:
         for p in positions:
             qty = self._reader.net_of(p, held)[0] if held is not None and p in stuck else None
             price = self._engine.last_price(p.symbol)
-            force = ForceExit(at=self._time.now(), who=who, reason=reason, price=price, qty=qty)
+            known = expected[p.position_id]  # one that became unprotected since is not among those that were looked up
+            force = ForceExit(at=self._time.now(), who=who, reason=reason, price=price, qty=qty, known=known)
             messages.append((p.position_id, force))
         await self._door.tell_all(messages)
         ids = [p.position_id for p in positions]
@@ -98,12 +101,20 @@ class Operators:
         if p is None:
             return
         await self._driver.clear_up(p, to_the_end=True)
+        p = self._engine.positions.get(key)
+        if p is None:
+            return
         held = await self._reader.positions()
         if held.is_silent_about(p.symbol):
             raise BrokerError(f"what the broker holds of {p.symbol} cannot be read")
         net, entry = self._reader.net_of(p, held)
-        now = self._time.now()
+        now, known = self._time.now(), expectation(p)
         if net == 0:
-            await self._door.tell(key, PositionRead(at=now, qty=net, reads=READS_MIN))
+            # Its orders were cleared up before this read: what their records leave open, the operator answers for.
+            began = self._reader.at(p, held.began)
+            record = RecordRead(client_order_id=p.client_order_id or "", began=began)
+            read = PositionRead(at=now, began=began, qty=net, reads=READS_MIN, known=known, record=record)
+            await self._door.tell(key, read)
         else:
-            await self._door.tell(key, Release(at=now, qty=net, entry_price=entry or p.entry_price, who=who))
+            price = entry or p.entry_price
+            await self._door.tell(key, Release(at=now, qty=net, entry_price=price, who=who, known=known))

@@ -1,12 +1,14 @@
 """What the broker holds, held against what is watched.
 
 A read proves little by itself: lists are behind, empty, or older than what an order has told. It counts by how often in
-a row it says the same, and by what the executions say.
+a row it says the same, and by what the executions say. It is as old as its beginning: what was due or known only later
+is not decided on it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,10 +29,10 @@ from exitfsm.manager.executions import (
     surplus,
     told_by_executions,
 )
-from exitfsm.messages import Contradiction, PositionRead, Recover
+from exitfsm.messages import Contradiction, PositionRead, RecordRead, Recover
 from exitfsm.outside import logger
 from exitfsm.ports import Clock
-from exitfsm.position import READS_MIN, Position, client_order_id
+from exitfsm.position import READS_MIN, Position, client_order_id, is_over
 from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, exactly, tradable
 
 log = logger("exitfsm")
@@ -41,15 +43,21 @@ LOOK_MAX_S = 1.0
 
 #: What we know of a position that a read of the broker's books is held against: state, quantity left, current order.
 Expectation = tuple[State, Decimal, str | None]
+#: A time before everything.
+NEVER = -math.inf
 
 
 @dataclass(slots=True)
 class _Reading:
-    """How often in a row the broker showed the same quantity for a position of which we expected the same."""
+    """How often in a row the broker showed the same quantity for a position of which we expected the same.
+
+    `began` is when the newest of these reads began: one read counts once, however many callers shared it.
+    """
 
     qty: Decimal
     expected: Expectation
     reads: int
+    began: float
 
 
 class Reader:
@@ -59,6 +67,10 @@ class Reader:
         self._engine, self._door, self._calls, self._time, self._clock = engine, door, calls, time, clock
         self._readings: dict[str, _Reading] = {}
         self._ahead: dict[tuple[str, datetime], float] = {}
+        #: When no fill can follow each canceled order any more, in monotonic seconds: no clock that is set moves it.
+        self._settled: dict[tuple[str, datetime | None], float] = {}
+        #: When the look-up of an ended order's record began that came back last, in monotonic seconds.
+        self._looked_up: dict[str, float] = {}
         self._newest: asyncio.Task[Held] | None = None
         self._reads: set[asyncio.Task[Held]] = set()
         #: Executions of others that the bot's updates told of, one for each order: where the broker lists none.
@@ -92,13 +104,14 @@ class Reader:
         p = self._engine.positions.get(position_id)
         if p is None or expected.get(position_id) != expectation(p) or held.is_silent_about(p.symbol):
             return
-        if self._may_have_filled_late(p):
-            report = await self._newest_of_ended(p)
-            if report is not None:
-                await self._door.report(report)
-            if expected[position_id] != expectation(self._engine.positions.get(position_id, p)):
-                return
-        if await self._took_over(p):
+        began, record = self.at(p, held.began), None
+        due = p.next_attempt_at is not None and began >= p.next_attempt_at
+        if due or p.remaining_qty <= ZERO or self.net_of(p, held)[0] < p.remaining_qty:
+            record = await self._record_of_ended(p)
+        if self._engine.positions.get(position_id) is not p:
+            return  # its record, or other news, said more than this read knows
+        works = record is not None and record.report is not None and not is_over(p, record.report)
+        if due and not works and await self._took_over(p):
             return
         net, entry = self.net_of(p, held)
         if p.state is State.MONITORING and net == p.remaining_qty and entry in (None, p.entry_price):
@@ -109,10 +122,12 @@ class Reader:
         if entry is None and net > p.remaining_qty:
             entry = average_entry(fills or (), p.side)  # the broker shows no average: what was bought on says it
         shown, net = net, EXACT.subtract(net, surplus(p, net, fills or ()))
-        reads = self.count(p, net)
+        reads = self.count(p, net, held.began)
         if at_rest and shown > ZERO and entered_anew(fills or (), p.side, shown, reads) and self._is_alone(p):
             # What is held now is another position, with a first fill of its own; this one was sold by other hands.
-            gone = PositionRead(at=self.now_for(p), qty=ZERO, reads=READS_MIN, known=expectation(p))
+            record = record or await self._record_of_ended(p)
+            now = self.now_for(p)
+            gone = PositionRead(at=now, began=began, qty=ZERO, reads=READS_MIN, known=expectation(p), record=record)
             await self._door.tell(position_id, gone)
             return
         if net < p.remaining_qty and sold_by_others(p, fills or ()) >= EXACT.subtract(p.remaining_qty, net):
@@ -126,30 +141,75 @@ class Reader:
             explained = amount(fills or (), p.side) == net
             if not explained:
                 return  # before the executions are there, it cannot be told from a position that was entered anew
-        message = PositionRead(at=self.now_for(p), qty=net, avg_entry_price=entry, reads=reads, known=expectation(p))
+        if net < p.remaining_qty:
+            record = record or await self._record_of_ended(p)
+        message = PositionRead(
+            at=self.now_for(p),
+            began=began,
+            qty=net,
+            avg_entry_price=entry,
+            reads=reads,
+            known=expectation(p),
+            record=record,
+        )
         await self._door.tell(position_id, message)
 
-    def _may_have_filled_late(self, p: Position) -> bool:
-        """True when the next attempt is due after a cancel: only now the order's record can gain no fill any more.
+    async def _record_of_ended(self, p: Position) -> RecordRead | None:
+        """The record of the newest order, where its end was reported: an attempt, or the position's end, rests on it.
 
-        What it filled since the cancel is neither sold by others, nor still to be sold. Nor is what a refused order has
-        filled, where another copy of it, or another machine's order of that name, was taken after all.
+        Raises:
+            BrokerError: it cannot be read.
         """
-        if p.ended_how == "refused":
-            return self._is_due(p) and self._calls.asks_by_our_id
-        return self._is_due(p) and p.ended_how == "canceled" and self._calls.capabilities.late_fills
+        if p.client_order_id is None or p.order_live or p.state not in (State.REJECTED, State.UNPROTECTED):
+            return None
+        return await self.record_of(p, p.client_order_id)
 
-    def _is_due(self, p: Position) -> bool:
-        """True when the next attempt is due."""
-        due = p.next_attempt_at is not None and self.now_for(p) >= p.next_attempt_at
-        return p.state is State.REJECTED and due
+    async def record_of(self, p: Position, client_order_id: str) -> RecordRead:
+        """What the broker's record says of an order of a position that has ended; the position is told of it.
+
+        It may have filled after its end was reported, or be working all the same.
+
+        Raises:
+            BrokerError: it cannot be read.
+        """
+        mono, began = self._clock.monotonic(), self.at(p, self._clock.monotonic())
+        report = await self._shown(p, client_order_id)
+        told = report
+        hidden = report is None and not self._calls.capabilities.lookup_sees_closed
+        if hidden and client_order_id == p.client_order_id and self._calls.has("fills"):
+            fills = await self._calls.fills(p.opened_at)
+            told = told_by_executions(p, [f for f in fills if same_symbol(f.symbol, p.symbol)])
+        if told is not None:
+            await self._door.report(told)
+        self._looked_up[client_order_id] = mono
+        return RecordRead(client_order_id=client_order_id, began=began, report=report)
+
+    async def _shown(self, p: Position, client_order_id: str) -> ExecutionReport | None:
+        """An order's record; by the list of working orders, where the broker cannot be asked about this one.
+
+        Raises:
+            BrokerError: no answer.
+        """
+        if self._calls.can_look_up(client_order_id):
+            return await self._calls.order(client_order_id)
+        if not self._calls.has("open_orders"):
+            return None  # what the updates say is all there is
+        own = next((own for own, ours in p.broker_order_ids.items() if ours == client_order_id), None)
+        listed = await self._calls.open_orders()
+        return next(
+            (r for r in listed if r.client_order_id == client_order_id or (own and r.broker_order_id == own)), None
+        )
+
+    def looked_up(self, client_order_id: str) -> float:
+        """When the newest look-up of an ended order's record began, in monotonic seconds."""
+        return self._looked_up.get(client_order_id, NEVER)
 
     async def _took_over(self, p: Position) -> bool:
         """The next attempt is the broker's already: another machine sent it, or a life of which the record is lost.
 
         True when it was taken up. What it sells would look as if other hands had sold it.
         """
-        if not self._is_due(p) or p.remaining_qty <= ZERO or not self._calls.asks_by_our_id:
+        if p.state is not State.REJECTED or p.remaining_qty <= ZERO or not self._calls.asks_by_our_id:
             return False
         attempt, report = p.attempt + 1, None
         with suppress(BrokerError):  # then it is sent, and refused where it is there
@@ -157,22 +217,6 @@ class Reader:
         if report is not None and self._engine.positions.get(p.position_id) is p:
             await self._door.tell(p.position_id, Recover(at=self.now_for(p), attempt=attempt, report=report))
         return self._engine.positions.get(p.position_id) is not p
-
-    async def _newest_of_ended(self, p: Position) -> ExecutionReport | None:
-        """What the broker says of the order that has ended; by its executions, where it shows no record of that.
-
-        Raises:
-            BrokerError: it does not answer.
-        """
-        shown = self._calls.capabilities.lookup_sees_closed
-        if shown or p.ended_how == "refused":
-            report = await self._calls.order(p.client_order_id or "")
-            if report is not None or shown:
-                return report
-        if not self._calls.has("fills"):
-            return None
-        fills = await self._calls.fills(p.opened_at)
-        return told_by_executions(p, [f for f in fills if same_symbol(f.symbol, p.symbol)])
 
     def _is_alone(self, p: Position) -> bool:
         """True when no other position of the symbol is open, so that all its executions are this one's."""
@@ -199,12 +243,18 @@ class Reader:
         missing -= _left([q for q in beside if is_older(q, p)])
         return min(_left([p]), max(ZERO, _left([p]) - missing)), entry
 
-    def count(self, p: Position, net: Decimal) -> int:
-        """Note that the broker showed this much for a position; returns how often in a row that was so."""
+    def count(self, p: Position, net: Decimal, began: float) -> int:
+        """Note that a read that began then showed this much for a position; returns how often in a row that was so.
+
+        A read that is older than the newest one, or that other callers have counted, adds nothing.
+        """
         reading = self._readings.get(p.position_id)
         if reading is None or reading.qty != net or reading.expected != expectation(p):
-            reading = self._readings[p.position_id] = _Reading(net, expectation(p), 0)
-        reading.reads += 1
+            if reading is not None and reading.expected == expectation(p) and began <= reading.began:
+                return 1
+            reading = self._readings[p.position_id] = _Reading(net, expectation(p), 0, NEVER)
+        if began > reading.began:
+            reading.reads, reading.began = reading.reads + 1, began
         return reading.reads
 
     async def fills_of(self, p: Position) -> list[Fill] | None:
@@ -258,9 +308,34 @@ class Reader:
         seen = self._ahead.setdefault((p.position_id, began), self._clock.monotonic())
         return began + timedelta(seconds=self._clock.monotonic() - seen)
 
+    def at(self, p: Position, monotonic: float) -> datetime:
+        """A moment of which the monotonic time is known, as the waits of a position see it.
+
+        Before the time in which fills may follow a cancel has really passed, it lies before the next attempt, whatever
+        the clock was set to meanwhile.
+        """
+        moment = self.now_for(p) - timedelta(seconds=self._clock.monotonic() - monotonic)
+        if p.next_attempt_at is None or monotonic >= (settled := self.note_wait(p)):
+            return moment
+        return min(moment, p.next_attempt_at - timedelta(seconds=settled - monotonic))
+
+    def note_wait(self, p: Position) -> float:
+        """When no fill can follow a position's canceled order any more, in monotonic seconds from the first call on."""
+        key = (p.position_id, p.next_attempt_at)
+        if key not in self._settled:
+            late = p.ended_how == "canceled" and self._calls.capabilities.late_fills and p.next_attempt_at is not None
+            window = self._calls.capabilities.late_fill_window_s or 0 if late else 0
+            left = (p.next_attempt_at - self.now_for(p)).total_seconds() if p.next_attempt_at is not None else 0
+            self._settled[key] = self._clock.monotonic() + min(window, max(0, left))
+        return self._settled[key]
+
     def forget(self, p: Position) -> None:
         """A position has ended."""
         self._readings.pop(p.position_id, None)
+        for key in [key for key in self._settled if key[0] == p.position_id]:
+            del self._settled[key]
+        for order_id in (p.client_order_id, *(o.client_order_id for o in p.ended_orders)):
+            self._looked_up.pop(order_id or "", None)
 
     async def close(self) -> None:
         """Give up the reads that are under way."""

@@ -8,7 +8,7 @@ what it cannot name or price is an alarm. An answer that fails or is empty prove
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -25,11 +25,11 @@ from exitfsm.manager.door import Door
 from exitfsm.manager.driving import Driver
 from exitfsm.manager.executions import ORDER_PREFIX, average_entry, bought_beyond, first_since_flat, is_price
 from exitfsm.manager.identity import Identity, remember
-from exitfsm.manager.reading import Reader, same_symbol
+from exitfsm.manager.reading import NEVER, Reader, same_symbol
 from exitfsm.messages import Open, Recover
 from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
-from exitfsm.position import READS_MIN, Position, client_order_id, epoch_of, position_id
+from exitfsm.position import READS_MIN, Position, client_order_id, epoch_of, is_exit_of, position_id
 from exitfsm.values import (
     EXACT,
     ZERO,
@@ -97,6 +97,8 @@ class Reconciler:
         self.first_fills: dict[tuple[str, Side], datetime] = {}
         self._ended: dict[str, datetime] = {}
         self._over: dict[str, ExecutionReport] = {}
+        #: When each working order of others was last heard of, in monotonic seconds.
+        self._noted: dict[str, float] = {}
         self._strange: list[ExecutionReport] = []
         #: How often in a row the list of working orders did not show an exit of ours that it had shown.
         self._absent: dict[str, int] = {}
@@ -186,6 +188,7 @@ class Reconciler:
         if not self._calls.has("open_orders"):
             self._driver.listed_by = 0.0
             return
+        began = self._time.monotonic()
         try:
             orders = [self._identity.under_our_id(report) for report in await self._working_orders()]
         except BrokerError as error:
@@ -193,7 +196,7 @@ class Reconciler:
             if not self._calls.has("open_orders"):
                 self._driver.listed_by = 0.0  # it has just said that it is not implemented
             return
-        self._driver.foreign.clear()
+        self._forget_foreign(before=began)
         self._strange = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
         # Known before anything is taken up that could send a second one.
         listed = {
@@ -279,6 +282,13 @@ class Reconciler:
             working.pop(report.client_order_id, None)
         else:
             working[report.client_order_id] = report
+            remember(self._noted, order_id, self._time.monotonic())
+
+    def _forget_foreign(self, before: float) -> None:
+        """Forget the working orders of others; not those that came up since: a list is as old as its beginning."""
+        for symbol, working in list(self._driver.foreign.items()):
+            kept = {key: report for key, report in working.items() if self._noted.get(key, NEVER) >= before}
+            self._driver.foreign[symbol] = kept
 
     def note_fills(self, report: ExecutionReport) -> None:
         """An order of somebody else has filled so far: what the bot's updates tell, once or often, in any order."""
@@ -413,7 +423,7 @@ class Reconciler:
         else:
             epoch = await self._door.run(partial(self._epoch_by_price, symbol, bp.side, entry))
         name = position_id(self._account, symbol, bp.side, epoch)
-        found = await self._found_order(name, symbol, first)
+        found = await self._found_order(name, symbol, first, listed or ())
         if found is None:
             if self._tried_enough(bp, listed, at_once=False):
                 text = f"{what}: whether an exit of it works is not known: it is NOT protected"
@@ -456,7 +466,8 @@ class Reconciler:
         reference = bp.current_price if bp.current_price is not None and is_price(bp.current_price) else None
         if reference is None and first is not None:
             reference = self.fresh(entry, first)
-        position = await self._door.run(lambda: self._engine.open_unless_watched(message, reference=reference))
+        recover = Recover(at=now, attempt=attempt, report=order) if order is not None else None
+        position = await self._door.run(partial(self._open_with, message, reference, recover))
         if position.position_id != position_id(self._account, symbol, bp.side, epoch):
             return  # the bot has said meanwhile, under another time, that it is to be watched
         if position.state.terminal:
@@ -467,8 +478,13 @@ class Reconciler:
             await self._alarm("epoch_unknown", text)
             return
         log.info("adopted position=%s qty=%s entry=%s", position.position_id, plain(bp.qty), plain(entry))
-        if order is not None:
-            await self._door.tell(position.position_id, Recover(at=now, attempt=attempt, report=order))
+
+    def _open_with(self, message: Open, reference: Decimal | None, recover: Recover | None) -> Position:
+        """In the writer's thread: watch a position and take up its order in one: a bar between would send another."""
+        position = self._engine.open_unless_watched(message, reference=reference)
+        if recover is not None:
+            self._engine.tell(position.position_id, recover)
+        return position
 
     def fresh(self, entry: Decimal, first_fill_at: datetime) -> Decimal | None:
         """An entry price, where it is no older than a bar may be: then the first bar is held against it."""
@@ -534,11 +550,12 @@ class Reconciler:
         return self._engine.get(newest.position_id) if newest is not None else None
 
     async def _found_order(
-        self, name: str, symbol: str, first: datetime | None
+        self, name: str, symbol: str, first: datetime | None, listed: Sequence[Fill]
     ) -> tuple[int, ExecutionReport | None] | None:
         """The newest exit order of ours that the broker knows for a position that we have no record of.
 
-        None when that could not be found out, and a repeated id would not be refused.
+        None when that could not be found out, and a repeated id would not be refused, or the executions show that there
+        is one: what it has sold already is not known then, and so not what the position was.
         """
         known = await self._door.run(lambda: self._engine.get(name))
         if known is not None:
@@ -551,7 +568,8 @@ class Reconciler:
                 report = await self._calls.order(client_order_id(name, attempt))
             except BrokerError as error:
                 log.warning("probe_failed position=%s attempt=%s error=%s", name, attempt, error)
-                if self._calls.capabilities.ids_refused is not IdMemory.FOREVER:
+                sold = any(is_exit_of(name, fill.client_order_id) for fill in listed)
+                if sold or self._calls.capabilities.ids_refused is not IdMemory.FOREVER:
                     return None
                 return newest  # safe: a first send under a used id is refused, looked up and taken over then
             if report is None:

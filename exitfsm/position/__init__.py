@@ -21,6 +21,7 @@ from exitfsm.position.state import (
     epoch_of,
     evolve,
     fold,
+    is_exit_of,
     position_id,
     replay,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "evolve",
     "fault_of",
     "fold",
+    "is_exit_of",
     "is_over",
     "levels",
     "order_of",

@@ -35,6 +35,7 @@ from exitfsm.messages import (
     Contradiction,
     ForceExit,
     GiveWay,
+    Known,
     Message,
     Open,
     PositionRead,
@@ -47,7 +48,7 @@ from exitfsm.messages import (
 from exitfsm.policy import BEFORE_ENTRY, ORDER_FAULTS, PRICE_FAULTS, Fault, bar_fault, is_ahead, typed
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position.evaluating import Verdict, due_by_time, evaluate, next_stops
-from exitfsm.position.reporting import alarm, cancel, lost, on_report
+from exitfsm.position.reporting import alarm, cancel, is_over, lost, on_report
 from exitfsm.position.state import Position, client_order_id, fold
 from exitfsm.values import (
     EXACT,
@@ -239,8 +240,7 @@ def _escalated(p: Position, at: datetime, why: str, price: Decimal | None = None
 
 def on_position_read(p: Position, m: PositionRead, broker: Capabilities) -> list[Event]:
     """What the broker's quantity proves, disproves, or leaves open."""
-    overtaken = m.known is not None and m.known != (p.state, p.remaining_qty, p.client_order_id)
-    if overtaken or not tradable(m.qty):
+    if _overtaken(p, m.known) or not tradable(m.qty):
         return []
     if m.qty < 0 and not p.state.terminal and p.state is not State.UNPROTECTED:
         why = f"the broker shows {p.symbol} on the other side ({plain(m.qty)})"
@@ -252,6 +252,8 @@ def on_position_read(p: Position, m: PositionRead, broker: Capabilities) -> list
         return _read_while_working(p, m)
     if p.state.terminal or p.works_again:
         return []
+    if not _is_over_by_record(p, m):
+        return _works_by_record(p, m)
     if p.state is State.REJECTED and p.remaining_qty > 0:
         return _read_between_attempts(p, m, broker)
     if p.remaining_qty == 0 and m.qty == 0:
@@ -266,6 +268,35 @@ def on_position_read(p: Position, m: PositionRead, broker: Capabilities) -> list
         return []
     sold = plain(p.sold_qty)
     return lost(p, f"our orders sold {sold} of {plain(p.qty)} but the broker shows {plain(m.qty)} left", m.at)
+
+
+def _overtaken(p: Position, known: Known | None) -> bool:
+    """True when the position is another than it was when a read of the broker's books began."""
+    return known is not None and known != (p.state, p.remaining_qty, p.client_order_id)
+
+
+def _is_over_by_record(p: Position, m: PositionRead) -> bool:
+    """True when nothing can fill any more by the newest order, and the broker's own record of it says so.
+
+    An update that reports an end is not enough: the record must have been read since. An order that has filled all it
+    was for needs none.
+    """
+    if p.client_order_id is None or p.state not in (State.REJECTED, State.UNPROTECTED) or p.leaves_qty <= 0:
+        return True
+    record = m.record
+    if record is None or record.client_order_id != p.client_order_id or record.began < m.began:
+        return False
+    return record.report is None or is_over(p, record.report)
+
+
+def _works_by_record(p: Position, m: PositionRead) -> list[Event]:
+    """The end of an order was reported, and its record goes on to show it working: wait, and tell a person."""
+    works = m.record is not None and m.record.client_order_id == p.client_order_id and m.record.began >= m.began
+    due = p.next_attempt_at is None or m.began >= p.next_attempt_at
+    if not works or not due or m.reads < READS_MIN:
+        return []
+    text = f"the end of order {p.client_order_id} ({p.ended_how}) was reported, and its record shows it working"
+    return alarm(p, "ended_order_works", f"{text}: nothing is sent before the record shows its end", m.at)
 
 
 def _read_while_working(p: Position, m: PositionRead) -> list[Event]:
@@ -303,7 +334,7 @@ def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -
         return []
     if m.qty == 0:
         return _elsewhere(p, m, "by_hand")
-    if p.next_attempt_at is None or m.at < p.next_attempt_at:
+    if p.next_attempt_at is None or m.began < p.next_attempt_at:
         return []
     size = sellable(p, min(p.remaining_qty, m.qty), broker)
     if size == 0:
@@ -426,6 +457,8 @@ def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event
         verdict = Verdict(ExitType.EMERGENCY, price, price, ZERO, f"{m.who}: {m.reason}")
         return [*_end_refusals(p, m.at), trigger(p, verdict, m.at, broker)]
     if p.state is State.UNPROTECTED:
+        if _overtaken(p, m.known):
+            return _too_old(p, m.at)
         left = p.remaining_qty if m.qty is None or not tradable(m.qty) else min(p.remaining_qty, m.qty)
         size = sellable(p, left, broker)
         if p.live_orders or size <= 0:
@@ -434,6 +467,12 @@ def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event
     if p.state in (State.SUBMITTED, State.PARTIAL) and p.order_type is OrderType.LIMIT and p.order_live:
         return [_escalated(p, m.at, f"{m.who}: {m.reason}")]
     return []
+
+
+def _too_old(p: Position, at: datetime) -> list[Event]:
+    """What an operator's command rests on was read before something else became known."""
+    text = f"nothing was done for {p.symbol}: its orders changed while the broker's books were read; try again"
+    return alarm(p, "not_done", text, at)
 
 
 def _not_done(p: Position, held: Decimal | None, at: datetime) -> list[Event]:
@@ -459,6 +498,8 @@ def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
     """Back to monitoring, with what the broker shows; only when nothing of ours can be live."""
     if p.state is not State.UNPROTECTED or not _is_price(m.entry_price):
         return []
+    if _overtaken(p, m.known):
+        return _too_old(p, m.at)
     if p.live_orders or not _is_price(m.qty):
         return _not_done(p, m.qty, m.at)
     return [PositionReleased(by=m.who, at=m.at, qty=m.qty, entry_price=m.entry_price)]
@@ -509,6 +550,8 @@ def _taken_over(p: Position, m: Recover, broker: Capabilities) -> list[Event]:
     """The next attempt, as it is at the broker. One that is larger than what is left is so by its record."""
     if m.attempt != p.attempt + 1 or p.next_attempt_at is None or m.at < p.next_attempt_at:
         return []
+    if p.remaining_qty <= ZERO:
+        return lost(p, f"the broker has exit order {m.report.client_order_id}, and nothing is left to sell", m.at)
     qty = m.report.qty
     size = min(qty, p.remaining_qty) if qty is not None and _is_price(qty) else p.remaining_qty
     spent = min(_spent(p), p.policy.partial_fills.max_resubmit_attempts)

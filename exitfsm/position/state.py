@@ -209,6 +209,11 @@ def client_order_id(position_id: str, attempt: int) -> str:
     return f"xf1-{hashlib.sha256(position_id.encode()).hexdigest()[:32]}-{attempt}"
 
 
+def is_exit_of(position_id: str, order_id: str | None) -> bool:
+    """True when an order id is that of some exit order of a position."""
+    return order_id is not None and order_id.startswith(client_order_id(position_id, 0)[:-1])
+
+
 def _opened(event: PositionOpened) -> Position:
     return Position(
         position_id=position_id(event.account, event.symbol, event.side, event.epoch),

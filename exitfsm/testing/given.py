@@ -19,7 +19,7 @@ import msgspec
 
 from exitfsm.events import Event, ExitTriggered, PositionOpened
 from exitfsm.lifecycle import State, advance
-from exitfsm.messages import BarSeen, Message, Open, PositionRead, Report, TimeSeen
+from exitfsm.messages import BarSeen, Message, Open, PositionRead, RecordRead, Report, TimeSeen
 from exitfsm.policy import ExitPolicy
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, Action, Position, client_order_id, decide, fold, owed
@@ -273,9 +273,38 @@ def refused(kind: str = "insufficient_qty", at: float = 61, **fields: Any) -> Ca
     return reported("rejected", 0, at=at, refusal=kind, refused_at_submit=True, **fields)
 
 
-def holds(qty: Number, at: float = 62, *, reads: int = READS_MIN, entry: Number | None = None) -> PositionRead:
-    """The broker shows this quantity, by default often enough to be believed."""
-    return PositionRead(at=after(at), qty=Decimal(qty), reads=reads, avg_entry_price=dec(entry))
+def holds(
+    qty: Number,
+    at: float = 62,
+    *,
+    reads: int = READS_MIN,
+    entry: Number | None = None,
+    began: float | None = None,
+    record: ExecutionReport | OrderStatus | str | None = None,
+    record_read: bool = True,
+) -> Callable[[Position], PositionRead]:
+    """The broker shows this quantity, by default often enough to be believed.
+
+    Args:
+        qty, at, reads, entry: as in `PositionRead`.
+        began: when the read began; `at` where it is not given.
+        record: what the record of the newest order says; None: the broker shows none.
+        record_read: False where that record was not read.
+    """
+
+    def of(p: Position) -> PositionRead:
+        since = after(at if began is None else began)
+        order_id = p.client_order_id or ""
+        report = record
+        if isinstance(report, str):
+            report = ExecutionReport(client_order_id=order_id, status=OrderStatus(report), at=since)
+        seen = RecordRead(client_order_id=order_id, began=since, report=report) if record_read else None
+        entered = dec(entry)
+        return PositionRead(
+            at=after(at), began=since, qty=Decimal(qty), reads=reads, avg_entry_price=entered, record=seen
+        )
+
+    return of
 
 
 def timer(at: float, patience: float | None = None) -> TimeSeen:

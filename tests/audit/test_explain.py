@@ -21,13 +21,12 @@ from exitfsm.messages import (
     Contradiction,
     ForceExit,
     Message,
-    PositionRead,
     RaiseAlarm,
     Recover,
     TimeSeen,
 )
 from exitfsm.position import client_order_id
-from exitfsm.testing.given import ACCOUNT, BROKER, T0, after, bar, opened, policy, reported, seen, to_open
+from exitfsm.testing.given import ACCOUNT, BROKER, T0, after, bar, holds, opened, policy, reported, seen, to_open
 from exitfsm.values import ExecutionReport, OrderStatus
 
 
@@ -104,10 +103,10 @@ class TestWhyItExited:
         told.tell(reported("new", at=61), reported("rejected", 0, at=62, refusal="halted", text="LULD pause"))
         assert "rejected at 2024-01-02 14:31:02 UTC (halted: LULD pause)" in told.said()
         assert "The next attempt is due from 2024-01-02 14:31:32 UTC." in told.said()
-        told.tell(PositionRead(at=after(100), qty=Decimal(10), reads=3))
+        told.tell(holds(10, 100))
         told.tell(reported("new", at=101), reported("partially_filled", 4, "98.7", at=102))
         assert "4 filled at 98.7" in told.said()
-        told.tell(reported("filled", 10, "98.5", at=103), PositionRead(at=after(104), qty=Decimal(0)))
+        told.tell(reported("filled", 10, "98.5", at=103), holds(0, 104))
         x = told.facts()
         assert [(o.attempt, o.ended_how, o.filled_qty) for o in x.orders] == [
             (1, "rejected", Decimal(0)),
@@ -119,7 +118,7 @@ class TestWhyItExited:
 
     def test_a_fill_without_a_price(self) -> None:
         told = Told().close_at("98.9", 60)
-        told.tell(reported("filled", 10, at=61), PositionRead(at=after(62), qty=Decimal(0)))
+        told.tell(reported("filled", 10, at=61), holds(0, 62))
         assert "its price is not recorded" in told.said()
         assert told.facts().outcome.pnl is None
 
@@ -147,7 +146,7 @@ class TestWhyItExited:
         assert "Its exit was found at the broker without a record of it" in told.said()
 
     def test_by_other_hands(self) -> None:
-        told = Told().tell(PositionRead(at=after(60), qty=Decimal(0), reads=3))
+        told = Told().tell(holds(0, 60))
         assert "No rule of ours exited it." in told.said()
         assert "it went flat by other hands" in told.said()
 
@@ -261,7 +260,7 @@ class TestWhyItDidNot:
 class TestAsOf:
     def test_it_knows_what_was_known_then(self) -> None:
         told = Told().close_at(100, 60).close_at("98.9", 120)
-        told.tell(reported("filled", 10, "98.8", at=121), PositionRead(at=after(122), qty=Decimal(0)))
+        told.tell(reported("filled", 10, "98.8", at=121), holds(0, 122))
         before = told.facts(at=after(119))
         assert (before.state, before.exit, before.outcome, before.events) == ("monitoring", None, None, 1)
         deciding = told.facts(at=after(120))

@@ -41,6 +41,7 @@ from exitfsm.messages import (
     Message,
     PositionRead,
     RaiseAlarm,
+    RecordRead,
     Recover,
     Release,
     Report,
@@ -48,7 +49,7 @@ from exitfsm.messages import (
 )
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position import Position, client_order_id, decide, evolve, position_id
-from exitfsm.testing.given import ACCOUNT, BROKER, T0, bar, opened, policy, to_open
+from exitfsm.testing.given import ACCOUNT, BROKER, T0, bar, opened, policy, reported, to_open
 from exitfsm.values import ExecutionReport, ExitType, OrderStatus, OrderType, Side, TimeInForce
 
 POLICIES = (
@@ -142,7 +143,10 @@ class Walk:
         rng = self.rng
         qty = p.remaining_qty if rng.random() < 0.7 else Decimal(rng.randint(-1, 14))
         entry = rng.choice((None, p.entry_price, Decimal(101)))
-        return PositionRead(at=self.at, qty=qty, avg_entry_price=entry, reads=rng.choice((1, 3)))
+        ended = reported("canceled", p.filled_qty)(p).report if rng.random() < 0.5 else None
+        record = RecordRead(client_order_id=p.client_order_id or "", began=self.at, report=ended)
+        reads = rng.choice((1, 3))
+        return PositionRead(at=self.at, began=self.at, qty=qty, avg_entry_price=entry, reads=reads, record=record)
 
     def timer(self, p: Position) -> Message:
         return TimeSeen(at=self.at, patience_s=self.rng.choice((None, 60.0)), price=self.rng.choice((None, self.price)))

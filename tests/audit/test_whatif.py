@@ -304,7 +304,7 @@ class TestWhatCameFromOutside:
         key = live.engine.open(entry()).position_id
         live.engine.on_bar(live.bars[0])
         read = PositionRead(
-            at=T0 + timedelta(seconds=100), qty=Decimal(qty), reads=3,
+            at=T0 + timedelta(seconds=100), began=T0 + timedelta(seconds=100), qty=Decimal(qty), reads=3,
             avg_entry_price=Decimal(entry_price) if entry_price else None,
         )  # fmt: skip
         live.engine.tell(key, read)
@@ -318,7 +318,10 @@ class TestWhatCameFromOutside:
         live = Live([100, 100, 98])
         key = live.engine.open(entry()).position_id
         live.engine.on_bar(live.bars[0])
-        live.engine.tell(key, PositionRead(at=T0 + timedelta(seconds=100), qty=Decimal(0), reads=3))
+        live.engine.tell(
+            key,
+            PositionRead(at=T0 + timedelta(seconds=100), began=T0 + timedelta(seconds=100), qty=Decimal(0), reads=3),
+        )
         (p,) = live.whatif().positions
         assert p.same_decisions
         assert p.replayed.reason is None
@@ -331,7 +334,11 @@ class TestWhatCameFromOutside:
         live.engine.on_bar(live.bars[1])
         live.engine.rebase("S0", live.bars[1])
         split = PositionRead(
-            at=T0 + timedelta(seconds=121), qty=Decimal(70), avg_entry_price=Decimal("14.285"), reads=3
+            at=T0 + timedelta(seconds=121),
+            began=T0 + timedelta(seconds=121),
+            qty=Decimal(70),
+            avg_entry_price=Decimal("14.285"),
+            reads=3,
         )
         live.engine.tell(key, split)
         for b in live.bars[2:]:

@@ -23,7 +23,7 @@ from exit_protocol import Attempt, Move, Order, Store, Variant, World, beginning
 
 from exitfsm import Bar, Capabilities, ExecutionReport, ExitStore, IdMemory, OrderStatus, Side, State
 from exitfsm.engine import Engine
-from exitfsm.messages import Open, PositionRead, TimeSeen
+from exitfsm.messages import Open, PositionRead, RecordRead, TimeSeen
 from exitfsm.position import READS_MIN, Cancel, LookUp, Position, Submit, account_hash, client_order_id, replay
 from exitfsm.testing.given import policy
 from exitfsm.values import OrderType
@@ -159,7 +159,9 @@ class Library:
         self.engine.on_report(report, at=self.now)
 
     def _read(self, qty: int) -> None:
-        self.engine.tell(self.name, PositionRead(at=self.now, qty=Decimal(qty), reads=READS_MIN))
+        p, now = self.p, self.now
+        record = RecordRead(client_order_id=p.client_order_id or "", began=now)
+        self.engine.tell(self.name, PositionRead(at=now, began=now, qty=Decimal(qty), reads=READS_MIN, record=record))
 
     def can_cancel(self) -> bool:
         """True where the library would ever cancel: a limit order that does not fill."""
@@ -185,7 +187,7 @@ class Library:
                 self.report(old, w)
                 yield str(old)
         if rng.random() < 0.1 and self.p.remaining_qty > 0:
-            self.engine.tell(self.name, PositionRead(at=self.now, qty=Decimal(0), reads=1))
+            self.engine.tell(self.name, PositionRead(at=self.now, began=self.now, qty=Decimal(0), reads=1))
             yield "nothing held, read once"
 
     # --- compared -----------------------------------------------------------------------------------------------------
