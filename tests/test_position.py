@@ -1138,6 +1138,67 @@ def test_three_reports_in_all_six_orders_end_in_the_same_place() -> None:
     assert ends == {State.REJECTED}
 
 
+# --- a read is as old as its beginning, and an end is one by its record ---------------------------------------------
+
+
+ended = pending.when(reported("new"), reported("expired", 4, 99, at=62))
+
+
+def test_given_a_read_that_began_before_the_attempt_was_due_when_it_comes_after_that_then_nothing_follows() -> None:
+    ended.when(holds(6, 93, began=91.9)).then().is_in("rejected")
+    ended.when(holds(6, 93, began=92)).then(ExitRetried).is_in("pending")
+
+
+def test_given_an_ended_order_when_its_record_was_not_read_then_neither_an_attempt_nor_the_end_follows() -> None:
+    for qty in (6, 0, 3):
+        ended.when(holds(qty, 93, record_read=False)).then().is_in("rejected")
+    ended.when(holds(0, 93)).then(PositionClosedElsewhere).is_in("closed")
+
+
+@pytest.mark.parametrize("qty", [6, 0, 3])
+def test_given_an_ended_order_whose_record_shows_it_working_then_it_waits_and_a_person_is_told_in_time(
+    qty: int,
+) -> None:
+    ended.when(holds(qty, 93, reads=1, record="partially_filled")).then().is_in("rejected")
+    ended.when(holds(qty, 80, record="partially_filled")).then().is_in("rejected")  # it is not due yet
+    works = ended.when(holds(qty, 93, record="partially_filled"))
+    works.then(like(AlarmRaised, kind="ended_order_works")).is_in("rejected")
+    works.when(holds(qty, 94, record="partially_filled")).then()
+    works.when(holds(6, 95, record="expired")).then(ExitRetried)
+
+
+def test_given_a_record_that_is_older_than_the_read_or_of_another_order_then_it_counts_for_nothing() -> None:
+    read = holds(6, 93)(ended.now)
+    assert read.record is not None
+    older = msgspec.structs.replace(read.record, began=after(92.9))
+    ended.when(msgspec.structs.replace(read, record=older)).then()
+    of_another = msgspec.structs.replace(read.record, client_order_id="xf1-0")
+    ended.when(msgspec.structs.replace(read, record=of_another)).then()
+
+
+def test_given_an_unprotected_position_when_its_order_may_work_by_its_record_then_it_does_not_end() -> None:
+    unprotected = ended.when(Contradiction(at=after(63), why="a test"))
+    unprotected.when(holds(0, 64, record="partially_filled")).then(AlarmRaised).is_in("unprotected")
+    unprotected.when(holds(0, 64)).then(PositionClosedElsewhere).is_in("closed")
+
+
+def test_given_another_machine_s_attempt_when_nothing_is_left_to_sell_then_a_person_must_look() -> None:
+    sold = ended.when(reported("expired", 10, 99, at=63))
+    found = reported("new", 0, qty=Decimal(6), attempt=2)(sold.now).report
+    sold.when(Recover(at=after(100), attempt=2, report=found)).then(ProtectionLost, AlarmRaised)
+
+
+@pytest.mark.parametrize("command", [Release, ForceExit])
+def test_given_a_command_that_rests_on_an_older_read_then_it_is_not_done_and_says_so(command: Any) -> None:
+    unprotected = ended.when(Contradiction(at=after(63), why="a test"))
+    known = (State.UNPROTECTED, Decimal(8), unprotected.now.client_order_id)
+    price = {"entry_price": Decimal(100)} if command is Release else {}
+    old = command(at=after(70), qty=Decimal(8), known=known, **price)
+    unprotected.when(old).then(like(AlarmRaised, kind="not_done")).is_in("unprotected")
+    fresh = command(at=after(70), qty=Decimal(6), known=(known[0], Decimal(6), known[2]), **price)
+    assert unprotected.when(fresh).now.state in (State.MONITORING, State.PENDING)
+
+
 # --- against a venue that is truthful, and a world that is not kind ---------------------------------------------------
 
 

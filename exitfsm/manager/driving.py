@@ -260,7 +260,7 @@ class Driver:
         if not p.ended_orders:
             return True
         before = p.ended_orders[-1].client_order_id
-        if self._clock.monotonic() - self._reader.looked_up(before) <= FRESH_S:
+        if self._clock.monotonic() - self._reader.shown_over(before) <= FRESH_S:
             return True
         record = await self._reader.record_of(p, before)
         if record.report is None or is_over(p, record.report):

@@ -69,8 +69,8 @@ class Reader:
         self._ahead: dict[tuple[str, datetime], float] = {}
         #: When no fill can follow each canceled order any more, in monotonic seconds: no clock that is set moves it.
         self._settled: dict[tuple[str, datetime | None], float] = {}
-        #: When the look-up of an ended order's record began that came back last, in monotonic seconds.
-        self._looked_up: dict[str, float] = {}
+        #: When the look-up began that showed an ended order over, in monotonic seconds.
+        self._over: dict[str, float] = {}
         self._newest: asyncio.Task[Held] | None = None
         self._reads: set[asyncio.Task[Held]] = set()
         #: Executions of others that the bot's updates told of, one for each order: where the broker lists none.
@@ -181,7 +181,8 @@ class Reader:
             told = told_by_executions(p, [f for f in fills if same_symbol(f.symbol, p.symbol)])
         if told is not None:
             await self._door.report(told)
-        self._looked_up[client_order_id] = mono
+        if report is None or is_over(p, report):
+            self._over[client_order_id] = mono
         return RecordRead(client_order_id=client_order_id, began=began, report=report)
 
     async def _shown(self, p: Position, client_order_id: str) -> ExecutionReport | None:
@@ -200,9 +201,9 @@ class Reader:
             (r for r in listed if r.client_order_id == client_order_id or (own and r.broker_order_id == own)), None
         )
 
-    def looked_up(self, client_order_id: str) -> float:
-        """When the newest look-up of an ended order's record began, in monotonic seconds."""
-        return self._looked_up.get(client_order_id, NEVER)
+    def shown_over(self, client_order_id: str) -> float:
+        """When the newest look-up began that showed an ended order over, in monotonic seconds."""
+        return self._over.get(client_order_id, NEVER)
 
     async def _took_over(self, p: Position) -> bool:
         """The next attempt is the broker's already: another machine sent it, or a life of which the record is lost.
@@ -335,7 +336,7 @@ class Reader:
         for key in [key for key in self._settled if key[0] == p.position_id]:
             del self._settled[key]
         for order_id in (p.client_order_id, *(o.client_order_id for o in p.ended_orders)):
-            self._looked_up.pop(order_id or "", None)
+            self._over.pop(order_id or "", None)
 
     async def close(self) -> None:
         """Give up the reads that are under way."""

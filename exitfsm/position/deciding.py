@@ -292,8 +292,8 @@ def _is_over_by_record(p: Position, m: PositionRead) -> bool:
 def _works_by_record(p: Position, m: PositionRead) -> list[Event]:
     """The end of an order was reported, and its record goes on to show it working: wait, and tell a person."""
     works = m.record is not None and m.record.client_order_id == p.client_order_id and m.record.began >= m.began
-    due = p.next_attempt_at is None or m.began >= p.next_attempt_at
-    if not works or not due or m.reads < READS_MIN:
+    waits = p.state is State.REJECTED and p.next_attempt_at is not None and m.began < p.next_attempt_at
+    if not works or waits or m.reads < READS_MIN:
         return []
     text = f"the end of order {p.client_order_id} ({p.ended_how}) was reported, and its record shows it working"
     return alarm(p, "ended_order_works", f"{text}: nothing is sent before the record shows its end", m.at)

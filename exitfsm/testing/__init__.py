@@ -13,6 +13,6 @@ Nothing that runs in production imports this package.
 """
 
 from exitfsm.testing.books import Books
-from exitfsm.testing.scripted import Answer, Call, Hang, LostReply, Plain, Raises, Returns, ScriptedBroker
+from exitfsm.testing.scripted import Answer, Call, Hang, LostReply, Meanwhile, Plain, Raises, Returns, ScriptedBroker
 
-__all__ = ["Answer", "Books", "Call", "Hang", "LostReply", "Plain", "Raises", "Returns", "ScriptedBroker"]
+__all__ = ["Answer", "Books", "Call", "Hang", "LostReply", "Meanwhile", "Plain", "Raises", "Returns", "ScriptedBroker"]

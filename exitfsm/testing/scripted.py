@@ -55,6 +55,15 @@ class LostReply(NamedTuple):
     error: Exception = TimeoutError("no answer")
 
 
+class Meanwhile(NamedTuple):
+    """Take effect, then let this happen before the answer is heard: the clock moves, an update comes, others trade.
+
+    What it returns is awaited where it can be; in a thread it must be plain.
+    """
+
+    happens: Callable[[], Any]
+
+
 class Hang:
     """A call that does not come back until `release`.
 
@@ -113,7 +122,7 @@ class Hang:
             self.waiting -= 1
 
 
-Answer = Returns | Raises | LostReply | Hang
+Answer = Returns | Raises | LostReply | Meanwhile | Hang
 
 
 class _Once:
@@ -276,6 +285,11 @@ class ScriptedBroker(Books):
             outcome = answer.begin(effect)
             await answer.wait()
             return outcome()
+        if isinstance(answer, Meanwhile):
+            value, happening = effect(), answer.happens()
+            if inspect.isawaitable(happening):
+                await happening
+            return value
         return _given(answer, effect)
 
     def asked_plainly(self, method: str, *args: Any) -> Any:
@@ -285,6 +299,10 @@ class ScriptedBroker(Books):
             outcome = answer.begin(effect)
             answer.wait_plainly()
             return outcome()
+        if isinstance(answer, Meanwhile):
+            value = effect()
+            answer.happens()
+            return value
         return _given(answer, effect)
 
     def _begin(self, method: str, args: tuple[Any, ...]) -> tuple[Answer | None, Effect]:
