@@ -8,6 +8,7 @@ code serves the first send, the retry and the recovery after a crash.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from decimal import Decimal
@@ -19,7 +20,8 @@ from exitfsm.config import LiveSettings
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
 from exitfsm.lifecycle import State
-from exitfsm.manager.calls import Breaker, BrokerCalls, Held, Outcome, RateBudget, describe
+from exitfsm.manager.budget import RateBudget
+from exitfsm.manager.calls import Breaker, BrokerCalls, Held, Outcome, describe
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.executions import sold_by_others
@@ -64,7 +66,7 @@ class Driver:
         self._engine, self._door, self._calls, self._breaker = engine, door, calls, breaker
         self._reader, self._hours = reader, hours
         self._time, self._clock, self._live = time, clock, live
-        self._budget = RateBudget(clock, live.orders_per_minute)
+        self._budget = RateBudget(clock, live.orders_per_minute, self._standing)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         #: Those of them that wait for nothing but time.
         self._resting: set[asyncio.Task[None]] = set()
@@ -90,12 +92,27 @@ class Driver:
             elif self._clock.monotonic() < self._pauses.get(position_id, (0.0, 0.0))[0]:
                 continue
             if position_id not in self._tasks:
+                p = self._engine.positions.get(position_id)
+                if p is not None:  # all of these are announced before the first of them runs
+                    self._announce(position_id, self._engine.owed_by(p, self._reader.now_for(p)))
                 task = asyncio.create_task(self._run(position_id), name=f"exitfsm-{position_id}")
                 self._tasks[position_id] = task
                 task.add_done_callback(partial(self._ended, position_id))
 
     def _ended(self, position_id: str, _: asyncio.Task[None]) -> None:
         self._tasks.pop(position_id, None)
+        self._budget.withdraw(position_id)
+
+    def _announce(self, position_id: str, action: Action | None) -> None:
+        """Tell the budget whether a position is about to send something."""
+        if isinstance(action, (Submit, Cancel)):
+            self._budget.announce(position_id)
+        else:
+            self._budget.withdraw(position_id)
+
+    def _standing(self, position_id: str) -> float:
+        p = self._engine.positions.get(position_id)
+        return self._engine.standing(p) if p is not None else math.inf
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
@@ -115,6 +132,7 @@ class Driver:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self._budget.close()
         await self._hours.close()
         await self._reader.close()
 
@@ -130,6 +148,11 @@ class Driver:
         finally:
             self._resting.discard(task)
 
+    async def _pause(self, position_id: str) -> None:
+        """Wait before the same is tried again; no place among the sends is kept meanwhile."""
+        self._budget.withdraw(position_id)
+        await self._rest(partial(self._clock.sleep, PAUSE_S))
+
     async def _run(self, position_id: str) -> None:
         for _ in range(STEPS_MAX):
             if self._closing:
@@ -139,6 +162,7 @@ class Driver:
             if p is None or action is None:
                 self._pauses.pop(position_id, None)
                 return
+            self._announce(position_id, action)
             try:
                 moved = await self._act(p, action)
             except (BrokerError, StoreError) as error:
@@ -176,13 +200,13 @@ class Driver:
             return False
         if self._another_goes_first(p):
             await self._ask_for_way(p)
-            await self._rest(partial(self._clock.sleep, PAUSE_S))
+            await self._pause(p.position_id)
             return True
         await self._make_way(p)
         refusal = None if self._calls.capabilities.reduce_only else await self._no_longer_held(p, order)
         if refusal is not None:
             return await self._not_sent(order, refusal)
-        await self._rest(self._budget.spend)
+        await self._rest(partial(self._budget.spend, p.position_id))
         current = self._engine.positions.get(p.position_id)
         if current is None or self._engine.owed_by(current, self._reader.now_for(current)) != action:
             return True  # while it waited for its turn, something else was learned
@@ -289,7 +313,7 @@ class Driver:
                 )
                 if agreed or shown == READS_MIN:
                     return _more_than_held(order, net)
-            await self._rest(partial(self._clock.sleep, PAUSE_S))
+            await self._pause(p.position_id)
 
     async def _look(self, symbol: str) -> tuple[Held | None, str]:
         """What is held; or None and why, where that is not known of this symbol."""
@@ -434,15 +458,15 @@ class Driver:
         failed: BrokerError | None = None
         for order_id in p.live_orders if p.works_again else (action.client_order_id,):
             try:
-                await self._cancel_one(order_id)
+                await self._cancel_one(p, order_id)
             except BrokerError as error:
                 failed = error
         if failed is not None:
             raise failed
         return self._engine.positions.get(p.position_id) is not p
 
-    async def _cancel_one(self, client_order_id: str) -> None:
-        await self._rest(self._budget.spend)
+    async def _cancel_one(self, p: Position, client_order_id: str) -> None:
+        await self._rest(partial(self._budget.spend, p.position_id))
         refused = await self._calls.cancel(client_order_id)
         report = await self._calls.order(client_order_id)
         if report is not None and (report.status.terminal or refused is None):
@@ -468,7 +492,7 @@ class Driver:
                     if record is None or record.status.terminal:
                         working.pop(order_id, None)
                         break
-                    await self._rest(partial(self._clock.sleep, PAUSE_S))
+                    await self._pause(p.position_id)
 
     async def _read(self, p: Position) -> bool:
         """A fresh read for one position, and what it means."""
