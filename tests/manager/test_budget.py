@@ -235,7 +235,7 @@ async def test_given_a_worse_one_whose_answer_hangs_then_the_others_wait_for_it_
 async def test_given_sends_that_did_not_get_through_then_the_worst_is_repeated_first_whatever_is_older(
     make_world: MakeWorld, entered: tuple[str, ...]
 ) -> None:
-    world = await make_world({"live": {"orders_per_minute": 3}})
+    world = await make_world({"live": {"orders_per_minute": 4}})
     world.broker.answer("submit", *[Raises(NotSent("no line"))] * 3)
     for symbol in entered:
         await world.enter(10, 100, symbol=symbol)
@@ -244,6 +244,8 @@ async def test_given_sends_that_did_not_get_through_then_the_worst_is_repeated_f
     await world.manager.on_bars(bars)
     await world.settle()
     assert _symbols(world.orders) == []
+    await world.passes(3)
+    assert _symbols(world.orders) == ["B"]
     await world.until(lambda: len(world.orders) == 3, seconds=90)
     assert _symbols(world.orders) == ["B", "A", "C"]
 
