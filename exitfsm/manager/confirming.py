@@ -6,6 +6,7 @@ the like, new levels and no exit. No answer: an alarm, and the next bar asks aga
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
@@ -43,12 +44,16 @@ class Confirmer:
         self._engine, self._door, self._reader, self._time = engine, door, reader, time
         self._received, self._tasks, self._guard = received, tasks, guard
         self._jumped: dict[str, Bar] = {}
+        #: Questions that are under way.
+        self.tasks: set[asyncio.Task[None]] = set()
 
     def confirm(self, bars: list[Bar]) -> None:
         """Ask the broker about the newest of these bars of each symbol."""
         for bar in bars:
             if bar.symbol not in self._jumped:
-                self._tasks.spawn(self._confirm(bar.symbol), "exitfsm-confirm")
+                task = self._tasks.spawn(self._confirm(bar.symbol), "exitfsm-confirm")
+                self.tasks.add(task)
+                task.add_done_callback(self.tasks.discard)
             self._jumped[bar.symbol] = bar
 
     async def _confirm(self, symbol: str) -> None:
