@@ -293,6 +293,13 @@ class Engine:
         """What one position owes the broker."""
         return owed(p, now, outcome_unknown=p.client_order_id in self.unknown)
 
+    def standing(self, p: Position) -> float:
+        """Present return of a position, -0.01 for a loss of 1 %; infinity where no price is known: who goes first."""
+        # Floats will do: nothing else is decided by it.
+        price = self.last_price(p.symbol)
+        known = price if price is not None else p.trigger_price
+        return p.side.sign * (float(known) / float(p.entry_price) - 1) if known is not None else math.inf
+
     def owed(self, now: datetime) -> list[Action]:
         """Everything that is owed to the broker at `now`, worst position first."""
         due = [p for p in self.positions.values() if p.state is not State.MONITORING]
@@ -557,15 +564,8 @@ class Engine:
 
     def _worst_first(self, positions: list[Position]) -> None:
         """Order by present loss, the largest first; those without a price last."""
-
-        def loss(p: Position) -> float:
-            # Floats will do: nothing is decided by it but who goes first.
-            price = self.last_price(p.symbol)
-            known = price if price is not None else p.trigger_price
-            return p.side.sign * (float(known) / float(p.entry_price) - 1) if known is not None else math.inf
-
         if len(positions) > 1:
-            positions.sort(key=loss)
+            positions.sort(key=self.standing)
 
     def _tell_listener(self, p: Position, recorded: Sequence[Recorded]) -> None:
         """Callbacks are guests: one that raises harms nothing."""

@@ -16,6 +16,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -90,8 +91,7 @@ class BarRecorder:
         self._waiting: list[tuple[str | int | None, ...]] = []
         try:
             _make(self.path)
-            self._db: sqlite3.Connection | None = _connect(self.path, "rw")
-            _prepare(self._db, self.path)
+            self._db: sqlite3.Connection | None = _prepared(self.path)
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"cannot record bars in {self.path}: {error}") from error
 
@@ -167,16 +167,13 @@ def recorded_bars(
     where, given = _condition(symbols, since, until)
     sql = f"SELECT symbol, at_us, open, high, low, close, volume, received_us FROM bars {where}ORDER BY id"
     try:
-        db = _connect(file, "ro")
-        try:
+        with closing(_connect(file, "ro")) as db:
             if _is_blank(db):
                 return  # somebody is about to make it
             _check(db, file)
             for symbol, at, *prices, received in db.execute(sql, given):
                 bar = Bar(symbol, _time(at), *prices)
                 yield Seen(bar, _time(received) if received is not None else None)
-        finally:
-            db.close()
     except (sqlite3.Error, ValueError, OverflowError, TypeError) as error:
         raise StoreError(f"cannot read the bars in {file}: {error}") from error
 
@@ -215,22 +212,32 @@ def _make(path: Path) -> None:
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     where = f"{path.absolute().as_uri()}?mode={mode}"
     db = sqlite3.connect(where, uri=True, check_same_thread=False, timeout=_PATIENCE_S)
-    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _ROW_MAX)
-    db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-    db.execute("PRAGMA trusted_schema = OFF")
+    try:
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _ROW_MAX)
+        db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        db.execute("PRAGMA trusted_schema = OFF")
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Make the table in a file that is new; refuse one that is not ours."""
-    if _is_blank(db):
-        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        db.execute("PRAGMA journal_mode = WAL")  # whoever reads a page meanwhile holds nobody up
-    _check(db, path)
-    db.execute("PRAGMA synchronous = NORMAL")
-    with db:
-        db.execute(_TABLE)
-        db.execute(_INDEX)
+def _prepared(path: Path) -> sqlite3.Connection:
+    """Open a file to write to, with its table made where it is new; refuse one that is not ours."""
+    db = _connect(path, "rw")
+    try:
+        if _is_blank(db):
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute("PRAGMA journal_mode = WAL")  # whoever reads a page meanwhile holds nobody up
+        _check(db, path)
+        db.execute("PRAGMA synchronous = NORMAL")
+        with db:
+            db.execute(_TABLE)
+            db.execute(_INDEX)
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def _is_blank(db: sqlite3.Connection) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import pytest
@@ -61,6 +61,12 @@ class Tables:
         self.models = ReadModels(self._load, self._last_order_id)
         self.versions: dict[str, int] = {}
         self.log: list[Recorded] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.db.close()
 
     def _load(self, name: str, owner: str) -> list[dict[str, Any]]:
         table = TABLES[name]
@@ -153,8 +159,9 @@ def cancel(coid: str = "c1") -> CancelRequested:
 
 
 @pytest.fixture
-def tables() -> Tables:
-    return Tables()
+def tables() -> Iterator[Tables]:
+    with Tables() as tables:
+        yield tables
 
 
 # ---- one test for each thing that a row says
@@ -274,7 +281,8 @@ def test_a_position_closed_by_hand_is_exited(tables):
 def test_an_unprotected_position_is_pending_only_where_an_exit_was_triggered(tables):
     lost = ProtectionLost(why="?", at=T0)
     assert tables.then("p1", opened(), lost).tracking.status == "monitoring"
-    assert Tables().then("p1", opened(), triggered(), lost).tracking.status == "exit_pending"
+    with Tables() as others:
+        assert others.then("p1", opened(), triggered(), lost).tracking.status == "exit_pending"
 
 
 def test_a_released_position_is_monitored_again_without_its_exit(tables):
@@ -455,7 +463,17 @@ def made(rng: random.Random, cls: type[Event], coid: str, attempt: int) -> Event
 def test_however_they_are_folded_the_rows_are_the_same(seed, length):
     rng = random.Random(seed)
     stories = {f"p{n}": story(rng, f"p{n}", rng.choice(["AAPL", "MSFT"]), length) for n in range(3)}
-    tables = Tables()
+    with Tables() as tables, Tables() as again:
+        _fold_in_any_order(rng, stories, tables)
+        for recorded in tables.log:
+            again.models.apply(recorded)
+            again.write()
+        for name in TABLES:
+            assert tables.rows(name) == again.rows(name)
+        _rows_say_what_the_events_say(tables, stories)
+
+
+def _fold_in_any_order(rng, stories, tables):
     queues = {stream: list(events) for stream, events in stories.items()}
     while queues:
         stream = rng.choice(sorted(queues))
@@ -468,13 +486,8 @@ def test_however_they_are_folded_the_rows_are_the_same(seed, length):
                 tables.models.forget()
     tables.write()
 
-    again = Tables()
-    for recorded in tables.log:
-        again.models.apply(recorded)
-        again.write()
-    for name in TABLES:
-        assert tables.rows(name) == again.rows(name)
 
+def _rows_say_what_the_events_say(tables, stories):
     for row in tables.rows("positions"):
         position = replay(stories[row.position_id])
         assert row.state == position.state
@@ -488,18 +501,19 @@ def test_however_they_are_folded_the_rows_are_the_same(seed, length):
 
 @given(st.lists(st.sampled_from(sorted(POSITION_EVENTS, key=str)), max_size=12), st.integers(0, 2**32))
 def test_events_that_the_lifecycle_forbids_change_nothing_rather_than_fail(classes, seed):
-    rng, tables = random.Random(seed), Tables()
-    for number, cls in enumerate(classes):
-        if cls is not PositionOpened and not (
-            cls in NEXT_ORDER and any(o.status in LIVE for o in tables.rows("exit_orders"))
-        ):
-            tables.then("p1", made(rng, cls, f"c{number}", number))
-        else:
-            tables.then("p1", opened())
+    rng = random.Random(seed)
+    with Tables() as tables:
+        for number, cls in enumerate(classes):
+            if cls is not PositionOpened and not (
+                cls in NEXT_ORDER and any(o.status in LIVE for o in tables.rows("exit_orders"))
+            ):
+                tables.then("p1", made(rng, cls, f"c{number}", number))
+            else:
+                tables.then("p1", opened())
 
 
-def test_differences_name_row_and_column():
-    tables = Tables().then("p1", opened()).then("p2", opened("MSFT"))
+def test_differences_name_row_and_column(tables):
+    tables.then("p1", opened()).then("p2", opened("MSFT"))
     rows = tables.db.execute("SELECT * FROM position_tracking ORDER BY symbol").fetchall()
     changed = (rows[0][0], 11, *rows[0][2:3], 55.5, *rows[0][4:])
     lines = list(differences("position_tracking", [changed], rows))

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from enum import Enum
 from functools import partial
@@ -28,7 +26,7 @@ from exitfsm.manager.ingest import fill_of, position_of, report_of, says_unknown
 from exitfsm.manager.spellings import meant
 from exitfsm.manager.threads import DaemonThreads
 from exitfsm.outside import logger
-from exitfsm.ports import Capabilities, Clock, Session
+from exitfsm.ports import Capabilities, Session
 from exitfsm.simulate import refused_report
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus
 
@@ -115,33 +113,6 @@ class Breaker:
         self._probed_at = None
         was_open, self.is_open = self.is_open, False
         return was_open
-
-
-class RateBudget:
-    """At most so many sends in any minute; who asks first goes first."""
-
-    def __init__(self, clock: Clock, per_minute: int) -> None:
-        self._clock = clock
-        self._per_minute = per_minute
-        self._sent: deque[float] = deque()
-        self._turn = asyncio.Lock()
-
-    async def spend(self) -> float:
-        """Return when one more send fits into the minute, with what `give_back` takes."""
-        async with self._turn:
-            while True:
-                now = self._clock.monotonic()
-                while self._sent and now - self._sent[0] >= 60:
-                    self._sent.popleft()
-                if len(self._sent) < self._per_minute:
-                    self._sent.append(now)
-                    return now
-                await self._clock.sleep(60 - (now - self._sent[0]))
-
-    def give_back(self, spent: float) -> None:
-        """What was spent then was not used."""
-        with suppress(ValueError):  # over a minute ago
-            self._sent.remove(spent)
 
 
 class BrokerCalls:

@@ -6,6 +6,7 @@ the like, new levels and no exit. No answer: an alarm, and the next bar asks aga
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
@@ -43,13 +44,20 @@ class Confirmer:
         self._engine, self._door, self._reader, self._time = engine, door, reader, time
         self._received, self._tasks, self._guard = received, tasks, guard
         self._jumped: dict[str, Bar] = {}
+        #: Questions that are under way.
+        self.tasks: set[asyncio.Task[None]] = set()
 
     def confirm(self, bars: list[Bar]) -> None:
         """Ask the broker about the newest of these bars of each symbol."""
         for bar in bars:
             if bar.symbol not in self._jumped:
-                self._tasks.spawn(self._confirm(bar.symbol), "exitfsm-confirm")
+                self._ask(bar.symbol)
             self._jumped[bar.symbol] = bar
+
+    def _ask(self, symbol: str) -> None:
+        task = self._tasks.spawn(self._confirm(symbol), "exitfsm-confirm")
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def _confirm(self, symbol: str) -> None:
         """Ask about the newest jump. Of one that comes meanwhile the answer may know nothing: that is asked anew."""
@@ -62,7 +70,7 @@ class Confirmer:
         watched = self._watched(symbol)
         overtaken = any(expected.get(p.position_id) != expectation(p) for p in watched)
         if overtaken or self._jumped[symbol] is not bar:
-            self._tasks.spawn(self._confirm(symbol), "exitfsm-confirm")
+            self._ask(symbol)
         else:
             del self._jumped[symbol]
         if not overtaken:

@@ -433,9 +433,9 @@ class ExitManager:
         return sorted((alarm for _, alarm in self._news.alarms.values()), key=lambda a: (a.raised_at, a.alarm_id))
 
     async def settled(self) -> None:
-        """Return when nothing is being carried out any more. What waits for time or for the broker still waits."""
-        while self._driver.tasks:
-            await asyncio.wait(self._driver.tasks)
+        """Return when nothing is being carried out or confirmed. What waits for time or for the broker still waits."""
+        while under_way := [*self._driver.tasks, *self._confirmer.tasks]:
+            await asyncio.wait(under_way)
             await asyncio.sleep(0)
 
     # --- operators ----------------------------------------------------------------------------------------------------

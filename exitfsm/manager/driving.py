@@ -21,7 +21,8 @@ from exitfsm.config import LiveSettings
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
 from exitfsm.lifecycle import State
-from exitfsm.manager.calls import Breaker, BrokerCalls, Held, Outcome, RateBudget, describe
+from exitfsm.manager.budget import RateBudget
+from exitfsm.manager.calls import Breaker, BrokerCalls, Held, Outcome, describe
 from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.executions import sold_by_others
@@ -75,7 +76,7 @@ class Driver:
         self._engine, self._door, self._calls, self._breaker = engine, door, calls, breaker
         self._reader, self._hours = reader, hours
         self._time, self._clock, self._live = time, clock, live
-        self._budget = RateBudget(clock, live.orders_per_minute)
+        self._budget = RateBudget(clock, live.orders_per_minute, self._standing)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         #: Those of them that wait for nothing but time.
         self._resting: set[asyncio.Task[None]] = set()
@@ -103,12 +104,27 @@ class Driver:
             elif self._clock.monotonic() < self._pauses.get(position_id, (0.0, 0.0))[0]:
                 continue
             if position_id not in self._tasks:
+                p = self._engine.positions.get(position_id)
+                if p is not None:  # all of these are announced before the first of them runs
+                    self._announce(position_id, self._engine.owed_by(p, self._reader.now_for(p)))
                 task = asyncio.create_task(self._run(position_id), name=f"exitfsm-{position_id}")
                 self._tasks[position_id] = task
                 task.add_done_callback(partial(self._ended, position_id))
 
     def _ended(self, position_id: str, _: asyncio.Task[None]) -> None:
         self._tasks.pop(position_id, None)
+        self._budget.withdraw(position_id)
+
+    def _announce(self, position_id: str, action: Action | None) -> None:
+        """Tell the budget whether a position is about to send something."""
+        if isinstance(action, (Submit, Cancel)):
+            self._budget.announce(position_id)
+        else:
+            self._budget.withdraw(position_id)
+
+    def _standing(self, position_id: str) -> float:
+        p = self._engine.positions.get(position_id)
+        return self._engine.standing(p) if p is not None else math.inf
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
@@ -128,6 +144,7 @@ class Driver:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self._budget.close()
         await self._hours.close()
         await self._reader.close()
 
@@ -143,6 +160,11 @@ class Driver:
         finally:
             self._resting.discard(task)
 
+    async def _pause(self, position_id: str) -> None:
+        """Wait before the same is tried again; no place among the sends is kept meanwhile."""
+        self._budget.withdraw(position_id)
+        await self._rest(partial(self._clock.sleep, PAUSE_S))
+
     async def _run(self, position_id: str) -> None:
         for _ in range(STEPS_MAX):
             if self._closing:
@@ -152,6 +174,7 @@ class Driver:
             if p is None or action is None:
                 self._pauses.pop(position_id, None)
                 return
+            self._announce(position_id, action)
             try:
                 moved = await self._act(p, action)
             except (BrokerError, StoreError) as error:
@@ -191,10 +214,10 @@ class Driver:
             return False
         if self._another_goes_first(p):
             await self._ask_for_way(p)
-            await self._rest(partial(self._clock.sleep, PAUSE_S))
+            await self._pause(p.position_id)
             return True
         await self._make_way(p)
-        spent = await self._turn()
+        spent = await self._turn(p.position_id)
         left = False
         try:
             asked = self._clock.monotonic()
@@ -215,16 +238,16 @@ class Driver:
                 self._budget.give_back(spent)
         return await self._send(action.order)
 
-    async def _turn(self) -> float:
-        """Wait until one more send fits into the minute; returns what `give_back` takes."""
-        spent = math.inf
+    async def _turn(self, position_id: str) -> float:
+        """Wait for a place among the sends of this minute; returns what `give_back` takes."""
+        place = math.inf
 
         async def spend() -> None:
-            nonlocal spent
-            spent = await self._budget.spend()
+            nonlocal place
+            place = await self._budget.spend(position_id)
 
         await self._rest(spend)
-        return spent
+        return place
 
     def _is_held_back(self, p: Position) -> bool:
         """True while another exit of ours is, or might be, at the broker. Of one that is known there is an alarm."""
@@ -373,7 +396,7 @@ class Driver:
                 )
                 if agreed or shown == READS_MIN:
                     return _more_than_held(order, net)
-            await self._rest(partial(self._clock.sleep, PAUSE_S))
+            await self._pause(p.position_id)
 
     async def _look(self, symbol: str) -> tuple[Held | None, str]:
         """What is held; or None and why, where that is not known of this symbol."""
@@ -533,7 +556,7 @@ class Driver:
         return self._engine.positions.get(p.position_id) is not p
 
     async def _cancel_one(self, position_id: str, client_order_id: str) -> None:
-        spent = await self._turn()
+        spent = await self._turn(position_id)
         p = self._engine.positions.get(position_id)
         if p is None or client_order_id not in p.live_orders:
             self._budget.give_back(spent)
@@ -563,7 +586,7 @@ class Driver:
                     if record is None or record.status.terminal:
                         working.pop(order_id, None)
                         break
-                    await self._rest(partial(self._clock.sleep, PAUSE_S))
+                    await self._pause(p.position_id)
 
     async def _read(self, p: Position) -> bool:
         """A fresh read for one position, and what it means."""

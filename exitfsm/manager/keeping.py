@@ -77,7 +77,8 @@ class BarKeeper:
         if not done.done():
             done.cancel()
             log.error("bars_not_recorded file=%s error=the last write did not come back", self.path)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread.submit(self._close)  # should it come back after all, it leaves no file open
+        self._thread.shutdown(wait=False)
 
     def _fail(self, why: str) -> None:
         self._over = True

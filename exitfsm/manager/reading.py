@@ -29,6 +29,7 @@ from exitfsm.manager.executions import (
     surplus,
     told_by_executions,
 )
+from exitfsm.manager.tasks import begin_shared, shared
 from exitfsm.messages import Contradiction, PositionRead, RecordRead, Recover
 from exitfsm.outside import logger
 from exitfsm.ports import Clock
@@ -82,15 +83,10 @@ class Reader:
         if running is not None and not running.done():
             await asyncio.wait([running], timeout=LOOK_MAX_S)  # one that hangs must not hold up the others
         if self._newest is None or self._newest is running:
-            self._newest = asyncio.create_task(self._calls.positions(), name="exitfsm-positions")
+            self._newest = begin_shared(self._calls.positions(), "exitfsm-positions")
             self._reads.add(self._newest)
-            self._newest.add_done_callback(self._came_back)
-        return await asyncio.shield(self._newest)  # begun after this call, by this or another caller
-
-    def _came_back(self, read: asyncio.Task[Held]) -> None:
-        self._reads.discard(read)
-        if not read.cancelled():
-            read.exception()  # heard, also where all who waited for it have given up
+            self._newest.add_done_callback(self._reads.discard)
+        return await shared(self._newest)  # begun after this call, by this or another caller
 
     def expectations(self) -> dict[str, Expectation]:
         """What is known of each position now; taken before a read, so that a read that was overtaken is seen to be."""

@@ -26,6 +26,7 @@ from exitfsm.manager.driving import Driver
 from exitfsm.manager.executions import ORDER_PREFIX, average_entry, bought_beyond, first_since_flat, is_price
 from exitfsm.manager.identity import Identity, remember
 from exitfsm.manager.reading import NEVER, Reader, same_symbol
+from exitfsm.manager.tasks import begin_shared, shared
 from exitfsm.messages import Open, Recover
 from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
@@ -123,8 +124,8 @@ class Reconciler:
         """
         if self._lock.locked():
             if self._waiting is None or self._waiting.done():
-                self._waiting = asyncio.create_task(self._exclusive(), name="exitfsm-sync")
-            await asyncio.shield(self._waiting)
+                self._waiting = begin_shared(self._exclusive(), "exitfsm-sync")
+            await shared(self._waiting)
         else:
             await self._exclusive()
 

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from exitfsm.outside import logger
 
 log = logger("exitfsm")
+T = TypeVar("T")
+
+
+def begin_shared(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """Begin work that callers wait for together, by `shared`: its failure is theirs, or nobody's where all left."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_hear)
+    return task
+
+
+async def shared(task: asyncio.Task[T]) -> T:
+    """What a shared task brings. It goes on when a caller is canceled.
+
+    Not `asyncio.shield`: from Python 3.14 on, that reports a failure to the loop when its caller has left.
+    """
+    await asyncio.wait([task])
+    return task.result()
+
+
+def _hear(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 class Tasks:

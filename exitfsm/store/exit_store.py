@@ -274,11 +274,11 @@ class ExitStore:
         """The position of a symbol and side that was opened last, open or over; found without reading the history."""
         # As text a whole second sorts after its fractions: all of the newest second are looked at.
         sql = (
-            f"SELECT {', '.join(PositionRow.__struct_fields__)} FROM positions WHERE symbol = ?1 AND side = ?2 AND "
-            "opened_at_utc >= (SELECT substr(opened_at_utc, 1, 19) FROM positions WHERE symbol = ?1 AND side = ?2 "
+            f"SELECT {', '.join(PositionRow.__struct_fields__)} FROM positions WHERE symbol = ? AND side = ? AND "
+            "opened_at_utc >= (SELECT substr(opened_at_utc, 1, 19) FROM positions WHERE symbol = ? AND side = ? "
             "ORDER BY opened_at_utc DESC LIMIT 1)"
         )
-        rows = [msgspec.convert(row, PositionRow) for row in self._rows(sql, (symbol, str(side)))]
+        rows = [msgspec.convert(row, PositionRow) for row in self._rows(sql, (symbol, str(side)) * 2)]
         return max(rows, key=lambda row: (row.opened_at_utc, row.position_id), default=None)
 
     def open_positions(self) -> list[PositionRow]:

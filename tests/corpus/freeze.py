@@ -7,6 +7,7 @@ figures are made up: they are for reading back, and not all of them could come o
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -161,7 +162,7 @@ def freeze(path: Path) -> None:
                 by = ("bar", "broker", "timer", "operator", "reconcile", "bot")[(number + version) % 6]
                 store.append(stream, version, [event], at=at(version), by=by)
         read = readings(store)
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA journal_mode = DELETE")  # one file, as small as it can be; opening makes a WAL store of it
     for beside in ("-wal", "-shm", ".lock"):
         Path(f"{path}{beside}").unlink(missing_ok=True)

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +23,7 @@ from exitfsm.manager import keeping
 from exitfsm.manager.keeping import BarKeeper
 from exitfsm.manager.paper import PaperRun
 from exitfsm.recorded_bars import BarRecorder, Seen, recorded_bars
+from exitfsm.values import BrokerPosition
 
 RECORDING = {"record_bars": True}
 
@@ -216,12 +219,23 @@ async def test_what_if_reproduces_a_live_run_from_the_bars_it_kept(tmp_path: Pat
     assert found.reproduced is True
 
 
-async def test_a_paper_run_believes_a_split_no_more_than_a_simulation_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("answers_after_s", [0, 0.02])
+async def test_a_paper_run_believes_a_split_no_more_than_a_simulation_does(
+    tmp_path: Path, answers_after_s: float
+) -> None:
     """The paper venue has no price but that of the bars: it must not be the second source that confirms them."""
     start = datetime(2024, 1, 2, 15, 0, tzinfo=UTC)
     prices = (700, 701, 700, 100, "100.1", 100)
     feed = [Bar("AAPL", start + timedelta(minutes=n), p, p, p, p) for n, p in enumerate(prices)]
-    await PaperRun(load_config({}), str(tmp_path / "exits.db")).run(feed)
+    run = PaperRun(load_config({}), str(tmp_path / "exits.db"))
+    positions = run.broker.positions
+
+    def slow() -> Sequence[BrokerPosition]:
+        time.sleep(answers_after_s)
+        return positions()
+
+    run.broker.positions = slow  # type: ignore[method-assign]
+    await run.run(feed)
     with ExitStore(tmp_path / "exits.db", read_only=True) as store:
         (row,) = store.positions()
         told = [type(r.event).__name__ for r in store.stream(row.position_id)]
