@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -90,8 +91,25 @@ def test_numbers_of_faults_can_be_left_out() -> None:
 
 
 def test_the_command_line_tells_the_result(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--seed", "5", "--days", "1", "--symbols", "4", "--minutes", "3", "--json"]) == 0
+    assert main(["--seed", "7", "--days", "1", "--symbols", "4", "--minutes", "3", "--json"]) == 0
     assert '"violations": []' in capsys.readouterr().out
+
+
+def test_days_that_are_shared_out_to_processes_give_the_same_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    digests = set()
+    for jobs in ("1", "2"):
+        main(["--seed", "7", "--days", "3", "--symbols", "3", "--minutes", "2", "--json", "--jobs", jobs])
+        digests.add(json.loads(capsys.readouterr().out)["digest"])
+    assert len(digests) == 1
+
+
+def test_a_seed_that_is_drawn_at_the_start_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    drawn = set()
+    for _ in range(2):
+        main(["--seed", "now", "--days", "1", "--symbols", "1", "--minutes", "1"])
+        drawn.add(capsys.readouterr().out.partition("\n")[0])
+    assert len(drawn) == 2
+    assert all(line.startswith("seed ") for line in drawn)
 
 
 def _found() -> str:

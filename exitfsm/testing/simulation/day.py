@@ -36,6 +36,8 @@ from exitfsm.testing.simulation.wire import Line
 from exitfsm.values import Bar, Order, plain
 
 BAR_S = 20.0
+#: With few orders in a minute, an exit that leaves so long after its decision has waited for its turn.
+TURN_S = 10.0
 #: How long after the faults stopped every position must be flat, or be an alarm.
 BOUND_S = 1800.0
 
@@ -238,15 +240,22 @@ class Day:
             with ExitStore(disk.path) as left:
                 self.oracle.reread(disk.name, list(left.events()), lost=True)
             self._names_are_lost()
-        if self._lost_files < 3 and self.faults.happens("store lost", 39):
+        in_outage = self._lost_files < 3 and process.exiting() and self.faults.happens("store lost, look-ups out", 39)
+        if in_outage or (self._lost_files < 3 and self.faults.happens("store lost", 39)):
             self._lost_files += 1
             self._lose(disk)
+            if in_outage:
+                self._look_ups_fail()
         elif self._lost_files < 3 and self.faults.happens("store damaged", 37):
             self._lost_files += 1
             disk.damage()
         if self.faults.happens("other configuration", 51 if process.exiting() else None):
             self.config = {**self.config, "stop_loss": {"threshold_pct": self.rng.choice((0.8, 1.0, 1.5))}}
         self.world.after(self.rng.uniform(0.2, 40) if self.faults.on else 1.0, self._start, process)
+
+    def _look_ups_fail(self) -> None:
+        """For a while no order can be looked up."""
+        self.venue.look_ups_out_until = self.world.time + self._net.uniform(10, 120)
 
     def _lose(self, disk: Disk) -> None:
         """The store is gone."""
@@ -268,6 +277,8 @@ class Day:
         else:
             # What was heard before the close says when it is due, but a clock may be wrong: unheard, it counts as open.
             heard_at = line.hours_heard.get(order.symbol, -1.0)
+            if self.profile.tight and self.oracle.waited_s(self._disk_of(line), order.client_order_id) > TURN_S:
+                self.faults.count("waited for its turn")
             self.oracle.leaves(self._disk_of(line), order, knows_hours=heard_at >= self.venue.close_at)
 
     def _on_answer(self, line: Line, order_id: str) -> None:
@@ -324,6 +335,8 @@ class Day:
             self._events_of(symbol)
         for process in self.processes:
             self._troubles_of(process)
+        if faults.happens("look-ups out", 30):
+            self._look_ups_fail()
         for at_s in (2, 7, 13):  # soon after an exit it is flat again, and may enter anew before the next bar
             self.world.after(at_s + rng.uniform(0, 2), self._bot.enter_what_is_flat)
 
@@ -361,6 +374,8 @@ class Day:
                 venue.by_hand(symbol, Decimal(rng.randint(1, int(abs(held)) - 1)))
             elif faults.happens("closed by hand", 26, symbol):
                 venue.by_hand(symbol, abs(held))
+        if free and venue.others_may_trade(symbol) and faults.happens("sold past zero", 26, symbol):
+            self._sell_past_zero(symbol)
         held = venue.held(symbol)
         if free and (held % 2 == 0 or venue.capabilities.stocks.qty_min > 0) and faults.happens("split", 23, symbol):
             ratio = rng.choice((Decimal(2), Decimal("0.5"), Decimal(4)))
@@ -371,6 +386,22 @@ class Day:
         if filled is not None and faults.happens("fill taken back", 21, symbol):
             self.oracle.told.pop(filled.order.client_order_id, None)
             venue.take_back(filled)
+
+    def _sell_past_zero(self, symbol: str) -> None:
+        """A person closes more than is held, and notices that some time later."""
+        held, over = self.venue.held(symbol), Decimal(self.rng.randint(1, 20))
+        self.venue.by_hand(symbol, abs(held) + over)
+        self.world.after(self.rng.uniform(30, 240), self._buy_back, symbol, held > 0)
+
+    def _buy_back(self, symbol: str, was_long: bool) -> None:
+        """What a person sold too much is bought back, unless that is over already."""
+        held = self.venue.held(symbol)
+        if held == 0 or (held > 0) is was_long:
+            return
+        if self.venue.live_exits(symbol) or not self.venue.others_may_trade(symbol):
+            self.world.after(20, self._buy_back, symbol, was_long)
+        else:
+            self.venue.by_hand(symbol, abs(held))
 
     def _filled(self, symbol: str) -> Booked | None:
         """The newest exit order of the position under watch that has filled something."""
