@@ -11,7 +11,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -78,6 +78,8 @@ class Day:
         show: told each line of the trace.
     """
 
+    venue_class: type[Venue] = Venue
+
     def __init__(
         self,
         seed: int,
@@ -89,18 +91,36 @@ class Day:
         broker: str | None = None,
         show: Callable[[str], None] | None = None,
     ) -> None:
-        self.number = number
         rngs = {name: random.Random(f"{seed}/{number}/{name}") for name in ("day", "faults", "net", "venue", "bot")}
+        profile = draw(rngs["day"], symbols, minutes, broker)
+        end = profile.minutes * 60.0
+        close_at = end * rngs["day"].uniform(0.5, 0.95) if profile.early else end
+
+        def drawn(trace: Trace) -> Faults:
+            faults = Faults(rngs["faults"], trace, without)
+            limits(profile, faults)
+            return faults
+
+        self._set_up(number, profile, rngs, close_at, show, drawn)
+
+    def _set_up(
+        self,
+        number: int,
+        profile: Profile,
+        rngs: Mapping[str, random.Random],
+        close_at: float,
+        show: Callable[[str], None] | None,
+        faults_of: Callable[[Trace], Faults],
+    ) -> None:
+        """The world of a day, before anything happens in it."""
+        self.number, self.profile = number, profile
         self.rng = rngs["bot"]
-        self.profile = draw(rngs["day"], symbols, minutes, broker)
         self.world = World(self.profile.grain_s)
         self.trace = Trace(lambda: self.world.time, show)
-        self.faults = Faults(rngs["faults"], self.trace, without)
-        limits(self.profile, self.faults)
+        self.faults = faults_of(self.trace)
         self.end = self.profile.minutes * 60.0
-        close_at = self.end * rngs["day"].uniform(0.5, 0.95) if self.profile.early else self.end
         self.oracle: Oracle
-        self.venue = Venue(
+        self.venue = self.venue_class(
             self.world, rngs["venue"], self.faults, self.trace, self.profile.capabilities,
             self._sent_at, close_at,
         )  # fmt: skip

@@ -69,7 +69,7 @@ class Profile(NamedTuple):
     @property
     def tight(self) -> bool:
         """True where the request budget makes exits wait for their turn."""
-        return int(self.config["live"]["orders_per_minute"]) <= max(BUDGETS[:-3])
+        return int(self.config.get("live", {}).get("orders_per_minute", BUDGETS[-1])) < BUDGETS[-1]
 
     @property
     def capabilities(self) -> Capabilities:

@@ -294,13 +294,16 @@ class Venue(Books):
     def _deny_end(self, booked: Booked) -> None:
         """An update tells of an end, and the order works on; its record says so."""
         words = [OrderStatus.CANCELED, OrderStatus.EXPIRED, *([] if booked.filled else [OrderStatus.REJECTED])]
-        status = self._rng.choice(words)
+        self.tell_denied_end(booked, self._rng.choice(words))
+        self._world.after(self._rng.uniform(0.5, WORKS_ON_S), self._match, booked.order.client_order_id)
+
+    def tell_denied_end(self, booked: Booked, status: OrderStatus) -> None:
+        """An update tells that an order has ended so, and it has not."""
         self._tell_all()
         self.unsettled.setdefault(booked.order.client_order_id, set()).add(status.value)
         self.deny_end(booked.order, status)
         self._trace("venue", f"calls {booked.order.client_order_id} {status}, and it works")
         self.on_updates()
-        self._world.after(self._rng.uniform(0.5, WORKS_ON_S), self._match, booked.order.client_order_id)
 
     def _take_end_back(self, client_order_id: str, ended_at: float) -> None:
         """A canceled order works again: before the bound until which it may fill late, and where it can still fill."""
@@ -315,14 +318,18 @@ class Venue(Books):
         if since is None or since > ended_at + 1 or not self._faults.happens("end taken back", None, client_order_id):
             return
         self._tell_all()
-        self.unsettled.setdefault(client_order_id, set()).add(booked.status.value)
-        self.reopen(booked.order)
-        self.past.note(booked)
-        self._trace("venue", f"takes the end of {client_order_id} back")
+        self.take_back_end(booked)
         if self._rng.random() < 0.5:
             self.updates.clear()  # and nobody is told
         self._tell_all()
         self._world.after(self._rng.uniform(0.5, WORKS_ON_S), self._match, client_order_id)
+
+    def take_back_end(self, booked: Booked) -> None:
+        """An order that had ended works again; the news of it waits to be told."""
+        self.unsettled.setdefault(booked.order.client_order_id, set()).add(booked.status.value)
+        self.reopen(booked.order)
+        self.past.note(booked)
+        self._trace("venue", f"takes the end of {booked.order.client_order_id} back")
 
     def _tell_beside(self, report: ExecutionReport) -> None:
         """Tell what is in no record."""
