@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 from exitfsm.testing.simulation import Day, DayResult
@@ -92,19 +92,23 @@ def function_of(where: str) -> FunctionType:
     return found
 
 
-def changed(function: FunctionType, change: Change) -> Any:
-    """The code of the function with the one place changed.
+def changed(source: str, change: Change) -> str:
+    """The source of a function with the one place changed.
 
     Raises:
         AssertionError: the text to replace does not occur exactly once.
     """
-    source = textwrap.dedent(inspect.getsource(function))
     times = source.count(change.old)
     assert times == 1, f"the text to replace in {change.where} occurs {times} times, not once: {change.old!r}"
-    made = compile(source.replace(change.old, change.new), change.where, "exec")  # annotations stay text, as here
+    return source.replace(change.old, change.new)
+
+
+def compiled(function: FunctionType, source: str) -> CodeType:
+    """The code of a function with another source, in its own module's namespace."""
     names: dict[str, Any] = {}
+    made = compile(source, function.__code__.co_filename, "exec")  # annotations stay text, as in this file
     exec(made, function.__globals__, names)
-    code = names[function.__name__].__code__
+    code: CodeType = names[function.__name__].__code__
     assert code.co_freevars == function.__code__.co_freevars
     return code
 
@@ -112,18 +116,21 @@ def changed(function: FunctionType, change: Change) -> Any:
 @contextmanager
 def put_back(changes: Iterable[Change]) -> Iterator[None]:
     """The changes are in the code, wherever it is used; afterwards it is as it was."""
-    before: list[tuple[FunctionType, Any]] = []
+    sources: dict[FunctionType, str] = {}
+    for change in changes:
+        function = function_of(change.where)
+        source = sources.get(function) or textwrap.dedent(inspect.getsource(function))
+        sources[function] = changed(source, change)
+    codes = {function: compiled(function, source) for function, source in sources.items()}
+    before = {function: function.__code__ for function in codes}
     try:
-        for change in changes:
-            function = function_of(change.where)
-            code = changed(function, change)
-            before.append((function, function.__code__))
+        for function, code in codes.items():
             function.__code__ = code
         yield
     finally:
-        for function, code in reversed(before):
+        for function, code in before.items():
             function.__code__ = code
-            assert function.__code__ is code
+        assert all(function.__code__ is code for function, code in before.items())
 
 
 def one_day(name: str, seed_of_run: int, number: int) -> tuple[DayResult, str | None]:

@@ -25,8 +25,11 @@ and then what happens, in order of time:
     25.0   reopen S1/1                                  the venue takes its end back
     26.0   slow answer fills 1.5                        the next answer to this method takes so many seconds longer
     26.0   slow request submit 6                        the next request of it does
-    30.0   fault update lost                            the next time that this fault can happen, it does
+    30.0   fault update lost                            the next time that this fault can happen, it does; `fault 3 …`:
+                                                        the next three times
     31.0   kill m1                                      a process dies; it starts again where the script says so
+    31.0   lose                                         the stores are lost, while no process is up
+    31.0   outage 60                                    for so many seconds no order can be looked up
     40.0   stop                                         nothing happens any more: the last checks
 
 Nothing else happens: orders fill when the script says so, an update arrives 0.02 s after its cause, a request and an
@@ -141,6 +144,9 @@ class _Still(Venue):
     def _match(self, client_order_id: str) -> None:
         """The market looks at an order when the script says so."""
 
+    def _resolve_cancel(self, client_order_id: str) -> None:
+        """A cancel is pending until the script ends the order."""
+
 
 class _ScriptedLine(Line):
     """A connection that is as slow as the script says."""
@@ -223,6 +229,16 @@ class RecordedDay(Day):
         for process in self._named(name):
             process.kill_after(0)
 
+    def do_lose(self) -> None:
+        """The stores are lost."""
+        self._run_until(self.world.time)  # what is dead is buried first
+        for disk in self.disks:
+            self._lose(disk)
+
+    def do_outage(self, seconds: str) -> None:
+        """No order can be looked up for a while."""
+        self.venue.look_ups_out_until = self.world.time + float(seconds)
+
     def do_price(self, symbol: str, price: str) -> None:
         """The market's price."""
         self.venue.price(symbol, price)
@@ -283,13 +299,14 @@ class RecordedDay(Day):
         self._slower[way, method].append(float(seconds))
 
     def do_fault(self, *kind: str) -> None:
-        """A fault happens the next time that it can."""
-        name = " ".join(kind)
+        """A fault happens the next time that it can, or the next so many times."""
+        times, words = (int(kind[0]), kind[1:]) if kind[0].isdigit() else (1, kind)
+        name = " ".join(words)
         if name not in CHANCES:
             raise ValueError(f"there is no fault {name!r}; there are {', '.join(CHANCES)}")
         faults = self.faults
         assert isinstance(faults, _Scripted)
-        faults.next[name] += 1
+        faults.next[name] += times
 
     def do_stop(self) -> None:
         """It is over."""
@@ -306,7 +323,8 @@ class RecordedDay(Day):
 _HAPPENS: dict[str, Callable[..., None]] = {
     name: getattr(RecordedDay, f"do_{name}")
     for name in (
-        "start", "kill", "price", "bar", "enter", "by", "fill", "end", "deny", "reopen", "slow", "fault", "stop",
+        "start", "kill", "lose", "outage", "price", "bar", "enter", "by", "fill", "end", "deny", "reopen", "slow",
+        "fault", "stop",
     )
 }  # fmt: skip
 
