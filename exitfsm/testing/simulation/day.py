@@ -142,7 +142,7 @@ class Day:
         self._person = Person(*around, symbols=self.symbols, trades=not two)
         self._cut_until: dict[str, float] = {}
         self._split: set[str] = set()
-        self._lost_files = 0
+        self._lost_files = self._lost_in_outage = 0
         self.settled_s = 0.0
 
     def _make_machines(self) -> None:
@@ -260,12 +260,13 @@ class Day:
             with ExitStore(disk.path) as left:
                 self.oracle.reread(disk.name, list(left.events()), lost=True)
             self._names_are_lost()
-        in_outage = self._lost_files < 3 and process.exiting() and self.faults.happens("store lost, look-ups out", 39)
-        if in_outage or (self._lost_files < 3 and self.faults.happens("store lost", 39)):
+        if self._lost_in_outage < 4 and process.exiting() and self.faults.happens("store lost, look-ups out", 39):
+            self._lost_in_outage += 1
+            self._lose(disk)
+            self._look_ups_fail()
+        elif self._lost_files < 3 and self.faults.happens("store lost", 39):
             self._lost_files += 1
             self._lose(disk)
-            if in_outage:
-                self._look_ups_fail()
         elif self._lost_files < 3 and self.faults.happens("store damaged", 37):
             self._lost_files += 1
             disk.damage()

@@ -105,7 +105,7 @@ CHANCES: dict[str, float] = {
     "read slow": 0.04,
     "answer slow": 0.04,
     "error after arrival": 0.012,
-    "look-ups out": 0.002,
+    "look-ups out": 0.004,
     # the updates
     "update lost": 0.05,
     "update twice": 0.05,
@@ -130,7 +130,7 @@ CHANCES: dict[str, float] = {
     "sold by hand": 0.004,
     "closed by hand": 0.004,
     "more bought": 0.01,
-    "bought during an exit": 0.015,
+    "bought during an exit": 0.03,
     "sold past zero": 0.003,
     # the process and its machine
     "killed": 0.00006,
@@ -148,7 +148,7 @@ CHANCES: dict[str, float] = {
     "commit unclear": 0.002,
     "power": 0.0008,
     "store lost": 0.1,
-    "store lost, look-ups out": 0.25,
+    "store lost, look-ups out": 0.6,
     "store damaged": 0.1,
     # prices
     "bar late": 0.01,

@@ -95,7 +95,7 @@ def draw(rng: random.Random, symbols: int | None, minutes: int | None, broker: s
         lists_fills=machines == "two machines" or rng.random() < 0.75,
         machines=machines,
         plain=rng.random() < 0.5,
-        bot_watches=rng.random() < 0.3,
+        bot_watches=rng.random() < 0.5,
         symbols=symbols or min(most, rng.randint(20, 48)),
         minutes=minutes or rng.randint(20, 40),
         early=rng.random() < 0.25,

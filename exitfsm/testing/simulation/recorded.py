@@ -30,6 +30,8 @@ and then what happens, in order of time:
     31.0   kill m1                                      a process dies; it starts again where the script says so
     31.0   lose                                         the stores are lost, while no process is up
     31.0   outage 60                                    for so many seconds no order can be looked up
+    32.0   close 300                                    the market closes, and opens again after so many seconds
+    33.0   clock m1 40                                  the clock of a process is so many seconds ahead
     40.0   stop                                         nothing happens any more: the last checks
 
 Nothing else happens: orders fill when the script says so, an update arrives 0.02 s after its cause, a request and an
@@ -239,6 +241,18 @@ class RecordedDay(Day):
         """No order can be looked up for a while."""
         self.venue.look_ups_out_until = self.world.time + float(seconds)
 
+    def do_close(self, seconds: str) -> None:
+        """The market closes for a while."""
+        self.venue.close_at = self.world.time
+        self.venue.open_again_at = self.world.time + float(seconds)
+        self.venue.end_session(early=True)
+
+    def do_clock(self, name: str, seconds: str) -> None:
+        """The clock of a process is ahead, or behind, from now on."""
+        for process in self._named(name):
+            process.clock.offset_s = float(seconds)
+        self.oracle.clocks_wrong.append((self.venue.now(), None))
+
     def do_price(self, symbol: str, price: str) -> None:
         """The market's price."""
         self.venue.price(symbol, price)
@@ -324,7 +338,7 @@ _HAPPENS: dict[str, Callable[..., None]] = {
     name: getattr(RecordedDay, f"do_{name}")
     for name in (
         "start", "kill", "lose", "outage", "price", "bar", "enter", "by", "fill", "end", "deny", "reopen", "slow",
-        "fault", "stop",
+        "fault", "close", "clock", "stop",
     )
 }  # fmt: skip
 
