@@ -230,8 +230,13 @@ class Books:
         with self.lock:
             booked = self._find(order)
             booked.status = OrderStatus.PARTIALLY_FILLED if booked.filled else OrderStatus.NEW
-            booked.at = self.now()
-            self.updates.append(booked.report())
+            self._works[booked.order.client_order_id] = booked
+            return self._tell(booked)
+
+    def deny_end(self, order: str | Order, status: OrderStatus) -> ExecutionReport:
+        """An update tells of an end that the record denies: the order works on."""
+        with self.lock:
+            self.updates.append(_with_status(self._find(order).report(), status))
             return self.updates[-1]
 
     def split(self, symbol: str, ratio: Number) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
+import secrets
 import shlex
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -104,7 +107,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m exitfsm.testing.simulation", description="Simulated days of the real manager, under faults."
     )
-    parser.add_argument("--seed", type=int, default=1, help="names the run; the same seed gives the same bytes")
+    parser.add_argument(
+        "--seed", type=seed, default=1, help="names the run; the same seed gives the same bytes; now: one that is drawn"
+    )
     parser.add_argument("--days", type=int, default=1, help="how many days to simulate")
     parser.add_argument("--first", type=int, default=0, help="number of the first day; a day does not depend on others")
     parser.add_argument("--symbols", type=int, help="how many symbols are traded; drawn for each day when not given")
@@ -114,29 +119,57 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument(
         "--shrink", type=int, default=0, metavar="TRIES", help="find fewer faults with which a day fails"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="processes that the days are shared out to")
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     given = parser.parse_args(list(arguments) if arguments is not None else None)
-    run, began = Run(given.seed), time.process_time()
-    gc.disable()  # a day's garbage is taken away after it
-    for number in range(given.first, given.first + given.days):
-        day = Day(
-            given.seed,
-            number,
-            without=numbers(given.without),
-            symbols=given.symbols,
-            minutes=given.minutes,
-            broker=given.broker,
-            show=_show if given.trace else None,
-        ).run()
+    run, began = Run(given.seed), cpu_s()
+    if not given.json:
+        print(f"seed {given.seed}", flush=True)
+    for day in _days(given):
         run.add(day)
-        gc.collect()
         if not given.json:
             _print_day(day)
         if day.violation is not None and not given.trace:
             _print_violation(given, day)
-    _print_run(run, time.process_time() - began, as_json=given.json)
+    _print_run(run, cpu_s() - began, as_json=given.json)
     return 1 if run.failed else 0
+
+
+def seed(text: str) -> int:
+    """The seed that is named; `now` draws one."""
+    return secrets.randbelow(10**9) if text == "now" else int(text)
+
+
+def cpu_s() -> float:
+    """Seconds of processor that this process and its children have taken, those that have ended."""
+    return sum(os.times()[:4])
+
+
+def _days(given: argparse.Namespace) -> Iterator[DayResult]:
+    """The days of a run in order, whichever of several processes has run them."""
+    wanted = range(given.first, given.first + given.days)
+    one = partial(_one_day, given)
+    if given.jobs <= 1 or given.trace:
+        yield from map(one, wanted)
+        return
+    with ProcessPoolExecutor(given.jobs) as processes:
+        yield from processes.map(one, wanted)
+
+
+def _one_day(given: argparse.Namespace, number: int) -> DayResult:
+    gc.disable()  # a day's garbage is taken away after it
+    day = Day(
+        given.seed,
+        number,
+        without=numbers(given.without),
+        symbols=given.symbols,
+        minutes=given.minutes,
+        broker=given.broker,
+        show=_show if given.trace else None,
+    ).run()
+    gc.collect()
+    return day
 
 
 def numbers(text: str) -> frozenset[int]:

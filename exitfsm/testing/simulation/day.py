@@ -11,7 +11,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -36,6 +36,8 @@ from exitfsm.testing.simulation.wire import Line
 from exitfsm.values import Bar, Order, plain
 
 BAR_S = 20.0
+#: With few orders in a minute, an exit that leaves so long after its decision has waited for its turn.
+TURN_S = 10.0
 #: How long after the faults stopped every position must be flat, or be an alarm.
 BOUND_S = 1800.0
 
@@ -76,6 +78,8 @@ class Day:
         show: told each line of the trace.
     """
 
+    venue_class: type[Venue] = Venue
+
     def __init__(
         self,
         seed: int,
@@ -87,18 +91,36 @@ class Day:
         broker: str | None = None,
         show: Callable[[str], None] | None = None,
     ) -> None:
-        self.number = number
         rngs = {name: random.Random(f"{seed}/{number}/{name}") for name in ("day", "faults", "net", "venue", "bot")}
+        profile = draw(rngs["day"], symbols, minutes, broker)
+        end = profile.minutes * 60.0
+        close_at = end * rngs["day"].uniform(0.5, 0.95) if profile.early else end
+
+        def drawn(trace: Trace) -> Faults:
+            faults = Faults(rngs["faults"], trace, without)
+            limits(profile, faults)
+            return faults
+
+        self._set_up(number, profile, rngs, close_at, show, drawn)
+
+    def _set_up(
+        self,
+        number: int,
+        profile: Profile,
+        rngs: Mapping[str, random.Random],
+        close_at: float,
+        show: Callable[[str], None] | None,
+        faults_of: Callable[[Trace], Faults],
+    ) -> None:
+        """The world of a day, before anything happens in it."""
+        self.number, self.profile = number, profile
         self.rng = rngs["bot"]
-        self.profile = draw(rngs["day"], symbols, minutes, broker)
         self.world = World(self.profile.grain_s)
         self.trace = Trace(lambda: self.world.time, show)
-        self.faults = Faults(rngs["faults"], self.trace, without)
-        limits(self.profile, self.faults)
+        self.faults = faults_of(self.trace)
         self.end = self.profile.minutes * 60.0
-        close_at = self.end * rngs["day"].uniform(0.5, 0.95) if self.profile.early else self.end
         self.oracle: Oracle
-        self.venue = Venue(
+        self.venue = self.venue_class(
             self.world, rngs["venue"], self.faults, self.trace, self.profile.capabilities,
             self._sent_at, close_at,
         )  # fmt: skip
@@ -120,7 +142,7 @@ class Day:
         self._person = Person(*around, symbols=self.symbols, trades=not two)
         self._cut_until: dict[str, float] = {}
         self._split: set[str] = set()
-        self._lost_files = 0
+        self._lost_files = self._lost_in_outage = 0
         self.settled_s = 0.0
 
     def _make_machines(self) -> None:
@@ -238,7 +260,11 @@ class Day:
             with ExitStore(disk.path) as left:
                 self.oracle.reread(disk.name, list(left.events()), lost=True)
             self._names_are_lost()
-        if self._lost_files < 3 and self.faults.happens("store lost", 39):
+        if self._lost_in_outage < 4 and process.exiting() and self.faults.happens("store lost, look-ups out", 39):
+            self._lost_in_outage += 1
+            self._lose(disk)
+            self._look_ups_fail()
+        elif self._lost_files < 3 and self.faults.happens("store lost", 39):
             self._lost_files += 1
             self._lose(disk)
         elif self._lost_files < 3 and self.faults.happens("store damaged", 37):
@@ -247,6 +273,10 @@ class Day:
         if self.faults.happens("other configuration", 51 if process.exiting() else None):
             self.config = {**self.config, "stop_loss": {"threshold_pct": self.rng.choice((0.8, 1.0, 1.5))}}
         self.world.after(self.rng.uniform(0.2, 40) if self.faults.on else 1.0, self._start, process)
+
+    def _look_ups_fail(self) -> None:
+        """For a while no order can be looked up."""
+        self.venue.look_ups_out_until = self.world.time + self._net.uniform(10, 120)
 
     def _lose(self, disk: Disk) -> None:
         """The store is gone."""
@@ -268,6 +298,8 @@ class Day:
         else:
             # What was heard before the close says when it is due, but a clock may be wrong: unheard, it counts as open.
             heard_at = line.hours_heard.get(order.symbol, -1.0)
+            if self.profile.tight and self.oracle.waited_s(self._disk_of(line), order.client_order_id) > TURN_S:
+                self.faults.count("waited for its turn")
             self.oracle.leaves(self._disk_of(line), order, knows_hours=heard_at >= self.venue.close_at)
 
     def _on_answer(self, line: Line, order_id: str) -> None:
@@ -324,6 +356,8 @@ class Day:
             self._events_of(symbol)
         for process in self.processes:
             self._troubles_of(process)
+        if faults.happens("look-ups out", 30):
+            self._look_ups_fail()
         for at_s in (2, 7, 13):  # soon after an exit it is flat again, and may enter anew before the next bar
             self.world.after(at_s + rng.uniform(0, 2), self._bot.enter_what_is_flat)
 
@@ -361,6 +395,8 @@ class Day:
                 venue.by_hand(symbol, Decimal(rng.randint(1, int(abs(held)) - 1)))
             elif faults.happens("closed by hand", 26, symbol):
                 venue.by_hand(symbol, abs(held))
+        if free and venue.others_may_trade(symbol) and faults.happens("sold past zero", 26, symbol):
+            self._sell_past_zero(symbol)
         held = venue.held(symbol)
         if free and (held % 2 == 0 or venue.capabilities.stocks.qty_min > 0) and faults.happens("split", 23, symbol):
             ratio = rng.choice((Decimal(2), Decimal("0.5"), Decimal(4)))
@@ -371,6 +407,22 @@ class Day:
         if filled is not None and faults.happens("fill taken back", 21, symbol):
             self.oracle.told.pop(filled.order.client_order_id, None)
             venue.take_back(filled)
+
+    def _sell_past_zero(self, symbol: str) -> None:
+        """A person closes more than is held, and notices that some time later."""
+        held, over = self.venue.held(symbol), Decimal(self.rng.randint(1, 20))
+        self.venue.by_hand(symbol, abs(held) + over)
+        self.world.after(self.rng.uniform(30, 240), self._buy_back, symbol, held > 0)
+
+    def _buy_back(self, symbol: str, was_long: bool) -> None:
+        """What a person sold too much is bought back, unless that is over already."""
+        held = self.venue.held(symbol)
+        if held == 0 or (held > 0) is was_long:
+            return
+        if self.venue.live_exits(symbol) or not self.venue.others_may_trade(symbol):
+            self.world.after(20, self._buy_back, symbol, was_long)
+        else:
+            self.venue.by_hand(symbol, abs(held))
 
     def _filled(self, symbol: str) -> Booked | None:
         """The newest exit order of the position under watch that has filled something."""

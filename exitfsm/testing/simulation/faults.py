@@ -100,12 +100,21 @@ CHANCES: dict[str, float] = {
     "quantity absurd": 0.004,
     "no entry price": 0.004,
     "list empty": 0.01,
+    "list behind": 0.05,
+    "record behind": 0.15,
+    "read slow": 0.04,
+    "answer slow": 0.04,
+    "error after arrival": 0.012,
+    "look-ups out": 0.004,
     # the updates
     "update lost": 0.05,
     "update twice": 0.05,
     "update late": 0.08,
     "stream cut": 0.0015,
+    "duplicate told": 0.8,
     # the venue
+    "end denied": 0.015,
+    "end taken back": 0.3,
     "fill in parts": 0.15,
     "fill slow": 0.06,
     "part then nothing": 0.03,
@@ -121,6 +130,8 @@ CHANCES: dict[str, float] = {
     "sold by hand": 0.004,
     "closed by hand": 0.004,
     "more bought": 0.01,
+    "bought during an exit": 0.03,
+    "sold past zero": 0.003,
     # the process and its machine
     "killed": 0.00006,
     "killed at the commit": 0.002,
@@ -137,6 +148,7 @@ CHANCES: dict[str, float] = {
     "commit unclear": 0.002,
     "power": 0.0008,
     "store lost": 0.1,
+    "store lost, look-ups out": 0.6,
     "store damaged": 0.1,
     # prices
     "bar late": 0.01,
@@ -195,6 +207,10 @@ class Faults:
             self.counts[row] += 1
         self._trace("fault", f"#{self.number} {kind} {about}")
         return True
+
+    def count(self, kind: str) -> None:
+        """Something of this kind has just happened: no draw of its own, it follows from how the day is set up."""
+        self.kinds[kind] += 1
 
     def seen(self, row: int) -> None:
         """A row of the table has just been exercised."""

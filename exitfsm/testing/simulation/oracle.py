@@ -28,11 +28,11 @@ from exitfsm.events import (
     ProtectionLost,
     Recorded,
 )
-from exitfsm.lifecycle import LOOKUP
+from exitfsm.lifecycle import LOOKUP, State
 from exitfsm.position import Position, client_order_id, evolve
 from exitfsm.testing.simulation.faults import Faults
 from exitfsm.testing.simulation.loop import Violation, World
-from exitfsm.testing.simulation.venue import EXCUSED_S, Venue
+from exitfsm.testing.simulation.venue import EXCUSED_S, Venue, seconds_of
 from exitfsm.values import ZERO, Order, plain
 
 #: What is checked here, beside the audit's checks of the log (which go by the same numbers).
@@ -41,20 +41,20 @@ CHECKS: dict[str, str] = {
     "I2": "no figure is recorded that the venue did not have, and none is taken back without a correction",
     "I3": "an order that leaves has its one id, and its intent was durable before",
     "I4": "no attempt is decided while the venue may still fill the one before it",
-    "I5": "an end that is recorded is one at the venue",
+    "I5": "an end that is recorded is one at the venue, or was told by it",
     "I6": "the evidence of an exit is a sound bar that was published",
     "I7": "what an attempt sells is what the ended ones left over, by the venue's own figures",
     "I8": "no exit order works at the venue when its position is over",
     "I9": "without protection there is an alarm in the log",
     "I10": "what the store holds after a crash is what was committed before it, and memory is what the log says",
-    "I11": "no order leaves after its end is on record",
+    "I11": "no order leaves after its end is on record, or when it is not to be sent any more",
     "I12": "an order closes the side it was opened for, in its own symbol",
     "I13": "an order's quantity is finite, positive and whole",
     "I14": "what is called a residue is less than can be sold",
     "I15": "the policy of a position never changes without a word in the log",
     "I16": "reconciling twice changes nothing the second time",
     "I17": "no order leaves for a market that has been closed for long, where its hours could be read",
-    "I18": "a position that is called flat has sold what it says, by the venue's records",
+    "I18": "a position that is called flat was flat, and has sold what it says, by the venue's records",
     "I19": "the log folds by the lifecycle's own table, and the same run gives the same bytes",
     "I20": "of several reasons the first in the order of precedence won",
 }
@@ -70,11 +70,12 @@ THREAD_S = 0.05
 
 @dataclass(slots=True)
 class Life:
-    """One position as its durable log tells it, and since when its newest order is over."""
+    """One position as its durable log tells it, since when its order is over, and until when one was to be sent."""
 
     position: Position
     audit: Invariants = field(default_factory=Invariants)
     over_at: float = 0.0
+    pending_until: float = 0.0
 
 
 class Oracle:
@@ -107,6 +108,7 @@ class Oracle:
         self._durable: dict[str, dict[str, str]] = {}
         #: The quantity of each intent: the venue may have changed the order since.
         self._intended: dict[tuple[str, str], Decimal] = {}
+        self._intended_at: dict[tuple[str, str], float] = {}
         self._most: dict[str, Decimal] = {}
 
     def fail(self, invariant: str, what: str) -> NoReturn:
@@ -149,6 +151,8 @@ class Oracle:
         life.position = after
         if before is not None and before.order_live and not after.order_live:
             life.over_at = self._world.time
+        if before is not None and before.state is State.PENDING and after.state is not State.PENDING:
+            life.pending_until = self._world.time
         if before is not None:
             self._against_the_venue(disk, before, r.event, after)
 
@@ -169,7 +173,7 @@ class Oracle:
             case ExitCompleted():
                 self._completed(before)
             case PositionClosedElsewhere():
-                self._closed(before, event)
+                self._closed(disk, before, event)
             case ProtectionLost() | AlarmRaised():
                 self.checks["I9"] += 1
             case _:
@@ -182,6 +186,7 @@ class Oracle:
         self.checks["I20"] += 1
         self._durable.setdefault(disk, {})[e.client_order_id] = before.position_id
         self._intended[disk, e.client_order_id] = e.qty
+        self._intended_at[disk, e.client_order_id] = self._world.time
         if e.bar_at is None:
             return
         self.checks["I6"] += 1
@@ -208,6 +213,7 @@ class Oracle:
     def _retried(self, disk: str, before: Position, e: ExitRetried) -> None:
         self._durable.setdefault(disk, {})[e.client_order_id] = before.position_id
         self._intended[disk, e.client_order_id] = e.qty
+        self._intended_at[disk, e.client_order_id] = self._world.time
         self.checks["I4"] += 1
         known = {o.client_order_id for o in before.ended_orders} | {before.client_order_id or ""}
         for order_id in sorted(known):
@@ -233,9 +239,11 @@ class Oracle:
             given_up = not self._venue.capabilities.lookup_sees_closed  # on an operator's word, where no record shows
             if booked is not None and (booked.live or not given_up):
                 self.fail("I5", f"{e.client_order_id} is called refused, and the venue has it ({booked.status})")
-        elif booked is None or booked.live:
-            said = booked.status if booked is not None else "unknown"
-            self.fail("I5", f"{e.client_order_id} is called {e.how}, and is {said} at the venue")
+        elif e.how not in self._venue.unsettled.get(e.client_order_id, ()):  # that was told, and is not so
+            wrong = booked is not None and e.how in ("rejected", "expired") and booked.status != e.how
+            if booked is None or booked.live or wrong:
+                said = booked.status if booked is not None else "unknown"
+                self.fail("I5", f"{e.client_order_id} is called {e.how}, and is {said} at the venue")
         if booked is not None:
             self._figures(e.client_order_id, e.filled_qty)
 
@@ -256,7 +264,7 @@ class Oracle:
         if not known and not untold and not self._recently(before.symbol):
             self.fail("I18", f"{before.position_id} says {plain(before.sold_qty)} sold, the venue {plain(sold)}")
 
-    def _closed(self, before: Position, e: PositionClosedElsewhere) -> None:
+    def _closed(self, disk: str, before: Position, e: PositionClosedElsewhere) -> None:
         self.closed.add(before.position_id)
         self._over(before)
         if e.how == "residue":
@@ -265,6 +273,22 @@ class Oracle:
             left = min(e.remaining_qty, abs(self._venue.held(before.symbol)))
             if left >= self._venue.least:
                 self.fail("I14", f"{plain(left)} of {before.position_id} could be sold")
+
+        else:
+            self._was_flat(disk, before)
+
+    def _was_flat(self, disk: str, p: Position) -> None:
+        """What other hands closed has been flat since it was opened, unless more was bought, or is held beside it."""
+        self.checks["I18"] += 1
+        venue, opened = self._venue, seconds_of(p.opened_at)
+        held = venue.held(p.symbol) * p.side.sign
+        beside = any(
+            life.position.symbol == p.symbol and not life.position.state.terminal and stream != p.position_id
+            for stream, life in self.lives[disk].items()
+        )
+        known = not beside and venue.bought_on_at[p.symbol] < opened and not self._recently(p.symbol)
+        if held >= venue.least and known and venue.flat_until.get(p.symbol, 0.0) <= opened:
+            self.fail("I18", f"{p.position_id} is called closed by other hands, and {plain(held)} is held as ever")
 
     def _over(self, before: Position) -> None:
         self.checks["I8"] += 1
@@ -303,6 +327,8 @@ class Oracle:
         self.checks["I11"] += 1
         if not p.order_live and life.over_at < self._world.time - THREAD_S:
             self.fail("I11", f"{order_id} leaves while {p.position_id} is {p.state}, and it is over")
+        if p.state is not State.PENDING and life.pending_until < self._world.time - THREAD_S:
+            self.fail("I11", f"{order_id} leaves while {p.position_id} is {p.state}: it is not to be sent any more")
         self.checks["I12"] += 1
         if order.side is not p.side.exit_side or order.position_side is not p.side:
             self.fail("I12", f"{order_id} is a {order.side} for a position that is {p.side}")
@@ -318,6 +344,11 @@ class Oracle:
         if any(order_id in self._durable[other] for other in self._durable if other != disk):
             self._faults.seen(32)  # both machines decided it
         self.sent.setdefault(order_id, self._world.time)
+
+    def waited_s(self, disk: str, order_id: str) -> float:
+        """How long the first send of an order has waited since its intent was durable; 0 for a repeated one."""
+        now = self._world.time
+        return 0.0 if order_id in self.sent else now - self._intended_at.get((disk, order_id), now)
 
     def arrives(self, order: Order) -> None:
         """An order arrives at the venue, whose books check it."""

@@ -65,12 +65,15 @@ class Bot(_Somebody):
         if manager is None or not process.up or not self.venue.is_open:
             return
         rng = self.rng
+        exiting = {p.symbol for p in manager.positions() if p.state.exiting}
         for symbol in self.sides:
             held = self.venue.held(symbol)
             if self.venue.halted.get(symbol, 0.0) > self.world.time:
                 continue
             if held != 0 and manager.may_enter(symbol) and self.faults.happens("more bought", 28, symbol):
                 self._enter(process, symbol, Decimal(rng.randint(1, 10)))
+            elif held != 0 and symbol in exiting and self.faults.happens("bought during an exit", 28, symbol):
+                self._enter(process, symbol, Decimal(rng.randint(1, 20)))
             elif held == 0 and rng.random() < 0.9 and manager.may_enter(symbol) and not self._working(symbol):
                 if symbol in self._entered:
                     self.faults.seen(33)
@@ -91,8 +94,8 @@ class Bot(_Somebody):
             self.world.after(self.rng.uniform(0.1, 5), self._rest_of_entry, order.client_order_id)
         else:
             venue.fill(order)
-        if self._watches and held == 0 and process.manager is not None:
-            opened = (symbol, side, abs(venue.held(symbol)), venue.prices[symbol], venue.now())
+        if self._watches and process.manager is not None:
+            opened = (symbol, side, abs(venue.held(symbol) - held), venue.prices[symbol], venue.now())
             process.command(process.manager.watch, *opened)
         self._spread()
 

@@ -34,6 +34,10 @@ BROKERS: dict[str, Capabilities] = {
 #: Drawn only where asked for: after a reverse split it leaves something that cannot be sold.
 OTHERS = {"whole shares": replace(GOOD, stocks=replace(STOCKS, qty_step=Decimal(1), qty_min=Decimal(1)))}
 _OFTEN = ("good", "good", "good", "queues orders", "no late fills", "no guard", "forgets closed ids", "forgets all ids")
+#: Orders that may be sent in a minute; on most days so few that exits wait for their turn.
+BUDGETS = (3, 6, 12, 30, 60, 60, 10_000, 10_000, 10_000)
+#: With so few orders in a minute so many symbols are traded at most, so that all come to their turn after the faults.
+SYMBOLS_PER_ORDER = 6
 Machines = Literal["one", "two processes", "two machines"]
 
 
@@ -63,6 +67,11 @@ class Profile(NamedTuple):
     config: dict[str, Any]
 
     @property
+    def tight(self) -> bool:
+        """True where the request budget makes exits wait for their turn."""
+        return int(self.config.get("live", {}).get("orders_per_minute", BUDGETS[-1])) < BUDGETS[-1]
+
+    @property
     def capabilities(self) -> Capabilities:
         """What the broker declares and does."""
         return (BROKERS | OTHERS)[self.broker]
@@ -79,17 +88,19 @@ def draw(rng: random.Random, symbols: int | None, minutes: int | None, broker: s
     if machines == "two machines":
         machines, broker = ("two machines", "queues orders") if broker in (None, "queues orders") else ("one", broker)
     broker = broker or drawn
+    config = _config(rng)
+    most = SYMBOLS_PER_ORDER * config["live"]["orders_per_minute"]
     return Profile(
         broker=broker,
         lists_fills=machines == "two machines" or rng.random() < 0.75,
         machines=machines,
         plain=rng.random() < 0.5,
-        bot_watches=rng.random() < 0.3,
-        symbols=symbols or rng.randint(20, 48),
+        bot_watches=rng.random() < 0.5,
+        symbols=symbols or min(most, rng.randint(20, 48)),
         minutes=minutes or rng.randint(20, 40),
         early=rng.random() < 0.25,
         grain_s=rng.choice((0.0, 0.02, 0.1, 0.1, 0.25)),
-        config=_config(rng),
+        config=config,
     )
 
 
@@ -110,11 +121,15 @@ def _config(rng: random.Random) -> dict[str, Any]:
         "live": {
             "entry_id_prefix": rng.choice(("", "bot-")),
             "broker_timeout_seconds": rng.choice((5, 10)),
-            "orders_per_minute": 10_000,
+            "orders_per_minute": rng.choice(BUDGETS),
             "poll_seconds": rng.choice((5, 15)),
             "sync_seconds": rng.choice((30, 60)),
         },
     }
+
+
+#: The faults that lose the record.
+STORE_LOST = ("store lost", "store lost, look-ups out", "store damaged")
 
 
 def limits(profile: Profile, faults: Faults) -> None:
@@ -132,9 +147,9 @@ def limits(profile: Profile, faults: Faults) -> None:
     if profile.capabilities.stocks.qty_min > 0:
         faults.often("split", 0.02)  # for what it is asked for
     if profile.capabilities.ids_refused is not IdMemory.FOREVER:
-        faults.never("request repeated", "power", "store lost", "store damaged")
+        faults.never("request repeated", "power", *STORE_LOST)
     if not (profile.lists_fills or profile.capabilities.reduce_only):
-        faults.never("power", "store lost", "store damaged")
+        faults.never("power", *STORE_LOST)
     if profile.machines == "two machines":
-        faults.never("more bought", "sold by hand", "closed by hand", "split", "refused", "fill taken back")
-        faults.never("list empty")
+        faults.never("more bought", "bought during an exit", "sold by hand", "closed by hand", "sold past zero")
+        faults.never("split", "refused", "fill taken back", "list empty")

@@ -19,6 +19,7 @@ from exitfsm.ports import Capabilities, Session
 from exitfsm.testing.books import Booked, Books
 from exitfsm.testing.simulation.faults import Faults
 from exitfsm.testing.simulation.loop import World
+from exitfsm.testing.simulation.past import Past
 from exitfsm.testing.simulation.trace import Trace
 from exitfsm.values import ZERO, BrokerPosition, ExecutionReport, Fill, Order, OrderSide, OrderStatus, OrderType, plain
 
@@ -28,7 +29,17 @@ OPENING = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
 EXCUSED_S = 60.0
 #: Until when a late fill comes at a venue that declares no bound; the person who clears up waits for longer.
 LATE_MAX_S = 30.0
+#: How old a record, or a list, may be that is behind.
+BEHIND_MAX_S = 3.0
+#: After so long at most the market looks again at an order of which an update told an end that its record denies, or
+#: whose end was taken back.
+WORKS_ON_S = 40.0
 NIGHT_S = 300.0
+
+
+def seconds_of(at: datetime) -> float:
+    """A time of the venue's as the world's seconds."""
+    return (at - OPENING).total_seconds()
 
 
 class Venue(Books):
@@ -70,6 +81,15 @@ class Venue(Books):
         self.refused_before_a_copy: set[str] = set()
         #: Orders of which a fill was taken back.
         self.taken_back: set[str] = set()
+        #: Orders of which an end was told that was none, or was taken back: which words for it were told.
+        self.unsettled: dict[str, set[str]] = {}
+        #: By symbol: until when nothing, or the other side, was held before what is held now.
+        self.flat_until: dict[str, float] = {}
+        #: By symbol: when it was last bought on, so that more was held than before.
+        self.bought_on_at: dict[str, float] = defaultdict(lambda: -1e9)
+        #: Until when no order can be looked up.
+        self.look_ups_out_until = -1.0
+        self.past = Past(lambda: world.time)
         self.halted: dict[str, float] = {}
         #: When other hands last changed what is held of a symbol.
         self.disturbed_at: dict[str, float] = defaultdict(lambda: -1e9)
@@ -88,6 +108,12 @@ class Venue(Books):
     def least(self) -> Decimal:
         """What is less cannot be sold; the least part of a share where every part can."""
         return self.capabilities.stocks.qty_min or Decimal("0.000000001")
+
+    @property
+    def late_bound_s(self) -> float:
+        """How long after an order's end it may still fill, or work again."""
+        window = self.capabilities.late_fill_window_s
+        return LATE_MAX_S if window is None else float(window)
 
     def others_may_trade(self, symbol: str) -> bool:
         """True while a person can trade by hand."""
@@ -124,9 +150,11 @@ class Venue(Books):
             raise OrderRefused("market_closed", "the market is closed")
         try:
             report = self.take(order)
-        except OrderRefused:
+        except OrderRefused as refusal:
             if not alone:
                 self.refused_before_a_copy.add(order.client_order_id)
+            if refusal.kind == "duplicate_id" and self._faults.happens("duplicate told", 7, order.client_order_id):
+                self._tell_of_copy(order, refusal.text)
             raise
         self._tell_all()
         self._world.after(self._pace(), self._match, order.client_order_id)
@@ -200,6 +228,8 @@ class Venue(Books):
         elif faults.happens("ended by the venue", None, client_order_id):
             self.end_cancel(booked.order)
             self._after_cancel(client_order_id)
+        elif faults.happens("end denied", None, client_order_id):
+            self._deny_end(booked)
         elif leaves > 1 and faults.happens("part then nothing", 16, client_order_id):
             self._fill(booked, self._part(leaves))
             self._world.after(self._rng.uniform(30, 240), self._match, client_order_id)
@@ -222,11 +252,16 @@ class Venue(Books):
         booked = self.booked(client_order_id)
         if booked is None or not booked.ours or booked.leaves <= 0 or not self.capabilities.late_fills:
             return
+        if client_order_id in self.unsettled:
+            return  # the bound runs from the end that was told first: nobody can know of another one
         window = self.capabilities.late_fill_window_s
-        if window == 0 or not self._faults.happens("late fill", None, client_order_id):
+        if window == 0:
             return
-        bound = LATE_MAX_S if window is None else window * 0.95
-        self._world.after(self._rng.uniform(0, bound), self._fill_late, client_order_id)
+        bound = self.late_bound_s * 0.95
+        if self._faults.happens("late fill", None, client_order_id):
+            self._world.after(self._rng.uniform(0, bound), self._fill_late, client_order_id)
+        else:
+            self._world.after(self._rng.uniform(0, bound), self._take_end_back, client_order_id, self._world.time)
 
     def _fill_late(self, client_order_id: str) -> None:
         booked = self.booked(client_order_id)
@@ -239,6 +274,68 @@ class Venue(Books):
         self._faults.seen(20)
         self._fill(booked, size, late=True)
         self._tell_all()
+
+    # --- what is told and is not so -----------------------------------------------------------------------------------
+
+    def _tell_of_copy(self, order: Order, text: str) -> None:
+        """The refusal of a repeated request is told as an update of its own, under the id that it repeats."""
+        refused = ExecutionReport(
+            client_order_id=order.client_order_id,
+            status=OrderStatus.REJECTED,
+            at=self.now(),
+            filled_qty=ZERO,
+            symbol=order.symbol,
+            side=order.side,
+            qty=order.qty,
+            text=text,
+        )
+        self._tell_beside(refused)
+
+    def _deny_end(self, booked: Booked) -> None:
+        """An update tells of an end, and the order works on; its record says so."""
+        words = [OrderStatus.CANCELED, OrderStatus.EXPIRED, *([] if booked.filled else [OrderStatus.REJECTED])]
+        self.tell_denied_end(booked, self._rng.choice(words))
+        self._world.after(self._rng.uniform(0.5, WORKS_ON_S), self._match, booked.order.client_order_id)
+
+    def tell_denied_end(self, booked: Booked, status: OrderStatus) -> None:
+        """An update tells that an order has ended so, and it has not."""
+        self._tell_all()
+        self.unsettled.setdefault(booked.order.client_order_id, set()).add(status.value)
+        self.deny_end(booked.order, status)
+        self._trace("venue", f"calls {booked.order.client_order_id} {status}, and it works")
+        self.on_updates()
+
+    def _take_end_back(self, client_order_id: str, ended_at: float) -> None:
+        """A canceled order works again: before the bound until which it may fill late, and where it can still fill."""
+        booked = self.booked(client_order_id)
+        if booked is None or booked.live or booked.leaves <= 0 or not self.is_open:
+            return
+        symbol = booked.order.symbol
+        held = self.held(symbol) * booked.order.position_side.sign
+        if held < booked.leaves or self.live_exits(symbol) or self._disturbed(symbol, self._world.time):
+            return
+        since = self.past.ended_at(client_order_id)  # another end than that one has bounds of its own
+        if since is None or since > ended_at + 1 or not self._faults.happens("end taken back", None, client_order_id):
+            return
+        self._tell_all()
+        self.take_back_end(booked)
+        if self._rng.random() < 0.5:
+            self.updates.clear()  # and nobody is told
+        self._tell_all()
+        self._world.after(self._rng.uniform(0.5, WORKS_ON_S), self._match, client_order_id)
+
+    def take_back_end(self, booked: Booked) -> None:
+        """An order that had ended works again; the news of it waits to be told."""
+        self.unsettled.setdefault(booked.order.client_order_id, set()).add(booked.status.value)
+        self.reopen(booked.order)
+        self.past.note(booked)
+        self._trace("venue", f"takes the end of {booked.order.client_order_id} back")
+
+    def _tell_beside(self, report: ExecutionReport) -> None:
+        """Tell what is in no record."""
+        self._tell_all()
+        self.updates.append(report)
+        self.on_updates()
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -272,7 +369,20 @@ class Venue(Books):
         for booked in self.live_exits(symbol):
             booked.disturbed = True
 
+    def _move(self, symbol: str, side: OrderSide, qty: Decimal, price: Decimal) -> None:
+        before = self.held(symbol)
+        super()._move(symbol, side, qty, price)
+        held = self.held(symbol)
+        if before == 0 or before * held < 0:
+            self.flat_until[symbol] = self._world.time
+        elif abs(held) > abs(before):
+            self.bought_on_at[symbol] = self._world.time
+
     def _tell_all(self) -> None:
+        for report in self.updates:
+            booked = self.booked(report.client_order_id)
+            if booked is not None and booked.ours:
+                self.past.note(booked)
         if self.updates:
             self.on_updates()
 
@@ -317,9 +427,41 @@ class Venue(Books):
             return None
         return booked.report()
 
+    def order_before(self, client_order_id: str, at: float) -> tuple[bool, ExecutionReport | None]:
+        """The record of an order at a time, and whether an answer that is behind may say so.
+
+        What is final is shown: an end after which the declared bound for late fills has passed, a fill that was taken
+        back, and, where only working orders are shown, that there is one.
+        """
+        report, ended_at = self.past.before(client_order_id, at)
+        if client_order_id in self.taken_back:
+            return False, None
+        if report is None:
+            return self.capabilities.lookup_sees_closed, None
+        if ended_at is not None and self._world.time > ended_at + self.late_bound_s:
+            return False, None
+        return True, report if ended_at is None or self.capabilities.lookup_sees_closed else None
+
     def open_orders_now(self) -> list[ExecutionReport]:
         """All working orders."""
         return [booked.report() for booked in self.working()]
+
+    def open_orders_before(self, at: float) -> list[ExecutionReport]:
+        """The working orders at a time: those of others are shown as they are."""
+        found = {report.client_order_id: report for report in self.open_orders_now()}
+        for order_id in self.past.changed_since(at):
+            report, ended_at = self.past.before(order_id, at)
+            found.pop(order_id, None)
+            if report is not None and ended_at is None:
+                found[order_id] = report
+        return list(found.values())
+
+    def newest_is_final(self, fill: Fill) -> bool:
+        """True for a fill that came after the end of its order, once the declared bound for such fills has passed."""
+        ended_at = self.past.ended_at(fill.client_order_id or "")
+        if ended_at is None or seconds_of(fill.at) <= ended_at:
+            return False
+        return self._world.time > ended_at + self.late_bound_s
 
     def status_of(self, client_order_id: str) -> OrderStatus | None:
         """The status of an order; None for one that never came."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
@@ -14,18 +15,19 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from exitfsm.errors import NotSent, OrderRefused
+from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.ports import Capabilities, IdMemory, Session
 from exitfsm.testing.simulation.faults import Faults
 from exitfsm.testing.simulation.loop import ProcessLoop, World
 from exitfsm.testing.simulation.trace import Trace
-from exitfsm.testing.simulation.venue import Venue
-from exitfsm.values import BrokerPosition, Order, plain
+from exitfsm.testing.simulation.venue import BEHIND_MAX_S, Venue, seconds_of
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, plain
 
 #: Longest time that a late request is under way; the person who clears up waits for longer.
 LATE_MAX_S = 45.0
-#: How old a list of positions may be that is behind.
-BEHIND_MAX_S = 3.0
+#: How many seconds a slow read takes longer, on its way there, or back.
+SLOW_S = (0.2, 5.0)
+READS = frozenset({"order", "positions", "open_orders", "fills", "session"})
 #: How many answers in a row may be behind or empty: the manager believes a smaller position after three equal reads.
 LIES_MAX = 2
 
@@ -70,6 +72,11 @@ class Line:
         self.hours_heard: dict[str, float] = {}
         self._last_positions: tuple[float, list[BrokerPosition]] = (-1e9, [])
         self._lies = 0
+        #: How often in a row the record of an order was behind, and the list of working orders was.
+        self._lies_about: Counter[str] = Counter()
+        self._lists_behind = 0
+        #: In how many answers an execution was missing.
+        self._missing: Counter[str] = Counter()
         if not lists_fills:
             self.fills = None  # type: ignore[assignment, method-assign]  # a broker without this method
 
@@ -93,7 +100,7 @@ class Line:
 
     async def order(self, client_order_id: str) -> Any:
         """Look an order up."""
-        return await self._ask("order", client_order_id, self._venue.order_now, client_order_id)
+        return await self._ask("order", client_order_id, self._order, client_order_id)
 
     async def positions(self) -> Any:
         """All positions."""
@@ -101,11 +108,11 @@ class Line:
 
     async def open_orders(self) -> Any:
         """All working orders."""
-        return await self._ask("open_orders", "", self._list, self._venue.open_orders_now)
+        return await self._ask("open_orders", "", self._open_orders)
 
     async def fills(self, since: datetime) -> Any:
         """Executions since a time."""
-        return await self._ask("fills", "", self._list, self._venue.fills_since, since)
+        return await self._ask("fills", "", self._fills, since)
 
     async def session(self, symbol: str, at: datetime) -> Any:  # noqa: ARG002  all symbols have the same hours
         """The market's hours."""
@@ -114,28 +121,38 @@ class Line:
     # --- there --------------------------------------------------------------------------------------------------------
 
     async def _ask(self, method: str, about: str, effect: Callable[..., Any], *args: Any) -> Any:
-        faults, rng, world = self._faults, self._rng, self._world
         future = self._loop.create_future()
+        ways = self.way_there(method, about)
+        self._trace(self.name, f"asks {method} {about}")
+        for n, delay in enumerate(ways, start=1):
+            self._venue.under_way[about] += 1
+            answered = future if n == len(ways) else None  # of a request that is repeated one answer comes
+            self._world.after(delay, self._arrive, method, about, answered, effect, args)
+        return await future
+
+    def way_there(self, method: str, about: str) -> list[float]:
+        """How many seconds a request is under way: one number for each time it arrives."""
+        faults, rng = self._faults, self._rng
         delay = 0.002 + rng.random() * 0.04
         row = 4 if method == "submit" else 19 if method == "cancel" else 30
         if faults.happens("request lost", row, about):
-            delay = -1.0
-        elif faults.happens("request late", row, about):
-            delay += rng.uniform(2, LATE_MAX_S)
-        elif (
-            method == "submit"
-            and self.capabilities.ids_refused is IdMemory.FOREVER
-            and faults.happens("request repeated", 7, about)
-        ):
+            return []
+        if faults.happens("request late", row, about):
+            return [delay + rng.uniform(2, LATE_MAX_S)]
+        if method in READS:
+            return [delay + rng.uniform(*SLOW_S) if faults.happens("read slow", None, method) else delay]
+        repeats = method == "submit" and self.capabilities.ids_refused is IdMemory.FOREVER
+        if repeats and faults.happens("request repeated", 7, about):
             # Somewhere on the way the request is sent again; the answer to the first one gets lost.
-            self._venue.under_way[about] += 1
-            world.after(delay, self._arrive, method, about, None, effect, args)
-            delay += rng.uniform(0.01, 5)
-        self._trace(self.name, f"asks {method} {about}")
-        if delay >= 0:
-            self._venue.under_way[about] += 1
-            world.after(delay, self._arrive, method, about, future, effect, args)
-        return await future
+            return [delay, delay + rng.uniform(0.01, 5)]
+        return [delay]
+
+    def way_back(self, method: str, about: str) -> float | None:  # noqa: ARG002  a script delays the answer about one order
+        """How many seconds an answer is under way; None for one that never comes."""
+        delay = 0.002 + self._rng.random() * 0.04
+        if method in READS and self._faults.happens("answer slow", None, method):
+            delay += self._rng.uniform(*SLOW_S)
+        return delay
 
     def _arrive(
         self,
@@ -150,20 +167,25 @@ class Line:
         self._venue.under_way[about] -= 1
         try:
             answer = effect(*args)
-        except OrderRefused as refusal:
-            error = refusal
+        except (OrderRefused, BrokerError) as said:
+            error = said
         if future is None:
             return
-        faults, world = self._faults, self._world
+        faults = self._faults
+        acts = method in ("submit", "cancel")
         if faults.happens("reply lost", 19 if method == "cancel" else None, about):
             if method == "submit" and error is None:
                 faults.seen(5)
             if self._rng.random() < 0.5:
                 return  # and the process waits until its patience ends
             error = ConnectionError("the connection was reset")
+        elif acts and error is None and faults.happens("error after arrival", 5 if method == "submit" else 19, about):
+            error = BrokerError("HTTP 500")
         elif error is None and faults.happens("answer unreadable", 30, method):
             answer = {"message": "internal server error"}
-        world.after(0.002 + self._rng.random() * 0.04, self._reply, method, about, future, answer, error)
+        back = self.way_back(method, about)
+        if back is not None:
+            self._world.after(back, self._reply, method, about, future, answer, error)
 
     def _reply(
         self, method: str, about: str, future: asyncio.Future[Any], answer: Any, error: Exception | None
@@ -223,6 +245,46 @@ class Line:
         self._last_positions = (now, truth)
         return truth
 
-    def _list(self, truth: Callable[..., list[Any]], *args: Any) -> list[Any]:
-        found = truth(*args)
-        return [] if found and self._faults.happens("list empty", 30) else found
+    def _order(self, client_order_id: str) -> ExecutionReport | None:
+        """The record of an order, or what it was a moment ago."""
+        now, venue = self._world.time, self._venue
+        if now < venue.look_ups_out_until:
+            raise BrokerError("HTTP 503")
+        truth, lies = venue.order_now(client_order_id), self._lies_about[client_order_id]
+        if lies < LIES_MAX and now - venue.past.changed_at(client_order_id) < BEHIND_MAX_S:
+            may_say, older = venue.order_before(client_order_id, now - self._rng.uniform(0.1, BEHIND_MAX_S))
+            if may_say and older != truth and self._faults.happens("record behind", None, client_order_id):
+                self._lies_about[client_order_id] += 1
+                return older
+        self._lies_about.pop(client_order_id, None)
+        return truth
+
+    def _open_orders(self) -> list[ExecutionReport]:
+        """The working orders, none of them, or those of a moment ago."""
+        truth, then = self._venue.open_orders_now(), self._world.time - self._rng.uniform(0.1, BEHIND_MAX_S)
+        if truth and self._faults.happens("list empty", 30):
+            return []
+        if self._lists_behind < LIES_MAX and self._faults.happens("list behind", 30, "open_orders"):
+            self._lists_behind += 1
+            return self._venue.open_orders_before(then)
+        self._lists_behind = 0
+        return truth
+
+    def _fills(self, since: datetime) -> list[Fill]:
+        """The executions, none of them, or those of a moment ago; each is missing so often at most."""
+        truth = self._venue.fills_since(since)
+        if truth and self._faults.happens("list empty", 30):
+            return []
+        now = self._world.time
+        if not truth or now - seconds_of(truth[-1].at) >= BEHIND_MAX_S:
+            return truth
+        if not self._faults.happens("list behind", 30, "fills"):
+            return truth
+        then, shown = now - self._rng.uniform(0.1, BEHIND_MAX_S), len(truth)
+        while shown and seconds_of(truth[shown - 1].at) > then:
+            newest = truth[shown - 1]
+            if self._missing[newest.fill_id] == LIES_MAX or self._venue.newest_is_final(newest):
+                break
+            self._missing[newest.fill_id] += 1
+            shown -= 1
+        return truth[:shown]

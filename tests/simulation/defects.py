@@ -1,0 +1,184 @@
+"""Defects put back on purpose: one-place changes of a function, and after how many exits the simulation finds each.
+
+    python tests/simulation/defects.py [NAME ...] [--exits 20000] [--seed now] [--jobs 2]
+
+A day counts only where the code as it is passes the same day: what it finds is then this defect, and no other.
+Exit code 1: a defect was not found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import signal
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from multiprocessing import Pool
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple
+
+from exitfsm.testing.simulation import Day, DayResult
+from exitfsm.testing.simulation.__main__ import seed
+
+#: So many days are run at most to come to the exits that are asked for: a day that finds the defect ends early.
+DAYS_MAX = 400
+
+
+class Change(NamedTuple):
+    """One place that is changed.
+
+    Attributes:
+        where: the function, as `module:Class.method`.
+        old, new: the text of its source, without the indentation of the whole; `old` occurs exactly once.
+        what: what is wrong then, in words.
+    """
+
+    where: str
+    old: str
+    new: str
+    what: str
+
+
+DEFECTS: dict[str, tuple[Change, ...]] = {
+    "M02": (
+        Change(
+            "exitfsm.manager.driving:Driver._submit",
+            "if current is None or self._engine.owed_by(current, self._reader.now_for(current)) != action:",
+            "if current is None:",
+            "no second look at what is owed after waiting for the rate",
+        ),
+    ),
+    "M07": (
+        Change(
+            "exitfsm.manager.driving:Driver._submit",
+            "    if self._another_goes_first(p):\n        return True\n",
+            "",
+            "no second look, after waiting for the rate, whether another exit of the holding works",
+        ),
+    ),
+    "M42": (
+        Change(
+            "exitfsm.manager.calls:BrokerCalls.submit",
+            "except NotSent as error:",
+            "except BrokerError as error:",
+            "any error of the broker at a submit counts as: it never left",
+        ),
+    ),
+    "M44": (
+        Change(
+            "exitfsm.manager.calls:BrokerCalls.report_of",
+            "return None if same_id else report",
+            "return report",
+            "a reject because of a repeated id ends the order",
+        ),
+    ),
+}
+
+
+def function_of(where: str) -> FunctionType:
+    """The function that `module:Class.method` names.
+
+    Raises:
+        AttributeError, ModuleNotFoundError: there is none.
+    """
+    module, _, path = where.partition(":")
+    found: Any = import_module(module)
+    for name in path.split("."):
+        found = inspect.getattr_static(found, name)
+    assert isinstance(found, FunctionType), f"{where} is no plain function"
+    return found
+
+
+def changed(source: str, change: Change) -> str:
+    """The source of a function with the one place changed.
+
+    Raises:
+        AssertionError: the text to replace does not occur exactly once.
+    """
+    times = source.count(change.old)
+    assert times == 1, f"the text to replace in {change.where} occurs {times} times, not once: {change.old!r}"
+    return source.replace(change.old, change.new)
+
+
+def compiled(function: FunctionType, source: str) -> CodeType:
+    """The code of a function with another source, in its own module's namespace."""
+    names: dict[str, Any] = {}
+    made = compile(source, function.__code__.co_filename, "exec")  # annotations stay text, as in this file
+    exec(made, function.__globals__, names)
+    code: CodeType = names[function.__name__].__code__
+    assert code.co_freevars == function.__code__.co_freevars
+    return code
+
+
+@contextmanager
+def put_back(changes: Iterable[Change]) -> Iterator[None]:
+    """The changes are in the code, wherever it is used; afterwards it is as it was."""
+    sources: dict[FunctionType, str] = {}
+    for change in changes:
+        function = function_of(change.where)
+        source = sources.get(function) or textwrap.dedent(inspect.getsource(function))
+        sources[function] = changed(source, change)
+    codes = {function: compiled(function, source) for function, source in sources.items()}
+    before = {function: function.__code__ for function in codes}
+    try:
+        for function, code in codes.items():
+            function.__code__ = code
+        yield
+    finally:
+        for function, code in before.items():
+            function.__code__ = code
+        assert all(function.__code__ is code for function, code in before.items())
+
+
+def one_day(name: str, seed_of_run: int, number: int) -> tuple[DayResult, str | None]:
+    """A day with a defect (an empty name: with none); and what was violated that is not without it."""
+    with put_back(DEFECTS[name] if name else ()):
+        day = Day(seed_of_run, number).run()
+    if day.violation is None or (name and Day(seed_of_run, number).run().violation is not None):
+        return day, None
+    return day, day.violation
+
+
+def _ends_clean() -> None:
+    """In a process of its own: a day that is cut short still clears its files away."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+
+
+def search(name: str, seed_of_run: int, exits_max: int, jobs: int) -> str:
+    """Run days until the defect is found; returns where it was, empty where it was not."""
+    exits = overshadowed = 0
+    with Pool(jobs, _ends_clean) as processes:  # its end ends the days that are under way
+        for day, violation in processes.imap(partial(one_day, name, seed_of_run), range(DAYS_MAX)):
+            exits += day.exits
+            overshadowed += day.violation is not None and violation is None
+            if violation is not None:
+                where = f"seed {seed_of_run} day {day.number}"
+                print(f"{name}: found after {exits} exits, {where}: {violation}", flush=True)
+                return violation
+            if exits >= exits_max:
+                break
+    print(f"{name}: not found in {exits} exits, seed {seed_of_run}; {overshadowed} days fail anyway", flush=True)
+    return ""
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Put defects back, and see after how many exits each is found.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(DEFECTS)}; all by default")
+    parser.add_argument("--exits", type=int, default=20_000, help="how many exits may go by until it is found")
+    parser.add_argument("--seed", type=seed, default="now", help="names the days; now, the default, draws one")
+    parser.add_argument("--jobs", type=int, default=2, help="processes that the days are shared out to")
+    given = parser.parse_args(list(arguments) if arguments is not None else None)
+    unknown = sorted(set(given.names) - DEFECTS.keys())
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(DEFECTS)}")
+    found = [search(name, given.seed, given.exits, given.jobs) for name in given.names or DEFECTS]
+    return 0 if all(found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
