@@ -224,6 +224,8 @@ class Driver:
             why_not = self._may_not_leave(p, action, asked)
             if why_not is not None:
                 return why_not is _Later.ASK_AGAIN  # it was learned while it waited
+            if not await self._hours.let_pass(p.symbol):
+                return False
             refusal = None if self._calls.capabilities.reduce_only else await self._no_longer_held(p, action.order)
             if refusal is not None:
                 return await self._not_sent(action.order, refusal)

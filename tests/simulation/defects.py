@@ -43,10 +43,54 @@ class Change(NamedTuple):
     what: str
 
 
+_RECORD_IS_NOT_READ = Change(
+    "exitfsm.manager.driving:Driver._one_before_is_over",
+    "if not p.ended_orders:",
+    "if True:",
+    "and it is not read again before the next order leaves",
+)
 DEFECTS: dict[str, tuple[Change, ...]] = {
+    "D1": (
+        Change(
+            "exitfsm.manager.executions:surplus",
+            " or p.remaining_qty < ZERO:",
+            ":",
+            "where our orders sold more than the position was, what is held is taken for the next one's",
+        ),
+        Change(
+            "exitfsm.manager.reconcile:Reconciler._found_order",
+            "if sold or self._calls.capabilities",
+            "if self._calls.capabilities",
+            "a position is taken up though the record of its exit, which the executions name, cannot be read",
+        ),
+    ),
+    "D2": (
+        Change(
+            "exitfsm.position.deciding:on_position_read",
+            "if not _is_over_by_record(p, m):",
+            "if False:",
+            "an end that was reported counts, whatever the order's record says",
+        ),
+        _RECORD_IS_NOT_READ,
+    ),
+    "D3": (
+        Change(
+            "exitfsm.position.deciding:on_position_read",
+            "if not _is_over_by_record(p, m):",
+            "if m.record is not None and not _is_over_by_record(p, m):",
+            "a record that was not read is no reason to wait",
+        ),
+        Change(
+            "exitfsm.position.deciding:_read_between_attempts",
+            "m.began < p.next_attempt_at",
+            "m.at < p.next_attempt_at",
+            "an attempt that came due while the positions were read counts as due",
+        ),
+        _RECORD_IS_NOT_READ,
+    ),
     "M02": (
         Change(
-            "exitfsm.manager.driving:Driver._submit",
+            "exitfsm.manager.driving:Driver._may_not_leave",
             "if current is None or self._engine.owed_by(current, self._reader.now_for(current)) != action:",
             "if current is None:",
             "no second look at what is owed after waiting for the rate",
@@ -54,9 +98,9 @@ DEFECTS: dict[str, tuple[Change, ...]] = {
     ),
     "M07": (
         Change(
-            "exitfsm.manager.driving:Driver._submit",
-            "    if self._another_goes_first(p):\n        return True\n",
-            "",
+            "exitfsm.manager.driving:Driver._may_not_leave",
+            "if now - asked > FRESH_S or self._another_goes_first(current):",
+            "if now - asked > FRESH_S:",
             "no second look, after waiting for the rate, whether another exit of the holding works",
         ),
     ),
@@ -89,6 +133,7 @@ def function_of(where: str) -> FunctionType:
     found: Any = import_module(module)
     for name in path.split("."):
         found = inspect.getattr_static(found, name)
+    found = inspect.unwrap(found)
     assert isinstance(found, FunctionType), f"{where} is no plain function"
     return found
 
@@ -109,7 +154,7 @@ def compiled(function: FunctionType, source: str) -> CodeType:
     names: dict[str, Any] = {}
     made = compile(source, function.__code__.co_filename, "exec")  # annotations stay text, as in this file
     exec(made, function.__globals__, names)
-    code: CodeType = names[function.__name__].__code__
+    code: CodeType = inspect.unwrap(names[function.__name__]).__code__
     assert code.co_freevars == function.__code__.co_freevars
     return code
 

@@ -12,6 +12,9 @@ from exitfsm.testing.simulation.recorded import RecordedDay
 DAYS = Path(__file__).parent / "days"
 #: On which recorded day a defect shows, and how.
 SHOWS = {
+    "D1": ("store_lost_in_an_outage", "I18"),
+    "D2": ("end_denied", "I4"),
+    "D3": ("late_fill_sold_twice", "I18"),
     "M02": ("sold_past_zero_in_the_queue", "I11"),
     "M07": ("two_exits_in_the_queue", "S2"),
     "M42": ("error_after_arrival", "a second order under the id"),
@@ -53,4 +56,4 @@ def test_a_text_that_is_not_there_exactly_once_is_refused_and_changes_nothing() 
 def test_a_defect_that_nobody_knows_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["M99"])
-    assert "unknown: M99; there are M02" in capsys.readouterr().err
+    assert "unknown: M99; there are D1" in capsys.readouterr().err

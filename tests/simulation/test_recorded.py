@@ -9,27 +9,12 @@ import pytest
 from exitfsm.testing.simulation.recorded import RecordedDay, read
 
 DAYS = Path(__file__).parent / "days"
-#: What the code still does wrong, by the name of the day.
-NOT_YET = {
-    "late_fill_sold_twice": "whether the next attempt is due is judged by two different times",
-    "end_denied": "a next attempt leaves although the record of the order before it shows it working",
-    "end_taken_back": "the same, where an order works again",
-    "store_lost_in_an_outage": "what an order of an earlier life sells is taken for sold by other hands",
-    "sold_in_the_queue": "what is held is looked at before an exit waits for its turn, and not after it",
-    "closed_in_the_queue": "so are the hours",
-}
 
 
-def _days() -> list[object]:
-    names = sorted(path.stem for path in DAYS.glob("*.txt"))
-    return [pytest.param(name, marks=_not_yet(NOT_YET[name]) if name in NOT_YET else ()) for name in names]
+NAMES = sorted(path.stem for path in DAYS.glob("*.txt"))
 
 
-def _not_yet(why: str) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(reason=why, strict=True, raises=AssertionError)
-
-
-@pytest.mark.parametrize("name", _days())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_day_violates_nothing(name: str) -> None:
     result = RecordedDay((DAYS / f"{name}.txt").read_text()).run()
     assert result.violation is None, "\n".join([*result.story[-60:], result.violation])
