@@ -212,6 +212,7 @@ class Driver:
             return False
         if self._is_held_back(p):
             return False
+        await self._prove_over(p)
         if self._another_goes_first(p):
             await self._ask_for_way(p)
             await self._pause(p.position_id)
@@ -224,7 +225,7 @@ class Driver:
             why_not = self._may_not_leave(p, action, asked)
             if why_not is not None:
                 return why_not is _Later.ASK_AGAIN  # it was learned while it waited
-            if not await self._hours.let_pass(p.symbol):
+            if self._hours.may_have_changed(p.symbol) and not await self._hours.let_pass(p.symbol):
                 return False
             refusal = None if self._calls.capabilities.reduce_only else await self._no_longer_held(p, action.order)
             if refusal is not None:
@@ -345,9 +346,26 @@ class Driver:
         def first(q: Position) -> bool:
             if q.state is State.PENDING and q.client_order_id not in self._engine.unknown:
                 return is_older(q, p)
-            return bool(q.live_orders)
+            return bool(q.live_orders) or self._may_work(q)
 
         return any(first(q) for q in self._engine.beside(p))
+
+    def _may_work(self, q: Position) -> bool:
+        """True where the end of a position's newest order was reported, and its record has not shown it."""
+        ended = q.client_order_id is not None and not q.order_live and q.state in (State.REJECTED, State.UNPROTECTED)
+        if not ended or q.leaves_qty <= 0 or q.ended_how == "refused":
+            return False
+        return self._reader.shown_over(q.client_order_id or "") == NEVER
+
+    async def _prove_over(self, p: Position) -> None:
+        """Read the record of each order beside a position's own of which only an update has reported the end.
+
+        Raises:
+            BrokerError: one cannot be read.
+        """
+        for q in self._engine.beside(p):
+            if self._may_work(q):
+                await self._reader.record_of(q, q.client_order_id or "")
 
     async def _ask_for_way(self, p: Position) -> None:
         """A limit order that rests does not keep a stop waiting: it is canceled for it."""

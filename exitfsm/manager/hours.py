@@ -77,6 +77,11 @@ class Hours:
         known = None if self._does_not_matter(symbol) else self.known(symbol)
         return known is not None and not known.is_open and not _is_over(known, self._time.now())
 
+    def may_have_changed(self, symbol: str) -> bool:
+        """True when the market has opened or closed by our clock since its hours were read; read them again then."""
+        known = None if self._does_not_matter(symbol) else self.known(symbol)
+        return known is not None and _is_over(known, self._time.now())
+
     def _does_not_matter(self, symbol: str) -> bool:
         capabilities = self._calls.capabilities
         return capabilities.queues_orders or capabilities.rules(symbol).always_open

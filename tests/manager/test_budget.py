@@ -247,7 +247,8 @@ async def test_given_sends_that_did_not_get_through_then_the_worst_is_repeated_f
     await world.passes(3)
     assert _symbols(world.orders) == ["B"]
     await world.until(lambda: len(world.orders) == 3, seconds=90)
-    assert _symbols(world.orders) == ["B", "A", "C"]
+    # Three places become free at once: both may leave, and which does first is a matter of what is read for them then.
+    assert sorted(_symbols(world.orders[1:])) == ["A", "C"]
 
 
 def _symbols(orders: list[Order]) -> list[str]:
