@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
+import shutil
 import signal
 import sys
 import textwrap
@@ -139,15 +141,30 @@ def put_back(changes: Iterable[Change]) -> Iterator[None]:
 def one_day(name: str, seed_of_run: int, number: int) -> tuple[DayResult, str | None]:
     """A day with a defect; and what was violated, where the defect shows like that and the day passes without it."""
     with put_back(DEFECTS[name].changes):
-        day = Day(seed_of_run, number).run()
+        day = _run(seed_of_run, number)
     if day.violation is None or not day.violation.startswith(DEFECTS[name].shows):
         return day, None
-    return day, day.violation if Day(seed_of_run, number).run().violation is None else None
+    return day, day.violation if _run(seed_of_run, number).violation is None else None
+
+
+#: The day that this process is running.
+_running: list[Day] = []
+
+
+def _run(seed_of_run: int, number: int) -> DayResult:
+    _running[:] = [Day(seed_of_run, number)]
+    return _running[0].run()
 
 
 def _ends_clean() -> None:
-    """In a process of its own: a day that is cut short still clears its files away."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    """In a process of its own: a day that is cut short leaves no files behind."""
+
+    def end(*_: object) -> None:
+        for day in _running:
+            shutil.rmtree(day.folder, ignore_errors=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def search(name: str, seed_of_run: int, exits_max: int, jobs: int) -> str:
