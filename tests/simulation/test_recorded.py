@@ -15,6 +15,7 @@ NOT_YET = {
     "end_denied": "a next attempt leaves although the record of the order before it shows it working",
     "end_taken_back": "the same, where an order works again",
     "store_lost_in_an_outage": "what an order of an earlier life sells is taken for sold by other hands",
+    "end_denied_beside": "the exit of another position of the holding leaves beside the order that works",
     "sold_in_the_queue": "what is held is looked at before an exit waits for its turn, and not after it",
     "closed_in_the_queue": "so are the hours",
 }
