@@ -2,7 +2,7 @@
 
     python tests/simulation/defects.py [NAME ...] [--exits 20000] [--seed now] [--jobs 2]
 
-A day counts only where the code as it is passes the same day: what it finds is then this defect, and no other.
+A day counts only where what is violated is what the defect shows as, and the code as it is passes the same day.
 Exit code 1: a defect was not found.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
+import shutil
 import signal
 import sys
 import textwrap
@@ -34,91 +36,93 @@ class Change(NamedTuple):
     Attributes:
         where: the function, as `module:Class.method`.
         old, new: the text of its source, without the indentation of the whole; `old` occurs exactly once.
-        what: what is wrong then, in words.
     """
 
     where: str
     old: str
     new: str
+
+
+class Defect(NamedTuple):
+    """What is changed, what is wrong then, and how the violations begin that show it."""
+
     what: str
+    shows: tuple[str, ...]
+    changes: tuple[Change, ...]
 
 
-_RECORD_IS_NOT_READ = Change(
-    "exitfsm.manager.driving:Driver._one_before_is_over",
-    "if not p.ended_orders:",
-    "if True:",
-    "and it is not read again before the next order leaves",
+_SUBMIT = "exitfsm.manager.driving:Driver._may_not_leave"
+_CALLS = "exitfsm.manager.calls:BrokerCalls"
+_READ = "exitfsm.position.deciding:on_position_read"
+_NOT_BEFORE_IT_LEAVES = Change(
+    "exitfsm.manager.driving:Driver._one_before_is_over", "if not p.ended_orders:", "if True:"
 )
-DEFECTS: dict[str, tuple[Change, ...]] = {
-    "D1": (
-        Change(
-            "exitfsm.manager.executions:surplus",
-            " or p.remaining_qty < ZERO:",
-            ":",
-            "where our orders sold more than the position was, what is held is taken for the next one's",
-        ),
-        Change(
-            "exitfsm.manager.reconcile:Reconciler._found_order",
-            "if sold or self._calls.capabilities",
-            "if self._calls.capabilities",
-            "a position is taken up though the record of its exit, which the executions name, cannot be read",
+DEFECTS: dict[str, Defect] = {
+    "D1": Defect(
+        "a position is taken up though the record of its exit cannot be read, and what is held is called the next one's",
+        ("I18", "I2", "I5", "S1"),
+        (
+            Change("exitfsm.manager.executions:surplus", " or p.remaining_qty < ZERO:", ":"),
+            Change(
+                "exitfsm.manager.reconcile:Reconciler._found_order",
+                "if sold or self._calls.capabilities",
+                "if self._calls.capabilities",
+            ),
         ),
     ),
-    "D2": (
-        Change(
-            "exitfsm.position.deciding:on_position_read",
-            "if not _is_over_by_record(p, m):",
-            "if False:",
-            "an end that was reported counts, whatever the order's record says",
-        ),
-        _RECORD_IS_NOT_READ,
+    "D2": Defect(
+        "an end that an update reported counts, whatever the order's record says",
+        ("I4", "I8", "S2"),
+        (Change(_READ, "if not _is_over_by_record(p, m):", "if False:"), _NOT_BEFORE_IT_LEAVES),
     ),
-    "D3": (
-        Change(
-            "exitfsm.position.deciding:on_position_read",
-            "if not _is_over_by_record(p, m):",
-            "if m.record is not None and not _is_over_by_record(p, m):",
-            "a record that was not read is no reason to wait",
-        ),
-        Change(
-            "exitfsm.position.deciding:_read_between_attempts",
-            "m.began < p.next_attempt_at",
-            "m.at < p.next_attempt_at",
-            "an attempt that came due while the positions were read counts as due",
-        ),
-        _RECORD_IS_NOT_READ,
-    ),
-    "M02": (
-        Change(
-            "exitfsm.manager.driving:Driver._may_not_leave",
-            "if current is None or self._engine.owed_by(current, self._reader.now_for(current)) != action:",
-            "if current is None:",
-            "no second look at what is owed after waiting for the rate",
+    "D3": Defect(
+        "an attempt that came due while the positions were read counts as due, and the ended order's record is not read",
+        ("I18",),
+        (
+            Change(
+                _READ,
+                "if not _is_over_by_record(p, m):",
+                "if m.record is not None and not _is_over_by_record(p, m):",
+            ),
+            Change(
+                "exitfsm.position.deciding:_read_between_attempts",
+                "m.began < p.next_attempt_at",
+                "m.at < p.next_attempt_at",
+            ),
+            _NOT_BEFORE_IT_LEAVES,
         ),
     ),
-    "M07": (
-        Change(
-            "exitfsm.manager.driving:Driver._may_not_leave",
-            "if now - asked > FRESH_S or self._another_goes_first(current):",
-            "if now - asked > FRESH_S:",
-            "no second look, after waiting for the rate, whether another exit of the holding works",
+    "M02": Defect(
+        "no second look at what is owed after waiting for the rate",
+        ("I11", "S1"),
+        (
+            Change(
+                _SUBMIT,
+                "if current is None or self._engine.owed_by(current, self._reader.now_for(current)) != action:",
+                "if current is None:",
+            ),
         ),
     ),
-    "M42": (
-        Change(
-            "exitfsm.manager.calls:BrokerCalls.submit",
-            "except NotSent as error:",
-            "except BrokerError as error:",
-            "any error of the broker at a submit counts as: it never left",
+    "M07": Defect(
+        "no second look, after waiting for the rate, whether another exit of the holding works",
+        ("S2",),
+        (
+            Change(
+                _SUBMIT,
+                "if now - asked > FRESH_S or self._another_goes_first(current):",
+                "if now - asked > FRESH_S:",
+            ),
         ),
     ),
-    "M44": (
-        Change(
-            "exitfsm.manager.calls:BrokerCalls.report_of",
-            "return None if same_id else report",
-            "return report",
-            "a reject because of a repeated id ends the order",
-        ),
+    "M42": Defect(
+        "any error of the broker at a submit counts as: it never left",
+        ("a second order", "S2", "S1"),
+        (Change(f"{_CALLS}.submit", "except NotSent as error:", "except BrokerError as error:"),),
+    ),
+    "M44": Defect(
+        "a reject because of a repeated id ends the order",
+        ("I5", "I4", "S2"),
+        (Change(f"{_CALLS}.report_of", "return None if same_id else report", "return report"),),
     ),
 }
 
@@ -180,17 +184,32 @@ def put_back(changes: Iterable[Change]) -> Iterator[None]:
 
 
 def one_day(name: str, seed_of_run: int, number: int) -> tuple[DayResult, str | None]:
-    """A day with a defect (an empty name: with none); and what was violated that is not without it."""
-    with put_back(DEFECTS[name] if name else ()):
-        day = Day(seed_of_run, number).run()
-    if day.violation is None or (name and Day(seed_of_run, number).run().violation is not None):
+    """A day with a defect; and what was violated, where the defect shows like that and the day passes without it."""
+    with put_back(DEFECTS[name].changes):
+        day = _run(seed_of_run, number)
+    if day.violation is None or not day.violation.startswith(DEFECTS[name].shows):
         return day, None
-    return day, day.violation
+    return day, day.violation if _run(seed_of_run, number).violation is None else None
+
+
+#: The day that this process is running.
+_running: list[Day] = []
+
+
+def _run(seed_of_run: int, number: int) -> DayResult:
+    _running[:] = [Day(seed_of_run, number)]
+    return _running[0].run()
 
 
 def _ends_clean() -> None:
-    """In a process of its own: a day that is cut short still clears its files away."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    """In a process of its own: a day that is cut short leaves no files behind."""
+
+    def end(*_: object) -> None:
+        for day in _running:
+            shutil.rmtree(day.folder, ignore_errors=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def search(name: str, seed_of_run: int, exits_max: int, jobs: int) -> str:

@@ -83,6 +83,8 @@ class Venue(Books):
         self.taken_back: set[str] = set()
         #: Orders of which an end was told that was none, or was taken back: which words for it were told.
         self.unsettled: dict[str, set[str]] = {}
+        #: Orders that work again: until when that could not be known.
+        self.final_at: dict[str, float] = {}
         #: By symbol: until when nothing, or the other side, was held before what is held now.
         self.flat_until: dict[str, float] = {}
         #: By symbol: when it was last bought on, so that more was held than before.
@@ -326,7 +328,9 @@ class Venue(Books):
 
     def take_back_end(self, booked: Booked) -> None:
         """An order that had ended works again; the news of it waits to be told."""
-        self.unsettled.setdefault(booked.order.client_order_id, set()).add(booked.status.value)
+        order_id = booked.order.client_order_id
+        self.unsettled.setdefault(order_id, set()).add(booked.status.value)
+        self.final_at[order_id] = (self.past.ended_at(order_id) or self._world.time) + self.late_bound_s
         self.reopen(booked.order)
         self.past.note(booked)
         self._trace("venue", f"takes the end of {booked.order.client_order_id} back")
@@ -395,9 +399,13 @@ class Venue(Books):
         """As the books check it; an order that left before anybody could know of another's trade is excused.
 
         So is one that left before its name was lost, or of which another copy was refused: that there is no second exit
-        then is the doing of a venue that refuses what is not there.
+        then is the doing of a venue that refuses what is not there. So is, beside an order that works again, one that
+        left before the bound had passed until which that can happen.
         """
-        others, sent_at = self.live_exits(order.symbol), self._sent_at(order.client_order_id)
+        sent_at = self._sent_at(order.client_order_id)
+        others = [
+            b for b in self.live_exits(order.symbol) if sent_at > self.final_at.get(b.order.client_order_id, -1e9)
+        ]
         unknowable = sent_at < self.names_lost_at[order.symbol] or order.client_order_id in self.refused_before_a_copy
         if others and not (self.capabilities.reduce_only and unknowable):
             names = ", ".join(b.order.client_order_id for b in others)
