@@ -105,7 +105,7 @@ CHANCES: dict[str, float] = {
     "read slow": 0.04,
     "answer slow": 0.04,
     "error after arrival": 0.012,
-    "look-ups out": 0.004,
+    "look-ups out": 0.008,
     # the updates
     "update lost": 0.05,
     "update twice": 0.05,
