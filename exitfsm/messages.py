@@ -86,12 +86,17 @@ class RecordRead(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     Attributes:
         client_order_id: the order that was looked up.
         began: when the look-up began; what happened later, it need not show.
-        report: the record; None where the broker shows none, or cannot be asked about single orders at all.
+        report: the record; None where the broker shows none.
+        times: how often in a row no record was shown.
+        by_id: False where the broker cannot be asked about single orders, so that only its list of working orders says
+            something, or nothing does.
     """
 
     client_order_id: str
     began: datetime
     report: ExecutionReport | None = None
+    times: int = 1
+    by_id: bool = True
 
 
 class PositionRead(Message, frozen=True):

@@ -31,7 +31,18 @@ from exitfsm.manager.reading import LOOK_MAX_S, NEVER, Reader, is_older
 from exitfsm.messages import GiveWay, RaiseAlarm
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, IdMemory
-from exitfsm.position import READS_MIN, WORKING, Action, Cancel, LookUp, Position, ReadPosition, Submit, is_over
+from exitfsm.position import (
+    READS_MIN,
+    WORKING,
+    Action,
+    Cancel,
+    LookUp,
+    Position,
+    ReadPosition,
+    Submit,
+    is_over,
+    is_proved_over,
+)
 from exitfsm.simulate import refused_report
 from exitfsm.values import EXACT, ExecutionReport, ExitType, Order, OrderStatus, OrderType, plain
 
@@ -289,8 +300,10 @@ class Driver:
         if self._clock.monotonic() - self._reader.shown_over(before) <= FRESH_S:
             return True
         record = await self._reader.record_of(p, before)
-        if record.report is None or is_over(p, record.report):
+        if is_proved_over(p, record, p.how_ended(before), self._calls.capabilities):
             return True
+        if record.report is None:
+            return False  # it is looked up again: an answer may be behind
         text = f"the end of order {before} was reported, and its record shows it working: {p.client_order_id} waits"
         await self._door.tell(p.position_id, RaiseAlarm(at=self._time.now(), kind="ended_order_works", text=text))
         return False

@@ -18,6 +18,7 @@ from exitfsm.manager.tasks import Tasks
 from exitfsm.messages import Acknowledge, ForceExit, Message, PositionRead, RaiseAlarm, RecordRead, Release
 from exitfsm.outside import logger
 from exitfsm.position import READS_MIN, Position
+from exitfsm.values import ExecutionReport, OrderStatus
 
 log = logger("exitfsm")
 
@@ -112,7 +113,9 @@ class Operators:
         if net == 0:
             # Its orders were cleared up before this read: what their records leave open, the operator answers for.
             began = self._reader.at(p, held.began)
-            record = RecordRead(client_order_id=p.client_order_id or "", began=began)
+            order_id = p.client_order_id or ""
+            over = ExecutionReport(client_order_id=order_id, status=OrderStatus.CANCELED, at=now)
+            record = RecordRead(client_order_id=order_id, began=began, report=over)
             read = PositionRead(at=now, began=began, qty=net, reads=READS_MIN, known=known, record=record)
             await self._door.tell(key, read)
         else:

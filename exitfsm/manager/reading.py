@@ -33,7 +33,7 @@ from exitfsm.manager.tasks import begin_shared, shared
 from exitfsm.messages import Contradiction, PositionRead, RecordRead, Recover
 from exitfsm.outside import logger
 from exitfsm.ports import Clock
-from exitfsm.position import READS_MIN, Position, client_order_id, is_over
+from exitfsm.position import READS_MIN, Position, client_order_id, is_proved_over
 from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, exactly, tradable
 
 log = logger("exitfsm")
@@ -70,6 +70,8 @@ class Reader:
         self._ahead: dict[tuple[str, datetime], float] = {}
         #: When no fill can follow each canceled order any more, in monotonic seconds: no clock that is set moves it.
         self._settled: dict[tuple[str, datetime | None], float] = {}
+        #: How often in a row an ended order was not shown.
+        self._absent: dict[str, int] = {}
         #: When the look-up began that showed an ended order over, in monotonic seconds.
         self._over: dict[str, float] = {}
         self._newest: asyncio.Task[Held] | None = None
@@ -106,8 +108,8 @@ class Reader:
             record = await self._record_of_ended(p)
         if self._engine.positions.get(position_id) is not p:
             return  # its record, or other news, said more than this read knows
-        works = record is not None and record.report is not None and not is_over(p, record.report)
-        if due and not works and await self._took_over(p):
+        proved = record is not None and is_proved_over(p, record, p.ended_how, self._calls.capabilities)
+        if due and proved and await self._took_over(p):
             return
         net, entry = self.net_of(p, held)
         if p.state is State.MONITORING and net == p.remaining_qty and entry in (None, p.entry_price):
@@ -177,9 +179,26 @@ class Reader:
             told = told_by_executions(p, [f for f in fills if same_symbol(f.symbol, p.symbol)])
         if told is not None:
             await self._door.report(told)
-        if report is None or is_over(p, report):
+        record = RecordRead(
+            client_order_id=client_order_id,
+            began=began,
+            report=report,
+            times=self._count_absent(client_order_id, report),
+            by_id=self._calls.can_look_up(client_order_id),
+        )
+        if is_proved_over(p, record, p.how_ended(client_order_id), self._calls.capabilities):
             self._over[client_order_id] = mono
-        return RecordRead(client_order_id=client_order_id, began=began, report=report)
+        return record
+
+    def _count_absent(self, client_order_id: str, report: ExecutionReport | None) -> int:
+        """How often in a row an order was not shown; often enough where the broker cannot show any."""
+        if report is not None:
+            self._absent.pop(client_order_id, None)
+            return 0
+        if not self._calls.can_look_up(client_order_id) and not self._calls.has("open_orders"):
+            return READS_MIN
+        self._absent[client_order_id] = self._absent.get(client_order_id, 0) + 1
+        return self._absent[client_order_id]
 
     async def _shown(self, p: Position, client_order_id: str) -> ExecutionReport | None:
         """An order's record; by the list of working orders, where the broker cannot be asked about this one.
@@ -333,6 +352,7 @@ class Reader:
             del self._settled[key]
         for order_id in (p.client_order_id, *(o.client_order_id for o in p.ended_orders)):
             self._over.pop(order_id or "", None)
+            self._absent.pop(order_id or "", None)
 
     async def close(self) -> None:
         """Give up the reads that are under way."""

@@ -8,10 +8,10 @@
 No clock, no randomness, no I/O: the same messages give the same events, byte for byte, on any machine.
 """
 
-from exitfsm.position.deciding import READS_MIN, decide, fault_of
+from exitfsm.position.deciding import decide, fault_of
 from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
-from exitfsm.position.reporting import is_over
+from exitfsm.position.reporting import READS_MIN, is_over, is_proved_over
 from exitfsm.position.state import (
     WORKING,
     EndedOrder,
@@ -47,6 +47,7 @@ __all__ = [
     "fold",
     "is_exit_of",
     "is_over",
+    "is_proved_over",
     "levels",
     "order_of",
     "owed",

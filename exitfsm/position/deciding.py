@@ -40,6 +40,7 @@ from exitfsm.messages import (
     Open,
     PositionRead,
     RaiseAlarm,
+    RecordRead,
     Recover,
     Release,
     Report,
@@ -48,7 +49,7 @@ from exitfsm.messages import (
 from exitfsm.policy import BEFORE_ENTRY, ORDER_FAULTS, PRICE_FAULTS, Fault, bar_fault, is_ahead, typed
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position.evaluating import Verdict, due_by_time, evaluate, next_stops
-from exitfsm.position.reporting import alarm, cancel, is_over, lost, on_report
+from exitfsm.position.reporting import READS_MIN, alarm, cancel, is_proved_over, lost, on_report
 from exitfsm.position.state import Position, client_order_id, fold
 from exitfsm.values import (
     EXACT,
@@ -65,8 +66,6 @@ from exitfsm.values import (
     tradable,
 )
 
-#: A broker's position that is smaller than expected is believed after this many equal reads.
-READS_MIN = 3
 #: A run of this many refused bars is an alarm: without prices there is no protection.
 REFUSED_BARS_ALARM = 10
 
@@ -252,7 +251,7 @@ def on_position_read(p: Position, m: PositionRead, broker: Capabilities) -> list
         return _read_while_working(p, m)
     if p.state.terminal or p.works_again:
         return []
-    if not _is_over_by_record(p, m):
+    if not _is_over_by_record(p, m, broker):
         return _works_by_record(p, m)
     if p.state is State.REJECTED and p.remaining_qty > 0:
         return _read_between_attempts(p, m, broker)
@@ -275,7 +274,7 @@ def _overtaken(p: Position, known: Known | None) -> bool:
     return known is not None and known != (p.state, p.remaining_qty, p.client_order_id)
 
 
-def _is_over_by_record(p: Position, m: PositionRead) -> bool:
+def _is_over_by_record(p: Position, m: PositionRead, broker: Capabilities) -> bool:
     """True when nothing can fill any more by the newest order, and the broker's own record of it says so.
 
     An update that reports an end is not enough: the record must have been read since. An order that has filled all it
@@ -283,20 +282,28 @@ def _is_over_by_record(p: Position, m: PositionRead) -> bool:
     """
     if p.client_order_id is None or p.state not in (State.REJECTED, State.UNPROTECTED) or p.leaves_qty <= 0:
         return True
+    record = _record(p, m)
+    return record is not None and is_proved_over(p, record, p.ended_how, broker)
+
+
+def _record(p: Position, m: PositionRead) -> RecordRead | None:
+    """The newest order's record, where it was read after this read began."""
     record = m.record
-    if record is None or record.client_order_id != p.client_order_id or record.began < m.began:
-        return False
-    return record.report is None or is_over(p, record.report)
+    return record if record and record.client_order_id == p.client_order_id and record.began >= m.began else None
 
 
 def _works_by_record(p: Position, m: PositionRead) -> list[Event]:
-    """The end of an order was reported, and its record goes on to show it working: wait, and tell a person."""
-    works = m.record is not None and m.record.client_order_id == p.client_order_id and m.record.began >= m.began
+    """The end of an order was reported, and its record does not show it: wait, and tell a person."""
+    record = _record(p, m)
     waits = p.state is State.REJECTED and p.next_attempt_at is not None and m.began < p.next_attempt_at
-    if not works or waits or m.reads < READS_MIN:
+    if record is None or waits or m.reads < READS_MIN:
         return []
-    text = f"the end of order {p.client_order_id} ({p.ended_how}) was reported, and its record shows it working"
-    return alarm(p, "ended_order_works", f"{text}: nothing is sent before the record shows its end", m.at)
+    text = f"the end of order {p.client_order_id} ({p.ended_how}) was reported, and "
+    if record.report is None:
+        why = "the broker does not show it: nothing is sent before its record does"
+        return alarm(p, "order_not_found", text + why, m.at) if record.times >= READS_MIN else []
+    why = "its record shows it working: nothing is sent before the record shows its end"
+    return alarm(p, "ended_order_works", text + why, m.at)
 
 
 def _read_while_working(p: Position, m: PositionRead) -> list[Event]:

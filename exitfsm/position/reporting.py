@@ -27,11 +27,13 @@ from exitfsm.events import (
 )
 from exitfsm.fix import DUPLICATE_OF_VERBAL
 from exitfsm.lifecycle import State
-from exitfsm.messages import Report
+from exitfsm.messages import RecordRead, Report
 from exitfsm.ports import Capabilities
 from exitfsm.position.state import WORKING, EndedOrder, Position, fold
 from exitfsm.values import ZERO, ExecutionReport, ExitType, OrderStatus, TimeInForce, plain, tradable
 
+#: A broker's answer that may be behind is believed after this many equal ones in a row.
+READS_MIN = 3
 _HOW = {OrderStatus.REJECTED: "rejected", OrderStatus.CANCELED: "canceled", OrderStatus.EXPIRED: "expired"}
 
 
@@ -162,6 +164,25 @@ def _working(p: Position, r: ExecutionReport, filled: Decimal, at: datetime, bro
 def is_over(p: Position, r: ExecutionReport) -> bool:
     """True where a report of the current order says that nothing can fill by it any more."""
     return r.status.terminal or _is_done_for_good(p, r)
+
+
+def is_proved_over(p: Position, record: RecordRead, how: str, broker: Capabilities) -> bool:
+    """True where the broker's own record proves that an order of which the end was reported can fill no more.
+
+    That no record is shown proves something of an order that was refused; and, several times in a row, of one that was
+    rejected, and of any at a broker that shows working orders only. One that shows ended orders, too, would show what
+    was canceled or has expired: there it is a contradiction.
+
+    Args:
+        p: the position.
+        record: what the look-up said.
+        how: how the order ended, as reported.
+        broker: what the broker shows.
+    """
+    if record.report is not None:
+        return is_over(p, record.report)
+    would_show_it = record.by_id and broker.lookup_sees_closed and how != "rejected"
+    return how == "refused" or (record.times >= READS_MIN and not would_show_it)
 
 
 def _is_done_for_good(p: Position, r: ExecutionReport) -> bool:

@@ -177,6 +177,12 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         ids[self.broker_order_id] = self.client_order_id or ""
         return {own: ours for own, ours in ids.items() if own is not None}
 
+    def how_ended(self, client_order_id: str) -> str:
+        """How one of the position's orders ended, as reported; empty for one that has not."""
+        if client_order_id == self.client_order_id:
+            return self.ended_how
+        return next((o.how for o in self.ended_orders if o.client_order_id == client_order_id), "")
+
     def order_known(self, client_order_id: str) -> bool:
         """True when the id belongs to this position's current or an earlier exit order."""
         return client_order_id == self.client_order_id or any(

@@ -273,6 +273,10 @@ def refused(kind: str = "insufficient_qty", at: float = 61, **fields: Any) -> Ca
     return reported("rejected", 0, at=at, refusal=kind, refused_at_submit=True, **fields)
 
 
+#: Ends of an order that its record shows.
+_ENDED = ("canceled", "expired", "rejected")
+
+
 def holds(
     qty: Number,
     at: float = 62,
@@ -288,16 +292,17 @@ def holds(
     Args:
         qty, at, reads, entry: as in `PositionRead`.
         began: when the read began; `at` where it is not given.
-        record: what the record of the newest order says; None: the broker shows none.
+        record: what the record of the newest order says; None: that it ended as was reported.
         record_read: False where that record was not read.
     """
 
     def of(p: Position) -> PositionRead:
         since = after(at if began is None else began)
         order_id = p.client_order_id or ""
-        report = record
-        if isinstance(report, str):
-            report = ExecutionReport(client_order_id=order_id, status=OrderStatus(report), at=since)
+        said = record if record is not None else p.ended_how if p.ended_how in _ENDED else None
+        report = said if isinstance(said, ExecutionReport) else None
+        if isinstance(said, str):
+            report = ExecutionReport(client_order_id=order_id, status=OrderStatus(said), at=since)
         seen = RecordRead(client_order_id=order_id, began=since, report=report) if record_read else None
         entered = dec(entry)
         return PositionRead(

@@ -160,7 +160,9 @@ class Library:
 
     def _read(self, qty: int) -> None:
         p, now = self.p, self.now
-        record = RecordRead(client_order_id=p.client_order_id or "", began=now)
+        order_id = p.client_order_id or ""
+        over = ExecutionReport(client_order_id=order_id, status=OrderStatus.CANCELED, at=now)
+        record = RecordRead(client_order_id=order_id, began=now, report=over)
         self.engine.tell(self.name, PositionRead(at=now, began=now, qty=Decimal(qty), reads=READS_MIN, record=record))
 
     def can_cancel(self) -> bool:

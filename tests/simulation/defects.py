@@ -59,7 +59,7 @@ _NOT_BEFORE_IT_LEAVES = Change(
 )
 DEFECTS: dict[str, Defect] = {
     "D1": Defect(
-        "a position is taken up though the record of its exit cannot be read, and what is held is called the next one's",
+        "a position is taken up though the record of its exit cannot be read; what is held is called the next one's",
         ("I18", "I2", "I5", "S1"),
         (
             Change("exitfsm.manager.executions:surplus", " or p.remaining_qty < ZERO:", ":"),
@@ -73,16 +73,16 @@ DEFECTS: dict[str, Defect] = {
     "D2": Defect(
         "an end that an update reported counts, whatever the order's record says",
         ("I4", "I8", "S2"),
-        (Change(_READ, "if not _is_over_by_record(p, m):", "if False:"), _NOT_BEFORE_IT_LEAVES),
+        (Change(_READ, "if not _is_over_by_record(p, m, broker):", "if False:"), _NOT_BEFORE_IT_LEAVES),
     ),
     "D3": Defect(
-        "an attempt that came due while the positions were read counts as due, and the ended order's record is not read",
+        "an attempt that came due while the positions were read counts as due; the ended order's record is not read",
         ("I18",),
         (
             Change(
                 _READ,
-                "if not _is_over_by_record(p, m):",
-                "if m.record is not None and not _is_over_by_record(p, m):",
+                "if not _is_over_by_record(p, m, broker):",
+                "if m.record is not None and not _is_over_by_record(p, m, broker):",
             ),
             Change(
                 "exitfsm.position.deciding:_read_between_attempts",

@@ -31,16 +31,11 @@ DIGEST = "from exitfsm.testing.simulation import Day; print(Day(11, 1, symbols=1
 COMMON = {"read slow", "answer slow", "record behind", "list behind", "duplicate told", "waited for its turn"}
 
 
-#: On seeds' days the code still does what the recorded days of `test_recorded.py` show that are marked so there.
-until_mended = pytest.mark.xfail(strict=False, reason="a next attempt leaves although the order before it works")
-
-
 @cache
 def _day(number: int) -> DayResult:
     return Day(5, number, symbols=12, minutes=8).run()
 
 
-@until_mended
 @pytest.mark.parametrize("day", range(6))
 def test_a_day_under_faults_violates_nothing(day: int) -> None:
     result = _day(day)
@@ -88,7 +83,6 @@ def _integers(node: ast.AST) -> set[int]:
     return {one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and type(one.value) is int}
 
 
-@until_mended
 def test_two_machines_that_decide_the_same_exit_are_counted_and_violate_nothing() -> None:
     result = Day(5, 0, symbols=12, minutes=8).run()
     assert result.profile.machines == "two machines"
@@ -96,7 +90,6 @@ def test_two_machines_that_decide_the_same_exit_are_counted_and_violate_nothing(
     assert result.violation is None
 
 
-@until_mended
 def test_what_a_reverse_split_leaves_and_cannot_be_sold_is_closed_as_a_residue() -> None:
     result = Day(5, 4, symbols=12, minutes=8, broker="whole shares").run()
     assert result.violation is None, "\n".join([*result.story[-60:], result.violation])
