@@ -233,6 +233,7 @@ class Driver:
         left = False
         try:
             asked = self._clock.monotonic()
+            await self._prove_over(p)
             why_not = self._may_not_leave(p, action, asked)
             if why_not is not None:
                 return why_not is _Later.ASK_AGAIN  # it was learned while it waited
@@ -364,11 +365,11 @@ class Driver:
         return any(first(q) for q in self._engine.beside(p))
 
     def _may_work(self, q: Position) -> bool:
-        """True where the end of a position's newest order was reported, and its record has not shown it."""
+        """True where the end of a position's newest order was reported, and its record has not shown it lately."""
         ended = q.client_order_id is not None and not q.order_live and q.state in (State.REJECTED, State.UNPROTECTED)
         if not ended or q.leaves_qty <= 0 or q.ended_how == "refused":
             return False
-        return self._reader.shown_over(q.client_order_id or "") == NEVER
+        return self._clock.monotonic() - self._reader.shown_over(q.client_order_id or "") > FRESH_S
 
     async def _prove_over(self, p: Position) -> None:
         """Read the record of each order beside a position's own of which only an update has reported the end.

@@ -188,6 +188,8 @@ class Reader:
         )
         if is_proved_over(p, record, p.how_ended(client_order_id), self._calls.capabilities):
             self._over[client_order_id] = mono
+        else:
+            self._over.pop(client_order_id, None)
         return record
 
     def _count_absent(self, client_order_id: str, report: ExecutionReport | None) -> int:

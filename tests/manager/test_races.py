@@ -211,6 +211,35 @@ async def test_given_an_order_works_again_while_the_next_attempt_waits_for_the_r
     assert [o.symbol for o in world.orders] == ["AAPL", "MSFT", "AAPL"]
 
 
+async def test_given_an_end_is_taken_back_after_it_was_proved_then_no_other_exit_leaves_beside_the_order(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world({"partial_fills": {"resubmit_delay_seconds": 300}, "live": {"patience_seconds": 3000}})
+    await world.enter(10, at=100)
+    await world.bar(98)
+    await world.deliver()
+    first, older = world.last_order, world.position.position_id
+    world.broker.trade_by_hand("AAPL", "buy", 12, 98)
+    world.broker.end_cancel(first)
+    await world.deliver()
+    reader = world.manager._reader
+    await reader.record_of(world.position, first.client_order_id)
+    assert reader.shown_over(first.client_order_id) > 0
+    world.broker.reopen(first)
+    world.broker.lose_updates()
+    await world.manager.watch("AAPL", "long", 12, 98, world.clock.now())
+    await world.passes(10)
+    await world.bar(96)
+    await world.passes(30)
+    assert attempts(world) == [("1", "10")]
+    assert not world.broker.violations
+    world.broker.fill(first)
+    await world.deliver()
+    await world.passes(30)
+    assert [str(o.qty) for o in world.orders] == ["10", "12"]
+    assert older not in {p.position_id for p in world.manager.positions()}
+
+
 async def test_given_the_record_cannot_be_read_then_the_attempt_waits_for_it(make_world: MakeWorld) -> None:
     world = await make_world({**SOON, "live": {"patience_seconds": 60}})
     await world.enter(10)
