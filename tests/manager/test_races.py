@@ -219,6 +219,7 @@ async def test_given_an_end_is_taken_back_after_it_was_proved_then_no_other_exit
     await world.bar(98)
     await world.deliver()
     first, older = world.last_order, world.position.position_id
+    world.clock.move(1)
     world.broker.trade_by_hand("AAPL", "buy", 12, 98)
     world.broker.end_cancel(first)
     await world.deliver()
