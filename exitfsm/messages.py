@@ -207,10 +207,14 @@ class RaiseAlarm(Message, frozen=True):
 
 
 class Contradiction(Message, frozen=True):
-    """Evidence about this position contradicts itself; nothing automatic may follow."""
+    """Evidence about this position contradicts itself; nothing automatic may follow.
+
+    `known` is what was known of the position when the evidence was read; it proves nothing about what came since.
+    """
 
     by: ClassVar[str] = "reconcile"
     why: str
+    known: Known | None = None
 
 
 class GiveWay(Message, frozen=True):

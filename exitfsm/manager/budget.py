@@ -117,5 +117,7 @@ class RateBudget:
         """Each time a place becomes free, or is no longer kept for somebody."""
         while self._waiting:
             times = [*self._coming.values()] if len(self._taken) < self._per_minute else []
-            await self._clock.sleep(min([*times, *list(self._taken)[:1]]) - self._clock.monotonic())
+            times += list(self._taken)[:1]
+            if times:
+                await self._clock.sleep(min(times) - self._clock.monotonic())
             self._give_out()

@@ -68,7 +68,7 @@ class Confirmer:
             log.warning("price_not_confirmed symbol=%s error=%s", symbol, error)
             held = Held(began=NEVER)
         watched = self._watched(symbol)
-        overtaken = any(expected.get(p.position_id) != expectation(p) for p in watched)
+        overtaken = any(expected.get(p.position_id) != self._reader.seen(p) for p in watched)
         if overtaken or self._jumped[symbol] is not bar:
             self._ask(symbol)
         else:
@@ -83,7 +83,7 @@ class Confirmer:
     async def _settle(self, symbol: str, bar: Bar, held: Held, watched: list[Position]) -> None:
         """What the broker's answer means for a bar that jumped."""
         shown = next((bp for bp in held if same_symbol(bp.symbol, symbol)), None)
-        if shown is not None and watched and _was_split(watched, shown):
+        if shown is not None and watched and self._was_split(bar, watched, shown):
             reads = [(p.position_id, self._read_of(p, held)) for p in watched]
 
             def rebased() -> None:
@@ -108,16 +108,24 @@ class Confirmer:
             known=expectation(p),
         )
 
+    @exactly
+    def _was_split(self, bar: Bar, watched: list[Position], shown: BrokerPosition) -> bool:
+        """True when the broker shows another quantity or entry than is known.
+
+        Beside an exit that is under way what is held may be less by what that has filled, and its average is of both:
+        then only a quantity that moved against the price is a split's.
+        """
+        holding = list({p.position_id: p for w in watched for p in (w, *self._engine.beside(w))}.values())
+        qty = sum((p.remaining_qty for p in holding), Decimal(0))
+        if len(holding) > len(watched):
+            before = self._engine.last_price(bar.symbol)
+            return shown.qty != qty and before is not None and (shown.qty > qty) == (bar.close < before)
+        entry = shown.avg_entry_price
+        return shown.qty != qty or (entry.is_finite() and all(entry != p.entry_price for p in watched))
+
     def _agrees(self, bar: Bar, shown: BrokerPosition) -> bool:
         """True when the broker's own price is as far out as the bar's."""
         price = shown.current_price
         if price is None or not price.is_finite() or price <= 0:
             return False
         return not is_jump(bar.close, price, self._guard.max_jump_ratio)
-
-
-@exactly
-def _was_split(watched: list[Position], shown: BrokerPosition) -> bool:
-    qty = sum((p.remaining_qty for p in watched), Decimal(0))
-    entry = shown.avg_entry_price
-    return shown.qty != qty or (entry.is_finite() and all(entry != p.entry_price for p in watched))

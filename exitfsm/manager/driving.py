@@ -219,12 +219,13 @@ class Driver:
 
         What is read for it is read after it waited for its turn, and must still be fresh when it leaves.
         """
+        began = self._clock.monotonic()
         if not await self._hours.let_pass(p.symbol) or not self._breaker.allows(self._clock.monotonic()):
             return False
         if self._is_held_back(p):
             return False
-        await self._prove_over(p)
-        if self._another_goes_first(p):
+        await self._prove_over(p, began)
+        if self._another_goes_first(p, began):
             await self._ask_for_way(p)
             await self._pause(p.position_id)
             return True
@@ -233,7 +234,7 @@ class Driver:
         left = False
         try:
             asked = self._clock.monotonic()
-            await self._prove_over(p)
+            await self._prove_over(p, asked)
             why_not = self._may_not_leave(p, action, asked)
             if why_not is not None:
                 return why_not is _Later.ASK_AGAIN  # it was learned while it waited
@@ -281,21 +282,27 @@ class Driver:
         current = self._engine.positions.get(p.position_id)
         if current is None or self._engine.owed_by(current, self._reader.now_for(current)) != action:
             return _Later.ASK_AGAIN  # while it waited for its turn, something else was learned
-        if now - asked > FRESH_S or self._another_goes_first(current):
+        if now - asked > self._fresh_for(current) or self._another_goes_first(current, asked):
             return _Later.ASK_AGAIN
         if self._is_held_back(current) or self._hours.heard_closed(p.symbol) or not self._breaker.allows(now):
             return _Later.PAUSE
         return None
 
+    def _fresh_for(self, p: Position) -> float:
+        """How old what was read in one turn may be: a slow broker is no reason never to send, a long sleep is one."""
+        look_ups = 1 + len(self._engine.beside(p))
+        return FRESH_S + look_ups * float(self._live.broker_timeout_seconds)
+
     async def _one_before_is_over(self, p: Position) -> bool:
         """True unless the record of the order before this one shows it working; then a person is told.
 
-        It was read before this attempt was decided. After a long wait, or a restart, it is read again.
+        It was read before this attempt was decided. After a long wait, or a restart, it is read again; not for the
+        first order of an exit, nor for one that an operator ordered: what was before that was cleared up on his word.
 
         Raises:
             BrokerError: it cannot be read.
         """
-        if not p.ended_orders:
+        if not p.ended_orders or p.waiting_since == p.triggered_at or p.ordered_by:
             return True
         before = p.ended_orders[-1].client_order_id
         if self._clock.monotonic() - self._reader.shown_over(before) <= FRESH_S:
@@ -351,35 +358,47 @@ class Driver:
                 raise
             return None
 
-    def _another_goes_first(self, p: Position) -> bool:
+    def _another_goes_first(self, p: Position, asked: float) -> bool:
         """True while an exit order of another position of the same holding may work, or of an older one is to leave.
 
         What is held may be less than all of them are to sell: one after the other, each is sized by what is there.
+
+        Args:
+            asked: since when, in monotonic seconds, the records of those that have ended were read, or a little before.
         """
 
         def first(q: Position) -> bool:
             if q.state is State.PENDING and q.client_order_id not in self._engine.unknown:
                 return is_older(q, p)
-            return bool(q.live_orders) or self._may_work(q)
+            return bool(q.live_orders) or self._may_work(q, asked)
 
         return any(first(q) for q in self._engine.beside(p))
 
-    def _may_work(self, q: Position) -> bool:
-        """True where the end of a position's newest order was reported, and its record has not shown it lately."""
-        ended = q.client_order_id is not None and not q.order_live and q.state in (State.REJECTED, State.UNPROTECTED)
-        if not ended or q.leaves_qty <= 0 or q.ended_how == "refused":
-            return False
-        return self._clock.monotonic() - self._reader.shown_over(q.client_order_id or "") > FRESH_S
+    def _may_work(self, q: Position, asked: float) -> bool:
+        """True where the end of a position's newest order was reported, and its record has not shown it since.
 
-    async def _prove_over(self, p: Position) -> None:
+        Of an unprotected one, only where the record shows it working: a person looks after that.
+        """
+        order_id = q.client_order_id
+        if order_id is None or q.order_live or q.leaves_qty <= 0 or q.ended_how == "refused":
+            return False
+        if q.state is State.UNPROTECTED:
+            return self._reader.works_by_record(order_id)
+        return q.state is State.REJECTED and self._reader.shown_over(order_id) < asked - FRESH_S
+
+    async def _prove_over(self, p: Position, asked: float) -> None:
         """Read the record of each order beside a position's own of which only an update has reported the end.
 
         Raises:
             BrokerError: one cannot be read.
         """
         for q in self._engine.beside(p):
-            if self._may_work(q):
-                await self._reader.record_of(q, q.client_order_id or "")
+            order_id = q.client_order_id
+            if order_id is not None and q.state is State.UNPROTECTED and not q.order_live and q.ended_how != "refused":
+                with suppress(BrokerError):
+                    await self._reader.record_of(q, order_id)
+            elif order_id is not None and self._may_work(q, asked):
+                await self._reader.record_of(q, order_id)
 
     async def _ask_for_way(self, p: Position) -> None:
         """A limit order that rests does not keep a stop waiting: it is canceled for it."""
@@ -407,7 +426,11 @@ class Driver:
         """
         failed = shown = 0
         while True:
+            seen = self._reader.seen(p)
             held, why = await self._look(p.symbol)
+            p = self._engine.positions.get(p.position_id, p)
+            if held is not None and self._reader.seen(p) != seen:
+                continue  # its orders, or those beside it, have changed what is held since
             if held is None:
                 failed += 1
                 known = self._reader.shown_before(p)
@@ -419,7 +442,6 @@ class Driver:
                         raise BrokerError(f"what is held of {p.symbol} is not known: {why}")
                     return None
             else:
-                p = self._engine.positions.get(p.position_id, p)
                 net, _ = self._reader.net_of(p, held)
                 self._reader.count(p, net, held.began)
                 if net >= order.qty:
@@ -506,9 +528,10 @@ class Driver:
         Raises:
             BrokerError: it cannot be looked up.
         """
+        asked = self._clock.monotonic()
         report = await self._calls.order(client_order_id)
-        if report is None and client_order_id in self.sending:
-            raise BrokerError(f"exit order {client_order_id} is being sent at this moment")
+        if report is None and (client_order_id in self.sending or asked < self._sent_at.get(client_order_id, NEVER)):
+            raise BrokerError(f"exit order {client_order_id} was being sent at that moment")
         if report is not None and report.status is OrderStatus.REPLACED:
             report = replace(report, status=OrderStatus.CANCELED)
         if report is not None and report.status.terminal and report.filled_qty is None:
@@ -635,6 +658,7 @@ class Driver:
         self._pauses.pop(p.position_id, None)
         for order_id in (p.client_order_id, *(o.client_order_id for o in p.ended_orders)):
             self._sent_at.pop(order_id or "", None)
+            self._unknown.pop(order_id or "", None)
 
 
 def _corrections(p: Position | None) -> tuple[str, ...]:

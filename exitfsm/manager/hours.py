@@ -65,7 +65,9 @@ class Hours:
             session = await self._calls.session(symbol, self._time.now())
         except BrokerError as error:
             log.warning("session_unknown symbol=%s error=%s", symbol, error)
-            session, age = self.known(symbol) or Session(is_open=True), RETRY_S
+            known, age = self.known(symbol), RETRY_S
+            # Of a market that was to open by now, nothing says any more that it is closed.
+            session = known if known and not _is_over(known, self._time.now()) else Session(is_open=True)
         self._sessions[symbol] = (began + age, session)
 
     async def let_pass(self, symbol: str) -> bool:

@@ -23,6 +23,16 @@ from exitfsm.values import ExecutionReport, OrderStatus
 log = logger("exitfsm")
 
 
+#: Alarms of an exit between two attempts that does not go on by itself.
+STALLED = ("retry_stalled", "ended_order_works", "order_not_found")
+
+
+def is_stuck(p: Position) -> bool:
+    """True for a position whose exit goes on with an operator's word only."""
+    stalled = p.state is State.REJECTED and any(alarm.kind in STALLED for alarm in p.alarms)
+    return stalled or p.state is State.UNPROTECTED
+
+
 class Operators:
     """Commands from outside the rules."""
 
@@ -53,37 +63,56 @@ class Operators:
         return first + await self.force([p for p in positions() if p.position_id not in known], reason, who)
 
     async def force(self, positions: list[Position], reason: str, who: str) -> list[Position]:
-        """Exit these positions now; returns them as they are then."""
-        stuck = [p for p in positions if p.state is State.UNPROTECTED]
-        held: Held | None = None
-        expected = {p.position_id: expectation(p) for p in positions}
+        """Exit these positions now; returns them as they are then.
+
+        Those that need a look at the broker first do not keep the others waiting.
+        """
+        stuck = [p for p in positions if is_stuck(p)]
+        await self._tell_force([p for p in positions if p not in stuck], reason, who, None)
         if stuck:
-            # A second order is only safe on fresh knowledge: the old one's record, and what is left to sell. Where the
-            # broker does not give it, the others are exited all the same.
-            try:
-                for p in stuck:
-                    await self._driver.clear_up(p, to_the_end=False)  # what is sent is no more than is held
-                expected |= self._reader.expectations()
-                held = await self._reader.positions()
-            except BrokerError as error:
-                log.error("unprotected_not_forced positions=%s error=%s", [p.position_id for p in stuck], error)
-                text = f"nothing was done for what is unprotected: {error}"
-                told = RaiseAlarm(at=self._time.now(), kind="not_done", text=text)
-                await self._door.tell_all([(p.position_id, told) for p in stuck])
-                positions = [p for p in positions if p not in stuck]
+            cleared, held = await self._clear_up(stuck)
+            await self._tell_force(cleared, reason, who, held)
+        if self._driver.tasks:
+            await asyncio.wait(self._driver.tasks, timeout=GRACE_S)
+        return [self._engine.positions.get(p.position_id) or p for p in positions]
+
+    async def _clear_up(self, stuck: list[Position]) -> tuple[list[Position], Held | None]:
+        """Look up the orders of these, and what is held: a second order is only safe on fresh knowledge.
+
+        Returns those of which all is known, as they are before what is held was read, and that.
+        """
+        failed: list[tuple[Position, BaseException]] = []
+        looks = (self._driver.clear_up(p, to_the_end=False) for p in stuck)  # what is sent is no more than is held
+        for p, result in zip(stuck, await asyncio.gather(*looks, return_exceptions=True), strict=True):
+            if isinstance(result, BaseException):
+                failed.append((p, result))
+        given_up = {p.position_id for p, _ in failed}
+        current = (self._engine.positions.get(p.position_id) for p in stuck if p.position_id not in given_up)
+        known, held = [p for p in current if p is not None], None
+        try:
+            held = await self._reader.positions() if known else None
+        except BrokerError as error:
+            failed += [(p, error) for p in known]
+            known = []
+        for p, why in failed:
+            log.error("unprotected_not_forced position=%s error=%s", p.position_id, why)
+            text = f"nothing was done for what is unprotected: {why}"
+            await self._door.tell(p.position_id, RaiseAlarm(at=self._time.now(), kind="not_done", text=text))
+            if not isinstance(why, BrokerError):
+                raise why
+        return known, held
+
+    async def _tell_force(self, positions: list[Position], reason: str, who: str, held: Held | None) -> None:
         messages: list[tuple[str, Message]] = []
         for p in positions:
-            qty = self._reader.net_of(p, held)[0] if held is not None and p in stuck else None
+            qty = self._reader.net_of(p, held)[0] if held is not None else None
             price = self._engine.last_price(p.symbol)
-            known = expected[p.position_id]  # one that became unprotected since is not among those that were looked up
+            # One that became unprotected since is not among those that were looked up.
+            known = expectation(p)
             force = ForceExit(at=self._time.now(), who=who, reason=reason, price=price, qty=qty, known=known)
             messages.append((p.position_id, force))
         await self._door.tell_all(messages)
-        ids = [p.position_id for p in positions]
-        self._driver.drive(ids)
-        if self._driver.tasks:
-            await asyncio.wait(self._driver.tasks, timeout=GRACE_S)
-        return [self._engine.positions.get(key) or positions[n] for n, key in enumerate(ids)]
+        self._driver.drive([p.position_id for p in positions])
 
     def acknowledge(self, alarm_id: str, who: str) -> Awaitable[None]:
         """Take an alarm down. Await it to know that it is durable."""

@@ -44,6 +44,8 @@ LOOK_MAX_S = 1.0
 
 #: What we know of a position that a read of the broker's books is held against: state, quantity left, current order.
 Expectation = tuple[State, Decimal, str | None]
+#: The same of a position and of the others of its symbol and side, by their ids.
+Seen = tuple[tuple[str, Expectation], ...]
 #: A time before everything.
 NEVER = -math.inf
 
@@ -70,6 +72,8 @@ class Reader:
         self._ahead: dict[tuple[str, datetime], float] = {}
         #: When no fill can follow each canceled order any more, in monotonic seconds: no clock that is set moves it.
         self._settled: dict[tuple[str, datetime | None], float] = {}
+        #: Orders whose end was reported, and whose record showed them working.
+        self._working: set[str] = set()
         #: How often in a row an ended order was not shown.
         self._absent: dict[str, int] = {}
         #: When the look-up began that showed an ended order over, in monotonic seconds.
@@ -90,23 +94,27 @@ class Reader:
             self._newest.add_done_callback(self._reads.discard)
         return await shared(self._newest)  # begun after this call, by this or another caller
 
-    def expectations(self) -> dict[str, Expectation]:
-        """What is known of each position now; taken before a read, so that a read that was overtaken is seen to be."""
-        return {p.position_id: expectation(p) for p in list(self._engine.positions.values())}
+    def seen(self, p: Position) -> Seen:
+        """What is known of a position now, and of the others of its holding: the broker shows all of them in one."""
+        return tuple(sorted((q.position_id, expectation(q)) for q in (p, *self._engine.beside(p))))
 
-    async def tell_read(self, position_id: str, held: Held, expected: dict[str, Expectation]) -> None:
+    def expectations(self) -> dict[str, Seen]:
+        """What is known of each position now; taken before a read, so that a read that was overtaken is seen to be."""
+        return {p.position_id: self.seen(p) for p in list(self._engine.positions.values())}
+
+    async def tell_read(self, position_id: str, held: Held, expected: dict[str, Seen]) -> None:
         """Tell a position what the broker holds for it, and how often in a row that was so.
 
         A read that began before we learned the newest about the position proves nothing about it, and is dropped.
         """
         p = self._engine.positions.get(position_id)
-        if p is None or expected.get(position_id) != expectation(p) or held.is_silent_about(p.symbol):
+        if p is None or expected.get(position_id) != self.seen(p) or held.is_silent_about(p.symbol):
             return
         began, record = self.at(p, held.began), None
         due = p.next_attempt_at is not None and began >= p.next_attempt_at
         if due or p.remaining_qty <= ZERO or self.net_of(p, held)[0] < p.remaining_qty:
             record = await self._record_of_ended(p)
-        if self._engine.positions.get(position_id) is not p:
+        if self._engine.positions.get(position_id) is not p or expected[position_id] != self.seen(p):
             return  # its record, or other news, said more than this read knows
         proved = record is not None and is_proved_over(p, record, p.ended_how, self._calls.capabilities)
         if due and proved and await self._took_over(p):
@@ -133,7 +141,8 @@ class Reader:
         elif not held and p.remaining_qty > ZERO:
             if reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live:
                 why = f"the broker shows no position at all, and no execution that explains it for {p.symbol}"
-                await self._door.tell(position_id, Contradiction(at=self._time.now(), why=why))
+                known = expectation(p)
+                await self._door.tell(position_id, Contradiction(at=self._time.now(), why=why, known=known))
             return
         elif p.state is State.MONITORING and net > p.remaining_qty and reads < READS_MIN and self._calls.has("fills"):
             explained = amount(fills or (), p.side) == net
@@ -188,8 +197,11 @@ class Reader:
         )
         if is_proved_over(p, record, p.how_ended(client_order_id), self._calls.capabilities):
             self._over[client_order_id] = mono
+            self._working.discard(client_order_id)
         else:
             self._over.pop(client_order_id, None)
+            if report is not None:
+                self._working.add(client_order_id)
         return record
 
     def _count_absent(self, client_order_id: str, report: ExecutionReport | None) -> int:
@@ -217,6 +229,10 @@ class Reader:
         return next(
             (r for r in listed if r.client_order_id == client_order_id or (own and r.broker_order_id == own)), None
         )
+
+    def works_by_record(self, client_order_id: str) -> bool:
+        """True when the newest look-up of an order whose end was reported showed it working."""
+        return client_order_id in self._working
 
     def shown_over(self, client_order_id: str) -> float:
         """When the newest look-up began that showed an ended order over, in monotonic seconds."""
@@ -355,6 +371,7 @@ class Reader:
         for order_id in (p.client_order_id, *(o.client_order_id for o in p.ended_orders)):
             self._over.pop(order_id or "", None)
             self._absent.pop(order_id or "", None)
+            self._working.discard(order_id or "")
 
     async def close(self) -> None:
         """Give up the reads that are under way."""

@@ -463,7 +463,7 @@ def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event
         price = m.price if m.price is not None and _is_price(m.price) else p.entry_price
         verdict = Verdict(ExitType.EMERGENCY, price, price, ZERO, f"{m.who}: {m.reason}")
         return [*_end_refusals(p, m.at), trigger(p, verdict, m.at, broker)]
-    if p.state is State.UNPROTECTED:
+    if p.state is State.UNPROTECTED or (p.state is State.REJECTED and m.qty is not None):
         if _overtaken(p, m.known):
             return _too_old(p, m.at)
         left = p.remaining_qty if m.qty is None or not tradable(m.qty) else min(p.remaining_qty, m.qty)
@@ -574,7 +574,7 @@ def _with_news(p: Position, events: list[Event], m: Recover, broker: Capabilitie
 
 def on_contradiction(p: Position, m: Contradiction, broker: Capabilities) -> list[Event]:
     """Stop everything automatic, and end an order of ours that could sell more than is left."""
-    if p.state is State.UNPROTECTED:
+    if p.state is State.UNPROTECTED or _overtaken(p, m.known):
         return []
     return [*lost(p, m.why, m.at), *(cancel(p, m.at, m.why) if p.leaves_qty > p.remaining_qty else [])]
 

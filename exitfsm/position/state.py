@@ -67,8 +67,8 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One position and its exit. Quantities are positive on both sides; `version` is the number of events folded.
 
     The fields from `client_order_id` to `cancel_asked` are about the current exit order; `ended_orders` holds those
-    before it. `refusing` names the run of refused prices under way. `waiting_since` is when the current wait for the
-    broker began.
+    before it; `ordered_by` is the operator who ordered it. `refusing` names the run of refused prices under way.
+    `waiting_since` is when the current wait for the broker began.
     """
 
     position_id: str
@@ -103,6 +103,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     filled_qty: Decimal = ZERO
     avg_fill_price: Decimal | None = None
     order_live: bool = False
+    ordered_by: str = ""
     cancel_asked: bool = False
     cancels_refused: int = 0
     restated: bool = False
@@ -243,6 +244,7 @@ def _triggered(p: Position, e: ExitTriggered) -> dict[str, Any]:
     changes["triggered_at"] = e.at
     changes["trigger_price"] = e.trigger_price
     changes["sold_elsewhere"] = e.sold_elsewhere
+    changes["ordered_by"] = ""
     changes["refusing"] = None
     return changes
 
@@ -349,7 +351,8 @@ def _ended(p: Position, e: OrderEnded) -> dict[str, Any]:
 
 
 def _retried(p: Position, e: ExitRetried) -> dict[str, Any]:
-    return {"budget_spent": e.budget_spent, "sold_elsewhere": e.sold_elsewhere, **_new_order(p, e)}
+    spent = {"budget_spent": e.budget_spent, "sold_elsewhere": e.sold_elsewhere}
+    return {**spent, "ordered_by": e.by, **_new_order(p, e)}
 
 
 def _stop_moved(p: Position, e: StopMoved) -> dict[str, Any]:

@@ -55,7 +55,7 @@ _SUBMIT = "exitfsm.manager.driving:Driver._may_not_leave"
 _CALLS = "exitfsm.manager.calls:BrokerCalls"
 _READ = "exitfsm.position.deciding:on_position_read"
 _NOT_BEFORE_IT_LEAVES = Change(
-    "exitfsm.manager.driving:Driver._one_before_is_over", "if not p.ended_orders:", "if True:"
+    "exitfsm.manager.driving:Driver._one_before_is_over", "if not p.ended_orders or", "if True or"
 )
 DEFECTS: dict[str, Defect] = {
     "D1": Defect(
@@ -109,8 +109,8 @@ DEFECTS: dict[str, Defect] = {
         (
             Change(
                 _SUBMIT,
-                "if now - asked > FRESH_S or self._another_goes_first(current):",
-                "if now - asked > FRESH_S:",
+                "or self._another_goes_first(current, asked):",
+                ":",
             ),
         ),
     ),
