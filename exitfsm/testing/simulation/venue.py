@@ -403,8 +403,12 @@ class Venue(Books):
         left before the bound had passed until which that can happen.
         """
         sent_at = self._sent_at(order.client_order_id)
+        lost_at = self.names_lost_at[order.symbol] if self.capabilities.reduce_only else -1e9
         others = [
-            b for b in self.live_exits(order.symbol) if sent_at > self.final_at.get(b.order.client_order_id, -1e9)
+            b
+            for b in self.live_exits(order.symbol)
+            if sent_at > self.final_at.get(b.order.client_order_id, -1e9)
+            and self._sent_at(b.order.client_order_id) >= lost_at  # of this one nobody can know, and the venue guards
         ]
         unknowable = sent_at < self.names_lost_at[order.symbol] or order.client_order_id in self.refused_before_a_copy
         if others and not (self.capabilities.reduce_only and unknowable):
