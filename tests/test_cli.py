@@ -320,10 +320,16 @@ class TestSimulate:
         assert ran.code == BAD_INPUT
         assert "'mine'" in ran.err
 
-    def test_no_bars_at_all(self, cli: Cli, tmp_path: Path) -> None:
+    def test_a_file_without_a_bar_is_a_finding(self, cli: Cli, bars: Path, tmp_path: Path) -> None:
         ran = cli("simulate", bars_file(tmp_path / "none.csv"))
-        assert ran.code == 0
+        assert ran.code == FINDING
         assert "0 bars, 0 exits, 0 open" in ran.out
+        assert "none.csv holds no bar" in ran.err
+        (tmp_path / "nothing.csv").write_text("")
+        among_others = cli("simulate", bars, tmp_path / "nothing.csv")
+        assert among_others.code == FINDING
+        assert "profit_take" in among_others.out
+        assert "nothing.csv holds no bar" in among_others.err
 
     def test_narrow_terminals_leave_out_what_can_be_spared(
         self, cli: Cli, bars: Path, monkeypatch: pytest.MonkeyPatch

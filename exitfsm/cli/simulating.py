@@ -13,7 +13,8 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from exitfsm.cli import screen
+from exitfsm.cli import FINDING, screen
+from exitfsm.cli.bar_files import AdjustedFlag, BarsFromFiles, HowToRead, SymbolOption, TimezoneOption
 from exitfsm.cli.configuring import configured
 from exitfsm.cli.options import JsonFlag, quantity, slippage
 from exitfsm.errors import FeedError
@@ -34,7 +35,7 @@ def simulate(
             exists=True,
             dir_okay=False,
             readable=True,
-            help="CSV files with the header symbol,timestamp,open,high,low,close,volume; merged in time order.",
+            help="Files of bars: CSV and other text, JSON, Parquet, Arrow, plain or packed; merged in time order.",
         ),
     ],
     *,
@@ -57,25 +58,29 @@ def simulate(
             "--slippage-pct", parser=slippage, metavar="NUMBER", help="How much worse than the open orders fill, in %."
         ),
     ] = Decimal(0),
+    symbol: SymbolOption = None,
+    timezone: TimezoneOption = None,
+    adjusted: AdjustedFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run bars from files through the exit rules.
 
     Each symbol is entered at the close of its first bar. An exit that is decided on one bar fills at the open of the
     symbol's next bar. Nothing is random: the same bars and settings give the same exits.
-    """
-    from exitfsm_csv import read_bars
 
+    Exit codes: 0, 1 when a file holds no bar, 2 when one cannot be read.
+    """
     from exitfsm.simulate import simulate as run
     from exitfsm.simulated import SimulatedBroker
     from exitfsm.store import ExitStore
 
     settings = configured(config)
+    bars = BarsFromFiles(files, HowToRead(symbol, timezone, adjusted))
     with ExitStore(store if store is not None else ":memory:") as opened, _progress(files) as progress:
         was_empty = not opened.count()
         try:
             result = run(
-                read_bars(*files),
+                bars,
                 settings,
                 store=opened,
                 qty=qty,
@@ -86,13 +91,27 @@ def simulate(
             )
         except FeedError as error:
             raise FeedError(f"{error}{_left_behind(opened, store) if was_empty else ''}") from None
-    if as_json:
-        screen.emit_json(result.as_dict())
-        return
-    _show(screen.out(), result, settings)
-    if store is not None:
+    _emit(result, settings, bars, as_json=as_json)
+    if store is not None and not as_json:
         path = screen.clean(store)
         screen.out().print(f"\nEvery step is in {path}; read it with: exitfsm history {path}", soft_wrap=True)
+    for empty in bars.empty():
+        screen.warn(empty)
+    if bars.empty():
+        raise typer.Exit(FINDING)
+
+
+def _emit(result: SimulationResult, settings: ExitConfig, bars: BarsFromFiles, *, as_json: bool) -> None:
+    if as_json:
+        for line in bars.said():
+            screen.warn(line)
+        screen.emit_json(result.as_dict())
+        return
+    for line in bars.said():
+        screen.out().print(line, soft_wrap=True)
+    if bars.said():
+        screen.out().print()
+    _show(screen.out(), result, settings)
 
 
 def _left_behind(store: ExitStore, path: str | None) -> str:
