@@ -68,7 +68,8 @@ def simulate(
     Each symbol is entered at the close of its first bar. An exit that is decided on one bar fills at the open of the
     symbol's next bar. Nothing is random: the same bars and settings give the same exits.
 
-    Exit codes: 0, 1 when a file holds no bar, 2 when one cannot be read.
+    A position over a price that jumped as in a split, and stayed there, ends at the last price before: `split?`, which
+    is not in the figures. Exit codes: 0, 1 when a file holds no bar, 2 when one cannot be read.
     """
     from exitfsm.simulate import simulate as run
     from exitfsm.simulated import SimulatedBroker
@@ -154,7 +155,9 @@ def _lines(files: Sequence[Path]) -> int | None:
 def _show(console: Console, result: SimulationResult, settings: ExitConfig) -> None:
     parts: list[Group] = []
     if result.exits:
-        parts.append(_exits(console, result.exits))
+        parts.append(_exits(console, result.exits, "Exits"))
+    if result.splits:
+        parts.append(_exits(console, result.splits, _SPLITS))
     if result.open:
         parts.append(_open(console, result.open))
     if result.refused:
@@ -166,7 +169,11 @@ def _show(console: Console, result: SimulationResult, settings: ExitConfig) -> N
         console.print(part)
 
 
-def _exits(console: Console, exits: Sequence[SimulatedExit]) -> Group:
+_SPLITS = "Ended at a price that jumped as in a split: not in the figures"
+
+
+def _exits(console: Console, exits: Sequence[SimulatedExit], heading: str) -> Group:
+    """Positions that are over, each with what a person should look at."""
     columns: list[screen.Column] = [("Symbol", "left"), ("Held", "left"), ("Reason", "left"), ("Entered (UTC)", "left")]
     columns += [
         ("Entry", "right"),
@@ -189,7 +196,8 @@ def _exits(console: Console, exits: Sequence[SimulatedExit]) -> Group:
         )
         for e in exits
     ]
-    return Group(_heading("Exits"), screen.table(columns, rows, fit=console, may_drop=("Entered (UTC)", "Trigger")))
+    table = screen.table(columns, rows, fit=console, may_drop=("Entered (UTC)", "Trigger"))
+    return Group(_heading(heading), table, *_alarms(exits))
 
 
 def _open(console: Console, held: Sequence[SimulatedExit]) -> Group:
@@ -208,8 +216,11 @@ def _open(console: Console, held: Sequence[SimulatedExit]) -> Group:
         for e in held
     ]
     table = screen.table(columns, rows, fit=console, may_drop=("Entered (UTC)",))
-    alarms = [Text.assemble(("alarm: ", "bold red"), screen.clean(alarm)) for e in held for alarm in e.alarms]
-    return Group(_heading("Still open"), table, *alarms)
+    return Group(_heading("Still open"), table, *_alarms(held))
+
+
+def _alarms(positions: Sequence[SimulatedExit]) -> list[Text]:
+    return [Text.assemble(("alarm: ", "bold red"), screen.clean(alarm)) for e in positions for alarm in e.alarms]
 
 
 def _held(e: SimulatedExit) -> str:
@@ -250,6 +261,7 @@ def _summary(result: SimulationResult, settings: ExitConfig) -> Group:
     ]
     refused = sum(r.count for r in result.refused)
     counts = [screen.plural(result.bars, "bar"), screen.plural(len(result.exits), "exit"), f"{len(result.open)} open"]
+    counts += [f"{len(result.splits)} split?"] if result.splits else []
     counts += [f"{screen.plural(refused, 'bar')} refused"] if refused else []
     lines: list[RenderableType] = [_heading("Summary")]
     lines += [screen.table(columns, rows)] if rows else []
