@@ -42,7 +42,7 @@ from exitfsm.position import (
     epoch_of,
 )
 from exitfsm.recorded_bars import BarRecorder, new_bars_path
-from exitfsm.sessions import LongBars, market_session
+from exitfsm.sessions import LongBars, is_crypto, market_session
 from exitfsm.simulated import SimulatedBroker
 from exitfsm.store import ExitStore
 from exitfsm.values import (
@@ -274,7 +274,7 @@ class Simulation:
         if not slot.positions or self.engine.quiet(bar, received_at):
             return ()
         jump = self._jump(slot, bar, received_at)
-        split = jump.split(_guard_ratio(slot)) if jump is not None else None
+        split = jump.split(_guard_ratio(slot)) if jump is not None and not is_crypto(bar.symbol) else None
         if jump is not None and split is not None and self.ends_at_splits:
             self._end_at_split(slot, jump, split, bar)
             return ()
@@ -331,7 +331,7 @@ class Simulation:
         reference = slot.reference_price
         if reference is None or not is_jump(bar.open, reference, _guard_ratio(slot)):
             return
-        ratio = split_ratio(reference, bar.open)
+        ratio = split_ratio(reference, bar.open) if not is_crypto(bar.symbol) else None
         guess = f": a split {ratio}? It is not in the figures" if ratio is not None else ""
         text = f"{bar.symbol} opened at {plain(bar.open)} after {plain(reference)}, and the exit fills there{guess}"
         for p in list(slot.positions):

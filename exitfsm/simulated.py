@@ -35,6 +35,7 @@ from exitfsm.values import (
     canonical_symbol,
     exactly,
     plain,
+    tradable,
 )
 
 #: What the simulated venue can do, which is everything that makes an exit safe.
@@ -446,8 +447,10 @@ class SimulatedBroker:
 
 
 def _average(value: Decimal, qty: Decimal) -> Decimal:
-    """A price out of what was paid in all: so fine that one of 0.00000000242 keeps its figures, too."""
+    """A price out of what was paid in all: exact where it can be, else so fine that 0.00000000242 keeps its figures."""
     price = EXACT.divide(value, qty)
+    if tradable(price) and EXACT.multiply(price, qty) == value:
+        return price
     return price.quantize(Decimal(1).scaleb(min(0, price.adjusted()) - _PLACES), ROUND_HALF_EVEN, EXACT)
 
 

@@ -67,6 +67,8 @@ def _texts(column: Any) -> list[str]:
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"  # some library's own numbers
     return value.isoformat() if isinstance(value, (date, datetime)) else str(value)
 
 

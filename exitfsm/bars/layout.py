@@ -234,6 +234,7 @@ def _known(names: Row) -> str:
         ("Polygon", {"windowstart", "ticker"}),
         ("Stooq", {"ticker", "per", "date"}),
         ("MetaTrader", {"date", "tickvol"}),
+        ("Quandl", {"adjclose", "exdividend"}),
         ("Yahoo", {"adjclose"}),
     ):
         if needed <= folded:

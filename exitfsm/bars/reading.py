@@ -31,7 +31,7 @@ from exitfsm.bars.layout import HEAD_MAX, Form, Layout, Misread, Row, by_header,
 from exitfsm.bars.opening import Opened, members, pieces, whole
 from exitfsm.bars.symbols import given_symbol, symbol_of
 from exitfsm.bars.tables import Symbols, Table
-from exitfsm.bars.times import Times, has_zone, order_of_days, parsed, shown
+from exitfsm.bars.times import Times, has_zone, is_ambiguous, order_of_days, parsed, shown
 from exitfsm.errors import FeedError
 from exitfsm.values import PRICE_MAX, PRICE_MIN, Bar, CheckedBar
 
@@ -385,7 +385,7 @@ class _File:
         sample = list(islice(rows, _SAMPLE))
         fitting = [row for _, row in sample if len(row) >= layout.width]
         day_first = None
-        if form.lean_date is None and any(_is_slashed(_time_text(layout, row)) for row in fitting):
+        if form.lean_date is None and any(is_ambiguous(_time_text(layout, row)) for row in fitting):
             day_first = order_of_days(_time_text(layout, row) for row in fitting)
             if day_first is None:  # only further down can it be seen which of the numbers is the day
                 sample, rows = [*sample, *rows], iter(())
@@ -402,7 +402,7 @@ class _File:
         texts = [_time_text(layout, row) for row in rows]
         day_first = order_of_days(texts)
         if day_first is None:
-            day_first = "/" not in next(filter(_is_slashed, texts))
+            day_first = "/" not in next(filter(is_ambiguous, texts))
             said = "day, month" if day_first else "month, day"
             self.read.remarks.append(f"days read as {said}, which nothing in the file shows")
         return day_first
@@ -494,12 +494,6 @@ def _cell(row: Row, place: int | None) -> str:
 
 def _time_text(layout: Layout, row: Row) -> str:
     return row[layout.at].strip() if layout.clock is None else f"{row[layout.at].strip()} {row[layout.clock].strip()}"
-
-
-def _is_slashed(text: str) -> bool:
-    """True for a day whose year is not first, so that its other numbers may mean either."""
-    head = text[:3]
-    return bool(head) and head[0].isdigit() and any(char in head for char in "/.-")
 
 
 def _stamp(layout: Layout, row: Row, day_first: bool) -> datetime | None:

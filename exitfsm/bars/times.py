@@ -240,6 +240,12 @@ def is_day(text: str) -> bool:
     return _DAY.fullmatch(_WEEKDAY.sub("", text.strip())) is not None and is_time(text)
 
 
+def is_ambiguous(text: str) -> bool:
+    """True for a time whose year is not first and whose month is a number, so that either number may be the day."""
+    found = _DAY.match(_WEEKDAY.sub("", text.strip()))
+    return found is not None and found["y2"] is not None
+
+
 def order_of_days(texts: Iterable[str]) -> bool | None:
     """Whether days are written before months; None where nothing shows it, or each is written as a year first."""
     sample = [found for text in texts if (found := _DAY.match(_WEEKDAY.sub("", text.strip()))) and found["y2"]]
@@ -264,4 +270,4 @@ def _steadier(sample: Sequence[re.Match[str]]) -> bool | None:
     return steady[0] if len(steady) == 1 else None
 
 
-__all__ = ["Times", "has_zone", "is_clock", "is_day", "is_time", "order_of_days", "parsed", "shown"]
+__all__ = ["Times", "has_zone", "is_ambiguous", "is_clock", "is_day", "is_time", "order_of_days", "parsed", "shown"]
