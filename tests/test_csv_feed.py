@@ -201,7 +201,8 @@ def test_given_a_header_that_is_not_understood_then_what_was_found_and_a_line_th
     text = error_of(file(f"{header}\nsome,thing,else\n"))
 
     assert text.startswith(f"bars.csv:1: {wrong}")
-    assert f"fields separated by a comma, and as the first line {header!r}" in text
+    split = "fields separated by a comma" if "," in header else "nothing that separates fields"
+    assert f"Found: {split}, and the first line {header!r}" in text
     assert text.endswith(f" has the header {HEADER.strip()} and lines like {LINE.strip()}")
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Any
 
 from exitfsm.bars.layout import Row
 from exitfsm.errors import FeedError
 
+_SAID_MAX = 200  # characters of another library's message
 _FLOAT_DIGITS = range(6, 10)  # significant digits of a float of four bytes
 
 
@@ -34,12 +36,21 @@ def table(label: str, kind: str, content: bytes) -> tuple[Row, Iterator[Row]]:
     except ModuleNotFoundError:
         raise FeedError(f"{label}: reading {kind} files needs arro3: pip install exitfsm[columns]") from None
     read: Any = {"parquet": read_parquet, "arrow": read_ipc, "arrow stream": read_ipc_stream}[kind]
-    try:
+    with _reading(label, kind):
         batches = read(io.BytesIO(content))
         names = [_name(field.name) for field in batches.schema]
-    except Exception as error:  # arro3 raises plain exceptions of its own
-        raise FeedError(f"{label}: cannot be read as {kind}: {error}") from None
-    return names, _rows(label, batches)
+    return names, _rows(label, kind, batches)
+
+
+@contextmanager
+def _reading(label: str, kind: str) -> Iterator[None]:
+    """Let whatever arro3 raises be a `FeedError`: plain exceptions, and panics of Rust, which are no `Exception`s."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise FeedError(f"{label}: cannot be read as {kind}: {str(error)[:_SAID_MAX]}") from None
+        raise
 
 
 def _name(text: str) -> str:
@@ -47,16 +58,15 @@ def _name(text: str) -> str:
     return text.split("'")[1] if text.startswith("('") and text.count("'") == 4 else text
 
 
-def _rows(label: str, batches: Iterable[Any]) -> Iterator[Row]:
-    try:
-        for batch in batches:
+def _rows(label: str, kind: str, batches: Iterator[Any]) -> Iterator[Row]:
+    while True:
+        with _reading(label, kind):
+            batch = next(batches, None)
+            if batch is None:
+                return
             columns = [_texts(batch.column(place)) for place in range(batch.num_columns)]
-            for cells in zip(*columns, strict=True):
-                yield list(cells)
-    except FeedError:
-        raise
-    except Exception as error:
-        raise FeedError(f"{label}: cannot be read: {error}") from None
+        for cells in zip(*columns, strict=True):
+            yield list(cells)
 
 
 def _texts(column: Any) -> list[str]:

@@ -50,8 +50,8 @@ def _found(data: Any, symbol: str | None, depth: int) -> Iterator[JsonTable]:
         return
     if isinstance(data, list):
         yield from _of_list(data, symbol, depth)
-    elif isinstance(data, dict) and data:
-        yield from _of_object(data, symbol, depth)
+    elif isinstance(data, dict):
+        yield from _of_object(data, symbol, depth) if data else (JsonTable(symbol, None, []),)
 
 
 def _of_list(data: list[Any], symbol: str | None, depth: int) -> Iterator[JsonTable]:

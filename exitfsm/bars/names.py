@@ -15,9 +15,10 @@ from functools import lru_cache
 BAR_NAMES: dict[str, tuple[str, ...]] = {
     "symbol": ("symbol", "S", "ticker", "sym", "instrument", "pair", "55"),
     "bar_at": (
-        "timestamp", "time", "t", "ts", "datetime", "date", "at", "bar_time", "start", "open_time", "start_time",
+        "timestamp", "time", "t", "ts", "datetime", "unix", "unix_timestamp", "unix_time", "date", "at", "bar_time",
+        "start", "open_time", "start_time",
         "time_key", "epoch", "window_start", "timestamp_utc", "time_utc", "datetime_utc", "date_time", "gmt_time",
-        "local_time", "unix", "unix_timestamp", "unix_time", "begin", "period_start", "ts_event",
+        "local_time", "begin", "period_start", "ts_event",
     ),
     "open": ("open", "o", "open_price"),
     "high": ("high", "h", "high_price"),

@@ -131,7 +131,7 @@ def _opened(label: str, folders: tuple[str, ...], name: str, file: io.BufferedRe
             kind = _kind(label, file.peek(_HEAD)[:_HEAD])
             if kind != "gzip":
                 break
-            file = _buffered(gzip.GzipFile(fileobj=file))
+            file = _buffered(gzip.GzipFile(fileobj=file, mode="rb"))
         else:
             raise FeedError(f"{label}: is packed more than {_PACKINGS_MAX} times")
         if kind == "zip":

@@ -308,10 +308,10 @@ class _File:
             except Misread as error:
                 misread.setdefault(separator, str(error))
         best = order[0]
-        why = misread.get(best, "nothing that separates fields")
+        split = f"fields separated by {_named(best)}" if best in head[0] else "nothing that separates fields"
         raise FeedError(
-            f"{opened.label}:1: {why}. Found: fields separated by {_SEPARATOR_NAMES.get(best, shown(best))}, and as "
-            f"the first line {shown(head[0])}. A file that works has the header {_HEADER} and lines like {_EXAMPLE}"
+            f"{opened.label}:1: {misread.get(best, 'no rows')}. Found: {split}, and the first line {shown(head[0])}. "
+            f"A file that works has the header {_HEADER} and lines like {_EXAMPLE}"
         )
 
     def _said_columns(self, form: Form, skipped: Sequence[Numbered], separator: str) -> str:
@@ -321,7 +321,7 @@ class _File:
         if tuple(name.strip().lower() for name in skipped[-1][1]) == COLUMNS and separator == ",":
             return self.expected
         shown_names = names if len(names) <= _SHOWN_NAMES else f"{names[:_SHOWN_NAMES]}..."
-        return f"expected {shown_names}, separated by {_SEPARATOR_NAMES.get(separator, separator)}"
+        return f"expected {shown_names}, separated by {_named(separator)}"
 
     def _rows(self, found: Iterable[list[str]], separator: str) -> Generator[Numbered]:
         """The rows of cells that are not blank, each with the number of its line."""
@@ -488,6 +488,10 @@ class _File:
         return FeedError(f"{where}: {what}; {self.expected}")
 
 
+def _named(separator: str) -> str:
+    return _SEPARATOR_NAMES.get(separator, shown(separator))
+
+
 def _cell(row: Row, place: int | None) -> str:
     return row[place].strip() if place is not None else ""
 
@@ -522,7 +526,7 @@ def _is_descending(stamps: Iterable[tuple[str, datetime | None]]) -> bool:
         if symbol in last and at != last[symbol]:
             steps[at < last[symbol]] += 1
         last[symbol] = at
-    return steps[True] > 9 * steps[False]
+    return steps[True] > 4 * steps[False]  # a few lines in the wrong place, or an hour that comes twice
 
 
 __all__ = ["COLUMNS", "FileRead", "read_bars", "zone_of"]

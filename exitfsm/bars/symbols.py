@@ -16,7 +16,7 @@ _NOISE = re.compile(
     r"\d{4}|\d{6}|\d{8}|\d{10,14}|\d{2}|\d{3}"  # days and their parts, and running numbers
     r"|\d*(?:s|sec|second|seconds|m|min|mins|minute|minutes|h|hour|hours|hourly|d|day|days|daily|w|week|weekly|mo|month"
     r"|monthly)|[smhdw]\d{1,3}|mn1?"  # 1m, 5min, daily, M15
-    r"|bars?|ohlcv?|volume|candles?|klines?|data|datas|hist|history|historical|prices?|quotes?|trades?|bid|ask|mid|csv|json"
+    r"|bars?|ohlcv?|volume|candles?|candlesticks?|klines?|data|datas|hist|history|historical|prices?|quotes?|trades?|bid|ask|mid|csv|json"
     r"|adjusted|unadjusted|raw|spot|futures|dat|ascii|download|export|yahoo|yahoofinance|yfinance|quandl|wiki"
     r"|googlefinance|stooq|alpaca|binance|tradingview|polygon|cryptodatadownload",
     re.IGNORECASE,
