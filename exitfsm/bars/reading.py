@@ -75,7 +75,7 @@ class FileRead(msgspec.Struct):
         """What there is to say of it, on one line; empty where there is nothing."""
         parts = [self.form] if self.form else []
         parts += [f"symbol {self.symbol}, from the file's name"] if self.symbol is not None else []
-        parts += [f"times without a zone read as {self.zone}"] if self.zone is not None else []
+        parts += [f"times without a zone read as {self.zone} (--timezone)"] if self.zone is not None else []
         return "; ".join([*parts, *self.remarks])
 
 

@@ -122,6 +122,11 @@ def _left_behind(store: ExitStore, path: str | None) -> str:
     return f"\n{path} holds what happened up to there; repair the file, and give a new path to run again"
 
 
+#: How files begin whose lines are not bars: packed ones, tables of columns, JSON.
+_NO_LINES = (b"\x1f\x8b", b"PK", b"PAR1", b"ARROW1", b"\xff\xff\xff\xff", b"[", b"{")
+_MAGIC_MAX = max(map(len, _NO_LINES))
+
+
 @contextmanager
 def _progress(files: Sequence[Path]) -> Iterator[Callable[[int], None] | None]:
     """A progress bar on stderr where that is a terminal; told the number of bars so far."""
@@ -138,12 +143,14 @@ def _progress(files: Sequence[Path]) -> Iterator[Callable[[int], None] | None]:
 
 
 def _lines(files: Sequence[Path]) -> int | None:
-    """How many bars the files hold, about; None where that cannot be known before they are read (a pipe)."""
+    """How many bars the files hold, about; None where only reading them tells (a pipe, a packed one)."""
     count = 0
     for path in files:
         if not path.is_file():
             return None
         with path.open("rb") as file:
+            if file.read(_MAGIC_MAX).startswith(_NO_LINES):
+                return None
             while block := file.read(1 << 20):
                 count += block.count(b"\n")
     return count
