@@ -489,6 +489,7 @@ def test_given_several_files_in_an_archive_then_they_are_merged_in_time(file: Wr
     [
         ("a.csv", "timestamp;bid;ask\n2026-01-05;1;2\n", "fields separated by a semicolon, and the first line 'timestamp;bid"),
         ("a.csv", "hello\n", "nothing that separates fields"),
+        ("a.csv", "2026-01-05,1,2,3,4\n2026-01-06,1,2,3,4\n", "the rows have not the shape of bars"),
         ("a.json", "{", "a.json: is no JSON that can be read"),
         ("a.json", '{"hello": 1}', "a.json: JSON without bars"),
         ("a.json", '[{"t": 1, "c": 2}, {"t": "x", "c": 2}]', "a.json:row 1: timestamp '1' is not a time"),

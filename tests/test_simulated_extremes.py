@@ -125,6 +125,13 @@ def test_given_a_split_that_three_bars_confirm_then_the_position_ends_before_it_
     assert whatif(store, lambda: (Seen(b, None) for b in bars(640, 645, 93, "93.5", 94, 95, 96))).reproduced
 
 
+@pytest.mark.parametrize("symbol", ["BTC/USD", "BTCUSDT"])
+def test_given_crypto_that_halves_then_it_is_a_crash_and_no_split(symbol: str) -> None:
+    result = run(bars(300, 150, 149, 148, 147, symbol=symbol))
+    assert (brief(result), result.splits) == ([("stop_loss", "147", "-51.0000")], [])
+    assert brief(run(bars(300, 296, 150, 149, symbol=symbol))) == [("stop_loss", "150", "-50.0000")]
+
+
 def test_given_shares_put_together_then_it_is_a_split_too() -> None:
     (ended,) = run(bars(2, 2, "19.9", 20, 20), side=Side.SHORT).splits
     assert "a split 1:10?" in ended.alarms[-1]
@@ -288,7 +295,7 @@ def test_the_holidays_are_those_of_the_published_calendars() -> None:
     assert exchange_days.is_holiday(date(2001, 9, 11))
 
 
-# --- tiny prices ------------------------------------------------------------------------------------------------------
+# --- prices with many figures -----------------------------------------------------------------------------------------
 
 
 def test_given_prices_far_below_one_then_the_fill_keeps_its_figures() -> None:
@@ -296,3 +303,8 @@ def test_given_prices_far_below_one_then_the_fill_keeps_its_figures() -> None:
     assert [(e.reason, e.avg_fill_price) for e in run(bars(*tiny, symbol="PEPE/ETH")).exits] == [
         ("stop_loss", Decimal("2.39E-9"))
     ]
+
+
+def test_given_a_price_with_more_than_nine_decimals_then_the_fill_has_them_all() -> None:
+    (only,) = run(bars(100, 98, "97.98999786376953")).exits
+    assert str(only.avg_fill_price) == "97.98999786376953"
