@@ -10,6 +10,8 @@ import gzip
 import io
 import json
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -272,13 +274,25 @@ def test_given_a_table_of_columns_then_its_bars_are_there(file: Write, kind: str
     assert (read.zone, read.bars) == (None, 3)
 
 
+def test_given_no_reader_of_columns_then_the_program_ends_with_the_code_that_says_so() -> None:
+    code = (
+        "import importlib.util, sys\n"
+        "from exitfsm.bars import columnar\n"
+        "importlib.util.find_spec = lambda name: None\n"
+        "sys.exit(columnar._convert('parquet'))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 3
+
+
 def test_given_a_parquet_file_that_is_none_or_without_the_extra_then_it_says_so(
     file: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("arro3.io", reason="the extra `columns` is not installed")
-    with pytest.raises(FeedError, match=r"a.parquet: cannot be read as parquet: "):
-        told(file("a.parquet", b"PAR1 and no more"))
-    monkeypatch.setitem(__import__("sys").modules, "arro3.io", None)
+    for damaged in (b"PAR1 and no more", b"ARROW1\0\0 and no more", b"\xff\xff\xff\xff\xff\xff\xff\x7f", b"PAR1" * 9):
+        with pytest.raises(FeedError, match=r"a.bin: cannot be read as \w+"):
+            told(file("a.bin", damaged))
+    absent = subprocess.CompletedProcess([], 3, b"", b"")  # as it ends where arro3 is not there
+    monkeypatch.setattr(columnar.subprocess, "run", lambda *_, **__: absent)
     with pytest.raises(FeedError, match=r"pip install exitfsm\[columns\]"):
         columnar.table("a.parquet", "parquet", b"")
 
@@ -523,6 +537,54 @@ def test_given_a_file_without_a_bar_then_it_is_told_as_read_with_none(
 ) -> None:
     bars, read = told(file(name, content))
     assert (bars, [one.bars for one in read]) == ([], [0])
+
+
+_SEEDS = [
+    *((name, content if isinstance(content, bytes) else content.encode()) for _, name, content, *_ in TEXTS),
+    *((name, json.dumps(content).encode()) for _, name, content, _ in JSONS),
+]
+_SCRAPS = [
+    b",",
+    b";",
+    b"\t",
+    b"\n",
+    b'"',
+    b"-",
+    b".",
+    b"nan",
+    b"\xff",
+    b"\0",
+    b"{",
+    b"]",
+    b"Z",
+    b"1e999",
+    b"9" * 40,
+    b"close",
+    b"",
+]
+
+
+@given(
+    st.sampled_from(_SEEDS),
+    st.lists(st.tuples(st.floats(0, 1), st.sampled_from(_SCRAPS), st.integers(0, 20)), min_size=1, max_size=6),
+    st.sampled_from([{}, {"timezone": "America/New_York"}, {"adjusted": True}, {"symbol": "X"}]),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_given_any_file_that_is_damaged_then_there_are_bars_or_one_feed_error(
+    tmp_path: Path, seed: tuple[str, bytes], damage: list[tuple[float, bytes, int]], how: dict[str, object]
+) -> None:
+    name, content = seed
+    for where, scrap, gone in damage:
+        at = int(where * len(content))
+        content = content[:at] + scrap + content[at + gone :]
+    path = tmp_path / name
+    path.write_bytes(content)
+    try:
+        for bar in read_bars(path, **how):  # type: ignore[arg-type]
+            assert repr(bar)
+            assert bar.volume is not None
+    except FeedError as error:
+        assert "\n" not in str(error)  # noqa: PT017  whether it raises is not the question
 
 
 # --- one table of names -----------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from exitfsm.bars import columnar, json_tables
+from exitfsm.bars import json_tables
 from exitfsm.bars.figures import Figure, plainly, way_of
 from exitfsm.bars.layout import HEAD_MAX, Form, Layout, Misread, Row, by_header, form_of
 from exitfsm.bars.opening import Opened, members, pieces, whole
@@ -202,6 +202,8 @@ class _File:
         elif opened.kind == "json":
             yield from self._json(opened)
         else:
+            from exitfsm.bars import columnar  # is run as a program, too, and must not be there before
+
             names, rows = columnar.table(opened.label, opened.kind, whole(opened))
             yield from self._named(opened, names, rows, None)
 
