@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from exitfsm.bars.figures import is_number, plainly
+from exitfsm.bars.figures import is_number, plainly, with_decimal_comma
 from exitfsm.bars.names import DAYS, FILE_NAMES, NAMELESS, TIMES_OF_DAY, column, fold
 from exitfsm.bars.times import is_clock, is_day, is_time
 
@@ -292,16 +292,23 @@ def _proved(layout: Layout, rows: Sequence[Row]) -> bool:
     """True where the prices of nearly all rows are those of bars."""
     sound = known = 0
     for row in rows:
-        try:
-            o, h, lo, c = (float(plainly(row[place]).replace(",", ".")) for place in layout.prices)
-        except ValueError:
-            try:
-                o, h, lo, c = (float(row[place].replace(".", "").replace(",", ".")) for place in layout.prices)
-            except ValueError:
-                continue
+        prices = [_value(row[place]) for place in layout.prices]
+        if None in prices:
+            continue
+        o, h, lo, c = (price for price in prices if price is not None)
         known += 1
         sound += lo <= min(o, c) and max(o, c) <= h
     return known > 0 and sound >= _PROVED * known
+
+
+def _value(text: str) -> float | None:
+    """A price, whichever way it is written; None for none."""
+    for figure in (plainly, with_decimal_comma):
+        try:
+            return float(figure(text))
+        except ValueError:
+            continue
+    return None
 
 
 # --- LEAN -------------------------------------------------------------------------------------------------------------
