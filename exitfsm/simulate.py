@@ -3,6 +3,9 @@
 At each bar of a symbol, in this order: orders fill at the open, timers that are due fire, the levels are tested, the
 stops follow. A market exit decided on one bar fills at the symbol's next bar. A position is entered at a bar's close
 and first evaluated on the bar after it. Everything is decided by the same engine that runs live.
+
+A price that jumps beyond belief is judged by what follows (`jumps`): an exit whose market order works fills all the
+same; a crash that is confirmed is acted on; a position over what looks like a split ends at the last price before it.
 """
 
 from __future__ import annotations
@@ -10,23 +13,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec.structs import asdict, replace
 
-from exitfsm.config import ExitConfig, SessionHours
+from exitfsm.config import ExitConfig
 from exitfsm.engine import CustomRuleFunction, Engine, Refused
 from exitfsm.errors import ConfigError, OrderRefused, StoreError
 from exitfsm.events import Recorded
+from exitfsm.jumps import Jump, Jumps, split_ratio
+from exitfsm.levels import Slot
 from exitfsm.lifecycle import State
-from exitfsm.messages import Open, PositionRead, RecordRead
-from exitfsm.policy import average_true_range
-from exitfsm.ports import CRYPTO, STOCKS, Session
+from exitfsm.messages import Open, PositionRead, RaiseAlarm, RecordRead
+from exitfsm.policy import average_true_range, is_jump
 from exitfsm.position import (
     READS_MIN,
     Action,
@@ -39,6 +42,7 @@ from exitfsm.position import (
     epoch_of,
 )
 from exitfsm.recorded_bars import BarRecorder, new_bars_path
+from exitfsm.sessions import LongBars, is_crypto, market_session
 from exitfsm.simulated import SimulatedBroker
 from exitfsm.store import ExitStore
 from exitfsm.values import (
@@ -47,6 +51,7 @@ from exitfsm.values import (
     Bar,
     ExecutionReport,
     OrderStatus,
+    OrderType,
     Side,
     pct_change,
     plain,
@@ -56,6 +61,10 @@ from exitfsm.values import (
 #: The account name under which simulated positions are kept.
 SIMULATION_ACCOUNT = "simulation"
 _PROGRESS_EVERY = 2000
+#: The reason of a position that ended at a price that jumped as in a split.
+SPLIT = "split?"
+_PRICE_JUMP = "price_jump"
+_NANO = Decimal("0.000000001")
 
 
 class SimulatedExit(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,17 +90,23 @@ class SimulatedExit(msgspec.Struct, frozen=True, kw_only=True):
         plainly = {name: _plainly(getattr(self, name)) for name in self.__struct_fields__}
         plainly["pnl_pct"] = str(self.pnl_pct) if self.pnl_pct is not None else None
         if self.state.terminal:
-            del plainly["state"], plainly["alarms"]
+            del plainly["state"]
+            if not self.alarms:
+                del plainly["alarms"]
         return plainly
 
 
 class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a run: positions that were exited, those still open after the last bar, and refused inputs."""
+    """What came of a run: positions that were exited, those still open after the last bar, and refused inputs.
+
+    `splits` are positions that ended at a price that jumped as in a split: what they made cannot be told from the bars.
+    """
 
     bars: int
     exits: list[SimulatedExit]
     open: list[SimulatedExit]
     refused: list[Refused]
+    splits: list[SimulatedExit] = []
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON data."""
@@ -99,6 +114,7 @@ class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
             "bars": self.bars,
             "exits": [e.as_dict() for e in self.exits],
             "open": [e.as_dict() for e in self.open],
+            "splits": [e.as_dict() for e in self.splits],
             "refused": [{k: _plainly(v) for k, v in asdict(r).items()} for r in self.refused],
         }
 
@@ -153,6 +169,9 @@ def simulate(
 class Simulation:
     """One run, bar by bar. `simulate` is the whole of it for most uses."""
 
+    #: Whether a jump that looks like a split ends the positions of its symbol.
+    ends_at_splits = True
+
     def __init__(
         self,
         config: ExitConfig,
@@ -183,11 +202,15 @@ class Simulation:
             store,
             self.broker.capabilities,
             rules=rules,
-            session_close=lambda symbol, at: market_session(config.session, symbol, at).close,
+            session_close=self._session_close,
             listener=self._on_commit,
         )
         self.bars = 0
         self._slots = self.engine.levels.slots
+        self._sessions = LongBars(config.session)
+        self._jumps = Jumps()
+        #: What is shown of positions that ended at a split, or at a price that looks like one, by id.
+        self._splits: dict[str, dict[str, Any]] = {}
         self._keeps_history = self.policy.atr_levels.enabled
         self._account = account_hash(SIMULATION_ACCOUNT)
         self._entered: dict[str, datetime] = {}
@@ -237,7 +260,7 @@ class Simulation:
         if slot is not None:
             if slot.busy:
                 self._trade(bar, received_at)
-            actions = self.engine.on_bar(bar, received_at)
+            actions = self._told(slot, bar, received_at)
             if actions:
                 self.broker.now = bar.timestamp
                 self._carry_out(actions, bar.timestamp)
@@ -246,13 +269,78 @@ class Simulation:
         if self._keeps_history and bar.floor > 0:
             self._history.setdefault(symbol, deque(maxlen=self.policy.atr_levels.period + 1)).append(bar)
 
+    def _told(self, slot: Slot, bar: Bar, received_at: datetime | None) -> Sequence[Action]:
+        """Tell the engine of a bar; one that confirms a jump as a crash, or ends a position as a split, is settled."""
+        if not slot.positions or self.engine.quiet(bar, received_at):
+            return ()
+        jump = self._jump(slot, bar, received_at)
+        split = jump.split(_guard_ratio(slot)) if jump is not None and not is_crypto(bar.symbol) else None
+        if jump is not None and split is not None and self.ends_at_splits:
+            self._end_at_split(slot, jump, split, bar)
+            return ()
+        return self.engine.on_bar(bar, received_at, jump is not None and split is None)
+
+    def _jump(self, slot: Slot, bar: Bar, received_at: datetime | None) -> Jump | None:
+        """The jump of the price that this bar confirms; None where it does not."""
+        reference = slot.reference_price
+        if reference is None or not self._is_jump(bar, received_at):
+            return None
+        return self._jumps.confirmed(bar, slot.last, reference, _guard_ratio(slot))
+
+    def _is_jump(self, bar: Bar, received_at: datetime | None) -> bool:
+        fault = self.engine.fault(bar, received_at)
+        return fault is not None and fault.reason == _PRICE_JUMP
+
+    def _end_at_split(self, slot: Slot, jump: Jump, ratio: str, bar: Bar) -> None:
+        """End the positions of a symbol at the last price before a jump that looks like a split of its shares."""
+        text = (
+            f"{bar.symbol} went from {plain(jump.reference)} to {plain(jump.first.close)} and stayed there: a split "
+            f"{ratio}? The position ends at {plain(jump.reference)}; give bars that are adjusted for splits"
+        )
+        for p in list(slot.positions):
+            self._splits[p.position_id] = _at_split(p, jump)
+            self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind="split", text=text))
+            order_side = p.side.exit_side
+            self.broker.trade_by_hand(p.symbol, order_side, p.remaining_qty, jump.reference)
+            gone = PositionRead(at=bar.timestamp, began=bar.timestamp, qty=ZERO, reads=READS_MIN)
+            self._carry_out(self.engine.tell(p.position_id, gone), bar.timestamp)
+
+    def _session_close(self, symbol: str, at: datetime) -> datetime | None:
+        """The close that counts for a symbol's bar of this time, for `end_of_session`."""
+        slot = self._slots.get(symbol)
+        return self._sessions.close(symbol, at, slot.previous_at if slot is not None else None)
+
     def _trade(self, bar: Bar, received_at: datetime | None) -> None:
-        """Orders fill at the open of a bar that is believed, and what waited for time comes due."""
-        if self.engine.fault(bar, received_at) is not None:
+        """Orders fill at the open of a bar that is believed, and what waited for time comes due.
+
+        A market order fills at any price: where the open jumped beyond belief, that is the worst trade there is, and to
+        leave it out would hide it. Only an alarm says so.
+        """
+        fault = self.engine.fault(bar, received_at)
+        if fault is not None and fault.reason != _PRICE_JUMP:
             return
-        for report in self.broker.on_bar(bar):
+        if fault is not None:
+            self._warn_of_jump(bar)
+        for report in self.broker.on_bar(bar, limits=fault is None):
             self._carry_out(self.engine.on_report(report, at=bar.timestamp), bar.timestamp)
         self._carry_out(self.engine.tick(bar.timestamp, symbol=bar.symbol), bar.timestamp)
+
+    def _warn_of_jump(self, bar: Bar) -> None:
+        """Say beside an exit that it fills at a price beyond belief; near a split's ratio, it is counted apart."""
+        slot = self._slots[bar.symbol]
+        reference = slot.reference_price
+        if reference is None or not is_jump(bar.open, reference, _guard_ratio(slot)):
+            return
+        ratio = split_ratio(reference, bar.open) if not is_crypto(bar.symbol) else None
+        guess = f": a split {ratio}? It is not in the figures" if ratio is not None else ""
+        text = f"{bar.symbol} opened at {plain(bar.open)} after {plain(reference)}, and the exit fills there{guess}"
+        for p in list(slot.positions):
+            order = self.broker.order(p.client_order_id) if p.client_order_id is not None else None
+            if order is None or order.status.terminal or p.order_type is not OrderType.MARKET:
+                continue
+            self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind="filled_at_jump", text=text))
+            if ratio is not None:
+                self._splits[p.position_id] = {}
 
     def result(self) -> SimulationResult:
         """What came of the run so far."""
@@ -260,8 +348,13 @@ class Simulation:
         refused = [*self._unsound.values(), *self.engine.refusals()]
         return SimulationResult(
             bars=self.bars,
-            exits=[simulated_exit(p) for p in self._ended],
+            exits=[simulated_exit(p) for p in self._ended if p.position_id not in self._splits],
             open=[simulated_exit(p) for p in held],
+            splits=[
+                replace(simulated_exit(p), reason=SPLIT, **self._splits[p.position_id])
+                for p in self._ended
+                if p.position_id in self._splits
+            ],
             refused=sorted(refused, key=lambda r: (r.first_at, r.symbol)),
         )
 
@@ -355,23 +448,6 @@ def refused_report(client_order_id: str, refusal: OrderRefused, at: datetime) ->
     )
 
 
-def market_session(hours: SessionHours, symbol: str, at: datetime) -> Session:
-    """The regular session around a moment: Monday to Friday between the configured hours; crypto never closes."""
-    if (CRYPTO if "/" in symbol else STOCKS).always_open:
-        return Session(is_open=True)
-    zone = ZoneInfo(hours.timezone)
-    local = at.astimezone(zone)
-    opens = local.replace(hour=hours.open.hour, minute=hours.open.minute, second=0, microsecond=0)
-    closes = local.replace(hour=hours.close.hour, minute=hours.close.minute, second=0, microsecond=0)
-    is_open = local.weekday() < 5 and opens <= local < closes
-    following = opens if local < opens else opens + timedelta(days=1)
-    while following.weekday() >= 5:
-        following += timedelta(days=1)
-    # Before the close of a trading day its close counts, also before the open: a position may not outlive it.
-    close = closes if local.weekday() < 5 and local < closes else None
-    return Session(is_open=is_open, close=close, next_open=following)
-
-
 def simulated_exit(p: Position) -> SimulatedExit:
     """A position as one row of a result."""
     average = p.avg_exit_price if p.state.terminal else None
@@ -391,6 +467,23 @@ def simulated_exit(p: Position) -> SimulatedExit:
         state=p.state,
         alarms=tuple(a.text for a in p.alarms),
     )
+
+
+def _at_split(p: Position, jump: Jump) -> dict[str, Any]:
+    """What is shown of a position that ends at a split: what was left of it counts at the price before."""
+    left = EXACT.multiply(p.remaining_qty, jump.reference)
+    sold = EXACT.multiply(p.sold_qty, p.avg_exit_price or ZERO)
+    average = EXACT.divide(EXACT.add(left, sold), EXACT.add(p.remaining_qty, p.sold_qty)).quantize(_NANO, context=EXACT)
+    return {
+        "filled_at": jump.first.timestamp,
+        "avg_fill_price": Decimal(plain(average)),
+        "pnl_pct": pct_change(p.entry_price, average, p.side),
+    }
+
+
+def _guard_ratio(slot: Slot) -> Decimal:
+    """The strictest price guard of a symbol's positions."""
+    return min(p.policy.price_guard.max_jump_ratio for p in slot.positions)
 
 
 def _plainly(value: Any) -> Any:

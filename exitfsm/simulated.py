@@ -35,6 +35,7 @@ from exitfsm.values import (
     canonical_symbol,
     exactly,
     plain,
+    tradable,
 )
 
 #: What the simulated venue can do, which is everything that makes an exit safe.
@@ -45,7 +46,8 @@ SIMULATED = Capabilities(
     late_fills=False,
     late_fill_window_s=0,
 )
-_NANO = Decimal("0.000000001")
+#: Decimals of an average price; below 1, as many figures from the first one on.
+_PLACES = 9
 
 
 class Act(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +85,7 @@ class _Working(msgspec.Struct):
         return EXACT.subtract(self.order.qty, self.filled)
 
     def report(self) -> ExecutionReport:
-        average = EXACT.divide(self.value, self.filled).quantize(_NANO, ROUND_HALF_EVEN, EXACT) if self.filled else None
+        average = _average(self.value, self.filled) if self.filled else None
         return ExecutionReport(
             client_order_id=self.order.client_order_id,
             status=self.status,
@@ -206,13 +208,20 @@ class SimulatedBroker:
 
     # --- the market's side --------------------------------------------------------------------------------------------
 
-    def on_bar(self, bar: Bar) -> list[ExecutionReport]:
-        """A bar trades: working orders of its symbol fill at its open or at their limit. Returns what changed."""
+    def on_bar(self, bar: Bar, *, limits: bool = True) -> list[ExecutionReport]:
+        """A bar trades: working orders of its symbol fill at its open or at their limit. Returns what changed.
+
+        Args:
+            bar: the bar.
+            limits: limit orders trade, too; not so on a price that nobody believes.
+        """
         self.now = bar.timestamp
         self._prices[bar.symbol] = bar.close
         changed = []
         for working in self._working():
-            if working.order.symbol == bar.symbol and not working.status.terminal and self._trade(working, bar):
+            if working.order.symbol != bar.symbol or working.status.terminal:
+                continue
+            if (limits or working.order.order_type is OrderType.MARKET) and self._trade(working, bar):
                 changed.append(working.report())
         for report in changed:
             self._publish(report)
@@ -415,7 +424,7 @@ class SimulatedBroker:
         now = held + change
         if held == 0 or held * change > 0:
             value = EXACT.add(EXACT.multiply(abs(held), entry), EXACT.multiply(qty, price))
-            entry = EXACT.divide(value, abs(now)).quantize(_NANO, ROUND_HALF_EVEN, EXACT).normalize()
+            entry = _average(value, abs(now)).normalize(EXACT)
         elif held * now < 0:
             entry = price
         self._held[symbol] = (now, entry if now else ZERO)
@@ -435,6 +444,14 @@ class SimulatedBroker:
     def _publish(self, report: ExecutionReport) -> None:
         for handler in list(self._subscribers):
             handler(replace(report))
+
+
+def _average(value: Decimal, qty: Decimal) -> Decimal:
+    """A price out of what was paid in all: exact where it can be, else so fine that 0.00000000242 keeps its figures."""
+    price = EXACT.divide(value, qty)
+    if tradable(price) and EXACT.multiply(price, qty) == value:
+        return price
+    return price.quantize(Decimal(1).scaleb(min(0, price.adjusted()) - _PLACES), ROUND_HALF_EVEN, EXACT)
 
 
 def _nothing() -> None:

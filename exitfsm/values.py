@@ -38,7 +38,8 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 #: A price of a market is at least the one and below the other, as floats; see `tradable`.
 PRICE_MIN, PRICE_MAX = float(f"1e-{_SCALE_MAX}"), float(f"1e{_SCALE_MAX}")
-_SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9./_-]{0,31}", re.ASCII)
+SYMBOL_MAX = 32  # characters
+_SYMBOL = re.compile(rf"[A-Z0-9][A-Z0-9./_-]{{0,{SYMBOL_MAX - 1}}}", re.ASCII)
 
 
 class Side(StrEnum):

@@ -25,10 +25,10 @@ from typing import Any
 from exitfsm_alpaca import broker as alpaca_broker
 from exitfsm_alpaca import rest as alpaca_rest
 from exitfsm_alpaca import words as alpaca_words
-from exitfsm_csv import read_bars
 
 from exitfsm.audit import verify
 from exitfsm.audit.anchors import read_anchors
+from exitfsm.bars import read_bars
 from exitfsm.config import load_config
 from exitfsm.errors import BrokerError, ConfigError, FeedError, IllegalTransition, StoreError
 from exitfsm.events import ACCOUNT_EVENTS, POSITION_EVENTS, Event, tag_of

@@ -148,7 +148,8 @@ PROFIT_EXIT = {
 
 class TestSimulate:
     def test_json_has_exactly_the_documented_shape(self, cli: Cli, bars: Path) -> None:
-        assert cli("simulate", bars, "--json").json() == {"bars": 10, "exits": [PROFIT_EXIT], "open": [], "refused": []}
+        expected = {"bars": 10, "exits": [PROFIT_EXIT], "open": [], "splits": [], "refused": []}
+        assert cli("simulate", bars, "--json").json() == expected
 
     def test_json_is_the_result_of_the_library(self, cli: Cli, real_bars: list[Path]) -> None:
         from exitfsm_csv import read_bars
@@ -213,13 +214,17 @@ class TestSimulate:
         assert re.search(r"AAPL +not_finite +NaN +1 +2024-01-02 14:31", out)
         assert "1 bar refused" in out
 
-    def test_the_split_leaves_the_position_open_with_an_alarm_that_says_why(
+    def test_the_split_ends_the_position_apart_from_the_figures_and_says_why(
         self, cli: Cli, real_bars: list[Path]
     ) -> None:
-        held = {e["symbol"]: e for e in cli("simulate", *real_bars, "--json").json()["open"]}
-        assert held["AAPL"]["state"] == "monitoring"
-        assert "split" in held["AAPL"]["alarms"][0]
-        assert "alarm: AAPL at 92.42 is more than 1.3 times away from 645.7" in cli("simulate", *real_bars).out
+        data = cli("simulate", *real_bars, "--json").json()
+        (ended,) = data["splits"]
+        assert (ended["symbol"], ended["reason"], ended["avg_fill_price"]) == ("AAPL", "split?", "645.7")
+        assert "AAPL" not in {e["symbol"] for e in data["exits"]}
+        out = cli("simulate", *real_bars).out
+        assert "Ended at a price that jumped as in a split: not in the figures" in out
+        assert "alarm: AAPL went from 645.7 to 92.42 and stayed there: a split 7:1?" in out
+        assert "0 open, 1 split?" in out
 
     def test_a_malformed_line_names_file_and_line(self, cli: Cli, tmp_path: Path) -> None:
         bad, store = tmp_path / "bad.csv", tmp_path / "exits.db"
@@ -320,10 +325,16 @@ class TestSimulate:
         assert ran.code == BAD_INPUT
         assert "'mine'" in ran.err
 
-    def test_no_bars_at_all(self, cli: Cli, tmp_path: Path) -> None:
+    def test_a_file_without_a_bar_is_a_finding(self, cli: Cli, bars: Path, tmp_path: Path) -> None:
         ran = cli("simulate", bars_file(tmp_path / "none.csv"))
-        assert ran.code == 0
+        assert ran.code == FINDING
         assert "0 bars, 0 exits, 0 open" in ran.out
+        assert "none.csv holds no bar" in ran.err
+        (tmp_path / "nothing.csv").write_text("")
+        among_others = cli("simulate", bars, tmp_path / "nothing.csv")
+        assert among_others.code == FINDING
+        assert "profit_take" in among_others.out
+        assert "nothing.csv holds no bar" in among_others.err
 
     def test_narrow_terminals_leave_out_what_can_be_spared(
         self, cli: Cli, bars: Path, monkeypatch: pytest.MonkeyPatch
@@ -385,9 +396,8 @@ class TestStatus:
         store = tmp_path / "exits.db"
         cli("simulate", *real_bars, "--store", store)
         data = cli("status", store, "--json").json()
-        (alarm,) = data["alarms"]
-        assert alarm["kind"] == "price_jump"
-        assert [p["alarms"] for p in data["positions"] if p["symbol"] == "AAPL"] == [[alarm["alarm_id"]]]
+        alarm, settled = data["alarms"]
+        assert (alarm["kind"], settled["kind"]) == ("price_jump", "split")
         out = cli("status", store).out
         assert "alarm price_jump since 2014-06-09 08:00 UTC on AAPL:long:20140605T081500Z" in out
         assert "a split, or a real crash?" in out
@@ -475,10 +485,13 @@ class TestHistory:
             count = opened.count()
         events = cli("history", store, "--json").json()
         assert len(events) == count
+        at_splits = [row for row in exits if str(row.state) == "closed"]
+        assert len(at_splits) == 1
         for row in exits:
             told = [e["state_after"] for e in events if e["position_id"] == row.position_id]
-            assert told == ["monitoring", "pending", "submitted", "partial", "filled"]
-        assert cli("history", store).out.count(": filled; times are UTC") == len(exits)
+            if row not in at_splits:
+                assert told == ["monitoring", "pending", "submitted", "partial", "filled"]
+        assert cli("history", store).out.count(": filled; times are UTC") == len(exits) - len(at_splits)
 
     @pytest.mark.parametrize(
         "wanted", ["AAPL", "aapl", "AAPL:long:20240102T1430", f"aapl:LONG:20240102T143000Z:{ACCOUNT}"]

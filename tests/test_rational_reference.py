@@ -55,6 +55,7 @@ def reference(rules: Rules, side: Side, on_range: bool) -> list[Exit]:
     sign = 1 if side is Side.LONG else -1
     held: dict[str, dict[str, Any]] = {}
     exits: list[Exit] = []
+    jumped: dict[str, list[Fraction]] = {}
     for row in rows():
         symbol, at = row["symbol"], datetime.fromisoformat(row["timestamp"])
         opened, high, low, close = (Fraction(row[name]) for name in ("open", "high", "low", "close"))
@@ -62,14 +63,19 @@ def reference(rules: Rules, side: Side, on_range: bool) -> list[Exit]:
         if p is None or p["until"] is not None:
             if p is None or at >= p["until"]:
                 held[symbol] = {"entry": close, "at": at, "last": close, "out": None, "trail": None, "until": None}
+                jumped[symbol] = []
             continue
-        if any(price > p["last"] * Fraction("1.3") or price * Fraction("1.3") < p["last"] for price in (close, opened)):
-            continue
-        p["last"] = close
         if p["out"] is not None:
             exits.append((symbol, p["out"][0], p["at"], p["entry"], p["out"][1], p["out"][2], at, opened))
             p["until"] = at + COOLDOWN
             continue
+        if any(price > p["last"] * Fraction("1.3") or price * Fraction("1.3") < p["last"] for price in (close, opened)):
+            jumped[symbol].append(p["last"] / close)
+            if len(jumped[symbol]) == 3:  # Apple's shares, of which each became seven
+                assert all(abs(ratio - 7) < Fraction("0.02") for ratio in jumped[symbol])
+                p["until"] = at + COOLDOWN
+            continue
+        p["last"] = close
         worst, best = ((low, high) if sign > 0 else (high, low)) if on_range else (close, close)
         stop = p["entry"] * (100 - sign * Fraction(rules.stop)) / 100
         target = p["entry"] * (100 + sign * Fraction(rules.target)) / 100

@@ -194,8 +194,8 @@ def test_a_file_of_anchors_that_is_too_long_is_no_file_of_anchors(tmp_path: Path
 def test_a_line_of_a_feed_that_is_too_long_is_no_bar_wherever_it_ends(tmp_path: Path, end: str) -> None:
     path = tmp_path / "bars.csv"
     bar = "AAPL,2024-01-02T15:00:00Z,1,1,1,1,"
-    path.write_text(f"symbol,timestamp,open,high,low,close,volume\n{bar}1\n{bar}{'1' * 5000}{end}", encoding="utf-8")
-    with pytest.raises(FeedError, match=r"bars.csv:3: a line of more than 4096 characters"):
+    path.write_text(f"symbol,timestamp,open,high,low,close,volume\n{bar}1\n{bar}{'1' * 70_000}{end}", encoding="utf-8")
+    with pytest.raises(FeedError, match=r"bars.csv:3: a line of more than 65536 characters"):
         list(read_bars(path))
 
 

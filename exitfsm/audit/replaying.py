@@ -83,6 +83,9 @@ class Replayed(NamedTuple):
 class _Lane(Simulation):
     """A simulated account of one side in which a symbol is held once at a time."""
 
+    #: What was done about a split is in the log, and comes from there.
+    ends_at_splits = False
+
     def __init__(
         self, store: ExitStore, side: Side, session: SessionHours, slippage_pct: Decimal, rules: Rules
     ) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exitfsm.cli import FINDING, running, screen
+from exitfsm.cli.bar_files import AdjustedFlag, SymbolOption, TimezoneOption
 from exitfsm.cli.configuring import configured
 from exitfsm.cli.options import JsonFlag, quantity
 from exitfsm.cli.words import in_words
@@ -231,7 +232,7 @@ def run(
     bars: Annotated[
         list[Path] | None,
         typer.Option(
-            "--bars", metavar="FILE", exists=True, dir_okay=False, help="Paper: CSV file of bars; may be repeated."
+            "--bars", metavar="FILE", exists=True, dir_okay=False, help="Paper: file of bars; may be repeated."
         ),
     ] = None,
     qty: Annotated[
@@ -240,6 +241,9 @@ def run(
     side: Annotated[Side, typer.Option("--side", help="Paper: which way to enter.")] = Side.LONG,
     re_enter: Annotated[bool, typer.Option("--re-enter", help="Paper: enter again whenever it is allowed.")] = False,
     pace: Annotated[float, typer.Option("--pace", min=0, metavar="SECONDS", help="Paper: wait between bars.")] = 0.0,
+    symbol: SymbolOption = None,
+    timezone: TimezoneOption = None,
+    adjusted: AdjustedFlag = False,
 ) -> None:
     """Run the live manager on a broker.
 
@@ -257,7 +261,19 @@ def run(
         raise typer.BadParameter("--live and --account are for --broker alpaca")
     if not bars:
         raise typer.BadParameter("the paper broker needs recorded bars", param_hint="--bars")
-    running.run(broker=broker, bars=bars, config=config, store=store, qty=qty, side=side, re_enter=re_enter, pace=pace)
+    running.run(
+        broker=broker,
+        bars=bars,
+        config=config,
+        store=store,
+        qty=qty,
+        side=side,
+        re_enter=re_enter,
+        pace=pace,
+        symbol=symbol,
+        timezone=timezone,
+        adjusted=adjusted,
+    )
 
 
 def preflight(

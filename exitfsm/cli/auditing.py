@@ -17,6 +17,7 @@ import typer
 from rich.text import Text
 
 from exitfsm.cli import BAD_INPUT, FINDING, screen
+from exitfsm.cli.bar_files import AdjustedFlag, BarsFromFiles, HowToRead, SymbolOption, TimezoneOption
 from exitfsm.cli.options import JsonFlag, StoreArgument
 from exitfsm.errors import StoreError
 from exitfsm.values import plain, stamp
@@ -52,7 +53,7 @@ BarFiles = Annotated[
         metavar="FILE…",
         exists=True,
         dir_okay=False,
-        help="CSV files of bars; those recorded beside the store (record_bars: true) when not given.",
+        help="Files of bars; those recorded beside the store (record_bars: true) when not given.",
         show_default=False,
     ),
 ]
@@ -143,6 +144,9 @@ def explain(
         ),
     ] = None,
     bars: BarFiles = None,
+    symbol: SymbolOption = None,
+    timezone: TimezoneOption = None,
+    adjusted: AdjustedFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Say why a position was exited, or why it was not."""
@@ -156,7 +160,7 @@ def explain(
     with ExitStore(store, read_only=True) as opened:
         when = moment(at) if at else None
         key = newest(opened, wanted, when)
-        given = BarsGiven(opened, files, [key])
+        given = BarsGiven(opened, files, [key], HowToRead(symbol, timezone, adjusted))
         told = facts(opened, key, at=when, bars=(s.bar for s in given()))
     given.warn(told.opened_at, told.outcome.at if told.outcome is not None else None)
     if as_json:
@@ -247,6 +251,9 @@ def audit(
     *,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.html", help="Where to write the page.")],
     bars: BarFiles = None,
+    symbol: SymbolOption = None,
+    timezone: TimezoneOption = None,
+    adjusted: AdjustedFlag = False,
     pages: Annotated[
         bool,
         typer.Option("--pages", help="Without POSITION: also write the page of each position, in a folder beside it."),
@@ -263,13 +270,12 @@ def audit(
     wanted, files = split(position, bars)
     with ExitStore(store, read_only=True) as opened:
         if wanted is None:
-            _write_index(opened, output, files, pages)
+            _write_index(opened, output, files, HowToRead(symbol, timezone, adjusted), pages)
             return
         key = newest(opened, wanted)
-        symbol = key.partition(":")[0]
-        given = BarsGiven(opened, files, [key])
-        held = [seen for seen in given() if seen.bar.symbol == symbol]
-        row = next(row for row in opened.positions(symbol=symbol) if row.position_id == key)
+        given = BarsGiven(opened, files, [key], HowToRead(symbol, timezone, adjusted))
+        held = [seen for seen in given() if seen.bar.symbol == key.partition(":")[0]]
+        row = next(row for row in opened.positions(symbol=key.partition(":")[0]) if row.position_id == key)
         given.warn(row.opened_at_utc, row.ended_at_utc)
         supposed = suppose(opened, key, held) if held else []
         page = position_page(opened, key, bars=[s.bar for s in held], chain=chain_of(opened), supposed=supposed)
@@ -277,7 +283,7 @@ def audit(
     screen.out().print(f"{screen.clean(output)}: the page of {screen.clean(key)}", soft_wrap=True)
 
 
-def _write_index(store: ExitStore, output: Path, files: Sequence[Path], pages: bool) -> None:
+def _write_index(store: ExitStore, output: Path, files: Sequence[Path], how: HowToRead, pages: bool) -> None:
     from exitfsm.report import chain_of, index_page, page_name, position_page
 
     chain = chain_of(store)
@@ -289,7 +295,7 @@ def _write_index(store: ExitStore, output: Path, files: Sequence[Path], pages: b
     if not pages:
         return
     folder.mkdir(exist_ok=True)
-    held = _by_symbol(BarsGiven(store, files, keys)())
+    held = _by_symbol(BarsGiven(store, files, keys, how)())
     with progress("pages") as told:
         for number, key in enumerate(keys, 1):
             symbol = key.partition(":")[0]
@@ -387,24 +393,23 @@ class BarsGiven:
 
     Args:
         store: the store that they are held against.
-        files: CSV files; those recorded beside the store where there are none.
+        files: files of bars; those recorded beside the store where there are none.
         keys: the positions that they are for.
+        how: how files are read.
     """
 
-    def __init__(self, store: ExitStore, files: Sequence[Path], keys: Sequence[str]) -> None:
+    def __init__(self, store: ExitStore, files: Sequence[Path], keys: Sequence[str], how: HowToRead) -> None:
         from exitfsm.recorded_bars import bars_path
 
-        self._files, self._recorded = files, bars_path(store)
+        self._files, self._recorded = BarsFromFiles(files, how) if files else None, bars_path(store)
         self._wanted = {key.partition(":")[0] for key in keys}
         self._spans: dict[str, tuple[datetime, datetime]] = {}
 
     def __call__(self) -> Iterator[Seen]:
         from exitfsm.recorded_bars import Seen, recorded_bars
 
-        if self._files:
-            from exitfsm_csv import read_bars
-
-            for bar in read_bars(*self._files):
+        if self._files is not None:
+            for bar in self._files:
                 first, last = self._spans.get(bar.symbol, (bar.timestamp, bar.timestamp))
                 self._spans[bar.symbol] = min(first, bar.timestamp), max(last, bar.timestamp)
                 yield Seen(bar, None)
@@ -418,9 +423,11 @@ class BarsGiven:
         return "; ".join([*listed, *(["…"] if len(spans) > 5 else [])]) or "nothing"
 
     def warn(self, opened_at: datetime, ended_at: datetime | None) -> None:
-        """Say that files of bars were given in vain, where they hold none of a position's life."""
-        if not self._files:
+        """Say how files were read, and that they were given in vain where they hold no bar of a position's life."""
+        if self._files is None:
             return
+        for line in self._files.said():
+            screen.warn(line)
         for symbol in self._wanted:
             first, last = self._spans.get(symbol, (None, None))
             if first is None or last is None:

@@ -204,7 +204,7 @@ class _FarVenue(SimulatedBroker):
         self._wire.send((method, self.now, args))
         return self._wire.recv()
 
-    def on_bar(self, bar: Bar) -> list[ExecutionReport]:
+    def on_bar(self, bar: Bar, *, limits: bool = True) -> list[ExecutionReport]:  # noqa: ARG002  its prices never jump
         self.now = bar.timestamp
         prices = (str(bar.open), str(bar.high), str(bar.low), str(bar.close), str(bar.volume))
         reports: list[ExecutionReport] = self._call("on_bar", bar.symbol, bar.timestamp, *prices)

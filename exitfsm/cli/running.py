@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exitfsm.cli import screen
+from exitfsm.cli.bar_files import AdjustedFlag, BarsFromFiles, HowToRead, SymbolOption, TimezoneOption
 from exitfsm.cli.configuring import configured
 from exitfsm.cli.options import quantity
 from exitfsm.cli.words import in_words
@@ -26,7 +27,7 @@ def run(
     broker: Annotated[str, typer.Option("--broker", metavar="NAME", help="paper: the simulated broker.")] = "paper",
     bars: Annotated[
         list[Path],
-        typer.Option("--bars", metavar="FILE", exists=True, dir_okay=False, help="CSV file of bars; may be repeated."),
+        typer.Option("--bars", metavar="FILE", exists=True, dir_okay=False, help="File of bars; may be repeated."),
     ],
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="YAML file with an exit_manager section.")
@@ -40,6 +41,9 @@ def run(
     side: Annotated[Side, typer.Option("--side", help="Which way to enter.")] = Side.LONG,
     re_enter: Annotated[bool, typer.Option("--re-enter", help="Enter again whenever the manager allows it.")] = False,
     pace: Annotated[float, typer.Option("--pace", min=0, metavar="SECONDS", help="Wait between bars, to watch.")] = 0.0,
+    symbol: SymbolOption = None,
+    timezone: TimezoneOption = None,
+    adjusted: AdjustedFlag = False,
 ) -> None:
     """Run the live manager on a broker.
 
@@ -47,8 +51,6 @@ def run(
     happens; meanwhile `exitfsm status STORE` shows the positions from another terminal.
     """
     import asyncio
-
-    from exitfsm_csv import read_bars
 
     from exitfsm.manager.paper import PaperRun
     from exitfsm.recorded_bars import new_bars_path
@@ -63,8 +65,11 @@ def run(
         if settings.record_bars:
             new_bars_path(opened)
         paper = PaperRun(settings, opened, qty=qty, side=side, re_enter=re_enter, pace_s=pace, on_event=_Printer())
-        asyncio.run(paper.run(read_bars(*bars)))
+        given = BarsFromFiles(bars, HowToRead(symbol, timezone, adjusted))
+        asyncio.run(paper.run(given))
         path = screen.clean(store)
+        for line in [*given.said(), *given.empty()]:
+            screen.warn(line)
         screen.out().print(f"\n{paper.bars:,} bars. Every step is in {path}; read it with: exitfsm history {path}")
 
 

@@ -13,7 +13,8 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from exitfsm.cli import screen
+from exitfsm.cli import FINDING, screen
+from exitfsm.cli.bar_files import AdjustedFlag, BarsFromFiles, HowToRead, SymbolOption, TimezoneOption
 from exitfsm.cli.configuring import configured
 from exitfsm.cli.options import JsonFlag, quantity, slippage
 from exitfsm.errors import FeedError
@@ -34,7 +35,7 @@ def simulate(
             exists=True,
             dir_okay=False,
             readable=True,
-            help="CSV files with the header symbol,timestamp,open,high,low,close,volume; merged in time order.",
+            help="Files of bars: CSV and other text, JSON, Parquet, Arrow, plain or packed; merged in time order.",
         ),
     ],
     *,
@@ -57,25 +58,30 @@ def simulate(
             "--slippage-pct", parser=slippage, metavar="NUMBER", help="How much worse than the open orders fill, in %."
         ),
     ] = Decimal(0),
+    symbol: SymbolOption = None,
+    timezone: TimezoneOption = None,
+    adjusted: AdjustedFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run bars from files through the exit rules.
 
     Each symbol is entered at the close of its first bar. An exit that is decided on one bar fills at the open of the
     symbol's next bar. Nothing is random: the same bars and settings give the same exits.
-    """
-    from exitfsm_csv import read_bars
 
+    A position over a price that jumped as in a split, and stayed there, ends at the last price before: `split?`, which
+    is not in the figures. Exit codes: 0, 1 when a file holds no bar, 2 when one cannot be read.
+    """
     from exitfsm.simulate import simulate as run
     from exitfsm.simulated import SimulatedBroker
     from exitfsm.store import ExitStore
 
     settings = configured(config)
+    bars = BarsFromFiles(files, HowToRead(symbol, timezone, adjusted))
     with ExitStore(store if store is not None else ":memory:") as opened, _progress(files) as progress:
         was_empty = not opened.count()
         try:
             result = run(
-                read_bars(*files),
+                bars,
                 settings,
                 store=opened,
                 qty=qty,
@@ -86,13 +92,27 @@ def simulate(
             )
         except FeedError as error:
             raise FeedError(f"{error}{_left_behind(opened, store) if was_empty else ''}") from None
-    if as_json:
-        screen.emit_json(result.as_dict())
-        return
-    _show(screen.out(), result, settings)
-    if store is not None:
+    _emit(result, settings, bars, as_json=as_json)
+    if store is not None and not as_json:
         path = screen.clean(store)
         screen.out().print(f"\nEvery step is in {path}; read it with: exitfsm history {path}", soft_wrap=True)
+    for empty in bars.empty():
+        screen.warn(empty)
+    if bars.empty():
+        raise typer.Exit(FINDING)
+
+
+def _emit(result: SimulationResult, settings: ExitConfig, bars: BarsFromFiles, *, as_json: bool) -> None:
+    if as_json:
+        for line in bars.said():
+            screen.warn(line)
+        screen.emit_json(result.as_dict())
+        return
+    for line in bars.said():
+        screen.out().print(line, soft_wrap=True)
+    if bars.said():
+        screen.out().print()
+    _show(screen.out(), result, settings)
 
 
 def _left_behind(store: ExitStore, path: str | None) -> str:
@@ -100,6 +120,11 @@ def _left_behind(store: ExitStore, path: str | None) -> str:
     if path is None or not store.count():
         return ""
     return f"\n{path} holds what happened up to there; repair the file, and give a new path to run again"
+
+
+#: How files begin whose lines are not bars: packed ones, tables of columns, JSON.
+_NO_LINES = (b"\x1f\x8b", b"PK", b"PAR1", b"ARROW1", b"\xff\xff\xff\xff", b"[", b"{")
+_MAGIC_MAX = max(map(len, _NO_LINES))
 
 
 @contextmanager
@@ -118,12 +143,14 @@ def _progress(files: Sequence[Path]) -> Iterator[Callable[[int], None] | None]:
 
 
 def _lines(files: Sequence[Path]) -> int | None:
-    """How many bars the files hold, about; None where that cannot be known before they are read (a pipe)."""
+    """How many bars the files hold, about; None where only reading them tells (a pipe, a packed one)."""
     count = 0
     for path in files:
         if not path.is_file():
             return None
         with path.open("rb") as file:
+            if file.read(_MAGIC_MAX).startswith(_NO_LINES):
+                return None
             while block := file.read(1 << 20):
                 count += block.count(b"\n")
     return count
@@ -135,7 +162,9 @@ def _lines(files: Sequence[Path]) -> int | None:
 def _show(console: Console, result: SimulationResult, settings: ExitConfig) -> None:
     parts: list[Group] = []
     if result.exits:
-        parts.append(_exits(console, result.exits))
+        parts.append(_exits(console, result.exits, "Exits"))
+    if result.splits:
+        parts.append(_exits(console, result.splits, _SPLITS))
     if result.open:
         parts.append(_open(console, result.open))
     if result.refused:
@@ -147,7 +176,11 @@ def _show(console: Console, result: SimulationResult, settings: ExitConfig) -> N
         console.print(part)
 
 
-def _exits(console: Console, exits: Sequence[SimulatedExit]) -> Group:
+_SPLITS = "Ended at a price that jumped as in a split: not in the figures"
+
+
+def _exits(console: Console, exits: Sequence[SimulatedExit], heading: str) -> Group:
+    """Positions that are over, each with what a person should look at."""
     columns: list[screen.Column] = [("Symbol", "left"), ("Held", "left"), ("Reason", "left"), ("Entered (UTC)", "left")]
     columns += [
         ("Entry", "right"),
@@ -170,7 +203,8 @@ def _exits(console: Console, exits: Sequence[SimulatedExit]) -> Group:
         )
         for e in exits
     ]
-    return Group(_heading("Exits"), screen.table(columns, rows, fit=console, may_drop=("Entered (UTC)", "Trigger")))
+    table = screen.table(columns, rows, fit=console, may_drop=("Entered (UTC)", "Trigger"))
+    return Group(_heading(heading), table, *_alarms(exits))
 
 
 def _open(console: Console, held: Sequence[SimulatedExit]) -> Group:
@@ -189,8 +223,11 @@ def _open(console: Console, held: Sequence[SimulatedExit]) -> Group:
         for e in held
     ]
     table = screen.table(columns, rows, fit=console, may_drop=("Entered (UTC)",))
-    alarms = [Text.assemble(("alarm: ", "bold red"), screen.clean(alarm)) for e in held for alarm in e.alarms]
-    return Group(_heading("Still open"), table, *alarms)
+    return Group(_heading("Still open"), table, *_alarms(held))
+
+
+def _alarms(positions: Sequence[SimulatedExit]) -> list[Text]:
+    return [Text.assemble(("alarm: ", "bold red"), screen.clean(alarm)) for e in positions for alarm in e.alarms]
 
 
 def _held(e: SimulatedExit) -> str:
@@ -231,6 +268,7 @@ def _summary(result: SimulationResult, settings: ExitConfig) -> Group:
     ]
     refused = sum(r.count for r in result.refused)
     counts = [screen.plural(result.bars, "bar"), screen.plural(len(result.exits), "exit"), f"{len(result.open)} open"]
+    counts += [f"{len(result.splits)} split?"] if result.splits else []
     counts += [f"{screen.plural(refused, 'bar')} refused"] if refused else []
     lines: list[RenderableType] = [_heading("Summary")]
     lines += [screen.table(columns, rows)] if rows else []

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from exitfsm.cli import FINDING, screen
 from exitfsm.cli.auditing import BarFiles, BarsGiven, PositionAndFiles, split
+from exitfsm.cli.bar_files import AdjustedFlag, HowToRead, SymbolOption, TimezoneOption
 from exitfsm.cli.configuring import configured
 from exitfsm.cli.options import JsonFlag, StoreArgument, slippage
 from exitfsm.errors import ConfigError, StoreError
@@ -56,6 +57,9 @@ def whatif(
             "--slippage-pct", parser=slippage, metavar="NUMBER", help="How much worse than the open orders fill, in %."
         ),
     ] = Decimal(0),
+    symbol: SymbolOption = None,
+    timezone: TimezoneOption = None,
+    adjusted: AdjustedFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Replay real positions under a changed policy.
@@ -78,7 +82,7 @@ def whatif(
     session = configured(config).session
     with ExitStore(store, read_only=True) as opened:
         keys = find(opened, wanted) if wanted is not None else [row.position_id for row in opened.positions()]
-        source = BarsGiven(opened, files, keys)
+        source = BarsGiven(opened, files, keys, HowToRead(symbol, timezone, adjusted))
         if not files and next(iter(source()), None) is None:
             raise StoreError("there are no bars to replay on: give --bars FILE, or record them with record_bars: true")
         ran = [

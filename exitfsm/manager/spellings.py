@@ -2,8 +2,8 @@
 
 A name is written here once, in lower case with underscores; case and underscores do not count when it is looked for, so
 `client_order_id` also finds `clientOrderId` and `ClientOrderID`. A name of one letter counts as it stands (`T` is not
-`t`). The order of the names is the order of preference; the numbers are FIX's tags. What a broker's words for the state
-of an order mean is in `exitfsm.fix`.
+`t`). The order of the names is the order of preference; the numbers are FIX's tags. The names of what a bar holds are
+in `exitfsm.bars.names`, which serves files, too. What a broker's words for the state of an order mean: `exitfsm.fix`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,12 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
+from exitfsm.bars.names import BAR_NAMES, fold
+
 #: What we mean -> the names that others give it.
 SPELLINGS: dict[str, tuple[str, ...]] = {
-    "symbol": ("symbol", "S", "ticker", "sym", "instrument", "pair", "55"),
+    **BAR_NAMES,
     "side": ("side", "direction", "action", "position_side", "order_side", "buy_sell"),
-    # bars
-    "bar_at": (
-        "timestamp", "time", "t", "ts", "datetime", "date", "at", "bar_time", "start", "open_time", "start_time",
-        "time_key", "epoch",
-    ),
-    "open": ("open", "o", "open_price"),
-    "high": ("high", "h", "high_price"),
-    "low": ("low", "l", "low_price"),
-    "close": ("close", "c", "close_price", "price", "last", "last_price"),
-    "volume": ("volume", "v", "vol"),
     # positions
     "held": (
         "qty", "quantity", "size", "shares", "position", "contracts", "net_qty", "net_quantity", "position_amt",
@@ -104,12 +96,6 @@ FILL_KINDS = frozenset({"fill", "trade", "partial_fill", "execution", "partial",
 SHORT_WORDS = frozenset({"short", "sell"})
 SELL_WORDS = frozenset({"sell", "sell_short", "short", "sld", "ask", "s", "sell_to_close", "sell_to_open"})
 BUY_WORDS = frozenset({"buy", "buy_to_cover", "long", "bot", "bid", "b", "buy_to_close", "buy_to_open", "cover"})
-
-
-@lru_cache(maxsize=2048)
-def fold(name: str) -> str:
-    """A name without case, underscores and the like."""
-    return "".join(char for char in name if char.isalnum()).lower()
 
 
 def word(value: Any) -> str:
