@@ -43,7 +43,8 @@ from exitfsm.events import (
 from exitfsm.lifecycle import LOOKUP
 from exitfsm.policy import ExitPolicy
 from exitfsm.position import replay
-from exitfsm.projections import DDL, MARK, TABLES, Mark, ReadModels, differences, mark_params
+from exitfsm.projections import MARK, TABLES, Mark, ReadModels, differences, mark_params
+from exitfsm.store.sqlite import DDL
 from exitfsm.values import ExitType, OrderType, Side, TimeInForce
 
 T0 = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)

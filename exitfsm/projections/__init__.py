@@ -14,8 +14,8 @@ then, and whatever compares or rebuilds the tables leaves them out.
 
 from exitfsm.projections.folding import ACCOUNT_PREFIX, ReadModels, stamp_ns
 from exitfsm.projections.tables import (
-    DDL,
     HELD,
+    KINDS,
     MARK,
     MARKS,
     OPEN,
@@ -23,18 +23,20 @@ from exitfsm.projections.tables import (
     AlarmRow,
     ExitOrderRow,
     HeldRow,
+    Kind,
     Mark,
     PositionRow,
     Row,
     TrackingRow,
+    ddl,
     differences,
     mark_params,
 )
 
 __all__ = [
     "ACCOUNT_PREFIX",
-    "DDL",
     "HELD",
+    "KINDS",
     "MARK",
     "MARKS",
     "OPEN",
@@ -42,11 +44,13 @@ __all__ = [
     "AlarmRow",
     "ExitOrderRow",
     "HeldRow",
+    "Kind",
     "Mark",
     "PositionRow",
     "ReadModels",
     "Row",
     "TrackingRow",
+    "ddl",
     "differences",
     "mark_params",
     "stamp_ns",
