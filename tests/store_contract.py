@@ -25,7 +25,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_engines import HERE, T0, D, Engine, File, Memory, check, life, mark, opened, put, stop_moved, triggered
+from store_engines import HERE, T0, D, Engine, check, life, made, mark, opened, put, stop_moved, triggered
 
 from exitfsm import events as events_module
 from exitfsm.errors import StoreError, StoreLocked, VersionConflict
@@ -48,22 +48,23 @@ NAIVE_FIRST, NAIVE_LAST = datetime(1970, 1, 1), datetime(2100, 1, 1)  # noqa: DT
 _CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
 
 
-def _made(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    engine = Memory() if name == "memory" else File(tmp_path / "exits.db")
+POSTGRES = pytest.param("postgresql", marks=pytest.mark.postgres)
+
+
+@pytest.fixture(params=["memory", "file", POSTGRES])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """Each engine."""
+    engine = made(request.param, tmp_path, request)
     yield engine
     engine.close()
 
 
-@pytest.fixture(params=["memory", "file"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """Each engine."""
-    yield from _made(request.param, tmp_path, request)
-
-
-@pytest.fixture(params=["file"])
+@pytest.fixture(params=["file", POSTGRES])
 def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """Each engine whose store can be opened again."""
-    yield from _made(request.param, tmp_path, request)
+    engine = made(request.param, tmp_path, request)
+    yield engine
+    engine.close()
 
 
 @pytest.fixture
@@ -744,6 +745,8 @@ def test_tampering_shows(engine, store, how):
     put(store, "p2", *life("c2", "MSFT"))
     assert store.verify_chain() is None
     sql, broken = TAMPER[how]
+    if engine.typed and how == "retyped":
+        pytest.skip("no column of this engine takes a value of another type")
     engine.tamper(*sql.split("; "))
     assert store.verify_chain() == broken
 

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres_server import Server
 
 from exitfsm.events import Event, ExitCompleted, ExitTriggered, FillsRecorded, OrderAccepted, PositionOpened, StopMoved
 from exitfsm.policy import ExitPolicy
@@ -89,10 +91,12 @@ class Engine:
         url: what `ExitStore` is given.
         words: how the engine spells what `tamper` and `raw` need: `place`, a text as bytes (`b0`, `b1` around it),
             bytes as text (`t0`, `t1`), and 32 bytes of zero (`zeros`).
+        typed: its columns hold values of their type only.
     """
 
     url: str
     words: dict[str, str]
+    typed = False
 
     def __init__(self) -> None:
         self._opened: list[ExitStore] = []
@@ -171,3 +175,52 @@ class File(Memory):
 
     def holder(self, pid: int) -> str:
         return "this very process" if pid == os.getpid() else f"process {pid}"
+
+
+class Postgres(Engine):
+    """A schema of its own on a PostgreSQL server."""
+
+    typed = True
+    words: dict[str, str] = {  # noqa: RUF012  constant
+        "place": "notification_id",
+        "t0": "convert_from(",
+        "t1": ", 'UTF8')",
+        "b0": "convert_to(",
+        "b1": ", 'UTF8')",
+        "zeros": "decode(repeat('00', 32), 'hex')",
+    }
+    _numbers = count()
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.server, self.schema = server, f"test_{next(self._numbers)}"
+        self.url = f"{server.url}?exitfsm_schema={self.schema}"
+
+    def _connect(self) -> Any:
+        import psycopg
+
+        return psycopg.connect(self.server.url, options=f"-c search_path={self.schema}")
+
+    def tamper(self, *statements: str) -> None:
+        with self._connect() as db:
+            for sql in statements:
+                db.execute(sql.format(**self.words))
+
+    def raw(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._connect() as db:
+            return [tuple(row) for row in db.execute(sql.format(**self.words)).fetchall()]
+
+    def driver_error(self) -> Exception:
+        import psycopg
+
+        return psycopg.errors.DiskFull("could not extend file")
+
+    def holder(self, pid: int) -> str:
+        return rf"process {pid} on \S+ \(session \d+ from \S+\)"
+
+
+def made(kind: str, folder: Path, request: pytest.FixtureRequest) -> Engine:
+    """An engine of a kind, with nothing on it yet."""
+    if kind == "memory":
+        return Memory()
+    return File(folder / "exits.db") if kind == "file" else Postgres(request.getfixturevalue("postgres_server"))

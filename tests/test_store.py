@@ -98,10 +98,15 @@ def test_memory_holds_a_store_too():
         ExitStore(":memory:", read_only=True)
 
 
-@pytest.mark.parametrize("url", ["postgresql://localhost/exits", "mysql://x", "", "a\0b"])
+@pytest.mark.parametrize("url", ["mysql://x", "", "a\0b"])
 def test_what_is_no_url_of_a_store(url):
     with pytest.raises(StoreError, match="give the path of a file"):
         ExitStore(url)
+
+
+def test_a_url_that_went_through_a_path_says_so():
+    with pytest.raises(StoreError, match="has lost a slash, as in a path: give it as text"):
+        ExitStore(Path("postgresql://localhost/exits"))
 
 
 def test_odd_paths_are_paths(tmp_path):

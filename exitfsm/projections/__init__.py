@@ -27,10 +27,12 @@ from exitfsm.projections.tables import (
     Mark,
     PositionRow,
     Row,
+    Shape,
     TrackingRow,
     ddl,
     differences,
     mark_params,
+    shape,
 )
 
 __all__ = [
@@ -49,9 +51,11 @@ __all__ = [
     "PositionRow",
     "ReadModels",
     "Row",
+    "Shape",
     "TrackingRow",
     "ddl",
     "differences",
     "mark_params",
+    "shape",
     "stamp_ns",
 ]

@@ -298,10 +298,44 @@ def _line(column: Column, types: Mapping[Kind, str]) -> str:
     return f"{column.name} {types[column.kind]} {column.rule}".rstrip()
 
 
+class Shape(NamedTuple):
+    """What a statement of this module writes, for a database that takes many rows at once.
+
+    Attributes:
+        verb: `INSERT` or `UPDATE`.
+        columns: those of the parameters, in their order.
+        key_at: which of them tell the rows apart.
+    """
+
+    verb: Literal["INSERT", "UPDATE"]
+    table: str
+    columns: tuple[str, ...]
+    key_at: tuple[int, ...]
+
+
+_SHAPES: dict[str, Shape] = {}
+
+
+def shape(sql: str) -> Shape | None:
+    """What a statement writes; None when it is not one of this module."""
+    return _SHAPES.get(sql)
+
+
+def _noted(sql: str, verb: Literal["INSERT", "UPDATE"], table: str, columns: Sequence[str], key: Sequence[str]) -> str:
+    """The statement, with its shape noted; the key stands last in an update, or is found among the columns."""
+    last = len(columns) - len(key)
+    key_at = range(last, len(columns)) if verb == "UPDATE" else (columns.index(column) for column in key)
+    _SHAPES[sql] = Shape(verb, table, tuple(columns), tuple(key_at))
+    return sql
+
+
 #: Writes the marks of one position; its parameters come from `mark_params`.
-MARK = (
-    "UPDATE position_tracking SET current_price = ?, unrealised_pnl_pct = ?, highest_price = ?, "
-    "last_evaluated_at_utc = ? WHERE symbol = ? AND position_id = ?"
+MARK = _noted(
+    f"UPDATE position_tracking SET {', '.join(f'{mark} = ?' for mark in MARKS)} WHERE symbol = ? AND position_id = ?",
+    "UPDATE",
+    "position_tracking",
+    (*MARKS, "symbol", "position_id"),
+    ("symbol", "position_id"),
 )
 
 
@@ -309,7 +343,7 @@ def _insert_sql(name: str, table: Table) -> str:
     sql = f"INSERT INTO {name} ({', '.join(table.columns)}) VALUES ({', '.join('?' * len(table.columns))})"
     if table.row is TrackingRow:  # a new position takes the symbol's row over, marks and all
         sql += " ON CONFLICT (symbol) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in table.columns)
-    return sql
+    return _noted(sql, "INSERT", name, table.columns, table.key)
 
 
 INSERT = {name: _insert_sql(name, table) for name, table in TABLES.items()}
@@ -336,6 +370,7 @@ def update(name: str, changed: tuple[str, ...]) -> Update:
     sql = (
         f"UPDATE {name} SET {', '.join(f'{c} = ?' for c in wanted)} WHERE {' AND '.join(f'{c} = ?' for c in table.key)}"
     )
+    _noted(sql, "UPDATE", name, (*wanted, *table.key), table.key)
     return Update(sql, itemgetter(*wanted, *table.key))
 
 

@@ -38,7 +38,6 @@ class Database(Protocol):
         read_only: only reads are done.
         errors: what its driver raises. Every method may raise one of them, and `StoreError` where it knows better.
         place: the column of `stored_events` that numbers the events in commit order, from 1 without gaps.
-        ddl: the statements that make the read models.
         raw: SELECT … FROM `stored_events e`, `chain c` beside it, for a check: the place, then stream, version, topic,
             state and hash with texts as bytes, whoever tampered with them, and the types of the five as one text
             (`SOUND` where they are right).
@@ -47,15 +46,26 @@ class Database(Protocol):
         recorder: the recorder of the library `eventsourcing`, for reading.
     """
 
-    where: str
-    path: Path | None
     read_only: bool
     errors: tuple[type[Exception], ...]
     place: str
-    ddl: Sequence[str]
     raw: str
     raw_page: str
-    recorder: Any
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        ...
+
+    @property
+    def path(self) -> Path | None:
+        """Its file."""
+        ...
+
+    @property
+    def recorder(self) -> Any:
+        """The library's recorder."""
+        ...
 
     # ---- writing
 
@@ -64,6 +74,9 @@ class Database(Protocol):
 
     def insert(self, events: Sequence[EventRow], chain: Sequence[ChainRow], writes: Iterable[Write]) -> None:
         """Store events, the hash of each, and the read-model rows of all, in the transaction that has begun."""
+
+    def remake(self) -> None:
+        """Drop the read models and make them again, empty, in the transaction that has begun."""
 
     def commit(self) -> None:
         """Make the transaction durable. When this fails, `give_up` must follow.

@@ -43,17 +43,18 @@ class ExitStore:
     thread, one call at a time (it has a lock of its own). Use it as a context manager, or call `close`.
 
     Args:
-        url: path of the file (made where there is none), or `":memory:"`.
+        url: path of the file (made where there is none), `"postgresql://…"`, or `":memory:"`.
         read_only: only read; takes no lock.
+        account: the account (a hash) whose store is meant; on a server each has a schema of its own.
 
     Raises:
         StoreLocked: another process writes this store.
         StoreError: the file is not a store, newer than this library, somebody else's, or cannot be opened.
     """
 
-    def __init__(self, url: str | os.PathLike[str], *, read_only: bool = False) -> None:
+    def __init__(self, url: str | os.PathLike[str], *, read_only: bool = False, account: str = "") -> None:
         self._prepare()
-        self._use(open_database(url, read_only=read_only))
+        self._use(open_database(url, read_only=read_only, account=account))
 
     @classmethod
     def on(cls, db: Database) -> Self:
@@ -336,8 +337,7 @@ class ExitStore:
         columns = ", ".join((*projections.MARKS, "symbol", "position_id"))
         with self._writing() as db:
             marks = db.rows(f"SELECT {columns} FROM position_tracking")
-            made = [*(f"DROP TABLE {table}" for table in projections.TABLES), *db.ddl]
-            db.insert((), (), [(statement, [()]) for statement in made])
+            db.remake()
             self._fold(db, self.events())
             db.insert((), (), [(projections.MARK, marks)] if marks else [])
 
@@ -367,8 +367,13 @@ class ExitStore:
 
     @property
     def path(self) -> Path | None:
-        """The file; None for a store in memory."""
+        """The file; None for a store in memory or on a server."""
         return self._open_db().path
+
+    @property
+    def where(self) -> str:
+        """The file or the URL, for people: it holds no password."""
+        return self._open_db().where
 
     def chain_head(self) -> tuple[int, str]:
         """Sequence and hash (hex) of the newest event; `(0, "00…")` when there is none.
@@ -484,7 +489,7 @@ class ExitStore:
         with self._translated() as db:
             if self._bulk is not None:
                 with self._bulk.transaction():
-                    pass
+                    return db.rows(sql, params)
             return db.rows(sql, params)
 
 

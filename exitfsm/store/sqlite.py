@@ -110,7 +110,7 @@ class _Connection(SQLiteConnection):
     def __init__(self, sqlite_conn: sqlite3.Connection) -> None:
         super().__init__(sqlite_conn, max_age=None)
         self._cursor = self.cursor()
-        self._bare = self._cursor.sqlite_cursor
+        self._bare = self.bare_cursor()
 
     def begin(self, *, write: bool) -> None:
         """Begins a transaction, which `commit` or `give_up` ends."""
@@ -128,6 +128,10 @@ class _Connection(SQLiteConnection):
         cursor = self._sqlite_conn.cursor()
         cursor.row_factory = None
         return cursor
+
+    def rows(self, sql: str, params: Params) -> list[Params]:
+        """All rows of a query."""
+        return self._bare.execute(sql, params).fetchall()
 
     def checkpoint(self) -> None:
         """Puts what is in the WAL into the main file, as far as no reader needs it where it is."""
@@ -246,7 +250,6 @@ class SQLiteDatabase:
     recorder: Recorder
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     place = "rowid"
-    ddl: Sequence[str] = DDL
     raw = _RAW
     raw_page = _RAW_PAGE
 
@@ -289,6 +292,11 @@ class SQLiteDatabase:
         for sql, params in writes:
             executemany(sql, params)
 
+    def remake(self) -> None:
+        """Drops the read models and makes them again, empty, in the transaction that has begun."""
+        for statement in (*(f"DROP TABLE {table}" for table in projections.TABLES), *DDL):
+            self._connection.executemany(statement, [()])
+
     def commit(self) -> None:
         """Makes the transaction durable. When this fails, `give_up` must follow."""
         self._connection.commit()
@@ -330,8 +338,7 @@ class SQLiteDatabase:
 
     def rows(self, sql: str, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
-        c = self._connection.bare_cursor()
-        return c.execute(sql, params).fetchall()
+        return self._connection.rows(sql, params)
 
     def each(self, sql: str, params: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         """The rows of a query, read as they are asked for."""
