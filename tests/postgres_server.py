@@ -152,19 +152,20 @@ def _children_of(data: Path) -> list[int]:
 
 
 @contextmanager
-def server(*settings: str) -> Iterator[Server]:
-    """A server of its own, ended and gone at the end of the block."""
+def server(*settings: str, made: bool = True) -> Iterator[Server]:
+    """A server of its own, ended and gone at the end of the block; with `made=False` neither made nor started yet."""
     folder = Path(tempfile.mkdtemp(prefix="exitfsm-pg-", dir="/tmp"))
     try:
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        made = Server(folder)
+        one = Server(folder)
         try:
-            made.make()
-            made.start(*settings)
-            yield made
+            if made:
+                one.make()
+                one.start(*settings)
+            yield one
         finally:
-            made.stop()
+            one.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -65,18 +65,25 @@ def parse(url: str) -> Address:
     try:
         settings = {key: str(value) for key, value in conninfo_to_dict(plain).items()}
     except psycopg.Error as e:
-        unknown = _UNKNOWN.search(str(e))
-        why = f": it has no option {unknown[1]!r}" if unknown is not None else ""
-        raise StoreError(
-            f"the URL of the store cannot be read{why}: write postgresql://user@host:port/database?{_OURS}=name, with "
-            "%-codes for special characters in it"
-        ) from None  # libpq's own words repeat the password
+        unknown = _UNKNOWN.search(str(e)) if "@" not in url.partition("?")[2] else None
+        raise _unreadable(f": it has no option {unknown[1]!r}" if unknown is not None else "") from None
+    places = settings.get("host", ""), settings.get("port", ""), settings.get("dbname", "")
+    if any("@" in place for place in places) or settings.get("port", "").strip("0123456789,"):
+        raise _unreadable("")  # a slash in a password, which then is the end of the host to libpq
     if schema is not None and not _SCHEMA.fullmatch(schema):
         raise StoreError(f"{_OURS}={schema} names no schema: take small letters, digits and _, 63 at most")
     shown = _shown(settings, schema)
     given = {key.removeprefix("PG").lower() for key in os.environ if key.startswith("PG")}
     settings = {key: value for key, value in _DEFAULTS.items() if key not in given} | settings
     return Address(settings, schema, shown)
+
+
+def _unreadable(why: str) -> StoreError:
+    """In our own words: libpq's repeat what it could not read, and that may be a password."""
+    return StoreError(
+        f"the URL of the store cannot be read{why}: write postgresql://user@host:port/database?{_OURS}=name, with "
+        "%-codes for special characters in it"
+    )
 
 
 def _without_ours(url: str) -> tuple[str, str | None]:

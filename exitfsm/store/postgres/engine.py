@@ -113,8 +113,8 @@ class PostgresDatabase:
 
     def _open(self, account: str) -> None:
         self._link = self._connect()
-        linking.check_server(self._link, self._address, read_only=self.read_only)
         linking.check_pooler(self._link, self._address)
+        linking.check_server(self._link, self._address, read_only=self.read_only)
         schema = find_schema(self._link, self._address, account)
         if schema is None:
             schema = self._address.schema or (f"exitfsm_{account}" if account else "exitfsm")
@@ -126,7 +126,7 @@ class PostgresDatabase:
         self._choose_schema()
         if not self.read_only:
             owning.lock(self._link, self._address)
-            make(self._link, self._address)
+            make(self._link, self._address, account)
             self._fence = owning.take(self._link)
         self._check_format()
         if not self.read_only:
@@ -251,7 +251,7 @@ class PostgresDatabase:
                 raise
             with contextlib.suppress(psycopg.Error):
                 link.connection.rollback()
-            raise owning.lost_to(link, self._address) from e
+            raise owning.lost_to(link, self._address, "nothing was stored: ") from e
 
     def _find_out(self, error: psycopg.Error) -> None:
         """After a commit without an answer: return when it is stored.
@@ -268,15 +268,13 @@ class PostgresDatabase:
                 else self._open_link().rows("SELECT hash FROM chain WHERE sequence = ?", (newest[0],))
             )
         except (psycopg.Error, StoreError) as e:
-            raise StoreError(f"{self.where}: {_NOT_KNOWN}: {self._words(e)}") from error
+            why = e if isinstance(e, StoreError) else linking.words(e, self._address)
+            raise StoreError(f"{self.where}: {_NOT_KNOWN}: {why}") from error
         if newest is None:
             raise StoreError(f"{self.where}: {_NOT_KNOWN}") from error
         if not found or found[0][0] != newest[1]:
             raise StoreError(f"{self.where}: the connection was lost, and nothing was stored") from error
         log.warning("commit_found store=%s event=%s text=stored, though its answer was lost", self.where, newest[0])
-
-    def _words(self, error: Exception) -> str:
-        return str(error) if isinstance(error, StoreError) else str(self.failure(error))
 
     # ---- a session that was lost
 
@@ -297,7 +295,7 @@ class PostgresDatabase:
             self._link = link
             self._choose_schema()
             if not self.read_only:
-                owning.lock(link, self._address, mine=lost.backend, patience_s=RECONNECT_S)
+                owning.lock(link, self._address, mine=lost.backend)
                 self._check_still_mine(link)
         except BaseException:
             self._link = lost

@@ -82,16 +82,16 @@ def _check_empty(link: Link, address: Address) -> None:
         )
 
 
-def make(link: Link, address: Address) -> None:
-    """Make the store in one transaction, unless it is there; its lock is held."""
+def make(link: Link, address: Address, account: str) -> None:
+    """Make the store in one transaction, for an account where one is given, unless it is there; its lock is held."""
     assert address.schema is not None
     if address.schema in [row[0] for row in link.rows(_STORES)]:
         return
     there = link.rows("SELECT 1 FROM pg_namespace WHERE nspname = ?", (address.schema,))
     statements = [f'CREATE SCHEMA "{address.schema}"'] * (not there) + list(MAKE)
     made = [Statement(sql, ()) for sql in statements]
-    rows = ("created_by", "exitfsm", "format", str(FORMAT))
-    made.append(Statement("INSERT INTO meta VALUES (%s, %s), (%s, %s)", rows))
+    said = {"created_by": "exitfsm", "format": str(FORMAT)} | ({"account": account} if account else {})
+    made += (Statement("INSERT INTO meta VALUES (%s, %s)", pair) for pair in said.items())
     try:
         for sql, params in (Statement("BEGIN", ()), *made, Statement("COMMIT", ())):
             link.connection.execute(sql, params or None, prepare=False)

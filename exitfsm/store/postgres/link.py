@@ -58,7 +58,7 @@ _ADVICE = {
     "53300": "the server takes no more connections: close some, or raise max_connections",
     "55P03": "another session has it locked, and nothing was stored: end that session",
     "57014": "it was canceled, and nothing was stored",
-    "57": "the server is shutting down or starting: try again",
+    "57": "the server is shutting down or starting, and nothing was stored: try again",
     "58": "the server's disk failed; whether it was stored is not known: check the server, then read the stream",
     "XX001": "what is stored is damaged: stop, keep a copy, and restore a backup",
     "XX002": "an index is damaged: stop, keep a copy, then REINDEX or restore a backup",
@@ -70,6 +70,18 @@ _DOUBLE = struct.Struct(">d").unpack
 
 def _number(value: float) -> float | int:
     return int(value) if value.is_integer() and -(2.0**63) < value < 2.0**63 else value
+
+
+#: What a server says before there is a session, when an error has no SQLSTATE yet.
+_AT_THE_DOOR = {
+    "authentication failed": "28",
+    "no pg_hba.conf entry": "28",
+    "too many connections": "53300",
+    "too many clients": "53300",
+    "connection slots are reserved": "53300",
+    "the database system is": "57",
+    "session is not read-write": "25006",
+}
 
 
 class _Number(Loader):
@@ -261,9 +273,10 @@ def check_pooler(link: Link, address: Address) -> None:
     except psycopg.Error:
         return  # the server takes no second connection: nothing is shared with it either
     with other:
-        theirs = other.execute("SELECT pg_backend_pid()").fetchone()
-        ours = link.rows("SELECT pg_backend_pid()")[0][0]
-    if ours != link.backend[0] or (theirs is not None and theirs[0] in (ours, link.backend[0])):
+        theirs, ours = (
+            c.execute("SELECT pg_backend_pid()", prepare=False).fetchone() for c in (other, link.connection)
+        )
+    if theirs is None or ours is None or ours[0] != link.backend[0] or theirs[0] == ours[0]:
         raise StoreError(
             f"{address.shown} is a pooler that shares sessions between clients (transaction mode): the lock of the one "
             "writer cannot be held through it: give the server itself, or a pool in session mode"
@@ -277,6 +290,13 @@ def state_of(error: BaseException) -> str:
     """The SQLSTATE of an error; empty where it has none."""
     diagnostic = getattr(error, "diag", None)
     return getattr(error, "sqlstate", None) or getattr(diagnostic, "sqlstate", None) or ""
+
+
+def _at_the_door(text: str) -> str:
+    """The SQLSTATE of what was said before there was a session; empty where it is not known."""
+    if 'database "' in text and "does not exist" in text:
+        return "3D000"
+    return next((state for said, state in _AT_THE_DOOR.items() if said in text), "")
 
 
 def is_lost(error: Exception) -> bool:
@@ -294,13 +314,18 @@ def is_damage(error: Exception) -> bool:
 
 def failure(error: Exception, address: Address) -> StoreError:
     """What an error means, and what to do about it."""
-    state = state_of(error)
+    state = state_of(error) or _at_the_door(str(error))
     advice = _ADVICE.get(state) or _ADVICE.get(state[:2])
     if advice is None:
         advice = _ADVICE["08"] if is_lost(error) else "nothing was stored"
-    said = getattr(getattr(error, "diag", None), "message_primary", None) or str(error) or type(error).__name__
-    text = address.scrubbed(" ".join(said.split()))
+    text = words(error, address)
     return (StoreDamaged if is_damage(error) else StoreError)(f"{address.shown}: {text}: {advice}")
+
+
+def words(error: Exception, address: Address) -> str:
+    """What the server or the driver said, on one line and without secrets."""
+    said = getattr(getattr(error, "diag", None), "message_primary", None) or str(error) or type(error).__name__
+    return address.scrubbed(" ".join(said.split()))
 
 
 __all__ = [
@@ -317,4 +342,5 @@ __all__ = [
     "is_damage",
     "is_lost",
     "state_of",
+    "words",
 ]

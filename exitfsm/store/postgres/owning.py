@@ -31,7 +31,7 @@ def myself() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def lock(link: Link, address: Address, *, mine: tuple[int, str] | None = None, patience_s: float = PATIENCE_S) -> None:
+def lock(link: Link, address: Address, *, mine: tuple[int, str] | None = None) -> None:
     """Take the lock of a store.
 
     Args:
@@ -42,7 +42,7 @@ def lock(link: Link, address: Address, *, mine: tuple[int, str] | None = None, p
     """
     assert address.schema is not None
     key = lock_key(address.schema)
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + PATIENCE_S
     while not link.rows("SELECT pg_try_advisory_lock(?::bigint)", (key,))[0][0]:
         if mine is not None:
             link.rows(
@@ -68,13 +68,13 @@ def take(link: Link) -> int:
     return int(link.rows(sql, (myself(),))[0][0])
 
 
-def lost_to(link: Link, address: Address) -> StoreLocked:
-    """What is said to a session that is no longer the owner."""
+def lost_to(link: Link, address: Address, outcome: str = "") -> StoreLocked:
+    """What is said to a session that is no longer the owner, with what became of its commit where it had one."""
     rows = link.rows("SELECT who, to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') FROM owner WHERE id = 1")
     who, since = rows[0] if rows else ("somebody", "an unknown time")
     return StoreLocked(
-        f"{address.shown} was taken by {who} at {since} UTC, and nothing was stored: send no order from here; stop, "
-        "and open the store again when that one has ended"
+        f"{address.shown} was taken by {who} at {since} UTC: {outcome}send no order from here; stop, and "
+        "open the store again when that one has ended"
     )
 
 
