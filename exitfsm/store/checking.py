@@ -87,6 +87,13 @@ def stored(store: ExitStore, stream_id: str | None = None, *, by_stream: bool = 
     yield from map(_stored, _each(store, f"{db.raw}{where}ORDER BY {order}", given))
 
 
+def page(store: ExitStore, first: int, last: int) -> list[Stored]:
+    """The events from one place to another unread, in commit order."""
+    db = store._open_db()
+    sql = f"{db.raw}WHERE e.{db.place} BETWEEN ? AND ? ORDER BY e.{db.place}"
+    return [_stored(row) for row in store._rows(sql, (first, last))]
+
+
 def read(store: ExitStore, event: Stored) -> Recorded:
     """What the bytes of an event say.
 
@@ -251,6 +258,7 @@ __all__ = [
     "Stored",
     "damage",
     "is_damage",
+    "page",
     "read",
     "rebuilding",
     "snapshot",

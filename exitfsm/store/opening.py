@@ -20,6 +20,18 @@ def is_url(store: str | os.PathLike[str]) -> bool:
     return os.fspath(store).startswith(_SCHEMES)
 
 
+def shown(store: str | os.PathLike[str]) -> str:
+    """What names a store, for people: a URL without its secrets."""
+    if not is_url(store):
+        return os.fspath(store)
+    try:
+        from exitfsm.store.postgres.address import parse
+
+        return parse(os.fspath(store)).shown
+    except (ImportError, StoreError):
+        return "postgresql://…"
+
+
 def open_database(url: str | os.PathLike[str], *, read_only: bool, account: str = "") -> Database:
     """The database that `url` names, open.
 

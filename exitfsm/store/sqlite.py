@@ -30,7 +30,7 @@ from eventsourcing.sqlite import (
 )
 
 from exitfsm import projections
-from exitfsm.errors import StoreDamaged, StoreError, StoreLocked
+from exitfsm.errors import StoreDamaged, StoreError, StoreLocked, StoreMissing
 from exitfsm.store.database import FORMAT, ChainRow, EventRow, Params, Write
 
 try:
@@ -420,7 +420,7 @@ class SQLiteDatabase:
             self._lock(path)
         if not self._inspect(path):
             if self.read_only:
-                raise StoreError(f"there is no store at {path}: check the path, or open it for writing to make one")
+                raise StoreMissing(f"there is no store at {path}: check the path, or open it for writing to make one")
             self._make(path)
         if not self.read_only:
             self._close_to_others(path)

@@ -20,7 +20,7 @@ from typing import Any
 
 import psycopg
 
-from exitfsm.errors import StoreError
+from exitfsm.errors import StoreError, StoreMissing
 from exitfsm.outside import logger
 from exitfsm.projections import TABLES
 from exitfsm.store.database import FORMAT, ChainRow, EventRow, Params, Write
@@ -119,7 +119,7 @@ class PostgresDatabase:
         if schema is None:
             schema = self._address.schema or (f"exitfsm_{account}" if account else "exitfsm")
             if self.read_only:
-                raise StoreError(
+                raise StoreMissing(
                     f"there is no store at {self._address.shown}: check the URL, or open it for writing to make one"
                 )
         self._address = with_schema(self._address, schema)

@@ -316,6 +316,8 @@ def failure(error: Exception, address: Address) -> StoreError:
     """What an error means, and what to do about it."""
     state = state_of(error) or _at_the_door(str(error))
     advice = _ADVICE.get(state) or _ADVICE.get(state[:2])
+    if advice is None and isinstance(error, psycopg.DataError):
+        advice = _ADVICE["22"]
     if advice is None:
         advice = _ADVICE["08"] if is_lost(error) else "nothing was stored"
     text = words(error, address)
