@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import durable_postgres
 from lives import T0, place, raw
 from side_by_side import Table, main
 
@@ -315,4 +316,4 @@ def measure(table: Table) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__ or "", measure))
+    sys.exit(main(__doc__ or "", measure, stores={"postgresql": durable_postgres.measure}))

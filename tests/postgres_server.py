@@ -5,6 +5,7 @@ As root, which PostgreSQL refuses to run as, everything runs as the user nobody 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -152,20 +153,34 @@ def _children_of(data: Path) -> list[int]:
 
 
 @contextmanager
-def server(*settings: str, made: bool = True) -> Iterator[Server]:
-    """A server of its own, ended and gone at the end of the block; with `made=False` neither made nor started yet."""
-    folder = Path(tempfile.mkdtemp(prefix="exitfsm-pg-", dir="/tmp"))
+def server(*settings: str, made: bool = True, disk: Path | None = None) -> Iterator[Server]:
+    """A server of its own, ended and gone at the end of the block.
+
+    Args:
+        settings: of the server, each as `name=value`.
+        made: False for one that is neither made nor started yet.
+        disk: the folder in whose file system its data lies; that of temporary files otherwise.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_folder(Path("/tmp")))
+        one = Server(folder)
+        if disk is not None:
+            one.data = stack.enter_context(_folder(disk)) / "data"
+        stack.callback(one.signal, signal.SIGQUIT)  # its folder goes: nothing has to be put in order first
+        if made:
+            one.make()
+            one.start(*settings)
+        yield one
+
+
+@contextmanager
+def _folder(where: Path) -> Iterator[Path]:
+    """A folder of the server's user, gone at the end of the block."""
+    folder = Path(tempfile.mkdtemp(prefix="exitfsm-pg-", dir=where))
     try:
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        one = Server(folder)
-        try:
-            if made:
-                one.make()
-                one.start(*settings)
-            yield one
-        finally:
-            one.stop()
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

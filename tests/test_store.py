@@ -161,7 +161,7 @@ def test_a_store_settles_again_after_many_commits_and_without_room_it_does_witho
     monkeypatch.setattr(sqlite_module, "_SETTLE_AFTER", 3)
     checkpoints = []
     connection = store._db._connection
-    monkeypatch.setattr(connection, "checkpoint", lambda: checkpoints.append(1))
+    monkeypatch.setattr(connection, "checkpoint", lambda: checkpoints.append(1) or True)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -31,7 +31,10 @@ from eventsourcing.sqlite import (
 
 from exitfsm import projections
 from exitfsm.errors import StoreDamaged, StoreError, StoreLocked, StoreMissing
+from exitfsm.outside import logger
 from exitfsm.store.database import FORMAT, ChainRow, EventRow, Params, Write
+
+log = logger("exitfsm")
 
 try:
     import fcntl
@@ -46,6 +49,8 @@ APPLICATION_ID = 0x45784653
 ROW_MAX = 1 << 20
 #: Bytes that the WAL has room for once it is settled: a sync within a file costs less than one that makes it longer.
 _ROOM = 4 << 20
+#: Bytes in the WAL at which an operator is warned that another program holds it.
+_WAL_LARGE = 64 << 20
 #: A store with this many commits since it last settled does so again.
 _SETTLE_AFTER = 64
 #: Pages in the WAL at which a commit itself must put them into the main file, because nobody settled the store.
@@ -88,6 +93,11 @@ _RAW_PAGE = (
     "CAST(originator_id AS BLOB), originator_version, CAST(topic AS BLOB), state, hash "
     "FROM stored_events JOIN chain ON sequence = rowid WHERE rowid >= ? ORDER BY rowid LIMIT ?"
 )
+#: What the program that docs/how-to/keep-a-copy.md recommends puts into a file; it holds nothing that is read here.
+_OF_LITESTREAM = {
+    ("table", "_litestream_seq"): "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)",
+    ("table", "_litestream_lock"): "CREATE TABLE _litestream_lock (id INTEGER)",
+}
 _SCHEMA = "SELECT type, name, sql FROM sqlite_schema WHERE substr(name, 1, 7) <> 'sqlite_'"
 
 _ADVICE = {
@@ -133,10 +143,11 @@ class _Connection(SQLiteConnection):
         """All rows of a query."""
         return self._bare.execute(sql, params).fetchall()
 
-    def checkpoint(self) -> None:
-        """Puts what is in the WAL into the main file, as far as no reader needs it where it is."""
-        self._cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        self._cursor.fetchall()  # SQLite does not let go of the file while a cursor has rows left
+    def checkpoint(self) -> bool:
+        """Puts what is in the WAL into the main file, where no reader needs it as it is; True when that was all."""
+        # All rows are fetched: SQLite does not let go of the file while a cursor has rows left.
+        busy, frames, moved = self.rows("PRAGMA wal_checkpoint(PASSIVE)", ())[0]
+        return not busy and bool(frames == moved)
 
     def executemany(self, sql: str, rows: Sequence[Params]) -> None:
         """Executes a statement for each of the rows."""
@@ -262,6 +273,7 @@ class SQLiteDatabase:
         self._factory: _Factory | None = None
         self._inode: tuple[int, int] | None = None
         self._unsettled = _SETTLE_AFTER
+        self._wal_warned_at = _WAL_LARGE
         try:
             if path is None:
                 self._connect(":memory:")
@@ -310,10 +322,25 @@ class SQLiteDatabase:
         if self.path is None or self._unsettled < _SETTLE_AFTER:
             return
         self._unsettled = 0
-        self._connection.checkpoint()
+        wal = self.path.with_name(self.path.name + "-wal")
+        if not self._connection.checkpoint():  # somebody reads from it, as who copies the store away does: it is theirs
+            self._watch(wal)
+            return
         with self.transaction():  # the WAL begins anew with it, which takes a sync more than another commit
             self._connection.executemany("UPDATE meta SET value = value WHERE key = 'format'", [()])
-        _make_room(self.path.with_name(self.path.name + "-wal"))
+        _make_room(wal)
+
+    def _watch(self, wal: Path) -> None:
+        """Warns of a WAL that another program keeps from being put away, each time that it has doubled."""
+        with contextlib.suppress(OSError):
+            size = wal.stat().st_size
+            if size >= self._wal_warned_at:
+                self._wal_warned_at = 2 * size
+                log.warning(
+                    "wal_grows store=%s megabytes=%s text=another program reads from it and keeps it from being put "
+                    "away: a copy that fell behind, or a reader that hangs",
+                    *(self.path, size >> 20),
+                )
 
     def give_up(self) -> None:
         """Undoes the transaction."""
@@ -353,6 +380,7 @@ class SQLiteDatabase:
         found = {(kind, name): sql for kind, name, sql in self.rows(_SCHEMA)}
         fresh = SQLiteDatabase(None, read_only=False)
         wanted = {(kind, name): sql for kind, name, sql in fresh.rows(_SCHEMA)}
+        wanted |= {key: sql for key, sql in _OF_LITESTREAM.items() if key in found}
         fresh.close()
         for kind, name in sorted(found.keys() | wanted.keys()):
             have, want = found.get((kind, name)), wanted.get((kind, name))
