@@ -20,13 +20,15 @@ class Proxy:
     Attributes:
         port: where it listens.
         cuts: how often it has cut.
+        turns: how often the server has begun to answer.
     """
 
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        self.cuts = 0
+        self.cuts = self.turns = 0
+        self._last = ""
         self._armed: tuple[str, int] | None = None
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -67,6 +69,8 @@ class Proxy:
     def _pump(self, source: socket.socket, target: socket.socket, direction: str) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(_CHUNK):
+                self.turns += direction == "answer" and self._last == "request"
+                self._last = direction
                 armed = self._armed
                 if armed is not None and armed[0] == direction:
                     if armed[1] < len(data):

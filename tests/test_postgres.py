@@ -379,6 +379,35 @@ def test_texts_are_sorted_and_compared_by_their_bytes(store):
         assert store.chain_head() == memory.chain_head()
 
 
+def test_no_text_of_the_store_is_sorted_by_a_language(on, store):
+    sql = (
+        "SELECT table_name, column_name, collation_name FROM information_schema.columns "
+        "WHERE table_schema = ? AND data_type = 'text'"
+    )
+    columns = store._rows(sql, (on.schema,))
+    assert len(columns) > 30
+    assert {(table, column) for table, column, collation in columns if collation != "C"} == {("owner", "who")}
+
+
+def test_a_commit_is_one_round_trip(on):
+    """Of one position, of many at once, and of marks; what has to read first takes one for that as well."""
+    proxy = Proxy(on.server.port)
+    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?exitfsm_schema={on.schema}&sslmode=disable"
+    try:
+        with ExitStore(url) as store:
+            store.append_many([Append(f"p{n}", 0, life(f"c{n}", f"S{n}")[:2], T0, "b") for n in range(50)])
+            before = proxy.turns
+            put(store, "p1", life("c1", "S1")[2], after=2)
+            assert proxy.turns - before == 1
+            store.append_many([Append(f"p{n}", 2, life(f"c{n}", f"S{n}")[2:4], T0, "b") for n in range(2, 50)])
+            assert proxy.turns - before == 2
+            store.save_marks([Mark(symbol="S1", position_id="p1", price=D(1), pnl_pct=D(1), best_price=D(1), at=T0)])
+            assert proxy.turns - before == 3
+            check(store)
+    finally:
+        proxy.close()
+
+
 def test_many_rows_at_once_are_those_of_one_by_one(store):
     """A group goes over as arrays, a single append row by row: the tables are the same, also where positions repeat."""
     groups = [
