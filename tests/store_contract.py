@@ -40,7 +40,7 @@ from exitfsm.events import (
     TradingResumed,
 )
 from exitfsm.policy import ExitPolicy
-from exitfsm.store import Append, ExitStore
+from exitfsm.store import Append, ExitStore, checking
 from exitfsm.store import appending as appending_module
 from exitfsm.values import Side
 
@@ -620,6 +620,21 @@ def test_a_reader_only_reads(kept):
         assert reader.count() == 2, "it sees what was written meanwhile"
         assert [o.client_order_id for o in reader.exit_orders()] == ["c1"]
         check(reader)
+
+
+def test_a_snapshot_sees_one_state_of_the_store(kept):
+    store = kept.open()
+    put(store, "p1", opened())
+    with kept.open(read_only=True) as reader:
+        with checking.snapshot(reader):
+            before = reader.chain_head()
+            put(store, "p1", *life()[1:], after=1)
+            with checking.snapshot(reader):  # a snapshot within one is the same
+                assert reader.chain_head() == before
+            assert (reader.count(), reader.exit_orders(), list(checking.damage(reader))) == (1, [], [])
+            assert [event.sequence for event in checking.stored(reader)] == [1]
+            check(reader)
+        assert reader.count() == 5
 
 
 def test_a_reader_needs_a_store(kept):

@@ -555,6 +555,24 @@ class TestALostConnection:
         finally:
             proxy.close()
 
+    @pytest.mark.parametrize("direction", ["answer", "request"])
+    def test_a_network_that_is_down_leaves_a_session_that_is_ended_first(self, on, direction):
+        """The server has heard of nothing: its session still has the lock, and may still be at the commit."""
+        proxy = Proxy(on.server.port)
+        url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?exitfsm_schema={on.schema}&sslmode=disable"
+        try:
+            with ExitStore(url) as store:
+                put(store, "p1", opened())
+                pid = backend(store)
+                proxy.arm(direction, 5, silent=True)
+                told = outcome(lambda: put(store, "p1", stop_moved(1), after=1))
+                assert told == ("stored" if direction == "answer" else "not stored")
+                assert on.server.do(f"SELECT COUNT(*) FROM pg_stat_activity WHERE pid = {pid}") == [(0,)]
+                put(store, "p1", stop_moved(2), after=store.count())
+                check(store)
+        finally:
+            proxy.close()
+
     def test_a_group_whose_answer_is_lost_is_told_whole(self, on):
         proxy = Proxy(on.server.port)
         url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?exitfsm_schema={on.schema}&sslmode=disable"

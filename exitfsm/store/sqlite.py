@@ -274,6 +274,7 @@ class SQLiteDatabase:
         self._inode: tuple[int, int] | None = None
         self._unsettled = _SETTLE_AFTER
         self._wal_warned_at = _WAL_LARGE
+        self._in_snapshot = False
         try:
             if path is None:
                 self._connect(":memory:")
@@ -359,9 +360,16 @@ class SQLiteDatabase:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Inside the block every read sees one state of the store, whoever writes meanwhile."""
-        with self._connection.transaction(commit=False):
+        """Inside the block every read sees one state, whoever writes meanwhile; one within one is the same."""
+        if self._in_snapshot:
             yield
+            return
+        with self._connection.transaction(commit=False):
+            self._in_snapshot = True
+            try:
+                yield
+            finally:
+                self._in_snapshot = False
 
     def rows(self, sql: str, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
