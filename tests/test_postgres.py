@@ -181,6 +181,15 @@ class TestTheSchema:
             assert (a.count(), b.count()) == (2, 1)
         with ExitStore(own.url, account="bbb222", read_only=True) as again:
             assert again.meta["account"] == "bbb222"
+        own.do(
+            "CREATE ROLE c LOGIN", "GRANT CREATE ON DATABASE postgres TO c", "GRANT USAGE ON SCHEMA exitfsm_aaa111 TO c"
+        )
+        theirs = own.url.replace("postgres@", "c@")
+        with ExitStore(theirs, account="ccc333") as c:
+            assert c.where.endswith("exitfsm_ccc333"), "what it may not read is not in its way"
+        with pytest.raises(StoreError, match="permission denied"):
+            ExitStore(f"{theirs}?exitfsm_schema=exitfsm_aaa111", read_only=True)
+        own.do("DROP OWNED BY c CASCADE")
         with pytest.raises(StoreError, match=r"several stores: say which.*exitfsm_aaa111 or =exitfsm_bbb222"):
             ExitStore(own.url, read_only=True)
 

@@ -16,9 +16,13 @@ from exitfsm.store.postgres.link import Link
 from exitfsm.store.postgres.statements import DDL, MAKE, PLACE, Statement
 
 _STORES = (
-    "SELECT n.nspname FROM pg_namespace n WHERE has_schema_privilege(n.oid, 'USAGE') AND 3 = (SELECT COUNT(*) FROM "
-    "pg_class c WHERE c.relnamespace = n.oid AND c.relkind = 'r' AND c.relname IN ('stored_events', 'chain', 'meta')) "
-    "ORDER BY 1"
+    "SELECT n.nspname FROM pg_namespace n WHERE 3 = (SELECT COUNT(*) FROM pg_class c WHERE c.relnamespace = n.oid AND "
+    "c.relkind = 'r' AND c.relname IN ('stored_events', 'chain', 'meta')"
+)
+_NAMED = f"{_STORES}) AND n.nspname = ?"
+#: Those that this role may look at; the others are somebody else's.
+_READABLE = (
+    f"{_STORES} AND has_table_privilege(c.oid, 'SELECT')) AND has_schema_privilege(n.oid, 'USAGE') ORDER BY n.nspname"
 )
 _SPELLED = {"text": "text", "number": "double precision", "integer": "bigint", "place": "bigint"}
 _OWN: dict[str, dict[str, str]] = {
@@ -50,13 +54,12 @@ def find_schema(link: Link, address: Address, account: str) -> str | None:
     Raises:
         StoreError: several could be meant, or what is there is not a store.
     """
-    stores = [str(row[0]) for row in link.rows(_STORES)]
     if address.schema is not None:
-        if address.schema in stores:
+        if link.rows(_NAMED, (address.schema,)):
             return address.schema
         _check_empty(link, address)
         return None
-    fitting = [name for name in stores if _is_of(link, name, account)]
+    fitting = [name for (name,) in link.rows(_READABLE) if _is_of(link, name, account)]
     if len(fitting) > 1:
         raise StoreError(
             f"{address.shown} holds several stores: say which with ?exitfsm_schema={' or ='.join(fitting)}"
@@ -66,9 +69,12 @@ def find_schema(link: Link, address: Address, account: str) -> str | None:
 
 def _is_of(link: Link, schema: str, account: str) -> bool:
     """True for a store that is this account's, or nobody's yet; any one where no account is asked for."""
-    quoted = '"' + schema.replace('"', '""') + '"'
-    meta: dict[Any, Any] = dict(link.rows(f"SELECT key, value FROM {quoted}.meta"))
+    meta: dict[Any, Any] = dict(link.rows(f"SELECT key, value FROM {_quoted(schema)}.meta"))
     return meta.get("created_by") == "exitfsm" and (not account or meta.get("account", account) == account)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _check_empty(link: Link, address: Address) -> None:
@@ -85,10 +91,10 @@ def _check_empty(link: Link, address: Address) -> None:
 def make(link: Link, address: Address, account: str) -> None:
     """Make the store in one transaction, for an account where one is given, unless it is there; its lock is held."""
     assert address.schema is not None
-    if address.schema in [row[0] for row in link.rows(_STORES)]:
+    if link.rows(_NAMED, (address.schema,)):
         return
     there = link.rows("SELECT 1 FROM pg_namespace WHERE nspname = ?", (address.schema,))
-    statements = [f'CREATE SCHEMA "{address.schema}"'] * (not there) + list(MAKE)
+    statements = [f"CREATE SCHEMA {_quoted(address.schema)}"] * (not there) + list(MAKE)
     made = [Statement(sql, ()) for sql in statements]
     said = {"created_by": "exitfsm", "format": str(FORMAT)} | ({"account": account} if account else {})
     made += (Statement("INSERT INTO meta VALUES (%s, %s)", pair) for pair in said.items())
