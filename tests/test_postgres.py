@@ -491,6 +491,18 @@ class TestTheOwner:
             put(store, "p1", stop_moved(n + 10), after=store.count())
         check(store)
 
+    def test_a_snapshot_whose_session_was_ended_is_over(self, on, store):
+        put(store, "p1", opened())
+        with on.open(read_only=True) as reader:
+            with checking.snapshot(reader):
+                assert reader.count() == 1
+                on.server.do(f"SELECT pg_terminate_backend({backend(reader)}, 5000)")
+                put(store, "p1", triggered(), after=1)
+                for _ in range(2):
+                    with pytest.raises(StoreError, match="nothing was stored"):
+                        reader.count()
+            assert reader.count() == 2, "and behind it reads go on"
+
     def test_nobody_takes_the_store_between_the_question_and_the_commit(self, on, store):
         put(store, "p1", opened())
         db = store._open_db()

@@ -186,7 +186,7 @@ class ExitStore:
             self._write([(projections.MARK, params)])
 
     def settle(self) -> None:
-        """For a moment in which nothing is urgent: has SQLite's own work done that a later commit would have to do.
+        """For a moment in which nothing is urgent: has work of the database done that a later commit would have to do.
 
         Costs nothing where there is nothing to do; call it every second or so.
 

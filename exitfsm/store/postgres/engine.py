@@ -84,6 +84,7 @@ class PostgresDatabase:
         self._fence: int | None = None
         self._acknowledged: ChainRow | None = None
         self._names = count()
+        self._in_snapshot = False
         self._reset()
         try:
             self._open(account)
@@ -332,14 +333,15 @@ class PostgresDatabase:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Inside the block every read sees one state, whoever writes meanwhile."""
-        link = self._open_link()
-        if link.in_transaction:
+        if self._in_snapshot or self._open_link().in_transaction:
             yield
             return
         self._again(lambda: self._open_link().connection.execute(_SNAPSHOT))
+        self._in_snapshot = True
         try:
             yield
         finally:
+            self._in_snapshot = False
             link = self._open_link()
             if link.in_transaction:
                 with contextlib.suppress(psycopg.Error):
@@ -371,9 +373,9 @@ class PostgresDatabase:
         yield from damage_of(self._open_link(), self.schema)
 
     def _again(self, read: Callable[[], Any]) -> Any:
-        """Read, and once more when the session was lost: reading twice does no harm."""
+        """Read, and once more when the session was lost: reading twice does no harm, but in a snapshot that is gone."""
         link = self._open_link()
-        if link.in_transaction:
+        if self._in_snapshot or link.in_transaction:
             return read()
         try:
             return read()

@@ -58,7 +58,7 @@ _ADVICE = {
     "53300": "the server takes no more connections: close some, or raise max_connections",
     "55P03": "another session has it locked, and nothing was stored: end that session",
     "57014": "it was canceled, and nothing was stored",
-    "57": "the server is shutting down or starting, and nothing was stored: try again",
+    "57": "the server ended the session, is shutting down or starting, and nothing was stored: try again",
     "58": "the server's disk failed; whether it was stored is not known: check the server, then read the stream",
     "XX001": "what is stored is damaged: stop, keep a copy, and restore a backup",
     "XX002": "an index is damaged: stop, keep a copy, then REINDEX or restore a backup",
