@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,3 +86,14 @@ def test_a_day_of_the_simulation_is_the_same_day(on, monkeypatch, number):
     assert run() == on_file
     assert heads[0] == heads[1]
     assert heads[0][0][0][0] > 50
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("EXITFSM_DEEP" not in os.environ, reason="takes a minute: set EXITFSM_DEEP=1")
+def test_a_restarted_manager_goes_on_as_on_a_file():
+    """The tests of restarts, as they are, on PostgreSQL."""
+    here = Path(__file__).parent
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "postgres_worlds", "manager/test_restart.py"]
+    environment = {**os.environ, "PYTHONPATH": str(here)}
+    run = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout[-3000:]
