@@ -1,7 +1,7 @@
 """The manager's own tests on PostgreSQL: `pytest -p postgres_worlds tests/manager` (with `tests` on PYTHONPATH).
 
-What they open as a file is a schema of its own on one server, and a crash copies the store as it is committed. The tests
-of `test_keeping_bars` look for a file beside the store, which there is not: nine of them fail.
+What they open as a file is a schema of its own on one server, and a crash copies the store as it is committed. Nine
+tests of `test_keeping_bars` fail: they look for a file beside the store, which there is not.
 """
 
 from __future__ import annotations
