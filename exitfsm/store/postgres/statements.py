@@ -66,6 +66,14 @@ RAW_PAGE = (
 _IN_ORDER = "exit_orders"
 
 
+# Both tables by one statement: each costs the driver as much as the rows in it.
+_INSERT = (
+    f"WITH stored AS (INSERT INTO stored_events ({PLACE}, originator_id, originator_version, topic, state) "
+    "SELECT * FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::bytea[])) "
+    "INSERT INTO chain SELECT * FROM unnest(%s::bigint[], %s::bytea[])"
+)
+
+
 class Statement(NamedTuple):
     """What is sent: SQL with `%s` for each parameter."""
 
@@ -84,15 +92,9 @@ def inserting(events: Sequence[EventRow], chain: Sequence[ChainRow]) -> Iterator
     if not events:
         return
     places, streams, versions, topics, states = zip(*events, strict=True)
-    yield Statement(
-        f"INSERT INTO stored_events ({PLACE}, originator_id, originator_version, topic, state) "
-        "SELECT * FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::bytea[])",
-        (_plain(places), _quoted(streams), _plain(versions), _quoted(topics), _binary(states)),
-    )
-    sequences, hashes = zip(*chain, strict=True)
-    yield Statement(
-        "INSERT INTO chain SELECT * FROM unnest(%s::bigint[], %s::bytea[])", (_plain(sequences), _binary(hashes))
-    )
+    _, hashes = zip(*chain, strict=True)  # of the same places
+    stored = _plain(places), _quoted(streams), _plain(versions), _quoted(topics), _binary(states)
+    yield Statement(_INSERT, (*stored, stored[0], _binary(hashes)))
 
 
 def writing(write: Write) -> Iterator[Statement]:
