@@ -53,18 +53,21 @@ def restore(replica: Path, target: Path) -> None:
 @pytest.mark.slow
 def test_what_is_restored_after_both_were_killed_is_a_true_prefix(tmp_path: Path) -> None:
     store, replica = tmp_path / "exits.db", tmp_path / "replica"
-    acknowledged: list[tuple[int, str]] = []
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(store)], stdout=subprocess.PIPE, text=True, env=HERE
-    ) as writer:
-        lines = [writer.stdout.readline()]  # it is there
+    told = tmp_path / "told"  # a file: a pipe that nobody reads from would hold the writer up
+    with (
+        told.open("w") as out,
+        subprocess.Popen([sys.executable, "-c", WRITER, str(store)], stdout=out, env=HERE) as writer,
+    ):
+        while not told.read_text().endswith("\n"):  # the store is there
+            time.sleep(0.01)
         with subprocess.Popen(replicate(store, replica), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as copier:
             time.sleep(3.5)
             copier.send_signal(signal.SIGKILL)
         time.sleep(0.3)
+        assert writer.poll() is None, "it went on to its end"
         writer.send_signal(signal.SIGKILL)
-        lines += writer.stdout.readlines()
-    for line in lines:
+    acknowledged: list[tuple[int, str]] = []
+    for line in told.read_text().splitlines(keepends=True):
         if line.endswith("\n"):
             sequence, head = line.split()
             acknowledged.append((int(sequence), head))
