@@ -11,13 +11,14 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import durable_postgres
 from lives import T0, place, raw
 from side_by_side import Table, main
 
@@ -30,6 +31,7 @@ from exitfsm.policy import ExitPolicy
 from exitfsm.ports import Capabilities, Session
 from exitfsm.position import Submit, account_hash
 from exitfsm.store import ExitStore
+from exitfsm.store.database import ChainRow, EventRow, Write
 from exitfsm.values import Bar, BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, Side
 
 ENTRY = Decimal("100.25")
@@ -78,10 +80,11 @@ def rows_of(decide: Callable[[Engine], object], count: int) -> list[Rows]:
     commits: list[Rows] = []
     with ExitStore(":memory:") as store:
         engine = open_positions(store, count)
-        recorder = store._db.recorder  # type: ignore[union-attr]  # it is open
-        insert = recorder.insert
+        db = store._open_db()
+        insert = db.insert
 
-        def note(c: Any, events: Sequence[Any], chain: Sequence[Any], writes: Sequence[tuple[str, Any]]) -> None:
+        def note(events: Sequence[EventRow], chain: Sequence[ChainRow], writes: Iterable[Write]) -> None:
+            writes = list(writes)
             commits.append(
                 [
                     ("INSERT INTO stored_events VALUES (?, ?, ?, ?, ?)", list(events)),
@@ -89,9 +92,9 @@ def rows_of(decide: Callable[[Engine], object], count: int) -> list[Rows]:
                     *((sql, list(params)) for sql, params in writes),
                 ]
             )
-            insert(c, events, chain, writes)
+            insert(events, chain, writes)
 
-        recorder.insert = note  # type: ignore[method-assign]  # to look on
+        db.insert = note  # type: ignore[method-assign]  # to look on
         decide(engine)
     return commits
 
@@ -313,4 +316,4 @@ def measure(table: Table) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__ or "", measure))
+    sys.exit(main(__doc__ or "", measure, stores={"postgresql": durable_postgres.measure}))

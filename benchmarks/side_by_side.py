@@ -15,7 +15,7 @@ import platform
 import resource
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 
@@ -171,22 +171,32 @@ def _each(seconds: float, count: int) -> str:
     return f"{value / 1e-9:.3g} ns"
 
 
-def main(about: str, measure: Callable[[Table], object], argv: Sequence[str] | None = None) -> int:
+def main(
+    about: str,
+    measure: Callable[[Table], object],
+    argv: Sequence[str] | None = None,
+    *,
+    stores: Mapping[str, Callable[[Table], object]] | None = None,
+) -> int:
     """Read the command line, measure, print the table; returns 0, for a figure is no test.
 
-    Where exits are not exactly what the rules ask for it measures nothing, and returns 1.
+    With `stores`, `--store NAME` measures that way instead. Where exits are not exactly what the rules ask for it
+    measures nothing, and returns 1.
     """
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--rounds", type=int, help="how often each pair is timed")
+    if stores:
+        parser.add_argument("--store", choices=sorted(stores), help="on which store, in the place of a file")
     given = parser.parse_args(argv)
+    chosen = (stores or {}).get(getattr(given, "store", None) or "", measure)
     table = Table(rounds=given.rounds)
     wrong, asked = differences()
     table.figure(
         "exits that differ from the exact rule, at and around thresholds", wrong, at_most=0, measured=f"of {asked:,}"
     )
     if not wrong:
-        measure(table)
+        chosen(table)
     machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     if given.json:
         print(json.dumps({"machine": machine, "rows": [asdict(row) for row in table.rows]}, indent=1))

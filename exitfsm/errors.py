@@ -52,6 +52,14 @@ class StoreError(ExitFsmError):
     """The store cannot be used as asked; the text says why and what to do. Nothing was half written."""
 
 
+class StoreMissing(StoreError):
+    """There is no store where one was to be read."""
+
+
+class StoreDamaged(StoreError):
+    """What is stored is damaged: keep a copy, and restore a backup."""
+
+
 class StoreLocked(StoreError):
     """Another process writes this store."""
 

@@ -23,7 +23,7 @@ from typing import NamedTuple, Self
 
 from exitfsm.errors import StoreError
 from exitfsm.outside import logger
-from exitfsm.store import ExitStore
+from exitfsm.store import ExitStore, is_url
 from exitfsm.values import Bar, utc
 
 log = logger("exitfsm")
@@ -53,19 +53,27 @@ class Seen(NamedTuple):
     received_at: datetime | None
 
 
-def bars_path(store: ExitStore | str | os.PathLike[str]) -> Path | None:
-    """Where the bars of a store are kept; None for a store in memory. The file need not be there."""
-    path = store.path if isinstance(store, ExitStore) else Path(store)
-    return None if path is None or str(path) == ":memory:" else path.with_name(path.name + ".bars")
+def bars_path(store: ExitStore | str | os.PathLike[str], chosen: str = "") -> Path | None:
+    """Where the bars of a store are kept: where that was chosen, else beside its file. The file need not be there.
+
+    None for a store that is no file, in memory or on a server, and no place was chosen.
+    """
+    if chosen:
+        return Path(chosen).expanduser()
+    if isinstance(store, ExitStore):
+        path = store.path
+    else:
+        path = None if str(store) == ":memory:" or is_url(store) else Path(store)
+    return None if path is None else path.with_name(path.name + ".bars")
 
 
-def new_bars_path(store: ExitStore) -> Path | None:
-    """Where the bars of a run that begins with an empty store are to be kept; None for a store in memory.
+def new_bars_path(store: ExitStore, chosen: str = "") -> Path | None:
+    """Where the bars of a run that begins with an empty store are to be kept; None where there is no place for them.
 
     Raises:
         StoreError: bars of another run lie there.
     """
-    path = bars_path(store)
+    path = bars_path(store, chosen)
     if path is not None and path.exists():
         raise StoreError(f"{path} holds the bars of another run: move it away, or give a new path for the store")
     return path

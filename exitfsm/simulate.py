@@ -155,7 +155,7 @@ def simulate(
     store = store or ExitStore(":memory:")
     try:
         run = Simulation(config or ExitConfig(), store, qty, side, re_enter, broker, rules or {}, strategy_name)
-        path = new_bars_path(store) if run.records_bars else None
+        path = new_bars_path(store, run.bars_file) if run.records_bars else None
         recorder = BarRecorder(path) if path is not None else None
         with store.bulk(), recorder or nullcontext():
             run.feed(bars if recorder is None else run.recorded(bars, recorder), progress)
@@ -195,7 +195,7 @@ class Simulation:
             raise ConfigError(
                 [f"custom_rule names {rule.name!r} version {rule.version!r}, but no such function was given"]
             )
-        self.policy, self.records_bars = config.policy, config.record_bars
+        self.policy, self.records_bars, self.bars_file = config.policy, config.record_bars, config.bars
         self.qty, self.side, self.re_enter, self.strategy_name = qty, side, re_enter, strategy_name
         self.broker = broker or SimulatedBroker()
         self.engine = Engine(

@@ -43,7 +43,9 @@ from exitfsm.events import (
 from exitfsm.lifecycle import LOOKUP
 from exitfsm.policy import ExitPolicy
 from exitfsm.position import replay
-from exitfsm.projections import DDL, MARK, TABLES, Mark, ReadModels, differences, mark_params
+from exitfsm.projections import KINDS, MARK, TABLES, Mark, ReadModels, differences, mark_params
+from exitfsm.projections import tables as tables_module
+from exitfsm.store.sqlite import DDL
 from exitfsm.values import ExitType, OrderType, Side, TimeInForce
 
 T0 = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
@@ -545,3 +547,22 @@ def test_news_of_an_order_that_has_no_row_leave_those_of_the_others_as_they_are(
 def test_a_refused_cancel_of_an_order_that_is_over_does_not_bring_it_back(tables):
     tables.then("p1", opened(), triggered(), accepted(), fills("10"), CancelRefused(client_order_id="c1", at=T0))
     assert tables.order.status == "filled"
+
+
+def test_each_statement_says_what_it_writes() -> None:
+    """For a database that takes many rows at once: table, columns of the parameters, and which tell the rows apart."""
+    assert tables_module.shape(MARK) == tables_module.Shape(
+        "UPDATE", "position_tracking", (*tables_module.MARKS, "symbol", "position_id"), (4, 5)
+    )
+    for name, table in TABLES.items():
+        insert = tables_module.shape(tables_module.INSERT[name])
+        assert insert == tables_module.Shape("INSERT", name, table.columns, tuple(map(table.columns.index, table.key)))
+        update = tables_module.update(name, table.changing[:2])
+        shape = tables_module.shape(update.sql)
+        assert shape is not None
+        assert (shape.verb, shape.table) == ("UPDATE", name)
+        row: Any = {column: column for column in table.columns}
+        assert update.params(row) == shape.columns
+        assert tuple(shape.columns[i] for i in shape.key_at) == table.key
+        assert set(KINDS[name]) == set(table.columns)
+    assert tables_module.shape("SELECT 1") is None

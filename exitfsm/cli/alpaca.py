@@ -102,7 +102,7 @@ def run_alpaca(
     if not settings.policy.enabled:
         screen.warn("exits are off (enabled: false): positions are tracked, and nothing will be triggered")
     where = "LIVE, real money" if live else "paper"
-    screen.emit(f"exitfsm on Alpaca ({where}), account {masked(name)}, store {screen.clean(store)}; stop with Ctrl-C\n")
+    screen.emit(f"exitfsm on Alpaca ({where}), account {masked(name)}, store {screen.store(store)}; stop with Ctrl-C\n")
     try:
         asyncio.run(_Session(access, broker, name, settings, store, feed, strategy).run())
     finally:
@@ -224,7 +224,7 @@ def run(
         str, typer.Option("--broker", metavar="NAME", help="paper: the simulated broker; alpaca: an Alpaca account.")
     ] = "paper",
     config: _Config = None,
-    store: Annotated[str, typer.Option("--store", metavar="PATH", help="Where the events are kept.")] = "exits.db",
+    store: Annotated[str, typer.Option("--store", metavar="STORE", help="Where the events are kept.")] = "exits.db",
     live: _Live = False,
     account: _Account = None,
     feed: Annotated[str, typer.Option("--feed", metavar="NAME", help="Alpaca: stock data, iex or sip.")] = "iex",
@@ -279,12 +279,12 @@ def run(
 def preflight(
     *,
     config: _Config = None,
-    store: Annotated[str, typer.Option("--store", metavar="PATH", help="The store of the run to come.")] = "exits.db",
+    store: Annotated[str, typer.Option("--store", metavar="STORE", help="The store of the run to come.")] = "exits.db",
     live: _Live = False,
     account: _Account = None,
     feed: Annotated[str, typer.Option("--feed", metavar="NAME", help="Stock data, iex or sip.")] = "iex",
     paper_store: Annotated[
-        Path | None, typer.Option("--paper-store", metavar="PATH", help="The store of a paper run, as evidence.")
+        str | None, typer.Option("--paper-store", metavar="STORE", help="The store of a paper run, as evidence.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

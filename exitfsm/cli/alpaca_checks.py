@@ -16,7 +16,7 @@ from rich.text import Text
 from exitfsm.cli import screen
 from exitfsm.cli.alpaca import connected, masked
 from exitfsm.cli.configuring import configured
-from exitfsm.errors import ConfigError, ExitFsmError
+from exitfsm.errors import ConfigError, ExitFsmError, StoreMissing
 from exitfsm.events import Event, ExitCompleted, FillsRecorded, PositionOpened
 from exitfsm.values import BrokerPosition, plain
 
@@ -46,7 +46,7 @@ def check_all(
     live: bool = False,
     account: str | None = None,
     feed: str = "iex",
-    paper_store: Path | None = None,
+    paper_store: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> list[Check]:
     """Every check; those after one that makes them pointless are left out."""
@@ -64,6 +64,7 @@ def check_all(
         checks += _guarded("clock", lambda: _clock(broker))
         checks += _guarded("positions", lambda: _positions(broker, settings))
         checks.append(_store(store, name))
+        checks += _bars(settings, store)
         checks += asyncio.run(_streams(access, broker, feed))
     finally:
         broker.close()
@@ -159,21 +160,22 @@ def _in_the_way(broker: AlpacaBroker, held: list[BrokerPosition]) -> Check:
 def _store(store: str, name: str) -> Check:
     """The store must be this account's, and nobody else may be writing it."""
     from exitfsm.position import account_hash
-    from exitfsm.store import ExitStore
+    from exitfsm.store import ExitStore, shown
 
-    if not Path(store).exists():
-        return Check("store", True, f"{store} does not exist yet")
+    where = shown(store)
     try:
-        with ExitStore(store, read_only=True) as opened:
+        with ExitStore(store, read_only=True, account=account_hash(name)) as opened:
             known = opened.meta.get("account", "")
             alarms = opened.alarms()
+    except StoreMissing:
+        return Check("store", True, f"{where} does not exist yet")
     except ExitFsmError as error:
         return Check("store", False, str(error))
     if known not in ("", account_hash(name)):
-        return Check("store", False, f"{store} was written for another account: give each account its own")
+        return Check("store", False, f"{where} was written for another account: give each account its own")
     if alarms:
-        return Check("store", False, f"{store} has {screen.plural(len(alarms), 'standing alarm')}: see exitfsm status")
-    return Check("store", True, f"{store} belongs to this account" if known else f"{store} is nobody's yet")
+        return Check("store", False, f"{where} has {screen.plural(len(alarms), 'standing alarm')}: see exitfsm status")
+    return Check("store", True, f"{where} belongs to this account" if known else f"{where} is nobody's yet")
 
 
 async def _streams(access: Access, broker: AlpacaBroker, feed: str) -> list[Check]:
@@ -204,9 +206,18 @@ async def _soon(what: Callable[[], bool]) -> bool:
     return what()
 
 
-def _evidence(path: Path | None) -> list[Check]:
+def _bars(settings: ExitConfig | None, store: str) -> list[Check]:
+    """Bars that are recorded need a file of their own where the store is none."""
+    from exitfsm.store import is_url
+
+    if settings is None or not settings.record_bars or settings.bars or not is_url(store):
+        return []
+    return [Check("bars", False, "record_bars has no place beside a store on a server: set bars: PATH as well")]
+
+
+def _evidence(path: str | None) -> list[Check]:
     """What a paper run has shown: fills, partial fills, and a cooldown that was kept."""
-    from exitfsm.store import ExitStore
+    from exitfsm.store import ExitStore, shown
 
     names = ("paper run", "fills", "partial fills", "cooldown")
     if path is None:
@@ -220,7 +231,7 @@ def _evidence(path: Path | None) -> list[Check]:
     parts = [events for events in exits if sum(isinstance(e, FillsRecorded) for e in events) > 1]
     kept, broken = _cooldowns(streams)
     return [
-        Check("paper run", bool(streams), f"{screen.plural(len(streams), 'stream')} in {path}"),
+        Check("paper run", bool(streams), f"{screen.plural(len(streams), 'stream')} in {shown(path)}"),
         Check("fills", bool(exits), f"{screen.plural(len(exits), 'exit')} filled and proved flat"),
         Check("partial fills", True if parts else None, f"{len(parts)} of them in parts"),
         Check("cooldown", False if broken else True if kept else None, f"kept {kept} times, broken {broken} times"),

@@ -53,7 +53,7 @@ BarFiles = Annotated[
         metavar="FILE…",
         exists=True,
         dir_okay=False,
-        help="Files of bars; those recorded beside the store (record_bars: true) when not given.",
+        help="Files of bars, or a file that record_bars wrote; the one beside the store when not given.",
         show_default=False,
     ),
 ]
@@ -115,7 +115,7 @@ def _show_verification(store: str, found: Verification) -> None:
     positions, events = screen.plural(found.positions, "position"), screen.plural(found.events, "event")
     anchored = f", {screen.plural(found.anchors, 'anchor')}" if found.anchors else ""
     verdict = "everything holds" if found.ok else screen.plural(len(found.findings), "finding")
-    line = f"{screen.clean(store)}: {positions}, {events}{anchored}, chain head {found.chain_head}: {verdict}"
+    line = f"{screen.store(store)}: {positions}, {events}{anchored}, chain head {found.chain_head}: {verdict}"
     screen.out().print(Text(line, style="green" if found.ok else "bold red"), soft_wrap=True)
 
 
@@ -393,7 +393,7 @@ class BarsGiven:
 
     Args:
         store: the store that they are held against.
-        files: files of bars; those recorded beside the store where there are none.
+        files: files of bars, or one of recorded bars (`.bars`); those recorded beside the store where there are none.
         keys: the positions that they are for.
         how: how files are read.
     """
@@ -401,7 +401,10 @@ class BarsGiven:
     def __init__(self, store: ExitStore, files: Sequence[Path], keys: Sequence[str], how: HowToRead) -> None:
         from exitfsm.recorded_bars import bars_path
 
-        self._files, self._recorded = BarsFromFiles(files, how) if files else None, bars_path(store)
+        recorded = [file for file in files if file.suffix == ".bars"]
+        given = [file for file in files if file.suffix != ".bars"]
+        self._files = BarsFromFiles(given, how) if given else None
+        self._recorded = recorded[0] if recorded else bars_path(store)
         self._wanted = {key.partition(":")[0] for key in keys}
         self._spans: dict[str, tuple[datetime, datetime]] = {}
 

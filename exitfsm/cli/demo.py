@@ -36,9 +36,9 @@ def demo(
     """
     from exitfsm.cli.market_day import run_day
     from exitfsm.simulated import SimulatedBroker
-    from exitfsm.store import ExitStore
+    from exitfsm.store import ExitStore, is_url
 
-    if store == ":memory:":
+    if store is not None and (store == ":memory:" or is_url(store)):
         raise typer.BadParameter(
             "the store must be a file, because it has to outlive a process", param_hint="'--store'"
         )

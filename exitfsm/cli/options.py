@@ -10,7 +10,7 @@ import typer
 from exitfsm.values import decimal_of, plain
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead, for programs.")]
-StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="The store, e.g. exits.db. It is only read.")]
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="The store: a file, or postgresql://…; only read.")]
 
 
 def quantity(text: str | Decimal) -> Decimal:

@@ -33,7 +33,8 @@ def run(
         Path | None, typer.Option("--config", metavar="FILE", help="YAML file with an exit_manager section.")
     ] = None,
     store: Annotated[
-        str, typer.Option("--store", metavar="PATH", help="Keep the events in this new store.")
+        str,
+        typer.Option("--store", metavar="STORE", help="Keep the events in this new store: a file, or postgresql://…"),
     ] = "exits.db",
     qty: Annotated[
         Decimal, typer.Option("--qty", parser=quantity, metavar="NUMBER", help="Quantity of each entry.")
@@ -60,14 +61,16 @@ def run(
         raise typer.BadParameter(f"{broker!r} is not a broker that can be run here; use paper", param_hint="--broker")
     with ExitStore(store) as opened:
         if opened.count():
-            raise StoreError(f"{store} already holds events; a paper run starts from an empty store: give a new path")
+            raise StoreError(
+                f"{opened.where} already holds events; a paper run starts from an empty store: give a new path"
+            )
         settings = configured(config)
         if settings.record_bars:
-            new_bars_path(opened)
+            new_bars_path(opened, settings.bars)
         paper = PaperRun(settings, opened, qty=qty, side=side, re_enter=re_enter, pace_s=pace, on_event=_Printer())
         given = BarsFromFiles(bars, HowToRead(symbol, timezone, adjusted))
         asyncio.run(paper.run(given))
-        path = screen.clean(store)
+        path = screen.store(store)
         for line in [*given.said(), *given.empty()]:
             screen.warn(line)
         screen.out().print(f"\n{paper.bars:,} bars. Every step is in {path}; read it with: exitfsm history {path}")

@@ -33,6 +33,13 @@ NONE = "-"
 clean = harmless
 
 
+def store(text: str) -> str:
+    """What names a store, fit to be printed: a URL without its secrets."""
+    from exitfsm.store import shown
+
+    return clean(shown(text))
+
+
 class PipeClosed(Exception):
     """Whoever read our output stopped reading."""
 

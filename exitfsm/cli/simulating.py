@@ -43,7 +43,7 @@ def simulate(
         Path | None, typer.Option("--config", metavar="FILE", help="YAML file with an exit_manager section.")
     ] = None,
     store: Annotated[
-        str | None, typer.Option("--store", metavar="PATH", help="Keep the events in this new store.")
+        str | None, typer.Option("--store", metavar="STORE", help="Keep the events in this new store.")
     ] = None,
     qty: Annotated[
         Decimal, typer.Option("--qty", parser=quantity, metavar="NUMBER", help="Quantity of each entry.")
@@ -94,7 +94,7 @@ def simulate(
             raise FeedError(f"{error}{_left_behind(opened, store) if was_empty else ''}") from None
     _emit(result, settings, bars, as_json=as_json)
     if store is not None and not as_json:
-        path = screen.clean(store)
+        path = screen.store(store)
         screen.out().print(f"\nEvery step is in {path}; read it with: exitfsm history {path}", soft_wrap=True)
     for empty in bars.empty():
         screen.warn(empty)
@@ -119,7 +119,7 @@ def _left_behind(store: ExitStore, path: str | None) -> str:
     """What a run that broke off leaves in its store, where that is a file."""
     if path is None or not store.count():
         return ""
-    return f"\n{path} holds what happened up to there; repair the file, and give a new path to run again"
+    return f"\n{store.where} holds what happened up to there; repair the file, and give a new path to run again"
 
 
 #: How files begin whose lines are not bars: packed ones, tables of columns, JSON.

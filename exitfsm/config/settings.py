@@ -62,6 +62,9 @@ class ExitConfig(msgspec.Struct, frozen=True, kw_only=True):
     session: SessionHours = SessionHours()
     live: LiveSettings = LiveSettings()
     record_bars: Annotated[bool, Spec("whether the bars of held positions are recorded beside the events")] = False
+    bars: Annotated[
+        str, Spec("the file that record_bars writes; beside the store's own when empty, needed where that is a URL")
+    ] = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The effective configuration as plain data, every default filled in: `{"exit_manager": {…}}`.

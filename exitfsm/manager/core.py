@@ -13,6 +13,7 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeVar
 
 from exitfsm.config import ExitConfig, load_config
@@ -69,7 +70,7 @@ class ExitManager:
     Args:
         broker: anything with the methods of the `Broker` port, plain or async; its `capabilities` attribute says what
             it can do, and where it has none the most careful assumptions hold.
-        state_store: an `ExitStore`, or the path of one (then it is opened and closed here).
+        state_store: an `ExitStore`, or the path or URL of one (then it is opened and closed here).
         event_bus: anything with `subscribe(handler)`; bars and order updates on it are taken up. None: call `on_bar`
             and `on_order_update` yourself.
         config: an `ExitConfig`, a mapping, or the path of a YAML file; the defaults when None.
@@ -136,7 +137,10 @@ class ExitManager:
         check_bus(self._bus)
         self._store_owned = not isinstance(self._store_given, ExitStore)
         given = self._store_given
-        store = given if isinstance(given, ExitStore) else await loop.run_in_executor(None, ExitStore, given)
+        if isinstance(given, ExitStore):
+            store = given
+        else:  # on a server each account has one of its own
+            store = await loop.run_in_executor(None, partial(ExitStore, given, account=self._account_id))
         self.store = store
         self._synced = False
         self._build(store)
@@ -230,9 +234,9 @@ class ExitManager:
     def _new_keeper(self) -> BarKeeper | None:
         if not self.config.record_bars:
             return None
-        path = bars_path(self.store)
+        path = bars_path(self.store, self.config.bars)
         if path is None:
-            log.warning("bars_not_recorded error=the store is no file, so that there is no place beside it")
+            log.warning("bars_not_recorded error=the store is no file: set bars: PATH to record them there")
         return BarKeeper(path, self._ever_held) if path is not None else None
 
     async def stop(self) -> None:

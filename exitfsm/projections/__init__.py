@@ -14,8 +14,8 @@ then, and whatever compares or rebuilds the tables leaves them out.
 
 from exitfsm.projections.folding import ACCOUNT_PREFIX, ReadModels, stamp_ns
 from exitfsm.projections.tables import (
-    DDL,
     HELD,
+    KINDS,
     MARK,
     MARKS,
     OPEN,
@@ -23,18 +23,22 @@ from exitfsm.projections.tables import (
     AlarmRow,
     ExitOrderRow,
     HeldRow,
+    Kind,
     Mark,
     PositionRow,
     Row,
+    Shape,
     TrackingRow,
+    ddl,
     differences,
     mark_params,
+    shape,
 )
 
 __all__ = [
     "ACCOUNT_PREFIX",
-    "DDL",
     "HELD",
+    "KINDS",
     "MARK",
     "MARKS",
     "OPEN",
@@ -42,12 +46,16 @@ __all__ = [
     "AlarmRow",
     "ExitOrderRow",
     "HeldRow",
+    "Kind",
     "Mark",
     "PositionRow",
     "ReadModels",
     "Row",
+    "Shape",
     "TrackingRow",
+    "ddl",
     "differences",
     "mark_params",
+    "shape",
     "stamp_ns",
 ]

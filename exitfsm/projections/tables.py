@@ -1,18 +1,18 @@
 """The tables of the read models: their rows as people see them, their SQL, and how values stand in them.
 
-Rules of this room: data and SQL text only. The SQL is what SQLite and PostgreSQL share, with `?` for a parameter;
-PostgreSQL spells AUTOINCREMENT otherwise.
+Rules of this room: data and SQL text only. The SQL is what SQLite and PostgreSQL share, with `?` for a parameter; how
+they spell the kinds of columns they say themselves.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -182,81 +182,160 @@ HELD = (
 #: An order that may be working at the broker. At most one per position: the database itself refuses a second.
 _LIVE = "('pending', 'submitted', 'partial', 'canceling')"
 
-#: SQLite's spelling; PostgreSQL differs in the AUTOINCREMENT only. UNIQUE is the index on client_order_id.
-DDL: tuple[str, ...] = (
-    """CREATE TABLE exit_orders (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    client_order_id TEXT NOT NULL UNIQUE,
-    symbol TEXT NOT NULL,
-    side TEXT NOT NULL,
-    qty NUMERIC NOT NULL,
-    filled_qty NUMERIC NOT NULL DEFAULT 0,
-    avg_fill_price NUMERIC,
-    exit_type TEXT,
-    entry_price NUMERIC,
-    target_price NUMERIC,
-    threshold_pct NUMERIC,
-    status TEXT NOT NULL,
-    alpaca_order_id TEXT,
-    resubmit_count INTEGER NOT NULL DEFAULT 0,
-    created_at_utc TEXT NOT NULL,
-    updated_at_utc TEXT NOT NULL,
-    filled_at_utc TEXT,
-    position_id TEXT NOT NULL)""",
-    "CREATE INDEX exit_orders_symbol_status ON exit_orders (symbol, status)",
-    "CREATE INDEX exit_orders_position ON exit_orders (position_id)",
-    f"CREATE UNIQUE INDEX exit_orders_one_live ON exit_orders (position_id) WHERE status IN {_LIVE}",
-    """CREATE TABLE position_tracking (
-    symbol TEXT NOT NULL PRIMARY KEY,
-    qty NUMERIC NOT NULL,
-    avg_entry_price NUMERIC NOT NULL,
-    current_price NUMERIC,
-    unrealised_pnl_pct NUMERIC,
-    highest_price NUMERIC,
-    exit_order_id INTEGER,
-    status TEXT NOT NULL,
-    last_evaluated_at_utc TEXT,
-    created_at_utc TEXT NOT NULL,
-    updated_at_utc TEXT NOT NULL,
-    position_id TEXT NOT NULL)""",
-    "CREATE INDEX position_tracking_position ON position_tracking (position_id)",
-    """CREATE TABLE positions (
-    position_id TEXT NOT NULL PRIMARY KEY,
-    account TEXT NOT NULL,
-    symbol TEXT NOT NULL,
-    side TEXT NOT NULL,
-    epoch TEXT NOT NULL,
-    strategy_name TEXT NOT NULL,
-    state TEXT NOT NULL,
-    qty NUMERIC NOT NULL,
-    entry_price NUMERIC NOT NULL,
-    opened_at_utc TEXT NOT NULL,
-    exit_reason TEXT,
-    sold_qty NUMERIC NOT NULL DEFAULT 0,
-    avg_exit_price NUMERIC,
-    ended_at_utc TEXT,
-    cooldown_until_utc TEXT,
-    version INTEGER NOT NULL,
-    open_alarms INTEGER NOT NULL DEFAULT 0)""",
-    f"CREATE INDEX positions_open ON positions (position_id) WHERE {OPEN}",
-    "CREATE INDEX positions_symbol ON positions (symbol, opened_at_utc)",
-    "CREATE INDEX positions_cooldown ON positions (cooldown_until_utc) WHERE cooldown_until_utc IS NOT NULL",
-    """CREATE TABLE alarms (
-    alarm_id TEXT NOT NULL,
-    stream_id TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    text TEXT NOT NULL,
-    raised_at_utc TEXT NOT NULL,
-    acknowledged_by TEXT,
-    acknowledged_at_utc TEXT,
-    PRIMARY KEY (stream_id, alarm_id))""",
-    "CREATE INDEX alarms_standing ON alarms (stream_id) WHERE acknowledged_at_utc IS NULL",
-)
+#: What stands in a column: text, a number (money, quantities, percentages), a whole number, or the number of the row.
+Kind = Literal["text", "number", "integer", "place"]
+
+
+class Column(NamedTuple):
+    """One column: what stands in it, and what is asked of that."""
+
+    name: str
+    kind: Kind
+    rule: str = "NOT NULL"
+
+
+_COLUMNS: dict[str, tuple[Column, ...]] = {
+    "exit_orders": (
+        Column("id", "place", ""),
+        Column("client_order_id", "text", "NOT NULL UNIQUE"),
+        Column("symbol", "text"),
+        Column("side", "text"),
+        Column("qty", "number"),
+        Column("filled_qty", "number", "NOT NULL DEFAULT 0"),
+        Column("avg_fill_price", "number", ""),
+        Column("exit_type", "text", ""),
+        Column("entry_price", "number", ""),
+        Column("target_price", "number", ""),
+        Column("threshold_pct", "number", ""),
+        Column("status", "text"),
+        Column("alpaca_order_id", "text", ""),
+        Column("resubmit_count", "integer", "NOT NULL DEFAULT 0"),
+        Column("created_at_utc", "text"),
+        Column("updated_at_utc", "text"),
+        Column("filled_at_utc", "text", ""),
+        Column("position_id", "text"),
+    ),
+    "position_tracking": (
+        Column("symbol", "text", "NOT NULL PRIMARY KEY"),
+        Column("qty", "number"),
+        Column("avg_entry_price", "number"),
+        Column("current_price", "number", ""),
+        Column("unrealised_pnl_pct", "number", ""),
+        Column("highest_price", "number", ""),
+        Column("exit_order_id", "integer", ""),
+        Column("status", "text"),
+        Column("last_evaluated_at_utc", "text", ""),
+        Column("created_at_utc", "text"),
+        Column("updated_at_utc", "text"),
+        Column("position_id", "text"),
+    ),
+    "positions": (
+        Column("position_id", "text", "NOT NULL PRIMARY KEY"),
+        Column("account", "text"),
+        Column("symbol", "text"),
+        Column("side", "text"),
+        Column("epoch", "text"),
+        Column("strategy_name", "text"),
+        Column("state", "text"),
+        Column("qty", "number"),
+        Column("entry_price", "number"),
+        Column("opened_at_utc", "text"),
+        Column("exit_reason", "text", ""),
+        Column("sold_qty", "number", "NOT NULL DEFAULT 0"),
+        Column("avg_exit_price", "number", ""),
+        Column("ended_at_utc", "text", ""),
+        Column("cooldown_until_utc", "text", ""),
+        Column("version", "integer"),
+        Column("open_alarms", "integer", "NOT NULL DEFAULT 0"),
+    ),
+    "alarms": (
+        Column("alarm_id", "text"),
+        Column("stream_id", "text"),
+        Column("kind", "text"),
+        Column("text", "text"),
+        Column("raised_at_utc", "text"),
+        Column("acknowledged_by", "text", ""),
+        Column("acknowledged_at_utc", "text", ""),
+    ),
+}
+#: What a table asks of several columns together.
+_TOGETHER = {"alarms": ("PRIMARY KEY (stream_id, alarm_id)",)}
+_INDEXES = {
+    "exit_orders": (
+        "CREATE INDEX exit_orders_symbol_status ON exit_orders (symbol, status)",
+        "CREATE INDEX exit_orders_position ON exit_orders (position_id)",
+        f"CREATE UNIQUE INDEX exit_orders_one_live ON exit_orders (position_id) WHERE status IN {_LIVE}",
+    ),
+    "position_tracking": ("CREATE INDEX position_tracking_position ON position_tracking (position_id)",),
+    "positions": (
+        f"CREATE INDEX positions_open ON positions (position_id) WHERE {OPEN}",
+        "CREATE INDEX positions_symbol ON positions (symbol, opened_at_utc)",
+        "CREATE INDEX positions_cooldown ON positions (cooldown_until_utc) WHERE cooldown_until_utc IS NOT NULL",
+    ),
+    "alarms": ("CREATE INDEX alarms_standing ON alarms (stream_id) WHERE acknowledged_at_utc IS NULL",),
+}
+#: table -> column -> what stands in it.
+KINDS: dict[str, dict[str, Kind]] = {
+    name: {column.name: column.kind for column in columns} for name, columns in _COLUMNS.items()
+}
+
+
+def ddl(types: Mapping[Kind, str]) -> tuple[str, ...]:
+    """The statements that make all tables and their indexes.
+
+    Args:
+        types: how a database spells each kind of column. `place` is the number of a row, and its primary key.
+    """
+    statements: list[str] = []
+    for name, columns in _COLUMNS.items():
+        lines = [_line(column, types) for column in columns] + list(_TOGETHER.get(name, ()))
+        statements.append(f"CREATE TABLE {name} (\n    " + ",\n    ".join(lines) + ")")
+        statements += _INDEXES[name]
+    return tuple(statements)
+
+
+def _line(column: Column, types: Mapping[Kind, str]) -> str:
+    return f"{column.name} {types[column.kind]} {column.rule}".rstrip()
+
+
+class Shape(NamedTuple):
+    """What a statement of this module writes, for a database that takes many rows at once.
+
+    Attributes:
+        verb: `INSERT` or `UPDATE`.
+        columns: those of the parameters, in their order.
+        key_at: which of them tell the rows apart.
+    """
+
+    verb: Literal["INSERT", "UPDATE"]
+    table: str
+    columns: tuple[str, ...]
+    key_at: tuple[int, ...]
+
+
+_SHAPES: dict[str, Shape] = {}
+
+
+def shape(sql: str) -> Shape | None:
+    """What a statement writes; None when it is not one of this module."""
+    return _SHAPES.get(sql)
+
+
+def _noted(sql: str, verb: Literal["INSERT", "UPDATE"], table: str, columns: Sequence[str], key: Sequence[str]) -> str:
+    """The statement, with its shape noted; the key stands last in an update, or is found among the columns."""
+    last = len(columns) - len(key)
+    key_at = range(last, len(columns)) if verb == "UPDATE" else (columns.index(column) for column in key)
+    _SHAPES[sql] = Shape(verb, table, tuple(columns), tuple(key_at))
+    return sql
+
 
 #: Writes the marks of one position; its parameters come from `mark_params`.
-MARK = (
-    "UPDATE position_tracking SET current_price = ?, unrealised_pnl_pct = ?, highest_price = ?, "
-    "last_evaluated_at_utc = ? WHERE symbol = ? AND position_id = ?"
+MARK = _noted(
+    f"UPDATE position_tracking SET {', '.join(f'{mark} = ?' for mark in MARKS)} WHERE symbol = ? AND position_id = ?",
+    "UPDATE",
+    "position_tracking",
+    (*MARKS, "symbol", "position_id"),
+    ("symbol", "position_id"),
 )
 
 
@@ -264,7 +343,7 @@ def _insert_sql(name: str, table: Table) -> str:
     sql = f"INSERT INTO {name} ({', '.join(table.columns)}) VALUES ({', '.join('?' * len(table.columns))})"
     if table.row is TrackingRow:  # a new position takes the symbol's row over, marks and all
         sql += " ON CONFLICT (symbol) DO UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in table.columns)
-    return sql
+    return _noted(sql, "INSERT", name, table.columns, table.key)
 
 
 INSERT = {name: _insert_sql(name, table) for name, table in TABLES.items()}
@@ -291,6 +370,7 @@ def update(name: str, changed: tuple[str, ...]) -> Update:
     sql = (
         f"UPDATE {name} SET {', '.join(f'{c} = ?' for c in wanted)} WHERE {' AND '.join(f'{c} = ?' for c in table.key)}"
     )
+    _noted(sql, "UPDATE", name, (*wanted, *table.key), table.key)
     return Update(sql, itemgetter(*wanted, *table.key))
 
 

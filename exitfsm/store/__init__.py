@@ -5,17 +5,30 @@ read-model rows and their hashes in one transaction, or nothing. Nothing here kn
 the lifecycle: it stores what `position.decide` returned and refuses a writer that did not know the newest event of the
 stream. Every failure is a `StoreError` that says what to do.
 
-On disk an event is a row of `stored_events`: its place in the store (`rowid`), its stream and version, its name as the
-topic (`exit_triggered.v1`) and JSON: `{"at": nanoseconds, "by": …, "body": {"event": "exit_triggered.v1", …}}`.
+An event is a row of `stored_events`: its place in the store, its stream and version, its name as the topic
+(`exit_triggered.v1`) and JSON: `{"at": nanoseconds, "by": …, "body": {"event": "exit_triggered.v1", …}}`.
 
 - `exit_store` is the interface.
 - `appending` takes appends and writes them together.
 - `mapping` turns events into bytes and back, and chains their hashes.
-- `sqlite` has everything that only SQLite has; another database is another module with the same few methods.
+- `database` is the port to a database; `sqlite` and `postgres` are the engines behind it, and `opening` tells which.
+- `checking` reads what a check of a store needs; `copying` copies a store into another one.
 """
 
 from exitfsm.projections import AlarmRow, ExitOrderRow, Mark, PositionRow, TrackingRow
 from exitfsm.store.appending import Append, Result
 from exitfsm.store.exit_store import ExitStore
+from exitfsm.store.opening import is_url, shown
 
-__all__ = ["AlarmRow", "Append", "ExitOrderRow", "ExitStore", "Mark", "PositionRow", "Result", "TrackingRow"]
+__all__ = [
+    "AlarmRow",
+    "Append",
+    "ExitOrderRow",
+    "ExitStore",
+    "Mark",
+    "PositionRow",
+    "Result",
+    "TrackingRow",
+    "is_url",
+    "shown",
+]

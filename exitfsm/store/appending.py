@@ -6,20 +6,18 @@ read-model rows. When anything fails in between, the transaction is given up wit
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 
 import msgspec
-from eventsourcing.sqlite import SQLiteCursor
 
 from exitfsm.errors import StoreError, VersionConflict
 from exitfsm.events import Event, Recorded
 from exitfsm.projections import TABLES, ReadModels, Row
+from exitfsm.store.database import Database
 from exitfsm.store.mapping import GENESIS, Encoded, EventMapper, chain_hash
-from exitfsm.store.sqlite import SQLiteDatabase
 from exitfsm.values import utc
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -58,6 +56,8 @@ def prepare(batch: Append, mapper: EventMapper) -> Prepared | StoreError:
     if batch.expected_version < 0:
         raise ValueError(f"expected_version is the number of events already there, not {batch.expected_version}")
     at_ns, by = _ns(utc(batch.at)), batch.by
+    if "\0" in batch.stream_id:
+        return StoreError(f"{batch.stream_id!r} is no stream: its name holds a NUL character, which databases refuse")
     try:
         encoded = [mapper.encode(at_ns, by, event) for event in batch.events]
     except StoreError as e:
@@ -72,19 +72,17 @@ def _ns(at: datetime) -> int:
     return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
 
 
-def stored_rows(db: SQLiteDatabase, name: str, owner: str) -> list[Row]:
+def stored_rows(db: Database, name: str, owner: str) -> list[Row]:
     """The rows of a read model that belong to an owner, in key order, as the transaction under way sees them."""
-    table, cursor = TABLES[name], db.cursor()
+    table = TABLES[name]
     columns, order = ", ".join(table.columns), ", ".join(table.key)
-    cursor.execute(f"SELECT {columns} FROM {name} WHERE {table.owner} = ? ORDER BY {order}", (owner,))
-    return [dict(zip(table.columns, row, strict=True)) for row in cursor.fetchall()]
+    rows = db.rows(f"SELECT {columns} FROM {name} WHERE {table.owner} = ? ORDER BY {order}", (owner,))
+    return [dict(zip(table.columns, row, strict=True)) for row in rows]
 
 
-def last_order_id(db: SQLiteDatabase) -> int:
+def last_order_id(db: Database) -> int:
     """The highest `exit_orders.id`, 0 when there is none."""
-    cursor = db.cursor()
-    cursor.execute("SELECT MAX(id) FROM exit_orders")
-    return int(cursor.fetchone()[0] or 0)
+    return int(db.rows("SELECT MAX(id) FROM exit_orders")[0][0] or 0)
 
 
 class Writer:
@@ -98,10 +96,10 @@ class Writer:
         models: the rows.
     """
 
-    def __init__(self, db: SQLiteDatabase, models: ReadModels) -> None:
+    def __init__(self, db: Database, models: ReadModels) -> None:
         self.models = models
         self._db = db
-        self._cursor: SQLiteCursor | None = None
+        self._active = False
         self._head: tuple[int, bytes] | None = None
         self._versions: dict[str, int] = {}
         self._stored: list[tuple[int, str, int, str, bytes]] = []
@@ -110,22 +108,22 @@ class Writer:
     @property
     def active(self) -> bool:
         """True while a transaction is open."""
-        return self._cursor is not None
+        return self._active
 
     def append(self, group: Sequence[Prepared | StoreError]) -> list[Result]:
         """Stores appends in one transaction of their own.
 
         Raises:
-            sqlite3.Error: the database did not take it.
-            Exception: a bug in a projection.
+            StoreError: it was not stored, or that cannot be found out.
+            Exception: what the database did not take it for, or a bug in a projection.
         """
         if not any(not isinstance(p, StoreError) and p.events for p in group):
             return [p if isinstance(p, StoreError) else [] for p in group]
         known = self._head is not None
         try:
             return self._append(group)
-        except sqlite3.IntegrityError:
-            if not known:
+        except self._db.errors as e:
+            if not known or not self._db.is_conflict(e):
                 raise
             return self._append(group)  # perhaps only because of what was kept in memory: now with what is stored
 
@@ -141,7 +139,8 @@ class Writer:
 
     def begin(self) -> None:
         """Begins a transaction; `commit` or `give_up` ends it."""
-        self._cursor = self._db.begin()
+        self._db.begin()
+        self._active = True
 
     def take(self, append: Prepared | StoreError) -> Result:
         """Takes an append if its stream is where its writer thinks it is; `write` or `commit` writes it."""
@@ -167,50 +166,48 @@ class Writer:
         self._versions[stream_id] = version
         return recorded
 
-    def write(self) -> SQLiteCursor:
-        """Writes what was taken into the transaction, which stays open; returns its cursor."""
-        cursor = self.open_cursor()
+    def write(self) -> None:
+        """Writes what was taken into the transaction, which stays open."""
+        self.check_active()
         if self._stored:
-            self._db.recorder.insert(cursor, self._stored, self._chain, self.models.writes())
+            self._db.insert(self._stored, self._chain, self.models.writes())
             self._stored, self._chain = [], []
-        return cursor
 
     def commit(self) -> None:
         """Writes what was taken, and commits."""
         self.write()
         self._db.commit()
-        self._cursor = None
+        self._active = False
         self._versions.clear()
 
     def give_up(self) -> None:
         """Ends the transaction without a trace of what was taken into it."""
-        self._cursor = self._head = None
+        self._active, self._head = False, None
         self._versions.clear()
         self._stored, self._chain = [], []
         self.models.forget()
         self._db.give_up()
 
-    def open_cursor(self) -> SQLiteCursor:
-        """The cursor of the open transaction."""
-        if self._cursor is None:
+    def check_active(self) -> None:
+        """Refuses to go on where no transaction is open any more."""
+        if not self._active:
             raise StoreError("a group of this bulk could not be stored: leave the block, and see what is there")
-        return self._cursor
 
     def _newest(self) -> tuple[int, bytes]:
         """Sequence and hash of the newest event, taken or stored."""
         if self._head is None:
-            cursor = self.open_cursor()
-            cursor.execute("SELECT sequence, hash FROM chain ORDER BY sequence DESC LIMIT 1")
-            self._head = cursor.fetchone() or (0, GENESIS)
+            self.check_active()
+            rows = self._db.rows("SELECT sequence, hash FROM chain ORDER BY sequence DESC LIMIT 1")
+            self._head = rows[0] if rows else (0, GENESIS)
         return self._head
 
     def _is_at(self, stream_id: str, expected: int) -> bool:
         """True when a stream has `expected` events, taken or stored."""
         version = self._versions.get(stream_id)
         if version is None and self.models.version(stream_id) != expected:  # not in memory, or out of date there
-            cursor = self.open_cursor()
-            cursor.execute("SELECT MAX(originator_version) FROM stored_events WHERE originator_id = ?", (stream_id,))
-            version = cursor.fetchone()[0] or 0
+            self.check_active()
+            sql = "SELECT MAX(originator_version) FROM stored_events WHERE originator_id = ?"
+            version = self._db.rows(sql, (stream_id,))[0][0] or 0
         return version is None or version == expected
 
 
@@ -223,7 +220,7 @@ class Bulk:
 
     def add(self, group: Sequence[Prepared | StoreError]) -> list[Result]:
         """Takes appends; commits when there are enough."""
-        with self.cursor(written=False):
+        with self.transaction(written=False):
             results = [self._writer.take(p) for p in group]
             self._taken += sum(len(r) for r in results if not isinstance(r, StoreError))
             if self._taken >= self._every:
@@ -233,13 +230,13 @@ class Bulk:
         return results
 
     @contextmanager
-    def cursor(self, *, written: bool = True) -> Iterator[SQLiteCursor]:
+    def transaction(self, *, written: bool = True) -> Iterator[None]:
         """The open transaction, with what was taken written into it. Any failure gives it up, and the bulk with it."""
-        cursor = self._writer.open_cursor()
+        self._writer.check_active()
         try:
             if written:
                 self._writer.write()
-            yield cursor
+            yield
         except BaseException:
             self._writer.give_up()
             raise

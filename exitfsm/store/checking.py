@@ -7,7 +7,6 @@ been damaged, or somebody may have been at it. What it finds is said in a line; 
 
 from __future__ import annotations
 
-import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,29 +15,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from exitfsm.errors import StoreError
+from exitfsm.errors import StoreDamaged, StoreError
 from exitfsm.events import Recorded
 from exitfsm.projections import MARKS, TABLES, TrackingRow
+from exitfsm.store.database import FORMAT, SOUND, Database
 from exitfsm.store.exit_store import ExitStore
 from exitfsm.store.mapping import GENESIS, chain_hash
-from exitfsm.store.sqlite import FORMAT
+from exitfsm.store.sqlite import SQLiteDatabase
 
 _Row = tuple[Any, ...]
 _PAGE = 1000
-# Text is read as bytes: where somebody was at it, it may be no text any more, and reading it must not fail.
-_STORED = (
-    "SELECT e.rowid, CAST(e.originator_id AS BLOB), e.originator_version, CAST(e.topic AS BLOB), "
-    "CAST(e.state AS BLOB), CAST(c.hash AS BLOB), typeof(e.originator_id) || ' ' || typeof(e.originator_version) || "
-    "' ' || typeof(e.topic) || ' ' || typeof(e.state) || ' ' || typeof(c.hash) "
-    "FROM stored_events e LEFT JOIN chain c ON c.sequence = e.rowid "
-)
-_TYPES = "text integer text blob blob"
 _ORPHANS = (
-    "SELECT sequence FROM chain WHERE sequence NOT IN (SELECT rowid FROM stored_events) ORDER BY sequence LIMIT 10"
+    "SELECT sequence FROM chain WHERE sequence NOT IN (SELECT {place} FROM stored_events) ORDER BY sequence LIMIT 10"
 )
-_SCHEMA = "SELECT type, name, sql FROM sqlite_schema WHERE substr(name, 1, 7) <> 'sqlite_'"
-
-
 #: What a store says of itself; None where any value may stand.
 _META: dict[object, str | None] = {"created_by": "exitfsm", "format": str(FORMAT), "account": None, "endpoint": None}
 
@@ -72,13 +61,8 @@ class Difference(NamedTuple):
 
 
 def is_damage(error: StoreError) -> bool:
-    """True when an error says that the file of a store is damaged; False when it is no store, or out of reach."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
-            return True
-        cause = cause.__cause__
-    return False
+    """True when an error says that a store is damaged; False when it is no store, or out of reach."""
+    return isinstance(error, StoreDamaged)
 
 
 @contextmanager
@@ -96,10 +80,18 @@ def stored(store: ExitStore, stream_id: str | None = None, *, by_stream: bool = 
     Raises:
         StoreError: the file is so damaged that it cannot be read on.
     """
-    order = "e.originator_id, e.originator_version" if by_stream or stream_id is not None else "e.rowid"
+    db = store._open_db()
+    order = "e.originator_id, e.originator_version" if by_stream or stream_id is not None else f"e.{db.place}"
     where = "" if stream_id is None else "WHERE e.originator_id = ? "
     given = () if stream_id is None else (stream_id,)
-    yield from map(_stored, _each(store, f"{_STORED}{where}ORDER BY {order}", given))
+    yield from map(_stored, _each(store, f"{db.raw}{where}ORDER BY {order}", given))
+
+
+def page(store: ExitStore, first: int, last: int) -> list[Stored]:
+    """The events from one place to another unread, in commit order."""
+    db = store._open_db()
+    sql = f"{db.raw}WHERE e.{db.place} BETWEEN ? AND ? ORDER BY e.{db.place}"
+    return [_stored(row) for row in store._rows(sql, (first, last))]
 
 
 def read(store: ExitStore, event: Stored) -> Recorded:
@@ -114,21 +106,12 @@ def read(store: ExitStore, event: Stored) -> Recorded:
 def damage(store: ExitStore) -> Iterator[str]:
     """What is wrong with the file and its tables apart from what stands in them, one line each."""
     try:
-        for (line,) in _each(store, "PRAGMA integrity_check"):
-            if line != "ok":
-                yield f"the file is damaged: {line}"
-        found = {(kind, name): sql for kind, name, sql in _each(store, _SCHEMA)}
-        orphans = [row[0] for row in _each(store, _ORPHANS)]
+        with store._translated() as db:
+            yield from db.damage()
+        orphans = [row[0] for row in _each(store, _ORPHANS.format(place=db.place))]
     except StoreError as e:
         yield f"the file is damaged: {e}"
         return
-    with ExitStore(":memory:") as fresh:
-        wanted = {(kind, name): sql for kind, name, sql in _each(fresh, _SCHEMA)}
-    for kind, name in sorted(found.keys() | wanted.keys()):
-        have, want = found.get((kind, name)), wanted.get((kind, name))
-        if have != want:
-            how = "is missing" if have is None else "does not belong there" if want is None else "was changed"
-            yield f"the {kind} {name} {how}"
     for sequence in orphans:
         yield f"event {sequence} is missing: only its hash is there"
     yield from _of_the_store(store)
@@ -155,9 +138,10 @@ def _unreadable_marks(store: ExitStore) -> Iterator[str]:
 class Rebuilt:
     """The read models as the events make them, beside those of a store."""
 
-    def __init__(self, store: ExitStore, fresh: ExitStore, cursor: Any) -> None:
-        self._store, self._fresh, self._cursor = store, fresh, cursor
+    def __init__(self, store: ExitStore, fresh: ExitStore, db: Database) -> None:
+        self._store, self._fresh, self._db = store, fresh, db
         self._models = fresh._writer.models
+        self._contradictions: tuple[type[Exception], ...] = (*db.errors, LookupError, ValueError)
         self._waiting = 0
 
     def add(self, recorded: Recorded) -> None:
@@ -171,7 +155,7 @@ class Rebuilt:
             self._waiting += 1
             if self._waiting >= _PAGE:
                 self._write()
-        except (sqlite3.Error, LookupError, ValueError) as e:
+        except self._contradictions as e:
             raise StoreError(f"the read models cannot hold these events: {e}") from e
 
     def differences(self) -> Iterator[Difference]:
@@ -182,13 +166,13 @@ class Rebuilt:
         """
         try:
             self._write()
-        except sqlite3.Error as e:
+        except self._db.errors as e:
             raise StoreError(f"the read models cannot hold these events: {e}") from e
         for name in TABLES:
             yield from self._of_table(name)
 
     def _write(self) -> None:
-        self._fresh._write(self._cursor, self._models)
+        self._db.insert((), (), self._models.writes())
         self._waiting = 0
 
     def _of_table(self, name: str) -> Iterator[Difference]:
@@ -212,10 +196,10 @@ class Rebuilt:
 @contextmanager
 def rebuilding(store: ExitStore) -> Iterator[Rebuilt]:
     """The read models made anew, in a temporary file: `add` every event in commit order, then ask for `differences`."""
-    with tempfile.TemporaryDirectory(prefix="exitfsm-") as directory, ExitStore(Path(directory, "rebuilt.db")) as fresh:
-        fresh._open_db().cursor().execute("PRAGMA synchronous = OFF")  # it is thrown away in a moment
-        with fresh._writing() as cursor:
-            yield Rebuilt(store, fresh, cursor)
+    with tempfile.TemporaryDirectory(prefix="exitfsm-") as directory:
+        made = SQLiteDatabase(Path(directory, "rebuilt.db"), read_only=False, synced=False)
+        with ExitStore.on(made) as fresh, fresh._writing() as db:
+            yield Rebuilt(store, fresh, db)
 
 
 def _each(store: ExitStore, sql: str, params: tuple[Any, ...] = ()) -> Iterator[_Row]:
@@ -226,7 +210,7 @@ def _each(store: ExitStore, sql: str, params: tuple[Any, ...] = ()) -> Iterator[
 
 def _stored(row: Sequence[Any]) -> Stored:
     sequence, stream, version, topic, state, chained, types = row
-    unsound = "" if types == _TYPES else "it has no hash" if chained is None else f"it is stored as {types}"
+    unsound = "" if types == SOUND else "it has no hash" if chained is None else f"it is stored as {types}"
     try:
         stream_id, name = (stream or b"").decode(), (topic or b"").decode()
     except UnicodeDecodeError as e:
@@ -274,6 +258,7 @@ __all__ = [
     "Stored",
     "damage",
     "is_damage",
+    "page",
     "read",
     "rebuilding",
     "snapshot",

@@ -6,7 +6,6 @@ Rules of this room: every method takes the lock, says what to do when it fails, 
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,29 +16,23 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import msgspec
-from eventsourcing.sqlite import SQLiteCursor
 
 from exitfsm import projections
 from exitfsm.errors import StoreError
 from exitfsm.events import Event, Recorded
 from exitfsm.projections import AlarmRow, ExitOrderRow, HeldRow, Mark, PositionRow, ReadModels, TrackingRow
 from exitfsm.store.appending import Append, Bulk, Prepared, Result, Writer, last_order_id, prepare, stored_rows
+from exitfsm.store.database import Database, Write
 from exitfsm.store.mapping import GENESIS, EventMapper, link
-from exitfsm.store.sqlite import SQLiteDatabase
+from exitfsm.store.opening import open_database
 from exitfsm.values import ExitStatus, Side, stamp
 
-_EVENT = "rowid, originator_id, originator_version, topic, state"
+_EVENT = "originator_id, originator_version, topic, state"
 _BODIES = "SELECT originator_id, topic, state FROM stored_events WHERE originator_id IN"
 _IN_ORDER = "ORDER BY originator_id, originator_version"
 _BY_AGE = "opened_at_utc, position_id"
 _PAGE = 1000
 _STREAMS = 200
-# As bytes, so that nothing that was tampered with can fail to decode; the types count, or a row could hide from reads.
-_CHAIN_PAGE = (
-    "SELECT rowid, typeof(originator_id) = 'text' AND typeof(topic) = 'text', "
-    "CAST(originator_id AS BLOB), originator_version, CAST(topic AS BLOB), state, hash "
-    "FROM stored_events JOIN chain ON sequence = rowid WHERE rowid >= ? ORDER BY rowid LIMIT ?"
-)
 _Row = TypeVar("_Row", bound=msgspec.Struct)
 
 
@@ -50,25 +43,38 @@ class ExitStore:
     thread, one call at a time (it has a lock of its own). Use it as a context manager, or call `close`.
 
     Args:
-        url: path of the file (made where there is none), or `":memory:"`.
+        url: path of the file (made where there is none), `"postgresql://…"`, or `":memory:"`.
         read_only: only read; takes no lock.
+        account: the account (a hash) whose store is meant; on a server each has a schema of its own.
 
     Raises:
         StoreLocked: another process writes this store.
         StoreError: the file is not a store, newer than this library, somebody else's, or cannot be opened.
     """
 
-    def __init__(self, url: str | os.PathLike[str], *, read_only: bool = False) -> None:
+    def __init__(self, url: str | os.PathLike[str], *, read_only: bool = False, account: str = "") -> None:
+        self._prepare()
+        self._use(open_database(url, read_only=read_only, account=account))
+
+    @classmethod
+    def on(cls, db: Database) -> Self:
+        """A store on a database that is open already, and is closed with it."""
+        store = cls.__new__(cls)
+        store._prepare()
+        store._use(db)
+        return store
+
+    def _prepare(self) -> None:
         self._lock = threading.RLock()
         self._bulk: Bulk | None = None
         self._mapper = EventMapper()
         self._pid = os.getpid()
-        path = _path_of(url)
-        if path is None and read_only:
-            raise StoreError("a store in memory begins empty and is gone at the end: open it for writing")
-        db = SQLiteDatabase(path, read_only=read_only)
-        self._db: SQLiteDatabase | None = db
+        self._db: Database | None = None
+
+    def _use(self, db: Database) -> None:
+        self._db = db
         self._writer = Writer(db, ReadModels(partial(stored_rows, db), partial(last_order_id, db)))
+        self._event = f"{db.place}, {_EVENT}"
 
     def __enter__(self) -> Self:
         return self
@@ -135,9 +141,7 @@ class ExitStore:
             except StoreError:
                 raise
             except Exception as e:
-                # Full, read-only, busy, damaged: not the fault of one append.
-                whole = isinstance(e, sqlite3.Error) and not isinstance(e, (sqlite3.IntegrityError, sqlite3.DataError))
-                if whole or self._bulk is not None:
+                if self._bulk is not None or self._open_db().is_whole(e):
                     raise self._failure(e) from e
                 return [self._failure(e)] if len(group) == 1 else self._one_by_one(group)
 
@@ -179,11 +183,10 @@ class ExitStore:
         """Writes the last look at positions into `position_tracking`. Marks are no events and are not rebuilt."""
         params = [projections.mark_params(mark) for mark in marks]
         if params:
-            with self._writing() as c:
-                c.executemany(projections.MARK, params)
+            self._write([(projections.MARK, params)])
 
     def settle(self) -> None:
-        """For a moment in which nothing is urgent: has SQLite's own work done that a later commit would have to do.
+        """For a moment in which nothing is urgent: has work of the database done that a later commit would have to do.
 
         Costs nothing where there is nothing to do; call it every second or so.
 
@@ -201,7 +204,7 @@ class ExitStore:
         return [
             self._recorded(row)
             for row in self._rows(
-                f"SELECT {_EVENT} FROM stored_events WHERE originator_id = ? AND originator_version > ? "
+                f"SELECT {self._event} FROM stored_events WHERE originator_id = ? AND originator_version > ? "
                 "ORDER BY originator_version",
                 (stream_id, after),
             )
@@ -209,11 +212,11 @@ class ExitStore:
 
     def events(self, after: int = 0, limit: int | None = None) -> Iterator[Recorded]:
         """All events with a sequence above `after`, in commit order, at most `limit`; in constant memory."""
-        left = limit
+        left, place = limit, self._open_db().place
         while left is None or left > 0:
             page = _PAGE if left is None else min(_PAGE, left)
             rows = self._rows(
-                f"SELECT {_EVENT} FROM stored_events WHERE rowid > ? ORDER BY rowid LIMIT ?", (after, page)
+                f"SELECT {self._event} FROM stored_events WHERE {place} > ? ORDER BY {place} LIMIT ?", (after, page)
             )
             for row in rows:
                 yield self._recorded(row)
@@ -236,10 +239,9 @@ class ExitStore:
 
     def stream_ids(self) -> list[str]:
         """All streams, in the order of their first events."""
-        return [
-            str(row[0])
-            for row in self._rows("SELECT originator_id FROM stored_events WHERE originator_version = 1 ORDER BY rowid")
-        ]
+        place = self._open_db().place
+        sql = f"SELECT originator_id FROM stored_events WHERE originator_version = 1 ORDER BY {place}"
+        return [str(row[0]) for row in self._rows(sql)]
 
     def count(self) -> int:
         """How many events there are."""
@@ -333,28 +335,24 @@ class ExitStore:
         if self._bulk is not None:
             raise StoreError("leave bulk() before rebuild(): it must be a transaction of its own")
         columns = ", ".join((*projections.MARKS, "symbol", "position_id"))
-        with self._writing() as c:
-            c.execute(f"SELECT {columns} FROM position_tracking")
-            marks = [tuple(row) for row in c.fetchall()]
-            for table in projections.TABLES:
-                c.execute(f"DROP TABLE {table}")
-            for statement in projections.DDL:
-                c.execute(statement)
-            self._fold(c, self.events())
-            c.executemany(projections.MARK, marks)
+        with self._writing() as db:
+            marks = db.rows(f"SELECT {columns} FROM position_tracking")
+            db.remake()
+            self._fold(db, self.events())
+            db.insert((), (), [(projections.MARK, marks)] if marks else [])
 
     def verify_read_models(self) -> list[str]:
         """What in the read models differs from a rebuild, marks aside, one line each; empty when all is well."""
         found: list[str] = []
         with ExitStore(":memory:") as fresh, self._reading():
-            with fresh._writing() as c:
-                fresh._fold(c, self.events())
+            with fresh._writing() as db:
+                fresh._fold(db, self.events())
             for name, table in projections.TABLES.items():
                 sql = f"SELECT {', '.join(table.columns)} FROM {name}"
                 found += projections.differences(name, self._rows(sql), fresh._rows(sql))
         return found
 
-    def _fold(self, c: SQLiteCursor, events: Iterable[Recorded]) -> None:
+    def _fold(self, db: Database, events: Iterable[Recorded]) -> None:
         """Makes the rows of all events in tables that are empty."""
         models = self._writer.models
         models.forget()
@@ -362,19 +360,20 @@ class ExitStore:
             for number, recorded in enumerate(events, 1):
                 models.apply(recorded)
                 if number % _PAGE == 0:
-                    self._write(c, models)
-            self._write(c, models)
+                    db.insert((), (), models.writes())
+            db.insert((), (), models.writes())
         finally:
             models.forget()
 
-    def _write(self, c: SQLiteCursor, models: ReadModels) -> None:
-        for sql, rows in models.writes():
-            c.executemany(sql, rows)
-
     @property
     def path(self) -> Path | None:
-        """The file; None for a store in memory."""
+        """The file; None for a store in memory or on a server."""
         return self._open_db().path
+
+    @property
+    def where(self) -> str:
+        """The file or the URL, for people: it holds no password."""
+        return self._open_db().where
 
     def chain_head(self) -> tuple[int, str]:
         """Sequence and hash (hex) of the newest event; `(0, "00…")` when there is none.
@@ -390,7 +389,8 @@ class ExitStore:
         """The first sequence at which the stored event is not the one that was stored; None when all are."""
         head, expected = GENESIS, 1
         with self._reading():
-            while rows := self._rows(_CHAIN_PAGE, (expected, _PAGE)):
+            db = self._open_db()
+            while rows := self._rows(db.raw_page, (expected, _PAGE)):
                 for sequence, are_text, stream, version, topic, state, stored_hash in rows:
                     if sequence != expected or not (are_text and _is_sound(version, state)):
                         return expected
@@ -404,7 +404,8 @@ class ExitStore:
                         return expected
                     expected += 1
             ends = self._rows(
-                "SELECT MIN(rowid), MAX(rowid) FROM stored_events UNION SELECT MIN(sequence), MAX(sequence) FROM chain"
+                f"SELECT MIN({db.place}), MAX({db.place}) FROM stored_events "
+                "UNION SELECT MIN(sequence), MAX(sequence) FROM chain"
             )
         if any(first is not None and first < 1 for first, _ in ends):
             return 1
@@ -432,12 +433,11 @@ class ExitStore:
                     )
             new = [(key, value) for key, value in wanted.items() if value and key not in known]
             if new and not self._open_db().read_only:
-                with self._writing() as c:
-                    c.executemany("INSERT INTO meta VALUES (?, ?)", new)
+                self._write([("INSERT INTO meta VALUES (?, ?)", new)])
 
     # ---- inside
 
-    def _open_db(self, *, write: bool = False) -> SQLiteDatabase:
+    def _open_db(self, *, write: bool = False) -> Database:
         if self._db is None:
             raise StoreError("the store is closed")
         if self._pid != os.getpid():
@@ -450,56 +450,49 @@ class ExitStore:
         """An exception as what it means to the user."""
         if isinstance(e, StoreError):
             return e
-        failure = self._open_db().failure(e) if isinstance(e, sqlite3.Error) else StoreError(f"not stored: {e!r}")
+        db = self._open_db()
+        failure = db.failure(e) if isinstance(e, db.errors) else StoreError(f"not stored: {e!r}")
         failure.__cause__ = e
         return failure
 
     @contextmanager
-    def _translated(self, *, write: bool = False) -> Iterator[SQLiteDatabase]:
+    def _translated(self, *, write: bool = False) -> Iterator[Database]:
         """The database, with the lock held and its errors in plain words."""
         with self._lock:
             db = self._open_db(write=write)
             try:
                 yield db
-            except sqlite3.Error as e:
+            except db.errors as e:
                 raise self._failure(e) from e
 
     @contextmanager
-    def _writing(self) -> Iterator[SQLiteCursor]:
+    def _writing(self) -> Iterator[Database]:
         """A transaction of its own, or the one of the bulk that is under way."""
         with (
             self._translated(write=True) as db,
-            self._bulk.cursor() if self._bulk is not None else db.transaction() as c,
+            self._bulk.transaction() if self._bulk is not None else db.transaction(),
         ):
-            yield c
+            yield db
+
+    def _write(self, writes: Sequence[Write]) -> None:
+        with self._writing() as db:
+            db.insert((), (), writes)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
         """One state of the store for several reads."""
-        with self._translated() as db, self._bulk.cursor() if self._bulk is not None else db.snapshot():
+        with self._translated() as db, self._bulk.transaction() if self._bulk is not None else db.snapshot():
             yield
 
     def _rows(self, sql: str, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """What a query gives, with everything that a bulk has taken so far."""
         with self._translated() as db:
             if self._bulk is not None:
-                with self._bulk.cursor():
-                    pass
+                with self._bulk.transaction():
+                    return db.rows(sql, params)
             return db.rows(sql, params)
 
 
 def _is_sound(version: object, state: object) -> bool:
     """True for what a column of an intact event holds."""
     return type(version) is int and version > 0 and type(state) is bytes
-
-
-def _path_of(url: str | os.PathLike[str]) -> Path | None:
-    """The file that `url` names; None for memory."""
-    text = os.fspath(url)
-    if text == ":memory:":
-        return None
-    if text.startswith(("postgresql://", "postgres://")):
-        raise StoreError("PostgreSQL is not supported yet: give the path of a file")
-    if not text or "://" in text or "\0" in text:
-        raise StoreError(f"{text!r} is no store: give the path of a file, or ':memory:'")
-    return Path(text).expanduser().absolute()

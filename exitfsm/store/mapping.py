@@ -7,6 +7,7 @@ exactly itself.
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
@@ -24,6 +25,8 @@ GENESIS = bytes(32)
 _POLICIES_MAX = 1000
 _KEY = b'"policy"'
 _NO_POLICY = _KEY + b":{}"
+_NUL = rb"\u0000"
+_ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # after a backslash that is one itself it is no NUL
 _Body = TypeVar("_Body")
 
 
@@ -61,7 +64,8 @@ class EventMapper(Mapper[Any]):
         """An event as it is stored.
 
         Raises:
-            StoreError: it would not read back as what it is (no event of ours, a missing or wrongly typed field).
+            StoreError: it would not read back as what it is (no event of ours, a missing or wrongly typed field), or
+                some database cannot hold it (text with NUL).
         """
         topic = self._topics.get(type(event))
         if topic is None:
@@ -75,6 +79,8 @@ class EventMapper(Mapper[Any]):
             raise StoreError(f"{topic} cannot be stored: {e}") from e
         if not same:
             raise StoreError(f"{topic} cannot be stored: a field does not have its type")
+        if _NUL in state and _ESCAPED_NUL.search(state):
+            raise StoreError(f"{topic} cannot be stored: a text in it holds a NUL character, which databases refuse")
         return Encoded(topic, state, decoded.body)
 
     def to_stored_event(self, domain_event: Any) -> StoredEvent:

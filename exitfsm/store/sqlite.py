@@ -1,7 +1,7 @@
-"""The store's SQLite side: `eventsourcing`'s recorder on one file, made and opened so that nothing is lost or mixed up.
+"""The store on SQLite: `eventsourcing`'s recorder on one file, made and opened so that nothing is lost or mixed up.
 
-Rules of this room: everything that only SQLite has is here (pragmas, locks, file modes, error codes, creation), and
-nothing that another database would have as well.
+Rules of this room: everything that only SQLite has is here (pragmas, locks, file modes, error codes, creation), behind
+the port of `database`, and nothing that another database would have as well.
 
 The file: WAL, `synchronous = FULL`, mode 0600, one writer at a time (an OS lock on `<path>.lock`, held while it is
 open). It is made complete beside its place and then moved there, so that a crash leaves a whole store or none. A file
@@ -15,7 +15,7 @@ import os
 import sqlite3
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,11 @@ from eventsourcing.sqlite import (
 )
 
 from exitfsm import projections
-from exitfsm.errors import StoreError, StoreLocked
+from exitfsm.errors import StoreDamaged, StoreError, StoreLocked, StoreMissing
+from exitfsm.outside import logger
+from exitfsm.store.database import FORMAT, ChainRow, EventRow, Params, Write
+
+log = logger("exitfsm")
 
 try:
     import fcntl
@@ -41,12 +45,12 @@ else:
 
 #: Marks the file as ours ("ExFS"), where SQLite and `file` look for it.
 APPLICATION_ID = 0x45784653
-#: Version of the file format: tables, envelope, chain. A newer one is refused.
-FORMAT = 1
 #: Bytes in a row, a text or a blob, written or read; an event is some hundreds.
 ROW_MAX = 1 << 20
 #: Bytes that the WAL has room for once it is settled: a sync within a file costs less than one that makes it longer.
 _ROOM = 4 << 20
+#: Bytes in the WAL at which an operator is warned that another program holds it.
+_WAL_LARGE = 64 << 20
 #: A store with this many commits since it last settled does so again.
 _SETTLE_AFTER = 64
 #: Pages in the WAL at which a commit itself must put them into the main file, because nobody settled the store.
@@ -54,6 +58,15 @@ _PAGES_MAX = 4000
 #: Pages kept in memory, at most: a thousand exits in one commit, with all indexes that they touch, fit in.
 _CACHE_KB = 8000
 
+#: How SQLite spells the kinds of columns; NUMERIC stores the nearest float, and a whole one as an int.
+TYPES: dict[projections.Kind, str] = {
+    "text": "TEXT",
+    "number": "NUMERIC",
+    "integer": "INTEGER",
+    "place": "INTEGER PRIMARY KEY AUTOINCREMENT",
+}
+#: The statements that make the read models.
+DDL = projections.ddl(TYPES)
 _TABLES = (
     # The library's own table, with its implicit row id spelled out: the place in the store must survive a VACUUM.
     """CREATE TABLE stored_events (
@@ -66,6 +79,26 @@ _TABLES = (
     "CREATE TABLE chain (sequence INTEGER PRIMARY KEY, hash BLOB NOT NULL)",
     "CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)",
 )
+
+# Text is read as bytes: where somebody was at it, it may be no text any more, and reading it must not fail.
+_RAW = (
+    "SELECT e.rowid, CAST(e.originator_id AS BLOB), e.originator_version, CAST(e.topic AS BLOB), "
+    "CAST(e.state AS BLOB), CAST(c.hash AS BLOB), typeof(e.originator_id) || ' ' || typeof(e.originator_version) || "
+    "' ' || typeof(e.topic) || ' ' || typeof(e.state) || ' ' || typeof(c.hash) "
+    "FROM stored_events e LEFT JOIN chain c ON c.sequence = e.rowid "
+)
+# The types count here as well, or a row could hide from reads.
+_RAW_PAGE = (
+    "SELECT rowid, typeof(originator_id) = 'text' AND typeof(topic) = 'text', "
+    "CAST(originator_id AS BLOB), originator_version, CAST(topic AS BLOB), state, hash "
+    "FROM stored_events JOIN chain ON sequence = rowid WHERE rowid >= ? ORDER BY rowid LIMIT ?"
+)
+#: What the program that docs/how-to/keep-a-copy.md recommends puts into a file; it holds nothing that is read here.
+_OF_LITESTREAM = {
+    ("table", "_litestream_seq"): "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)",
+    ("table", "_litestream_lock"): "CREATE TABLE _litestream_lock (id INTEGER)",
+}
+_SCHEMA = "SELECT type, name, sql FROM sqlite_schema WHERE substr(name, 1, 7) <> 'sqlite_'"
 
 _ADVICE = {
     sqlite3.SQLITE_FULL: "the disk is full and nothing was stored: free space, then try again",
@@ -87,15 +120,14 @@ class _Connection(SQLiteConnection):
     def __init__(self, sqlite_conn: sqlite3.Connection) -> None:
         super().__init__(sqlite_conn, max_age=None)
         self._cursor = self.cursor()
-        self._bare = self._cursor.sqlite_cursor
+        self._bare = self.bare_cursor()
 
-    def begin(self, *, write: bool) -> SQLiteCursor:
+    def begin(self, *, write: bool) -> None:
         """Begins a transaction, which `commit` or `give_up` ends."""
         if self._sqlite_conn.in_transaction:  # an earlier rollback failed too
             self._sqlite_conn.rollback()
         # Deferred, a transaction that reads before it writes fails at once when another writer got in between.
         self._bare.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-        return self._cursor
 
     def commit(self) -> None:
         """Ends the transaction; durable when this returns."""
@@ -107,10 +139,19 @@ class _Connection(SQLiteConnection):
         cursor.row_factory = None
         return cursor
 
-    def checkpoint(self) -> None:
-        """Puts what is in the WAL into the main file, as far as no reader needs it where it is."""
-        self._cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        self._cursor.fetchall()  # SQLite does not let go of the file while a cursor has rows left
+    def rows(self, sql: str, params: Params) -> list[Params]:
+        """All rows of a query."""
+        return self._bare.execute(sql, params).fetchall()
+
+    def checkpoint(self) -> bool:
+        """Puts what is in the WAL into the main file, where no reader needs it as it is; True when that was all."""
+        # All rows are fetched: SQLite does not let go of the file while a cursor has rows left.
+        busy, frames, moved = self.rows("PRAGMA wal_checkpoint(PASSIVE)", ())[0]
+        return not busy and bool(frames == moved)
+
+    def executemany(self, sql: str, rows: Sequence[Params]) -> None:
+        """Executes a statement for each of the rows."""
+        self._bare.executemany(sql, rows)
 
     def give_up(self) -> None:
         """Undoes the transaction, if SQLite has not done so already."""
@@ -119,9 +160,9 @@ class _Connection(SQLiteConnection):
 
     @contextmanager
     def transaction(self, *, commit: bool) -> Iterator[SQLiteCursor]:
-        cursor = self.begin(write=commit)
+        self.begin(write=commit)
         try:
-            yield cursor
+            yield self._cursor
             if commit:
                 self.commit()
         except BaseException:
@@ -134,10 +175,10 @@ class _Connection(SQLiteConnection):
 class _Pool(SQLiteConnectionPool):
     """A pool of exactly one connection, which the lock of `ExitStore` guards: one writer, one cache of statements."""
 
-    def __init__(self, db_name: str, *, read_only: bool) -> None:
+    def __init__(self, db_name: str, *, read_only: bool, synced: bool) -> None:
         super().__init__(db_name=db_name, pool_size=1, max_overflow=0)
         self._only: _Connection | None = None
-        self._read_only = read_only
+        self._read_only, self._synced = read_only, synced
 
     def _create_connection(self) -> _Connection:
         c = sqlite3.connect(
@@ -148,7 +189,8 @@ class _Pool(SQLiteConnectionPool):
             c.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, ROW_MAX)
             c.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
             # FULL: a commit is on the disk before the order is sent.
-            c.execute("PRAGMA query_only = ON" if self._read_only else "PRAGMA synchronous = FULL")
+            synchronous = "PRAGMA synchronous = FULL" if self._synced else "PRAGMA synchronous = OFF"
+            c.execute("PRAGMA query_only = ON" if self._read_only else synchronous)
             c.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_MAX}")
             c.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
         except BaseException:
@@ -177,14 +219,11 @@ class _Pool(SQLiteConnectionPool):
 
 
 class Recorder(SQLiteApplicationRecorder):
-    """The library's recorder; the hash chain and the read models are written in the transaction of the events.
-
-    It reads as the library does. What writes is `insert`, in a transaction of `ExitStore`.
-    """
+    """The library's recorder. It reads as the library does; what writes is `SQLiteDatabase.insert`."""
 
     def construct_create_table_statements(self) -> list[str]:
         """All tables and indexes."""
-        return [*_TABLES, *projections.DDL]
+        return [*_TABLES, *DDL]
 
     def _insert_events(
         self,
@@ -194,27 +233,13 @@ class Recorder(SQLiteApplicationRecorder):
     ) -> Sequence[int]:
         raise StoreError("events are stored by ExitStore alone, with their hashes and read models")
 
-    def insert(
-        self,
-        c: SQLiteCursor,
-        events: Sequence[tuple[int, str, int, str, bytes]],
-        chain: Sequence[tuple[int, bytes]],
-        writes: Sequence[tuple[str, Sequence[tuple[Any, ...]]]],
-    ) -> None:
-        """Stores events (sequence, stream, version, topic, state), the hash of each, and the read-model rows of all."""
-        executemany = c.sqlite_cursor.executemany
-        executemany("INSERT INTO stored_events VALUES (?, ?, ?, ?, ?)", events)
-        executemany("INSERT INTO chain VALUES (?, ?)", chain)
-        for sql, params in writes:
-            executemany(sql, params)
-
 
 class _Factory(SQLiteFactory):
     """Builds the recorder from what it is given here, so that no environment variable can change the store."""
 
-    def __init__(self, db_name: str, *, read_only: bool) -> None:
+    def __init__(self, db_name: str, *, read_only: bool, synced: bool) -> None:
         super().__init__({"SQLITE_DBNAME": db_name, "ORIGINATOR_ID_TYPE": "text", "CREATE_TABLE": "n"})
-        self.datastore.pool = self.pool = _Pool(db_name, read_only=read_only)
+        self.datastore.pool = self.pool = _Pool(db_name, read_only=read_only, synced=synced)
 
     def application_recorder(self) -> Recorder:
         return Recorder(datastore=self.datastore)
@@ -226,6 +251,7 @@ class SQLiteDatabase:
     Args:
         path: absolute path of the file, made when there is none; None for memory.
         read_only: only read, without the writer's lock.
+        synced: commits wait for the disk; False for a file that is thrown away in a moment.
 
     Raises:
         StoreLocked: another process writes it.
@@ -233,15 +259,22 @@ class SQLiteDatabase:
     """
 
     recorder: Recorder
+    errors: tuple[type[Exception], ...] = (sqlite3.Error,)
+    place = "rowid"
+    raw = _RAW
+    raw_page = _RAW_PAGE
 
-    def __init__(self, path: Path | None, *, read_only: bool) -> None:
-        self.path, self.read_only = path, read_only
+    def __init__(self, path: Path | None, *, read_only: bool, synced: bool = True) -> None:
+        self.path, self.read_only, self._synced = path, read_only, synced
+        self.where = "the store in memory" if path is None else str(path)
         self._name = None if path is None else str(path)
         self._pid = os.getpid()
         self._lock_fd: int | None = None
         self._factory: _Factory | None = None
         self._inode: tuple[int, int] | None = None
         self._unsettled = _SETTLE_AFTER
+        self._wal_warned_at = _WAL_LARGE
+        self._in_snapshot = False
         try:
             if path is None:
                 self._connect(":memory:")
@@ -257,11 +290,25 @@ class SQLiteDatabase:
 
     # ---- using
 
-    def begin(self) -> SQLiteCursor:
+    def begin(self) -> None:
         """Begins a transaction that writes; `commit` or `give_up` ends it."""
         if self._name is not None and self._inode != _inode(self._name):
             raise StoreError(f"{self.path} was moved, replaced or deleted while in use: stop, and put it back")
-        return self._connection.begin(write=True)
+        self._connection.begin(write=True)
+
+    def insert(self, events: Sequence[EventRow], chain: Sequence[ChainRow], writes: Iterable[Write]) -> None:
+        """Stores events, the hash of each, and the read-model rows of all."""
+        executemany = self._connection.executemany
+        if events:
+            executemany("INSERT INTO stored_events VALUES (?, ?, ?, ?, ?)", events)
+            executemany("INSERT INTO chain VALUES (?, ?)", chain)
+        for sql, params in writes:
+            executemany(sql, params)
+
+    def remake(self) -> None:
+        """Drops the read models and makes them again, empty, in the transaction that has begun."""
+        for statement in (*(f"DROP TABLE {table}" for table in projections.TABLES), *DDL):
+            self._connection.executemany(statement, [()])
 
     def commit(self) -> None:
         """Makes the transaction durable. When this fails, `give_up` must follow."""
@@ -276,54 +323,99 @@ class SQLiteDatabase:
         if self.path is None or self._unsettled < _SETTLE_AFTER:
             return
         self._unsettled = 0
-        self._connection.checkpoint()
-        with self.transaction() as c:  # the WAL begins anew with it, which takes a sync more than another commit
-            c.execute("UPDATE meta SET value = value WHERE key = 'format'")
-        _make_room(self.path.with_name(self.path.name + "-wal"))
+        wal = self.path.with_name(self.path.name + "-wal")
+        if not self._connection.checkpoint():  # somebody reads from it, as who copies the store away does: it is theirs
+            self._watch(wal)
+            return
+        with self.transaction():  # the WAL begins anew with it, which takes a sync more than another commit
+            self._connection.executemany("UPDATE meta SET value = value WHERE key = 'format'", [()])
+        _make_room(wal)
+
+    def _watch(self, wal: Path) -> None:
+        """Warns of a WAL that another program keeps from being put away, each time that it has doubled."""
+        with contextlib.suppress(OSError):
+            size = wal.stat().st_size
+            if size >= self._wal_warned_at:
+                self._wal_warned_at = 2 * size
+                log.warning(
+                    "wal_grows store=%s megabytes=%s text=another program reads from it and keeps it from being put "
+                    "away: a copy that fell behind, or a reader that hangs",
+                    *(self.path, size >> 20),
+                )
 
     def give_up(self) -> None:
         """Undoes the transaction."""
         self._connection.give_up()
 
     @contextmanager
-    def transaction(self) -> Iterator[SQLiteCursor]:
+    def transaction(self) -> Iterator[None]:
         """A transaction that commits when the block ends well and leaves nothing when it does not."""
-        cursor = self.begin()
+        self.begin()
         try:
-            yield cursor
+            yield
             self.commit()
         except BaseException:
             self.give_up()
             raise
 
     @contextmanager
-    def snapshot(self) -> Iterator[SQLiteCursor]:
-        """A cursor that sees one state of the store, whoever writes meanwhile."""
-        with self._connection.transaction(commit=False) as c:
-            yield c
-
-    def cursor(self) -> SQLiteCursor:
-        """A cursor for single statements."""
-        return self._connection.cursor()
+    def snapshot(self) -> Iterator[None]:
+        """Inside the block every read sees one state, whoever writes meanwhile; one within one is the same."""
+        if self._in_snapshot:
+            yield
+            return
+        with self._connection.transaction(commit=False):
+            self._in_snapshot = True
+            try:
+                yield
+            finally:
+                self._in_snapshot = False
 
     def rows(self, sql: str, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
-        c = self._connection.bare_cursor()
-        return c.execute(sql, params).fetchall()
+        return self._connection.rows(sql, params)
 
     def each(self, sql: str, params: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         """The rows of a query, read as they are asked for."""
         for row in self._connection.bare_cursor().execute(sql, params):  # noqa: UP028  yield from would close the cursor
             yield row  # even after the database
 
+    def damage(self) -> Iterator[str]:
+        """What is wrong with the file and its tables apart from what stands in them, one line each."""
+        for (line,) in self.each("PRAGMA integrity_check"):
+            if line != "ok":
+                yield f"the file is damaged: {line}"
+        found = {(kind, name): sql for kind, name, sql in self.rows(_SCHEMA)}
+        fresh = SQLiteDatabase(None, read_only=False)
+        wanted = {(kind, name): sql for kind, name, sql in fresh.rows(_SCHEMA)}
+        wanted |= {key: sql for key, sql in _OF_LITESTREAM.items() if key in found}
+        fresh.close()
+        for kind, name in sorted(found.keys() | wanted.keys()):
+            have, want = found.get((kind, name)), wanted.get((kind, name))
+            if have != want:
+                how = "is missing" if have is None else "does not belong there" if want is None else "was changed"
+                yield f"the {kind} {name} {how}"
+
     def failure(self, error: Exception) -> StoreError:
         """What `error` means and what to do about it."""
-        where = self.path or "the store in memory"
         if isinstance(error, OSError):
-            return StoreError(f"cannot open {where}: {error.strerror or error}: check the path and its permissions")
-        code = getattr(error, "sqlite_errorcode", None)
-        advice = _ADVICE.get(code & 0xFF) if isinstance(code, int) else None
-        return StoreError(f"{where}: {error}: {advice or 'nothing was stored'}")
+            return StoreError(
+                f"cannot open {self.where}: {error.strerror or error}: check the path and its permissions"
+            )
+        kind = StoreDamaged if self.is_damage(error) else StoreError
+        return kind(f"{self.where}: {error}: {_ADVICE.get(_code(error), 'nothing was stored')}")
+
+    def is_conflict(self, error: Exception) -> bool:
+        """True when what was written contradicts what is stored."""
+        return isinstance(error, sqlite3.IntegrityError)
+
+    def is_whole(self, error: Exception) -> bool:
+        """True for a failure of the file (full, read-only, busy, damaged), which is not the fault of one append."""
+        return isinstance(error, sqlite3.Error) and not isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError))
+
+    def is_damage(self, error: Exception) -> bool:
+        """True when the file is damaged; False when it is no store, or out of reach."""
+        return _code(error) == sqlite3.SQLITE_CORRUPT
 
     def close(self) -> None:
         """Closes the file and frees the lock; may be called twice. After a fork it is the parent's, and left alone."""
@@ -333,9 +425,12 @@ class SQLiteDatabase:
             with contextlib.suppress(sqlite3.Error):  # what is committed is safe in the WAL as well
                 self._connection.checkpoint()
         self._disconnect()
-        fd, self._lock_fd = self._lock_fd, None
-        if fd is not None:
-            os.close(fd)
+        self._unlock()
+
+    def abandon(self) -> None:
+        """Let go of it as a process does that is killed: the transaction is gone, and another writer may have it."""
+        self.give_up()
+        self._unlock()
 
     def __del__(self) -> None:
         if not sys.is_finalizing():
@@ -344,7 +439,7 @@ class SQLiteDatabase:
     # ---- opening
 
     def _connect(self, db_name: str) -> None:
-        factory = _Factory(db_name, read_only=self.read_only)
+        factory = _Factory(db_name, read_only=self.read_only, synced=self._synced)
         self.recorder = factory.application_recorder()
         self._connection = factory.pool.get_connection()
         self._factory = factory  # only now is there something to close
@@ -361,7 +456,7 @@ class SQLiteDatabase:
             self._lock(path)
         if not self._inspect(path):
             if self.read_only:
-                raise StoreError(f"there is no store at {path}: check the path, or open it for writing to make one")
+                raise StoreMissing(f"there is no store at {path}: check the path, or open it for writing to make one")
             self._make(path)
         if not self.read_only:
             self._close_to_others(path)
@@ -370,11 +465,11 @@ class SQLiteDatabase:
             self._connect_to_read(path)
         else:
             self._connect(f"{path.as_uri()}?mode=rw")
-        self._check_identity(self.cursor())
+        self._check_identity()
         if not self.read_only:
-            with self.transaction() as c:
-                c.execute("DELETE FROM meta WHERE key IS NULL")  # what cannot be written shows now, not at an exit
-                self._check_whole(c)
+            with self.transaction():  # what cannot be written shows now, not at an exit
+                self._connection.executemany("DELETE FROM meta WHERE key IS NULL", [()])
+                self._check_whole()
 
     def _inspect(self, path: Path) -> bool:
         """False when there is nothing at `path` yet. Touches nothing.
@@ -415,7 +510,7 @@ class SQLiteDatabase:
         """Connects to a store that a writer may be using; where none can be, to the bare file."""
         try:
             self._connect(f"{path.as_uri()}?mode=ro")
-            self.cursor().execute("SELECT 1 FROM meta")
+            self.rows("SELECT 1 FROM meta")
         except sqlite3.OperationalError:
             # WAL wants to make its -shm, even to read. Without a -wal the file alone is the whole store.
             if path.with_name(path.name + "-wal").exists():
@@ -423,9 +518,9 @@ class SQLiteDatabase:
             self._disconnect()
             self._connect(f"{path.as_uri()}?mode=ro&immutable=1")
 
-    def _check_identity(self, c: SQLiteCursor) -> None:
-        c.execute("SELECT application_id, user_version FROM pragma_application_id, pragma_user_version")
-        application_id, version = c.fetchone()
+    def _check_identity(self) -> None:
+        sql = "SELECT application_id, user_version FROM pragma_application_id, pragma_user_version"
+        application_id, version = self.rows(sql)[0]
         if application_id != APPLICATION_ID:
             raise StoreError(f"{self.path} is not an exitfsm store: give another path")
         if version > FORMAT:
@@ -434,9 +529,8 @@ class SQLiteDatabase:
                 "upgrade exitfsm"
             )
 
-    def _check_whole(self, c: SQLiteCursor) -> None:
-        c.execute("SELECT (SELECT MAX(rowid) FROM stored_events), (SELECT MAX(sequence) FROM chain)")
-        events, chain = c.fetchone()
+    def _check_whole(self) -> None:
+        events, chain = self.rows("SELECT (SELECT MAX(rowid) FROM stored_events), (SELECT MAX(sequence) FROM chain)")[0]
         if events != chain:
             raise StoreError(
                 f"{self.path} was changed by other hands: its events end at {events or 0}, its chain at {chain or 0}: "
@@ -461,7 +555,7 @@ class SQLiteDatabase:
         try:
             self._connect(f"{new.as_uri()}?mode=rw")
             self._create()
-            self.cursor().execute("PRAGMA journal_mode = WAL")
+            self.rows("PRAGMA journal_mode = WAL")
             self._disconnect()
             new.replace(path)
         except BaseException:
@@ -477,6 +571,11 @@ class SQLiteDatabase:
             c.execute("INSERT INTO meta VALUES ('created_by', 'exitfsm'), ('format', ?)", (str(FORMAT),))
             c.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             c.execute(f"PRAGMA user_version = {FORMAT}")
+
+    def _unlock(self) -> None:
+        fd, self._lock_fd = self._lock_fd, None
+        if fd is not None:
+            os.close(fd)
 
     def _lock(self, path: Path) -> None:
         """Takes the lock of the one writer, beside the store, for as long as this object is open."""
@@ -501,6 +600,12 @@ class SQLiteDatabase:
         self._lock_fd = fd
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+
+def _code(error: Exception) -> int:
+    """SQLite's primary code of an error; 0 where it has none."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code & 0xFF if isinstance(code, int) else 0
 
 
 def _inode(path: str) -> tuple[int, int] | None:

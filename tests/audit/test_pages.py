@@ -217,7 +217,7 @@ EVIL = [
     "\"' onmouseover=alert(1) x='",
     "<!--<script>",
     "]]>&lt;b&gt;",
-    "\u2028\u2029\u202e\x00\x1b[31m",
+    "\u2028\u2029\u202e\x01\x1b[31m",
     "\ud800 lone",
     "=cmd|' /C calc'!A0",
     "{{7*7}}${7*7}",

@@ -6,16 +6,15 @@ the manager believes. Power that fails takes the newest commits along: the files
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+from exitfsm.errors import StoreError
 from exitfsm.events import Recorded
 from exitfsm.store import ExitStore
+from exitfsm.store.database import ChainRow, EventRow, Write
 from exitfsm.store.mapping import EventMapper
 from exitfsm.testing.simulation.faults import Faults
 from exitfsm.testing.simulation.loop import ProcessKilled, ProcessLoop, World
@@ -26,11 +25,9 @@ _SUFFIXES = ("", "-wal")
 _INTENTS = ("exit_triggered", "exit_retried")
 
 
-def failure(code: int, text: str) -> sqlite3.OperationalError:
-    """What SQLite raises for a failure of the disk."""
-    error = sqlite3.OperationalError(text)
-    error.sqlite_errorcode = code
-    return error
+_BUSY = "another program holds the file, and nothing was stored: close that program"
+_FULL = "the disk is full and nothing was stored: free space, then try again"
+_FAILED = "the disk failed; whether it was stored is not known: check the disk, then read the stream"
 
 
 class Disk:
@@ -94,10 +91,7 @@ class Disk:
         db = store._db
         if db is None:
             return
-        db.give_up()
-        fd, db._lock_fd = db._lock_fd, None
-        if fd is not None:
-            os.close(fd)
+        db.abandon()
         if self.power_at is not None:
             self._put_back()
 
@@ -149,33 +143,31 @@ class _Transactions:
         db = store._db
         assert db is not None
         self._disk, self._loop, self._kill, self._told = disk, loop, kill, written
-        self._begin, self._commit, self._give_up, self._insert = db.begin, db.commit, db.give_up, db.recorder.insert
-        self._pending: list[tuple[int, str, int, str, bytes]] = []
+        self._begin, self._commit, self._give_up, self._insert = db.begin, db.commit, db.give_up, db.insert
+        self._where = db.where
+        self._pending: list[EventRow] = []
         db.begin = self.begin  # type: ignore[method-assign]  # the failures of a disk, where the disk would fail
         db.commit = self.commit  # type: ignore[method-assign]
         db.give_up = self.give_up  # type: ignore[method-assign]
-        db.recorder.insert = self.insert  # type: ignore[method-assign, assignment]
+        db.insert = self.insert  # type: ignore[method-assign]
 
-    def begin(self) -> Any:
+    def begin(self) -> None:
         if self._loop.dead:
             raise ProcessKilled
         faults = self._disk._faults
         if faults.happens("busy", 34):
-            raise failure(sqlite3.SQLITE_BUSY, "database is locked")
+            raise self._failure(_BUSY)
         if faults.happens("disk full", 35):
-            raise failure(sqlite3.SQLITE_FULL, "database or disk is full")
+            raise self._failure(_FULL)
         self._pending.clear()
-        return self._begin()
+        self._begin()
 
-    def insert(
-        self,
-        cursor: Any,
-        events: Sequence[tuple[int, str, int, str, bytes]],
-        chain: Sequence[tuple[int, bytes]],
-        writes: Any,
-    ) -> None:
+    def _failure(self, what: str) -> StoreError:
+        return StoreError(f"{self._where}: {what}")
+
+    def insert(self, events: Sequence[EventRow], chain: Sequence[ChainRow], writes: Iterable[Write]) -> None:
         self._pending += events
-        self._insert(cursor, events, chain, writes)
+        self._insert(events, chain, writes)
 
     def give_up(self) -> None:
         self._pending.clear()
@@ -195,7 +187,7 @@ class _Transactions:
             self._kill(0)
             raise ProcessKilled
         if faults.happens("commit fails", 35):
-            raise failure(sqlite3.SQLITE_IOERR, "disk I/O error")
+            raise self._failure(_FAILED)
         if disk.power_at is None and faults.happens("power", 38):
             disk.keep()
             self._kill(disk._rng.randint(1, 60))
@@ -209,4 +201,4 @@ class _Transactions:
             raise ProcessKilled
         if faults.happens("commit unclear", 36):
             faults.seen(2)
-            raise failure(sqlite3.SQLITE_IOERR, "disk I/O error")
+            raise self._failure(_FAILED)
