@@ -252,7 +252,11 @@ class AlpacaBroker:
     def _replaced(self, chain: Sequence[Mapping[str, Any]]) -> ExecutionReport:
         """A replaced order under its own id: it stands as the newest does, and has filled what all of them executed.
 
-        Whether a successor's figures include those before it is not documented, so the executions are counted.
+        Whether a successor's figures include those before it is not documented, so the executions are counted. Their
+        list may lag behind the orders: what any of these says it has filled is the least that was.
+
+        Raises:
+            BrokerError: the executions do not amount to what was filled yet.
         """
         first, newest = chain[0], chain[-1]
         ids = {str(order.get("id")) for order in chain}
@@ -260,6 +264,8 @@ class AlpacaBroker:
         made = [fill for fill in self.fills(began - timedelta(seconds=1)) if fill.broker_order_id in ids]
         filled = sum((fill.qty for fill in made), Decimal(0))
         value = sum((fill.qty * fill.price for fill in made), Decimal(0))
+        if filled < max(words.number(order, "filled_qty") or Decimal(0) for order in chain):
+            raise BrokerError(f"the executions of order {first['client_order_id']}, which was replaced, lag behind it")
         return words.report_of(
             newest,
             client_order_id=str(first["client_order_id"]),

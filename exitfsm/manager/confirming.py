@@ -62,17 +62,21 @@ class Confirmer:
     async def _confirm(self, symbol: str) -> None:
         """Ask about the newest jump. Of one that comes meanwhile the answer may know nothing: that is asked anew."""
         bar, expected = self._jumped[symbol], self._reader.expectations()
+        again = False
         try:
-            held = await self._reader.positions()
-        except BrokerError as error:
-            log.warning("price_not_confirmed symbol=%s error=%s", symbol, error)
-            held = Held(began=NEVER)
-        watched = self._watched(symbol)
-        overtaken = any(expected.get(p.position_id) != self._reader.seen(p) for p in watched)
-        if overtaken or self._jumped[symbol] is not bar:
+            try:
+                held = await self._reader.positions()
+            except BrokerError as error:
+                log.warning("price_not_confirmed symbol=%s error=%s", symbol, error)
+                held = Held(began=NEVER)
+            watched = self._watched(symbol)
+            overtaken = any(expected.get(p.position_id) != self._reader.seen(p) for p in watched)
+            again = overtaken or self._jumped[symbol] is not bar
+        finally:
+            if not again:
+                del self._jumped[symbol]  # also where something failed: the next jump is asked about
+        if again:
             self._ask(symbol)
-        else:
-            del self._jumped[symbol]
         if not overtaken:
             await self._settle(symbol, bar, held, watched)
 

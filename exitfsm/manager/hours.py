@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import datetime
 
 from exitfsm.errors import BrokerError
@@ -17,6 +18,8 @@ log = logger("exitfsm")
 AGE_S = 30.0
 #: How soon they are asked for again when they could not be read.
 RETRY_S = 5.0
+#: How long a market that was said to be closed counts as that at least, where its hours cannot be read any more.
+OPENS_MIN_S = 60.0
 #: How long an exit waits to hear whether it may go.
 WAIT_MAX_S = 1.0
 
@@ -28,6 +31,8 @@ class Hours:
         self._calls, self._time, self._clock = calls, time, clock
         #: Hours by symbol, and until when they are believed.
         self._sessions: dict[str, tuple[float, Session]] = {}
+        #: When each closed market is to open by what was read, in monotonic seconds: a clock that is set moves it not.
+        self._opens: dict[str, float] = {}
         self._reads: dict[str, asyncio.Task[None]] = {}
 
     async def session(self, symbol: str) -> Session:
@@ -67,7 +72,11 @@ class Hours:
             log.warning("session_unknown symbol=%s error=%s", symbol, error)
             known, age = self.known(symbol), RETRY_S
             # Of a market that was to open by now, nothing says any more that it is closed.
-            session = known if known and not _is_over(known, self._time.now()) else Session(is_open=True)
+            opened = known is not None and not known.is_open and self._clock.monotonic() >= self._opens[symbol]
+            session = Session(is_open=True) if known is None or opened else known
+        else:
+            left = (session.next_open - self._time.now()).total_seconds() if session.next_open else math.inf
+            self._opens[symbol] = began + max(left, OPENS_MIN_S)
         self._sessions[symbol] = (began + age, session)
 
     async def let_pass(self, symbol: str) -> bool:

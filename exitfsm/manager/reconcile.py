@@ -430,6 +430,9 @@ class Reconciler:
                 text = f"{what}: whether an exit of it works is not known: it is NOT protected"
                 await self._alarm("exit_unknown", text)
             return
+        if found[1] is not None and not await self._holds_still(bp):
+            self._tried(bp, answered=True)
+            return  # the order has filled since the positions were read: its figures and theirs are of different ages
         if first is None:
             await self._alarm(
                 "epoch_unknown",
@@ -438,6 +441,11 @@ class Reconciler:
             )
         self.missing.pop(self._key(bp), None)
         await self._open(bp, symbol, epoch, first, entry, found)
+
+    async def _holds_still(self, bp: BrokerPosition) -> bool:
+        """True when the broker shows the same quantity of a position as before, by a read that begins now."""
+        held = await self._reader.positions()
+        return any((now.symbol, now.side, now.qty) == (bp.symbol, bp.side, bp.qty) for now in held)
 
     async def _open(
         self,

@@ -163,6 +163,20 @@ def test_a_replaced_order_counts_what_all_of_them_executed(server: AlpacaServer,
     assert server.order(new.client_order_id)["status"] in ("pending_cancel", "canceled")
 
 
+def test_a_replaced_order_whose_executions_lag_behind_it_is_unknown(
+    server: AlpacaServer, broker: AlpacaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.account.fills = "by_hand"
+    server.hold("AAPL", 10, 100)
+    broker.submit(resting())
+    server.fill("xf1-test-1", 4, 150)
+    old = server.order("xf1-test-1")["id"]
+    server.do(lambda: server.account.opened(server.account.replace(old, {"limit_price": "149", "qty": "6"})))
+    monkeypatch.setattr(AlpacaBroker, "fills", lambda self, since: [])
+    with pytest.raises(BrokerError, match="lag behind"):
+        broker.order("xf1-test-1")
+
+
 def test_a_replacement_that_cannot_be_found_is_unknown(server: AlpacaServer, broker: AlpacaBroker) -> None:
     server.hold("AAPL", 10, 100)
     broker.submit(resting())

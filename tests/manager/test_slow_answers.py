@@ -259,6 +259,31 @@ async def test_given_an_older_positions_fill_after_the_read_then_the_younger_is_
     assert [p.qty for p in world.manager.positions()] == [Decimal(12)]
 
 
+async def test_given_an_order_that_fills_while_its_position_is_taken_up_then_the_fill_counts_once(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world(SOON)
+    await world.enter(10)
+    await world.bar(98)
+    await world.deliver()
+    await world.crash()
+    for file in world.path.glob("exits-*"):
+        file.unlink()
+
+    def fills() -> None:
+        if world.broker.held("AAPL") == 10:
+            world.broker.fill(world.last_order, 4, 98)
+            world.broker.lose_updates()
+
+    true = world.broker._effect
+    world.broker._effect = lambda method, args: (  # type: ignore[method-assign]
+        (fills(), true(method, args))[1] if method == "order" else true(method, args)
+    )
+    await world.start()
+    await world.passes(30)
+    assert (world.position.qty, world.position.sold_qty) == (Decimal(10), Decimal(4))
+
+
 async def test_given_a_crash_beside_an_exit_under_way_then_it_is_not_taken_for_a_split(make_world: MakeWorld) -> None:
     world = await two_epochs(make_world)
     world.broker.price("AAPL", Decimal(30))
