@@ -134,9 +134,7 @@ class Operators:
         p = self._engine.positions.get(key)
         if p is None:
             return
-        held = await self._reader.positions()
-        if held.is_silent_about(p.symbol):
-            raise BrokerError(f"what the broker holds of {p.symbol} cannot be read")
+        held = await self._reader.agreed(p)
         net, entry = self._reader.net_of(p, held)
         now, known = self._time.now(), expectation(p)
         if net == 0:

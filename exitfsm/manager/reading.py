@@ -34,7 +34,7 @@ from exitfsm.messages import Contradiction, PositionRead, RecordRead, Recover
 from exitfsm.outside import logger
 from exitfsm.ports import Clock
 from exitfsm.position import READS_MIN, Position, client_order_id, is_proved_over
-from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, exactly, tradable
+from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, exactly, plain, tradable
 
 log = logger("exitfsm")
 
@@ -93,6 +93,25 @@ class Reader:
             self._reads.add(self._newest)
             self._newest.add_done_callback(self._reads.discard)
         return await shared(self._newest)  # begun after this call, by this or another caller
+
+    async def agreed(self, p: Position) -> Held:
+        """What the broker holds; less of a position than is left of it only where several reads in a row agree.
+
+        Raises:
+            BrokerError: it cannot be read, or one read says another thing than the one before.
+        """
+        held, shown = Held(began=NEVER), None
+        for _ in range(READS_MIN):
+            held = await self.positions()
+            if held.is_silent_about(p.symbol):
+                raise BrokerError(f"what the broker holds of {p.symbol} cannot be read")
+            net, _entry = self.net_of(p, held)
+            if net >= p.remaining_qty:
+                return held
+            if shown is not None and net != shown:
+                raise BrokerError(f"the broker shows {plain(shown)} of {p.symbol}, and then {plain(net)}: try again")
+            shown = net
+        return held
 
     def seen(self, p: Position) -> Seen:
         """What is known of a position now, and of the others of its holding: the broker shows all of them in one."""

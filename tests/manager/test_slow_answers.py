@@ -242,6 +242,20 @@ async def test_given_a_release_whose_look_up_began_before_the_order_arrived_then
     assert world.position.live_orders
 
 
+async def test_given_an_empty_list_when_an_operator_releases_then_nothing_is_called_closed(
+    make_world: MakeWorld,
+) -> None:
+    world = await refused_twice(make_world)
+    one = [replace(bp, qty=Decimal(3)) for bp in world.broker.snapshot()]
+    world.broker.answer("positions", Returns([]), Returns(one))
+    with pytest.raises(BrokerError, match="shows 0 of AAPL, and then 3"):
+        await world.manager.release(world.position)
+    assert world.state == "unprotected"
+    world.broker.answer("positions", Returns([]))
+    await world.manager.release(world.position)
+    assert (world.state, world.position.remaining_qty) == ("monitoring", Decimal(10))
+
+
 async def test_given_an_older_positions_fill_after_the_read_then_the_younger_is_not_resized(
     make_world: MakeWorld,
 ) -> None:
