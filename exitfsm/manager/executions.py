@@ -128,8 +128,13 @@ def surplus(p: Position, net: Decimal, fills: Iterable[Fill]) -> Decimal:
 
 @exactly
 def told_by_executions(p: Position, fills: Iterable[Fill]) -> ExecutionReport | None:
-    """What the executions say that a position's ended order has filled, where that is more than is known of it."""
+    """What the executions say that a position's ended order has filled, where that is more than is known of it.
+
+    Of an order that the broker has corrected they say nothing: they may be those of before.
+    """
     own = p.broker_order_id
+    if p.client_order_id in p.corrected_orders:
+        return None
     ours = [f for f in fills if f.client_order_id == p.client_order_id or (own and f.broker_order_id == own)]
     filled = sum((f.qty for f in ours), ZERO)
     if filled <= p.filled_qty or not all(is_price(f.price) for f in ours):

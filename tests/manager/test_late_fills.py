@@ -144,3 +144,21 @@ async def test_a_late_fill_of_an_order_that_is_not_shown_any_more_is_known_by_th
     await world.fill()
     await world.until(lambda: len(world.ended()) == 1, 120)
     await world.finish()
+
+
+async def test_a_fill_that_was_taken_back_is_not_put_back_by_the_executions(tmp_path: Path) -> None:
+    world = World(tmp_path, capabilities=replace(GOOD, lookup_sees_closed=False))
+    await world.start()
+    await world.enter(10, at=100)
+    await world.bar("98.9")
+    world.broker.fill(world.last_order, 6)
+    await world.deliver()
+    world.broker.end_cancel(world.last_order)
+    await world.deliver()
+    world.broker.bust(world.last_order, 4)
+    await world.deliver()
+    assert (world.state, world.position.sold_qty) == (State.UNPROTECTED, 2)
+    world.broker.trade_by_hand("AAPL", "sell", 3)
+    await world.passes(200, 5)
+    assert world.position.sold_qty == 2
+    await world.finish()
