@@ -30,7 +30,7 @@ from exitfsm.events import (
     StopMoved,
     TriggerRefused,
 )
-from exitfsm.messages import ForceExit, PositionRead, RaiseAlarm, RecordRead
+from exitfsm.messages import ForceExit, PositionRead, RaiseAlarm, RecordRead, TimeSeen
 from exitfsm.policy import ExitPolicy, Fault
 from exitfsm.ports import Capabilities
 from exitfsm.position import (
@@ -637,6 +637,15 @@ def test_given_a_custom_rule_that_is_not_there_then_the_levels_hold_and_it_is_lo
         desk.engine.on_bar(bar(99, 60))
     assert desk.events(p) == [like(ExitTriggered, reason="stop_loss")]
     assert "rule_missing name=mine" in caplog.text
+
+
+def test_given_a_pause_when_time_that_was_told_before_comes_in_then_no_rule_of_time_exits(desk: Desk) -> None:
+    p = desk.buy(rules=policy(time_limit={"enabled": True, "max_seconds": 60}))
+    told = TimeSeen(at=after(120), price=Decimal(100))
+    desk.engine.paused = True
+    assert desk.engine.tell(p.position_id, told) == []
+    desk.engine.paused = False
+    assert [type(action) for action in desk.engine.tell(p.position_id, told)] == [Submit]
 
 
 def test_given_a_pause_when_levels_are_breached_then_it_is_recorded_and_exits_under_way_go_on(desk: Desk) -> None:

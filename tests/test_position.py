@@ -69,6 +69,7 @@ from exitfsm.position import (
     decide,
     evolve,
     fold,
+    is_exit_of,
     owed,
     position_id,
     replay,
@@ -1165,6 +1166,29 @@ def test_given_an_ended_order_whose_record_shows_it_working_then_it_waits_and_a_
     works.then(like(AlarmRaised, kind="ended_order_works")).is_in("rejected")
     works.when(holds(qty, 94, record="partially_filled")).then()
     works.when(holds(6, 95, record="expired")).then(ExitRetried)
+
+
+def test_given_a_record_that_is_not_shown_then_it_proves_an_end_only_where_the_broker_would_not_show_it() -> None:
+    read = holds(6, 93)(ended.now)
+    assert read.record is not None
+    absent = msgspec.structs.replace(read, record=msgspec.structs.replace(read.record, report=None))
+    thrice = msgspec.structs.replace(absent, record=msgspec.structs.replace(absent.record, times=READS_MIN))
+    ended.when(absent).then()
+    ended.when(thrice).then(like(AlarmRaised, kind="order_not_found"))
+    hides = ended.at(msgspec.structs.replace(BROKER, lookup_sees_closed=False))
+    hides.when(absent).then()
+    hides.when(thrice).then(ExitRetried)
+    by_list = msgspec.structs.replace(thrice, record=msgspec.structs.replace(thrice.record, by_id=False))
+    ended.when(by_list).then(ExitRetried)
+
+
+def test_given_an_order_then_how_it_ended_and_whose_it_is_are_known() -> None:
+    p = ended.when(holds(6, 93)).now
+    first, second_id = client_order_id(p.position_id, 1), client_order_id(p.position_id, 2)
+    assert [p.how_ended(one) for one in (first, second_id, "another")] == ["expired", "", ""]
+    assert is_exit_of(p.position_id, second_id)
+    assert not is_exit_of(p.position_id, "xf1-0")
+    assert not is_exit_of(p.position_id, None)
 
 
 def test_given_a_record_that_is_older_than_the_read_or_of_another_order_then_it_counts_for_nothing() -> None:

@@ -514,6 +514,11 @@ def test_events_that_the_lifecycle_forbids_change_nothing_rather_than_fail(class
                 tables.then("p1", opened())
 
 
+def test_a_position_is_opened_once(tables):
+    tables.then("p1", opened(), opened(qty="7"))
+    assert [row.qty for row in tables.rows("position_tracking")] == [10]
+
+
 def test_differences_name_row_and_column(tables):
     tables.then("p1", opened()).then("p2", opened("MSFT"))
     rows = tables.db.execute("SELECT * FROM position_tracking ORDER BY symbol").fetchall()
