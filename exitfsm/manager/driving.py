@@ -497,19 +497,21 @@ class Driver:
             return False  # it was asked for before it was sent
         return await self._not_found(position_id, client_order_id)
 
-    async def clear_up(self, p: Position, *, to_the_end: bool) -> None:
-        """Find out what became of an unprotected position's orders, on an operator's word.
+    async def clear_up(self, p: Position, *, must: bool) -> None:
+        """Find out what became of a position's orders, on an operator's word.
 
         One that the broker does not know counts as refused then, and one that was replaced there as canceled: the
         operator has looked, and answers for it.
 
         Args:
-            to_the_end: what ended orders have filled must be known as well: it is not looked at again.
+            p: the position.
+            must: the records of orders that have ended must be readable, too, where the broker shows such.
 
         Raises:
-            BrokerError: an order that may be live cannot be looked up, or one that had ended works again.
+            BrokerError: an order that may be live cannot be looked up, or one that had ended works again, or cannot be
+                read and must be.
         """
-        must = to_the_end and self._calls.asks_by_our_id and self._calls.capabilities.lookup_sees_closed
+        must = must and self._calls.asks_by_our_id and self._calls.capabilities.lookup_sees_closed
         for order in p.ended_orders:
             if order.how == WORKING:
                 await self._end_of_live(order.client_order_id, order.filled_qty)

@@ -79,10 +79,14 @@ class Operators:
     async def _clear_up(self, stuck: list[Position]) -> tuple[list[Position], Held | None]:
         """Look up the orders of these, and what is held: a second order is only safe on fresh knowledge.
 
+        An ended order's record that cannot be read keeps an exit back until the operator, who was told, says it again.
+
         Returns those of which all is known, as they are before what is held was read, and that.
         """
         failed: list[tuple[Position, BaseException]] = []
-        looks = (self._driver.clear_up(p, to_the_end=False) for p in stuck)  # what is sent is no more than is held
+        told = [any(alarm.kind == "not_done" for alarm in p.alarms) for p in stuck]
+        # What is sent is no more than is held.
+        looks = (self._driver.clear_up(p, must=not before) for p, before in zip(stuck, told, strict=True))
         for p, result in zip(stuck, await asyncio.gather(*looks, return_exceptions=True), strict=True):
             if isinstance(result, BaseException):
                 failed.append((p, result))
@@ -96,7 +100,7 @@ class Operators:
             known = []
         for p, why in failed:
             log.error("unprotected_not_forced position=%s error=%s", p.position_id, why)
-            text = f"nothing was done for what is unprotected: {why}"
+            text = f"nothing was done for what is unprotected: {why}; say it again to go on without such a record"
             await self._door.tell(p.position_id, RaiseAlarm(at=self._time.now(), kind="not_done", text=text))
             if not isinstance(why, BrokerError):
                 raise why
@@ -130,7 +134,7 @@ class Operators:
         p = self._engine.positions.get(key)
         if p is None:
             return
-        await self._driver.clear_up(p, to_the_end=True)
+        await self._driver.clear_up(p, must=True)
         p = self._engine.positions.get(key)
         if p is None:
             return

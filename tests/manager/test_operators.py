@@ -14,7 +14,7 @@ from harness import T0, MakeWorld, World
 
 from exitfsm import Alarm, BrokerError, ExecutionReport, OrderRefused, OrderStatus, StoreError
 from exitfsm.manager import ExitManager, InProcessBus
-from exitfsm.testing import Hang, LostReply, Raises, Returns
+from exitfsm.testing import Hang, LostReply, Meanwhile, Raises, Returns
 from exitfsm.values import ZERO
 
 CANARY = "PKTESTSECRETCANARY0123456789"
@@ -140,7 +140,7 @@ async def test_given_an_ended_day_order_that_is_done_for_the_day_with_nothing_le
         filled_qty=ZERO,
         leaves_qty=ZERO,
     )
-    world.broker.answer("order", Returns(done))
+    world.broker.answer("order", Meanwhile(lambda: None), Returns(done))  # the truth about the first one
     await world.manager.force_exit("AAPL")
     await world.settle()
     assert len(world.orders) == 3

@@ -182,6 +182,10 @@ async def test_given_a_record_that_is_never_readable_then_an_operator_can_go_on(
     assert "retry_stalled" in world.alarm_kinds
     await world.manager.force_exit("AAPL", "it has expired, I looked")
     await world.passes(10)
+    assert sizes(world) == ["10"]
+    assert "not_done" in world.alarm_kinds
+    await world.manager.force_exit("AAPL", "yes")
+    await world.passes(10)
     assert sizes(world) == ["10", "10"]
 
 
