@@ -384,7 +384,13 @@ class Driver:
             return False
         if q.state is State.UNPROTECTED:
             return self._reader.works_by_record(order_id)
-        return q.state is State.REJECTED and self._reader.shown_over(order_id) < asked - FRESH_S
+        if q.state is not State.REJECTED:
+            return False
+        # Once no fill can follow a cancel any more, what was read before proves nothing: it may have been taken back.
+        since, settled = asked - FRESH_S, self._reader.note_wait(q)
+        if self._clock.monotonic() >= settled:
+            since = max(since, settled)
+        return self._reader.shown_over(order_id) < since
 
     async def _prove_over(self, p: Position, asked: float) -> None:
         """Read the record of each order beside a position's own of which only an update has reported the end.

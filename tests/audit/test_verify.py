@@ -88,10 +88,11 @@ class TestWhole:
             finally:
                 tracemalloc.stop()
 
-        peak(exits)  # whatever is made once
+        for path in (exits, thousand):
+            peak(path)  # whatever is made once
         with ExitStore(exits, read_only=True) as few, ExitStore(thousand, read_only=True) as many:
             assert many.count() > 1.5 * few.count()
-        assert peak(thousand) < peak(exits) * 1.5
+        assert peak(thousand) < peak(exits) + 250_000  # a page of rows; the file holds several times that
 
     def test_what_is_no_store_is_no_finding(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="there is no store"):

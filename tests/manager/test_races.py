@@ -241,6 +241,32 @@ async def test_given_an_end_is_taken_back_after_it_was_proved_then_no_other_exit
     assert older not in {p.position_id for p in world.manager.positions()}
 
 
+async def test_given_an_end_proved_before_late_fills_are_over_then_it_is_proved_anew_after_that(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world({"partial_fills": {"resubmit_delay_seconds": 300}, "live": {"patience_seconds": 3000}})
+    await world.enter(10, at=100)
+    await world.bar(98)
+    await world.deliver()
+    first = world.last_order
+    world.clock.move(1)
+    world.broker.trade_by_hand("AAPL", "buy", 12, 98)
+    world.broker.end_cancel(first)
+    await world.deliver()
+    await world.manager.watch("AAPL", "long", 12, 98, world.clock.now())
+    await world.passes(3, 0.5)
+    older = next(p for p in world.manager.positions() if p.client_order_id == first.client_order_id)
+    await world.manager._reader.record_of(older, first.client_order_id)
+    await world.passes(1, 0.5)
+    world.broker.reopen(first)
+    world.broker.lose_updates()
+    await world.passes(1, 0.5)  # five seconds after the cancel, two after its record was read
+    await world.bar(96, after=0.1)
+    await world.passes(20)
+    assert attempts(world) == [("1", "10")]
+    assert not world.broker.violations
+
+
 async def test_given_the_record_cannot_be_read_then_the_attempt_waits_for_it(make_world: MakeWorld) -> None:
     world = await make_world({**SOON, "live": {"patience_seconds": 60}})
     await world.enter(10)
