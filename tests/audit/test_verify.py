@@ -92,7 +92,7 @@ class TestWhole:
             peak(path)  # whatever is made once
         with ExitStore(exits, read_only=True) as few, ExitStore(thousand, read_only=True) as many:
             assert many.count() > 1.5 * few.count()
-        assert peak(thousand) < peak(exits) + 250_000  # a page of rows; the file holds several times that
+        assert peak(thousand) < peak(exits) + 200_000  # measured: 154,000 to 174,000 more
 
     def test_what_is_no_store_is_no_finding(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="there is no store"):
