@@ -1,7 +1,8 @@
 """A price jumped beyond belief: the broker's own price and position are the second source.
 
-The same quantity and entry at a price that agrees: a real crash, exit at once. Another quantity or entry: a split or
-the like, new levels and no exit. No answer: an alarm, and the next bar asks again.
+The same quantity and entry at a price that agrees: a real crash, exit at once. A quantity and an entry
+that moved as the price did: a split or the like, new levels and no exit. Anything else, and no answer: an alarm, and
+the next bar asks again.
 """
 
 from __future__ import annotations
@@ -114,22 +115,32 @@ class Confirmer:
 
     @exactly
     def _was_split(self, bar: Bar, watched: list[Position], shown: BrokerPosition) -> bool:
-        """True when the broker shows another quantity or entry than is known.
+        """True when quantity and entry moved as the price did: a tenth of the price, ten times the shares.
 
-        Beside an exit that is under way what is held may be less by what that has filled, and its average is of both:
-        then only a quantity that moved against the price is a split's.
+        Anything else that differs is no split: the symbol may have been sold and entered anew, and its price still be
+        a bad print. Beside an exit that is under way, what is held may be less by what that has filled, and its average
+        is of both.
         """
+        before = self._engine.last_price(bar.symbol)
+        if before is None:
+            return False
         holding = list({p.position_id: p for w in watched for p in (w, *self._engine.beside(w))}.values())
-        qty = sum((p.remaining_qty for p in holding), Decimal(0))
-        if len(holding) > len(watched):
-            before = self._engine.last_price(bar.symbol)
-            return shown.qty != qty and before is not None and (shown.qty > qty) == (bar.close < before)
         entry = shown.avg_entry_price
-        return shown.qty != qty or (entry.is_finite() and all(entry != p.entry_price for p in watched))
+        if entry.is_finite() and not any(self._near(entry * before, p.entry_price * bar.close) for p in holding):
+            return False
+        most = sum((p.remaining_qty for p in holding), Decimal(0))
+        least = sum((p.remaining_qty for p in watched), Decimal(0))
+        if least <= shown.qty <= most:
+            return entry.is_finite()  # the entry alone moved: a part of the company was spun off, say
+        was = shown.qty * bar.close / before
+        return least <= was <= most or self._near(was, least) or self._near(was, most)
+
+    def _near(self, one: Decimal, other: Decimal) -> bool:
+        return not is_jump(one, other, self._guard.max_jump_ratio)
 
     def _agrees(self, bar: Bar, shown: BrokerPosition) -> bool:
         """True when the broker's own price is as far out as the bar's."""
         price = shown.current_price
         if price is None or not price.is_finite() or price <= 0:
             return False
-        return not is_jump(bar.close, price, self._guard.max_jump_ratio)
+        return self._near(bar.close, price)

@@ -379,6 +379,52 @@ async def test_given_a_split_then_the_levels_are_new_and_nothing_is_sold(world: 
     assert [o.qty for o in world.orders] == [70]
 
 
+@pytest.mark.parametrize(
+    ("qty", "entry", "price"),
+    [
+        (18, 101, "10.1"),  # sold and entered anew
+        (100, 100, "10.1"),  # bought on, and the entry did not move as the price did
+        (10, "100.5", "10.1"),  # an entry with its fees, beside the same quantity
+        (10, 100, "1000"),  # nothing but the price
+        (5, 200, "10.1"),  # put together, not split: the price ought to have risen
+        (100, 100, "14.43"),  # a split of which the average knows nothing yet
+    ],
+)
+async def test_given_a_bad_print_and_other_figures_than_known_then_it_is_no_split(
+    world: World, qty: int, entry: float | str, price: float | str
+) -> None:
+    await world.bar(101)
+    world.broker.price("AAPL", 101)
+    world.broker._held["AAPL"] = (Decimal(qty), Decimal(entry))
+    for close in (Decimal(price), Decimal(price) * Decimal("0.98")):
+        world.clock.move(1)
+        await world.manager.on_bar(world.make_bar(close))
+        await world.settle()
+    assert world.orders == []
+    assert "price_jump" in world.alarm_kinds
+
+
+@pytest.mark.parametrize(
+    ("qty", "entry", "price"),
+    [
+        (70, "14.2857", "14.43"),
+        (5, 200, 202),  # put together
+        (16, "60.6061", 61),  # 33 for 20, a part of one share paid in cash
+        (10, 60, "60.6"),  # a part of the company spun off
+    ],
+)
+async def test_given_figures_that_moved_as_the_price_did_then_the_levels_are_new(
+    world: World, qty: int, entry: float | str, price: float | str
+) -> None:
+    await world.bar(101)
+    world.broker._held["AAPL"] = (Decimal(qty), Decimal(entry))
+    await world.bar(price)
+    assert world.orders == []
+    assert (world.position.qty, world.position.entry_price) == (Decimal(qty), Decimal(entry))
+    await world.bar(Decimal(price) * Decimal("0.97"))
+    assert [o.qty for o in world.orders] == [qty]
+
+
 async def test_given_a_price_jump_that_the_broker_confirms_then_it_exits_at_once(world: World) -> None:
     await world.bar(101)
     await world.bar(60)

@@ -17,6 +17,7 @@ and then what happens, in order of time:
     10.0   enter long 17 S1 watched                     the bot enters, at once; `watched`: and names it to the manager
     11.0   enter long 5 S1                              it buys on
     16.0   bar S1 97                                    a bar that closes there
+    16.0   bar S1 9.7 absurd                            a bad print: a bar at a price that the market never had
     20.0   by hand sell 5 S1                            somebody trades, and tells nobody
     22.5   fill S1/1 6 late                             the first exit order of S1 fills 6 (or `all` that it has left);
                                                         `late`: though it is over
@@ -257,11 +258,14 @@ class RecordedDay(Day):
         """The market's price."""
         self.venue.price(symbol, price)
 
-    def do_bar(self, symbol: str, close: str) -> None:
-        """A bar that closes at a price."""
+    def do_bar(self, symbol: str, close: str, absurd: str = "") -> None:
+        """A bar that closes at a price; `absurd`: a bad print, and the market stays where it is."""
         at, before, after = self.venue.now(), self.venue.prices[symbol], Decimal(close)
-        self.venue.price(symbol, after)
-        self.oracle.bars[symbol, at] = after
+        if absurd:
+            before = self.oracle.absurd[symbol, at] = after
+        else:
+            self.venue.price(symbol, after)
+            self.oracle.bars[symbol, at] = after
         for process in self.processes:
             process.feed([Bar(symbol, at, before, max(before, after), min(before, after), after)])
 
