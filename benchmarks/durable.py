@@ -22,10 +22,10 @@ import durable_postgres
 from lives import T0, place, raw
 from side_by_side import Table, main
 
+from exitfsm.clocks import ManualClock
 from exitfsm.engine import Engine
 from exitfsm.events import Recorded
 from exitfsm.manager import ExitManager
-from exitfsm.manager.clock import ManualClock
 from exitfsm.messages import Open
 from exitfsm.policy import ExitPolicy
 from exitfsm.ports import Capabilities, Session

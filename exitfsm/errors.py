@@ -11,6 +11,8 @@ What the market does (a reject, a fill after a cancel, an insane price) is never
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class ExitFsmError(Exception):
     """Base of everything this library raises on purpose."""
@@ -107,3 +109,12 @@ class OrderRefused(BrokerError):
 
 class NotSent(BrokerError):
     """The request never left this machine (connection refused, local rate limit): the same id may be sent again."""
+
+
+def nearest(text: str, known: Collection[str]) -> str | None:
+    """The known name that was probably meant, whatever its case; None when nothing is near."""
+    from difflib import get_close_matches
+
+    by_lower = {name.lower(): name for name in known}
+    near = get_close_matches(text.lower(), by_lower, n=1)
+    return by_lower[near[0]] if near else None

@@ -49,12 +49,11 @@ from exitfsm.values import (
     EXACT,
     ZERO,
     Bar,
-    ExecutionReport,
-    OrderStatus,
     OrderType,
     Side,
     pct_change,
     plain,
+    refused_report,
     stamp,
 )
 
@@ -435,19 +434,6 @@ class Simulation:
                 self._enter_from[p.symbol] = p.cooldown_until
 
 
-def refused_report(client_order_id: str, refusal: OrderRefused, at: datetime) -> ExecutionReport:
-    """A definite refusal at submit, as the report that it amounts to."""
-    return ExecutionReport(
-        client_order_id=client_order_id,
-        status=OrderStatus.REJECTED,
-        at=at,
-        filled_qty=ZERO,
-        refusal=refusal.kind,
-        text=refusal.text,
-        refused_at_submit=True,
-    )
-
-
 def simulated_exit(p: Position) -> SimulatedExit:
     """A position as one row of a result."""
     average = p.avg_exit_price if p.state.terminal else None
@@ -496,4 +482,4 @@ def _plainly(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-__all__ = ["SimulatedExit", "Simulation", "SimulationResult", "market_session", "refused_report", "simulate"]
+__all__ = ["SimulatedExit", "Simulation", "SimulationResult", "market_session", "simulate"]

@@ -28,6 +28,8 @@ from typing import Any, ParamSpec, TypeVar
 import msgspec
 from msgspec.structs import force_setattr
 
+from exitfsm.errors import OrderRefused
+
 #: Wide enough that sums, products and the percentages of this library are exact for every price and quantity
 #: (a trigger is entry · (100 ± pct) / 100: no rounding takes place).
 EXACT = Context(prec=76)
@@ -413,6 +415,19 @@ class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True):
     corrected: bool = False
     leaves_qty: Decimal | None = None
     orig_client_order_id: str | None = None
+
+
+def refused_report(client_order_id: str, refusal: OrderRefused, at: datetime) -> ExecutionReport:
+    """A definite refusal at submit, as the report that it amounts to."""
+    return ExecutionReport(
+        client_order_id=client_order_id,
+        status=OrderStatus.REJECTED,
+        at=at,
+        filled_qty=ZERO,
+        refusal=refusal.kind,
+        text=refusal.text,
+        refused_at_submit=True,
+    )
 
 
 class BrokerPosition(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,11 +29,11 @@ from exitfsm_alpaca import words as alpaca_words
 from exitfsm.audit import verify
 from exitfsm.audit.anchors import read_anchors
 from exitfsm.bars import read_bars
+from exitfsm.broker import ingest
+from exitfsm.broker.spellings import SPELLINGS
 from exitfsm.config import load_config
 from exitfsm.errors import BrokerError, ConfigError, FeedError, IllegalTransition, StoreError
 from exitfsm.events import ACCOUNT_EVENTS, POSITION_EVENTS, Event, tag_of
-from exitfsm.manager import ingest
-from exitfsm.manager.spellings import SPELLINGS
 from exitfsm.policy import PriceGuard, bar_fault
 from exitfsm.position import Position, evolve
 from exitfsm.store import ExitStore

@@ -28,9 +28,9 @@ from exitfsm.bars import FileRead, columnar, read_bars
 from exitfsm.bars.names import BAR_NAMES, FILE_NAMES
 from exitfsm.bars.symbols import symbol_of
 from exitfsm.bars.times import parsed
+from exitfsm.broker import ingest
+from exitfsm.broker.spellings import SPELLINGS
 from exitfsm.errors import FeedError
-from exitfsm.manager import ingest
-from exitfsm.manager.spellings import SPELLINGS
 from exitfsm.values import Bar
 
 AT = datetime(2026, 1, 5, 14, 30, tzinfo=UTC)

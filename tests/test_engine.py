@@ -45,11 +45,11 @@ from exitfsm.position import (
     position_id,
     replay,
 )
-from exitfsm.simulate import refused_report, simulate
+from exitfsm.simulate import simulate
 from exitfsm.simulated import Act, SimulatedBroker
 from exitfsm.store import ExitStore
 from exitfsm.testing.given import ACCOUNT, T0, after, bar, like, opened, policy, reported, to_open
-from exitfsm.values import Bar, ExecutionReport, Order, OrderSide, OrderStatus, OrderType, Side
+from exitfsm.values import Bar, ExecutionReport, Order, OrderSide, OrderStatus, OrderType, Side, refused_report
 
 
 class Desk:

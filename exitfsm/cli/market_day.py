@@ -21,10 +21,10 @@ from exitfsm.engine import Engine
 from exitfsm.errors import ExitFsmError, OrderRefused, StoreError
 from exitfsm.messages import PositionRead, RecordRead
 from exitfsm.position import READS_MIN, Action, Cancel, LookUp, ReadPosition, Submit
-from exitfsm.simulate import Simulation, refused_report
+from exitfsm.simulate import Simulation
 from exitfsm.simulated import Act, SimulatedBroker
 from exitfsm.store import ExitStore
-from exitfsm.values import Bar, ExecutionReport, Order, OrderSide, Side
+from exitfsm.values import Bar, ExecutionReport, Order, OrderSide, Side, refused_report
 
 QTY = Decimal(100)
 SETTINGS: dict[str, Any] = {"trailing_stop": {"enabled": True, "activation_pct": 1, "trail_pct": 0.8}}

@@ -53,7 +53,7 @@ def run(
     """
     import asyncio
 
-    from exitfsm.manager.paper import PaperRun
+    from exitfsm.paper import PaperRun
     from exitfsm.recorded_bars import new_bars_path
     from exitfsm.store import ExitStore
 

@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
-from exitfsm.config.mistakes import SECTION, Mistake, Origin, Path, nearest, word
+from exitfsm.config.mistakes import SECTION, Mistake, Origin, Path, word
 from exitfsm.config.reading import NUMBER
-from exitfsm.errors import ConfigError
+from exitfsm.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     import yaml

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -77,12 +77,3 @@ def shown(value: object) -> str:
         return word(str(value) if isinstance(value, (Decimal, float)) else reprlib.repr(value))
     except Exception:  # a stranger's __repr__ may do anything; the mistake must still be told
         return f"a value of type {type(value).__name__}"
-
-
-def nearest(text: str, known: Collection[str]) -> str | None:
-    """The known name that was probably meant, whatever its case; None when nothing is near."""
-    from difflib import get_close_matches
-
-    by_lower = {name.lower(): name for name in known}
-    near = get_close_matches(text.lower(), by_lower, n=1)
-    return by_lower[near[0]] if near else None

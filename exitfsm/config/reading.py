@@ -14,8 +14,9 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from exitfsm.config.mistakes import SECTION, Mistake, Origin, Path, nearest, shown
+from exitfsm.config.mistakes import SECTION, Mistake, Origin, Path, shown
 from exitfsm.config.settings import ExitConfig, Field, allowed, bounds, field_at, fields_of, root_fields
+from exitfsm.errors import nearest
 from exitfsm.policy import ExitPolicy
 from exitfsm.values import EXACT, decimal_of, plain
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 
+from exitfsm.broker.calls import Held
+from exitfsm.clocks import SteadyTime
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError
 from exitfsm.lifecycle import State
-from exitfsm.manager.calls import Held
-from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.reading import NEVER, Reader, expectation, same_symbol
 from exitfsm.manager.tasks import Tasks

@@ -16,6 +16,11 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
 
+from exitfsm.bar_keeping import BarKeeper
+from exitfsm.broker.calls import Breaker, BrokerCalls
+from exitfsm.broker.hours import Hours
+from exitfsm.broker.ingest import bar_of, is_bar, is_order_update
+from exitfsm.clocks import SteadyTime, SystemClock
 from exitfsm.config import ExitConfig, load_config
 from exitfsm.engine import CustomRuleFunction, Engine
 from exitfsm.errors import BrokerError, StoreError
@@ -31,16 +36,11 @@ from exitfsm.events import (
 from exitfsm.lifecycle import State
 from exitfsm.manager.account import Account
 from exitfsm.manager.bus import check_bus
-from exitfsm.manager.calls import Breaker, BrokerCalls
-from exitfsm.manager.clock import SteadyTime, SystemClock
 from exitfsm.manager.confirming import Confirmer
 from exitfsm.manager.door import Door, Group
 from exitfsm.manager.driving import GRACE_S, Driver
 from exitfsm.manager.executions import ORDER_PREFIX
-from exitfsm.manager.hours import Hours
 from exitfsm.manager.identity import Identity, precedes_a_change
-from exitfsm.manager.ingest import bar_of, is_bar, is_order_update
-from exitfsm.manager.keeping import BarKeeper
 from exitfsm.manager.news import News, OnAlarm, OnEvent
 from exitfsm.manager.operators import Operators
 from exitfsm.manager.reading import Reader, same_symbol

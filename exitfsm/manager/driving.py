@@ -17,16 +17,16 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from exitfsm.broker.calls import Breaker, BrokerCalls, Held, Outcome, describe
+from exitfsm.broker.hours import Hours
+from exitfsm.clocks import SteadyTime
 from exitfsm.config import LiveSettings
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
 from exitfsm.lifecycle import State
 from exitfsm.manager.budget import RateBudget
-from exitfsm.manager.calls import Breaker, BrokerCalls, Held, Outcome, describe
-from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.executions import sold_by_others
-from exitfsm.manager.hours import Hours
 from exitfsm.manager.reading import LOOK_MAX_S, NEVER, Reader, is_older
 from exitfsm.messages import GiveWay, RaiseAlarm
 from exitfsm.outside import logger
@@ -43,8 +43,7 @@ from exitfsm.position import (
     is_over,
     is_proved_over,
 )
-from exitfsm.simulate import refused_report
-from exitfsm.values import EXACT, ExecutionReport, ExitType, Order, OrderStatus, OrderType, plain
+from exitfsm.values import EXACT, ExecutionReport, ExitType, Order, OrderStatus, OrderType, plain, refused_report
 
 log = logger("exitfsm")
 

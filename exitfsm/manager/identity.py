@@ -6,10 +6,10 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from exitfsm.broker.fitting import Known
 from exitfsm.engine import Engine
 from exitfsm.manager.driving import Driver
 from exitfsm.manager.executions import ORDER_PREFIX
-from exitfsm.manager.fitting import Known
 from exitfsm.manager.reading import same_symbol
 from exitfsm.position import Position
 from exitfsm.values import ExecutionReport, tradable

@@ -15,12 +15,12 @@ from decimal import Decimal
 from functools import partial
 from typing import NamedTuple
 
+from exitfsm.broker.calls import BrokerCalls
+from exitfsm.clocks import SteadyTime
 from exitfsm.config import ExitConfig
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError
 from exitfsm.lifecycle import State
-from exitfsm.manager.calls import BrokerCalls
-from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.driving import Driver
 from exitfsm.manager.executions import ORDER_PREFIX, average_entry, bought_beyond, first_since_flat, is_price

@@ -8,16 +8,16 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from exitfsm.bar_keeping import BarKeeper
+from exitfsm.broker.calls import BrokerCalls
+from exitfsm.broker.hours import Hours
+from exitfsm.clocks import SteadyTime
 from exitfsm.config import LiveSettings
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.lifecycle import State
-from exitfsm.manager.calls import BrokerCalls
-from exitfsm.manager.clock import SteadyTime
 from exitfsm.manager.door import Door
 from exitfsm.manager.driving import Driver
-from exitfsm.manager.hours import Hours
-from exitfsm.manager.keeping import BarKeeper
 from exitfsm.manager.reading import Reader
 from exitfsm.manager.tasks import Tasks
 from exitfsm.messages import RaiseAlarm, TimeSeen

@@ -6,10 +6,10 @@ from collections.abc import Awaitable
 from datetime import datetime
 from typing import Any, TypeVar
 
+from exitfsm.broker.calls import BrokerCalls, Outcome, Submitted
+from exitfsm.broker.fitting import Known
+from exitfsm.clocks import SteadyTime, SystemClock
 from exitfsm.errors import BrokerError, NotSent, OrderRefused
-from exitfsm.manager.calls import BrokerCalls, Outcome, Submitted
-from exitfsm.manager.clock import SteadyTime, SystemClock
-from exitfsm.manager.fitting import Known
 from exitfsm.ports import Capabilities, Session
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order
 

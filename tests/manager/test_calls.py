@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from exitfsm.manager.calls import BrokerCalls
-from exitfsm.manager.clock import SteadyTime, SystemClock
-from exitfsm.manager.threads import DaemonThreads
+from exitfsm.broker.calls import BrokerCalls
+from exitfsm.broker.threads import DaemonThreads
+from exitfsm.clocks import SteadyTime, SystemClock
 
 
 class Slow:
@@ -56,8 +56,8 @@ async def test_a_cancel_that_comes_with_the_answer_is_not_lost() -> None:
 _HANGS = """
 import asyncio, threading
 from exitfsm.errors import BrokerError
-from exitfsm.manager.calls import BrokerCalls
-from exitfsm.manager.clock import SteadyTime, SystemClock
+from exitfsm.broker.calls import BrokerCalls
+from exitfsm.clocks import SteadyTime, SystemClock
 
 class Hangs:
     def positions(self):

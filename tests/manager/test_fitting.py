@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from exitfsm.broker.calls import BrokerCalls, Outcome
+from exitfsm.broker.fitting import Known
+from exitfsm.clocks import SteadyTime, SystemClock
 from exitfsm.errors import BrokerError, ConfigError, OrderRefused
 from exitfsm.manager import ExitManager
-from exitfsm.manager.calls import BrokerCalls, Outcome
-from exitfsm.manager.clock import SteadyTime, SystemClock
-from exitfsm.manager.fitting import Known
 from exitfsm.ports import CAREFUL, IdMemory
 from exitfsm.values import Order, OrderSide, OrderStatus, OrderType
 

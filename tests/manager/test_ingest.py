@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from exitfsm.broker.ingest import bar_of, fill_of, is_bar, is_order_update, position_of, report_of, session_of
 from exitfsm.errors import BrokerError
-from exitfsm.manager.ingest import bar_of, fill_of, is_bar, is_order_update, position_of, report_of, session_of
 from exitfsm.values import EXACT, Bar, BrokerPosition, ExecutionReport, Fill, OrderSide, OrderStatus, Side
 
 AT = datetime(2024, 1, 2, 15, 30, tzinfo=UTC)

@@ -16,12 +16,12 @@ import pytest
 from harness import T0, MakeWorld, World
 
 from exitfsm import Bar, ExitStore
+from exitfsm import bar_keeping as keeping
 from exitfsm.audit import whatif
+from exitfsm.bar_keeping import BarKeeper
 from exitfsm.config import load_config
 from exitfsm.events import AlarmRaised
-from exitfsm.manager import keeping
-from exitfsm.manager.keeping import BarKeeper
-from exitfsm.manager.paper import PaperRun
+from exitfsm.paper import PaperRun
 from exitfsm.recorded_bars import BarRecorder, Seen, recorded_bars
 from exitfsm.values import BrokerPosition
 

@@ -11,9 +11,8 @@ from msgspec.structs import replace
 
 from exitfsm import Order, OrderRefused, State
 from exitfsm.position import order_of
-from exitfsm.simulate import refused_report
 from exitfsm.testing import LostReply, Raises, Returns, ScriptedBroker
-from exitfsm.values import OrderStatus
+from exitfsm.values import OrderStatus, refused_report
 
 HELD = OrderRefused("insufficient_qty", "the first copy holds it")
 

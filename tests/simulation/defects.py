@@ -52,7 +52,7 @@ class Defect(NamedTuple):
 
 
 _SUBMIT = "exitfsm.manager.driving:Driver._may_not_leave"
-_CALLS = "exitfsm.manager.calls:BrokerCalls"
+_CALLS = "exitfsm.broker.calls:BrokerCalls"
 _READ = "exitfsm.position.deciding:on_position_read"
 _NOT_BEFORE_IT_LEAVES = Change(
     "exitfsm.manager.driving:Driver._one_before_is_over", "if not p.ended_orders or", "if True or"

@@ -17,12 +17,11 @@ import pytest
 from exitfsm import OrderRefused
 from exitfsm.manager.driving import Driver
 from exitfsm.position import reporting
-from exitfsm.simulate import refused_report
 from exitfsm.testing import simulation
 from exitfsm.testing.simulation import CLAIMED, ROWS, Day, DayResult
 from exitfsm.testing.simulation.__main__ import main, numbers
 from exitfsm.testing.simulation.recorded import RecordedDay
-from exitfsm.values import OrderStatus
+from exitfsm.values import OrderStatus, refused_report
 
 DIGEST = "from exitfsm.testing.simulation import Day; print(Day(11, 1, symbols=10, minutes=4).run().digest)"
 

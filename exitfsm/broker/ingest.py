@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from exitfsm import fix
-from exitfsm.errors import BrokerError
-from exitfsm.manager.spellings import (
+from exitfsm.broker.spellings import (
     BUY_WORDS,
     FILL_KINDS,
     OVER_WORDS,
@@ -28,6 +27,7 @@ from exitfsm.manager.spellings import (
     meant,
     word,
 )
+from exitfsm.errors import BrokerError
 from exitfsm.ports import Session
 from exitfsm.values import (
     EXACT,

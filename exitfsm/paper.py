@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from exitfsm.clocks import ManualClock
 from exitfsm.config import ExitConfig
-from exitfsm.manager.clock import ManualClock
 from exitfsm.manager.core import ExitManager
 from exitfsm.manager.news import OnAlarm, OnEvent
 from exitfsm.policy import is_jump

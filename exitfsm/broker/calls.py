@@ -18,17 +18,16 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from exitfsm.broker.fitting import Fitted, Fitting, Known, order_parts, says_duplicate, says_not_found
+from exitfsm.broker.ingest import fill_of, position_of, report_of, says_unknown, session_of
+from exitfsm.broker.spellings import meant
+from exitfsm.broker.threads import DaemonThreads
+from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError, ConfigError, NotSent, OrderRefused
 from exitfsm.fix import DUPLICATE_OF_VERBAL
-from exitfsm.manager.clock import SteadyTime
-from exitfsm.manager.fitting import Fitted, Fitting, Known, order_parts, says_duplicate, says_not_found
-from exitfsm.manager.ingest import fill_of, position_of, report_of, says_unknown, session_of
-from exitfsm.manager.spellings import meant
-from exitfsm.manager.threads import DaemonThreads
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities, Session
-from exitfsm.simulate import refused_report
-from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, refused_report
 
 log = logger("exitfsm")
 

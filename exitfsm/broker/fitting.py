@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, get_type_hints
 import msgspec
 
 from exitfsm.bars.names import fold
-from exitfsm.config.mistakes import nearest
-from exitfsm.manager.spellings import word
+from exitfsm.broker.spellings import word
+from exitfsm.errors import nearest
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.values import Order, decimal_of
 

@@ -110,6 +110,3 @@ class BarKeeper:
             self._write()
         if self._recorder is not None:
             self._recorder.close()
-
-
-__all__ = ["BarKeeper"]

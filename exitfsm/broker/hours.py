@@ -6,9 +6,9 @@ import asyncio
 import math
 from datetime import datetime
 
+from exitfsm.broker.calls import BrokerCalls
+from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError
-from exitfsm.manager.calls import BrokerCalls
-from exitfsm.manager.clock import SteadyTime
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, Session
 
