@@ -356,10 +356,12 @@ class Reader:
             began = p.waiting_since
         else:
             return now
-        if began <= now:
-            return now
-        seen = self._ahead.setdefault((p.position_id, began), self._clock.monotonic())
-        return began + timedelta(seconds=self._clock.monotonic() - seen)
+        mono, key = self._clock.monotonic(), (p.position_id, began)
+        if began > now:
+            self._ahead.setdefault(key, mono)
+        seen = self._ahead.get(key)
+        # Once ahead, it stays ahead: when the clock comes to where the wait began, its time must not go back.
+        return now if seen is None else max(now, began + timedelta(seconds=mono - seen))
 
     def at(self, p: Position, monotonic: float) -> datetime:
         """A moment of which the monotonic time is known, as the waits of a position see it.
@@ -385,8 +387,8 @@ class Reader:
     def forget(self, p: Position) -> None:
         """A position has ended."""
         self._readings.pop(p.position_id, None)
-        for key in [key for key in self._settled if key[0] == p.position_id]:
-            del self._settled[key]
+        self._settled = {key: at for key, at in self._settled.items() if key[0] != p.position_id}
+        self._ahead = {key: at for key, at in self._ahead.items() if key[0] != p.position_id}
         for order_id in (p.client_order_id, *(o.client_order_id for o in p.ended_orders)):
             self._over.pop(order_id or "", None)
             self._absent.pop(order_id or "", None)

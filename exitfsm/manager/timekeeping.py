@@ -154,10 +154,12 @@ class Timekeeper:
 
     def _poll(self, busy: list[Position], mono: float) -> None:
         """Look working orders up now and then: an update may have been lost."""
-        every = float(self._live.poll_seconds)
+        every, polled = float(self._live.poll_seconds), self._polled
+        self._polled = {}
         for p in busy:
             for order_id in p.orders_in_question if p.state is not State.PENDING else ():
-                if mono - self._polled.setdefault(order_id, mono) >= every:
+                self._polled[order_id] = polled.get(order_id, mono)
+                if mono - self._polled[order_id] >= every:
                     self._polled[order_id] = mono
                     self.look_up_soon(p.position_id, order_id)
 

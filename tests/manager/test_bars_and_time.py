@@ -12,6 +12,7 @@ from harness import GOOD, T0, MakeWorld, World
 from msgspec.structs import replace
 
 from exitfsm import Bar, Session
+from exitfsm.events import ExitRetried
 from exitfsm.testing import Hang, Raises
 
 SILENT = {"live": {"feed_silence_seconds": 100}}
@@ -218,6 +219,20 @@ async def test_given_the_clock_steps_back_an_hour_before_a_restart_then_the_next
     await world.until(lambda: len(world.orders) == 2, seconds=20)
     await world.fill()
     await world.until(lambda: world.state == "filled", seconds=10)
+
+
+async def test_given_the_clock_comes_to_where_a_wait_began_then_its_time_does_not_go_back(world: World) -> None:
+    await world.bar(98)
+    await world.fill(4)
+    world.broker.expire(world.last_order)
+    await world.deliver()
+    due = world.position.next_attempt_at
+    world.clock.set(world.clock.now() - timedelta(seconds=10))
+    await world.restart()
+    await world.until(lambda: len(world.orders) == 2, seconds=32)
+    [attempt] = [event for _, event in world.events if isinstance(event, ExitRetried)]
+    assert due is not None
+    assert attempt.at >= due
 
 
 async def test_given_the_clock_steps_back_an_hour_before_a_restart_then_a_wait_still_ends_in_an_alarm(
