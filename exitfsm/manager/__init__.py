@@ -2,6 +2,6 @@
 
 from exitfsm.clocks import ManualClock, SystemClock
 from exitfsm.manager.bus import InProcessBus
-from exitfsm.manager.core import ExitManager
+from exitfsm.manager.manager import ExitManager
 
 __all__ = ["ExitManager", "InProcessBus", "ManualClock", "SystemClock"]

@@ -17,9 +17,9 @@ from exitfsm.clocks import SteadyTime
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError
 from exitfsm.lifecycle import State
-from exitfsm.manager.door import Door
-from exitfsm.manager.reading import NEVER, Reader, expectation, same_symbol
+from exitfsm.manager.mailbox import Door
 from exitfsm.manager.tasks import Tasks
+from exitfsm.manager.view import NEVER, Reader, expectation, same_symbol
 from exitfsm.messages import PositionRead
 from exitfsm.outside import logger
 from exitfsm.policy import PriceGuard, is_jump

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from exitfsm.broker.fitting import Known
 from exitfsm.engine import Engine
-from exitfsm.manager.driving import Driver
 from exitfsm.manager.executions import ORDER_PREFIX
-from exitfsm.manager.reading import same_symbol
+from exitfsm.manager.executor import Driver
+from exitfsm.manager.view import same_symbol
 from exitfsm.position import Position
 from exitfsm.values import ExecutionReport, tradable
 

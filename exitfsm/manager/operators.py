@@ -10,11 +10,11 @@ from exitfsm.clocks import SteadyTime
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError
 from exitfsm.lifecycle import State
-from exitfsm.manager.door import Door
-from exitfsm.manager.driving import GRACE_S, Driver
-from exitfsm.manager.news import News
-from exitfsm.manager.reading import Reader, expectation
+from exitfsm.manager.alarms import News
+from exitfsm.manager.executor import GRACE_S, Driver
+from exitfsm.manager.mailbox import Door
 from exitfsm.manager.tasks import Tasks
+from exitfsm.manager.view import Reader, expectation
 from exitfsm.messages import Acknowledge, ForceExit, Message, PositionRead, RaiseAlarm, RecordRead, Release
 from exitfsm.outside import logger
 from exitfsm.position import READS_MIN, Position

@@ -51,11 +51,11 @@ class Defect(NamedTuple):
     changes: tuple[Change, ...]
 
 
-_SUBMIT = "exitfsm.manager.driving:Driver._may_not_leave"
+_SUBMIT = "exitfsm.manager.executor:Driver._may_not_leave"
 _CALLS = "exitfsm.broker.calls:BrokerCalls"
 _READ = "exitfsm.position.deciding:on_position_read"
 _NOT_BEFORE_IT_LEAVES = Change(
-    "exitfsm.manager.driving:Driver._one_before_is_over", "if not p.ended_orders or", "if True or"
+    "exitfsm.manager.executor:Driver._one_before_is_over", "if not p.ended_orders or", "if True or"
 )
 DEFECTS: dict[str, Defect] = {
     "D1": Defect(
@@ -64,7 +64,7 @@ DEFECTS: dict[str, Defect] = {
         (
             Change("exitfsm.manager.executions:surplus", " or p.remaining_qty < ZERO:", ":"),
             Change(
-                "exitfsm.manager.reconcile:Reconciler._found_order",
+                "exitfsm.manager.reconciler:Reconciler._found_order",
                 "if sold or self._calls.capabilities",
                 "if self._calls.capabilities",
             ),

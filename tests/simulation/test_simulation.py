@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from exitfsm import OrderRefused
-from exitfsm.manager.driving import Driver
+from exitfsm.manager.executor import Driver
 from exitfsm.position import reporting
 from exitfsm.testing import simulation
 from exitfsm.testing.simulation import CLAIMED, ROWS, Day, DayResult

@@ -25,9 +25,9 @@ from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
 from exitfsm.lifecycle import State
 from exitfsm.manager.budget import RateBudget
-from exitfsm.manager.door import Door
 from exitfsm.manager.executions import sold_by_others
-from exitfsm.manager.reading import LOOK_MAX_S, NEVER, Reader, is_older
+from exitfsm.manager.mailbox import Door
+from exitfsm.manager.view import LOOK_MAX_S, NEVER, Reader, is_older
 from exitfsm.messages import GiveWay, RaiseAlarm
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, IdMemory

@@ -21,12 +21,12 @@ from exitfsm.config import ExitConfig
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError
 from exitfsm.lifecycle import State
-from exitfsm.manager.door import Door
-from exitfsm.manager.driving import Driver
 from exitfsm.manager.executions import ORDER_PREFIX, average_entry, bought_beyond, first_since_flat, is_price
+from exitfsm.manager.executor import Driver
 from exitfsm.manager.identity import Identity, remember
-from exitfsm.manager.reading import NEVER, Reader, same_symbol
+from exitfsm.manager.mailbox import Door
 from exitfsm.manager.tasks import begin_shared, shared
+from exitfsm.manager.view import NEVER, Reader, same_symbol
 from exitfsm.messages import Open, Recover
 from exitfsm.outside import logger
 from exitfsm.ports import IdMemory

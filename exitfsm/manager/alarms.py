@@ -17,7 +17,7 @@ from exitfsm.events import (
     TradingResumed,
 )
 from exitfsm.manager.account import Account
-from exitfsm.manager.door import Door
+from exitfsm.manager.mailbox import Door
 from exitfsm.manager.tasks import Tasks
 from exitfsm.outside import logger
 from exitfsm.position import Position

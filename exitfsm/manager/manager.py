@@ -35,18 +35,18 @@ from exitfsm.events import (
 )
 from exitfsm.lifecycle import State
 from exitfsm.manager.account import Account
+from exitfsm.manager.alarms import News, OnAlarm, OnEvent
 from exitfsm.manager.bus import check_bus
 from exitfsm.manager.confirming import Confirmer
-from exitfsm.manager.door import Door, Group
-from exitfsm.manager.driving import GRACE_S, Driver
 from exitfsm.manager.executions import ORDER_PREFIX
+from exitfsm.manager.executor import GRACE_S, Driver
 from exitfsm.manager.identity import Identity, precedes_a_change
-from exitfsm.manager.news import News, OnAlarm, OnEvent
+from exitfsm.manager.mailbox import Door, Group
 from exitfsm.manager.operators import Operators
-from exitfsm.manager.reading import Reader, same_symbol
-from exitfsm.manager.reconcile import Reconciler, brings_fills
+from exitfsm.manager.reconciler import Reconciler, brings_fills
 from exitfsm.manager.tasks import Tasks
-from exitfsm.manager.timekeeping import MARKS_EVERY_S, Timekeeper
+from exitfsm.manager.timer import MARKS_EVERY_S, Timekeeper
+from exitfsm.manager.view import Reader, same_symbol
 from exitfsm.messages import Open
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, EventBus

@@ -16,10 +16,10 @@ from exitfsm.config import LiveSettings
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.lifecycle import State
-from exitfsm.manager.door import Door
-from exitfsm.manager.driving import Driver
-from exitfsm.manager.reading import Reader
+from exitfsm.manager.executor import Driver
+from exitfsm.manager.mailbox import Door
 from exitfsm.manager.tasks import Tasks
+from exitfsm.manager.view import Reader
 from exitfsm.messages import RaiseAlarm, TimeSeen
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, Session

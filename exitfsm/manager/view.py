@@ -19,7 +19,6 @@ from exitfsm.clocks import SteadyTime
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError
 from exitfsm.lifecycle import State
-from exitfsm.manager.door import Door
 from exitfsm.manager.executions import (
     amount,
     average_entry,
@@ -29,6 +28,7 @@ from exitfsm.manager.executions import (
     surplus,
     told_by_executions,
 )
+from exitfsm.manager.mailbox import Door
 from exitfsm.manager.tasks import begin_shared, shared
 from exitfsm.messages import Contradiction, PositionRead, RecordRead, Recover
 from exitfsm.outside import logger
