@@ -23,7 +23,7 @@ from lives import T0, place, raw
 from side_by_side import Table, main
 
 from exitfsm.clocks import ManualClock
-from exitfsm.engine import Engine
+from exitfsm.engine import Engine, Listener
 from exitfsm.events import Recorded
 from exitfsm.manager import ExitManager
 from exitfsm.messages import Open
@@ -54,9 +54,13 @@ def bar(number: int, at: datetime) -> Bar:
     return Bar(symbol(number), at, price, price, price, price, 100)
 
 
-def open_positions(store: ExitStore, count: int) -> Engine:
+def _kept_in(commits: list[Recorded]) -> Listener:
+    return lambda _, recorded: commits.extend(recorded)
+
+
+def open_positions(store: ExitStore, count: int, listener: Listener | None = None) -> Engine:
     """An engine that watches so many positions, each in a symbol of its own."""
-    engine = Engine(store)
+    engine = Engine(store, listener=listener)
     with store.bulk():
         for number in range(count):
             message = Open(
@@ -245,7 +249,7 @@ async def managed(folder: Path, count: int = DECISIONS, *, guards: bool = False)
     await manager.start()
     for number in range(count):
         if number % _REST == 0:
-            await manager._door.run(manager.store.settle)
+            await manager._parts.context.mailbox.run(manager.store.settle)
         the_bar = bar(number, at)
         for way in (0, 1) if number % 2 else (1, 0):
             if not way:
@@ -256,7 +260,7 @@ async def managed(folder: Path, count: int = DECISIONS, *, guards: bool = False)
             await manager.on_bar(the_bar)
             await desk.at.wait()
             taken.ours.append(desk.handed[the_bar.symbol] - begun)
-            while tasks := manager._driver.tasks:  # what the broker's answer leads to is not part of it
+            while tasks := manager._parts.driver.tasks:  # what the broker's answer leads to is not part of it
                 await asyncio.wait(tasks)
     assert len(desk.handed) == count
     await manager.stop()
@@ -277,10 +281,10 @@ def at_once(folder: Path, count: int, rounds: int) -> tuple[float, float]:
         bare.append(twin.commit(one))
         twin.close()
         with ExitStore(here / "ours.db") as store:
-            engine = open_positions(store, count)
-            store.settle()
             commits: list[Recorded] = []
-            engine.listener = lambda _, recorded, seen=commits: seen.extend(recorded)
+            engine = open_positions(store, count, _kept_in(commits))
+            store.settle()
+            commits.clear()
             begun = time.perf_counter()
             actions = engine.on_bars(bars)
             ours.append(time.perf_counter() - begun)

@@ -33,7 +33,7 @@ class BarKeeper:
 
     Args:
         path: the file; made where there is none, and added to where there is one.
-        symbols: the symbols whose bars are kept from the first on; `keeps` adds to them.
+        symbols: the symbols whose bars are kept from the first on; `keep` and `note` add to them.
     """
 
     def __init__(self, path: Path, symbols: Iterable[str]) -> None:
@@ -49,6 +49,10 @@ class BarKeeper:
     def keeps(self, symbol: str) -> bool:
         """True when bars of this symbol are kept already."""
         return symbol in self._symbols
+
+    def keep(self, symbols: Iterable[str]) -> None:
+        """Keep all bars of these symbols from now on."""
+        self._symbols.update(symbols)
 
     def note(self, bar: Bar, received_at: datetime) -> None:
         """Keep a bar, sound or not, and from now on all bars of its symbol."""

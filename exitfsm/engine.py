@@ -80,6 +80,7 @@ class Engine:
         self.rules = dict(rules or {})
         self.session_close = session_close
         self.listener = listener
+        #: No new triggers; exits under way go on.
         self.paused = False
         self.levels = Levels()
         self.positions: dict[str, Position] = {}
@@ -313,6 +314,14 @@ class Engine:
     def not_known(self, client_order_id: str) -> None:
         """The broker was asked and does not know the id (or it never left): the same id may be sent again."""
         self.unknown.discard(client_order_id)
+
+    def pause(self) -> None:
+        """No new triggers from now on; what is under way goes on."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Triggers count again."""
+        self.paused = False
 
     def tick(self, now: datetime, *, patience_s: float | None = None, symbol: str | None = None) -> list[Action]:
         """Time has come this far: what was waiting for it happens. `symbol` limits it to one symbol's positions."""

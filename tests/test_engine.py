@@ -642,16 +642,16 @@ def test_given_a_custom_rule_that_is_not_there_then_the_levels_hold_and_it_is_lo
 def test_given_a_pause_when_time_that_was_told_before_comes_in_then_no_rule_of_time_exits(desk: Desk) -> None:
     p = desk.buy(rules=policy(time_limit={"enabled": True, "max_seconds": 60}))
     told = TimeSeen(at=after(120), price=Decimal(100))
-    desk.engine.paused = True
+    desk.engine.pause()
     assert desk.engine.tell(p.position_id, told) == []
-    desk.engine.paused = False
+    desk.engine.resume()
     assert [type(action) for action in desk.engine.tell(p.position_id, told)] == [Submit]
 
 
 def test_given_a_pause_when_levels_are_breached_then_it_is_recorded_and_exits_under_way_go_on(desk: Desk) -> None:
     under_way, p = desk.buy(symbol="MSFT"), desk.buy()
     desk.bar(99, 60, symbol="MSFT")
-    desk.engine.paused = True
+    desk.engine.pause()
     desk.bar(99, 60)
     desk.bar(99, 120, symbol="MSFT")
     assert desk.now(under_way).state == "filled"

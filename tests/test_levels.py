@@ -191,7 +191,7 @@ class Both:
             self.reference = openings[-1].entry_price
 
     def tell_bar(self, the_bar: Bar, paused: bool = False) -> None:
-        self.engine.paused = paused
+        (self.engine.pause if paused else self.engine.resume)()
         self.engine.on_bar(the_bar)
         held = [run for run in self.brute if not run.now.state.terminal]
         if not held:

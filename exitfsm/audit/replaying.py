@@ -251,7 +251,8 @@ class Replay:
         store = self._stack.enter_context(ExitStore(":memory:"))
         self._stack.enter_context(store.bulk())
         lane = _Lane(store, side, self._session, self._slippage_pct, self._rules)
-        lane.engine.paused = self._paused
+        if self._paused:
+            lane.engine.pause()
         self._lanes[side].append(lane)
         return lane
 
@@ -273,7 +274,7 @@ class Replay:
         while self._pauses and self._pauses[0].at < at:
             self._paused = isinstance(self._pauses.popleft().event, TradingPaused)
             for lane in (lane for lanes in self._lanes.values() for lane in lanes):
-                lane.engine.paused = self._paused
+                (lane.engine.pause if self._paused else lane.engine.resume)()
         given = self._given.get(symbol)
         while given and given[0].at < at:
             self._tell(given.popleft())

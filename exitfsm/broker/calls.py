@@ -89,6 +89,10 @@ class Breaker:
         self.failures = 0
         self.is_open = False
 
+    def restore(self, is_open: bool) -> None:
+        """It was left like this by the life before."""
+        self.is_open = is_open
+
     def allows(self, monotonic: float) -> bool:
         """True when a send may go out now; while open, one for each probe interval."""
         return not self.is_open or self._probed_at is None or monotonic - self._probed_at >= self._probe_s

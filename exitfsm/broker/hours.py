@@ -24,13 +24,21 @@ OPENS_MIN_S = 60.0
 WAIT_MAX_S = 1.0
 
 
-class Hours:
-    """Hours by symbol. What is not known counts as open."""
+#: Hours by symbol as last read, and until when they are believed, in monotonic seconds.
+Sessions = dict[str, tuple[float, Session]]
 
-    def __init__(self, calls: BrokerCalls, time: SteadyTime, clock: Clock) -> None:
+
+class Hours:
+    """Hours by symbol. What is not known counts as open.
+
+    Args:
+        calls, time, clock: the broker, and when it is.
+        sessions: where the hours are kept; who has no broker to ask reads them there.
+    """
+
+    def __init__(self, calls: BrokerCalls, time: SteadyTime, clock: Clock, sessions: Sessions) -> None:
         self._calls, self._time, self._clock = calls, time, clock
-        #: Hours by symbol, and until when they are believed.
-        self._sessions: dict[str, tuple[float, Session]] = {}
+        self._sessions = sessions
         #: When each closed market is to open by what was read, in monotonic seconds: a clock that is set moves it not.
         self._opens: dict[str, float] = {}
         self._reads: dict[str, asyncio.Task[None]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -43,12 +43,16 @@ class News:
         account: Account,
         tasks: Tasks,
         now: Callable[[], datetime],
-        on_event: OnEvent | None,
-        on_alarm: OnAlarm | None,
+        callbacks: tuple[OnEvent | None, OnAlarm | None],
     ) -> None:
         self._door, self._account, self._tasks, self._now = door, account, tasks, now
-        self._on_event, self._on_alarm = on_event, on_alarm
+        self._on_event, self._on_alarm = callbacks
         self.alarms: dict[str, tuple[str, Alarm]] = {}
+
+    @property
+    def account_stream(self) -> str:
+        """The stream of what concerns no single position."""
+        return self._account.stream_id
 
     def load(self, store: ExitStore) -> None:
         """In the writer's thread: the alarms that stand."""
@@ -103,12 +107,12 @@ class News:
         except StoreError:
             self.alarm_without_store(kind, text)
 
-    def record(self, event: Event) -> Awaitable[None]:
+    def record(self, event: Event) -> asyncio.Task[None]:
         """A fact about the account. Await it to know that it is durable."""
         at, by = self._now(), "operator" if isinstance(event, (TradingPaused, TradingResumed)) else "broker"
         return self._tasks.write(self._in_writer(lambda: self._account.record(event, at=at, by=by)))
 
-    def acknowledge(self, alarm_id: str, who: str) -> Awaitable[None]:
+    def acknowledge(self, alarm_id: str, who: str) -> asyncio.Task[None]:
         """Take down an alarm about the account. Await it to know that it is durable."""
         now = self._now()
         if alarm_id not in self._account.alarms:

@@ -8,21 +8,17 @@ the next bar asks again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from datetime import datetime
 from decimal import Decimal
 
 from exitfsm.broker.calls import Held
-from exitfsm.clocks import SteadyTime
-from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError
 from exitfsm.lifecycle import State
-from exitfsm.manager.mailbox import Door
-from exitfsm.manager.tasks import Tasks
-from exitfsm.manager.view import NEVER, Reader, expectation, same_symbol
+from exitfsm.manager.context import Context
+from exitfsm.manager.identity import NEVER, same_symbol
+from exitfsm.manager.view import Reader, expectation
 from exitfsm.messages import PositionRead
 from exitfsm.outside import logger
-from exitfsm.policy import PriceGuard, is_jump
+from exitfsm.policy import is_jump
 from exitfsm.position import READS_MIN, Position
 from exitfsm.values import Bar, BrokerPosition, exactly
 
@@ -32,18 +28,9 @@ log = logger("exitfsm")
 class Confirmer:
     """Settles prices that jumped, one question for each symbol at a time."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        door: Door,
-        reader: Reader,
-        time: SteadyTime,
-        received: Callable[[], datetime],
-        tasks: Tasks,
-        guard: PriceGuard,
-    ) -> None:
-        self._engine, self._door, self._reader, self._time = engine, door, reader, time
-        self._received, self._tasks, self._guard = received, tasks, guard
+    def __init__(self, context: Context, reader: Reader) -> None:
+        self._engine, self._door, self._tasks, self._reader = context.engine, context.mailbox, context.tasks, reader
+        self._time, self._clock, self._guard = context.time, context.clock, context.config.policy.price_guard
         self._jumped: dict[str, Bar] = {}
         #: Questions that are under way.
         self.tasks: set[asyncio.Task[None]] = set()
@@ -100,7 +87,7 @@ class Confirmer:
         elif shown is not None and self._agrees(bar, shown):
             await self._door.bars([bar], confirmed=True)
         else:
-            await self._door.run(lambda: self._engine.on_bar(bar, received_at=self._received()))
+            await self._door.run(lambda: self._engine.on_bar(bar, received_at=self._clock.now()))
 
     def _read_of(self, p: Position, held: Held) -> PositionRead:
         net, entry = self._reader.net_of(p, held)

@@ -17,20 +17,17 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from exitfsm.broker.calls import Breaker, BrokerCalls, Held, Outcome, describe
-from exitfsm.broker.hours import Hours
-from exitfsm.clocks import SteadyTime
-from exitfsm.config import LiveSettings
-from exitfsm.engine import Engine
+from exitfsm.broker.calls import Held, Outcome, describe
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
 from exitfsm.lifecycle import State
 from exitfsm.manager.budget import RateBudget
+from exitfsm.manager.context import Context
 from exitfsm.manager.executions import sold_by_others
-from exitfsm.manager.mailbox import Door
-from exitfsm.manager.view import LOOK_MAX_S, NEVER, Reader, is_older
+from exitfsm.manager.identity import NEVER
+from exitfsm.manager.view import LOOK_MAX_S, Reader, is_older
 from exitfsm.messages import GiveWay, RaiseAlarm
 from exitfsm.outside import logger
-from exitfsm.ports import Clock, IdMemory
+from exitfsm.ports import IdMemory
 from exitfsm.position import (
     READS_MIN,
     WORKING,
@@ -71,22 +68,16 @@ class _Later(Enum):
 class Driver:
     """Does what positions owe the broker."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        door: Door,
-        calls: BrokerCalls,
-        reader: Reader,
-        hours: Hours,
-        breaker: Breaker,
-        time: SteadyTime,
-        clock: Clock,
-        live: LiveSettings,
-    ) -> None:
-        self._engine, self._door, self._calls, self._breaker = engine, door, calls, breaker
-        self._reader, self._hours = reader, hours
-        self._time, self._clock, self._live = time, clock, live
-        self._budget = RateBudget(clock, live.orders_per_minute, self._standing)
+    def __init__(self, context: Context, reader: Reader) -> None:
+        self._engine, self._door, self._calls, self._breaker = (
+            context.engine,
+            context.mailbox,
+            context.calls,
+            context.breaker,
+        )
+        self._reader, self._hours, self._orders = reader, context.hours, context.orders
+        self._time, self._clock, self._live = context.time, context.clock, context.live
+        self._budget = RateBudget(context.clock, context.live.orders_per_minute, self._standing)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         #: Those of them that wait for nothing but time.
         self._resting: set[asyncio.Task[None]] = set()
@@ -98,11 +89,7 @@ class Driver:
         #: Exit orders that are being sent at this moment: the broker may not know them yet.
         self.sending: set[str] = set()
         #: Until when no exit leaves before the working orders were listed once: one of ours might be among them.
-        self.listed_by = clock.monotonic() + 2 * float(live.broker_timeout_seconds)
-        #: Orders that look like exits of ours, work, and belong to no known position: their symbols, by id.
-        self.strangers: dict[str, str] = {}
-        #: Orders of others that are known to work, by symbol and id: the bot's entries above all.
-        self.foreign: dict[str, dict[str, ExecutionReport]] = {}
+        self._listed_by = context.clock.monotonic() + 2 * float(context.live.broker_timeout_seconds)
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -135,6 +122,15 @@ class Driver:
     def _standing(self, position_id: str) -> float:
         p = self._engine.positions.get(position_id)
         return self._engine.standing(p) if p is not None else math.inf
+
+    def were_listed(self) -> None:
+        """The working orders were listed once, or cannot be: nothing need wait for that any more."""
+        self._listed_by = 0.0
+
+    async def grace(self) -> None:
+        """Give orders that were caused just now a moment to leave."""
+        if self._tasks:
+            await asyncio.wait(self.tasks, timeout=GRACE_S)
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
@@ -266,7 +262,7 @@ class Driver:
 
     def _is_held_back(self, p: Position) -> bool:
         """True while another exit of ours is, or might be, at the broker. Of one that is known there is an alarm."""
-        return self._clock.monotonic() < self.listed_by or self._stranger_works(p.symbol)
+        return self._clock.monotonic() < self._listed_by or self._stranger_works(p.symbol)
 
     def _may_not_leave(self, p: Position, action: Submit, asked: float) -> _Later | None:
         """Why an order may not leave now; None when it may.
@@ -416,7 +412,7 @@ class Driver:
     def _stranger_works(self, symbol: str) -> bool:
         """True while an exit order of ours works that belongs to no position, not even by now."""
         name = symbol.replace("/", "")
-        return any(of == name and self._engine.known_owner(key) is None for key, of in self.strangers.items())
+        return any(of == name and self._engine.known_owner(key) is None for key, of in self._orders.strangers.items())
 
     async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself.
@@ -634,7 +630,7 @@ class Driver:
 
     async def _make_way(self, p: Position) -> None:
         """The exit goes before the bot's entries: one that is known to rest on the symbol is canceled, or reported."""
-        working = self.foreign.get(p.symbol.replace("/", ""), {})
+        working = self._orders.foreign.get(p.symbol.replace("/", ""), {})
         for order_id, order in list(working.items()):
             prefix = self._live.entry_id_prefix
             if not prefix or not order_id.startswith(prefix):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -9,21 +10,28 @@ from msgspec.structs import replace
 from exitfsm.broker.fitting import Known
 from exitfsm.engine import Engine
 from exitfsm.manager.executions import ORDER_PREFIX
-from exitfsm.manager.executor import Driver
-from exitfsm.manager.view import same_symbol
 from exitfsm.position import Position
 from exitfsm.values import ExecutionReport, tradable
 
 #: Ids, and orders of others, that are remembered.
 REMEMBERED_MAX = 10_000
+#: A time before everything.
+NEVER = -math.inf
 T = TypeVar("T")
 
 
 class Identity:
     """What is known of orders' ids."""
 
-    def __init__(self, engine: Engine, driver: Driver) -> None:
-        self._engine, self._driver = engine, driver
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        #: Orders of others that are known to work, by symbol and id: the bot's entries above all.
+        self.foreign: dict[str, dict[str, ExecutionReport]] = {}
+        #: When each of them was last heard of, in monotonic seconds; and those that have ended.
+        self._noted: dict[str, float] = {}
+        self._over: dict[str, ExecutionReport] = {}
+        #: Orders that look like exits of ours, work, and belong to no known position: their symbols, by id.
+        self.strangers: dict[str, str] = {}
         self._renamed: dict[str, str] = {}
 
     def known(self, client_order_id: str) -> Known:
@@ -32,7 +40,7 @@ class Identity:
         if p is not None:
             own = next((own for own, ours in p.broker_order_ids.items() if ours == client_order_id), None)
             return Known(own, p.symbol)
-        for working in self._driver.foreign.values():
+        for working in self.foreign.values():
             if client_order_id in working:
                 return Known(working[client_order_id].broker_order_id, working[client_order_id].symbol)
         return Known()
@@ -59,6 +67,31 @@ class Identity:
             return report
         remember(self._renamed, told, ours)
         return replace(report, client_order_id=ours)
+
+    def note_foreign(self, report: ExecutionReport, monotonic: float) -> None:
+        """Remember, or forget, a working order of somebody else."""
+        if report.symbol is None:
+            return
+        order_id = report.client_order_id
+        if report.status.terminal:
+            remember(self._over, order_id, report)
+        elif order_id in self._over:
+            return  # older news than its end
+        working = self.foreign.setdefault(report.symbol.replace("/", ""), {})
+        if report.status.terminal:
+            working.pop(order_id, None)
+        else:
+            working[order_id] = report
+            remember(self._noted, order_id, monotonic)
+
+    def forget_foreign(self, before: float) -> None:
+        """Forget the working orders of others; not those that came up since: a list is as old as its beginning."""
+        for symbol, working in list(self.foreign.items()):
+            self.foreign[symbol] = {k: report for k, report in working.items() if self._noted.get(k, NEVER) >= before}
+
+    def now_strangers(self, symbols: dict[str, str]) -> None:
+        """These are the orders that look like exits of ours and belong to nobody: their symbols, by id."""
+        self.strangers = symbols
 
     def may_be_ours(self, report: ExecutionReport) -> bool:
         """True when an update names its order by the broker's id alone, and may mean an exit whose id is not known yet.
@@ -97,3 +130,10 @@ def remember(memory: dict[str, T], key: str, value: T) -> None:
     memory[key] = value
     if len(memory) > REMEMBERED_MAX:
         del memory[next(iter(memory))]
+
+
+def same_symbol(one: str, other: str) -> bool:
+    """True for two spellings of one instrument (a pair comes with and without its slash)."""
+    if one == other or ("/" in one) == ("/" in other):
+        return one == other
+    return one.replace("/", "") == other.replace("/", "")

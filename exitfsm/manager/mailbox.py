@@ -26,7 +26,11 @@ from exitfsm.values import Bar, ExecutionReport
 log = logger("exitfsm")
 
 
-@dataclass(slots=True)
+#: A position after a commit, and what was recorded.
+Commit = tuple[Position, Sequence[Recorded]]
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """One thing that waits at the door: a bar, a message to a position, or any work for the writer's thread."""
 
@@ -36,18 +40,37 @@ class Told:
     position_id: str | None = None
     message: Message | None = None
     work: Callable[[], Any] | None = None
-    result: Any = None
-    error: Exception | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Group:
-    """What one turn of the worker brought: positions that owe something, commits, and bars that jumped too far."""
+    """What one turn of the worker brought: positions that owe something, commits, and bars that jumped too far.
+
+    `results` and `failed` are answers, by the place in the turn's queue of what was told.
+    """
 
     owing: list[str] = field(default_factory=list)
-    commits: list[tuple[Position, Sequence[Recorded]]] = field(default_factory=list)
+    commits: list[Commit] = field(default_factory=list)
     jumps: list[Bar] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
+    results: dict[int, Any] = field(default_factory=dict)
+    failed: dict[int, Exception] = field(default_factory=dict)
+
+
+class Commits:
+    """Listens to an engine: its commits, until they are taken out."""
+
+    def __init__(self) -> None:
+        self._kept: list[Commit] = []
+
+    def __call__(self, position: Position, recorded: Sequence[Recorded]) -> None:
+        """One commit, told in the writer's thread."""
+        self._kept.append((position, recorded))
+
+    def take(self) -> list[Commit]:
+        """Those since the last time, oldest first."""
+        taken, self._kept = self._kept, []
+        return taken
 
 
 class Door:
@@ -55,33 +78,31 @@ class Door:
 
     Args:
         engine: used in the writer's thread only, but for reading what it holds in memory.
+        commits: listens to it.
         now: the present.
         received: the wall clock as it is, for the age of bars: putting it right must not make fresh bars look old.
-        after: told on the event loop what each group brought, before the callers are answered.
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        now: Callable[[], datetime],
-        received: Callable[[], datetime],
-        after: Callable[[Group], None],
+        self, engine: Engine, commits: Commits, now: Callable[[], datetime], received: Callable[[], datetime]
     ) -> None:
         self._engine = engine
+        self._commits = commits
         self._now = now
         self._received = received
-        self._after = after
         self._queue: asyncio.Queue[Told] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="exitfsm-writer")
         self._writing = False
         self._closing = False
         self._worker: asyncio.Task[None] | None = None
-        self._group = Group()
-        engine.listener = lambda position, recorded: self._group.commits.append((position, recorded))
 
-    def open(self) -> None:
-        """Start the worker."""
-        self._worker = asyncio.create_task(self._work(), name="exitfsm-door")
+    def open(self, after: Callable[[Group], None]) -> None:
+        """Start the worker.
+
+        Args:
+            after: told on the event loop what each group brought, before the callers are answered.
+        """
+        self._worker = asyncio.create_task(self._work(after), name="exitfsm-door")
 
     async def close(self) -> None:
         """Let what waits be done, then stop."""
@@ -148,68 +169,66 @@ class Door:
     def _future(self) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().create_future()
 
-    async def _work(self) -> None:
+    async def _work(self, after: Callable[[Group], None]) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            group = [await self._queue.get()]
+            waiting, group = [await self._queue.get()], Group()
             while not self._queue.empty():
-                group.append(self._queue.get_nowait())
-            self._group = Group()
+                waiting.append(self._queue.get_nowait())
             self._writing = True
             try:
-                await loop.run_in_executor(self._thread, self._process, group)
+                await loop.run_in_executor(self._thread, self._process, waiting, group)
             finally:
                 self._writing = False
-                self._tell_after()
-                for told in group:
-                    self._queue.task_done()
-                    if told.answer.done():
-                        continue
-                    if told.error is not None:
-                        told.answer.set_exception(told.error)
-                    else:
-                        told.answer.set_result(told.result)
+                group.commits.extend(self._commits.take())
+                try:
+                    after(group)
+                except Exception:
+                    # A defect there must not end the only worker: whoever tells something would wait for ever.
+                    log.exception("after_group_crashed")
+                self._answer(waiting, group)
 
-    def _tell_after(self) -> None:
-        try:
-            self._after(self._group)
-        except Exception:
-            # A defect there must not end the only worker: whoever tells something would wait for ever.
-            log.exception("after_group_crashed")
+    def _answer(self, waiting: Sequence[Told], group: Group) -> None:
+        for number, told in enumerate(waiting):
+            self._queue.task_done()
+            if told.answer.done():
+                continue
+            if number in group.failed:
+                told.answer.set_exception(group.failed[number])
+            else:
+                told.answer.set_result(group.results.get(number))
 
-    def _process(self, group: Sequence[Told]) -> None:
+    def _process(self, waiting: Sequence[Told], group: Group) -> None:
         """In the writer's thread: runs of bars and runs of messages are one commit each."""
         start = 0
-        while start < len(group):
-            kind, end = _kind(group[start]), start + 1
-            while end < len(group) and kind != "work" and _kind(group[end]) == kind:
+        while start < len(waiting):
+            kind, end = _kind(waiting[start]), start + 1
+            while end < len(waiting) and kind != "work" and _kind(waiting[end]) == kind:
                 end += 1
-            part = group[start:end]
             try:
-                self._one_commit(kind, part)
+                group.results[start] = self._one_commit(kind, waiting[start:end], group)
             except Exception as error:
                 # The callers of this part hear of it; the others' turn comes all the same.
-                for told in part:
-                    told.error = error
-                self._group.failures.append(error)
+                group.failed.update(dict.fromkeys(range(start, end), error))
+                group.failures.append(error)
             start = end
 
-    def _one_commit(self, kind: str, part: Sequence[Told]) -> None:
+    def _one_commit(self, kind: str, part: Sequence[Told], group: Group) -> Any:
         engine = self._engine
         if kind == "work":
             assert part[0].work is not None
-            part[0].result = part[0].work()
-            return
+            return part[0].work()
         if kind == "messages":
             actions = engine.tell_all([(t.position_id or "", t.message) for t in part if t.message is not None])
         elif kind == "confirmed":
             now = self._received()
             actions = [a for t in part if t.bar for a in engine.on_bar(t.bar, received_at=now, confirmed=True)]
         else:
-            actions = self._bars([t.bar for t in part if t.bar is not None])
-        self._group.owing += [action.position_id for action in actions]
+            actions = self._bars([t.bar for t in part if t.bar is not None], group)
+        group.owing.extend(action.position_id for action in actions)
+        return None
 
-    def _bars(self, bars: Sequence[Bar]) -> list[Action]:
+    def _bars(self, bars: Sequence[Bar], group: Group) -> list[Action]:
         """Bars in order; those that jumped too far wait for a second source to confirm them.
 
         A bar is judged by what the bars of its symbol before it left behind, so that a second one of a symbol begins a
@@ -226,7 +245,7 @@ class Door:
                 continue
             fault = self._engine.fault(bar, now)
             if fault is not None and fault.reason == "price_jump" and self._engine.levels.watched(bar.symbol):
-                self._group.jumps.append(bar)
+                group.jumps.append(bar)
             else:
                 together[bar.symbol] = bar
         return actions + self._engine.on_bars(together.values(), received_at=now)

@@ -10,58 +10,33 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from exitfsm.bar_keeping import BarKeeper
-from exitfsm.broker.calls import Breaker, BrokerCalls
-from exitfsm.broker.hours import Hours
-from exitfsm.broker.ingest import bar_of, is_bar, is_order_update
+from exitfsm.broker.fitting import Fitting
+from exitfsm.broker.ingest import is_bar, is_order_update
 from exitfsm.clocks import SteadyTime, SystemClock
 from exitfsm.config import ExitConfig, load_config
 from exitfsm.engine import CustomRuleFunction, Engine
-from exitfsm.errors import BrokerError, StoreError
-from exitfsm.events import (
-    BreakerClosed,
-    BreakerOpened,
-    ExitCompleted,
-    OrderEnded,
-    PositionClosedElsewhere,
-    TradingPaused,
-    TradingResumed,
-)
-from exitfsm.lifecycle import State
-from exitfsm.manager.account import Account
-from exitfsm.manager.alarms import News, OnAlarm, OnEvent
+from exitfsm.errors import ConfigError, StoreError
+from exitfsm.events import TradingPaused, TradingResumed
+from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.bus import check_bus
-from exitfsm.manager.confirming import Confirmer
-from exitfsm.manager.executions import ORDER_PREFIX
-from exitfsm.manager.executor import GRACE_S, Driver
-from exitfsm.manager.identity import Identity, precedes_a_change
-from exitfsm.manager.mailbox import Door, Group
-from exitfsm.manager.operators import Operators
-from exitfsm.manager.reconciler import Reconciler, brings_fills
-from exitfsm.manager.tasks import Tasks
-from exitfsm.manager.timer import MARKS_EVERY_S, Timekeeper
-from exitfsm.manager.view import Reader, same_symbol
+from exitfsm.manager.context import Given
+from exitfsm.manager.identity import same_symbol
+from exitfsm.manager.loops import NOT_STARTED, Begun, on_its_loop, running, running_loop
+from exitfsm.manager.parts import Parts
 from exitfsm.messages import Open
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, EventBus
-from exitfsm.position import READS_MIN, Position, account_hash, epoch_of
-from exitfsm.recorded_bars import bars_path
+from exitfsm.position import Position, account_hash, epoch_of
 from exitfsm.store import ExitStore
-from exitfsm.values import Alarm, Bar, ExecutionReport, Side, canonical_symbol, decimal_of, utc
+from exitfsm.values import Alarm, Side, canonical_symbol, decimal_of, utc
 
 log = logger("exitfsm")
-
-#: How long `on_order_update` waits until a new position is taken up; a bot with one consumer has bars waiting behind.
-SYNC_WAIT_S = 1.0
-T = TypeVar("T")
-#: A forced exit's word to `may_enter`: these states have nothing under way.
-_FREE = (State.MONITORING,)
 
 
 class ExitManager:
@@ -100,22 +75,61 @@ class ExitManager:
     ) -> None:
         self.config = load_config(config) if config is not None else ExitConfig()
         self.strategy_name = strategy_name
-        self._store_given, self._bus, self._rules = state_store, event_bus, rules
-        self._account_id = account_hash(account)
-        self._clock: Clock = clock or SystemClock()
-        self._time = SteadyTime(self._clock)
-        live = self.config.live
-        self._breaker = Breaker(live.breaker_failures, float(live.breaker_probe_seconds))
-        self._calls = BrokerCalls(broker, self._time, float(live.broker_timeout_seconds), self._on_call)
-        self._on_event, self._on_alarm = on_event, on_alarm
-        self._tasks = Tasks()
-        self._cooldowns: dict[str, datetime] = {}
-        self._running = False
-        self._synced = False
-        self._keeper: BarKeeper | None = None
-        self._failing_since: float | None = None
+        self._broker, self._store_given, self._bus = broker, state_store, event_bus
+        clock = clock or SystemClock()
+        self._given = Given(
+            config=self.config,
+            account=account_hash(account),
+            strategy_name=strategy_name,
+            clock=clock,
+            time=SteadyTime(clock),
+            rules=rules,
+            on_event=on_event,
+            on_alarm=on_alarm,
+        )
+        self._starting = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._made: Parts | None = None
         self._unsubscribe: Callable[[], Any] | None = None
+
+    @property
+    def store(self) -> ExitStore:
+        """The store it works on.
+
+        Raises:
+            RuntimeError: it is not started.
+        """
+        return self._parts.store
+
+    @property
+    def _parts(self) -> Parts:
+        """What it is made of since the last start.
+
+        Raises:
+            RuntimeError: it is not started.
+        """
+        if self._made is None:
+            raise RuntimeError(NOT_STARTED)
+        return self._made
+
+    @property
+    def _at_work(self) -> Parts:
+        """The same for a command, which is not to come to nothing unheard.
+
+        Raises:
+            StoreError: it is stopped.
+        """
+        if not self._parts.running:
+            raise StoreError("the manager is stopped")
+        return self._parts
+
+    @property
+    def _running(self) -> bool:
+        return self._made is not None and self._made.running
+
+    @property
+    def _engine(self) -> Engine:
+        return self._parts.context.engine
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -128,140 +142,57 @@ class ExitManager:
         Raises:
             ConfigError: the broker or the bus lacks what is needed; every mistake at once, each with what to do.
             StoreError: the store cannot be opened, or belongs to another account.
+            RuntimeError: it was started already, on an event loop that does not run any more.
         """
-        if self._running:
-            return
-        loop = asyncio.get_running_loop()
-        self._calls.open()
-        self._calls.check()
+        async with self._starting:
+            if self._running:
+                running(self._loop)
+            else:
+                await self._start()
+
+    async def _start(self) -> None:
+        loop, fitting = asyncio.get_running_loop(), Fitting(self._broker)
+        if fitting.mistakes:
+            raise ConfigError(fitting.mistakes)
         check_bus(self._bus)
-        self._store_owned = not isinstance(self._store_given, ExitStore)
-        given = self._store_given
-        if isinstance(given, ExitStore):
-            store = given
-        else:  # on a server each account has one of its own
-            store = await loop.run_in_executor(None, partial(ExitStore, given, account=self._account_id))
-        self.store = store
-        self._synced = False
-        self._build(store)
-        self._loop = loop
-        self._door.open()
+        store = self._store_given
+        if not isinstance(store, ExitStore):  # on a server each account has one of its own
+            store = await loop.run_in_executor(None, partial(ExitStore, store, account=self._given.account))
+        self._made, self._loop = Parts(self._given, store, self._broker, fitting), loop
         try:
-            await self._door.run(self._restore)
+            await self._made.begin()
         except BaseException:
-            await self._door.close()
-            if self._store_owned:
-                store.close()
+            self._close_own(store)
+            self._made = self._loop = None
             raise
-        self._running = True
-        self._keeper = self._timekeeper.keeper = self._new_keeper()
-        self._breaker.is_open = self._account.breaker_open
-        self._news.remind()
-        for lack in self._calls.missing:
-            await self._news.raise_alarm("broker_incomplete", f"the broker has no {lack}")
         if self._bus is not None:
             ending = await _awaited(self._bus.subscribe(self._on_bus_event))
             self._unsubscribe = ending if callable(ending) else None
-        await self._try_sync()
-        self._tasks.spawn(self._timekeeper.watch(), "exitfsm-time")
+        await self._made.reconciler.try_sync()
+        self._made.context.tasks.spawn(self._made.timekeeper.watch(), "exitfsm-time")
 
-    def _build(self, store: ExitStore) -> None:
-        """The manager's parts, on an open store."""
-        live = self.config.live
-        self._engine = Engine(store, self._calls.capabilities, rules=self._rules, session_close=self._session_close)
-        self._account = Account(store, self._account_id)
-        self._door = Door(self._engine, self._time.now, self._clock.now, self._after_group)
-        self._news = News(self._door, self._account, self._tasks, self._time.now, self._on_event, self._on_alarm)
-        self._reader = Reader(self._engine, self._door, self._calls, self._time, self._clock)
-        self._hours = Hours(self._calls, self._time, self._clock)
-        self._driver = Driver(
-            self._engine,
-            self._door,
-            self._calls,
-            self._reader,
-            self._hours,
-            self._breaker,
-            self._time,
-            self._clock,
-            live,
-        )
-        self._identity = Identity(self._engine, self._driver)
-        self._calls.known, self._calls.client_id_of = self._identity.known, self._identity.client_id
-        self._reconciler = Reconciler(
-            self._engine, self._door, self._calls, self._driver, self._reader, self._identity, self._time, self.config,
-            self._account_id, self.strategy_name, self._news.raise_alarm,
-        )  # fmt: skip
-        self._timekeeper = Timekeeper(
-            self._engine, self._door, self._driver, self._reader, self._hours, self._calls, self._time, self._clock,
-            live, self._tasks, self._try_sync, self._news.raise_alarm,
-        )  # fmt: skip
-        self._confirmer = Confirmer(
-            self._engine, self._door, self._reader, self._time, self._clock.now, self._tasks,
-            self.config.policy.price_guard,
-        )  # fmt: skip
-        self._operators = Operators(
-            self._engine,
-            self._door,
-            self._driver,
-            self._reader,
-            self._time,
-            self._news,
-            self._tasks,
-            self._account.stream_id,
-        )
-
-    def _restore(self) -> None:
-        """In the writer's thread: everything the store knows."""
-        self.store.bind(self._account_id)
-        self._reconciler.load()
-        self._engine.load()
-        self._account.load()
-        self._engine.paused = self._account.paused
-        self._news.load(self.store)
-        self._cooldowns = dict(self.store.cooldowns(self._time.now()))
-        self._ever_held = [row.symbol for row in self.store.trackings()] if self.config.record_bars else []
-
-    def _keep(self, bars: Sequence[Bar], arrived_at: datetime, *, new: bool = False) -> list[Bar]:
-        """Keep the bars whose symbol was ever held (`new`: all of them); returns the others."""
-        keeper = self._keeper
-        if keeper is None:
-            return []
-        for bar in bars:
-            if new or keeper.keeps(bar.symbol):
-                keeper.note(bar, arrived_at)
-        return [bar for bar in bars if not keeper.keeps(bar.symbol)]
-
-    def _new_keeper(self) -> BarKeeper | None:
-        if not self.config.record_bars:
-            return None
-        path = bars_path(self.store, self.config.bars)
-        if path is None:
-            log.warning("bars_not_recorded error=the store is no file: set bars: PATH to record them there")
-        return BarKeeper(path, self._ever_held) if path is not None else None
+    def _close_own(self, store: ExitStore) -> None:
+        """Close a store that was opened here."""
+        if store is not self._store_given:
+            store.close()
 
     async def stop(self) -> None:
         """Stop watching. Idempotent; loses nothing and leaves no task behind: what is owed stays owed in the store."""
-        if not self._running:
+        if self._running:
+            await self._stop()
+
+    @on_its_loop
+    async def _stop(self) -> None:
+        parts, unsubscribe = self._parts, self._unsubscribe
+        if not parts.running:
             return
-        self._running = False
-        if self._unsubscribe is not None:
-            await _awaited(self._unsubscribe())
-            self._unsubscribe = None
-        await self._tasks.cancel()
-        await self._reconciler.close()
-        await self._driver.close(float(self.config.live.broker_timeout_seconds))
-        await self._tasks.finish_writes()
-        try:
-            await self._door.run(self._timekeeper.save_marks)
-        except StoreError as error:
-            log.error("marks_not_saved error=%s", error)
-        await self._door.close()
-        self._calls.close()
-        if self._store_owned:
-            self.store.close()
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            await keeper.close()
+        parts.stop_taking()
+        self._unsubscribe = None
+        if unsubscribe is not None:
+            await _awaited(unsubscribe())
+        await parts.end()
+        self._close_own(parts.store)
+        await parts.close_bars()
 
     async def __aenter__(self) -> ExitManager:
         """`async with ExitManager(...) as manager:` starts and stops it."""
@@ -282,35 +213,19 @@ class ExitManager:
         """
         await self.on_bars([bar] if symbol is None else {symbol: bar})
 
+    @on_its_loop
     async def on_bars(self, bars: Sequence[Any] | Mapping[str, Any]) -> None:
         """Many bars at once, for feeds that deliver a whole minute: what breaches together is committed together.
 
         Args:
             bars: a sequence of bars, or a mapping of them by symbol.
         """
-        if asyncio.get_running_loop() is not self._loop:
-            return await self._on_its_loop(lambda: self.on_bars(bars))
         if not self._running:
             log.warning("bars_ignored count=%s why=stopped", len(bars))
-            return None
-        named = bars.items() if isinstance(bars, Mapping) else ((None, bar) for bar in bars)
-        readable = [bar for symbol, raw in named if (bar := self._readable_bar(raw, symbol)) is not None]
-        for bar in readable:
-            self._reconciler.note_spelling(bar.symbol)
-        self._timekeeper.marks_due = True
-        arrived_at = self._time.now()
-        others = self._keep(readable, arrived_at)
-        try:
-            await self._door.bars(readable)
-        except StoreError:
-            return None  # reported by the group; the next bar decides it again
-        finally:
-            # What was entered while its bar waited at the door was told that bar, too.
-            self._keep([bar for bar in others if bar.symbol in self._engine.levels.slots], arrived_at, new=True)
-        if self._driver.tasks:
-            await asyncio.wait(self._driver.tasks, timeout=GRACE_S)
-        return None
+            return
+        await self._parts.intake.bars(bars)
 
+    @on_its_loop
     async def on_order_update(self, update: Any) -> None:
         """News of any order of the account: an exit of ours, or an entry of the bot.
 
@@ -318,32 +233,12 @@ class ExitManager:
             update: an `ExecutionReport`, or an order or update in the broker's own shape. It may come late, doubled or
                 out of order. One that is not understood makes the order be looked up.
         """
-        if asyncio.get_running_loop() is not self._loop:
-            return await self._on_its_loop(lambda: self.on_order_update(update))
         if not self._running:
             log.warning("update_ignored why=stopped")
-            return None
-        try:
-            report = self._calls.report_of(update)
-        except (BrokerError, ValueError) as error:
-            log.warning("update_unreadable error=%s", error)
-            report = None
-        if report is None or self._identity.may_be_ours(report):
-            log.warning("update_not_understood type=%s", type(update).__name__)
-            self._timekeeper.sync_at = 0.0
-            return None
-        report = self._identity.under_our_id(report)
-        try:
-            if report.client_order_id.startswith(ORDER_PREFIX):
-                await self._on_ours(report)
-            else:
-                await self._on_foreign(report)
-        except StoreError:
-            return None  # reported by the group; the order is looked up again
-        if self._driver.tasks:
-            await asyncio.wait(self._driver.tasks, timeout=GRACE_S)
-        return None
+            return
+        await self._parts.intake.update(update)
 
+    @on_its_loop
     async def watch(
         self,
         symbol: str,
@@ -367,14 +262,11 @@ class ExitManager:
         Raises:
             ValueError: quantity or price is not a finite number above 0, or the symbol is none.
         """
-        if asyncio.get_running_loop() is not self._loop:
-            return await self._on_its_loop(lambda: self.watch(symbol, side, qty, entry_price, first_fill_at, atr=atr))
-        at = utc(first_fill_at)
-        name = self._reconciler.known_spelling(symbol)
+        parts, at = self._at_work, utc(first_fill_at)
         message = Open(
-            at=self._time.now(),
-            account=self._account_id,
-            symbol=name,
+            at=self._given.time.now(),
+            account=self._given.account,
+            symbol=parts.reconciler.known_spelling(symbol),
             side=Side(str(side)),
             epoch=epoch_of(at),
             qty=decimal_of(qty),
@@ -385,23 +277,16 @@ class ExitManager:
             strategy_name=self.strategy_name,
             source="broker",
         )
-        price = self._reconciler.fresh(message.entry_price, at)
-        watched: Position = await self._door.run(lambda: self._engine.open_unless_watched(message, reference=price))
-        return watched
+        return await parts.reconciler.watch(message)
 
+    @on_its_loop
     async def sync(self) -> None:
         """Reconcile with the broker now.
 
         Raises:
             BrokerError: the broker did not answer; nothing was concluded from that.
         """
-        if asyncio.get_running_loop() is not self._loop:
-            return await self._on_its_loop(self.sync)
-        await self._reconciler.sync()
-        self._synced = True
-        soon = any(tries.answered < READS_MIN for tries in self._reconciler.missing.values())
-        self._timekeeper.sync_in(MARKS_EVERY_S if soon else float(self.config.live.sync_seconds))
-        return None
+        await self._at_work.reconciler.sync()
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
@@ -411,71 +296,77 @@ class ExitManager:
 
     def entry_block(self, symbol: str, at: datetime | None = None) -> str | None:
         """Why `symbol` may not be entered at `at`; None when it may."""
-        name, when = canonical_symbol(symbol), utc(at) if at is not None else self._time.now()
-        if not self._running or not self._synced:
+        name, when = canonical_symbol(symbol), utc(at) if at is not None else self._given.time.now()
+        if self._made is None or self._loop is None:
             return "not reconciled with the broker yet"
-        if self._engine.paused:
-            return "paused"
-        for p in list(self._engine.positions.values()):
-            if same_symbol(p.symbol, name) and p.state not in _FREE:
-                return f"an exit of {p.symbol} is under way ({p.state})"
-        for cooled, until in self._cooldowns.items():
-            if same_symbol(cooled, name) and when < until:
-                return f"cooldown until {until.isoformat()}"
-        return None
+        if self._running and self._loop.is_closed():
+            return "the event loop of the manager has ended: nothing is watched"
+        return self._made.entry_block(name, when)
 
     def positions(self) -> list[Position]:
         """All open positions, oldest first; none before the start."""
-        if self._loop is None:
+        if self._made is None:
             return []
         return sorted(self._engine.positions.values(), key=lambda p: (p.opened_at, p.position_id))
 
     def alarms(self) -> list[Alarm]:
         """All alarms that stand, oldest first; none before the start."""
-        if self._loop is None:
+        if self._made is None:
             return []
-        return sorted((alarm for _, alarm in self._news.alarms.values()), key=lambda a: (a.raised_at, a.alarm_id))
+        alarms = [alarm for _, alarm in list(self._made.context.alarms.alarms.values())]
+        return sorted(alarms, key=lambda a: (a.raised_at, a.alarm_id))
 
+    @on_its_loop
     async def settled(self) -> None:
         """Return when nothing is being carried out or confirmed. What waits for time or for the broker still waits."""
-        while under_way := [*self._driver.tasks, *self._confirmer.tasks]:
+        parts = self._parts
+        while under_way := [*parts.driver.tasks, *parts.confirmer.tasks]:
             await asyncio.wait(under_way)
             await asyncio.sleep(0)
 
     # --- operators ----------------------------------------------------------------------------------------------------
 
+    @on_its_loop
     async def force_exit(self, symbol: str, reason: str = "", *, who: str = "operator") -> list[Position]:
         """Exit all positions of a symbol now, whatever their levels; returns them. Repeating it does no more.
 
         An exit under way goes on; an unprotected position gets one more attempt, after its orders were looked up.
         """
-        if asyncio.get_running_loop() is not self._loop:
-            return await self._on_its_loop(lambda: self.force_exit(symbol, reason, who=who))
-        name = canonical_symbol(symbol)
-        return await self._operators.force([p for p in self.positions() if same_symbol(p.symbol, name)], reason, who)
+        operators, name = self._at_work.operators, canonical_symbol(symbol)
+        return await operators.force([p for p in self.positions() if same_symbol(p.symbol, name)], reason, who)
 
+    @on_its_loop
     async def flatten_all(self, reason: str = "", *, who: str = "operator") -> list[Position]:
         """Exit everything, now; returns the positions concerned. Needs no prices.
 
         What is watched goes first; then the broker is asked for what is not watched yet, and that follows.
         """
-        if asyncio.get_running_loop() is not self._loop:
-            return await self._on_its_loop(lambda: self.flatten_all(reason, who=who))
-        return await self._operators.flatten(self.positions, self.sync, reason, who)
+        return await self._at_work.operators.flatten(self.positions, reason, who)
 
     def pause(self, who: str = "operator", why: str = "") -> Awaitable[None]:
         """No new triggers and no entries, at once; exits under way go on. Await it to know that it is durable."""
-        self._engine.paused = True
-        return self._news.record(TradingPaused(by=who, at=self._time.now(), why=why))
+        running(self._loop)
+        self._engine.pause()
+
+        def begin() -> asyncio.Task[None]:
+            self._engine.pause()  # again, in the order in which it is recorded
+            return self._parts.context.alarms.record(TradingPaused(by=who, at=self._given.time.now(), why=why))
+
+        return Begun(self._loop, begin)
 
     def resume(self, who: str = "operator") -> Awaitable[None]:
         """End the pause. Await it to know that it is durable."""
-        self._engine.paused = False
-        return self._news.record(TradingResumed(by=who, at=self._time.now()))
+
+        def begin() -> asyncio.Task[None]:
+            self._engine.resume()
+            return self._parts.context.alarms.record(TradingResumed(by=who, at=self._given.time.now()))
+
+        return Begun(self._loop, begin)
 
     def acknowledge(self, alarm: Alarm | str, who: str = "operator") -> Awaitable[None]:
         """A person has seen an alarm; it no longer stands. Await it to know that it is durable."""
-        return self._operators.acknowledge(alarm if isinstance(alarm, str) else alarm.alarm_id, who)
+        alarm_id = alarm if isinstance(alarm, str) else alarm.alarm_id
+        return Begun(self._loop, lambda: self._at_work.operators.acknowledge(alarm_id, who))
 
     def release(self, position: Position | str, who: str = "operator") -> Awaitable[None]:
         """Hand an unprotected position back to the rules, with what the broker shows for it now.
@@ -483,59 +374,24 @@ class ExitManager:
         Where the broker shows nothing, it is over: then the operator's word makes up for the missing execution.
         Nothing happens while an order of it may be live.
         """
-        return self._operators.release(position if isinstance(position, str) else position.position_id, who)
+        key = position if isinstance(position, str) else position.position_id
+        return Begun(self._loop, lambda: self._at_work.operators.release(key, who))
 
+    @on_its_loop
     async def tick(self) -> None:
         """Do what has come due: timers, what is owed, look-ups, reconciliation, marks. Called by the manager itself."""
-        await self._timekeeper.tick()
+        await self._at_work.timekeeper.tick()
 
-    # --- inside: what comes back from the door ------------------------------------------------------------------------
-
-    def _after_group(self, group: Group) -> None:
-        """On the event loop, after each group: tell the callbacks, work on what is owed, confirm prices that jumped."""
-        for position, recorded in group.commits:
-            if any(isinstance(one.event, (ExitCompleted, PositionClosedElsewhere)) for one in recorded):
-                self._on_ended(position)
-            waiting = [q.position_id for q in self._engine.beside(position) if q.state is State.PENDING]
-            self._driver.drive(waiting)  # one exit goes after the other
-            for one in recorded:
-                self._news.announce(position, one)
-                if isinstance(one.event, OrderEnded):
-                    self._reader.note_wait(position)
-                    self._timekeeper.sync_at = (
-                        0.0  # what stands in the way of the next attempt is read before it is due
-                    )
-        for error in group.failures if self._running else ():
-            log.critical("not_stored error=%s", error)
-            self._news.alarm_without_store("store_unwritable", f"the store could not be written: {error}")
-        self._driver.drive(group.owing)
-        self._confirmer.confirm(group.jumps)
-
-    def _on_ended(self, p: Position) -> None:
-        self._driver.forget(p)
-        if p.cooldown_until is not None:
-            self._cooldowns[p.symbol] = max(p.cooldown_until, self._cooldowns.get(p.symbol, p.cooldown_until))
-        self._reconciler.note_end(p)
-        self._timekeeper.sync_at = 0.0  # what was bought meanwhile is taken up now
-
-    # --- inside: bars and updates -------------------------------------------------------------------------------------
-
-    def _readable_bar(self, raw: Any, symbol: str | None) -> Bar | None:
-        try:
-            return bar_of(raw, symbol)
-        except (BrokerError, ValueError) as error:
-            log.warning("bar_unreadable error=%s", error)
-            self._news.raise_soon("bar_unreadable", f"a bar cannot be read, so nothing is decided on it: {error}")
-            return None
+    # --- inside ---
 
     def _on_bus_event(self, event: Any) -> Any:
         """For the bus: whether it awaits what comes back or not, and from whatever thread it calls."""
         take = self.on_bar if is_bar(event) else self.on_order_update if is_order_update(event) else None
         assert self._loop is not None  # subscribed in start
-        here = _running_loop()
+        here = running_loop()
         if here is self._loop:
             if take is not None and self._running:
-                return self._tasks.spawn(take(event), "exitfsm-bus")
+                return self._parts.context.tasks.spawn(take(event), "exitfsm-bus")
             nothing = self._loop.create_future()
             nothing.set_result(None)
             return nothing
@@ -543,81 +399,6 @@ class ExitManager:
             return None
         taken = asyncio.run_coroutine_threadsafe(take(event), self._loop)
         return asyncio.wrap_future(taken) if here is not None else taken
-
-    async def _on_its_loop(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Called on another event loop: have it done on the one that the manager was started on.
-
-        Raises:
-            RuntimeError: there is none, or it does not run any more.
-        """
-        if self._loop is None:
-            raise RuntimeError("the manager is not started: await manager.start() first")
-        if not self._loop.is_running():
-            raise RuntimeError(
-                "the event loop that the manager was started on does not run any more: start, feed and stop it on one "
-                "loop that keeps running (not with asyncio.run for each call)"
-            )
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), self._loop))
-
-    async def _on_ours(self, report: ExecutionReport) -> None:
-        """An exit of ours. One that has filled, nobody says how much, is looked up.
-
-        So is one of which the broker has corrected an execution: news may be older than the correction. And news from
-        before our order was changed at the broker are not taken for another change.
-        """
-        p = self._engine.positions.get(self._engine.known_owner(report.client_order_id) or "")
-        if p is not None and self._calls.asks_by_our_id and precedes_a_change(p, report):
-            self._timekeeper.look_up_soon(p.position_id, report.client_order_id)
-            return
-        await self._door.report(report)
-        said_how_much = report.filled_qty is not None or not (brings_fills(report) or report.status.terminal)
-        p = self._engine.positions.get(self._engine.known_owner(report.client_order_id) or "")
-        if p is not None and (not said_how_much or report.client_order_id in p.corrected_orders):
-            self._timekeeper.look_up_soon(p.position_id, report.client_order_id)
-
-    async def _on_foreign(self, report: ExecutionReport) -> None:
-        """An order that is not ours: remember it while it works; what it filled is taken up at once."""
-        self._reconciler.note_foreign(report)
-        if not brings_fills(report):
-            return
-        self._reconciler.note_fills(report)
-        sync = self._tasks.spawn(self._try_sync(), "exitfsm-sync")
-        await asyncio.wait([sync], timeout=SYNC_WAIT_S)
-
-    async def _try_sync(self) -> None:
-        try:
-            await self.sync()
-        except (BrokerError, StoreError) as error:
-            log.warning("sync_failed error=%s", error)
-            self._timekeeper.sync_in(MARKS_EVERY_S)
-            if isinstance(error, StoreError):
-                return  # a matter of the disk, of which a person is told; the broker answered
-            now = self._clock.monotonic()
-            self._failing_since = now if self._failing_since is None else self._failing_since
-            if now - self._failing_since >= float(self.config.live.patience_seconds):
-                text = f"the broker cannot be reconciled with: what is bought or sold since is not known here ({error})"
-                self._news.raise_soon("not_reconciled", text)
-        else:
-            self._failing_since = None
-
-    def _session_close(self, symbol: str, at: datetime) -> datetime | None:
-        return self._timekeeper.session_close(symbol, at)
-
-    def _on_call(self, answered: bool, method: str) -> None:
-        """Sends that fail in a row open the breaker; one that gets through closes it."""
-        if method not in ("submit", "cancel"):
-            return
-        if not answered and self._breaker.failed():
-            self._news.record(BreakerOpened(failures=self._breaker.failures, at=self._time.now(), why=method))
-        elif answered and self._breaker.succeeded():
-            self._news.record(BreakerClosed(at=self._time.now()))
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 async def _awaited(value: Any) -> Any:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from exitfsm.broker.calls import Held
-from exitfsm.clocks import SteadyTime
-from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError
 from exitfsm.lifecycle import State
-from exitfsm.manager.alarms import News
-from exitfsm.manager.executor import GRACE_S, Driver
-from exitfsm.manager.mailbox import Door
-from exitfsm.manager.tasks import Tasks
+from exitfsm.manager.context import Context
+from exitfsm.manager.executor import Driver
+from exitfsm.manager.reconciler import Reconciler
 from exitfsm.manager.view import Reader, expectation
 from exitfsm.messages import Acknowledge, ForceExit, Message, PositionRead, RaiseAlarm, RecordRead, Release
 from exitfsm.outside import logger
@@ -36,27 +33,16 @@ def is_stuck(p: Position) -> bool:
 class Operators:
     """Commands from outside the rules."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        door: Door,
-        driver: Driver,
-        reader: Reader,
-        time: SteadyTime,
-        news: News,
-        tasks: Tasks,
-        account: str,
-    ) -> None:
-        self._engine, self._door, self._driver, self._reader, self._time = engine, door, driver, reader, time
-        self._news, self._tasks, self._account_stream = news, tasks, account
+    def __init__(self, context: Context, reader: Reader, driver: Driver, reconciler: Reconciler) -> None:
+        self._engine, self._door, self._time = context.engine, context.mailbox, context.time
+        self._news, self._tasks = context.alarms, context.tasks
+        self._reader, self._driver, self._reconciler = reader, driver, reconciler
 
-    async def flatten(
-        self, positions: Callable[[], list[Position]], sync: Callable[[], Awaitable[None]], reason: str, who: str
-    ) -> list[Position]:
+    async def flatten(self, positions: Callable[[], list[Position]], reason: str, who: str) -> list[Position]:
         """Exit all there is: what is watched first, then what the broker shows beside it."""
         first = await self.force(positions(), reason, who)
         try:
-            await sync()
+            await self._reconciler.sync()
         except BrokerError as error:
             log.warning("sync_after_flatten_failed error=%s", error)
         known = {p.position_id for p in first}
@@ -72,8 +58,7 @@ class Operators:
         if stuck:
             cleared, held = await self._clear_up(stuck)
             await self._tell_force(cleared, reason, who, held)
-        if self._driver.tasks:
-            await asyncio.wait(self._driver.tasks, timeout=GRACE_S)
+        await self._driver.grace()
         return [self._engine.positions.get(p.position_id) or p for p in positions]
 
     async def _clear_up(self, stuck: list[Position]) -> tuple[list[Position], Held | None]:
@@ -118,15 +103,15 @@ class Operators:
         await self._door.tell_all(messages)
         self._driver.drive([p.position_id for p in positions])
 
-    def acknowledge(self, alarm_id: str, who: str) -> Awaitable[None]:
+    def acknowledge(self, alarm_id: str, who: str) -> asyncio.Task[None]:
         """Take an alarm down. Await it to know that it is durable."""
         stream = self._news.alarms[alarm_id][0] if alarm_id in self._news.alarms else ""
-        if stream == self._account_stream:
+        if stream == self._news.account_stream:
             return self._news.acknowledge(alarm_id, who)
         message = Acknowledge(at=self._time.now(), alarm_id=alarm_id, who=who)
         return self._tasks.write(self._door.tell(stream, message))
 
-    def release(self, position_id: str, who: str) -> Awaitable[None]:
+    def release(self, position_id: str, who: str) -> asyncio.Task[None]:
         """Hand an unprotected position back to the rules. Await it to know that it is done."""
         return self._tasks.spawn(self._release(position_id, who), "exitfsm-release")
 

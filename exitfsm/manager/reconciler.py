@@ -8,25 +8,21 @@ what it cannot name or price is an alarm. An answer that fails or is empty prove
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import NamedTuple
 
-from exitfsm.broker.calls import BrokerCalls
-from exitfsm.clocks import SteadyTime
-from exitfsm.config import ExitConfig
-from exitfsm.engine import Engine
-from exitfsm.errors import BrokerError
+from exitfsm.errors import BrokerError, StoreError
 from exitfsm.lifecycle import State
+from exitfsm.manager.context import Context
 from exitfsm.manager.executions import ORDER_PREFIX, average_entry, bought_beyond, first_since_flat, is_price
 from exitfsm.manager.executor import Driver
-from exitfsm.manager.identity import Identity, remember
-from exitfsm.manager.mailbox import Door
+from exitfsm.manager.identity import remember, same_symbol
 from exitfsm.manager.tasks import begin_shared, shared
-from exitfsm.manager.view import NEVER, Reader, same_symbol
+from exitfsm.manager.view import Reader
 from exitfsm.messages import Open, Recover
 from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
@@ -49,6 +45,8 @@ log = logger("exitfsm")
 
 #: Attempts of a position that are looked up one after another when its record may be lost.
 ATTEMPTS_PROBED_MAX = 50
+#: How soon it is tried again where it failed, or where something could not be taken up yet, in seconds.
+SOON_S = 1.0
 #: How many positions are taken up at the same time.
 ADOPTED_AT_ONCE = 16
 
@@ -69,37 +67,28 @@ class Tries(NamedTuple):
     failed: int = 0
 
 
-RaiseAccountAlarm = Callable[[str, str], Awaitable[None]]
-
-
 class Reconciler:
     """Brings what is watched in line with what the broker shows."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        door: Door,
-        calls: BrokerCalls,
-        driver: Driver,
-        reader: Reader,
-        identity: Identity,
-        time: SteadyTime,
-        config: ExitConfig,
-        account: str,
-        strategy_name: str,
-        alarm: RaiseAccountAlarm,
-    ) -> None:
-        self._engine, self._door, self._calls, self._driver, self._time = engine, door, calls, driver, time
-        self._reader, self._identity = reader, identity
-        self._config, self._account, self._strategy_name, self._alarm = config, account, strategy_name, alarm
+    def __init__(self, context: Context, reader: Reader, driver: Driver) -> None:
+        self._engine, self._door, self._calls = context.engine, context.mailbox, context.calls
+        self._time, self._clock, self._news, self._orders = context.time, context.clock, context.alarms, context.orders
+        self._reader, self._driver = reader, driver
+        self._config, self._account, self._strategy_name = (
+            context.config,
+            context.given.account,
+            context.given.strategy_name,
+        )
+        #: When the next reconciliation is due, in monotonic seconds; since when they have failed.
+        self._due_at = 0.0
+        self._failing_since: float | None = None
+        #: True once the broker has been reconciled with.
+        self.is_done = False
         self._lock = asyncio.Lock()
         self._waiting: asyncio.Task[None] | None = None
         #: First fill of an entry order that updates told of, by (symbol, side): where the broker lists no fills.
         self.first_fills: dict[tuple[str, Side], datetime] = {}
         self._ended: dict[str, datetime] = {}
-        self._over: dict[str, ExecutionReport] = {}
-        #: When each working order of others was last heard of, in monotonic seconds.
-        self._noted: dict[str, float] = {}
         self._strange: list[ExecutionReport] = []
         #: How often in a row the list of working orders did not show an exit of ours that it had shown.
         self._absent: dict[str, int] = {}
@@ -107,7 +96,7 @@ class Reconciler:
         #: Positions that could not be taken up yet, with how often that was tried.
         self.missing: dict[tuple[str, Side], Tries] = {}
         self._first_sync = True
-        self._began = time.now()
+        self._began = context.time.now()
         self._store_is_new = False
         #: Working exit orders of ours as last listed; None where the broker does not list any.
         self._open_exits: list[ExecutionReport] | None = None
@@ -128,6 +117,40 @@ class Reconciler:
             await shared(self._waiting)
         else:
             await self._exclusive()
+        self.is_done = True
+        soon = any(tries.answered < READS_MIN for tries in self.missing.values())
+        self._due_in(SOON_S if soon else float(self._config.live.sync_seconds))
+
+    async def try_sync(self) -> None:
+        """The same, unheard where it fails: it is tried again soon. Where it fails for long, a person is told."""
+        try:
+            await self.sync()
+        except (BrokerError, StoreError) as error:
+            log.warning("sync_failed error=%s", error)
+            self._due_in(SOON_S)
+            if isinstance(error, StoreError):
+                return  # a matter of the disk, of which a person is told; the broker answered
+            now = self._clock.monotonic()
+            self._failing_since = now if self._failing_since is None else self._failing_since
+            if now - self._failing_since >= float(self._config.live.patience_seconds):
+                text = f"the broker cannot be reconciled with: what is bought or sold since is not known here ({error})"
+                self._news.raise_soon("not_reconciled", text)
+        else:
+            self._failing_since = None
+
+    def hurry(self) -> None:
+        """The next reconciliation is due at once."""
+        self._due_at = 0.0
+
+    def is_due(self, monotonic: float) -> bool:
+        """True when it is time to reconcile; the next time is in a while then."""
+        due = monotonic >= self._due_at
+        if due:
+            self._due_at = monotonic + float(self._config.live.sync_seconds)
+        return due
+
+    def _due_in(self, seconds: float) -> None:
+        self._due_at = self._clock.monotonic() + seconds
 
     async def close(self) -> None:
         """Give up the run that callers wait for together."""
@@ -151,8 +174,8 @@ class Reconciler:
             text = (
                 f"an entry {f'for {symbol} ' if symbol else ''}in the broker's positions cannot be read: NOT protected"
             )
-            await self._alarm("position_unreadable", text)
-        await self._orders()
+            await self._news.raise_alarm("position_unreadable", text)
+        await self._look_up_orders()
         if not self._first_sync:
             await self._foreign()
         for watched in expected:
@@ -166,7 +189,7 @@ class Reconciler:
         self._first_sync = False
         self._driver.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
 
-    async def _orders(self) -> None:
+    async def _look_up_orders(self) -> None:
         """Look up every exit order of ours that may be live, and those that the broker has corrected."""
         due = [
             (p.position_id, order_id)
@@ -187,17 +210,17 @@ class Reconciler:
         """Note the working orders of others; one that looks like ours and is not known is an alarm."""
         self._open_exits = None
         if not self._calls.has("open_orders"):
-            self._driver.listed_by = 0.0
+            self._driver.were_listed()
             return
         began = self._time.monotonic()
         try:
-            orders = [self._identity.under_our_id(report) for report in await self._working_orders()]
+            orders = [self._orders.under_our_id(report) for report in await self._working_orders()]
         except BrokerError as error:
             log.warning("open_orders_failed error=%s", error)
             if not self._calls.has("open_orders"):
-                self._driver.listed_by = 0.0  # it has just said that it is not implemented
+                self._driver.were_listed()  # it has just said that it is not implemented
             return
-        self._forget_foreign(before=began)
+        self._orders.forget_foreign(before=began)
         self._strange = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
         # Known before anything is taken up that could send a second one.
         listed = {
@@ -205,10 +228,10 @@ class Reconciler:
             for report in self._strange
             if report.symbol is not None and await self._owner(report.client_order_id) is None
         }
-        gone = {key: symbol for key, symbol in self._driver.strangers.items() if key not in listed}
-        self._driver.strangers = listed | {key: symbol for key, symbol in gone.items() if await self._may_work(key)}
+        gone = {key: symbol for key, symbol in self._orders.strangers.items() if key not in listed}
+        self._orders.now_strangers(listed | {key: symbol for key, symbol in gone.items() if await self._may_work(key)})
         self._absent = {key: times for key, times in self._absent.items() if key in gone}
-        self._driver.listed_by = 0.0
+        self._driver.were_listed()
         self._open_exits = list(self._strange)
         for report in orders:
             if not report.client_order_id.startswith(ORDER_PREFIX):
@@ -248,13 +271,13 @@ class Reconciler:
         for report in strange:
             order_id = report.client_order_id
             if await self._owner(order_id) is not None:
-                self._driver.strangers.pop(order_id, None)
+                self._orders.strangers.pop(order_id, None)
                 await self._door.report(report)
             else:
                 text = (
                     f"order {order_id} of {report.symbol} looks like an exit of ours and belongs to no known position"
                 )
-                await self._alarm("unknown_exit_order", text)
+                await self._news.raise_alarm("unknown_exit_order", text)
 
     async def _owner(self, order_id: str) -> str | None:
         """The position that an order belongs to, by memory or by the store; None where it belongs to none."""
@@ -270,26 +293,9 @@ class Reconciler:
 
     def note_foreign(self, report: ExecutionReport) -> None:
         """Remember, or forget, a working order of somebody else."""
-        if report.symbol is None:
-            return
-        self.note_spelling(report.symbol)
-        order_id = report.client_order_id
-        if report.status.terminal:
-            remember(self._over, order_id, report)
-        elif order_id in self._over:
-            return  # older news than its end
-        working = self._driver.foreign.setdefault(report.symbol.replace("/", ""), {})
-        if report.status.terminal:
-            working.pop(report.client_order_id, None)
-        else:
-            working[report.client_order_id] = report
-            remember(self._noted, order_id, self._time.monotonic())
-
-    def _forget_foreign(self, before: float) -> None:
-        """Forget the working orders of others; not those that came up since: a list is as old as its beginning."""
-        for symbol, working in list(self._driver.foreign.items()):
-            kept = {key: report for key, report in working.items() if self._noted.get(key, NEVER) >= before}
-            self._driver.foreign[symbol] = kept
+        if report.symbol is not None:
+            self.note_spelling(report.symbol)
+        self._orders.note_foreign(report, self._time.monotonic())
 
     def note_fills(self, report: ExecutionReport) -> None:
         """An order of somebody else has filled so far: what the bot's updates tell, once or often, in any order."""
@@ -391,7 +397,7 @@ class Reconciler:
             if tries.in_all + tries.failed >= READS_MIN:
                 what = f"{plain(bp.qty)} {self.known_spelling(bp.symbol)} {bp.side}"
                 text = f"{what}: the broker's fills cannot be read, so it is NOT protected"
-                await self._alarm("epoch_unknown", text)
+                await self._news.raise_alarm("epoch_unknown", text)
 
     async def _fills(self) -> dict[str, list[Fill]] | None:
         """The account's executions as far as they are looked at, oldest first; None where the broker lists none."""
@@ -413,7 +419,7 @@ class Reconciler:
         entry = self._entry_price(symbol, bp, listed, first)
         if entry is None:
             if self._tried_enough(bp, listed):
-                await self._alarm("unpriceable", f"{what} has no entry price: it is NOT protected")
+                await self._news.raise_alarm("unpriceable", f"{what} has no entry price: it is NOT protected")
             return
         if first is not None:
             epoch = epoch_of(first)
@@ -428,13 +434,13 @@ class Reconciler:
         if found is None:
             if self._tried_enough(bp, listed, at_once=False):
                 text = f"{what}: whether an exit of it works is not known: it is NOT protected"
-                await self._alarm("exit_unknown", text)
+                await self._news.raise_alarm("exit_unknown", text)
             return
         if found[1] is not None and not await self._holds_still(bp):
             self._tried(bp, answered=True)
             return  # the order has filled since the positions were read: its figures and theirs are of different ages
         if first is None:
-            await self._alarm(
+            await self._news.raise_alarm(
                 "epoch_unknown",
                 f"{what}: its first fill is not known. It is watched, under a name made of its entry price; with a "
                 "list of fills, or manager.watch() after each entry, another machine would find the same name",
@@ -484,7 +490,7 @@ class Reconciler:
                 f"{plain(bp.qty)} {symbol} {bp.side}: its first fill names {position.position_id}, which has ended; "
                 "it is NOT protected"
             )
-            await self._alarm("epoch_unknown", text)
+            await self._news.raise_alarm("epoch_unknown", text)
             return
         log.info("adopted position=%s qty=%s entry=%s", position.position_id, plain(bp.qty), plain(entry))
 
@@ -494,6 +500,12 @@ class Reconciler:
         if recover is not None:
             self._engine.tell(position.position_id, recover)
         return position
+
+    async def watch(self, message: Open) -> Position:
+        """Watch a position on the bot's word, unless it is watched already."""
+        price = self.fresh(message.entry_price, message.opened_at)
+        watched: Position = await self._door.run(lambda: self._engine.open_unless_watched(message, reference=price))
+        return watched
 
     def fresh(self, entry: Decimal, first_fill_at: datetime) -> Decimal | None:
         """An entry price, where it is no older than a bar may be: then the first bar is held against it."""

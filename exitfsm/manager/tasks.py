@@ -19,7 +19,7 @@ def begin_shared(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     return task
 
 
-async def shared(task: asyncio.Task[T]) -> T:
+async def shared(task: asyncio.Future[T]) -> T:
     """What a shared task brings. It goes on when a caller is canceled.
 
     Not `asyncio.shield`: from Python 3.14 on, that reports a failure to the loop when its caller has left.

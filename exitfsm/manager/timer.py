@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from exitfsm.bar_keeping import BarKeeper
-from exitfsm.broker.calls import BrokerCalls
-from exitfsm.broker.hours import Hours
-from exitfsm.clocks import SteadyTime
-from exitfsm.config import LiveSettings
-from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.lifecycle import State
+from exitfsm.manager.context import Context
 from exitfsm.manager.executor import Driver
-from exitfsm.manager.mailbox import Door
-from exitfsm.manager.tasks import Tasks
+from exitfsm.manager.reconciler import Reconciler
 from exitfsm.manager.view import Reader
 from exitfsm.messages import RaiseAlarm, TimeSeen
 from exitfsm.outside import logger
-from exitfsm.ports import Clock, Session
+from exitfsm.ports import Session
 from exitfsm.position import Position
 
 log = logger("exitfsm")
@@ -39,40 +32,22 @@ Wait = tuple[State, str | None, Decimal, datetime | None]
 
 
 class Timekeeper:
-    """Does what has come due.
-
-    Args:
-        engine, door, driver, reader, hours, calls, time, clock, live, tasks: the manager's parts.
-        sync: reconciles, and fails unheard.
-        alarm: raises one about the account.
-
-    Attributes:
-        sync_at: monotonic time of the next reconciliation; 0 is at once.
-        marks_due: prices have moved since they were last stored.
-        keeper: keeps the bars that were looked at, where that is wanted.
-    """
+    """Does what has come due."""
 
     def __init__(
-        self,
-        engine: Engine,
-        door: Door,
-        driver: Driver,
-        reader: Reader,
-        hours: Hours,
-        calls: BrokerCalls,
-        time: SteadyTime,
-        clock: Clock,
-        live: LiveSettings,
-        tasks: Tasks,
-        sync: Callable[[], Coroutine[Any, Any, None]],
-        alarm: Callable[[str, str], Awaitable[None]],
+        self, context: Context, reader: Reader, driver: Driver, reconciler: Reconciler, keeper: BarKeeper | None
     ) -> None:
-        self._engine, self._door, self._driver, self._calls = engine, door, driver, calls
-        self._time, self._clock, self._live, self._tasks, self._sync = time, clock, live, tasks, sync
-        self._reader, self._market, self._alarm = reader, hours, alarm
-        self.keeper: BarKeeper | None = None
-        self.sync_at = 0.0
-        self.marks_due = False
+        self._engine, self._door, self._calls, self._news = (
+            context.engine,
+            context.mailbox,
+            context.calls,
+            context.alarms,
+        )
+        self._time, self._clock, self._live, self._tasks = context.time, context.clock, context.live, context.tasks
+        self._reader, self._driver, self._reconciler, self._market = reader, driver, reconciler, context.hours
+        self._keeper = keeper
+        #: Prices have moved since they were last stored; and when that may be again, in monotonic seconds.
+        self._marks_due = False
         self._marks_at = 0.0
         #: Timestamp of the last bar of each symbol that was believed, and when it was seen to be.
         self._believed: dict[str, tuple[datetime | None, float]] = {}
@@ -81,9 +56,9 @@ class Timekeeper:
         self._waits: dict[str, tuple[Wait, float]] = {}
         self._restored = True
 
-    def sync_in(self, seconds: float) -> None:
-        """When the next reconciliation is due."""
-        self.sync_at = self._clock.monotonic() + seconds
+    def prices_moved(self) -> None:
+        """There are prices to be stored."""
+        self._marks_due = True
 
     async def watch(self) -> None:
         """Turn after turn, for ever."""
@@ -110,29 +85,21 @@ class Timekeeper:
             self._poll(busy, mono)
         self._restored = False
         await self._rules_of_time(now, mono)
-        if mono >= self.sync_at:
-            self.sync_at = mono + float(self._live.sync_seconds)
-            self._tasks.spawn(self._sync(), "exitfsm-sync")
-        if self.marks_due and mono >= self._marks_at:
-            self.marks_due, self._marks_at = False, mono + MARKS_EVERY_S
-            if self.keeper is not None:
-                self.keeper.write()
+        if self._reconciler.is_due(mono):
+            self._tasks.spawn(self._reconciler.try_sync(), "exitfsm-sync")
+        if self._marks_due and mono >= self._marks_at:
+            self._marks_due, self._marks_at = False, mono + MARKS_EVERY_S
+            if self._keeper is not None:
+                self._keeper.write()
             await self._door.run(self.save_marks)
-        failure = self.keeper.failure() if self.keeper is not None else None
+        failure = self._keeper.failure() if self._keeper is not None else None
         if failure is not None:
-            await self._alarm("bars_not_recorded", failure)
+            await self._news.raise_alarm("bars_not_recorded", failure)
 
     def save_marks(self) -> None:
         """In the writer's thread: the newest prices, for the read model; then the store may do what can wait."""
         self._engine.store.save_marks(self._engine.marks())
         self._engine.store.settle()
-
-    def session_close(self, symbol: str, _: datetime) -> datetime | None:
-        """For the engine, in the writer's thread: when the session ends, as last read."""
-        if self._calls.capabilities.rules(symbol).always_open:
-            return None
-        session = self._market.known(symbol)
-        return session.close if session is not None else None
 
     def _hours(self, symbol: str) -> Session | None:
         """The market's hours, as far as they are known."""

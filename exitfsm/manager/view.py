@@ -8,17 +8,15 @@ is not decided on it.
 from __future__ import annotations
 
 import asyncio
-import math
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from exitfsm.broker.calls import BrokerCalls, Held
-from exitfsm.clocks import SteadyTime
-from exitfsm.engine import Engine
+from exitfsm.broker.calls import Held
 from exitfsm.errors import BrokerError
 from exitfsm.lifecycle import State
+from exitfsm.manager.context import Context
 from exitfsm.manager.executions import (
     amount,
     average_entry,
@@ -28,11 +26,10 @@ from exitfsm.manager.executions import (
     surplus,
     told_by_executions,
 )
-from exitfsm.manager.mailbox import Door
+from exitfsm.manager.identity import NEVER, same_symbol
 from exitfsm.manager.tasks import begin_shared, shared
 from exitfsm.messages import Contradiction, PositionRead, RecordRead, Recover
 from exitfsm.outside import logger
-from exitfsm.ports import Clock
 from exitfsm.position import READS_MIN, Position, client_order_id, is_proved_over
 from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, exactly, plain, tradable
 
@@ -46,11 +43,9 @@ LOOK_MAX_S = 1.0
 Expectation = tuple[State, Decimal, str | None]
 #: The same of a position and of the others of its symbol and side, by their ids.
 Seen = tuple[tuple[str, Expectation], ...]
-#: A time before everything.
-NEVER = -math.inf
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Reading:
     """How often in a row the broker showed the same quantity for a position of which we expected the same.
 
@@ -66,8 +61,9 @@ class _Reading:
 class Reader:
     """Reads the broker's books, and tells positions what that means for them."""
 
-    def __init__(self, engine: Engine, door: Door, calls: BrokerCalls, time: SteadyTime, clock: Clock) -> None:
-        self._engine, self._door, self._calls, self._time, self._clock = engine, door, calls, time, clock
+    def __init__(self, context: Context) -> None:
+        self._engine, self._door, self._calls = context.engine, context.mailbox, context.calls
+        self._time, self._clock = context.time, context.clock
         self._readings: dict[str, _Reading] = {}
         self._ahead: dict[tuple[str, datetime], float] = {}
         #: When no fill can follow each canceled order any more, in monotonic seconds: no clock that is set moves it.
@@ -305,9 +301,10 @@ class Reader:
         if reading is None or reading.qty != net or reading.expected != expectation(p):
             if reading is not None and reading.expected == expectation(p) and began <= reading.began:
                 return 1
-            reading = self._readings[p.position_id] = _Reading(net, expectation(p), 0, NEVER)
+            reading = _Reading(net, expectation(p), 0, NEVER)
         if began > reading.began:
-            reading.reads, reading.began = reading.reads + 1, began
+            reading = _Reading(net, expectation(p), reading.reads + 1, began)
+        self._readings[p.position_id] = reading
         return reading.reads
 
     async def fills_of(self, p: Position) -> list[Fill] | None:
@@ -415,10 +412,3 @@ def is_older(one: Position, other: Position) -> bool:
 def expectation(p: Position) -> Expectation:
     """What a read of the broker's books is held against."""
     return p.state, p.remaining_qty, p.client_order_id
-
-
-def same_symbol(one: str, other: str) -> bool:
-    """True for two spellings of one instrument (a pair comes with and without its slash)."""
-    if one == other or ("/" in one) == ("/" in other):
-        return one == other
-    return one.replace("/", "") == other.replace("/", "")

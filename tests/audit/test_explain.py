@@ -229,7 +229,7 @@ class TestWhyItDidNot:
         told = Told()
         stream = f"account:{ACCOUNT}"
         told.store.append(stream, 0, [TradingPaused(by="ann", at=after(30))], at=after(30), by="operator")
-        told.engine.paused = True
+        told.engine.pause()
         told.close_at("98.9", 60)
         assert "Trading is paused since 2024-01-02 14:30:30 UTC by ann" in told.said()
         assert "refused as paused" in told.said()

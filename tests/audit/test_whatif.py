@@ -290,12 +290,12 @@ class TestWhatCameFromOutside:
         at = T0 + timedelta(seconds=90)
         live.engine.on_bar(live.bars[0])
         live.store.append(stream, 0, [TradingPaused(by="ann", at=at)], at=at, by="operator")
-        live.engine.paused = True
+        live.engine.pause()
         for b in live.bars[1:3]:
             live.engine.on_bar(b)
         at = T0 + timedelta(seconds=200)
         live.store.append(stream, 1, [TradingResumed(by="ann", at=at)], at=at, by="operator")
-        live.engine.paused = False
+        live.engine.resume()
         live.engine.on_bar(live.bars[3])
         (p,) = live.whatif().positions
         assert p.same_decisions, p.first_difference

@@ -145,10 +145,10 @@ class World:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if hasattr(manager, "_door"):
-            manager._door._thread.shutdown(wait=True)
-            manager._calls.close()
-            manager.store.close()
+        if manager._made is not None:
+            manager._made.context.mailbox._thread.shutdown(wait=True)
+            manager._made.context.calls.close()
+            manager._made.store.close()
         self._outstanding.clear()
 
     async def restart(self) -> None:

@@ -403,7 +403,7 @@ async def test_given_a_session_that_has_just_ended_then_an_order_is_not_sent_int
     await world.passes(45)
     await world.bar(100)
     await world.manager.force_exit("MSFT")
-    await world.manager._hours.session("AAPL")
+    await world.manager._parts.context.hours.session("AAPL")
     await world.passes(8)
     world.broker.market = closed(T0 + timedelta(hours=18))
     await world.bar(98)
@@ -425,7 +425,7 @@ async def test_given_word_of_the_close_while_an_order_waits_for_what_is_held_the
     await world.really(lambda: held.waiting, seconds=3)
     world.broker.market = closed(T0 + timedelta(hours=18))
     hours.release()
-    await world.really(lambda: world.manager._hours.heard_closed("AAPL"), seconds=3)
+    await world.really(lambda: world.manager._parts.context.hours.heard_closed("AAPL"), seconds=3)
     held.release()
     await world.passes(5)
     assert world.orders == []

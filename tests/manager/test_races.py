@@ -109,7 +109,7 @@ async def test_given_one_read_that_two_callers_share_then_it_counts_once(make_wo
     world = await make_world(capabilities=BARE)
     await world.enter(10)
     p = world.position
-    reader = world.manager._reader
+    reader = world.manager._parts.reader
     world.broker.answer("positions", Returns([]), times=1)
     expected = reader.expectations()
     shared = await reader.positions()
@@ -223,7 +223,7 @@ async def test_given_an_end_is_taken_back_after_it_was_proved_then_no_other_exit
     world.broker.trade_by_hand("AAPL", "buy", 12, 98)
     world.broker.end_cancel(first)
     await world.deliver()
-    reader = world.manager._reader
+    reader = world.manager._parts.reader
     await reader.record_of(world.position, first.client_order_id)
     assert reader.shown_over(first.client_order_id) > 0
     world.broker.reopen(first)
@@ -256,7 +256,7 @@ async def test_given_an_end_proved_before_late_fills_are_over_then_it_is_proved_
     await world.manager.watch("AAPL", "long", 12, 98, world.clock.now())
     await world.passes(3, 0.5)
     older = next(p for p in world.manager.positions() if p.client_order_id == first.client_order_id)
-    await world.manager._reader.record_of(older, first.client_order_id)
+    await world.manager._parts.reader.record_of(older, first.client_order_id)
     await world.passes(1, 0.5)
     world.broker.reopen(first)
     world.broker.lose_updates()
@@ -346,7 +346,7 @@ async def test_given_it_became_unprotected_while_it_waited_for_the_rate_then_it_
     await world.deliver()
     await world.bar(98, "AAPL")
     await world.passes(3)
-    await world.manager._door.tell(_of(world, "AAPL").position_id, _contradiction(world))
+    await world.manager._parts.context.mailbox.tell(_of(world, "AAPL").position_id, _contradiction(world))
     await world.passes(90)
     assert [o.symbol for o in world.orders] == ["MSFT"]
 
@@ -426,7 +426,7 @@ async def test_given_the_breaker_opens_while_an_exit_waits_then_that_waits_for_t
         await world.enter(10, symbol=symbol)
     await world.bar(98, "MSFT")
     await world.bar(98, "AAPL")
-    breaker = world.manager._breaker
+    breaker = world.manager._parts.context.breaker
     breaker.failed()
     breaker.sends(world.clock.monotonic())
     await world.passes(300)
@@ -442,7 +442,7 @@ async def test_given_an_id_was_asked_for_before_it_was_sent_then_not_found_says_
     slow = Hang("first")
     world.broker.answer("order", slow)
     key = world.position.position_id
-    look_up = asyncio.create_task(world.manager._driver.look_up(key, client_order_id(key, 1)))
+    look_up = asyncio.create_task(world.manager._parts.driver.look_up(key, client_order_id(key, 1)))
     await world.settle()
     world.broker.always("order", Raises(TimeoutError("no answer")))
     await world.bar(98)
@@ -509,7 +509,7 @@ async def test_given_it_became_unprotected_while_another_one_was_cleared_up_then
     async def lost_meanwhile() -> None:
         world.broker.reject(other, "no_more")
         await world.broker.deliver(world.manager.on_order_update)
-        await world.manager._door.tell(_of(world, "MSFT").position_id, _contradiction(world))
+        await world.manager._parts.context.mailbox.tell(_of(world, "MSFT").position_id, _contradiction(world))
 
     world.broker.answer("positions", Meanwhile(lost_meanwhile))
     await world.manager.flatten_all("out")
@@ -541,9 +541,9 @@ async def test_given_an_entry_begins_to_work_while_the_list_is_read_then_it_is_r
 
     world.broker.answer("open_orders", Meanwhile(entry_comes))
     await world.manager.sync()
-    assert "bot-77" in world.manager._driver.foreign["AAPL"]
+    assert "bot-77" in world.manager._parts.context.orders.foreign["AAPL"]
     await world.manager.sync()
-    assert "bot-77" in world.manager._driver.foreign["AAPL"]
+    assert "bot-77" in world.manager._parts.context.orders.foreign["AAPL"]
 
 
 async def test_given_another_price_jumps_while_the_broker_is_asked_then_that_one_is_asked_about_anew(

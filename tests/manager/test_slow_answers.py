@@ -232,7 +232,7 @@ async def test_given_a_release_whose_look_up_began_before_the_order_arrived_then
     world.broker.answer("submit", submit)
     await world.bar(98)
     key = world.position.position_id
-    await world.manager._door.tell(key, Contradiction(at=world.clock.now(), why="a test"))
+    await world.manager._parts.context.mailbox.tell(key, Contradiction(at=world.clock.now(), why="a test"))
     world.broker.answer("order", look)
     release = world.manager.release(key)
     await world.settle()
@@ -265,7 +265,7 @@ async def test_given_an_older_positions_fill_after_the_read_then_the_younger_is_
 ) -> None:
     world = await two_epochs(make_world)
     older = world.last_order
-    world.manager._calls._not_implemented.add("fills")
+    world.manager._parts.context.calls._not_implemented.add("fills")
 
     def fills() -> None:
         world.broker.fill(older)
@@ -323,7 +323,9 @@ async def test_given_an_unprotected_one_whose_look_up_hangs_then_the_others_are_
     await world.bar(98)
     await world.deliver()
     stuck = next(p for p in world.manager.positions() if p.symbol == "AAPL")
-    await world.manager._door.tell(stuck.position_id, Contradiction(at=world.clock.now(), why="a test"))
+    await world.manager._parts.context.mailbox.tell(
+        stuck.position_id, Contradiction(at=world.clock.now(), why="a test")
+    )
     world.broker.always("order", Hang("never"))
     flat = asyncio.create_task(world.manager.flatten_all("out"))
     await world.settle()

@@ -292,7 +292,7 @@ class Hostile(RuleBasedStateMachine):
             assert replay(r.event for r in store.stream(p.position_id)) == p
             exiting = p.state is not State.MONITORING
             assert not (exiting and manager.may_enter(p.symbol))
-        now = manager._time.now()
+        now = manager._given.time.now()
         for p in self.world.ended():
             if p.cooldown_until is not None and now < p.cooldown_until:
                 assert not manager.may_enter(p.symbol)

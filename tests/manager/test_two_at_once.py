@@ -183,7 +183,7 @@ async def test_a_stop_does_not_wait_for_the_limit_order_of_another_position(tmp_
     await world.fill(10)
     if alarmed:
         contradiction = Contradiction(at=world.clock.now(), why="it cannot be")
-        await world.manager._door.tell(older.position_id, contradiction)
+        await world.manager._parts.context.mailbox.tell(older.position_id, contradiction)
     world.clock.move(1)
     world.broker.trade_by_hand("AAPL", "buy", 10, 102)
     world.broker.lose_updates()

@@ -1,0 +1,69 @@
+"""What the parts of a manager share. It is whole before the first of them is made, and nothing of it is exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from exitfsm.broker.calls import Breaker, BrokerCalls
+from exitfsm.broker.hours import Hours
+from exitfsm.clocks import SteadyTime
+from exitfsm.config import ExitConfig, LiveSettings
+from exitfsm.engine import CustomRuleFunction, Engine
+from exitfsm.manager.alarms import News, OnAlarm, OnEvent
+from exitfsm.manager.identity import Identity
+from exitfsm.manager.mailbox import Door
+from exitfsm.manager.tasks import Tasks
+from exitfsm.ports import Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What the bot has given beside its broker, store and bus.
+
+    `account` is the hash of its name; `time` outlives a stop, so that it does not go back with the next start.
+    """
+
+    config: ExitConfig
+    account: str
+    strategy_name: str
+    clock: Clock
+    time: SteadyTime
+    rules: Mapping[tuple[str, str], CustomRuleFunction] | None
+    on_event: OnEvent | None
+    on_alarm: OnAlarm | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The ground that the parts stand on."""
+
+    given: Given
+    engine: Engine
+    mailbox: Door
+    alarms: News
+    calls: BrokerCalls
+    breaker: Breaker
+    hours: Hours
+    orders: Identity
+    tasks: Tasks
+
+    @property
+    def config(self) -> ExitConfig:
+        """The settings."""
+        return self.given.config
+
+    @property
+    def live(self) -> LiveSettings:
+        """Those of the live manager."""
+        return self.given.config.live
+
+    @property
+    def time(self) -> SteadyTime:
+        """Time that never goes back."""
+        return self.given.time
+
+    @property
+    def clock(self) -> Clock:
+        """The clock as it is."""
+        return self.given.clock
