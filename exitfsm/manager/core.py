@@ -33,13 +33,13 @@ from exitfsm.events import (
     TradingPaused,
     TradingResumed,
 )
+from exitfsm.holdings import ORDER_PREFIX
 from exitfsm.lifecycle import State
 from exitfsm.manager.account import Account
 from exitfsm.manager.bus import check_bus
 from exitfsm.manager.confirming import Confirmer
 from exitfsm.manager.door import Door, Group
 from exitfsm.manager.driving import GRACE_S, Driver
-from exitfsm.manager.executions import ORDER_PREFIX
 from exitfsm.manager.identity import Identity, precedes_a_change
 from exitfsm.manager.news import News, OnAlarm, OnEvent
 from exitfsm.manager.operators import Operators

@@ -23,10 +23,10 @@ from exitfsm.clocks import SteadyTime
 from exitfsm.config import LiveSettings
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
+from exitfsm.holdings import sold_by_others
 from exitfsm.lifecycle import State
 from exitfsm.manager.budget import RateBudget
 from exitfsm.manager.door import Door
-from exitfsm.manager.executions import sold_by_others
 from exitfsm.manager.reading import LOOK_MAX_S, NEVER, Reader, is_older
 from exitfsm.messages import GiveWay, RaiseAlarm
 from exitfsm.outside import logger

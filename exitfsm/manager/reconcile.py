@@ -20,10 +20,10 @@ from exitfsm.clocks import SteadyTime
 from exitfsm.config import ExitConfig
 from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError
+from exitfsm.holdings import ORDER_PREFIX, average_entry, first_since_flat, is_price, next_epoch_start
 from exitfsm.lifecycle import State
 from exitfsm.manager.door import Door
 from exitfsm.manager.driving import Driver
-from exitfsm.manager.executions import ORDER_PREFIX, average_entry, bought_beyond, first_since_flat, is_price
 from exitfsm.manager.identity import Identity, remember
 from exitfsm.manager.reading import NEVER, Reader, same_symbol
 from exitfsm.manager.tasks import begin_shared, shared
@@ -550,7 +550,7 @@ class Reconciler:
         if previous is not None and not previous.state.terminal:
             return previous.opened_at  # on record, and watched by nobody: its commit seemed to fail
         if previous is not None and found is not None and found <= previous.opened_at:
-            return bought_beyond(listed, previous, bp.side)  # the symbol has not been flat since that one began
+            return next_epoch_start(listed, previous, bp.side)  # the symbol has not been flat since that one began
         return found
 
     def _last_epoch(self, symbol: str, side: Side) -> Position | None:
