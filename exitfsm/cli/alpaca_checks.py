@@ -127,7 +127,7 @@ def _clock(broker: AlpacaBroker) -> Iterator[Check]:
 
 def _positions(broker: AlpacaBroker, settings: ExitConfig | None) -> Iterator[Check]:
     """Each position must be readable, have a price and a first fill, and nothing may stand in its exit's way."""
-    from exitfsm.manager.executions import first_since_flat
+    from exitfsm.holdings import first_since_flat
 
     held = list(broker.positions())
     days = settings.live.lookback_days if settings is not None else 30

@@ -19,10 +19,10 @@ from msgspec.structs import replace
 
 from exitfsm.broker.calls import Held, Outcome, describe
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
+from exitfsm.holdings import sold_by_others
 from exitfsm.lifecycle import State
 from exitfsm.manager.budget import RateBudget
 from exitfsm.manager.context import Context
-from exitfsm.manager.executions import sold_by_others
 from exitfsm.manager.identity import NEVER
 from exitfsm.manager.view import LOOK_MAX_S, Reader, is_older
 from exitfsm.messages import GiveWay, RaiseAlarm

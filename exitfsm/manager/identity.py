@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from exitfsm.broker.fitting import Known
 from exitfsm.engine import Engine
-from exitfsm.manager.executions import ORDER_PREFIX
+from exitfsm.holdings import ORDER_PREFIX
 from exitfsm.position import Position
 from exitfsm.values import ExecutionReport, tradable
 

@@ -14,8 +14,8 @@ from typing import Any
 from exitfsm.bar_keeping import BarKeeper
 from exitfsm.broker.ingest import bar_of
 from exitfsm.errors import BrokerError, StoreError
+from exitfsm.holdings import ORDER_PREFIX
 from exitfsm.manager.context import Context
-from exitfsm.manager.executions import ORDER_PREFIX
 from exitfsm.manager.executor import Driver
 from exitfsm.manager.identity import precedes_a_change
 from exitfsm.manager.reconciler import Reconciler, brings_fills

@@ -16,9 +16,9 @@ from functools import partial
 from typing import NamedTuple
 
 from exitfsm.errors import BrokerError, StoreError
+from exitfsm.holdings import ORDER_PREFIX, average_entry, first_since_flat, is_price, next_epoch_start
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context
-from exitfsm.manager.executions import ORDER_PREFIX, average_entry, bought_beyond, first_since_flat, is_price
 from exitfsm.manager.executor import Driver
 from exitfsm.manager.identity import remember, same_symbol
 from exitfsm.manager.tasks import begin_shared, shared
@@ -562,7 +562,7 @@ class Reconciler:
         if previous is not None and not previous.state.terminal:
             return previous.opened_at  # on record, and watched by nobody: its commit seemed to fail
         if previous is not None and found is not None and found <= previous.opened_at:
-            return bought_beyond(listed, previous, bp.side)  # the symbol has not been flat since that one began
+            return next_epoch_start(listed, previous, bp.side)  # the symbol has not been flat since that one began
         return found
 
     def _last_epoch(self, symbol: str, side: Side) -> Position | None:

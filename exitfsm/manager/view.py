@@ -15,17 +15,17 @@ from decimal import Decimal
 
 from exitfsm.broker.calls import Held
 from exitfsm.errors import BrokerError
-from exitfsm.lifecycle import State
-from exitfsm.manager.context import Context
-from exitfsm.manager.executions import (
-    amount,
+from exitfsm.holdings import (
     average_entry,
     entered_anew,
     is_since,
+    net_traded,
+    report_from_executions,
     sold_by_others,
     surplus,
-    told_by_executions,
 )
+from exitfsm.lifecycle import State
+from exitfsm.manager.context import Context
 from exitfsm.manager.identity import NEVER, same_symbol
 from exitfsm.manager.tasks import begin_shared, shared
 from exitfsm.messages import Contradiction, PositionRead, RecordRead, Recover
@@ -160,7 +160,7 @@ class Reader:
                 await self._door.tell(position_id, Contradiction(at=self._time.now(), why=why, known=known))
             return
         elif p.state is State.MONITORING and net > p.remaining_qty and reads < READS_MIN and self._calls.has("fills"):
-            explained = amount(fills or (), p.side) == net
+            explained = net_traded(fills or (), p.side) == net
             if not explained:
                 return  # before the executions are there, it cannot be told from a position that was entered anew
         if net < p.remaining_qty:
@@ -200,7 +200,7 @@ class Reader:
         hidden = report is None and not self._calls.capabilities.lookup_sees_closed
         if hidden and client_order_id == p.client_order_id and self._calls.has("fills"):
             fills = await self._calls.fills(p.opened_at)
-            told = told_by_executions(p, [f for f in fills if same_symbol(f.symbol, p.symbol)])
+            told = report_from_executions(p, [f for f in fills if same_symbol(f.symbol, p.symbol)])
         if told is not None:
             await self._door.report(told)
         record = RecordRead(

@@ -17,12 +17,10 @@ from msgspec.structs import replace
 
 from exitfsm import Bar
 from exitfsm.manager import ExitManager, SystemClock
-from exitfsm.manager.executions import average_entry, sold_by_others
-from exitfsm.policy import ExitPolicy
 from exitfsm.ports import CAREFUL
-from exitfsm.position import EndedOrder, Position, epoch_of
+from exitfsm.position import epoch_of
 from exitfsm.testing import Hang, Raises, Returns, ScriptedBroker
-from exitfsm.values import ExecutionReport, Fill, OrderSide, OrderStatus, Side
+from exitfsm.values import ExecutionReport, OrderStatus, Side
 
 
 def without_fills(world: World) -> None:
@@ -246,59 +244,6 @@ async def test_given_an_execution_without_a_name_before_ours_was_sent_then_it_wa
     await world.until(lambda: not world.manager.positions(), seconds=60)
     assert world.orders == []
     assert world.alarm_kinds == []
-
-
-def fill(side: str, qty: int, price: int = 100, **ids: str) -> Fill:
-    return Fill(fill_id="f", symbol="AAPL", side=OrderSide(side), qty=Decimal(qty), price=Decimal(price), at=T0, **ids)
-
-
-def test_what_an_ended_attempt_of_ours_sold_is_not_taken_for_a_sale_by_others() -> None:
-    """Executions that name their order by the broker's id alone: a live order was canceled over this."""
-
-    p = Position(
-        position_id="p", account="a", symbol="AAPL", side=Side.LONG, epoch="e", qty=Decimal(10), opened_at=T0,
-        entry_price=Decimal(100), policy=ExitPolicy(), client_order_id="xf1-2", broker_order_id="B2", order_live=True,
-        order_qty=Decimal(6), ended_orders=(EndedOrder("xf1-1", Decimal(4), None, "expired"),),
-    )  # fmt: skip
-    fills = [fill("buy", 10), fill("sell", 4, broker_order_id="B1"), fill("sell", 3, broker_order_id="B2")]
-    assert sold_by_others(p, fills) == 0
-    assert sold_by_others(p, [*fills, fill("sell", 2, broker_order_id="B3")]) == 2
-
-
-def test_what_was_sold_before_more_was_bought_stays_sold_of_a_position_on_its_way_out_and_no_other() -> None:
-    p = Position(
-        position_id="p", account="a", symbol="AAPL", side=Side.LONG, epoch="e", qty=Decimal(10), opened_at=T0,
-        entry_price=Decimal(100), policy=ExitPolicy(),
-    )  # fmt: skip
-    fills = [
-        replace(fill(side, qty), at=T0 + timedelta(minutes=minute))
-        for minute, (side, qty) in enumerate([("buy", 10), ("sell", 4), ("buy", 4)])
-    ]
-    for listed in (fills, list(reversed(fills))):
-        assert sold_by_others(p, listed) == 0  # sold, and bought again: nothing is missing
-        assert sold_by_others(replace(p, triggered_at=T0 + timedelta(minutes=3)), listed) == 0
-        assert sold_by_others(replace(p, triggered_at=T0 + timedelta(seconds=30)), listed) == 4
-        assert sold_by_others(replace(p, triggered_at=T0 + timedelta(seconds=90)), listed) == 4
-
-
-def test_the_brokers_own_ids_of_ended_orders_say_whose_an_execution_is() -> None:
-    p = Position(
-        position_id="p", account="a", symbol="AAPL", side=Side.LONG, epoch="e", qty=Decimal(10), opened_at=T0,
-        entry_price=Decimal(100), policy=ExitPolicy(), client_order_id="xf1-2", broker_order_id="B2",
-        order_qty=Decimal(6), ended_orders=(EndedOrder("xf1-1", Decimal(0), None, "expired", "B1"),),
-    )  # fmt: skip
-    fills = [fill("buy", 10), fill("sell", 4, broker_order_id="B1")]
-    assert sold_by_others(p, fills) == 0
-    assert sold_by_others(p, [*fills, fill("sell", 2, broker_order_id="B3")]) == 2
-
-
-def test_an_average_entry_is_that_of_what_was_bought_on() -> None:
-    assert average_entry([fill("buy", 4, 100), fill("buy", 6, 110)], Side.LONG) == 106
-    assert average_entry([fill("buy", 4, 100), fill("sell", 2, 90), fill("buy", 2, 120)], Side.LONG) == 110
-    assert average_entry([fill("sell", 4, 100)], Side.SHORT) == 100
-    assert average_entry([fill("buy", 4, 100), fill("sell", 4, 90)], Side.LONG) is None
-    assert average_entry([fill("buy", 4, 0)], Side.LONG) is None
-    assert average_entry([fill("buy", 0), fill("buy", 1, 3)], Side.LONG) == 3
 
 
 # --- updates ----------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ DEFECTS: dict[str, Defect] = {
         "a position is taken up though the record of its exit cannot be read; what is held is called the next one's",
         ("I18", "I2", "I5", "S1"),
         (
-            Change("exitfsm.manager.executions:surplus", " or p.remaining_qty < ZERO:", ":"),
+            Change("exitfsm.holdings.executions:surplus", " or p.remaining_qty < ZERO:", ":"),
             Change(
                 "exitfsm.manager.reconciler:Reconciler._found_order",
                 "if sold or self._calls.capabilities",

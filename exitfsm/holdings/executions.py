@@ -1,6 +1,6 @@
 """What a symbol's executions say: when a position began, at which average, and what others than we sold of it.
 
-Pure: lists of fills in, figures out, exact in whatever decimal context they are called.
+Lists of fills in, figures out, exact in whatever decimal context they are called.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def is_since(fill: Fill, since: datetime) -> bool:
 
 
 @exactly
-def amount(fills: Iterable[Fill], side: Side) -> Decimal:
+def net_traded(fills: Iterable[Fill], side: Side) -> Decimal:
     """What these executions together opened, less what they closed."""
     return sum((-fill.qty if fill.side is side.exit_side else fill.qty for fill in fills), ZERO)
 
@@ -63,7 +63,7 @@ def entered_anew(fills: Sequence[Fill], side: Side, qty: Decimal, reads: int) ->
             was read often enough.
         reads: how often in a row that much was held.
     """
-    at, traded = _opening_of(fills, side, qty), amount(fills, side)
+    at, traded = _opening_of(fills, side, qty), net_traded(fills, side)
     if at is None or traded > qty or (traded < qty and reads < READS_MIN):
         return False
     return any(fill.side is not side.exit_side for fill in fills[:at])
@@ -94,7 +94,7 @@ def is_price(value: Decimal) -> bool:
 
 
 @exactly
-def bought_beyond(fills: Sequence[Fill], previous: Position, side: Side) -> datetime | None:
+def next_epoch_start(fills: Sequence[Fill], previous: Position, side: Side) -> datetime | None:
     """The first fill that is not the ended position's, though it never came to be flat: the next epoch's start.
 
     It came while the exit was under way, or shortly before it and beyond the quantity that was exited.
@@ -127,7 +127,7 @@ def surplus(p: Position, net: Decimal, fills: Iterable[Fill]) -> Decimal:
 
 
 @exactly
-def told_by_executions(p: Position, fills: Iterable[Fill]) -> ExecutionReport | None:
+def report_from_executions(p: Position, fills: Iterable[Fill]) -> ExecutionReport | None:
     """What the executions say that a position's ended order has filled, where that is more than is known of it.
 
     Of an order that the broker has corrected they say nothing: they may be those of before.
@@ -164,8 +164,9 @@ def sold_by_others(p: Position, fills: Iterable[Fill], *, unsent: bool = False) 
     """
     ordered = sorted(fills, key=lambda fill: fill.at)
     before = sum(p.triggered_at is None or fill.at < p.triggered_at for fill in ordered)
-    told = list(_by_others(p, ordered, by_name_only=p.order_live and not unsent))[before:]
-    return max(by_others - max(ZERO, opened - p.qty) for opened, by_others in told) - p.sold_elsewhere
+    sums = list(_by_others(p, ordered, by_name_only=p.order_live and not unsent))[before:]
+    certain = max(by_others - max(ZERO, opened - p.qty) for opened, by_others in sums)
+    return max(ZERO, certain - p.sold_elsewhere)
 
 
 def _by_others(p: Position, fills: Iterable[Fill], *, by_name_only: bool) -> Iterator[tuple[Decimal, Decimal]]:

@@ -1,0 +1,122 @@
+"""What the tests of holdings are made of: positions, executions and rows of AAPL, and strategies for them.
+
+The bought side of a short position sells, and so on: everything is drawn for a long position, and `mirrored`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from exitfsm.lifecycle import State
+from exitfsm.policy import ExitPolicy
+from exitfsm.position import Position
+from exitfsm.values import ExecutionReport, Fill, OrderSide, OrderStatus, Side
+
+T0 = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
+OTHER_WAY = {OrderSide.BUY: OrderSide.SELL, OrderSide.SELL: OrderSide.BUY, Side.LONG: Side.SHORT, Side.SHORT: Side.LONG}
+Sided = TypeVar("Sided", Position, Fill)
+
+
+def at(seconds: float) -> datetime:
+    """So long after the position was opened."""
+    return T0 + timedelta(seconds=seconds)
+
+
+def held(**fields: Any) -> Position:
+    """Ten AAPL, bought at 100, and monitored."""
+    given: dict[str, Any] = {
+        "position_id": "p", "account": "a", "symbol": "AAPL", "side": Side.LONG, "epoch": "e", "qty": Decimal(10),
+        "entry_price": Decimal(100), "opened_at": T0, "policy": ExitPolicy(),
+    }  # fmt: skip
+    return Position(**(given | fields))
+
+
+def exiting(**fields: Any) -> Position:
+    """The same with its first exit order at work since the tenth second."""
+    given: dict[str, Any] = {
+        "state": State.SUBMITTED, "client_order_id": "xf1-1", "attempt": 1, "order_qty": Decimal(10),
+        "order_live": True, "triggered_at": at(10), "waiting_since": at(10), "broker_order_id": "B1",
+    }  # fmt: skip
+    return held(**(given | fields))
+
+
+def ended(**fields: Any) -> Position:
+    """The same with its first exit order canceled in the twentieth second; the next may follow five seconds later."""
+    given: dict[str, Any] = {
+        "state": State.REJECTED, "order_live": False, "ended_how": "canceled", "next_attempt_at": at(25),
+        "waiting_since": at(20),
+    }  # fmt: skip
+    return exiting(**(given | fields))
+
+
+def fill(side: str, qty: int | str, price: int | str = 100, *, second: float = 0, **ids: str) -> Fill:
+    """One execution."""
+    return Fill(
+        fill_id=f"f{second}", symbol="AAPL", side=OrderSide(side), qty=Decimal(qty), price=Decimal(price),
+        at=at(second), **ids,
+    )  # fmt: skip
+
+
+def report(status: str, filled: int | None = None, **fields: Any) -> ExecutionReport:
+    """What the broker says of an order, by default the first exit order."""
+    qty = Decimal(filled) if filled is not None else None
+    given: dict[str, Any] = {"client_order_id": "xf1-1", "at": at(21), "filled_qty": qty, "symbol": "AAPL"}
+    return ExecutionReport(status=OrderStatus(status), **(given | fields))
+
+
+def mirrored(what: Sided) -> Sided:
+    """The same on the other side."""
+    return replace(what, side=OTHER_WAY[what.side])
+
+
+quantities = st.integers(1, 40).map(lambda tenths: Decimal(tenths) / 2)
+#: Whose an execution is: our exit's, a known order's of somebody else, or nobody says.
+names = st.sampled_from(
+    [
+        {"client_order_id": "xf1-1"},
+        {"broker_order_id": "B1"},
+        {"client_order_id": "bot-1"},
+        {"broker_order_id": "B9"},
+        {},
+    ]
+)
+
+
+@st.composite
+def executions(draw: st.DrawFn, *, max_size: int = 8) -> list[Fill]:
+    """Executions of a symbol since a position's entry, oldest first, no two in one second."""
+    made: list[Fill] = []
+    for second in range(draw(st.integers(0, max_size))):
+        side, ids = draw(st.sampled_from(["buy", "sell"])), draw(names)
+        made.append(replace(fill(side, 1, second=second, **ids), qty=draw(quantities)))
+    return made
+
+
+@st.composite
+def positions(draw: st.DrawFn) -> Position:
+    """A position before, during and after its first exit order."""
+    filled = draw(st.integers(0, 20).map(lambda halves: Decimal(halves) / 2))
+    elsewhere = draw(st.integers(0, 6).map(lambda halves: Decimal(halves) / 2))
+    return draw(
+        st.sampled_from(
+            [
+                held(),
+                exiting(filled_qty=filled, sold_elsewhere=elsewhere),
+                ended(filled_qty=filled, sold_elsewhere=elsewhere),
+                ended(filled_qty=filled, state=State.UNPROTECTED, next_attempt_at=None),
+            ]
+        )
+    )
+
+
+def shuffled(items: Sequence[Fill], random: Any) -> list[Fill]:
+    """The same in another order."""
+    other = list(items)
+    random.shuffle(other)
+    return other
