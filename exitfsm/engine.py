@@ -234,7 +234,7 @@ class Engine:
                     continue
                 slot = slots[bar.symbol]
             if not slot.quiet(bar, received_at):
-                slot.low = math.nan  # what comes after this bar must be looked at after it
+                slot.wake()  # what comes after this bar must be looked at after it
                 woken[bar.symbol] = (slot, bar)
         if woken:
             actions += self._woken(list(woken.values()), received_at, False)
@@ -284,9 +284,7 @@ class Engine:
         """The symbol's prices start over at this bar (a split): it is the new reference, and decides nothing."""
         slot = self._slots.get(symbol)
         if slot is not None:
-            slot.accept(bar)
-            slot.highest = bar.ceiling
-            slot.arm()
+            slot.start_over(bar)
 
     # --- what is owed -------------------------------------------------------------------------------------------------
 

@@ -113,6 +113,15 @@ class Slot:
         self.highest = max(self.highest, bar.ceiling)
         self.ease()
 
+    def start_over(self, bar: Bar) -> None:
+        """The symbol's prices begin anew at `bar`, as after a split: its high is the only one."""
+        self.last, self.reference, self.highest = bar, None, bar.ceiling
+        self.arm()
+
+    def wake(self) -> None:
+        """The short test does not count for the next bar."""
+        self.low = math.nan
+
     def quiet(self, bar: Bar, received_at: datetime | None) -> bool:
         """True when the bar changes nothing: it is then accepted."""
         if (  # mostly only a new high made the short test fail

@@ -126,7 +126,8 @@ class Door:
             if at_rest and not confirmed and self._engine.quiet(bar, self._received()):
                 continue
             waiting.append(self._put(Told(self._future(), bar=bar, confirmed=confirmed)))
-        await _all(waiting)
+        if waiting:
+            await _all(waiting)
 
     async def tell(self, position_id: str, message: Message) -> None:
         """A message to a position; returns when what it meant is durable.
