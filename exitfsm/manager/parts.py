@@ -20,8 +20,7 @@ from exitfsm.engine import Engine, SessionClose
 from exitfsm.errors import StoreError
 from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere
 from exitfsm.lifecycle import State
-from exitfsm.manager.account import Account
-from exitfsm.manager.alarms import News
+from exitfsm.manager.alarms import Account, News
 from exitfsm.manager.confirming import Confirmer
 from exitfsm.manager.context import Context, Given
 from exitfsm.manager.executor import Driver
