@@ -1,4 +1,4 @@
-"""The one door into the engine, for many callers and one writer.
+"""The one way into the engine, for many callers and one writer.
 
 Everything that is told to a position waits in one queue. A single worker takes whatever is ready, hands it to the
 engine in the writer's thread as one group (so that what happens together is committed together), and answers each
@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from enum import Enum
+from typing import Any, NamedTuple
 
 from exitfsm.engine import Engine
 from exitfsm.errors import StoreError
@@ -30,16 +31,21 @@ log = logger("exitfsm")
 Commit = tuple[Position, Sequence[Recorded]]
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One thing that waits at the door: a bar, a message to a position, or any work for the writer's thread."""
+class Kind(Enum):
+    """What waits in the queue. Those of one kind that wait in a row are committed together; work is done alone."""
 
+    BAR = "a bar"
+    CONFIRMED = "a bar whose price a second source has confirmed"
+    MESSAGE = "a position's id, and a message to it"
+    WORK = "anything else that belongs into the writer's thread, as a function"
+
+
+class Told(NamedTuple):
+    """One thing that waits, and where its answer is awaited."""
+
+    kind: Kind
+    what: Any
     answer: asyncio.Future[Any]
-    bar: Bar | None = None
-    confirmed: bool = False
-    position_id: str | None = None
-    message: Message | None = None
-    work: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ class Door:
         Args:
             after: told on the event loop what each group brought, before the callers are answered.
         """
-        self._worker = asyncio.create_task(self._work(after), name="exitfsm-door")
+        self._worker = asyncio.create_task(self._work(after), name="exitfsm-mailbox")
 
     async def close(self) -> None:
         """Let what waits be done, then stop."""
@@ -125,7 +131,7 @@ class Door:
             at_rest = not self._writing and self._queue.empty()
             if at_rest and not confirmed and self._engine.quiet(bar, self._received()):
                 continue
-            waiting.append(self._put(Told(self._future(), bar=bar, confirmed=confirmed)))
+            waiting.append(self._put(Kind.CONFIRMED if confirmed else Kind.BAR, bar))
         if waiting:
             await _all(waiting)
 
@@ -139,12 +145,7 @@ class Door:
 
     async def tell_all(self, messages: Sequence[tuple[str, Message]]) -> None:
         """Messages to several positions, committed together."""
-        await _all(
-            [
-                self._put(Told(self._future(), position_id=position_id, message=message))
-                for position_id, message in messages
-            ]
-        )
+        await _all([self._put(Kind.MESSAGE, told) for told in messages])
 
     async def report(self, report: ExecutionReport) -> None:
         """News of an order of ours, for the position it belongs to."""
@@ -158,17 +159,15 @@ class Door:
 
     async def run(self, work: Callable[[], Any]) -> Any:
         """Anything else that belongs into the writer's thread."""
-        return await self._put(Told(self._future(), work=work))
+        return await self._put(Kind.WORK, work)
 
-    def _put(self, told: Told) -> asyncio.Future[Any]:
-        """Into the queue; nothing is left waiting at a door that is closed."""
+    def _put(self, kind: Kind, what: Any) -> asyncio.Future[Any]:
+        """Into the queue; nothing is left waiting at one that is closed."""
         if self._worker is None or self._closing:
             raise StoreError("the manager is stopped")
+        told = Told(kind, what, asyncio.get_running_loop().create_future())
         self._queue.put_nowait(told)
         return told.answer
-
-    def _future(self) -> asyncio.Future[Any]:
-        return asyncio.get_running_loop().create_future()
 
     async def _work(self, after: Callable[[Group], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -203,29 +202,27 @@ class Door:
         """In the writer's thread: runs of bars and runs of messages are one commit each."""
         start = 0
         while start < len(waiting):
-            kind, end = _kind(waiting[start]), start + 1
-            while end < len(waiting) and kind != "work" and _kind(waiting[end]) == kind:
+            kind, end = waiting[start].kind, start + 1
+            while end < len(waiting) and kind is not Kind.WORK and waiting[end].kind is kind:
                 end += 1
             try:
-                group.results[start] = self._one_commit(kind, waiting[start:end], group)
+                group.results[start] = self._one_commit(kind, [told.what for told in waiting[start:end]], group)
             except Exception as error:
                 # The callers of this part hear of it; the others' turn comes all the same.
                 group.failed.update(dict.fromkeys(range(start, end), error))
                 group.failures.append(error)
             start = end
 
-    def _one_commit(self, kind: str, part: Sequence[Told], group: Group) -> Any:
-        engine = self._engine
-        if kind == "work":
-            assert part[0].work is not None
-            return part[0].work()
-        if kind == "messages":
-            actions = engine.tell_all([(t.position_id or "", t.message) for t in part if t.message is not None])
-        elif kind == "confirmed":
+    def _one_commit(self, kind: Kind, part: Sequence[Any], group: Group) -> Any:
+        if kind is Kind.WORK:
+            return part[0]()
+        if kind is Kind.MESSAGE:
+            actions = self._engine.tell_all(part)
+        elif kind is Kind.CONFIRMED:
             now = self._received()
-            actions = [a for t in part if t.bar for a in engine.on_bar(t.bar, received_at=now, confirmed=True)]
+            actions = [a for bar in part for a in self._engine.on_bar(bar, received_at=now, confirmed=True)]
         else:
-            actions = self._bars([t.bar for t in part if t.bar is not None], group)
+            actions = self._bars(part, group)
         group.owing.extend(action.position_id for action in actions)
         return None
 
@@ -252,21 +249,10 @@ class Door:
         return actions + self._engine.on_bars(together.values(), received_at=now)
 
 
-def _kind(told: Told) -> str:
-    if told.work is not None:
-        return "work"
-    if told.message is not None:
-        return "messages"
-    return "confirmed" if told.confirmed else "bars"
-
-
 async def _all(waiting: Sequence[asyncio.Future[Any]]) -> None:
     """Wait for all; the first failure is raised after the last has been answered."""
-    results = await asyncio.gather(*waiting, return_exceptions=True)
-    for result in results:
+    for result in await asyncio.gather(*waiting, return_exceptions=True):
+        if isinstance(result, StoreError):
+            raise result
         if isinstance(result, BaseException):
-            raise (
-                result
-                if isinstance(result, StoreError)
-                else StoreError(f"not stored: {type(result).__name__}: {result}")
-            )
+            raise StoreError(f"not stored: {type(result).__name__}: {result}")
