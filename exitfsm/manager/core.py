@@ -33,7 +33,7 @@ from exitfsm.events import (
     TradingPaused,
     TradingResumed,
 )
-from exitfsm.holdings import ORDER_PREFIX
+from exitfsm.holdings import ORDER_PREFIX, same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.manager.account import Account
 from exitfsm.manager.bus import check_bus
@@ -43,7 +43,7 @@ from exitfsm.manager.driving import GRACE_S, Driver
 from exitfsm.manager.identity import Identity, precedes_a_change
 from exitfsm.manager.news import News, OnAlarm, OnEvent
 from exitfsm.manager.operators import Operators
-from exitfsm.manager.reading import Reader, same_symbol
+from exitfsm.manager.reading import Reader
 from exitfsm.manager.reconcile import Reconciler, brings_fills
 from exitfsm.manager.tasks import Tasks
 from exitfsm.manager.timekeeping import MARKS_EVERY_S, Timekeeper

@@ -8,9 +8,8 @@ from msgspec.structs import replace
 
 from exitfsm.broker.fitting import Known
 from exitfsm.engine import Engine
-from exitfsm.holdings import ORDER_PREFIX
+from exitfsm.holdings import ORDER_PREFIX, same_symbol
 from exitfsm.manager.driving import Driver
-from exitfsm.manager.reading import same_symbol
 from exitfsm.position import Position
 from exitfsm.values import ExecutionReport, tradable
 
