@@ -61,12 +61,6 @@ class Held(list[BrokerPosition]):
         self.began = began
         self.unclear = frozenset(unclear)
 
-    def is_silent_about(self, symbol: str) -> bool:
-        """True when the symbol may be held although no readable entry says so: that it is missing proves nothing."""
-        if not self.unclear or any(bp.symbol.replace("/", "") == symbol.replace("/", "") for bp in self):
-            return False
-        return any(name in ("", symbol.replace("/", "")) for name in self.unclear)
-
 
 class Submitted(NamedTuple):
     """The outcome of a submit, with the report that an ACK or a refusal amounts to."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
-from exitfsm.broker.calls import Held
+from exitfsm import holdings
 from exitfsm.errors import BrokerError
+from exitfsm.holdings import Read, same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context
-from exitfsm.manager.identity import NEVER, same_symbol
-from exitfsm.manager.view import Reader, expectation
+from exitfsm.manager.view import Reader
 from exitfsm.messages import PositionRead
 from exitfsm.outside import logger
 from exitfsm.policy import is_jump
@@ -56,7 +56,7 @@ class Confirmer:
                 held = await self._reader.positions()
             except BrokerError as error:
                 log.warning("price_not_confirmed symbol=%s error=%s", symbol, error)
-                held = Held(began=NEVER)
+                held = Read()
             watched = self._watched(symbol)
             overtaken = any(expected.get(p.position_id) != self._reader.seen(p) for p in watched)
             again = overtaken or self._jumped[symbol] is not bar
@@ -72,9 +72,9 @@ class Confirmer:
         open_now = sorted(self._engine.positions.values(), key=lambda p: (p.opened_at, p.position_id))
         return [p for p in open_now if p.symbol == symbol and p.state is State.MONITORING]
 
-    async def _settle(self, symbol: str, bar: Bar, held: Held, watched: list[Position]) -> None:
+    async def _settle(self, symbol: str, bar: Bar, held: Read, watched: list[Position]) -> None:
         """What the broker's answer means for a bar that jumped."""
-        shown = next((bp for bp in held if same_symbol(bp.symbol, symbol)), None)
+        shown = next((bp for bp in held.rows if same_symbol(bp.symbol, symbol)), None)
         if shown is not None and watched and self._was_split(bar, watched, shown):
             reads = [(p.position_id, self._read_of(p, held)) for p in watched]
 
@@ -89,7 +89,7 @@ class Confirmer:
         else:
             await self._door.run(lambda: self._engine.on_bar(bar, received_at=self._clock.now()))
 
-    def _read_of(self, p: Position, held: Held) -> PositionRead:
+    def _read_of(self, p: Position, held: Read) -> PositionRead:
         net, entry = self._reader.net_of(p, held)
         return PositionRead(
             at=self._time.now(),
@@ -97,7 +97,7 @@ class Confirmer:
             qty=net,
             avg_entry_price=entry,
             reads=READS_MIN,
-            known=expectation(p),
+            known=holdings.known(p),
         )
 
     @exactly

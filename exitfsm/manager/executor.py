@@ -17,14 +17,14 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from exitfsm.broker.calls import Held, Outcome, describe
+from exitfsm import holdings
+from exitfsm.broker.calls import Outcome, describe
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
-from exitfsm.holdings import sold_by_others
+from exitfsm.holdings import NEVER, Read, is_older, sold_by_others
 from exitfsm.lifecycle import State
 from exitfsm.manager.budget import RateBudget
 from exitfsm.manager.context import Context
-from exitfsm.manager.identity import NEVER
-from exitfsm.manager.view import LOOK_MAX_S, Reader, is_older
+from exitfsm.manager.view import LOOK_MAX_S, Reader
 from exitfsm.messages import GiveWay, RaiseAlarm
 from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
@@ -434,11 +434,11 @@ class Driver:
                 continue  # its orders, or those beside it, have changed what is held since
             if held is None:
                 failed += 1
-                known = self._reader.shown_before(p)
+                known = holdings.agreed_qty(self._reader.counted(p), p)
                 if known is not None and known < order.qty:
                     return _more_than_held(order, known)
                 if failed == LOOKS_MAX:
-                    last = self._reader.last_shown(p)
+                    last = holdings.last_qty(self._reader.counted(p), p)
                     if order.client_order_id in self._unknown or (last is not None and last < order.qty):
                         raise BrokerError(f"what is held of {p.symbol} is not known: {why}")
                     return None
@@ -455,14 +455,14 @@ class Driver:
                     return _more_than_held(order, net)
             await self._pause(p.position_id)
 
-    async def _look(self, symbol: str) -> tuple[Held | None, str]:
+    async def _look(self, symbol: str) -> tuple[Read | None, str]:
         """What is held; or None and why, where that is not known of this symbol."""
         try:
             async with asyncio.timeout(LOOK_MAX_S):
                 held = await self._reader.positions()
         except (BrokerError, TimeoutError) as error:
             return None, describe(error)
-        return (None, "it cannot be read") if held.is_silent_about(symbol) else (held, "")
+        return (None, "it cannot be read") if holdings.is_silent(held, symbol) else (held, "")
 
     async def _not_sent(self, order: Order, refusal: OrderRefused) -> bool:
         """What becomes of an order that would sell more than is held.

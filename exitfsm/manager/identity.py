@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import TypeVar
 
 from msgspec.structs import replace
 
 from exitfsm.broker.fitting import Known
 from exitfsm.engine import Engine
-from exitfsm.holdings import ORDER_PREFIX
+from exitfsm.holdings import NEVER, ORDER_PREFIX, same_symbol
 from exitfsm.position import Position
 from exitfsm.values import ExecutionReport, tradable
 
 #: Ids, and orders of others, that are remembered.
 REMEMBERED_MAX = 10_000
-#: A time before everything.
-NEVER = -math.inf
 T = TypeVar("T")
 
 
@@ -130,10 +127,3 @@ def remember(memory: dict[str, T], key: str, value: T) -> None:
     memory[key] = value
     if len(memory) > REMEMBERED_MAX:
         del memory[next(iter(memory))]
-
-
-def same_symbol(one: str, other: str) -> bool:
-    """True for two spellings of one instrument (a pair comes with and without its slash)."""
-    if one == other or ("/" in one) == ("/" in other):
-        return one == other
-    return one.replace("/", "") == other.replace("/", "")

@@ -23,10 +23,10 @@ from exitfsm.config import ExitConfig, load_config
 from exitfsm.engine import CustomRuleFunction, Engine
 from exitfsm.errors import ConfigError, StoreError
 from exitfsm.events import TradingPaused, TradingResumed
+from exitfsm.holdings import same_symbol
 from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.bus import check_bus
 from exitfsm.manager.context import Given
-from exitfsm.manager.identity import same_symbol
 from exitfsm.manager.loops import NOT_STARTED, Begun, on_its_loop, running, running_loop
 from exitfsm.manager.parts import Parts
 from exitfsm.messages import Open

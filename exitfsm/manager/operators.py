@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from exitfsm.broker.calls import Held
+from exitfsm import holdings
 from exitfsm.errors import BrokerError
+from exitfsm.holdings import Read
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context
 from exitfsm.manager.executor import Driver
 from exitfsm.manager.reconciler import Reconciler
-from exitfsm.manager.view import Reader, expectation
+from exitfsm.manager.view import Reader
 from exitfsm.messages import Acknowledge, ForceExit, Message, PositionRead, RaiseAlarm, RecordRead, Release
 from exitfsm.outside import logger
 from exitfsm.position import READS_MIN, Position
@@ -61,7 +62,7 @@ class Operators:
         await self._driver.grace()
         return [self._engine.positions.get(p.position_id) or p for p in positions]
 
-    async def _clear_up(self, stuck: list[Position]) -> tuple[list[Position], Held | None]:
+    async def _clear_up(self, stuck: list[Position]) -> tuple[list[Position], Read | None]:
         """Look up the orders of these, and what is held: a second order is only safe on fresh knowledge.
 
         An ended order's record that cannot be read keeps an exit back until the operator, who was told, says it again.
@@ -91,13 +92,13 @@ class Operators:
                 raise why
         return known, held
 
-    async def _tell_force(self, positions: list[Position], reason: str, who: str, held: Held | None) -> None:
+    async def _tell_force(self, positions: list[Position], reason: str, who: str, held: Read | None) -> None:
         messages: list[tuple[str, Message]] = []
         for p in positions:
             qty = self._reader.net_of(p, held)[0] if held is not None else None
             price = self._engine.last_price(p.symbol)
             # One that became unprotected since is not among those that were looked up.
-            known = expectation(p)
+            known = holdings.known(p)
             force = ForceExit(at=self._time.now(), who=who, reason=reason, price=price, qty=qty, known=known)
             messages.append((p.position_id, force))
         await self._door.tell_all(messages)
@@ -125,7 +126,7 @@ class Operators:
             return
         held = await self._reader.agreed(p)
         net, entry = self._reader.net_of(p, held)
-        now, known = self._time.now(), expectation(p)
+        now, known = self._time.now(), holdings.known(p)
         if net == 0:
             # Its orders were cleared up before this read: what their records leave open, the operator answers for.
             began = self._reader.at(p, held.began)

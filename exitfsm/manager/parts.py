@@ -19,12 +19,13 @@ from exitfsm.clocks import SteadyTime
 from exitfsm.engine import Engine, SessionClose
 from exitfsm.errors import StoreError
 from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere
+from exitfsm.holdings import same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.manager.alarms import Account, News
 from exitfsm.manager.confirming import Confirmer
 from exitfsm.manager.context import Context, Given
 from exitfsm.manager.executor import Driver
-from exitfsm.manager.identity import Identity, same_symbol
+from exitfsm.manager.identity import Identity
 from exitfsm.manager.intake import Intake
 from exitfsm.manager.mailbox import Commits, Door, Group
 from exitfsm.manager.operators import Operators

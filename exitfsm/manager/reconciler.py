@@ -16,11 +16,19 @@ from functools import partial
 from typing import NamedTuple
 
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import ORDER_PREFIX, average_entry, first_since_flat, is_price, next_epoch_start
+from exitfsm.holdings import (
+    ORDER_PREFIX,
+    average_entry,
+    first_since_flat,
+    is_price,
+    known_spelling,
+    next_epoch_start,
+    same_symbol,
+)
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context
 from exitfsm.manager.executor import Driver
-from exitfsm.manager.identity import remember, same_symbol
+from exitfsm.manager.identity import remember
 from exitfsm.manager.tasks import begin_shared, shared
 from exitfsm.manager.view import Reader
 from exitfsm.messages import Open, Recover
@@ -170,7 +178,7 @@ class Reconciler:
         if self._first_sync:
             await self._foreign()  # nothing leaves before that
         held = await self._reader.positions()
-        for symbol in sorted(held.unclear):
+        for symbol in sorted(held.unreadable):
             text = (
                 f"an entry {f'for {symbol} ' if symbol else ''}in the broker's positions cannot be read: NOT protected"
             )
@@ -184,7 +192,7 @@ class Reconciler:
             except BrokerError as error:
                 log.warning("read_not_understood position=%s error=%s", watched, error)
         # One that was watched when the read began may have ended since: the read is then too old to take it up.
-        await self._adopt_all([bp for bp in held if not any(same_symbol(bp.symbol, symbol) for symbol in symbols)])
+        await self._adopt_all([bp for bp in held.rows if not any(same_symbol(bp.symbol, symbol) for symbol in symbols)])
         await self._strange_orders()
         self._first_sync = False
         self._driver.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
@@ -360,7 +368,7 @@ class Reconciler:
         except BrokerError:
             await self._cannot_name(new)
             raise
-        again = {(bp.symbol, bp.side): bp.qty for bp in await self._reader.positions()}
+        again = {(bp.symbol, bp.side): bp.qty for bp in (await self._reader.positions()).rows}
         at_once = asyncio.Semaphore(ADOPTED_AT_ONCE)
 
         async def one(bp: BrokerPosition) -> None:
@@ -451,7 +459,7 @@ class Reconciler:
     async def _holds_still(self, bp: BrokerPosition) -> bool:
         """True when the broker shows the same quantity of a position as before, by a read that begins now."""
         held = await self._reader.positions()
-        return any((now.symbol, now.side, now.qty) == (bp.symbol, bp.side, bp.qty) for now in held)
+        return any((now.symbol, now.side, now.qty) == (bp.symbol, bp.side, bp.qty) for now in held.rows)
 
     async def _open(
         self,
@@ -547,10 +555,7 @@ class Reconciler:
 
     def known_spelling(self, symbol: str) -> str:
         """The spelling under which the bars of a pair come: with its slash where that is already known."""
-        for known in list(self._engine.levels.slots):
-            if same_symbol(known, symbol):
-                return known
-        return self._pairs.get(symbol) or canonical_symbol(symbol)
+        return known_spelling(symbol, list(self._engine.levels.slots), self._pairs)
 
     async def _first_fill(self, symbol: str, bp: BrokerPosition, listed: list[Fill] | None) -> datetime | None:
         """When the broker first filled this position since the symbol was flat; None when that cannot be known."""

@@ -1,61 +1,40 @@
-"""What the broker holds, held against what is watched.
+"""Reading the broker's books: positions, records and executions, and telling positions what they prove.
 
-A read proves little by itself: lists are behind, empty, or older than what an order has told. It counts by how often in
-a row it says the same, and by what the executions say. It is as old as its beginning: what was due or known only later
-is not decided on it.
+What they prove is decided in `holdings`; here it is read, asked, told, and remembered from one read to the next.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from exitfsm.broker.calls import Held
+from msgspec.structs import replace
+
+from exitfsm import holdings
 from exitfsm.errors import BrokerError
 from exitfsm.holdings import (
-    average_entry,
-    entered_anew,
-    is_since,
-    net_traded,
-    report_from_executions,
-    sold_by_others,
-    surplus,
+    NEVER,
+    Count,
+    Evidence,
+    Executions,
+    Expected,
+    Need,
+    Read,
+    same_symbol,
 )
-from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context
-from exitfsm.manager.identity import NEVER, same_symbol
 from exitfsm.manager.tasks import begin_shared, shared
-from exitfsm.messages import Contradiction, PositionRead, RecordRead, Recover
+from exitfsm.messages import Contradiction, RecordRead, Recover
 from exitfsm.outside import logger
 from exitfsm.position import READS_MIN, Position, client_order_id, is_proved_over
-from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, exactly, plain, tradable
+from exitfsm.values import ExecutionReport, Fill, plain
 
 log = logger("exitfsm")
 
 #: How long one look at what is held may take, where something waits for it.
 LOOK_MAX_S = 1.0
-
-
-#: What we know of a position that a read of the broker's books is held against: state, quantity left, current order.
-Expectation = tuple[State, Decimal, str | None]
-#: The same of a position and of the others of its symbol and side, by their ids.
-Seen = tuple[tuple[str, Expectation], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """How often in a row the broker showed the same quantity for a position of which we expected the same.
-
-    `began` is when the newest of these reads began: one read counts once, however many callers shared it.
-    """
-
-    qty: Decimal
-    expected: Expectation
-    reads: int
-    began: float
 
 
 class Reader:
@@ -64,7 +43,7 @@ class Reader:
     def __init__(self, context: Context) -> None:
         self._engine, self._door, self._calls = context.engine, context.mailbox, context.calls
         self._time, self._clock = context.time, context.clock
-        self._readings: dict[str, _Reading] = {}
+        self._counts: dict[str, Count] = {}
         self._ahead: dict[tuple[str, datetime], float] = {}
         #: When no fill can follow each canceled order any more, in monotonic seconds: no clock that is set moves it.
         self._settled: dict[tuple[str, datetime | None], float] = {}
@@ -74,117 +53,110 @@ class Reader:
         self._absent: dict[str, int] = {}
         #: When the look-up began that showed an ended order over, in monotonic seconds.
         self._over: dict[str, float] = {}
-        self._newest: asyncio.Task[Held] | None = None
-        self._reads: set[asyncio.Task[Held]] = set()
+        self._newest: asyncio.Task[Read] | None = None
+        self._reads: set[asyncio.Task[Read]] = set()
         #: Executions of others that the bot's updates told of, one for each order: where the broker lists none.
         self.told: dict[str, Fill] = {}
 
-    async def positions(self) -> Held:
+    async def positions(self) -> Read:
         """What the broker holds, by a read that begins after this call; callers that wait together share one."""
         running = self._newest
         if running is not None and not running.done():
             await asyncio.wait([running], timeout=LOOK_MAX_S)  # one that hangs must not hold up the others
         if self._newest is None or self._newest is running:
-            self._newest = begin_shared(self._calls.positions(), "exitfsm-positions")
+            self._newest = begin_shared(self._read(), "exitfsm-positions")
             self._reads.add(self._newest)
             self._newest.add_done_callback(self._reads.discard)
         return await shared(self._newest)  # begun after this call, by this or another caller
 
-    async def agreed(self, p: Position) -> Held:
+    async def _read(self) -> Read:
+        held = await self._calls.positions()
+        return Read(rows=tuple(held), began=held.began, unreadable=held.unclear)
+
+    async def agreed(self, p: Position) -> Read:
         """What the broker holds; less of a position than is left of it only where several reads in a row agree.
 
         Raises:
             BrokerError: it cannot be read, or one read says another thing than the one before.
         """
-        held, shown = Held(began=NEVER), None
-        for _ in range(READS_MIN):
-            held = await self.positions()
-            if held.is_silent_about(p.symbol):
+        shown: list[Decimal] = []
+        while True:
+            read = await self.positions()
+            if holdings.is_silent(read, p.symbol):
                 raise BrokerError(f"what the broker holds of {p.symbol} cannot be read")
-            net, _entry = self.net_of(p, held)
-            if net >= p.remaining_qty:
-                return held
-            if shown is not None and net != shown:
-                raise BrokerError(f"the broker shows {plain(shown)} of {p.symbol}, and then {plain(net)}: try again")
-            shown = net
-        return held
+            shown.append(self.net_of(p, read)[0])
+            agree = holdings.agreement(p, shown)
+            if agree:
+                return read
+            if agree is False:
+                before, now = map(plain, shown[-2:])
+                raise BrokerError(f"the broker shows {before} of {p.symbol}, and then {now}: try again")
 
-    def seen(self, p: Position) -> Seen:
-        """What is known of a position now, and of the others of its holding: the broker shows all of them in one."""
-        return tuple(sorted((q.position_id, expectation(q)) for q in (p, *self._engine.beside(p))))
+    def seen(self, p: Position) -> Expected:
+        """What is expected of a position now, and of the others of its holding."""
+        return holdings.expect(p, self._engine.beside(p))
 
-    def expectations(self) -> dict[str, Seen]:
-        """What is known of each position now; taken before a read, so that a read that was overtaken is seen to be."""
+    def expectations(self) -> dict[str, Expected]:
+        """What is expected of each position now; taken before a read, so that a read that was overtaken shows."""
         return {p.position_id: self.seen(p) for p in list(self._engine.positions.values())}
 
-    async def tell_read(self, position_id: str, held: Held, expected: dict[str, Seen]) -> None:
-        """Tell a position what the broker holds for it, and how often in a row that was so.
-
-        A read that began before we learned the newest about the position proves nothing about it, and is dropped.
-        """
-        p = self._engine.positions.get(position_id)
-        if p is None or expected.get(position_id) != self.seen(p) or held.is_silent_about(p.symbol):
-            return
-        began, record = self.at(p, held.began), None
-        due = p.next_attempt_at is not None and began >= p.next_attempt_at
-        if due or p.remaining_qty <= ZERO or self.net_of(p, held)[0] < p.remaining_qty:
-            record = await self._record_of_ended(p)
-        if self._engine.positions.get(position_id) is not p or expected[position_id] != self.seen(p):
-            return  # its record, or other news, said more than this read knows
-        proved = record is not None and is_proved_over(p, record, p.ended_how, self._calls.capabilities)
-        if due and proved and await self._took_over(p):
-            return
-        net, entry = self.net_of(p, held)
-        if p.state is State.MONITORING and net == p.remaining_qty and entry in (None, p.entry_price):
-            self._readings.pop(position_id, None)
-            return  # as expected: nothing follows from that
-        at_rest = p.state is State.MONITORING or not p.order_live
-        fills = await self.fills_of(p) if net != p.remaining_qty or at_rest else []
-        if entry is None and net > p.remaining_qty:
-            entry = average_entry(fills or (), p.side)  # the broker shows no average: what was bought on says it
-        shown, net = net, EXACT.subtract(net, surplus(p, net, fills or ()))
-        reads = self.count(p, net, held.began)
-        if at_rest and shown > ZERO and entered_anew(fills or (), p.side, shown, reads) and self._is_alone(p):
-            # What is held now is another position, with a first fill of its own; this one was sold by other hands.
-            record = record or await self._record_of_ended(p)
-            now = self.now_for(p)
-            gone = PositionRead(at=now, began=began, qty=ZERO, reads=READS_MIN, known=expectation(p), record=record)
-            await self._door.tell(position_id, gone)
-            return
-        if net < p.remaining_qty and sold_by_others(p, fills or ()) >= EXACT.subtract(p.remaining_qty, net):
-            reads = max(reads, READS_MIN)  # the executions say the same: two sources agree
-        elif not held and p.remaining_qty > ZERO:
-            if reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live:
-                why = f"the broker shows no position at all, and no execution that explains it for {p.symbol}"
-                known = expectation(p)
-                await self._door.tell(position_id, Contradiction(at=self._time.now(), why=why, known=known))
-            return
-        elif p.state is State.MONITORING and net > p.remaining_qty and reads < READS_MIN and self._calls.has("fills"):
-            explained = net_traded(fills or (), p.side) == net
-            if not explained:
-                return  # before the executions are there, it cannot be told from a position that was entered anew
-        if net < p.remaining_qty:
-            record = record or await self._record_of_ended(p)
-        message = PositionRead(
-            at=self.now_for(p),
-            began=began,
-            qty=net,
-            avg_entry_price=entry,
-            reads=reads,
-            known=expectation(p),
-            record=record,
-        )
-        await self._door.tell(position_id, message)
-
-    async def _record_of_ended(self, p: Position) -> RecordRead | None:
-        """The record of the newest order, where its end was reported: an attempt, or the position's end, rests on it.
+    async def tell_read(self, position_id: str, read: Read, expected: dict[str, Expected]) -> None:
+        """Tell a position what the broker's positions mean for it, with what else must be read for that.
 
         Raises:
-            BrokerError: it cannot be read.
+            BrokerError: the record of its newest order cannot be read.
         """
-        if p.client_order_id is None or p.order_live or p.state not in (State.REJECTED, State.UNPROTECTED):
-            return None
-        return await self.record_of(p, p.client_order_id)
+        p = self._engine.positions.get(position_id)
+        if p is None or expected.get(position_id) != self.seen(p) or holdings.is_silent(read, p.symbol):
+            return  # `weigh` would say so, too; but no wait may begin with such a read
+        evidence = Evidence(
+            position=p,
+            beside=tuple(self._engine.beside(p)),
+            expected=expected.get(position_id),
+            read=read,
+            began=self.at(p, read.began),
+            broker=self._calls.capabilities,
+            next_order_known=not self._calls.asks_by_our_id,
+        )
+        while isinstance(conclusion := self._weighed(evidence), Need):
+            more = await self._read_more(evidence, conclusion)
+            if more is None:
+                return
+            evidence = more
+        if isinstance(conclusion, holdings.Missing):
+            why = f"the broker shows no position at all, and no execution that explains it for {p.symbol}"
+            missing = Contradiction(at=self._time.now(), why=why, known=holdings.known(p))
+            await self._door.tell(position_id, missing)
+        elif not isinstance(conclusion, holdings.Nothing):
+            await self._door.tell(position_id, holdings.position_read(evidence, conclusion, self.now_for(p)))
+
+    def _weighed(self, evidence: Evidence) -> holdings.Conclusion:
+        """What the evidence proves, held against the reads before it."""
+        position_id = evidence.position.position_id
+        conclusion, count = holdings.weigh(evidence, self._counts.get(position_id))
+        if count is not None:
+            self._counts[position_id] = count
+        else:
+            self._counts.pop(position_id, None)
+        return conclusion
+
+    async def _read_more(self, evidence: Evidence, need: Need) -> Evidence | None:
+        """The evidence with what it lacks; None where the position has changed over that.
+
+        Raises:
+            BrokerError: the record of its newest order cannot be read.
+        """
+        p = evidence.position
+        if need is Need.NEXT_ORDER:
+            return None if await self._took_over(p) else replace(evidence, next_order_known=True)
+        if need is Need.EXECUTIONS:
+            items, offered = await self.fills_of(p) or (), self._calls.has("fills")
+            listed = Executions(items=items, offered=offered, shared=not self._is_alone(p))
+            return replace(evidence, executions=listed)
+        record = await self.record_of(p, p.client_order_id or "")
+        if evidence.executions is None and self._engine.positions.get(p.position_id) is not p:
+            return None  # its record, or other news, said more than this read knows
+        return replace(evidence, record=record, beside=tuple(self._engine.beside(p)))
 
     async def record_of(self, p: Position, client_order_id: str) -> RecordRead:
         """What the broker's record says of an order of a position that has ended; the position is told of it.
@@ -200,7 +172,7 @@ class Reader:
         hidden = report is None and not self._calls.capabilities.lookup_sees_closed
         if hidden and client_order_id == p.client_order_id and self._calls.has("fills"):
             fills = await self._calls.fills(p.opened_at)
-            told = report_from_executions(p, [f for f in fills if same_symbol(f.symbol, p.symbol)])
+            told = holdings.report_from_executions(p, [f for f in fills if same_symbol(f.symbol, p.symbol)])
         if told is not None:
             await self._door.report(told)
         record = RecordRead(
@@ -254,12 +226,7 @@ class Reader:
         return self._over.get(client_order_id, NEVER)
 
     async def _took_over(self, p: Position) -> bool:
-        """The next attempt is the broker's already: another machine sent it, or a life of which the record is lost.
-
-        True when it was taken up. What it sells would look as if other hands had sold it.
-        """
-        if p.state is not State.REJECTED or p.remaining_qty <= ZERO or not self._calls.asks_by_our_id:
-            return False
+        """True when the order of the next attempt was at the broker already, and was taken up."""
         attempt, report = p.attempt + 1, None
         with suppress(BrokerError):  # then it is sent, and refused where it is there
             report = await self._calls.order(client_order_id(p.position_id, attempt))
@@ -272,70 +239,29 @@ class Reader:
         others = (q for q in list(self._engine.positions.values()) if q.position_id != p.position_id)
         return not any(same_symbol(q.symbol, p.symbol) for q in others)
 
-    @exactly
-    def net_of(self, p: Position, held: Held) -> tuple[Decimal, Decimal | None]:
-        """The broker's quantity for a position, less what other known epochs of the symbol hold; and its entry.
-
-        Where it shows less than all of them together, that is missing of the oldest first.
-        """
-        beside = self._engine.beside(p)
-        others = _left(beside)
-        bp = next((bp for bp in held if bp.symbol == p.symbol or same_symbol(bp.symbol, p.symbol)), None)
-        if bp is not None and bp.side is not p.side:
-            return -bp.qty, None
-        shown = bp.qty if bp is not None else ZERO
-        entry = bp.avg_entry_price if bp is not None and not others else None
-        entry = entry if entry is not None and tradable(entry) and entry > 0 else None
-        missing = _left([p, *beside]) - shown
-        if missing <= ZERO:
-            return shown - others, entry
-        missing -= _left([q for q in beside if is_older(q, p)])
-        return min(_left([p]), max(ZERO, _left([p]) - missing)), entry
+    def net_of(self, p: Position, read: Read) -> tuple[Decimal, Decimal | None]:
+        """The broker's quantity for a position, and its average entry."""
+        return holdings.net(read, p, self._engine.beside(p))
 
     def count(self, p: Position, net: Decimal, began: float) -> int:
-        """Note that a read that began then showed this much for a position; returns how often in a row that was so.
+        """Note that a read that began then showed this much for a position; returns how often in a row that was so."""
+        reads, self._counts[p.position_id] = holdings.count(self._counts.get(p.position_id), p, net, began)
+        return reads
 
-        A read that is older than the newest one, or that other callers have counted, adds nothing.
-        """
-        reading = self._readings.get(p.position_id)
-        if reading is None or reading.qty != net or reading.expected != expectation(p):
-            if reading is not None and reading.expected == expectation(p) and began <= reading.began:
-                return 1
-            reading = _Reading(net, expectation(p), 0, NEVER)
-        if began > reading.began:
-            reading = _Reading(net, expectation(p), reading.reads + 1, began)
-        self._readings[p.position_id] = reading
-        return reading.reads
+    def counted(self, p: Position) -> Count | None:
+        """What the newest reads showed for a position."""
+        return self._counts.get(p.position_id)
 
-    async def fills_of(self, p: Position) -> list[Fill] | None:
-        """The executions in a position's symbol since its entry; None where they cannot be had.
-
-        A broker may list more than it is asked for: what was sold before the entry is no sale of this position.
-        """
+    async def fills_of(self, p: Position) -> tuple[Fill, ...] | None:
+        """The executions in a position's symbol since its entry; None where they cannot be had."""
         if not self._calls.has("fills"):
-            told = list(self.told.values())
-            return [f for f in told if same_symbol(f.symbol, p.symbol) and f.at >= p.opened_at]
+            return holdings.executions_of(p, self.told.values(), listed=False)
         try:
             fills = await self._calls.fills(p.opened_at)
         except BrokerError as error:
             log.warning("fills_failed position=%s error=%s", p.position_id, error)
             return None
-        return [f for f in fills if same_symbol(f.symbol, p.symbol) and is_since(f, p.opened_at)]
-
-    def shown_before(self, p: Position) -> Decimal | None:
-        """What the newest reads agree is held for a position; None where they do not, or are older than other news."""
-        reading = self._readings.get(p.position_id)
-        if reading is None or reading.expected != expectation(p) or reading.reads < READS_MIN:
-            return None
-        return reading.qty
-
-    def last_shown(self, p: Position) -> Decimal | None:
-        """What the newest read showed for a position, if only once; None where its orders have filled something since.
-
-        No proof, but a reason to ask again.
-        """
-        reading = self._readings.get(p.position_id)
-        return reading.qty if reading is not None and reading.expected[1] == p.remaining_qty else None
+        return holdings.executions_of(p, fills, listed=True)
 
     def now_for(self, p: Position) -> datetime:
         """The present as the waits of a position see it.
@@ -383,7 +309,7 @@ class Reader:
 
     def forget(self, p: Position) -> None:
         """A position has ended."""
-        self._readings.pop(p.position_id, None)
+        self._counts.pop(p.position_id, None)
         self._settled = {key: at for key, at in self._settled.items() if key[0] != p.position_id}
         self._ahead = {key: at for key, at in self._ahead.items() if key[0] != p.position_id}
         for order_id in (p.client_order_id, *(o.client_order_id for o in p.ended_orders)):
@@ -397,18 +323,3 @@ class Reader:
         for read in reads:
             read.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
-
-
-def _left(positions: list[Position]) -> Decimal:
-    """What is still to sell of these together; one that sold too much takes nothing from the others."""
-    return sum((max(ZERO, p.remaining_qty) for p in positions), ZERO)
-
-
-def is_older(one: Position, other: Position) -> bool:
-    """True when the first was opened before the second."""
-    return (one.opened_at, one.position_id) < (other.opened_at, other.position_id)
-
-
-def expectation(p: Position) -> Expectation:
-    """What a read of the broker's books is held against."""
-    return p.state, p.remaining_qty, p.client_order_id

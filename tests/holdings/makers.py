@@ -13,14 +13,17 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from exitfsm.holdings import Evidence, Executions, Read, expect
 from exitfsm.lifecycle import State
+from exitfsm.messages import RecordRead
 from exitfsm.policy import ExitPolicy
+from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import Position
-from exitfsm.values import ExecutionReport, Fill, OrderSide, OrderStatus, Side
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill, OrderSide, OrderStatus, Side
 
 T0 = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
 OTHER_WAY = {OrderSide.BUY: OrderSide.SELL, OrderSide.SELL: OrderSide.BUY, Side.LONG: Side.SHORT, Side.SHORT: Side.LONG}
-Sided = TypeVar("Sided", Position, Fill)
+Sided = TypeVar("Sided", Position, Fill, BrokerPosition)
 
 
 def at(seconds: float) -> datetime:
@@ -68,6 +71,35 @@ def report(status: str, filled: int | None = None, **fields: Any) -> ExecutionRe
     qty = Decimal(filled) if filled is not None else None
     given: dict[str, Any] = {"client_order_id": "xf1-1", "at": at(21), "filled_qty": qty, "symbol": "AAPL"}
     return ExecutionReport(status=OrderStatus(status), **(given | fields))
+
+
+def row(
+    qty: int | str | Decimal, entry: int | str = 100, *, side: str = "long", symbol: str = "AAPL"
+) -> BrokerPosition:
+    """One row of the broker's list of positions."""
+    return BrokerPosition(symbol=symbol, side=Side(side), qty=Decimal(qty), avg_entry_price=Decimal(entry))
+
+
+def read(*rows: BrokerPosition, began: float = 30, **fields: Any) -> Read:
+    """A read of the broker's positions; it began in the thirtieth second."""
+    return Read(rows=rows, began=began, **fields)
+
+
+#: A broker that shows ended orders, and lists executions.
+BROKER = Capabilities(
+    ids_refused=IdMemory.FOREVER, lookup_sees_closed=True, reduce_only=True, late_fills=True, late_fill_window_s=5
+)
+
+
+def evidence(p: Position, positions: Read, *fills: Fill, beside: Sequence[Position] = (), **fields: Any) -> Evidence:
+    """A read, and all that could be read beside it: the executions, and the record of the ended order."""
+    ended_order = RecordRead(client_order_id="xf1-1", began=at(30), report=report("canceled", int(p.filled_qty)))
+    given: dict[str, Any] = {
+        "position": p, "beside": tuple(beside), "expected": expect(p, beside), "read": positions,
+        "began": at(positions.began) if positions.began >= 0 else T0, "broker": BROKER, "record": ended_order,
+        "executions": Executions(items=fills), "next_order_known": True,
+    }  # fmt: skip
+    return Evidence(**(given | fields))
 
 
 def mirrored(what: Sided) -> Sided:

@@ -115,13 +115,13 @@ async def test_given_one_read_that_two_callers_share_then_it_counts_once(make_wo
     shared = await reader.positions()
     for _ in range(3):
         await reader.tell_read(p.position_id, shared, expected)
-    assert reader._readings[p.position_id].reads == 1
+    assert reader._counts[p.position_id].reads == 1
     older = await reader.positions()
     world.clock.move(1)
     newer = await reader.positions()
     assert reader.count(p, Decimal(7), newer.began) == 1
     assert reader.count(p, Decimal(3), older.began) == 1
-    assert reader._readings[p.position_id].qty == 7  # one that began before it is no newer word
+    assert reader._counts[p.position_id].qty == 7  # one that began before it is no newer word
 
 
 # --- an end that the record denies ------------------------------------------------------------------------------------
