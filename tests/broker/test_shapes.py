@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from exitfsm.broker.ingest import bar_of, fill_of, is_bar, is_order_update, position_of, report_of, session_of
+from exitfsm.broker.market import bar_of, is_bar, position_of, session_of
+from exitfsm.broker.orders import fill_of, is_order_update, report_of
 from exitfsm.errors import BrokerError
 from exitfsm.values import EXACT, Bar, BrokerPosition, ExecutionReport, Fill, OrderSide, OrderStatus, Side
 
