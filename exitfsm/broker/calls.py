@@ -206,7 +206,7 @@ class BrokerCalls:
         A rejection for an id that the broker knows already says nothing of the order: it may well be working.
 
         Raises:
-            BrokerError, ValueError: a field holds what it cannot hold.
+            BrokerError: a field holds what it cannot hold.
         """
         now = self._time.now()
         report = report_of(source, now=now, client_order_id=client_order_id, client_id_of=self._names.client_id)
@@ -246,7 +246,6 @@ class BrokerCalls:
 
         Raises:
             BrokerError: no answer, or one that is not understood.
-            ValueError: a field of the answer holds what it cannot hold.
         """
         asked, proves = self._named("order", client_order_id)
         try:
@@ -293,8 +292,7 @@ class BrokerCalls:
         """All working orders of the account; those that are not understood are left out.
 
         Raises:
-            BrokerError: no answer.
-            ValueError: a field of the answer holds what it cannot hold.
+            BrokerError: no answer, or one that is not understood.
         """
         reports = (self.report_of(raw) for raw in listed(await self._asked("open_orders")))
         return [report for report in reports if report is not None]
@@ -305,7 +303,7 @@ class BrokerCalls:
         """What the broker holds. A position that cannot be read is logged and noted; it hides none of the others.
 
         Raises:
-            BrokerError: no answer.
+            BrokerError: no answer, or one that is not understood.
         """
         began = self._time.monotonic()
         found: list[BrokerPosition] = []
@@ -313,7 +311,7 @@ class BrokerCalls:
         for symbol, raw in by_symbol(await self._asked("positions")):
             try:
                 position = position_of(raw, symbol)
-            except (BrokerError, ValueError) as error:
+            except BrokerError as error:
                 log.error("position_unreadable error=%s", error)
                 unclear.append(str(meant(raw, "symbol") or symbol or "").upper().replace("/", ""))
                 continue
@@ -325,8 +323,7 @@ class BrokerCalls:
         """Executions since a time, oldest first.
 
         Raises:
-            BrokerError: no answer.
-            ValueError: a field of the answer holds what it cannot hold.
+            BrokerError: no answer, or one that is not understood.
         """
         found = (fill_of(raw) for raw in listed(await self._asked("fills", since, since=since)))
         return sorted((fill for fill in found if fill is not None), key=lambda fill: fill.at)

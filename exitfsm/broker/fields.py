@@ -7,7 +7,7 @@ that guesses at names; what is read out of fields is in `orders` and `market`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from numbers import Real
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from exitfsm.broker.spellings import BUY_WORDS, SELL_WORDS, field, meant, word
 from exitfsm.errors import BrokerError
-from exitfsm.values import EXACT, OrderSide, OrderStatus, Side, decimal_of, plain, tradable, utc
+from exitfsm.values import EXACT, OrderSide, OrderStatus, Side, canonical_symbol, decimal_of, plain, tradable, utc
 
 NAN = Decimal("NaN")
 #: Quantities are exact to this; what a float shows beyond it is its own noise (0.1 + 0.2 is 0.30000000000000004).
@@ -32,6 +32,7 @@ _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 _NO_ANSWER = frozenset({"error", "errors", "code", "msg", "message", "status_code"})
 #: Keys under which a list may lie in an answer.
 _LISTS = ("positions", "orders", "fills", "data", "items", "results", "result")
+_T = TypeVar("_T")
 _Ours = TypeVar("_Ours", bound=Struct)
 
 
@@ -113,6 +114,15 @@ def name_of(value: Any) -> str:
     return str(inner if inner is not None else value)
 
 
+def symbol_of(value: Any) -> str:
+    """A symbol in our spelling, out of the same.
+
+    Raises:
+        BrokerError: it is none that can be watched.
+    """
+    return _read_as(canonical_symbol, name_of(value))
+
+
 def text_of(source: Any, meaning: str) -> str | None:
     """A field as text of at most 500 characters; None when it is missing or empty."""
     value = meant(source, meaning)
@@ -129,7 +139,7 @@ def as_declared(source: _Ours, side: type[Side | OrderSide]) -> _Ours:
     """One of our own objects with each field what it is declared to be: nobody checks that when it is made.
 
     Raises:
-        ValueError: a side or status that there is not.
+        BrokerError: a side or status that there is not.
     """
     changes: dict[str, Any] = {}
     for name in source.__struct_fields__:
@@ -137,10 +147,17 @@ def as_declared(source: _Ours, side: type[Side | OrderSide]) -> _Ours:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             changes[name] = decimal_of(value)
         elif name == "side" and value is not None and type(value) is not side:
-            changes[name] = side(str(value))
+            changes[name] = _read_as(side, str(value))
         elif name == "status" and type(value) is not OrderStatus:
-            changes[name] = OrderStatus(str(value))
+            changes[name] = _read_as(OrderStatus, str(value))
     return replace(source, **changes) if changes else source
+
+
+def _read_as(make: Callable[[str], _T], text: str) -> _T:
+    try:
+        return make(text)
+    except ValueError as error:
+        raise BrokerError(str(error)) from None
 
 
 def listed(answer: Any) -> list[Any]:

@@ -11,12 +11,12 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
-from exitfsm.broker.fields import GRAIN, NAN, as_declared, moment, name_of, number, quantity, time_of
+from exitfsm.broker.fields import GRAIN, NAN, as_declared, moment, name_of, number, quantity, symbol_of, time_of
 from exitfsm.broker.orders import WRAPS_MAX, is_order
 from exitfsm.broker.spellings import SHORT_WORDS, SPELLINGS, field, meant, word
 from exitfsm.errors import BrokerError
 from exitfsm.ports import Session
-from exitfsm.values import EXACT, Bar, BrokerPosition, Side, canonical_symbol
+from exitfsm.values import EXACT, Bar, BrokerPosition, Side
 
 _SOUGHT = "; ".join(", ".join(SPELLINGS[name][:6]) for name in ("symbol", "bar_at", "close"))
 
@@ -29,8 +29,7 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         symbol: whose position it is, where it does not say so itself.
 
     Raises:
-        BrokerError: symbol or quantity is missing, or a figure is no number.
-        ValueError: the symbol is none, or an object of ours has a side that there is not.
+        BrokerError: symbol or quantity is missing, or is none.
     """
     if isinstance(source, BrokerPosition):
         exact = type(source.qty) is Decimal and type(source.side) is Side
@@ -55,7 +54,7 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         opened_at = None  # it is welcome but not needed
     return _if_held(
         BrokerPosition(
-            symbol=canonical_symbol(name_of(named)),
+            symbol=symbol_of(named),
             side=Side.SHORT if short else Side.LONG,
             qty=qty.copy_abs(),
             avg_entry_price=entry.copy_abs() if entry is not None else NAN,
@@ -82,7 +81,6 @@ def bar_of(source: Any, symbol: str | None = None) -> Bar:
 
     Raises:
         BrokerError: something is missing, or is not what it should be.
-        ValueError: the prices are no numbers, or the symbol is none.
     """
     if isinstance(source, Bar):
         return source

@@ -1,8 +1,8 @@
 """Orders and executions, in anybody's shape: which order, what became of it, and what was traded.
 
 What leaves open which order it is about, or what became of it, is None and never guessed at: the order is looked up
-then. A figure that is no number, or a time that is none, is a `BrokerError`; a side or status that there is not, in an
-object of our own, a `ValueError`. What a broker's words mean for an order is in `exitfsm.fix`.
+then. A figure that is no number, a time or a symbol that is none, is a `BrokerError`. What a broker's words mean for an
+order is in `exitfsm.fix`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from decimal import Decimal
 from typing import Any
 
 from exitfsm import fix
-from exitfsm.broker.fields import as_declared, moment, name_of, number, order_side, quantity, text_of
+from exitfsm.broker.fields import as_declared, moment, name_of, number, order_side, quantity, symbol_of, text_of
 from exitfsm.broker.spellings import FILL_KINDS, OVER_WORDS, meant, word
-from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, OrderSide, OrderStatus, canonical_symbol
+from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, OrderSide, OrderStatus
 
 #: How deep an update may be wrapped.
 WRAPS_MAX = 3
@@ -218,10 +218,9 @@ def fill_of(source: Any) -> Fill | None:
             return None
         side = OrderSide.SELL
     fill_id = meant(source, "fill_id")
-    name = name_of(symbol)
     return Fill(
-        fill_id=str(fill_id) if fill_id is not None else f"{name}-{at.isoformat()}-{side}-{qty}-{price}",
-        symbol=canonical_symbol(name),
+        fill_id=str(fill_id) if fill_id is not None else f"{name_of(symbol)}-{at.isoformat()}-{side}-{qty}-{price}",
+        symbol=symbol_of(symbol),
         side=side,
         qty=qty.copy_abs(),
         price=price,
