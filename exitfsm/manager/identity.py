@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from exitfsm.broker.fitting import Known
+from exitfsm.broker.calls import Known
 from exitfsm.engine import Engine
 from exitfsm.holdings import NEVER, ORDER_PREFIX, same_symbol
 from exitfsm.position import Position
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Identity:
-    """What is known of orders' ids."""
+    """What is known of the account's orders: their ids, and those of others."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from exitfsm.bar_keeping import BarKeeper
-from exitfsm.broker.ingest import bar_of
+from exitfsm.broker.market import bar_of
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import ORDER_PREFIX
 from exitfsm.manager.context import Context

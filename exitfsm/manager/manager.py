@@ -17,11 +17,12 @@ from functools import partial
 from typing import Any
 
 from exitfsm.broker.fitting import Fitting
-from exitfsm.broker.ingest import is_bar, is_order_update
+from exitfsm.broker.market import is_bar
+from exitfsm.broker.orders import is_order_update
 from exitfsm.clocks import SteadyTime, SystemClock
 from exitfsm.config import ExitConfig, load_config
 from exitfsm.engine import CustomRuleFunction, Engine
-from exitfsm.errors import ConfigError, StoreError
+from exitfsm.errors import StoreError
 from exitfsm.events import TradingPaused, TradingResumed
 from exitfsm.holdings import same_symbol
 from exitfsm.manager.alarms import OnAlarm, OnEvent
@@ -152,13 +153,12 @@ class ExitManager:
 
     async def _start(self) -> None:
         loop, fitting = asyncio.get_running_loop(), Fitting(self._broker)
-        if fitting.mistakes:
-            raise ConfigError(fitting.mistakes)
+        fitting.check()
         check_bus(self._bus)
         store = self._store_given
         if not isinstance(store, ExitStore):  # on a server each account has one of its own
             store = await loop.run_in_executor(None, partial(ExitStore, store, account=self._given.account))
-        self._made, self._loop = Parts(self._given, store, self._broker, fitting), loop
+        self._made, self._loop = Parts(self._given, store, fitting), loop
         try:
             await self._made.begin()
         except BaseException:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from exitfsm.bar_keeping import BarKeeper
 from exitfsm.broker.calls import Breaker, BrokerCalls
@@ -51,11 +50,12 @@ class Parts:
     Args:
         given: what the bot gave.
         store: where everything is recorded.
-        broker, fitting: the bot's broker, and how its methods are called.
+        fitting: how the bot's broker is called.
     """
 
-    def __init__(self, given: Given, store: ExitStore, broker: Any, fitting: Fitting) -> None:
+    def __init__(self, given: Given, store: ExitStore, fitting: Fitting) -> None:
         live, time, sessions, commits = given.config.live, given.time, Sessions(), Commits()
+        self._missing = fitting.missing
         self.store, self._account = store, Account(store, given.account)
         engine = Engine(
             store,
@@ -69,8 +69,13 @@ class Parts:
         alarms = News(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         breaker = Breaker(live.breaker_failures, float(live.breaker_probe_seconds))
         orders = Identity(engine)
-        calls = BrokerCalls(broker, time, float(live.broker_timeout_seconds), _on_call(breaker, alarms, time))
-        calls.known, calls.client_id_of = orders.known, orders.client_id
+        calls = BrokerCalls(
+            fitting,
+            names=orders,
+            time=time,
+            timeout_s=float(live.broker_timeout_seconds),
+            on_result=_on_call(breaker, alarms, time),
+        )
         self.context = context = Context(
             given=given,
             engine=engine,
@@ -78,7 +83,7 @@ class Parts:
             alarms=alarms,
             calls=calls,
             breaker=breaker,
-            hours=Hours(calls, time, given.clock, sessions),
+            hours=Hours(calls, time, sessions),
             orders=orders,
             tasks=tasks,
         )
@@ -106,7 +111,7 @@ class Parts:
             await context.mailbox.run(self._restore)
             self.running = True
             context.alarms.remind()
-            for lack in context.calls.missing:
+            for lack in self._missing:
                 await context.alarms.raise_alarm("broker_incomplete", f"the broker has no {lack}")
         except BaseException:
             self.running = False
