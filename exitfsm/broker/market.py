@@ -32,8 +32,7 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         BrokerError: symbol or quantity is missing, or is none.
     """
     if isinstance(source, BrokerPosition):
-        exact = type(source.qty) is Decimal and type(source.side) is Side
-        return _if_held(source if exact else as_declared(source, Side))
+        return _if_held(as_declared(source, Side))
     if symbol is not None and isinstance(source, (Real, Decimal, str)):
         source = {"qty": source}
     elif symbol is not None and isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
