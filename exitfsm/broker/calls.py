@@ -196,8 +196,6 @@ class BrokerCalls:
         given = {"client_order_id": client_order_id, "order_id": order_id, "symbol": known.symbol}
         return given, not by_its_own or known.broker_order_id is not None
 
-    # --- orders -------------------------------------------------------------------------------------------------------
-
     def report_of(self, source: Any, client_order_id: str | None = None) -> ExecutionReport | None:
         """What a broker says of an order; None when it does not say what became of it.
 
@@ -280,10 +278,8 @@ class BrokerCalls:
         try:
             await self._asked("cancel", client_order_id, **given)
         except OrderRefused as refusal:
-            now = self._time.now()
-            return ExecutionReport(
-                client_order_id=client_order_id, status=OrderStatus.CANCEL_REJECTED, at=now, text=refusal.text
-            )
+            status, now = OrderStatus.CANCEL_REJECTED, self._time.now()
+            return ExecutionReport(client_order_id=client_order_id, status=status, at=now, text=refusal.text)
         return None
 
     async def open_orders(self) -> list[ExecutionReport]:
@@ -294,8 +290,6 @@ class BrokerCalls:
         """
         reports = (self.report_of(raw) for raw in listed(await self._asked("open_orders")))
         return [report for report in reports if report is not None]
-
-    # --- positions, executions, hours ---------------------------------------------------------------------------------
 
     async def positions(self) -> Held:
         """What the broker holds. A position that cannot be read is logged and noted; it hides none of the others.
@@ -309,7 +303,7 @@ class BrokerCalls:
         for symbol, raw in by_symbol(await self._asked("positions")):
             try:
                 position = position_of(raw, symbol)
-            except BrokerError as error:
+            except (BrokerError, ValueError) as error:  # a wrapper's own object may raise when it is looked at
                 log.error("position_unreadable error=%s", error)
                 unclear.append(str(meant(raw, "symbol") or symbol or "").upper().replace("/", ""))
                 continue
@@ -335,8 +329,6 @@ class BrokerCalls:
         if not self.has("session"):
             return Session(is_open=True)
         return session_of(await self._asked("session", symbol, at, symbol=symbol, at=at))
-
-    # --- one call -----------------------------------------------------------------------------------------------------
 
     async def _asked(self, method: str, *args: Any, **given: Any) -> Any:
         """A call whose failure is a `BrokerError`."""

@@ -115,11 +115,7 @@ def name_of(value: Any) -> str:
 
 
 def symbol_of(value: Any) -> str:
-    """A symbol in our spelling, out of the same.
-
-    Raises:
-        BrokerError: it is none that can be watched.
-    """
+    """A symbol in our spelling, out of the same; a `BrokerError` where it is none that can be watched."""
     return _read_as(canonical_symbol, name_of(value))
 
 
@@ -136,11 +132,7 @@ def order_side(source: Any) -> OrderSide | None:
 
 
 def as_declared(source: _Ours, side: type[Side | OrderSide]) -> _Ours:
-    """One of our own objects with each field what it is declared to be: nobody checks that when it is made.
-
-    Raises:
-        BrokerError: a side or status that there is not.
-    """
+    """One of our own objects with each field what it is declared to be: nobody checks that when it is made."""
     changes: dict[str, Any] = {}
     for name in source.__struct_fields__:
         value = getattr(source, name)

@@ -81,10 +81,7 @@ class Hours:
         self._sessions[symbol] = (began + age, session)
 
     async def let_pass(self, symbol: str) -> bool:
-        """True when an order can be sent now: the market is open, or the broker keeps it until then.
-
-        What is old is read anew first. Where that takes long, or the broker cannot say, what is known counts.
-        """
+        """True when an order can be sent now: the market is open by what is read, or the broker keeps it until then."""
         if not self._matter(symbol):
             return True
         reading = self._ask(symbol)

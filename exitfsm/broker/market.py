@@ -32,8 +32,7 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         BrokerError: symbol or quantity is missing, or is none.
     """
     if isinstance(source, BrokerPosition):
-        exact = type(source.qty) is Decimal and type(source.side) is Side
-        return _if_held(source if exact else as_declared(source, Side))
+        return _if_held(as_declared(source, Side))
     if symbol is not None and isinstance(source, (Real, Decimal, str)):
         source = {"qty": source}
     elif symbol is not None and isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
@@ -94,16 +93,10 @@ def bar_of(source: Any, symbol: str | None = None) -> Bar:
     lacks = [what for what, it in (("symbol", named), ("timestamp", at), ("close", close)) if it is None]
     if close is None or lacks:
         raise BrokerError(f"not a bar: {type(source).__name__} has no {' and no '.join(lacks)} (looked for: {_SOUGHT})")
-    opened, high, low = (number(inner, name) for name in ("open", "high", "low"))
-    return Bar(
-        name_of(named),
-        time_of(at, "timestamp"),
-        opened if opened is not None else close,
-        high if high is not None else close,
-        low if low is not None else close,
-        close,
-        number(inner, "volume") or 0,
-    )
+    timestamp = time_of(at, "timestamp")
+    given = (number(inner, name) for name in ("open", "high", "low"))
+    opened, high, low = (close if price is None else price for price in given)
+    return Bar(name_of(named), timestamp, opened, high, low, close, number(inner, "volume") or 0)
 
 
 def _named_values(source: tuple[Any, ...] | list[Any], symbol: str | None) -> dict[str, Any]:
@@ -152,13 +145,11 @@ def session_of(source: Any) -> Session:
     """
     if isinstance(source, Session):
         return source
-    is_open = source
+    is_open = source if isinstance(source, bool) else meant(source, "is_open")
     if isinstance(source, str) and word(source) in ("open", "closed"):
         is_open = word(source) == "open"
-    elif not isinstance(source, bool):
-        is_open = meant(source, "is_open")
-        if isinstance(is_open, Integral) and is_open in (0, 1):
-            is_open = bool(is_open)
+    elif isinstance(is_open, Integral) and is_open in (0, 1):
+        is_open = bool(is_open)
     if not isinstance(is_open, bool):
         raise BrokerError(f"a market clock without is_open: {type(source).__name__}")
     return Session(

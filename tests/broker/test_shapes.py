@@ -295,6 +295,9 @@ def test_our_own_objects_may_be_made_of_floats_and_plain_words() -> None:
     position = position_of(BrokerPosition(**held))
     assert position == BrokerPosition(symbol="AAPL", side=Side.SHORT, qty=Decimal("10.5"), avg_entry_price=Decimal(100))
     assert type(position.side) is Side
+    mixed = position_of(BrokerPosition(**held | {"side": Side.SHORT, "qty": Decimal("10.5"), "avg_entry_price": 100.0}))
+    assert mixed == position
+    assert type(mixed.avg_entry_price) is Decimal
     assert position_of(BrokerPosition(**held | {"qty": 0})) is None
     said: Any = {"client_order_id": "a", "at": AT, "status": "partially_filled", "side": "sell", "filled_qty": 0.1}
     report = report_of(ExecutionReport(**said), now=AT)
