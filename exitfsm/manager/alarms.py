@@ -22,7 +22,7 @@ from exitfsm.events import (
     TradingPaused,
     TradingResumed,
 )
-from exitfsm.manager.mailbox import Door
+from exitfsm.manager.mailbox import Mailbox
 from exitfsm.manager.tasks import Tasks
 from exitfsm.outside import logger
 from exitfsm.position import Position
@@ -96,24 +96,24 @@ class Account:
         return self.record(AlarmAcknowledged(alarm_id=alarm_id, by=who, at=at), at=at, by="operator")
 
 
-class News:
+class Alarms:
     """What is told, and to whom.
 
     Attributes:
-        alarms: each alarm that stands, with the stream it stands in, by its id.
+        active: each alarm that stands, with the stream it stands in, by its id.
     """
 
     def __init__(
         self,
-        door: Door,
+        mailbox: Mailbox,
         account: Account,
         tasks: Tasks,
         now: Callable[[], datetime],
         callbacks: tuple[OnEvent | None, OnAlarm | None],
     ) -> None:
-        self._door, self._account, self._tasks, self._now = door, account, tasks, now
+        self._mailbox, self._account, self._tasks, self._now = mailbox, account, tasks, now
         self._on_event, self._on_alarm = callbacks
-        self.alarms: dict[str, tuple[str, Alarm]] = {}
+        self.active: dict[str, tuple[str, Alarm]] = {}
 
     @property
     def account_stream(self) -> str:
@@ -124,11 +124,11 @@ class News:
         """In the writer's thread: the alarms that stand."""
         for row in store.alarms():
             alarm = Alarm(alarm_id=row.alarm_id, kind=row.kind, text=row.text, raised_at=row.raised_at_utc)
-            self.alarms[alarm.alarm_id] = (row.stream_id, alarm)
+            self.active[alarm.alarm_id] = (row.stream_id, alarm)
 
     def remind(self) -> None:
         """Every alarm that stands, once more: at the start."""
-        for _, alarm in list(self.alarms.values()):
+        for _, alarm in list(self.active.values()):
             self._call_back(self._on_alarm, alarm)
 
     def announce(self, position: Position | None, recorded: Recorded) -> None:
@@ -143,18 +143,18 @@ class News:
         )
         if isinstance(event, AlarmRaised):
             alarm = Alarm(alarm_id=event.alarm_id, kind=event.kind, text=event.text, raised_at=event.at)
-            self.alarms[alarm.alarm_id] = (recorded.stream_id, alarm)
+            self.active[alarm.alarm_id] = (recorded.stream_id, alarm)
             log.error("alarm kind=%s text=%s", alarm.kind, alarm.text)
             self._call_back(self._on_alarm, alarm)
         elif isinstance(event, AlarmAcknowledged):
-            self.alarms.pop(event.alarm_id, None)
+            self.active.pop(event.alarm_id, None)
         self._call_back(self._on_event, position, recorded)
 
     def alarm_without_store(self, kind: str, text: str) -> None:
         """An alarm that cannot be stored still reaches a person: the log, the callback, and the list of alarms."""
         alarm = Alarm(alarm_id=f"{self._account.stream_id}/{kind}", kind=kind, text=text, raised_at=self._now())
-        if alarm.alarm_id not in self.alarms:
-            self.alarms[alarm.alarm_id] = (self._account.stream_id, alarm)
+        if alarm.alarm_id not in self.active:
+            self.active[alarm.alarm_id] = (self._account.stream_id, alarm)
             self._call_back(self._on_alarm, alarm)
 
     async def raise_alarm(self, kind: str, text: str) -> None:
@@ -164,7 +164,7 @@ class News:
 
     def raise_soon(self, kind: str, text: str) -> None:
         """The same, without waiting for it; one of its kind that stands is enough."""
-        if not any(alarm.kind == kind for _, alarm in self.alarms.values()):
+        if not any(alarm.kind == kind for _, alarm in self.active.values()):
             self._tasks.write(self._raise_or_tell(kind, text))
 
     async def _raise_or_tell(self, kind: str, text: str) -> None:
@@ -182,11 +182,11 @@ class News:
         """Take down an alarm about the account. Await it to know that it is durable."""
         now = self._now()
         if alarm_id not in self._account.alarms:
-            self.alarms.pop(alarm_id, None)  # it could not be stored when it went up
+            self.active.pop(alarm_id, None)  # it could not be stored when it went up
         return self._tasks.write(self._in_writer(lambda: self._account.acknowledge(alarm_id, at=now, who=who)))
 
     async def _in_writer(self, work: Callable[[], Sequence[Recorded]]) -> None:
-        for recorded in await self._door.run(work):
+        for recorded in await self._mailbox.run(work):
             self.announce(None, recorded)
 
     def _call_back(self, callback: Callable[..., Any] | None, *args: Any) -> None:

@@ -15,7 +15,7 @@ from exitfsm.errors import BrokerError
 from exitfsm.holdings import Read, same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context
-from exitfsm.manager.view import Reader
+from exitfsm.manager.view import View
 from exitfsm.messages import PositionRead
 from exitfsm.outside import logger
 from exitfsm.policy import is_jump
@@ -28,8 +28,8 @@ log = logger("exitfsm")
 class Confirmer:
     """Settles prices that jumped, one question for each symbol at a time."""
 
-    def __init__(self, context: Context, reader: Reader) -> None:
-        self._engine, self._door, self._tasks, self._reader = context.engine, context.mailbox, context.tasks, reader
+    def __init__(self, context: Context, view: View) -> None:
+        self._engine, self._mailbox, self._tasks, self._view = context.engine, context.mailbox, context.tasks, view
         self._time, self._clock, self._guard = context.time, context.clock, context.config.policy.price_guard
         self._jumped: dict[str, Bar] = {}
         #: Questions that are under way.
@@ -49,16 +49,16 @@ class Confirmer:
 
     async def _confirm(self, symbol: str) -> None:
         """Ask about the newest jump. Of one that comes meanwhile the answer may know nothing: that is asked anew."""
-        bar, expected = self._jumped[symbol], self._reader.expectations()
+        bar, expected = self._jumped[symbol], self._view.expectations()
         again = False
         try:
             try:
-                held = await self._reader.positions()
+                held = await self._view.positions()
             except BrokerError as error:
                 log.warning("price_not_confirmed symbol=%s error=%s", symbol, error)
                 held = Read()
             watched = self._watched(symbol)
-            overtaken = any(expected.get(p.position_id) != self._reader.seen(p) for p in watched)
+            overtaken = any(expected.get(p.position_id) != self._view.seen(p) for p in watched)
             again = overtaken or self._jumped[symbol] is not bar
         finally:
             if not again:
@@ -83,17 +83,17 @@ class Confirmer:
                 self._engine.tell_all(reads)
                 self._engine.rebase(symbol, bar)
 
-            await self._door.run(rebased)
+            await self._mailbox.run(rebased)
         elif shown is not None and self._agrees(bar, shown):
-            await self._door.bars([bar], confirmed=True)
+            await self._mailbox.bars([bar], confirmed=True)
         else:
-            await self._door.run(lambda: self._engine.on_bar(bar, received_at=self._clock.now()))
+            await self._mailbox.run(lambda: self._engine.on_bar(bar, received_at=self._clock.now()))
 
     def _read_of(self, p: Position, held: Read) -> PositionRead:
-        net, entry = self._reader.net_of(p, held)
+        net, entry = self._view.net_of(p, held)
         return PositionRead(
             at=self._time.now(),
-            began=self._reader.at(p, held.began),
+            began=self._view.at(p, held.began),
             qty=net,
             avg_entry_price=entry,
             reads=READS_MIN,

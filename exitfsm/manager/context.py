@@ -10,9 +10,9 @@ from exitfsm.broker.hours import Hours
 from exitfsm.clocks import SteadyTime
 from exitfsm.config import ExitConfig, LiveSettings
 from exitfsm.engine import CustomRuleFunction, Engine
-from exitfsm.manager.alarms import News, OnAlarm, OnEvent
-from exitfsm.manager.identity import Identity
-from exitfsm.manager.mailbox import Door
+from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
+from exitfsm.manager.mailbox import Mailbox
+from exitfsm.manager.orders import Orders
 from exitfsm.manager.tasks import Tasks
 from exitfsm.ports import Clock
 
@@ -40,12 +40,12 @@ class Context:
 
     given: Given
     engine: Engine
-    mailbox: Door
-    alarms: News
+    mailbox: Mailbox
+    alarms: Alarms
     calls: BrokerCalls
     breaker: Breaker
     hours: Hours
-    orders: Identity
+    orders: Orders
     tasks: Tasks
 
     @property

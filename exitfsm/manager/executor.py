@@ -24,7 +24,7 @@ from exitfsm.holdings import NEVER, Read, is_older, sold_by_others
 from exitfsm.lifecycle import State
 from exitfsm.manager.budget import RateBudget
 from exitfsm.manager.context import Context
-from exitfsm.manager.view import LOOK_MAX_S, Reader
+from exitfsm.manager.view import LOOK_MAX_S, View
 from exitfsm.messages import GiveWay, RaiseAlarm
 from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
@@ -65,17 +65,13 @@ class _Later(Enum):
     PAUSE = "it is tried again after a pause"
 
 
-class Driver:
+class Executor:
     """Does what positions owe the broker."""
 
-    def __init__(self, context: Context, reader: Reader) -> None:
-        self._engine, self._door, self._calls, self._breaker = (
-            context.engine,
-            context.mailbox,
-            context.calls,
-            context.breaker,
-        )
-        self._reader, self._hours, self._orders = reader, context.hours, context.orders
+    def __init__(self, context: Context, view: View) -> None:
+        self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
+        self._breaker = context.breaker
+        self._view, self._hours, self._orders = view, context.hours, context.orders
         self._time, self._clock, self._live = context.time, context.clock, context.live
         self._budget = RateBudget(context.clock, context.live.orders_per_minute, self._standing)
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -103,7 +99,7 @@ class Driver:
             if position_id not in self._tasks:
                 p = self._engine.positions.get(position_id)
                 if p is not None:  # all of these are announced before the first of them runs
-                    self._announce(position_id, self._engine.owed_by(p, self._reader.now_for(p)))
+                    self._announce(position_id, self._engine.owed_by(p, self._view.now_for(p)))
                 task = asyncio.create_task(self._run(position_id), name=f"exitfsm-{position_id}")
                 self._tasks[position_id] = task
                 task.add_done_callback(partial(self._ended, position_id))
@@ -152,7 +148,7 @@ class Driver:
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self._budget.close()
         await self._hours.close()
-        await self._reader.close()
+        await self._view.close()
 
     async def _rest(self, waiting: Callable[[], Awaitable[None]]) -> None:
         """Wait for time to pass, in a task of a position."""
@@ -176,7 +172,7 @@ class Driver:
             if self._closing:
                 return
             p = self._engine.positions.get(position_id)
-            action = self._engine.owed_by(p, self._reader.now_for(p)) if p is not None else None
+            action = self._engine.owed_by(p, self._view.now_for(p)) if p is not None else None
             if p is None or action is None:
                 self._pauses.pop(position_id, None)
                 return
@@ -275,7 +271,7 @@ class Driver:
         """
         now = self._clock.monotonic()
         current = self._engine.positions.get(p.position_id)
-        if current is None or self._engine.owed_by(current, self._reader.now_for(current)) != action:
+        if current is None or self._engine.owed_by(current, self._view.now_for(current)) != action:
             return _Later.ASK_AGAIN  # while it waited for its turn, something else was learned
         if now - asked > self._fresh_for(current) or self._another_goes_first(current, asked):
             return _Later.ASK_AGAIN
@@ -300,15 +296,15 @@ class Driver:
         if not p.ended_orders or p.waiting_since == p.triggered_at or p.ordered_by:
             return True
         before = p.ended_orders[-1].client_order_id
-        if self._clock.monotonic() - self._reader.shown_over(before) <= FRESH_S:
+        if self._clock.monotonic() - self._view.shown_over(before) <= FRESH_S:
             return True
-        record = await self._reader.record_of(p, before)
+        record = await self._view.record_of(p, before)
         if is_proved_over(p, record, p.how_ended(before), self._calls.capabilities):
             return True
         if record.report is None:
             return False  # it is looked up again: an answer may be behind
         text = f"the end of order {before} was reported, and its record shows it working: {p.client_order_id} waits"
-        await self._door.tell(p.position_id, RaiseAlarm(at=self._time.now(), kind="ended_order_works", text=text))
+        await self._mailbox.alarm(p.position_id, "ended_order_works", text)
         return False
 
     async def _send(self, order: Order) -> bool:
@@ -330,7 +326,7 @@ class Driver:
             if outcome.outcome is Outcome.REFUSED:
                 report = await self._there_after_all(order) or report
             self._unknown.pop(order.client_order_id, None)
-            await self._door.report(report)
+            await self._mailbox.report(report)
             return True
         if outcome.outcome is Outcome.NOT_SENT:
             self._engine.not_known(order.client_order_id)
@@ -378,14 +374,14 @@ class Driver:
         if order_id is None or q.order_live or q.leaves_qty <= 0 or q.ended_how == "refused":
             return False
         if q.state is State.UNPROTECTED:
-            return self._reader.works_by_record(order_id)
+            return self._view.works_by_record(order_id)
         if q.state is not State.REJECTED:
             return False
         # Once no fill can follow a cancel any more, what was read before proves nothing: it may have been taken back.
-        since, settled = asked - FRESH_S, self._reader.note_wait(q)
+        since, settled = asked - FRESH_S, self._view.note_wait(q)
         if self._clock.monotonic() >= settled:
             since = max(since, settled)
-        return self._reader.shown_over(order_id) < since
+        return self._view.shown_over(order_id) < since
 
     async def _prove_over(self, p: Position, asked: float) -> None:
         """Read the record of each order beside a position's own of which only an update has reported the end.
@@ -397,9 +393,9 @@ class Driver:
             order_id = q.client_order_id
             if order_id is not None and q.state is State.UNPROTECTED and not q.order_live and q.ended_how != "refused":
                 with suppress(BrokerError):
-                    await self._reader.record_of(q, order_id)
+                    await self._view.record_of(q, order_id)
             elif order_id is not None and self._may_work(q, asked):
-                await self._reader.record_of(q, order_id)
+                await self._view.record_of(q, order_id)
 
     async def _ask_for_way(self, p: Position) -> None:
         """A limit order that rests does not keep a stop waiting: it is canceled for it."""
@@ -407,7 +403,7 @@ class Driver:
             return
         why = f"the exit of {p.position_id} ({p.reason}) waits for it"
         resting = [q for q in self._engine.beside(p) if q.order_live and q.order_type is OrderType.LIMIT]
-        await self._door.tell_all([(q.position_id, GiveWay(at=self._time.now(), why=why)) for q in resting])
+        await self._mailbox.tell_all([(q.position_id, GiveWay(at=self._time.now(), why=why)) for q in resting])
 
     def _stranger_works(self, symbol: str) -> bool:
         """True while an exit order of ours works that belongs to no position, not even by now."""
@@ -427,28 +423,28 @@ class Driver:
         """
         failed = shown = 0
         while True:
-            seen = self._reader.seen(p)
+            seen = self._view.seen(p)
             held, why = await self._look(p.symbol)
             p = self._engine.positions.get(p.position_id, p)
-            if held is not None and self._reader.seen(p) != seen:
+            if held is not None and self._view.seen(p) != seen:
                 continue  # its orders, or those beside it, have changed what is held since
             if held is None:
                 failed += 1
-                known = holdings.agreed_qty(self._reader.counted(p), p)
+                known = holdings.agreed_qty(self._view.counted(p), p)
                 if known is not None and known < order.qty:
                     return _more_than_held(order, known)
                 if failed == LOOKS_MAX:
-                    last = holdings.last_qty(self._reader.counted(p), p)
+                    last = holdings.last_qty(self._view.counted(p), p)
                     if order.client_order_id in self._unknown or (last is not None and last < order.qty):
                         raise BrokerError(f"what is held of {p.symbol} is not known: {why}")
                     return None
             else:
-                net, _ = self._reader.net_of(p, held)
-                self._reader.count(p, net, held.began)
+                net, _ = self._view.net_of(p, held)
+                self._view.count(p, net, held.began)
                 if net >= order.qty:
                     return None
                 shown += 1
-                agreed = sold_by_others(p, await self._reader.fills_of(p) or (), unsent=True) >= EXACT.subtract(
+                agreed = sold_by_others(p, await self._view.fills_of(p) or (), unsent=True) >= EXACT.subtract(
                     order.qty, net
                 )
                 if agreed or shown == READS_MIN:
@@ -459,7 +455,7 @@ class Driver:
         """What is held; or None and why, where that is not known of this symbol."""
         try:
             async with asyncio.timeout(LOOK_MAX_S):
-                held = await self._reader.positions()
+                held = await self._view.positions()
         except (BrokerError, TimeoutError) as error:
             return None, describe(error)
         return (None, "it cannot be read") if holdings.is_silent(held, symbol) else (held, "")
@@ -477,7 +473,7 @@ class Driver:
             log.warning("submit_held_back id=%s why=%s", order.client_order_id, refusal)
             self._engine.sent(order.client_order_id)
             return False
-        await self._door.report(report or refused_report(order.client_order_id, refusal, self._time.now()))
+        await self._mailbox.report(report or refused_report(order.client_order_id, refusal, self._time.now()))
         return True
 
     async def look_up(self, position_id: str, client_order_id: str) -> bool:
@@ -492,7 +488,7 @@ class Driver:
             if client_order_id in known:
                 # The broker has corrected it once, and older news of it may still come: its record is what counts.
                 report = replace(report, corrected=True)
-            await self._door.report(report)
+            await self._mailbox.report(report)
             return self._engine.positions.get(position_id) is not before
         if client_order_id in self.sending or asked < self._sent_at.get(client_order_id, NEVER):
             return False  # it was asked for before it was sent
@@ -539,7 +535,7 @@ class Driver:
             report = replace(report, status=OrderStatus.CANCELED)
         if report is not None and report.status.terminal and report.filled_qty is None:
             report = replace(report, filled_qty=filled)
-        await self._door.report(
+        await self._mailbox.report(
             report
             or ExecutionReport(
                 client_order_id=client_order_id,
@@ -569,7 +565,7 @@ class Driver:
             if is_over(p, report) and said is not None and said < filled:
                 # Older news would show it working, for what has ended fills no less: some was taken back.
                 report = replace(report, corrected=True)
-            await self._door.report(report)
+            await self._mailbox.report(report)
         if report is None or is_over(p, report):
             return
         await self._calls.cancel(client_order_id)
@@ -577,7 +573,7 @@ class Driver:
         if report is not None and not is_over(p, report):
             raise BrokerError(f"exit order {client_order_id} works again at the broker, and is asked to be canceled")
         if report is not None:
-            await self._door.report(report)
+            await self._mailbox.report(report)
 
     async def _not_found(self, position_id: str, client_order_id: str) -> bool:
         """The broker does not know the id. Proof of nothing, unless it refuses a repeated id for ever."""
@@ -594,7 +590,7 @@ class Driver:
                 if can_resend
                 else "it is not sent again: the broker might take it twice"
             )
-            await self._door.tell(position_id, RaiseAlarm(at=self._time.now(), kind="order_not_found", text=text))
+            await self._mailbox.alarm(position_id, "order_not_found", text)
         return can_resend and times < UNKNOWN_MAX
 
     async def _cancel(self, p: Position, action: Cancel) -> bool:
@@ -624,9 +620,9 @@ class Driver:
         refused = await self._calls.cancel(client_order_id)
         report = await self._calls.order(client_order_id)
         if report is not None and (report.status.terminal or refused is None):
-            await self._door.report(report)
+            await self._mailbox.report(report)
         elif refused is not None:
-            await self._door.report(refused)
+            await self._mailbox.report(refused)
 
     async def _make_way(self, p: Position) -> None:
         """The exit goes before the bot's entries: one that is known to rest on the symbol is canceled, or reported."""
@@ -637,7 +633,9 @@ class Driver:
                 text = (
                     f"order {order_id} ({order.side or 'unknown side'}) of {p.symbol} works while {p.symbol} is exited"
                 )
-                await self._door.tell(p.position_id, RaiseAlarm(at=self._time.now(), kind="foreign_order", text=text))
+                await self._mailbox.tell(
+                    p.position_id, RaiseAlarm(at=self._time.now(), kind="foreign_order", text=text)
+                )
                 continue
             with suppress(BrokerError):
                 await self._calls.cancel(order_id)
@@ -650,14 +648,14 @@ class Driver:
 
     async def _read(self, p: Position) -> bool:
         """A fresh read for one position, and what it means."""
-        expected = self._reader.expectations()
-        held = await self._reader.positions()
-        await self._reader.tell_read(p.position_id, held, expected)
+        expected = self._view.expectations()
+        held = await self._view.positions()
+        await self._view.tell_read(p.position_id, held, expected)
         return self._engine.positions.get(p.position_id) is not p
 
     def forget(self, p: Position) -> None:
         """A position has ended."""
-        self._reader.forget(p)
+        self._view.forget(p)
         self._pauses.pop(p.position_id, None)
         for order_id in (p.client_order_id, *(o.client_order_id for o in p.ended_orders)):
             self._sent_at.pop(order_id or "", None)

@@ -16,10 +16,10 @@ from exitfsm.broker.market import bar_of
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import ORDER_PREFIX
 from exitfsm.manager.context import Context
-from exitfsm.manager.executor import Driver
-from exitfsm.manager.identity import precedes_a_change
+from exitfsm.manager.executor import Executor
+from exitfsm.manager.orders import precedes_a_change
 from exitfsm.manager.reconciler import Reconciler, brings_fills
-from exitfsm.manager.timer import Timekeeper
+from exitfsm.manager.timer import Timer
 from exitfsm.outside import logger
 from exitfsm.values import Bar, ExecutionReport
 
@@ -33,12 +33,12 @@ class Intake:
     """Reads what comes in, and tells the parts that it concerns."""
 
     def __init__(
-        self, context: Context, driver: Driver, reconciler: Reconciler, timer: Timekeeper, keeper: BarKeeper | None
+        self, context: Context, executor: Executor, reconciler: Reconciler, timer: Timer, keeper: BarKeeper | None
     ) -> None:
-        self._engine, self._door, self._calls = context.engine, context.mailbox, context.calls
-        self._time, self._tasks, self._news = context.time, context.tasks, context.alarms
+        self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
+        self._time, self._tasks, self._alarms = context.time, context.tasks, context.alarms
         self._orders = context.orders
-        self._driver, self._reconciler, self._timekeeper, self._keeper = driver, reconciler, timer, keeper
+        self._executor, self._reconciler, self._timer, self._keeper = executor, reconciler, timer, keeper
 
     # --- bars ---------------------------------------------------------------------------------------------------------
 
@@ -48,24 +48,24 @@ class Intake:
         readable = [bar for symbol, raw in named if (bar := self._readable(raw, symbol)) is not None]
         for bar in readable:
             self._reconciler.note_spelling(bar.symbol)
-        self._timekeeper.prices_moved()
+        self._timer.prices_moved()
         arrived_at = self._time.now()
         others = self._keep(readable, arrived_at)
         try:
-            await self._door.bars(readable)
+            await self._mailbox.bars(readable)
         except StoreError:
             return  # reported by the group; the next bar decides it again
         finally:
-            # What was entered while its bar waited at the door was told that bar, too.
+            # What was entered while its bar waited in the mailbox was told that bar, too.
             self._keep([bar for bar in others if bar.symbol in self._engine.levels.slots], arrived_at, new=True)
-        await self._driver.grace()
+        await self._executor.grace()
 
     def _readable(self, raw: Any, symbol: str | None) -> Bar | None:
         try:
             return bar_of(raw, symbol)
         except (BrokerError, ValueError) as error:
             log.warning("bar_unreadable error=%s", error)
-            self._news.raise_soon("bar_unreadable", f"a bar cannot be read, so nothing is decided on it: {error}")
+            self._alarms.raise_soon("bar_unreadable", f"a bar cannot be read, so nothing is decided on it: {error}")
             return None
 
     def _keep(self, bars: Sequence[Bar], arrived_at: datetime, *, new: bool = False) -> list[Bar]:
@@ -81,7 +81,7 @@ class Intake:
     # --- order updates ------------------------------------------------------------------------------------------------
 
     async def update(self, update: Any) -> None:
-        """News of any order of the account. One that is not understood makes the orders be looked up."""
+        """Alarms of any order of the account. One that is not understood makes the orders be looked up."""
         try:
             report = self._calls.report_of(update)
         except (BrokerError, ValueError) as error:
@@ -99,7 +99,7 @@ class Intake:
                 await self._on_foreign(report)
         except StoreError:
             return  # reported by the group; the order is looked up again
-        await self._driver.grace()
+        await self._executor.grace()
 
     async def _on_ours(self, report: ExecutionReport) -> None:
         """An exit of ours. One that has filled, nobody says how much, is looked up.
@@ -109,13 +109,13 @@ class Intake:
         """
         p = self._engine.positions.get(self._engine.known_owner(report.client_order_id) or "")
         if p is not None and self._calls.asks_by_our_id and precedes_a_change(p, report):
-            self._timekeeper.look_up_soon(p.position_id, report.client_order_id)
+            self._timer.look_up_soon(p.position_id, report.client_order_id)
             return
-        await self._door.report(report)
+        await self._mailbox.report(report)
         said_how_much = report.filled_qty is not None or not (brings_fills(report) or report.status.terminal)
         p = self._engine.positions.get(self._engine.known_owner(report.client_order_id) or "")
         if p is not None and (not said_how_much or report.client_order_id in p.corrected_orders):
-            self._timekeeper.look_up_soon(p.position_id, report.client_order_id)
+            self._timer.look_up_soon(p.position_id, report.client_order_id)
 
     async def _on_foreign(self, report: ExecutionReport) -> None:
         """An order that is not ours: remember it while it works; what it filled is taken up at once."""

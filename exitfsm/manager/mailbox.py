@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from exitfsm.engine import Engine
 from exitfsm.errors import StoreError
 from exitfsm.events import Recorded
-from exitfsm.messages import Message, Report
+from exitfsm.messages import Message, RaiseAlarm, Report
 from exitfsm.outside import logger
 from exitfsm.position import Action, Position
 from exitfsm.values import Bar, ExecutionReport
@@ -79,7 +79,7 @@ class Commits:
         return taken
 
 
-class Door:
+class Mailbox:
     """The queue, its worker and the writer's thread.
 
     Args:
@@ -143,12 +143,16 @@ class Door:
         """
         await self.tell_all([(position_id, message)])
 
+    async def alarm(self, position_id: str, kind: str, text: str) -> None:
+        """An alarm of a position."""
+        await self.tell(position_id, RaiseAlarm(at=self._now(), kind=kind, text=text))
+
     async def tell_all(self, messages: Sequence[tuple[str, Message]]) -> None:
         """Messages to several positions, committed together."""
         await _all([self._put(Kind.MESSAGE, told) for told in messages])
 
     async def report(self, report: ExecutionReport) -> None:
-        """News of an order of ours, for the position it belongs to."""
+        """Alarms of an order of ours, for the position it belongs to."""
 
         def owner() -> str | None:
             return self._engine.owner_of(report.client_order_id)

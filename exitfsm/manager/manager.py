@@ -1,7 +1,7 @@
 """`ExitManager`: watches a running bot's positions and gets it out of them.
 
-It decides nothing itself. It brings bars, order updates, the broker's positions and the passing of time to the engine's
-one door, and carries out what the engine says is owed. Start-up recovery is not a path of its own: open positions are
+It decides nothing itself. Its parts bring bars, order updates, what the broker shows and the passing of time to the
+engine, and carry out what the engine says is owed. Start-up recovery is not a path of its own: open positions are
 loaded, everything is reconciled with the broker, and what is then still owed is done.
 """
 
@@ -169,7 +169,7 @@ class ExitManager:
             ending = await _awaited(self._bus.subscribe(self._on_bus_event))
             self._unsubscribe = ending if callable(ending) else None
         await self._made.reconciler.try_sync()
-        self._made.context.tasks.spawn(self._made.timekeeper.watch(), "exitfsm-time")
+        self._made.context.tasks.spawn(self._made.timer.watch(), "exitfsm-time")
 
     def _close_own(self, store: ExitStore) -> None:
         """Close a store that was opened here."""
@@ -227,7 +227,7 @@ class ExitManager:
 
     @on_its_loop
     async def on_order_update(self, update: Any) -> None:
-        """News of any order of the account: an exit of ours, or an entry of the bot.
+        """Alarms of any order of the account: an exit of ours, or an entry of the bot.
 
         Args:
             update: an `ExecutionReport`, or an order or update in the broker's own shape. It may come late, doubled or
@@ -313,14 +313,14 @@ class ExitManager:
         """All alarms that stand, oldest first; none before the start."""
         if self._made is None:
             return []
-        alarms = [alarm for _, alarm in list(self._made.context.alarms.alarms.values())]
+        alarms = [alarm for _, alarm in list(self._made.context.alarms.active.values())]
         return sorted(alarms, key=lambda a: (a.raised_at, a.alarm_id))
 
     @on_its_loop
     async def settled(self) -> None:
         """Return when nothing is being carried out or confirmed. What waits for time or for the broker still waits."""
         parts = self._parts
-        while under_way := [*parts.driver.tasks, *parts.confirmer.tasks]:
+        while under_way := [*parts.executor.tasks, *parts.confirmer.tasks]:
             await asyncio.wait(under_way)
             await asyncio.sleep(0)
 
@@ -380,7 +380,7 @@ class ExitManager:
     @on_its_loop
     async def tick(self) -> None:
         """Do what has come due: timers, what is owed, look-ups, reconciliation, marks. Called by the manager itself."""
-        await self._at_work.timekeeper.tick()
+        await self._at_work.timer.tick()
 
     # --- inside ---
 

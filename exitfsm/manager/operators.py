@@ -10,10 +10,10 @@ from exitfsm.errors import BrokerError
 from exitfsm.holdings import Read
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context
-from exitfsm.manager.executor import Driver
+from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
-from exitfsm.manager.view import Reader
-from exitfsm.messages import Acknowledge, ForceExit, Message, PositionRead, RaiseAlarm, RecordRead, Release
+from exitfsm.manager.view import View
+from exitfsm.messages import Acknowledge, ForceExit, Message, PositionRead, RecordRead, Release
 from exitfsm.outside import logger
 from exitfsm.position import READS_MIN, Position
 from exitfsm.values import ExecutionReport, OrderStatus
@@ -34,10 +34,10 @@ def is_stuck(p: Position) -> bool:
 class Operators:
     """Commands from outside the rules."""
 
-    def __init__(self, context: Context, reader: Reader, driver: Driver, reconciler: Reconciler) -> None:
-        self._engine, self._door, self._time = context.engine, context.mailbox, context.time
-        self._news, self._tasks = context.alarms, context.tasks
-        self._reader, self._driver, self._reconciler = reader, driver, reconciler
+    def __init__(self, context: Context, view: View, executor: Executor, reconciler: Reconciler) -> None:
+        self._engine, self._mailbox, self._time = context.engine, context.mailbox, context.time
+        self._alarms, self._tasks = context.alarms, context.tasks
+        self._view, self._executor, self._reconciler = view, executor, reconciler
 
     async def flatten(self, positions: Callable[[], list[Position]], reason: str, who: str) -> list[Position]:
         """Exit all there is: what is watched first, then what the broker shows beside it."""
@@ -59,7 +59,7 @@ class Operators:
         if stuck:
             cleared, held = await self._clear_up(stuck)
             await self._tell_force(cleared, reason, who, held)
-        await self._driver.grace()
+        await self._executor.grace()
         return [self._engine.positions.get(p.position_id) or p for p in positions]
 
     async def _clear_up(self, stuck: list[Position]) -> tuple[list[Position], Read | None]:
@@ -72,7 +72,7 @@ class Operators:
         failed: list[tuple[Position, BaseException]] = []
         told = [any(alarm.kind == "not_done" for alarm in p.alarms) for p in stuck]
         # What is sent is no more than is held.
-        looks = (self._driver.clear_up(p, must=not before) for p, before in zip(stuck, told, strict=True))
+        looks = (self._executor.clear_up(p, must=not before) for p, before in zip(stuck, told, strict=True))
         for p, result in zip(stuck, await asyncio.gather(*looks, return_exceptions=True), strict=True):
             if isinstance(result, BaseException):
                 failed.append((p, result))
@@ -80,14 +80,14 @@ class Operators:
         current = (self._engine.positions.get(p.position_id) for p in stuck if p.position_id not in given_up)
         known, held = [p for p in current if p is not None], None
         try:
-            held = await self._reader.positions() if known else None
+            held = await self._view.positions() if known else None
         except BrokerError as error:
             failed += [(p, error) for p in known]
             known = []
         for p, why in failed:
             log.error("unprotected_not_forced position=%s error=%s", p.position_id, why)
             text = f"nothing was done for what is unprotected: {why}; say it again to go on without such a record"
-            await self._door.tell(p.position_id, RaiseAlarm(at=self._time.now(), kind="not_done", text=text))
+            await self._mailbox.alarm(p.position_id, "not_done", text)
             if not isinstance(why, BrokerError):
                 raise why
         return known, held
@@ -95,22 +95,22 @@ class Operators:
     async def _tell_force(self, positions: list[Position], reason: str, who: str, held: Read | None) -> None:
         messages: list[tuple[str, Message]] = []
         for p in positions:
-            qty = self._reader.net_of(p, held)[0] if held is not None else None
+            qty = self._view.net_of(p, held)[0] if held is not None else None
             price = self._engine.last_price(p.symbol)
             # One that became unprotected since is not among those that were looked up.
             known = holdings.known(p)
             force = ForceExit(at=self._time.now(), who=who, reason=reason, price=price, qty=qty, known=known)
             messages.append((p.position_id, force))
-        await self._door.tell_all(messages)
-        self._driver.drive([p.position_id for p in positions])
+        await self._mailbox.tell_all(messages)
+        self._executor.drive([p.position_id for p in positions])
 
     def acknowledge(self, alarm_id: str, who: str) -> asyncio.Task[None]:
         """Take an alarm down. Await it to know that it is durable."""
-        stream = self._news.alarms[alarm_id][0] if alarm_id in self._news.alarms else ""
-        if stream == self._news.account_stream:
-            return self._news.acknowledge(alarm_id, who)
+        stream = self._alarms.active[alarm_id][0] if alarm_id in self._alarms.active else ""
+        if stream == self._alarms.account_stream:
+            return self._alarms.acknowledge(alarm_id, who)
         message = Acknowledge(at=self._time.now(), alarm_id=alarm_id, who=who)
-        return self._tasks.write(self._door.tell(stream, message))
+        return self._tasks.write(self._mailbox.tell(stream, message))
 
     def release(self, position_id: str, who: str) -> asyncio.Task[None]:
         """Hand an unprotected position back to the rules. Await it to know that it is done."""
@@ -120,21 +120,21 @@ class Operators:
         p = self._engine.positions.get(key)
         if p is None:
             return
-        await self._driver.clear_up(p, must=True)
+        await self._executor.clear_up(p, must=True)
         p = self._engine.positions.get(key)
         if p is None:
             return
-        held = await self._reader.agreed(p)
-        net, entry = self._reader.net_of(p, held)
+        held = await self._view.agreed(p)
+        net, entry = self._view.net_of(p, held)
         now, known = self._time.now(), holdings.known(p)
         if net == 0:
             # Its orders were cleared up before this read: what their records leave open, the operator answers for.
-            began = self._reader.at(p, held.began)
+            began = self._view.at(p, held.began)
             order_id = p.client_order_id or ""
             over = ExecutionReport(client_order_id=order_id, status=OrderStatus.CANCELED, at=now)
             record = RecordRead(client_order_id=order_id, began=began, report=over)
             read = PositionRead(at=now, began=began, qty=net, reads=READS_MIN, known=known, record=record)
-            await self._door.tell(key, read)
+            await self._mailbox.tell(key, read)
         else:
             price = entry or p.entry_price
-            await self._door.tell(key, Release(at=now, qty=net, entry_price=price, who=who, known=known))
+            await self._mailbox.tell(key, Release(at=now, qty=net, entry_price=price, who=who, known=known))

@@ -20,18 +20,18 @@ from exitfsm.errors import StoreError
 from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere
 from exitfsm.holdings import same_symbol
 from exitfsm.lifecycle import State
-from exitfsm.manager.alarms import Account, News
+from exitfsm.manager.alarms import Account, Alarms
 from exitfsm.manager.confirming import Confirmer
 from exitfsm.manager.context import Context, Given
-from exitfsm.manager.executor import Driver
-from exitfsm.manager.identity import Identity
+from exitfsm.manager.executor import Executor
 from exitfsm.manager.intake import Intake
-from exitfsm.manager.mailbox import Commits, Door, Group
+from exitfsm.manager.mailbox import Commits, Group, Mailbox
 from exitfsm.manager.operators import Operators
+from exitfsm.manager.orders import Orders
 from exitfsm.manager.reconciler import Reconciler
 from exitfsm.manager.tasks import Tasks
-from exitfsm.manager.timer import Timekeeper
-from exitfsm.manager.view import Reader
+from exitfsm.manager.timer import Timer
+from exitfsm.manager.view import View
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities
 from exitfsm.position import Position
@@ -65,10 +65,10 @@ class Parts:
             listener=commits,
         )
         tasks = Tasks()
-        mailbox = Door(engine, commits, time.now, given.clock.now)
-        alarms = News(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
+        mailbox = Mailbox(engine, commits, time.now, given.clock.now)
+        alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         breaker = Breaker(live.breaker_failures, float(live.breaker_probe_seconds))
-        orders = Identity(engine)
+        orders = Orders(engine)
         calls = BrokerCalls(
             fitting,
             names=orders,
@@ -88,13 +88,13 @@ class Parts:
             tasks=tasks,
         )
         self._keeper = _keeper_of(given, store)
-        self.reader = Reader(context)
-        self.driver = Driver(context, self.reader)
-        self.reconciler = Reconciler(context, self.reader, self.driver)
-        self.timekeeper = Timekeeper(context, self.reader, self.driver, self.reconciler, self._keeper)
-        self.confirmer = Confirmer(context, self.reader)
-        self.intake = Intake(context, self.driver, self.reconciler, self.timekeeper, self._keeper)
-        self.operators = Operators(context, self.reader, self.driver, self.reconciler)
+        self.view = View(context)
+        self.executor = Executor(context, self.view)
+        self.reconciler = Reconciler(context, self.view, self.executor)
+        self.timer = Timer(context, self.view, self.executor, self.reconciler, self._keeper)
+        self.confirmer = Confirmer(context, self.view)
+        self.intake = Intake(context, self.executor, self.reconciler, self.timer, self._keeper)
+        self.operators = Operators(context, self.view, self.executor, self.reconciler)
         #: True from when everything is restored until it is stopped.
         self.running = False
         self._cooldowns: dict[str, datetime] = {}
@@ -143,10 +143,10 @@ class Parts:
         context = self.context
         await context.tasks.cancel()
         await self.reconciler.close()
-        await self.driver.close(float(context.live.broker_timeout_seconds))
+        await self.executor.close(float(context.live.broker_timeout_seconds))
         await context.tasks.finish_writes()
         try:
-            await context.mailbox.run(self.timekeeper.save_marks)
+            await context.mailbox.run(self.timer.save_marks)
         except StoreError as error:
             log.error("marks_not_saved error=%s", error)
         await context.mailbox.close()
@@ -180,20 +180,20 @@ class Parts:
             if any(isinstance(one.event, (ExitCompleted, PositionClosedElsewhere)) for one in recorded):
                 self._on_ended(position)
             waiting = [q.position_id for q in context.engine.beside(position) if q.state is State.PENDING]
-            self.driver.drive(waiting)  # one exit goes after the other
+            self.executor.drive(waiting)  # one exit goes after the other
             for one in recorded:
                 context.alarms.announce(position, one)
                 if isinstance(one.event, OrderEnded):
-                    self.reader.note_wait(position)
+                    self.view.note_wait(position)
                     self.reconciler.hurry()  # what stands in the way of the next attempt is read before it is due
         for error in group.failures if self.running else ():
             log.critical("not_stored error=%s", error)
             context.alarms.alarm_without_store("store_unwritable", f"the store could not be written: {error}")
-        self.driver.drive(group.owing)
+        self.executor.drive(group.owing)
         self.confirmer.confirm(group.jumps)
 
     def _on_ended(self, p: Position) -> None:
-        self.driver.forget(p)
+        self.executor.forget(p)
         if p.cooldown_until is not None:
             self._cooldowns[p.symbol] = max(p.cooldown_until, self._cooldowns.get(p.symbol, p.cooldown_until))
         self.reconciler.note_end(p)
@@ -210,7 +210,7 @@ def _session_closes(capabilities: Capabilities, sessions: Sessions) -> SessionCl
     return session_close
 
 
-def _on_call(breaker: Breaker, alarms: News, time: SteadyTime) -> Callable[[bool, str], None]:
+def _on_call(breaker: Breaker, alarms: Alarms, time: SteadyTime) -> Callable[[bool, str], None]:
     """Sends that fail in a row open the breaker; one that gets through closes it."""
 
     def on_call(answered: bool, method: str) -> None:

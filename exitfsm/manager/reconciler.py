@@ -27,10 +27,10 @@ from exitfsm.holdings import (
 )
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context
-from exitfsm.manager.executor import Driver
-from exitfsm.manager.identity import remember
+from exitfsm.manager.executor import Executor
+from exitfsm.manager.orders import remember
 from exitfsm.manager.tasks import begin_shared, shared
-from exitfsm.manager.view import Reader
+from exitfsm.manager.view import View
 from exitfsm.messages import Open, Recover
 from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
@@ -78,15 +78,13 @@ class Tries(NamedTuple):
 class Reconciler:
     """Brings what is watched in line with what the broker shows."""
 
-    def __init__(self, context: Context, reader: Reader, driver: Driver) -> None:
-        self._engine, self._door, self._calls = context.engine, context.mailbox, context.calls
-        self._time, self._clock, self._news, self._orders = context.time, context.clock, context.alarms, context.orders
-        self._reader, self._driver = reader, driver
-        self._config, self._account, self._strategy_name = (
-            context.config,
-            context.given.account,
-            context.given.strategy_name,
-        )
+    def __init__(self, context: Context, view: View, executor: Executor) -> None:
+        self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
+        self._time, self._clock = context.time, context.clock
+        self._alarms, self._orders = context.alarms, context.orders
+        self._view, self._executor = view, executor
+        self._config, self._account = context.config, context.given.account
+        self._strategy_name = context.given.strategy_name
         #: When the next reconciliation is due, in monotonic seconds; since when they have failed.
         self._due_at = 0.0
         self._failing_since: float | None = None
@@ -142,7 +140,7 @@ class Reconciler:
             self._failing_since = now if self._failing_since is None else self._failing_since
             if now - self._failing_since >= float(self._config.live.patience_seconds):
                 text = f"the broker cannot be reconciled with: what is bought or sold since is not known here ({error})"
-                self._news.raise_soon("not_reconciled", text)
+                self._alarms.raise_soon("not_reconciled", text)
         else:
             self._failing_since = None
 
@@ -173,29 +171,29 @@ class Reconciler:
 
     async def _sync(self) -> None:
         # Positions are read before the orders: whatever an order had filled by then, its own record tells afterwards.
-        expected = self._reader.expectations()
+        expected = self._view.expectations()
         symbols = {p.symbol for p in list(self._engine.positions.values())}
         if self._first_sync:
             await self._foreign()  # nothing leaves before that
-        held = await self._reader.positions()
+        held = await self._view.positions()
         for symbol in sorted(held.unreadable):
             text = (
                 f"an entry {f'for {symbol} ' if symbol else ''}in the broker's positions cannot be read: NOT protected"
             )
-            await self._news.raise_alarm("position_unreadable", text)
+            await self._alarms.raise_alarm("position_unreadable", text)
         await self._look_up_orders()
         if not self._first_sync:
             await self._foreign()
         for watched in expected:
             try:
-                await self._reader.tell_read(watched, held, expected)
+                await self._view.tell_read(watched, held, expected)
             except BrokerError as error:
                 log.warning("read_not_understood position=%s error=%s", watched, error)
         # One that was watched when the read began may have ended since: the read is then too old to take it up.
         await self._adopt_all([bp for bp in held.rows if not any(same_symbol(bp.symbol, symbol) for symbol in symbols)])
         await self._strange_orders()
         self._first_sync = False
-        self._driver.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
+        self._executor.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
 
     async def _look_up_orders(self) -> None:
         """Look up every exit order of ours that may be live, and those that the broker has corrected."""
@@ -208,17 +206,17 @@ class Reconciler:
 
         async def one(position_id: str, order_id: str) -> None:
             try:
-                await self._driver.look_up(position_id, order_id)
+                await self._executor.look_up(position_id, order_id)
             except BrokerError as error:
                 log.warning("look_up_failed id=%s error=%s", order_id, error)
 
-        await asyncio.gather(*(one(*which) for which in due if which[1] not in self._driver.sending))
+        await asyncio.gather(*(one(*which) for which in due if which[1] not in self._executor.sending))
 
     async def _foreign(self) -> None:
         """Note the working orders of others; one that looks like ours and is not known is an alarm."""
         self._open_exits = None
         if not self._calls.has("open_orders"):
-            self._driver.were_listed()
+            self._executor.were_listed()
             return
         began = self._time.monotonic()
         try:
@@ -226,7 +224,7 @@ class Reconciler:
         except BrokerError as error:
             log.warning("open_orders_failed error=%s", error)
             if not self._calls.has("open_orders"):
-                self._driver.were_listed()  # it has just said that it is not implemented
+                self._executor.were_listed()  # it has just said that it is not implemented
             return
         self._orders.forget_foreign(before=began)
         self._strange = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
@@ -239,7 +237,7 @@ class Reconciler:
         gone = {key: symbol for key, symbol in self._orders.strangers.items() if key not in listed}
         self._orders.now_strangers(listed | {key: symbol for key, symbol in gone.items() if await self._may_work(key)})
         self._absent = {key: times for key, times in self._absent.items() if key in gone}
-        self._driver.were_listed()
+        self._executor.were_listed()
         self._open_exits = list(self._strange)
         for report in orders:
             if not report.client_order_id.startswith(ORDER_PREFIX):
@@ -280,18 +278,18 @@ class Reconciler:
             order_id = report.client_order_id
             if await self._owner(order_id) is not None:
                 self._orders.strangers.pop(order_id, None)
-                await self._door.report(report)
+                await self._mailbox.report(report)
             else:
                 text = (
                     f"order {order_id} of {report.symbol} looks like an exit of ours and belongs to no known position"
                 )
-                await self._news.raise_alarm("unknown_exit_order", text)
+                await self._alarms.raise_alarm("unknown_exit_order", text)
 
     async def _owner(self, order_id: str) -> str | None:
         """The position that an order belongs to, by memory or by the store; None where it belongs to none."""
         owner: str | None = self._engine.known_owner(order_id)
         if owner is None:
-            owner = await self._door.run(partial(self._engine.owner_of, order_id))
+            owner = await self._mailbox.run(partial(self._engine.owner_of, order_id))
         return owner
 
     def note_spelling(self, symbol: str) -> None:
@@ -314,7 +312,7 @@ class Reconciler:
             return
         if report.filled_qty is not None and filled <= 0:
             return
-        known = self._reader.told.get(report.client_order_id)
+        known = self._view.told.get(report.client_order_id)
         fill = Fill(
             fill_id=report.client_order_id,
             symbol=canonical_symbol(report.symbol),
@@ -324,7 +322,7 @@ class Reconciler:
             at=min(report.at, known.at) if known is not None else report.at,
             client_order_id=report.client_order_id,
         )
-        remember(self._reader.told, report.client_order_id, fill)
+        remember(self._view.told, report.client_order_id, fill)
         side = Side.LONG if report.side is OrderSide.BUY else Side.SHORT
         key = (fill.symbol, side)
         ended = self._ended.get(fill.symbol)
@@ -338,7 +336,7 @@ class Reconciler:
         since = p.triggered_at or p.ended_at
         later = [
             fill.at
-            for fill in self._reader.told.values()
+            for fill in self._view.told.values()
             if since is not None
             and fill.at >= since  # first, because it leaves few of thousands
             and same_symbol(fill.symbol, p.symbol)
@@ -368,7 +366,7 @@ class Reconciler:
         except BrokerError:
             await self._cannot_name(new)
             raise
-        again = {(bp.symbol, bp.side): bp.qty for bp in (await self._reader.positions()).rows}
+        again = {(bp.symbol, bp.side): bp.qty for bp in (await self._view.positions()).rows}
         at_once = asyncio.Semaphore(ADOPTED_AT_ONCE)
 
         async def one(bp: BrokerPosition) -> None:
@@ -405,7 +403,7 @@ class Reconciler:
             if tries.in_all + tries.failed >= READS_MIN:
                 what = f"{plain(bp.qty)} {self.known_spelling(bp.symbol)} {bp.side}"
                 text = f"{what}: the broker's fills cannot be read, so it is NOT protected"
-                await self._news.raise_alarm("epoch_unknown", text)
+                await self._alarms.raise_alarm("epoch_unknown", text)
 
     async def _fills(self) -> dict[str, list[Fill]] | None:
         """The account's executions as far as they are looked at, oldest first; None where the broker lists none."""
@@ -427,7 +425,7 @@ class Reconciler:
         entry = self._entry_price(symbol, bp, listed, first)
         if entry is None:
             if self._tried_enough(bp, listed):
-                await self._news.raise_alarm("unpriceable", f"{what} has no entry price: it is NOT protected")
+                await self._alarms.raise_alarm("unpriceable", f"{what} has no entry price: it is NOT protected")
             return
         if first is not None:
             epoch = epoch_of(first)
@@ -436,19 +434,19 @@ class Reconciler:
         elif (first := self.first_fills.get((symbol, bp.side))) is not None:
             epoch = epoch_of(first)
         else:
-            epoch = await self._door.run(partial(self._epoch_by_price, symbol, bp.side, entry))
+            epoch = await self._mailbox.run(partial(self._epoch_by_price, symbol, bp.side, entry))
         name = position_id(self._account, symbol, bp.side, epoch)
         found = await self._found_order(name, symbol, first, listed or ())
         if found is None:
             if self._tried_enough(bp, listed, at_once=False):
                 text = f"{what}: whether an exit of it works is not known: it is NOT protected"
-                await self._news.raise_alarm("exit_unknown", text)
+                await self._alarms.raise_alarm("exit_unknown", text)
             return
         if found[1] is not None and not await self._holds_still(bp):
             self._tried(bp, answered=True)
             return  # the order has filled since the positions were read: its figures and theirs are of different ages
         if first is None:
-            await self._news.raise_alarm(
+            await self._alarms.raise_alarm(
                 "epoch_unknown",
                 f"{what}: its first fill is not known. It is watched, under a name made of its entry price; with a "
                 "list of fills, or manager.watch() after each entry, another machine would find the same name",
@@ -458,7 +456,7 @@ class Reconciler:
 
     async def _holds_still(self, bp: BrokerPosition) -> bool:
         """True when the broker shows the same quantity of a position as before, by a read that begins now."""
-        held = await self._reader.positions()
+        held = await self._view.positions()
         return any((now.symbol, now.side, now.qty) == (bp.symbol, bp.side, bp.qty) for now in held.rows)
 
     async def _open(
@@ -490,7 +488,7 @@ class Reconciler:
         if reference is None and first is not None:
             reference = self.fresh(entry, first)
         recover = Recover(at=now, attempt=attempt, report=order) if order is not None else None
-        position = await self._door.run(partial(self._open_with, message, reference, recover))
+        position = await self._mailbox.run(partial(self._open_with, message, reference, recover))
         if position.position_id != position_id(self._account, symbol, bp.side, epoch):
             return  # the bot has said meanwhile, under another time, that it is to be watched
         if position.state.terminal:
@@ -498,7 +496,7 @@ class Reconciler:
                 f"{plain(bp.qty)} {symbol} {bp.side}: its first fill names {position.position_id}, which has ended; "
                 "it is NOT protected"
             )
-            await self._news.raise_alarm("epoch_unknown", text)
+            await self._alarms.raise_alarm("epoch_unknown", text)
             return
         log.info("adopted position=%s qty=%s entry=%s", position.position_id, plain(bp.qty), plain(entry))
 
@@ -512,7 +510,7 @@ class Reconciler:
     async def watch(self, message: Open) -> Position:
         """Watch a position on the bot's word, unless it is watched already."""
         price = self.fresh(message.entry_price, message.opened_at)
-        watched: Position = await self._door.run(lambda: self._engine.open_unless_watched(message, reference=price))
+        watched: Position = await self._mailbox.run(lambda: self._engine.open_unless_watched(message, reference=price))
         return watched
 
     def fresh(self, entry: Decimal, first_fill_at: datetime) -> Decimal | None:
@@ -535,7 +533,7 @@ class Reconciler:
         """The average entry: the broker's own, else what its fills or the bot's updates amount to."""
         if is_price(bp.avg_entry_price):
             return bp.avg_entry_price
-        known = listed if listed is not None else sorted(self._reader.told.values(), key=lambda fill: fill.at)
+        known = listed if listed is not None else sorted(self._view.told.values(), key=lambda fill: fill.at)
         since = [f for f in known if same_symbol(f.symbol, symbol) and (first is None or f.at >= first)]
         return average_entry(since, bp.side)
 
@@ -563,7 +561,7 @@ class Reconciler:
         if listed is None:
             return told or bp.opened_at
         found = first_since_flat(listed, bp.side, bp.qty)
-        previous: Position | None = await self._door.run(lambda: self._last_epoch(symbol, bp.side))
+        previous: Position | None = await self._mailbox.run(lambda: self._last_epoch(symbol, bp.side))
         if previous is not None and not previous.state.terminal:
             return previous.opened_at  # on record, and watched by nobody: its commit seemed to fail
         if previous is not None and found is not None and found <= previous.opened_at:
@@ -583,7 +581,7 @@ class Reconciler:
         None when that could not be found out, and a repeated id would not be refused, or the executions show that there
         is one: what it has sold already is not known then, and so not what the position was.
         """
-        known = await self._door.run(lambda: self._engine.get(name))
+        known = await self._mailbox.run(lambda: self._engine.get(name))
         if known is not None:
             return 0, None
         if not self._calls.asks_by_our_id:

@@ -10,9 +10,9 @@ from exitfsm.bar_keeping import BarKeeper
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context
-from exitfsm.manager.executor import Driver
+from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
-from exitfsm.manager.view import Reader
+from exitfsm.manager.view import View
 from exitfsm.messages import RaiseAlarm, TimeSeen
 from exitfsm.outside import logger
 from exitfsm.ports import Session
@@ -31,20 +31,16 @@ ALWAYS = Session(is_open=True)
 Wait = tuple[State, str | None, Decimal, datetime | None]
 
 
-class Timekeeper:
+class Timer:
     """Does what has come due."""
 
     def __init__(
-        self, context: Context, reader: Reader, driver: Driver, reconciler: Reconciler, keeper: BarKeeper | None
+        self, context: Context, view: View, executor: Executor, reconciler: Reconciler, keeper: BarKeeper | None
     ) -> None:
-        self._engine, self._door, self._calls, self._news = (
-            context.engine,
-            context.mailbox,
-            context.calls,
-            context.alarms,
-        )
+        self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
+        self._alarms = context.alarms
         self._time, self._clock, self._live, self._tasks = context.time, context.clock, context.live, context.tasks
-        self._reader, self._driver, self._reconciler, self._market = reader, driver, reconciler, context.hours
+        self._view, self._executor, self._reconciler, self._market = view, executor, reconciler, context.hours
         self._keeper = keeper
         #: Prices have moved since they were last stored; and when that may be again, in monotonic seconds.
         self._marks_due = False
@@ -80,8 +76,8 @@ class Timekeeper:
         if busy:
             self._waits = {p.position_id: self._wait_of(p, mono) for p in busy}
             messages = [(p.position_id, self._time_seen(p, mono)) for p in busy]
-            await self._door.tell_all(messages)
-            self._driver.drive([p.position_id for p in busy], now=False)
+            await self._mailbox.tell_all(messages)
+            self._executor.drive([p.position_id for p in busy], now=False)
             self._poll(busy, mono)
         self._restored = False
         await self._rules_of_time(now, mono)
@@ -91,10 +87,10 @@ class Timekeeper:
             self._marks_due, self._marks_at = False, mono + MARKS_EVERY_S
             if self._keeper is not None:
                 self._keeper.write()
-            await self._door.run(self.save_marks)
+            await self._mailbox.run(self.save_marks)
         failure = self._keeper.failure() if self._keeper is not None else None
         if failure is not None:
-            await self._news.raise_alarm("bars_not_recorded", failure)
+            await self._alarms.raise_alarm("bars_not_recorded", failure)
 
     def save_marks(self) -> None:
         """In the writer's thread: the newest prices, for the read model; then the store may do what can wait."""
@@ -117,7 +113,7 @@ class Timekeeper:
         patience_s = float(self._live.patience_seconds)
         impatient = mono - self._waits[p.position_id][1] >= patience_s
         told = hours is not None and hours.is_open and impatient
-        return TimeSeen(at=self._reader.now_for(p), patience_s=patience_s if told else None)
+        return TimeSeen(at=self._view.now_for(p), patience_s=patience_s if told else None)
 
     def _poll(self, busy: list[Position], mono: float) -> None:
         """Look working orders up now and then: an update may have been lost."""
@@ -136,7 +132,7 @@ class Timekeeper:
 
     async def _look_up(self, key: str, order_id: str) -> None:
         try:
-            await self._driver.look_up(key, order_id)
+            await self._executor.look_up(key, order_id)
         except (BrokerError, StoreError) as error:
             log.warning("look_up_failed id=%s error=%s", order_id, error)
 
@@ -156,11 +152,11 @@ class Timekeeper:
             if timed and silence >= NO_BAR_S and not self._engine.paused:
                 price = self._engine.last_price(p.symbol) or p.entry_price
                 due = TimeSeen(at=now, price=price, session_close=hours.close)
-                await self._door.tell(p.position_id, due)
+                await self._mailbox.tell(p.position_id, due)
             if silence >= longest and hours.is_open:
                 refused = f" (they come, and are refused: {p.refusing})" if p.refusing else ""
                 text = f"no bar of {p.symbol} for {silence:.0f} s{refused}: its levels are not being watched"
-                await self._door.tell(p.position_id, RaiseAlarm(at=now, kind="feed_silent", text=text))
+                await self._mailbox.tell(p.position_id, RaiseAlarm(at=now, kind="feed_silent", text=text))
 
     def _silence_s(self, symbol: str, mono: float) -> float:
         """How long no bar of a symbol has been believed; one that was refused leaves it as unwatched as none."""

@@ -37,11 +37,11 @@ log = logger("exitfsm")
 LOOK_MAX_S = 1.0
 
 
-class Reader:
+class View:
     """Reads the broker's books, and tells positions what that means for them."""
 
     def __init__(self, context: Context) -> None:
-        self._engine, self._door, self._calls = context.engine, context.mailbox, context.calls
+        self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
         self._time, self._clock = context.time, context.clock
         self._counts: dict[str, Count] = {}
         self._ahead: dict[tuple[str, datetime], float] = {}
@@ -126,9 +126,9 @@ class Reader:
         if isinstance(conclusion, holdings.Missing):
             why = f"the broker shows no position at all, and no execution that explains it for {p.symbol}"
             missing = Contradiction(at=self._time.now(), why=why, known=holdings.known(p))
-            await self._door.tell(position_id, missing)
+            await self._mailbox.tell(position_id, missing)
         elif not isinstance(conclusion, holdings.Nothing):
-            await self._door.tell(position_id, holdings.position_read(evidence, conclusion, self.now_for(p)))
+            await self._mailbox.tell(position_id, holdings.position_read(evidence, conclusion, self.now_for(p)))
 
     def _weighed(self, evidence: Evidence) -> holdings.Conclusion:
         """What the evidence proves, held against the reads before it."""
@@ -174,7 +174,7 @@ class Reader:
             fills = await self._calls.fills(p.opened_at)
             told = holdings.report_from_executions(p, [f for f in fills if same_symbol(f.symbol, p.symbol)])
         if told is not None:
-            await self._door.report(told)
+            await self._mailbox.report(told)
         record = RecordRead(
             client_order_id=client_order_id,
             began=began,
@@ -231,7 +231,7 @@ class Reader:
         with suppress(BrokerError):  # then it is sent, and refused where it is there
             report = await self._calls.order(client_order_id(p.position_id, attempt))
         if report is not None and self._engine.positions.get(p.position_id) is p:
-            await self._door.tell(p.position_id, Recover(at=self.now_for(p), attempt=attempt, report=report))
+            await self._mailbox.tell(p.position_id, Recover(at=self.now_for(p), attempt=attempt, report=report))
         return self._engine.positions.get(p.position_id) is not p
 
     def _is_alone(self, p: Position) -> bool:

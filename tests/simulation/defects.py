@@ -51,11 +51,11 @@ class Defect(NamedTuple):
     changes: tuple[Change, ...]
 
 
-_SUBMIT = "exitfsm.manager.executor:Driver._may_not_leave"
+_SUBMIT = "exitfsm.manager.executor:Executor._may_not_leave"
 _CALLS = "exitfsm.broker.calls:BrokerCalls"
 _READ = "exitfsm.position.deciding:on_position_read"
 _NOT_BEFORE_IT_LEAVES = Change(
-    "exitfsm.manager.executor:Driver._one_before_is_over", "if not p.ended_orders or", "if True or"
+    "exitfsm.manager.executor:Executor._one_before_is_over", "if not p.ended_orders or", "if True or"
 )
 DEFECTS: dict[str, Defect] = {
     "D1": Defect(
@@ -98,7 +98,7 @@ DEFECTS: dict[str, Defect] = {
         (
             Change(
                 _SUBMIT,
-                "if current is None or self._engine.owed_by(current, self._reader.now_for(current)) != action:",
+                "if current is None or self._engine.owed_by(current, self._view.now_for(current)) != action:",
                 "if current is None:",
             ),
         ),

@@ -17,7 +17,7 @@ REMEMBERED_MAX = 10_000
 T = TypeVar("T")
 
 
-class Identity:
+class Orders:
     """What is known of the account's orders: their ids, and those of others."""
 
     def __init__(self, engine: Engine) -> None:
