@@ -33,18 +33,18 @@ from exitfsm.events import (
     TradingPaused,
     TradingResumed,
 )
-from exitfsm.holdings import ORDER_PREFIX, same_symbol
+from exitfsm.holdings import ORDER_PREFIX, brings_fills, may_be_ours, precedes_a_change, same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.manager.account import Account
 from exitfsm.manager.bus import check_bus
 from exitfsm.manager.confirming import Confirmer
 from exitfsm.manager.door import Door, Group
 from exitfsm.manager.driving import GRACE_S, Driver
-from exitfsm.manager.identity import Identity, precedes_a_change
+from exitfsm.manager.identity import Identity
 from exitfsm.manager.news import News, OnAlarm, OnEvent
 from exitfsm.manager.operators import Operators
 from exitfsm.manager.reading import Reader
-from exitfsm.manager.reconcile import Reconciler, brings_fills
+from exitfsm.manager.reconcile import Reconciler
 from exitfsm.manager.tasks import Tasks
 from exitfsm.manager.timekeeping import MARKS_EVERY_S, Timekeeper
 from exitfsm.messages import Open
@@ -328,7 +328,7 @@ class ExitManager:
         except (BrokerError, ValueError) as error:
             log.warning("update_unreadable error=%s", error)
             report = None
-        if report is None or self._identity.may_be_ours(report):
+        if report is None or may_be_ours(list(self._engine.positions.values()), report):
             log.warning("update_not_understood type=%s", type(update).__name__)
             self._timekeeper.sync_at = 0.0
             return None

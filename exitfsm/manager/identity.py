@@ -8,10 +8,9 @@ from msgspec.structs import replace
 
 from exitfsm.broker.fitting import Known
 from exitfsm.engine import Engine
-from exitfsm.holdings import ORDER_PREFIX, same_symbol
+from exitfsm.holdings import ORDER_PREFIX
 from exitfsm.manager.driving import Driver
-from exitfsm.position import Position
-from exitfsm.values import ExecutionReport, tradable
+from exitfsm.values import ExecutionReport
 
 #: Ids, and orders of others, that are remembered.
 REMEMBERED_MAX = 10_000
@@ -58,36 +57,6 @@ class Identity:
             return report
         remember(self._renamed, told, ours)
         return replace(report, client_order_id=ours)
-
-    def may_be_ours(self, report: ExecutionReport) -> bool:
-        """True when an update names its order by the broker's id alone, and may mean an exit whose id is not known yet.
-
-        Taken for somebody else's, our own sale would count as one by other hands.
-        """
-        if report.client_order_id != report.broker_order_id or report.symbol is None:
-            return False
-        return any(
-            p.order_live and p.broker_order_id is None and same_symbol(p.symbol, report.symbol)
-            for p in list(self._engine.positions.values())
-        )
-
-
-def precedes_a_change(p: Position, report: ExecutionReport) -> bool:
-    """True for news of a live order from before it was changed at the broker, by the broker's own times.
-
-    They name the quantity of then. Taken for another change they would stop an exit that is in order.
-    """
-    return (
-        p.order_live
-        and p.restated
-        and p.client_order_id == report.client_order_id
-        and report.qty is not None
-        and tradable(report.qty)
-        and report.qty != p.order_qty
-        and not report.corrected
-        and p.waiting_since is not None
-        and report.at < p.waiting_since
-    )
 
 
 def remember(memory: dict[str, T], key: str, value: T) -> None:
