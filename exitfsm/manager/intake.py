@@ -14,11 +14,10 @@ from typing import Any
 from exitfsm.bar_keeping import BarKeeper
 from exitfsm.broker.market import bar_of
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import ORDER_PREFIX
+from exitfsm.holdings import ORDER_PREFIX, brings_fills, may_be_ours, precedes_a_change
 from exitfsm.manager.context import Context
 from exitfsm.manager.executor import Executor
-from exitfsm.manager.orders import precedes_a_change
-from exitfsm.manager.reconciler import Reconciler, brings_fills
+from exitfsm.manager.reconciler import Reconciler
 from exitfsm.manager.timer import Timer
 from exitfsm.outside import logger
 from exitfsm.values import Bar, ExecutionReport
@@ -87,7 +86,7 @@ class Intake:
         except (BrokerError, ValueError) as error:
             log.warning("update_unreadable error=%s", error)
             report = None
-        if report is None or self._orders.may_be_ours(report):
+        if report is None or may_be_ours(list(self._engine.positions.values()), report):
             log.warning("update_not_understood type=%s", type(update).__name__)
             self._reconciler.hurry()
             return

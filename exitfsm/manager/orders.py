@@ -8,9 +8,8 @@ from msgspec.structs import replace
 
 from exitfsm.broker.calls import Known
 from exitfsm.engine import Engine
-from exitfsm.holdings import NEVER, ORDER_PREFIX, same_symbol
-from exitfsm.position import Position
-from exitfsm.values import ExecutionReport, tradable
+from exitfsm.holdings import NEVER, ORDER_PREFIX, bare
+from exitfsm.values import ExecutionReport
 
 #: Ids, and orders of others, that are remembered.
 REMEMBERED_MAX = 10_000
@@ -74,7 +73,7 @@ class Orders:
             remember(self._over, order_id, report)
         elif order_id in self._over:
             return  # older news than its end
-        working = self.foreign.setdefault(report.symbol.replace("/", ""), {})
+        working = self.foreign.setdefault(bare(report.symbol), {})
         if report.status.terminal:
             working.pop(order_id, None)
         else:
@@ -89,36 +88,6 @@ class Orders:
     def now_strangers(self, symbols: dict[str, str]) -> None:
         """These are the orders that look like exits of ours and belong to nobody: their symbols, by id."""
         self.strangers = symbols
-
-    def may_be_ours(self, report: ExecutionReport) -> bool:
-        """True when an update names its order by the broker's id alone, and may mean an exit whose id is not known yet.
-
-        Taken for somebody else's, our own sale would count as one by other hands.
-        """
-        if report.client_order_id != report.broker_order_id or report.symbol is None:
-            return False
-        return any(
-            p.order_live and p.broker_order_id is None and same_symbol(p.symbol, report.symbol)
-            for p in list(self._engine.positions.values())
-        )
-
-
-def precedes_a_change(p: Position, report: ExecutionReport) -> bool:
-    """True for news of a live order from before it was changed at the broker, by the broker's own times.
-
-    They name the quantity of then. Taken for another change they would stop an exit that is in order.
-    """
-    return (
-        p.order_live
-        and p.restated
-        and p.client_order_id == report.client_order_id
-        and report.qty is not None
-        and tradable(report.qty)
-        and report.qty != p.order_qty
-        and not report.corrected
-        and p.waiting_since is not None
-        and report.at < p.waiting_since
-    )
 
 
 def remember(memory: dict[str, T], key: str, value: T) -> None:

@@ -13,18 +13,10 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import NamedTuple
 
+from exitfsm import holdings
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import (
-    ORDER_PREFIX,
-    average_entry,
-    first_since_flat,
-    is_price,
-    known_spelling,
-    next_epoch_start,
-    same_symbol,
-)
+from exitfsm.holdings import ORDER_PREFIX, Adopt, Tries, bare, is_price, known_spelling
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context
 from exitfsm.manager.executor import Executor
@@ -33,21 +25,8 @@ from exitfsm.manager.tasks import begin_shared, shared
 from exitfsm.manager.view import View
 from exitfsm.messages import Open, Recover
 from exitfsm.outside import logger
-from exitfsm.ports import IdMemory
-from exitfsm.position import READS_MIN, Position, client_order_id, epoch_of, is_exit_of, position_id
-from exitfsm.values import (
-    EXACT,
-    ZERO,
-    BrokerPosition,
-    ExecutionReport,
-    Fill,
-    OrderSide,
-    OrderStatus,
-    Side,
-    canonical_symbol,
-    plain,
-    tradable,
-)
+from exitfsm.position import READS_MIN, Position, client_order_id, position_id
+from exitfsm.values import EXACT, ZERO, BrokerPosition, ExecutionReport, Fill, OrderSide, Side, plain
 
 log = logger("exitfsm")
 
@@ -57,22 +36,6 @@ ATTEMPTS_PROBED_MAX = 50
 SOON_S = 1.0
 #: How many positions are taken up at the same time.
 ADOPTED_AT_ONCE = 16
-
-#: So many answers in all, where what is held is another quantity each time.
-TRIES_MAX = 10
-
-
-class Tries(NamedTuple):
-    """How often it was tried to take up a position of a symbol.
-
-    `answered`: the broker's answer did not help, for this quantity; another one is another position. `in_all`: the same
-    for any quantity. `failed`: there was no answer.
-    """
-
-    qty: Decimal
-    answered: int = 0
-    in_all: int = 0
-    failed: int = 0
 
 
 class Reconciler:
@@ -189,8 +152,8 @@ class Reconciler:
                 await self._view.tell_read(watched, held, expected)
             except BrokerError as error:
                 log.warning("read_not_understood position=%s error=%s", watched, error)
-        # One that was watched when the read began may have ended since: the read is then too old to take it up.
-        await self._adopt_all([bp for bp in held.rows if not any(same_symbol(bp.symbol, symbol) for symbol in symbols)])
+        # One that was watched when the read began may have ended since: the read is then too old to adopt it.
+        await self._adopt_all(held.rows, symbols)
         await self._strange_orders()
         self._first_sync = False
         self._executor.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
@@ -230,7 +193,7 @@ class Reconciler:
         self._strange = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
         # Known before anything is taken up that could send a second one.
         listed = {
-            report.client_order_id: report.symbol.replace("/", "")
+            report.client_order_id: bare(report.symbol)
             for report in self._strange
             if report.symbol is not None and await self._owner(report.client_order_id) is None
         }
@@ -262,14 +225,12 @@ class Reconciler:
         A list that is behind, or empty, proves nothing.
         """
         times = self._absent[order_id] = self._absent.get(order_id, 0) + 1
-        if not self._calls.asks_by_our_id:
-            return times < READS_MIN
         try:
-            report = await self._calls.order(order_id)
+            report = await self._calls.order(order_id) if self._calls.asks_by_our_id else None
         except BrokerError as error:
             log.warning("look_up_failed id=%s error=%s", order_id, error)
             return True
-        return not report.status.terminal if report is not None else times < READS_MIN
+        return holdings.may_still_work(report, times)
 
     async def _strange_orders(self) -> None:
         """Working orders that look like exits of ours: news for their positions, and an alarm where there is none."""
@@ -295,7 +256,7 @@ class Reconciler:
     def note_spelling(self, symbol: str) -> None:
         """Remember how a pair is written with its slash: some lists of positions leave it out."""
         if "/" in symbol:
-            self._pairs[symbol.replace("/", "")] = symbol
+            self._pairs[bare(symbol)] = symbol
 
     def note_foreign(self, report: ExecutionReport) -> None:
         """Remember, or forget, a working order of somebody else."""
@@ -305,26 +266,11 @@ class Reconciler:
 
     def note_fills(self, report: ExecutionReport) -> None:
         """An order of somebody else has filled so far: what the bot's updates tell, once or often, in any order."""
-        filled = report.filled_qty
-        if filled is None:  # how much is only known of an order that is filled whole
-            filled = report.qty if report.status is OrderStatus.FILLED else ZERO
-        if report.symbol is None or report.side is None or filled is None or not tradable(filled):
+        fill = holdings.execution_of(report, self._view.told.get(report.client_order_id))
+        if fill is None:
             return
-        if report.filled_qty is not None and filled <= 0:
-            return
-        known = self._view.told.get(report.client_order_id)
-        fill = Fill(
-            fill_id=report.client_order_id,
-            symbol=canonical_symbol(report.symbol),
-            side=report.side,
-            qty=max(filled, known.qty) if known is not None else filled,
-            price=report.avg_fill_price or ZERO,
-            at=min(report.at, known.at) if known is not None else report.at,
-            client_order_id=report.client_order_id,
-        )
         remember(self._view.told, report.client_order_id, fill)
-        side = Side.LONG if report.side is OrderSide.BUY else Side.SHORT
-        key = (fill.symbol, side)
+        key = (fill.symbol, Side.LONG if fill.side is OrderSide.BUY else Side.SHORT)
         ended = self._ended.get(fill.symbol)
         if ended is None or fill.at > ended:
             self.first_fills[key] = min(fill.at, self.first_fills.get(key, fill.at))
@@ -333,30 +279,20 @@ class Reconciler:
         """A position has ended. What others opened since its exit was triggered is the start of the one after it."""
         if p.ended_at is not None:
             self._ended[p.symbol] = p.ended_at
-        since = p.triggered_at or p.ended_at
-        later = [
-            fill.at
-            for fill in self._view.told.values()
-            if since is not None
-            and fill.at >= since  # first, because it leaves few of thousands
-            and same_symbol(fill.symbol, p.symbol)
-            and fill.side is not p.side.exit_side
-        ]
+        opened_at = holdings.opened_since_exit(p, self._view.told.values())
         self.first_fills.pop((p.symbol, p.side), None)
-        if later:
-            self.first_fills[p.symbol, p.side] = min(later)
+        if opened_at is not None:
+            self.first_fills[p.symbol, p.side] = opened_at
 
     # --- positions that are not watched yet ---------------------------------------------------------------------------
 
-    async def _adopt_all(self, shown: list[BrokerPosition]) -> None:
-        """Watch what the broker shows and nobody watches.
+    async def _adopt_all(self, rows: Sequence[BrokerPosition], watched: set[str]) -> None:
+        """Watch what the broker shows and nobody watches, or watched when it was read.
 
         The fills are read after the positions; what changed in between is looked at anew, or the quantity would be
         held against the wrong fills and the position get a name that no other machine arrives at.
         """
-        # More than is watched is resized while monitored, and a new epoch once the exit under way is over.
-        watched = {p.symbol.replace("/", "") for p in list(self._engine.positions.values())}
-        new = [bp for bp in shown if bp.symbol.replace("/", "") not in watched]
+        new = holdings.unwatched(rows, watched | {p.symbol for p in list(self._engine.positions.values())})
         keys = {self._key(bp) for bp in new}
         self.missing = {key: tries for key, tries in self.missing.items() if key in keys}
         if not new:
@@ -366,11 +302,11 @@ class Reconciler:
         except BrokerError:
             await self._cannot_name(new)
             raise
-        again = {(bp.symbol, bp.side): bp.qty for bp in (await self._view.positions()).rows}
+        again = await self._view.positions()
         at_once = asyncio.Semaphore(ADOPTED_AT_ONCE)
 
         async def one(bp: BrokerPosition) -> None:
-            if again.get((bp.symbol, bp.side)) != bp.qty:
+            if not holdings.still_held(again, bp):
                 self.missing.setdefault(self._key(bp), Tries(bp.qty))
                 return
             async with at_once:
@@ -388,12 +324,9 @@ class Reconciler:
     def _key(self, bp: BrokerPosition) -> tuple[str, Side]:
         return self.known_spelling(bp.symbol), bp.side
 
-    def _tried(self, bp: BrokerPosition, *, answered: bool) -> Tries:
-        """One more try to take a position up has come to nothing."""
-        known = self.missing.get(self._key(bp), Tries(bp.qty))
-        same = known.answered if known.qty == bp.qty else 0
-        tries = Tries(bp.qty, same + answered, known.in_all + answered, known.failed + (not answered))
-        self.missing[self._key(bp)] = tries
+    def _tried(self, bp: BrokerPosition, *, answered: bool = True) -> Tries:
+        """One more try to adopt a position has come to nothing."""
+        tries = self.missing[self._key(bp)] = holdings.tried(self.missing.get(self._key(bp)), bp.qty, answered=answered)
         return tries
 
     async def _cannot_name(self, new: list[BrokerPosition]) -> None:
@@ -401,7 +334,7 @@ class Reconciler:
         for bp in new:
             tries = self._tried(bp, answered=False)
             if tries.in_all + tries.failed >= READS_MIN:
-                what = f"{plain(bp.qty)} {self.known_spelling(bp.symbol)} {bp.side}"
+                what = holdings.described(bp, self.known_spelling(bp.symbol))
                 text = f"{what}: the broker's fills cannot be read, so it is NOT protected"
                 await self._alarms.raise_alarm("epoch_unknown", text)
 
@@ -413,62 +346,68 @@ class Reconciler:
         by_symbol: dict[str, list[Fill]] = {}
         for fill in fills:
             self.note_spelling(fill.symbol)
-            by_symbol.setdefault(fill.symbol.replace("/", ""), []).append(fill)
+            by_symbol.setdefault(bare(fill.symbol), []).append(fill)
         return by_symbol
 
     async def _adopt(self, bp: BrokerPosition, fills: dict[str, list[Fill]] | None) -> None:
         """Watch one position, if its price, its name and its orders can be known."""
-        symbol = self.known_spelling(bp.symbol)
-        listed = fills.get(symbol.replace("/", ""), []) if fills is not None else None
-        what = f"{plain(bp.qty)} {symbol} {bp.side}"
-        first = await self._first_fill(symbol, bp, listed)
-        entry = self._entry_price(symbol, bp, listed, first)
-        if entry is None:
-            if self._tried_enough(bp, listed):
-                await self._alarms.raise_alarm("unpriceable", f"{what} has no entry price: it is NOT protected")
+        symbol, what = self.known_spelling(bp.symbol), holdings.described(bp, self.known_spelling(bp.symbol))
+        listed = fills.get(bare(symbol), []) if fills is not None else None
+        adopt = await self._named_and_priced(bp, symbol, listed)
+        if isinstance(adopt, holdings.Alarm):
+            await self._alarms.raise_alarm(adopt.kind, adopt.text)
+        if not isinstance(adopt, Adopt):
             return
-        if first is not None:
-            epoch = epoch_of(first)
-        elif not self._tried_enough(bp, listed):
-            return  # news of its fills may be a moment behind the list of positions
-        elif (first := self.first_fills.get((symbol, bp.side))) is not None:
-            epoch = epoch_of(first)
-        else:
-            epoch = await self._mailbox.run(partial(self._epoch_by_price, symbol, bp.side, entry))
+        epoch = adopt.epoch or await self._mailbox.run(
+            partial(self._epoch_by_price, symbol, bp.side, adopt.entry_price)
+        )
         name = position_id(self._account, symbol, bp.side, epoch)
-        found = await self._found_order(name, symbol, first, listed or ())
+        found = await self._found_order(name, symbol, adopt.first_fill, listed or ())
         if found is None:
-            if self._tried_enough(bp, listed, at_once=False):
+            if self._tried(bp).are_enough:
                 text = f"{what}: whether an exit of it works is not known: it is NOT protected"
                 await self._alarms.raise_alarm("exit_unknown", text)
             return
-        if found[1] is not None and not await self._holds_still(bp):
-            self._tried(bp, answered=True)
+        if found[1] is not None and not holdings.still_held(await self._view.positions(), bp):
+            self._tried(bp)
             return  # the order has filled since the positions were read: its figures and theirs are of different ages
-        if first is None:
+        if adopt.first_fill is None:
             await self._alarms.raise_alarm(
                 "epoch_unknown",
                 f"{what}: its first fill is not known. It is watched, under a name made of its entry price; with a "
                 "list of fills, or manager.watch() after each entry, another machine would find the same name",
             )
         self.missing.pop(self._key(bp), None)
-        await self._open(bp, symbol, epoch, first, entry, found)
+        await self._open(bp, symbol, epoch, adopt, found)
 
-    async def _holds_still(self, bp: BrokerPosition) -> bool:
-        """True when the broker shows the same quantity of a position as before, by a read that begins now."""
-        held = await self._view.positions()
-        return any((now.symbol, now.side, now.qty) == (bp.symbol, bp.side, bp.qty) for now in held.rows)
+    async def _named_and_priced(
+        self, bp: BrokerPosition, symbol: str, listed: list[Fill] | None
+    ) -> Adopt | holdings.Alarm | holdings.Nothing:
+        """Under which name, and at which price, a position can be watched."""
+        previous = await self._mailbox.run(lambda: self._last_epoch(symbol, bp.side)) if listed is not None else None
+        opening = holdings.Opening(
+            row=bp,
+            symbol=symbol,
+            executions=listed,
+            updates=tuple(self._view.told.values()),
+            first_fill=self.first_fills.get((symbol, bp.side)),
+            previous=previous,
+            is_old=self._first_sync and listed is None,
+        )
+        conclusion, tries = holdings.adopt(opening, self.missing.get(self._key(bp)))
+        if tries is not None:
+            self.missing[self._key(bp)] = tries
+        return conclusion
 
     async def _open(
         self,
         bp: BrokerPosition,
         symbol: str,
         epoch: str,
-        first: datetime | None,
-        entry: Decimal,
+        adopt: Adopt,
         found: tuple[int, ExecutionReport | None],
     ) -> None:
-        attempt, order = found
+        (attempt, order), first, entry = found, adopt.first_fill, adopt.entry_price
         filled = order.filled_qty or ZERO if order is not None else ZERO
         now = self._time.now()
         message = Open(
@@ -518,55 +457,17 @@ class Reconciler:
         max_age = timedelta(seconds=self._config.policy.price_guard.max_age_seconds)
         return entry if self._time.age(first_fill_at) <= max_age else None
 
-    def _tried_enough(self, bp: BrokerPosition, listed: list[Fill] | None, *, at_once: bool = True) -> bool:
-        """One more try to take a position up has failed: True when waiting for better knowledge makes no more sense.
-
-        What was there before we were, at a broker that lists no fills, will never be known better (`at_once`).
-        """
-        tries = self._tried(bp, answered=True)
-        enough = tries.answered >= READS_MIN or tries.in_all >= TRIES_MAX
-        return enough or (at_once and self._first_sync and listed is None)
-
-    def _entry_price(
-        self, symbol: str, bp: BrokerPosition, listed: list[Fill] | None, first: datetime | None
-    ) -> Decimal | None:
-        """The average entry: the broker's own, else what its fills or the bot's updates amount to."""
-        if is_price(bp.avg_entry_price):
-            return bp.avg_entry_price
-        known = listed if listed is not None else sorted(self._view.told.values(), key=lambda fill: fill.at)
-        since = [f for f in known if same_symbol(f.symbol, symbol) and (first is None or f.at >= first)]
-        return average_entry(since, bp.side)
-
     def _epoch_by_price(self, symbol: str, side: Side, entry: Decimal) -> str:
-        """In the writer's thread: a name for a position whose first fill cannot be known.
-
-        The broker keeps the average entry while a position is only sold, so that another machine mostly arrives at the
-        same name. One that has ended keeps its name for itself.
-        """
-        name = base = f"at-{plain(entry)}"
-        for number in range(2, 1000):
-            known = self._engine.get(position_id(self._account, symbol, side, name))
+        """In the writer's thread: the first name by price that no ended position has."""
+        for epoch in holdings.names_by_price(entry):
+            known = self._engine.get(position_id(self._account, symbol, side, epoch))
             if known is None or not known.state.terminal:
                 break
-            name = f"{base}-{number}"
-        return name
+        return epoch
 
     def known_spelling(self, symbol: str) -> str:
         """The spelling under which the bars of a pair come: with its slash where that is already known."""
         return known_spelling(symbol, list(self._engine.levels.slots), self._pairs)
-
-    async def _first_fill(self, symbol: str, bp: BrokerPosition, listed: list[Fill] | None) -> datetime | None:
-        """When the broker first filled this position since the symbol was flat; None when that cannot be known."""
-        told = self.first_fills.get((symbol, bp.side))
-        if listed is None:
-            return told or bp.opened_at
-        found = first_since_flat(listed, bp.side, bp.qty)
-        previous: Position | None = await self._mailbox.run(lambda: self._last_epoch(symbol, bp.side))
-        if previous is not None and not previous.state.terminal:
-            return previous.opened_at  # on record, and watched by nobody: its commit seemed to fail
-        if previous is not None and found is not None and found <= previous.opened_at:
-            return next_epoch_start(listed, previous, bp.side)  # the symbol has not been flat since that one began
-        return found
 
     def _last_epoch(self, symbol: str, side: Side) -> Position | None:
         """The newest position on record of a symbol and side, in the writer's thread."""
@@ -585,33 +486,16 @@ class Reconciler:
         if known is not None:
             return 0, None
         if not self._calls.asks_by_our_id:
-            return (0, None) if self._cannot_have_exits(symbol, first) else None
+            began = self._began if self._store_is_new else None
+            return (0, None) if holdings.is_free_of_exits(symbol, first, began, self._open_exits) else None
         newest: tuple[int, ExecutionReport | None] = (0, None)
         for attempt in range(1, ATTEMPTS_PROBED_MAX + 1):
             try:
                 report = await self._calls.order(client_order_id(name, attempt))
             except BrokerError as error:
                 log.warning("probe_failed position=%s attempt=%s error=%s", name, attempt, error)
-                sold = any(is_exit_of(name, fill.client_order_id) for fill in listed)
-                if sold or self._calls.capabilities.ids_refused is not IdMemory.FOREVER:
-                    return None
-                return newest  # safe: a first send under a used id is refused, looked up and taken over then
+                return newest if holdings.is_safe_unprobed(name, listed, self._calls.capabilities) else None
             if report is None:
                 return newest
             newest = (attempt, report)
         return newest
-
-    def _cannot_have_exits(self, symbol: str, first: datetime | None) -> bool:
-        """True when no exit order of ours can work for a position of which the store knows nothing.
-
-        It began after we did, or the store was written before and knows every order, or none is among those that work.
-        """
-        if not self._store_is_new or (first is not None and first >= self._began):
-            return True
-        ours = self._open_exits
-        return ours is not None and not any(same_symbol(r.symbol or symbol, symbol) for r in ours)
-
-
-def brings_fills(report: ExecutionReport) -> bool:
-    """True when a report of somebody's order means that the account's positions changed."""
-    return bool(report.filled_qty) or report.status in (OrderStatus.FILLED, OrderStatus.PARTIALLY_FILLED)

@@ -14,16 +14,7 @@ from msgspec.structs import replace
 
 from exitfsm import holdings
 from exitfsm.errors import BrokerError
-from exitfsm.holdings import (
-    NEVER,
-    Count,
-    Evidence,
-    Executions,
-    Expected,
-    Need,
-    Read,
-    same_symbol,
-)
+from exitfsm.holdings import NEVER, Count, Evidence, Executions, Expected, Need, Read, same_symbol
 from exitfsm.manager.context import Context
 from exitfsm.manager.tasks import begin_shared, shared
 from exitfsm.messages import Contradiction, RecordRead, Recover

@@ -12,7 +12,7 @@ from harness import GOOD, T0, MakeWorld, World, executed
 from msgspec.structs import replace
 
 from exitfsm import Bar, BrokerError, BrokerPosition, IdMemory, Side, State
-from exitfsm.manager.reconciler import TRIES_MAX
+from exitfsm.holdings import TRIES_MAX
 from exitfsm.position import client_order_id, epoch_of
 from exitfsm.testing import Hang, Raises, Returns
 

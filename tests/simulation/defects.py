@@ -63,11 +63,7 @@ DEFECTS: dict[str, Defect] = {
         ("I18", "I2", "I5", "S1"),
         (
             Change("exitfsm.holdings.executions:surplus", " or p.remaining_qty < ZERO:", ":"),
-            Change(
-                "exitfsm.manager.reconciler:Reconciler._found_order",
-                "if sold or self._calls.capabilities",
-                "if self._calls.capabilities",
-            ),
+            Change("exitfsm.holdings.adopting:is_safe_unprobed", "return not sold and ", "return "),
         ),
     ),
     "D2": Defect(

@@ -1,0 +1,184 @@
+"""A position that the broker shows and nobody watches: its name, its entry price, and whether it can be adopted.
+
+It is named by its first fill since the symbol was flat, so that any machine arrives at the same name. What cannot be
+named or priced is asked for again, and then it is an alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+
+from exitfsm.holdings.executions import average_entry, first_since_flat, is_price, next_epoch_start
+from exitfsm.holdings.reads import Nothing, Read
+from exitfsm.holdings.symbols import bare, same_symbol
+from exitfsm.ports import Capabilities, IdMemory
+from exitfsm.position import READS_MIN, Position, epoch_of, is_exit_of
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill, plain
+
+#: So many answers in all, where what is held is another quantity each time.
+TRIES_MAX = 10
+
+
+class Tries(msgspec.Struct, frozen=True):
+    """How often it was tried to adopt a position of a symbol.
+
+    `answered`: the broker's answer did not help, for this quantity; another one is another position. `in_all`: the same
+    for any quantity. `failed`: there was no answer.
+    """
+
+    qty: Decimal
+    answered: int = 0
+    in_all: int = 0
+    failed: int = 0
+
+    @property
+    def are_enough(self) -> bool:
+        """True when waiting for better knowledge makes no more sense."""
+        return self.answered >= READS_MIN or self.in_all >= TRIES_MAX
+
+
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """A position that the broker shows and nobody watches, and what is known of it.
+
+    Attributes:
+        row: as the broker's list shows it.
+        symbol: its symbol as the bars spell it.
+        executions: the symbol's executions as far back as is looked, oldest first; None where the broker lists none.
+        updates: executions that the bot's updates told of, of any symbol.
+        first_fill: the first fill that they told of.
+        previous: the newest position of the symbol and side on record.
+        is_old: it was there before we were, at a broker that lists no executions: it will never be known better.
+    """
+
+    row: BrokerPosition
+    symbol: str
+    executions: Sequence[Fill] | None = None
+    updates: Sequence[Fill] = ()
+    first_fill: datetime | None = None
+    previous: Position | None = None
+    is_old: bool = False
+
+
+class Adopt(msgspec.Struct, frozen=True):
+    """Watch it, under this epoch; None where only its price can name it, because its first fill is not known."""
+
+    epoch: str | None
+    first_fill: datetime | None
+    entry_price: Decimal
+
+
+class Alarm(msgspec.Struct, frozen=True):
+    """A person must look."""
+
+    kind: str
+    text: str
+
+
+def unwatched(rows: Iterable[BrokerPosition], watched: Iterable[str]) -> list[BrokerPosition]:
+    """The rows of symbols that are not watched.
+
+    More of a symbol that is watched is a resize while it is monitored, and a new epoch once its exit is over.
+    """
+    known = set(map(bare, watched))
+    return [row for row in rows if bare(row.symbol) not in known]
+
+
+def still_held(read: Read, row: BrokerPosition) -> bool:
+    """True when a later read shows the same quantity: what was read in between belongs to it."""
+    return any((now.symbol, now.side, now.qty) == (row.symbol, row.side, row.qty) for now in read.rows)
+
+
+def tried(tries: Tries | None, qty: Decimal, *, answered: bool) -> Tries:
+    """One more try to adopt so much has come to nothing."""
+    before = tries or Tries(qty)
+    same = before.answered if before.qty == qty else 0
+    return Tries(qty, same + answered, before.in_all + answered, before.failed + (not answered))
+
+
+def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothing, Tries | None]:
+    """Whether a position can be watched, and how often that was tried in vain.
+
+    News of its fills may be a moment behind the list of positions, so that what is lacking is waited for.
+    """
+    first = name(opening)
+    price = entry(opening, first)
+    if first is not None and price is not None:
+        return Adopt(epoch_of(first), first, price), tries
+    tries = tried(tries, opening.row.qty, answered=True)
+    if not (tries.are_enough or opening.is_old):
+        return Nothing(), tries
+    if price is None:
+        return Alarm("unpriceable", f"{described(opening.row, opening.symbol)} has no entry price: {_NOT}"), tries
+    told = opening.first_fill
+    return Adopt(epoch_of(told) if told is not None else None, told, price), tries
+
+
+def name(opening: Opening) -> datetime | None:
+    """When the position was first filled since the symbol was flat, which names it; None when that is not known."""
+    row, previous = opening.row, opening.previous
+    if opening.executions is None:
+        return opening.first_fill or row.opened_at
+    if previous is not None and not previous.state.terminal:
+        return previous.opened_at  # on record, and watched by nobody: its commit seemed to fail
+    found = first_since_flat(opening.executions, row.side, row.qty)
+    if previous is not None and found is not None and found <= previous.opened_at:
+        return next_epoch_start(opening.executions, previous, row.side)  # it has not been flat since that one began
+    return found
+
+
+def names_by_price(price: Decimal) -> Iterator[str]:
+    """Epochs for a position whose first fill is not known, in the order in which they are to be tried.
+
+    The broker keeps the average entry while a position is only sold, so that another machine mostly arrives at the
+    same one. An ended position keeps its name for itself.
+    """
+    yield f"at-{plain(price)}"
+    yield from (f"at-{plain(price)}-{number}" for number in range(2, 1000))
+
+
+def entry(opening: Opening, first: datetime | None) -> Decimal | None:
+    """The average entry: the broker's own, else what executions or the bot's updates amount to."""
+    row = opening.row
+    if is_price(row.avg_entry_price):
+        return row.avg_entry_price
+    known = opening.executions
+    known = known if known is not None else sorted(opening.updates, key=lambda fill: fill.at)
+    since = [f for f in known if same_symbol(f.symbol, opening.symbol) and (first is None or f.at >= first)]
+    return average_entry(since, row.side)
+
+
+def is_free_of_exits(
+    symbol: str, first: datetime | None, store_began: datetime | None, working: Sequence[ExecutionReport] | None
+) -> bool:
+    """True when no exit order of ours can work for a position of which the store knows nothing.
+
+    Args:
+        symbol, first: the position's symbol and first fill.
+        store_began: when the store was empty; None where it has a past, and knows every order.
+        working: our working exit orders; None where the broker does not list any.
+    """
+    if store_began is None or (first is not None and first >= store_began):
+        return True
+    return working is not None and not any(same_symbol(r.symbol or symbol, symbol) for r in working)
+
+
+def is_safe_unprobed(name: str, executions: Iterable[Fill], broker: Capabilities) -> bool:
+    """True where a position may be adopted though its exit orders cannot be looked up.
+
+    A first send under a used id is then refused, looked up and taken over. Not where the executions show that there is
+    one: what it has sold is not known, and so not what the position was.
+    """
+    sold = any(is_exit_of(name, fill.client_order_id) for fill in executions)
+    return not sold and broker.ids_refused is IdMemory.FOREVER
+
+
+_NOT = "it is NOT protected"
+
+
+def described(row: BrokerPosition, symbol: str) -> str:
+    """What is held, in words."""
+    return f"{plain(row.qty)} {symbol} {row.side}"

@@ -1,0 +1,134 @@
+"""What is said of orders, ours and others': whose they are, what they filled, and whether they may still work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from exitfsm.holdings.symbols import same_symbol
+from exitfsm.lifecycle import State
+from exitfsm.ports import Capabilities, IdMemory
+from exitfsm.position import READS_MIN, Position, is_over
+from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, canonical_symbol, tradable
+
+#: A submit whose outcome stays unknown is looked up and repeated so often before a person is alarmed.
+UNKNOWN_MAX = 3
+
+
+def may_be_ours(positions: Iterable[Position], report: ExecutionReport) -> bool:
+    """True when an update names its order by the broker's id alone, and may mean an exit whose id is not known yet.
+
+    Taken for somebody else's, our own sale would count as one by others.
+    """
+    symbol = report.symbol
+    if report.client_order_id != report.broker_order_id or symbol is None:
+        return False
+    return any(p.order_live and p.broker_order_id is None and same_symbol(p.symbol, symbol) for p in positions)
+
+
+def precedes_a_change(p: Position, report: ExecutionReport) -> bool:
+    """True for a report of a live order from before it was changed at the broker, by the broker's own times.
+
+    It names the quantity of then. Taken for another change it would stop an exit that is in order.
+    """
+    if not p.order_live or not p.restated or p.client_order_id != report.client_order_id or report.corrected:
+        return False
+    other = report.qty is not None and tradable(report.qty) and report.qty != p.order_qty
+    return other and p.waiting_since is not None and report.at < p.waiting_since
+
+
+def brings_fills(report: ExecutionReport) -> bool:
+    """True when a report of somebody's order means that the account's positions changed."""
+    return bool(report.filled_qty) or report.status in (OrderStatus.FILLED, OrderStatus.PARTIALLY_FILLED)
+
+
+def execution_of(report: ExecutionReport, before: Fill | None) -> Fill | None:
+    """What somebody else's order has filled so far, as one execution; None where an update does not say.
+
+    Updates come once or often, in any order: `before` is what they said of the order until now.
+    """
+    filled = report.filled_qty
+    if filled is None:  # how much is only known of an order that is filled whole
+        filled = report.qty if report.status is OrderStatus.FILLED else ZERO
+    if report.symbol is None or report.side is None or filled is None or not tradable(filled):
+        return None
+    if report.filled_qty is not None and filled <= 0:
+        return None
+    return Fill(
+        fill_id=report.client_order_id,
+        symbol=canonical_symbol(report.symbol),
+        side=report.side,
+        qty=max(filled, before.qty) if before is not None else filled,
+        price=report.avg_fill_price or ZERO,
+        at=min(report.at, before.at) if before is not None else report.at,
+        client_order_id=report.client_order_id,
+    )
+
+
+def opened_since_exit(p: Position, executions: Iterable[Fill]) -> datetime | None:
+    """When others first opened something of an ended position's symbol since its exit was triggered, or else its end.
+
+    That is the start of the one after it.
+    """
+    since = p.triggered_at or p.ended_at
+    if since is None:
+        return None
+    later = (f for f in executions if f.at >= since)  # first, because it leaves few of thousands
+    opened = [f.at for f in later if same_symbol(f.symbol, p.symbol) and f.side is not p.side.exit_side]
+    return min(opened, default=None)
+
+
+def may_still_work(report: ExecutionReport | None, times: int) -> bool:
+    """False for an order that no list of working orders shows any more, once that is proved.
+
+    A list that is behind, or empty, proves nothing: its record does, or that it was not shown so often in a row.
+    """
+    return not report.status.terminal if report is not None else times < READS_MIN
+
+
+def may_resend(p: Position, broker: Capabilities) -> bool:
+    """True where an order that the broker does not know may be sent again: it refuses a repeated id for ever."""
+    return p.state is State.PENDING and broker.ids_refused is IdMemory.FOREVER
+
+
+def is_unresolved(p: Position, times: int, broker: Capabilities) -> bool:
+    """True where a person must hear of an order that the broker does not know, asked so often."""
+    return times >= UNKNOWN_MAX or (p.state is State.PENDING and not may_resend(p, broker))
+
+
+def gives_way(order_id: str, entry_prefix: str) -> bool:
+    """True for a working order of others that is canceled before an exit leaves: an entry of the bot's own."""
+    return bool(entry_prefix) and order_id.startswith(entry_prefix)
+
+
+def end_of_live(report: ExecutionReport | None, order_id: str, filled: Decimal, at: datetime) -> ExecutionReport:
+    """What became of an order that may be live, on an operator's word: one that the broker does not know was refused.
+
+    One that was replaced there is canceled, and one that does not say how much has filled what is known.
+    """
+    if report is None:
+        return ExecutionReport(
+            client_order_id=order_id,
+            status=OrderStatus.REJECTED,
+            at=at,
+            refusal="not_known",
+            refused_at_submit=True,
+            text="the broker does not know it; given up on an operator's word",
+        )
+    if report.status is OrderStatus.REPLACED:
+        report = replace(report, status=OrderStatus.CANCELED)
+    if report.status.terminal and report.filled_qty is None:
+        report = replace(report, filled_qty=filled)
+    return report
+
+
+def record_of_ended(p: Position, report: ExecutionReport, filled: Decimal) -> ExecutionReport:
+    """An ended order's record: where it shows less than is known, some was taken back.
+
+    Older news would show it working, for what has ended fills no less.
+    """
+    said = report.filled_qty
+    return replace(report, corrected=True) if is_over(p, report) and said is not None and said < filled else report
