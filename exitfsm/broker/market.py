@@ -93,10 +93,9 @@ def bar_of(source: Any, symbol: str | None = None) -> Bar:
     lacks = [what for what, it in (("symbol", named), ("timestamp", at), ("close", close)) if it is None]
     if close is None or lacks:
         raise BrokerError(f"not a bar: {type(source).__name__} has no {' and no '.join(lacks)} (looked for: {_SOUGHT})")
-    timestamp = time_of(at, "timestamp")
     given = (number(inner, name) for name in ("open", "high", "low"))
     opened, high, low = (close if price is None else price for price in given)
-    return Bar(name_of(named), timestamp, opened, high, low, close, number(inner, "volume") or 0)
+    return Bar(name_of(named), time_of(at, "timestamp"), opened, high, low, close, number(inner, "volume") or 0)
 
 
 def _named_values(source: tuple[Any, ...] | list[Any], symbol: str | None) -> dict[str, Any]:
