@@ -46,7 +46,7 @@ class Intake:
         named = bars.items() if isinstance(bars, Mapping) else ((None, bar) for bar in bars)
         readable = [bar for symbol, raw in named if (bar := self._readable(raw, symbol)) is not None]
         for bar in readable:
-            self._reconciler.note_spelling(bar.symbol)
+            self._orders.note_spelling(bar.symbol)
         self._timer.prices_moved()
         arrived_at = self._time.now()
         others = self._keep(readable, arrived_at)
@@ -118,9 +118,9 @@ class Intake:
 
     async def _on_foreign(self, report: ExecutionReport) -> None:
         """An order that is not ours: remember it while it works; what it filled is taken up at once."""
-        self._reconciler.note_foreign(report)
+        self._orders.note_foreign(report, self._time.monotonic())
         if not brings_fills(report):
             return
-        self._reconciler.note_fills(report)
+        self._orders.note_fills(report)
         sync = self._tasks.spawn(self._reconciler.try_sync(), "exitfsm-sync")
         await asyncio.wait([sync], timeout=SYNC_WAIT_S)

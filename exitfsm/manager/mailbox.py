@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from typing import Any, NamedTuple
 
 from exitfsm.engine import Engine
@@ -152,14 +153,15 @@ class Mailbox:
         await _all([self._put(Kind.MESSAGE, told) for told in messages])
 
     async def report(self, report: ExecutionReport) -> None:
-        """Alarms of an order of ours, for the position it belongs to."""
-
-        def owner() -> str | None:
-            return self._engine.owner_of(report.client_order_id)
-
-        position_id = self._engine.known_owner(report.client_order_id) or await self.run(owner)
+        """News of an order of ours, for the position that it belongs to."""
+        position_id = await self.owner_of(report.client_order_id)
         if position_id is not None:
             await self.tell(position_id, Report(at=self._now(), report=report))
+
+    async def owner_of(self, client_order_id: str) -> str | None:
+        """The position that an order belongs to, by memory or by the store; None where it belongs to none."""
+        owner: str | None = self._engine.known_owner(client_order_id)
+        return owner or await self.run(partial(self._engine.owner_of, client_order_id))
 
     async def run(self, work: Callable[[], Any]) -> Any:
         """Anything else that belongs into the writer's thread."""

@@ -30,10 +30,9 @@ from exitfsm.manager.bus import check_bus
 from exitfsm.manager.context import Given
 from exitfsm.manager.loops import NOT_STARTED, Begun, on_its_loop, running, running_loop
 from exitfsm.manager.parts import Parts
-from exitfsm.messages import Open
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, EventBus
-from exitfsm.position import Position, account_hash, epoch_of
+from exitfsm.position import Position, account_hash
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side, canonical_symbol, decimal_of, utc
 
@@ -262,22 +261,8 @@ class ExitManager:
         Raises:
             ValueError: quantity or price is not a finite number above 0, or the symbol is none.
         """
-        parts, at = self._at_work, utc(first_fill_at)
-        message = Open(
-            at=self._given.time.now(),
-            account=self._given.account,
-            symbol=parts.reconciler.known_spelling(symbol),
-            side=Side(str(side)),
-            epoch=epoch_of(at),
-            qty=decimal_of(qty),
-            entry_price=decimal_of(entry_price),
-            opened_at=at,
-            policy=self.config.policy,
-            atr=atr,
-            strategy_name=self.strategy_name,
-            source="broker",
-        )
-        return await parts.reconciler.watch(message)
+        adopter, first, kind = self._at_work.adopter, utc(first_fill_at), Side(str(side))
+        return await adopter.watch(symbol, kind, decimal_of(qty), decimal_of(entry_price), first, atr)
 
     @on_its_loop
     async def sync(self) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import TypeVar
 
 from msgspec.structs import replace
 
+from exitfsm import holdings
 from exitfsm.broker.calls import Known
 from exitfsm.engine import Engine
 from exitfsm.holdings import NEVER, ORDER_PREFIX, bare
-from exitfsm.values import ExecutionReport
+from exitfsm.position import Position
+from exitfsm.values import ExecutionReport, Fill, OrderSide, Side
 
 #: Ids, and orders of others, that are remembered.
 REMEMBERED_MAX = 10_000
@@ -28,6 +32,15 @@ class Orders:
         self._over: dict[str, ExecutionReport] = {}
         #: Orders that look like exits of ours, work, and belong to no known position: their symbols, by id.
         self.strangers: dict[str, str] = {}
+        #: Working exit orders of ours as last listed; None where the broker does not list any.
+        self.open_exits: Sequence[ExecutionReport] | None = None
+        #: Executions of others that the bot's updates told of, one for each order: where the broker lists none.
+        self.told: dict[str, Fill] = {}
+        #: The first of them since the symbol was flat, by symbol and side; and when a position of a symbol has ended.
+        self.first_fills: dict[tuple[str, Side], datetime] = {}
+        self._ended: dict[str, datetime] = {}
+        #: Pairs as written with their slash, by their spelling without it.
+        self._pairs: dict[str, str] = {}
         self._renamed: dict[str, str] = {}
 
     def known(self, client_order_id: str) -> Known:
@@ -68,6 +81,7 @@ class Orders:
         """Remember, or forget, a working order of somebody else."""
         if report.symbol is None:
             return
+        self.note_spelling(report.symbol)
         order_id = report.client_order_id
         if report.status.terminal:
             remember(self._over, order_id, report)
@@ -85,9 +99,47 @@ class Orders:
         for symbol, working in list(self.foreign.items()):
             self.foreign[symbol] = {k: report for k, report in working.items() if self._noted.get(k, NEVER) >= before}
 
-    def now_strangers(self, symbols: dict[str, str]) -> None:
-        """These are the orders that look like exits of ours and belong to nobody: their symbols, by id."""
-        self.strangers = symbols
+    def listed(self, exits: Sequence[ExecutionReport], strangers: dict[str, str]) -> None:
+        """The working orders of the account were listed.
+
+        Args:
+            exits: those that look like exits of ours.
+            strangers: the symbols of those that work, by that list or by an older one, and belong to nobody, by id.
+        """
+        self.open_exits, self.strangers = exits, strangers
+
+    def not_listed(self) -> None:
+        """Which exits of ours work is not known."""
+        self.open_exits = None
+
+    def note_spelling(self, symbol: str) -> None:
+        """Remember how a pair is written with its slash: some lists of positions leave it out."""
+        if "/" in symbol:
+            self._pairs[bare(symbol)] = symbol
+
+    def note_fills(self, report: ExecutionReport) -> None:
+        """An order of somebody else has filled so far: what the bot's updates tell, once or often, in any order."""
+        fill = holdings.execution_of(report, self.told.get(report.client_order_id))
+        if fill is None:
+            return
+        remember(self.told, report.client_order_id, fill)
+        key = (fill.symbol, Side.LONG if fill.side is OrderSide.BUY else Side.SHORT)
+        ended = self._ended.get(fill.symbol)
+        if ended is None or fill.at > ended:
+            self.first_fills[key] = min(fill.at, self.first_fills.get(key, fill.at))
+
+    def note_end(self, p: Position) -> None:
+        """A position has ended. What others opened since its exit was triggered is the start of the one after it."""
+        if p.ended_at is not None:
+            self._ended[p.symbol] = p.ended_at
+        opened_at = holdings.opened_since_exit(p, self.told.values())
+        self.first_fills.pop((p.symbol, p.side), None)
+        if opened_at is not None:
+            self.first_fills[p.symbol, p.side] = opened_at
+
+    def known_spelling(self, symbol: str) -> str:
+        """The spelling under which the bars of a pair come: with its slash where that is already known."""
+        return holdings.known_spelling(symbol, list(self._engine.levels.slots), self._pairs)
 
 
 def remember(memory: dict[str, T], key: str, value: T) -> None:

@@ -20,6 +20,7 @@ from exitfsm.errors import StoreError
 from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere
 from exitfsm.holdings import same_symbol
 from exitfsm.lifecycle import State
+from exitfsm.manager.adopter import Adopter
 from exitfsm.manager.alarms import Account, Alarms
 from exitfsm.manager.confirming import Confirmer
 from exitfsm.manager.context import Context, Given
@@ -90,7 +91,8 @@ class Parts:
         self._keeper = _keeper_of(given, store)
         self.view = View(context)
         self.executor = Executor(context, self.view)
-        self.reconciler = Reconciler(context, self.view, self.executor)
+        self.adopter = Adopter(context, self.view)
+        self.reconciler = Reconciler(context, self.view, self.executor, self.adopter)
         self.timer = Timer(context, self.view, self.executor, self.reconciler, self._keeper)
         self.confirmer = Confirmer(context, self.view)
         self.intake = Intake(context, self.executor, self.reconciler, self.timer, self._keeper)
@@ -123,7 +125,7 @@ class Parts:
         """In the writer's thread: everything the store knows."""
         store, context = self.store, self.context
         store.bind(context.given.account)
-        self.reconciler.load()
+        self.adopter.load()
         context.engine.load()
         self._account.load()
         if self._account.paused:
@@ -196,7 +198,7 @@ class Parts:
         self.executor.forget(p)
         if p.cooldown_until is not None:
             self._cooldowns[p.symbol] = max(p.cooldown_until, self._cooldowns.get(p.symbol, p.cooldown_until))
-        self.reconciler.note_end(p)
+        self.context.orders.note_end(p)
         self.reconciler.hurry()  # what was bought meanwhile is taken up now
 
 

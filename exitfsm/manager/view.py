@@ -33,7 +33,7 @@ class View:
 
     def __init__(self, context: Context) -> None:
         self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
-        self._time, self._clock = context.time, context.clock
+        self._time, self._clock, self._orders = context.time, context.clock, context.orders
         self._counts: dict[str, Count] = {}
         self._ahead: dict[tuple[str, datetime], float] = {}
         #: When no fill can follow each canceled order any more, in monotonic seconds: no clock that is set moves it.
@@ -46,8 +46,6 @@ class View:
         self._over: dict[str, float] = {}
         self._newest: asyncio.Task[Read] | None = None
         self._reads: set[asyncio.Task[Read]] = set()
-        #: Executions of others that the bot's updates told of, one for each order: where the broker lists none.
-        self.told: dict[str, Fill] = {}
 
     async def positions(self) -> Read:
         """What the broker holds, by a read that begins after this call; callers that wait together share one."""
@@ -246,7 +244,7 @@ class View:
     async def fills_of(self, p: Position) -> tuple[Fill, ...] | None:
         """The executions in a position's symbol since its entry; None where they cannot be had."""
         if not self._calls.has("fills"):
-            return holdings.executions_of(p, self.told.values(), listed=False)
+            return holdings.executions_of(p, self._orders.told.values(), listed=False)
         try:
             fills = await self._calls.fills(p.opened_at)
         except BrokerError as error:
