@@ -12,7 +12,6 @@ import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from decimal import Decimal
-from enum import Enum
 from functools import partial
 
 from msgspec.structs import replace
@@ -20,7 +19,7 @@ from msgspec.structs import replace
 from exitfsm import holdings
 from exitfsm.broker.calls import Outcome, describe
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
-from exitfsm.holdings import NEVER, Read, is_older, sold_by_others
+from exitfsm.holdings import FRESH_S, NEVER, UNKNOWN_MAX, Answer, Beside, Read, bare
 from exitfsm.lifecycle import State
 from exitfsm.manager.budget import RateBudget
 from exitfsm.manager.context import Context
@@ -40,7 +39,7 @@ from exitfsm.position import (
     is_over,
     is_proved_over,
 )
-from exitfsm.values import EXACT, ExecutionReport, ExitType, Order, OrderStatus, OrderType, plain, refused_report
+from exitfsm.values import ExecutionReport, ExitType, Order, OrderType, plain, refused_report
 
 log = logger("exitfsm")
 
@@ -48,21 +47,8 @@ log = logger("exitfsm")
 STEPS_MAX = 25
 #: Pause before the same thing is tried again, doubled up to the longest.
 PAUSE_S, PAUSE_MAX_S = 0.5, 30.0
-#: A submit whose outcome stays unknown is looked up and repeated so often before a person is told.
-UNKNOWN_MAX = 3
-#: How often it is tried again where it fails, before an order that never left is sent all the same.
-LOOKS_MAX = 3
-#: How old, in seconds, what was read for a send may be when that leaves.
-FRESH_S = 5.0
 #: How long the bot's call waits for orders that it caused to have left; a broker that is slower is not waited for.
 GRACE_S = 0.01
-
-
-class _Later(Enum):
-    """What becomes of a send that may not leave now."""
-
-    ASK_AGAIN = "something else was learned: ask at once what is owed"
-    PAUSE = "it is tried again after a pause"
 
 
 class Executor:
@@ -216,7 +202,7 @@ class Executor:
         if self._is_held_back(p):
             return False
         await self._prove_over(p, began)
-        if self._another_goes_first(p, began):
+        if holdings.another_goes_first(p, self._beside(p), began, self._clock.monotonic()):
             await self._ask_for_way(p)
             await self._pause(p.position_id)
             return True
@@ -226,9 +212,9 @@ class Executor:
         try:
             asked = self._clock.monotonic()
             await self._prove_over(p, asked)
-            why_not = self._may_not_leave(p, action, asked)
-            if why_not is not None:
-                return why_not is _Later.ASK_AGAIN  # it was learned while it waited
+            answer = self._may_send(p, action, asked)
+            if answer is not Answer.SEND:
+                return answer is Answer.WAIT  # it was learned while it waited
             if self._hours.may_have_changed(p.symbol) and not await self._hours.let_pass(p.symbol):
                 return False
             refusal = None if self._calls.capabilities.reduce_only else await self._no_longer_held(p, action.order)
@@ -236,9 +222,9 @@ class Executor:
                 return await self._not_sent(action.order, refusal)
             if not await self._one_before_is_over(p):
                 return False
-            why_not = self._may_not_leave(p, action, asked)
-            if why_not is not None:
-                return why_not is _Later.ASK_AGAIN
+            answer = self._may_send(p, action, asked)
+            if answer is not Answer.SEND:
+                return answer is Answer.WAIT
             left = True
         finally:
             if not left:
@@ -260,43 +246,53 @@ class Executor:
         """True while another exit of ours is, or might be, at the broker. Of one that is known there is an alarm."""
         return self._clock.monotonic() < self._listed_by or self._stranger_works(p.symbol)
 
-    def _may_not_leave(self, p: Position, action: Submit, asked: float) -> _Later | None:
-        """Why an order may not leave now; None when it may.
-
-        The last look before it leaves, after everything that had to be waited for: nothing that was true before an
-        await is taken for true here. What was read for it counts only while it is fresh.
+    def _may_send(self, p: Position, action: Submit, asked: float) -> Answer:
+        """Whether an order may leave now; the last look, after everything that had to be waited for.
 
         Args:
             asked: when the first of what was read for it was asked for, in monotonic seconds.
         """
-        now = self._clock.monotonic()
-        current = self._engine.positions.get(p.position_id)
-        if current is None or self._engine.owed_by(current, self._view.now_for(current)) != action:
-            return _Later.ASK_AGAIN  # while it waited for its turn, something else was learned
-        if now - asked > self._fresh_for(current) or self._another_goes_first(current, asked):
-            return _Later.ASK_AGAIN
-        if self._is_held_back(current) or self._hours.heard_closed(p.symbol) or not self._breaker.allows(now):
-            return _Later.PAUSE
-        return None
+        now, current = self._clock.monotonic(), self._engine.positions.get(p.position_id)
+        beside = self._beside(current) if current is not None else ()
+        leaving = holdings.Leaving(
+            order=action,
+            position=current,
+            owed=self._engine.owed_by(current, self._view.now_for(current)) if current is not None else None,
+            beside=beside,
+            asked=asked,
+            now=now,
+            # A slow broker is no reason never to send, a long sleep is one.
+            fresh_s=FRESH_S + (1 + len(beside)) * float(self._live.broker_timeout_seconds),
+            is_held_back=self._is_held_back(p),
+        )
+        answer = holdings.may_send(leaving)
+        closed = self._hours.heard_closed(p.symbol) or not self._breaker.allows(now)
+        return Answer.BLOCKED if closed and answer is Answer.SEND else answer
 
-    def _fresh_for(self, p: Position) -> float:
-        """How old what was read in one turn may be: a slow broker is no reason never to send, a long sleep is one."""
-        look_ups = 1 + len(self._engine.beside(p))
-        return FRESH_S + look_ups * float(self._live.broker_timeout_seconds)
+    def _beside(self, p: Position) -> tuple[Beside, ...]:
+        """The other positions of a holding, and what is known of their newest orders."""
+        return tuple(map(self._known_of, self._engine.beside(p)))
+
+    def _known_of(self, q: Position) -> Beside:
+        order_id, reported = q.client_order_id or "", q.state is State.REJECTED and holdings.was_reported_over(q)
+        return Beside(
+            q,
+            is_unknown=order_id in self._engine.unknown,
+            works=self._view.works_by_record(order_id),
+            shown_over=self._view.shown_over(order_id),
+            settled=self._view.note_wait(q) if reported else NEVER,
+        )
 
     async def _one_before_is_over(self, p: Position) -> bool:
         """True unless the record of the order before this one shows it working; then a person is told.
 
-        It was read before this attempt was decided. After a long wait, or a restart, it is read again; not for the
-        first order of an exit, nor for one that an operator ordered: what was before that was cleared up on his word.
+        It was read before this attempt was decided. After a long wait, or a restart, it is read again.
 
         Raises:
             BrokerError: it cannot be read.
         """
-        if not p.ended_orders or p.waiting_since == p.triggered_at or p.ordered_by:
-            return True
-        before = p.ended_orders[-1].client_order_id
-        if self._clock.monotonic() - self._view.shown_over(before) <= FRESH_S:
+        before = holdings.order_to_prove(p)
+        if before is None or self._clock.monotonic() - self._view.shown_over(before) <= FRESH_S:
             return True
         record = await self._view.record_of(p, before)
         if is_proved_over(p, record, p.how_ended(before), self._calls.capabilities):
@@ -349,40 +345,6 @@ class Executor:
                 raise
             return None
 
-    def _another_goes_first(self, p: Position, asked: float) -> bool:
-        """True while an exit order of another position of the same holding may work, or of an older one is to leave.
-
-        What is held may be less than all of them are to sell: one after the other, each is sized by what is there.
-
-        Args:
-            asked: since when, in monotonic seconds, the records of those that have ended were read, or a little before.
-        """
-
-        def first(q: Position) -> bool:
-            if q.state is State.PENDING and q.client_order_id not in self._engine.unknown:
-                return is_older(q, p)
-            return bool(q.live_orders) or self._may_work(q, asked)
-
-        return any(first(q) for q in self._engine.beside(p))
-
-    def _may_work(self, q: Position, asked: float) -> bool:
-        """True where the end of a position's newest order was reported, and its record has not shown it since.
-
-        Of an unprotected one, only where the record shows it working: a person looks after that.
-        """
-        order_id = q.client_order_id
-        if order_id is None or q.order_live or q.leaves_qty <= 0 or q.ended_how == "refused":
-            return False
-        if q.state is State.UNPROTECTED:
-            return self._view.works_by_record(order_id)
-        if q.state is not State.REJECTED:
-            return False
-        # Once no fill can follow a cancel any more, what was read before proves nothing: it may have been taken back.
-        since, settled = asked - FRESH_S, self._view.note_wait(q)
-        if self._clock.monotonic() >= settled:
-            since = max(since, settled)
-        return self._view.shown_over(order_id) < since
-
     async def _prove_over(self, p: Position, asked: float) -> None:
         """Read the record of each order beside a position's own of which only an update has reported the end.
 
@@ -390,12 +352,12 @@ class Executor:
             BrokerError: one cannot be read.
         """
         for q in self._engine.beside(p):
-            order_id = q.client_order_id
-            if order_id is not None and q.state is State.UNPROTECTED and not q.order_live and q.ended_how != "refused":
-                with suppress(BrokerError):
-                    await self._view.record_of(q, order_id)
-            elif order_id is not None and self._may_work(q, asked):
-                await self._view.record_of(q, order_id)
+            if holdings.awaits_record(self._known_of(q), asked, self._clock.monotonic()):
+                try:
+                    await self._view.record_of(q, q.client_order_id or "")
+                except BrokerError:
+                    if q.state is not State.UNPROTECTED:  # a person looks after that
+                        raise
 
     async def _ask_for_way(self, p: Position) -> None:
         """A limit order that rests does not keep a stop waiting: it is canceled for it."""
@@ -407,48 +369,47 @@ class Executor:
 
     def _stranger_works(self, symbol: str) -> bool:
         """True while an exit order of ours works that belongs to no position, not even by now."""
-        name = symbol.replace("/", "")
+        name = bare(symbol)
         return any(of == name and self._engine.known_owner(key) is None for key, of in self._orders.strangers.items())
 
     async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself.
 
-        A broker that does not answer holds up no first send for long, unless its last answer showed less; a smaller
-        quantity, also that nothing is held at all, counts when the executions say the same, or when it is shown often
-        enough. What that means for the position is decided before the next attempt, as after any refusal.
+        What that means for the position is decided before the next attempt, as after any refusal.
 
         Raises:
-            BrokerError: no answer, and the last one showed less, or an earlier copy of the order may have left: it
-                waits for one.
+            BrokerError: what is held is not known, and it waits for that.
         """
         failed = shown = 0
         while True:
             seen = self._view.seen(p)
-            held, why = await self._look(p.symbol)
+            read, why = await self._look(p.symbol)
             p = self._engine.positions.get(p.position_id, p)
-            if held is not None and self._view.seen(p) != seen:
+            if read is not None and self._view.seen(p) != seen:
                 continue  # its orders, or those beside it, have changed what is held since
-            if held is None:
-                failed += 1
-                known = holdings.agreed_qty(self._view.counted(p), p)
-                if known is not None and known < order.qty:
-                    return _more_than_held(order, known)
-                if failed == LOOKS_MAX:
-                    last = holdings.last_qty(self._view.counted(p), p)
-                    if order.client_order_id in self._unknown or (last is not None and last < order.qty):
-                        raise BrokerError(f"what is held of {p.symbol} is not known: {why}")
-                    return None
-            else:
-                net, _ = self._view.net_of(p, held)
-                self._view.count(p, net, held.began)
-                if net >= order.qty:
-                    return None
-                shown += 1
-                agreed = sold_by_others(p, await self._view.fills_of(p) or (), unsent=True) >= EXACT.subtract(
-                    order.qty, net
-                )
-                if agreed or shown == READS_MIN:
-                    return _more_than_held(order, net)
+            held = None
+            if read is not None:
+                held = self._view.net_of(p, read)[0]
+                self._view.count(p, held, read.began)
+            failed, shown = failed + (read is None), shown + (read is not None)
+            look = holdings.Look(
+                position=p,
+                qty=order.qty,
+                held=held,
+                executions=await self._view.fills_of(p) or () if held is not None and held < order.qty else (),
+                count=self._view.counted(p),
+                failed=failed,
+                shown=shown,
+                may_have_left=order.client_order_id in self._unknown,
+            )
+            answer = holdings.covered(look)
+            if isinstance(answer, holdings.Short):
+                text = f"{plain(order.qty)} to sell, and {plain(answer.held)} is held"
+                return OrderRefused("more_than_held", text)
+            if answer is Answer.SEND:
+                return None
+            if answer is Answer.BLOCKED:
+                raise BrokerError(f"what is held of {p.symbol} is not known: {why}")
             await self._pause(p.position_id)
 
     async def _look(self, symbol: str) -> tuple[Read | None, str]:
@@ -531,21 +492,7 @@ class Executor:
         report = await self._calls.order(client_order_id)
         if report is None and (client_order_id in self.sending or asked < self._sent_at.get(client_order_id, NEVER)):
             raise BrokerError(f"exit order {client_order_id} was being sent at that moment")
-        if report is not None and report.status is OrderStatus.REPLACED:
-            report = replace(report, status=OrderStatus.CANCELED)
-        if report is not None and report.status.terminal and report.filled_qty is None:
-            report = replace(report, filled_qty=filled)
-        await self._mailbox.report(
-            report
-            or ExecutionReport(
-                client_order_id=client_order_id,
-                status=OrderStatus.REJECTED,
-                at=self._time.now(),
-                refusal="not_known",
-                refused_at_submit=True,
-                text="the broker does not know it; given up on an operator's word",
-            )
-        )
+        await self._mailbox.report(holdings.end_of_live(report, client_order_id, filled, self._time.now()))
 
     async def _news_of_ended(self, p: Position, client_order_id: str, filled: Decimal, *, must: bool) -> None:
         """What an ended order's record says now: more filled than is known, or less, or that it works again.
@@ -561,10 +508,7 @@ class Executor:
             if must:
                 raise
         if report is not None:
-            said = report.filled_qty
-            if is_over(p, report) and said is not None and said < filled:
-                # Older news would show it working, for what has ended fills no less: some was taken back.
-                report = replace(report, corrected=True)
+            report = holdings.record_of_ended(p, report, filled)
             await self._mailbox.report(report)
         if report is None or is_over(p, report):
             return
@@ -581,10 +525,10 @@ class Executor:
         p = self._engine.positions.get(position_id)
         if p is None or p.client_order_id != client_order_id or not p.order_live:
             return False
-        can_resend = p.state is State.PENDING and self._calls.capabilities.ids_refused is IdMemory.FOREVER
+        can_resend = holdings.may_resend(p, self._calls.capabilities)
         if can_resend:
             self._engine.not_known(client_order_id)
-        if times >= UNKNOWN_MAX or (p.state is State.PENDING and not can_resend):
+        if holdings.is_unresolved(p, times, self._calls.capabilities):
             text = f"the broker does not know exit order {client_order_id} of {p.symbol}, asked {times} times; " + (
                 "the same order is sent again, while so much is held"
                 if can_resend
@@ -626,10 +570,9 @@ class Executor:
 
     async def _make_way(self, p: Position) -> None:
         """The exit goes before the bot's entries: one that is known to rest on the symbol is canceled, or reported."""
-        working = self._orders.foreign.get(p.symbol.replace("/", ""), {})
+        working = self._orders.foreign.get(bare(p.symbol), {})
         for order_id, order in list(working.items()):
-            prefix = self._live.entry_id_prefix
-            if not prefix or not order_id.startswith(prefix):
+            if not holdings.gives_way(order_id, self._live.entry_id_prefix):
                 text = (
                     f"order {order_id} ({order.side or 'unknown side'}) of {p.symbol} works while {p.symbol} is exited"
                 )
@@ -665,7 +608,3 @@ class Executor:
 def _corrections(p: Position | None) -> tuple[str, ...]:
     """The orders of a position of which the broker has corrected executions."""
     return p.corrected_orders if p is not None else ()
-
-
-def _more_than_held(order: Order, held: Decimal) -> OrderRefused:
-    return OrderRefused("more_than_held", f"{plain(order.qty)} to sell, and {plain(held)} is held")

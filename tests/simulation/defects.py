@@ -51,12 +51,10 @@ class Defect(NamedTuple):
     changes: tuple[Change, ...]
 
 
-_SUBMIT = "exitfsm.manager.executor:Executor._may_not_leave"
+_SUBMIT = "exitfsm.holdings.sending:may_send"
 _CALLS = "exitfsm.broker.calls:BrokerCalls"
 _READ = "exitfsm.position.deciding:on_position_read"
-_NOT_BEFORE_IT_LEAVES = Change(
-    "exitfsm.manager.executor:Executor._one_before_is_over", "if not p.ended_orders or", "if True or"
-)
+_NOT_BEFORE_IT_LEAVES = Change("exitfsm.holdings.sending:order_to_prove", "if not p.ended_orders or", "if True or")
 DEFECTS: dict[str, Defect] = {
     "D1": Defect(
         "a position is taken up though the record of its exit cannot be read; what is held is called the next one's",
@@ -94,8 +92,8 @@ DEFECTS: dict[str, Defect] = {
         (
             Change(
                 _SUBMIT,
-                "if current is None or self._engine.owed_by(current, self._view.now_for(current)) != action:",
-                "if current is None:",
+                "or leaving.owed != leaving.order ",
+                "",
             ),
         ),
     ),
@@ -105,8 +103,8 @@ DEFECTS: dict[str, Defect] = {
         (
             Change(
                 _SUBMIT,
-                "or self._another_goes_first(current, asked):",
-                ":",
+                "if another_goes_first(p, leaving.beside, leaving.asked, leaving.now):",
+                "if False:",
             ),
         ),
     ),

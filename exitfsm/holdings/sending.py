@@ -1,0 +1,178 @@
+"""Whether an exit order may leave: no larger than what is held, and one exit of a holding after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from enum import Enum
+
+import msgspec
+
+from exitfsm.holdings.executions import sold_by_others
+from exitfsm.holdings.reads import NEVER, Count, agreed_qty, is_older, last_qty
+from exitfsm.lifecycle import State
+from exitfsm.position import READS_MIN, Action, Position, Submit
+from exitfsm.values import EXACT, Fill
+
+#: How old, in seconds, what was read for a send may be when that leaves.
+FRESH_S = 5.0
+#: So many looks at what is held fail before an order that never left is sent all the same.
+LOOKS_MAX = 3
+
+
+class Answer(Enum):
+    """Whether an order may leave now."""
+
+    SEND = "it may"
+    WAIT = "something else was learned, or must be: it is asked for again"
+    BLOCKED = "an order that works, or may, is in the way, or what is held is not known"
+
+
+class Short(msgspec.Struct, frozen=True):
+    """Less is held than the order would sell: it is not sent, and that is a refusal."""
+
+    held: Decimal
+
+
+class Beside(msgspec.Struct, frozen=True):
+    """Another position of the holding, and what is known of its newest order.
+
+    Attributes:
+        position: the position.
+        is_unknown: the order was sent, or may have been, and the broker has said nothing of it.
+        works: its end was reported, and its record shows it working.
+        shown_over: when the newest look-up began that showed it over; `settled`: when no fill can follow its cancel
+            any more. Both in monotonic seconds.
+    """
+
+    position: Position
+    is_unknown: bool = False
+    works: bool = False
+    shown_over: float = NEVER
+    settled: float = NEVER
+
+
+class Leaving(msgspec.Struct, frozen=True, kw_only=True):
+    """An order that is about to leave, and what is known at this moment.
+
+    Attributes:
+        order: what is to be sent.
+        position: as it is now; None where it has ended.
+        owed: what it owes the broker now.
+        beside: the others of its holding.
+        asked, now, fresh_s: when the first of what was read for it was asked for, the present, and how old that may be.
+        is_held_back: another exit of ours works that belongs to no known position, or might.
+    """
+
+    order: Submit
+    position: Position | None
+    owed: Action | None
+    beside: tuple[Beside, ...] = ()
+    asked: float = 0.0
+    now: float = 0.0
+    fresh_s: float = FRESH_S
+    is_held_back: bool = False
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """Looks at what is held, before an order of a venue that would take one for more.
+
+    Attributes:
+        position, qty: the position, and what the order is to sell.
+        held: what the newest look showed for it; None where it failed.
+        executions: those in its symbol, where less is held.
+        count: what the reads before showed.
+        failed, shown: looks that failed, and looks that showed something.
+        may_have_left: an earlier copy of the order may be at the broker.
+    """
+
+    position: Position
+    qty: Decimal
+    held: Decimal | None = None
+    executions: Sequence[Fill] = ()
+    count: Count | None = None
+    failed: int = 0
+    shown: int = 0
+    may_have_left: bool = False
+
+
+def may_send(leaving: Leaving) -> Answer:
+    """The last look before an order leaves: nothing that was true before a wait is taken for true here."""
+    p = leaving.position
+    if p is None or leaving.owed != leaving.order or leaving.now - leaving.asked > leaving.fresh_s:
+        return Answer.WAIT
+    if another_goes_first(p, leaving.beside, leaving.asked, leaving.now):
+        return Answer.WAIT
+    return Answer.BLOCKED if leaving.is_held_back else Answer.SEND
+
+
+def another_goes_first(p: Position, beside: Iterable[Beside], asked: float, now: float) -> bool:
+    """True while an exit order of another position of the holding may work, or of an older one is to leave.
+
+    What is held may be less than all of them are to sell: one after the other, each is sized by what is there.
+    """
+    return any(_goes_before(p, other, asked, now) for other in beside)
+
+
+def _goes_before(p: Position, other: Beside, asked: float, now: float) -> bool:
+    q = other.position
+    if q.state is State.PENDING and not other.is_unknown:
+        return is_older(q, p)
+    return bool(q.live_orders) or may_work(other, asked, now)
+
+
+def may_work(other: Beside, asked: float, now: float) -> bool:
+    """True where the end of a position's newest order was reported, and its record has not shown it since.
+
+    Of an unprotected one only where the record shows it working: a person looks after that. Once no fill can follow a
+    cancel any more, what was read before proves nothing: it may have been taken back.
+    """
+    if not was_reported_over(other.position):
+        return False
+    if other.position.state is State.UNPROTECTED:
+        return other.works
+    since = asked - FRESH_S
+    return other.shown_over < (max(since, other.settled) if now >= other.settled else since)
+
+
+def was_reported_over(q: Position) -> bool:
+    """True where the end of a position's newest order, before it was filled, was reported: its record must show it."""
+    over = q.client_order_id is not None and not q.order_live and q.leaves_qty > 0 and q.ended_how != "refused"
+    return over and q.state in (State.REJECTED, State.UNPROTECTED)
+
+
+def awaits_record(other: Beside, asked: float, now: float) -> bool:
+    """True where the record of a position's newest order is to be read before another exit of its holding leaves."""
+    q = other.position
+    lost = q.state is State.UNPROTECTED and q.client_order_id is not None and not q.order_live
+    return (lost and q.ended_how != "refused") or may_work(other, asked, now)
+
+
+def order_to_prove(p: Position) -> str | None:
+    """The order before the current one, whose record must show its end before this one leaves.
+
+    Not before the first order of an exit, nor one that an operator ordered: what was before was cleared up on his word.
+    """
+    if not p.ended_orders or p.waiting_since == p.triggered_at or p.ordered_by:
+        return None
+    return p.ended_orders[-1].client_order_id
+
+
+def covered(look: Look) -> Answer | Short:
+    """Whether what is held covers an order.
+
+    Less counts when the executions say the same, or when it is shown often enough. Looks that fail hold up no first
+    send for long, unless the last that did not fail showed less.
+    """
+    p = look.position
+    if look.held is None:
+        known, last = agreed_qty(look.count, p), last_qty(look.count, p)
+        if known is not None and known < look.qty:
+            return Short(known)
+        if look.failed < LOOKS_MAX:
+            return Answer.WAIT
+        return Answer.BLOCKED if look.may_have_left or (last is not None and last < look.qty) else Answer.SEND
+    if look.held >= look.qty:
+        return Answer.SEND
+    explained = sold_by_others(p, look.executions, unsent=True) >= EXACT.subtract(look.qty, look.held)
+    return Short(look.held) if explained or look.shown >= READS_MIN else Answer.WAIT
