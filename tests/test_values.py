@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
+from exitfsm.errors import nearest
 from exitfsm.policy import ExitPolicy, Fault, bar_fault, typed
 from exitfsm.testing.given import T0, after, bar, policy
 from exitfsm.values import (
@@ -235,3 +236,10 @@ def test_given_settings_as_python_takes_them_then_each_becomes_what_it_is_declar
     for nonsense in (ExitPolicy(evaluate_on="never"), ExitPolicy(stop_loss=object())):  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="not an exit policy"):
             typed(nonsense)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [("traling_stop", "trailing_stop"), ("STOP_LOSS", "stop_loss"), ("colour", None)]
+)
+def test_a_name_that_is_not_known_brings_the_nearest_one(said: str, meant: str | None) -> None:
+    assert nearest(said, {"trailing_stop", "stop_loss"}) == meant

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from exitfsm.holdings.symbols import same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.ports import Capabilities, IdMemory
-from exitfsm.position import READS_MIN, Position, is_over
+from exitfsm.position import READS_MIN, ExitOrder, Position, is_over
 from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, canonical_symbol, tradable
 
 #: A submit whose outcome stays unknown is looked up and repeated so often before a person is alarmed.
@@ -34,7 +34,7 @@ def precedes_a_change(p: Position, report: ExecutionReport) -> bool:
 
     It names the quantity of then. Taken for another change it would stop an exit that is in order.
     """
-    if not p.order_live or not p.restated or p.client_order_id != report.client_order_id or report.corrected:
+    if not p.order_live or not p.order.restated or p.client_order_id != report.client_order_id or report.corrected:
         return False
     other = report.qty is not None and tradable(report.qty) and report.qty != p.order_qty
     return other and p.waiting_since is not None and report.at < p.waiting_since
@@ -125,10 +125,11 @@ def end_of_live(report: ExecutionReport | None, order_id: str, filled: Decimal, 
     return report
 
 
-def record_of_ended(p: Position, report: ExecutionReport, filled: Decimal) -> ExecutionReport:
+def record_of_ended(order: ExitOrder, report: ExecutionReport) -> ExecutionReport:
     """An ended order's record: where it shows less than is known, some was taken back.
 
     Older news would show it working, for what has ended fills no less.
     """
     said = report.filled_qty
-    return replace(report, corrected=True) if is_over(p, report) and said is not None and said < filled else report
+    less = is_over(order, report) and said is not None and said < order.filled_qty
+    return replace(report, corrected=True) if less else report

@@ -265,7 +265,7 @@ def _lacks_next_order(e: Evidence) -> bool:
     p = e.position
     if e.next_order_known or e.record is None or p.state is not State.REJECTED or p.remaining_qty <= ZERO:
         return False
-    return is_proved_over(p, e.record, p.ended_how, e.broker)
+    return is_proved_over(p.order, e.record, e.broker)
 
 
 def _lacks_executions(e: Evidence, qty: Decimal) -> bool:

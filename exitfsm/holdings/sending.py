@@ -11,7 +11,7 @@ import msgspec
 from exitfsm.holdings.executions import sold_by_others
 from exitfsm.holdings.reads import NEVER, Count, agreed_qty, is_older, last_qty
 from exitfsm.lifecycle import State
-from exitfsm.position import READS_MIN, Action, Position, Submit
+from exitfsm.position import READS_MIN, Action, ExitOrder, Position, Submit
 from exitfsm.values import EXACT, Fill
 
 #: How old, in seconds, what was read for a send may be when that leaves.
@@ -148,14 +148,14 @@ def awaits_record(other: Beside, asked: float, now: float) -> bool:
     return (lost and q.ended_how != "refused") or may_work(other, asked, now)
 
 
-def order_to_prove(p: Position) -> str | None:
+def order_to_prove(p: Position) -> ExitOrder | None:
     """The order before the current one, whose record must show its end before this one leaves.
 
     Not before the first order of an exit, nor one that an operator ordered: what was before was cleared up on his word.
     """
-    if not p.ended_orders or p.waiting_since == p.triggered_at or p.ordered_by:
+    if len(p.orders) < 2 or p.waiting_since == p.triggered_at or p.order.ordered_by:
         return None
-    return p.ended_orders[-1].client_order_id
+    return p.orders[-2]
 
 
 def covered(look: Look) -> Answer | Short:

@@ -29,9 +29,9 @@ from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
 from exitfsm.position import (
     READS_MIN,
-    WORKING,
     Action,
     Cancel,
+    ExitOrder,
     LookUp,
     Position,
     ReadPosition,
@@ -292,14 +292,15 @@ class Executor:
             BrokerError: it cannot be read.
         """
         before = holdings.order_to_prove(p)
-        if before is None or self._clock.monotonic() - self._view.shown_over(before) <= FRESH_S:
+        if before is None or self._clock.monotonic() - self._view.shown_over(before.client_order_id) <= FRESH_S:
             return True
-        record = await self._view.record_of(p, before)
-        if is_proved_over(p, record, p.how_ended(before), self._calls.capabilities):
+        record = await self._view.record_of(p, before.client_order_id)
+        if is_proved_over(before, record, self._calls.capabilities):
             return True
         if record.report is None:
             return False  # it is looked up again: an answer may be behind
-        text = f"the end of order {before} was reported, and its record shows it working: {p.client_order_id} waits"
+        named, waits = before.client_order_id, p.client_order_id
+        text = f"the end of order {named} was reported, and its record shows it working: {waits} waits"
         await self._mailbox.alarm(p.position_id, "ended_order_works", text)
         return False
 
@@ -470,17 +471,11 @@ class Executor:
                 read and must be.
         """
         must = must and self._calls.asks_by_our_id and self._calls.capabilities.lookup_sees_closed
-        for order in p.ended_orders:
-            if order.how == WORKING:
+        for order in p.orders:
+            if order.live:
                 await self._end_of_live(order.client_order_id, order.filled_qty)
             else:
-                await self._news_of_ended(p, order.client_order_id, order.filled_qty, must=must)
-        if p.client_order_id is None:
-            return
-        if p.order_live:
-            await self._end_of_live(p.client_order_id, p.filled_qty)
-        else:
-            await self._news_of_ended(p, p.client_order_id, p.filled_qty, must=must)
+                await self._news_of_ended(order, must=must)
 
     async def _end_of_live(self, client_order_id: str, filled: Decimal) -> None:
         """What became of an order that may be live, by its record or by the operator's word.
@@ -494,27 +489,27 @@ class Executor:
             raise BrokerError(f"exit order {client_order_id} was being sent at that moment")
         await self._mailbox.report(holdings.end_of_live(report, client_order_id, filled, self._time.now()))
 
-    async def _news_of_ended(self, p: Position, client_order_id: str, filled: Decimal, *, must: bool) -> None:
+    async def _news_of_ended(self, order: ExitOrder, *, must: bool) -> None:
         """What an ended order's record says now: more filled than is known, or less, or that it works again.
 
         Raises:
             BrokerError: it works again (the venue took a fill back, or its end); nothing may be sent beside it. Or it
                 cannot be read, and must be.
         """
-        report = None
+        client_order_id, report = order.client_order_id, None
         try:
             report = await self._calls.order(client_order_id)
         except BrokerError:
             if must:
                 raise
         if report is not None:
-            report = holdings.record_of_ended(p, report, filled)
+            report = holdings.record_of_ended(order, report)
             await self._mailbox.report(report)
-        if report is None or is_over(p, report):
+        if report is None or is_over(order, report):
             return
         await self._calls.cancel(client_order_id)
         report = await self._calls.order(client_order_id)
-        if report is not None and not is_over(p, report):
+        if report is not None and not is_over(order, report):
             raise BrokerError(f"exit order {client_order_id} works again at the broker, and is asked to be canceled")
         if report is not None:
             await self._mailbox.report(report)
@@ -600,9 +595,9 @@ class Executor:
         """A position has ended."""
         self._view.forget(p)
         self._pauses.pop(p.position_id, None)
-        for order_id in (p.client_order_id, *(o.client_order_id for o in p.ended_orders)):
-            self._sent_at.pop(order_id or "", None)
-            self._unknown.pop(order_id or "", None)
+        for order in p.orders:
+            self._sent_at.pop(order.client_order_id, None)
+            self._unknown.pop(order.client_order_id, None)
 
 
 def _corrections(p: Position | None) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from exitfsm.lifecycle import State
 from exitfsm.messages import RecordRead
 from exitfsm.policy import ExitPolicy
 from exitfsm.ports import Capabilities, IdMemory
-from exitfsm.position import Position
+from exitfsm.position import ExitOrder, Position
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, OrderSide, OrderStatus, Side
 
 T0 = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
@@ -37,7 +37,33 @@ def held(**fields: Any) -> Position:
         "position_id": "p", "account": "a", "symbol": "AAPL", "side": Side.LONG, "epoch": "e", "qty": Decimal(10),
         "entry_price": Decimal(100), "opened_at": T0, "policy": ExitPolicy(),
     }  # fmt: skip
-    return Position(**(given | fields))
+    return changed(Position(**given), **fields)
+
+
+#: Fields of a position's current exit order, as the tests name them.
+OF_ORDER = {name: name for name in ("client_order_id", "attempt", "broker_order_id", "filled_qty", "ended_how")} | {
+    "order_qty": "qty", "order_live": "live", "next_attempt_at": "next_attempt_at", "restated": "restated",
+    "ordered_by": "ordered_by", "corrected": "corrected",
+}  # fmt: skip
+
+
+def changed(p: Position, *, before: tuple[ExitOrder, ...] = (), **fields: Any) -> Position:
+    """A position with other figures, of its current order too; `before` are orders that came before that."""
+    of_order = {OF_ORDER[name]: fields.pop(name) for name in OF_ORDER if name in fields}
+    current = p.orders[-1:] or (ExitOrder(client_order_id="xf1-1", attempt=1, qty=Decimal(10), live=False),)
+    if of_order or before:
+        fields["orders"] = (*p.orders[:-1], *before, replace(current[0], **of_order))
+    if "triggered_at" in fields:
+        fields["exit"] = replace(p.exit, triggered_at=fields.pop("triggered_at"))
+    return replace(p, **fields)
+
+
+def over(client_order_id: str, filled: int, how: str, broker_order_id: str | None = None) -> ExitOrder:
+    """An exit order that has ended, before the current one."""
+    return ExitOrder(
+        client_order_id=client_order_id, attempt=1, qty=Decimal(10), live=False, filled_qty=Decimal(filled),
+        ended_how=how, broker_order_id=broker_order_id,
+    )  # fmt: skip
 
 
 def exiting(**fields: Any) -> Position:

@@ -9,12 +9,24 @@ from decimal import Decimal, localcontext
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from makers import at, ended, executions, exiting, fill, held, mirrored, positions, quantities, shuffled
+from makers import (
+    at,
+    changed,
+    ended,
+    executions,
+    exiting,
+    fill,
+    held,
+    mirrored,
+    over,
+    positions,
+    quantities,
+    shuffled,
+)
 from msgspec.structs import replace
 
 from exitfsm import holdings
 from exitfsm.lifecycle import State
-from exitfsm.position import EndedOrder
 from exitfsm.values import Fill, OrderSide, Side
 
 # --- the walk back to flat --------------------------------------------------------------------------------------------
@@ -119,8 +131,8 @@ def test_an_average_lies_between_its_prices_whatever_context_it_is_computed_in(
 
 def test_what_an_ended_attempt_of_ours_sold_is_not_taken_for_a_sale_by_others() -> None:
     """Executions that name their order by the broker's id alone: a live order was canceled over this."""
-    before = EndedOrder("xf1-1", Decimal(4), None, "expired")
-    p = exiting(client_order_id="xf1-2", broker_order_id="B2", order_qty=Decimal(6), ended_orders=(before,))
+    before = over("xf1-1", 4, "expired")
+    p = exiting(client_order_id="xf1-2", broker_order_id="B2", order_qty=Decimal(6), before=(before,))
     fills = [fill("buy", 10), fill("sell", 4, broker_order_id="B1"), fill("sell", 3, broker_order_id="B2")]
     assert holdings.sold_by_others(p, fills) == 0
     assert holdings.sold_by_others(p, [*fills, fill("sell", 2, broker_order_id="B3")]) == 2
@@ -139,8 +151,8 @@ def test_what_was_sold_before_more_was_bought_stays_sold_of_a_position_on_its_wa
 
 
 def test_the_brokers_own_ids_of_ended_orders_say_whose_an_execution_is() -> None:
-    before = EndedOrder("xf1-1", Decimal(0), None, "expired", "B1")
-    p = held(client_order_id="xf1-2", broker_order_id="B2", order_qty=Decimal(6), ended_orders=(before,))
+    before = over("xf1-1", 0, "expired", "B1")
+    p = held(client_order_id="xf1-2", broker_order_id="B2", order_qty=Decimal(6), before=(before,))
     fills = [fill("buy", 10), fill("sell", 4, broker_order_id="B1")]
     assert holdings.sold_by_others(p, fills) == 0
     assert holdings.sold_by_others(p, [*fills, fill("sell", 2, broker_order_id="B3")]) == 2
@@ -179,7 +191,7 @@ def test_given_a_purchase_during_the_exit_then_it_is_surplus_and_starts_the_next
     assert holdings.next_epoch_start(fills, p, Side.LONG) == at(15)
     assert holdings.surplus(held(), Decimal(13), fills) == 0  # a monitored position grows
     assert holdings.surplus(p, Decimal(6), fills) == 0  # what is left is its own
-    assert holdings.surplus(replace(p, filled_qty=Decimal(11)), Decimal(3), fills) == 0  # sold more than it was
+    assert holdings.surplus(changed(p, filled_qty=Decimal(11)), Decimal(3), fills) == 0  # sold more than it was
 
 
 def test_given_a_purchase_beyond_the_quantity_just_before_the_exit_then_it_starts_the_next_epoch() -> None:
@@ -215,7 +227,7 @@ def test_given_more_executions_of_an_ended_order_than_are_known_then_they_are_it
     ("p", "fills"),
     [
         (ended(filled_qty=Decimal(4)), [fill("sell", 4, client_order_id="xf1-1")]),
-        (ended(corrected_orders=("xf1-1",)), [fill("sell", 4, client_order_id="xf1-1")]),
+        (ended(corrected=True), [fill("sell", 4, client_order_id="xf1-1")]),
         (ended(), [fill("sell", 4, 0, client_order_id="xf1-1")]),
         (ended(broker_order_id=None), [fill("sell", 4, broker_order_id="B1")]),
         (ended(), []),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from makers import BROKER, T0, at, ended, exiting, fill, held, mirrored, report
+from makers import BROKER, T0, at, changed, ended, exiting, fill, held, mirrored, report
 from msgspec.structs import replace
 
 from exitfsm import holdings
@@ -45,7 +45,7 @@ def test_a_report_from_before_our_order_was_changed_names_the_quantity_of_then(c
     p = exiting(order_qty=Decimal(6), restated=True, waiting_since=at(30))
     older = report("new", 0, qty=Decimal(10), at=at(29))
     assert holdings.precedes_a_change(p, replace(older, **changes)) is precedes
-    assert not holdings.precedes_a_change(replace(p, restated=False), older)
+    assert not holdings.precedes_a_change(changed(p, restated=False), older)
     assert not holdings.precedes_a_change(replace(p, waiting_since=None), older)
 
 
@@ -106,7 +106,7 @@ def test_what_others_opened_since_the_exit_was_triggered_is_the_start_of_the_nex
     elsewhere = replace(fill("buy", 1, second=11), symbol="MSFT")
     assert holdings.opened_since_exit(over, [*fills, elsewhere]) == at(14)
     assert holdings.opened_since_exit(mirrored(over), [*map(mirrored, fills)]) == at(14)
-    assert holdings.opened_since_exit(replace(over, triggered_at=None), fills) is None
+    assert holdings.opened_since_exit(changed(over, triggered_at=None), fills) is None
     assert holdings.opened_since_exit(held(), fills) is None
 
 
@@ -157,7 +157,7 @@ def test_given_a_replaced_order_or_one_that_does_not_say_how_much_then_it_ended_
 
 
 def test_given_an_ended_order_whose_record_shows_less_then_some_was_taken_back() -> None:
-    p = ended(filled_qty=Decimal(4))
-    assert holdings.record_of_ended(p, report("canceled", 3), Decimal(4)).corrected
+    order = ended(filled_qty=Decimal(4)).order
+    assert holdings.record_of_ended(order, report("canceled", 3)).corrected
     for same in (report("canceled", 4), report("canceled"), report("new", 3)):
-        assert holdings.record_of_ended(p, same, Decimal(4)) == same
+        assert holdings.record_of_ended(order, same) == same

@@ -13,6 +13,7 @@ from makers import (
     BROKER,
     T0,
     at,
+    changed,
     ended,
     evidence,
     executions,
@@ -110,7 +111,7 @@ def test_given_a_row_that_cannot_be_read_then_its_symbol_and_no_other_is_silent(
 
 def test_given_a_read_that_was_overtaken_then_nothing_is_concluded_or_counted() -> None:
     before = exiting()
-    now = replace(before, filled_qty=Decimal(4))
+    now = changed(before, filled_qty=Decimal(4))
     for expected in (holdings.expect(before, ()), holdings.expect(now, [held(position_id="q")]), None):
         overtaken = evidence(now, read(row(10)), expected=expected)
         assert holdings.weigh(overtaken, None) == (Nothing(), None)
@@ -289,7 +290,7 @@ def test_what_the_newest_reads_agree_on_counts_until_more_is_learned() -> None:
         6,
     )
     assert (holdings.last_qty(None, p), holdings.last_qty(once, p)) == (None, 6)
-    filled = replace(p, filled_qty=Decimal(1))
+    filled = changed(p, filled_qty=Decimal(1))
     assert holdings.agreed_qty(agreed, filled) is None
     assert holdings.last_qty(once, filled) is None
     canceling = replace(p, state=State.CANCELING)

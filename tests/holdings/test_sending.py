@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from makers import at, ended, executions, exiting, fill, held, mirrored, positions, quantities
+from makers import at, changed, ended, executions, exiting, fill, held, mirrored, over, positions, quantities
 from msgspec.structs import replace
 
 from exitfsm import holdings
 from exitfsm.holdings import Answer, Beside, Count, Leaving, Look, Short
 from exitfsm.lifecycle import State
-from exitfsm.position import EndedOrder, Position, Submit, order_of, owed
+from exitfsm.position import Position, Submit, order_of, owed
 from exitfsm.values import Fill
 
 PENDING = exiting(state=State.PENDING, position_id="newer", opened_at=at(5), broker_order_id=None)
 ORDER = Submit(position_id="newer", order=order_of(PENDING))
 #: A position beside it that is watched and owes nothing.
 QUIET = held(position_id="older")
-BEFORE = EndedOrder("xf1-0", Decimal(4), None, "canceled")
+BEFORE = over("xf1-0", 4, "canceled")
 
 
 def leaving(*beside: Beside, **fields: Any) -> Leaving:
@@ -98,16 +98,16 @@ def test_given_an_end_that_was_only_reported_then_its_record_is_read_before_anot
     assert not holdings.awaits_record(Beside(ended(), shown_over=98.0), 99.0, 100.0)
     lost = ended(state=State.UNPROTECTED)
     assert holdings.awaits_record(Beside(lost), 99.0, 100.0)
-    for known in (replace(lost, ended_how="refused"), replace(lost, order_live=True), QUIET, exiting()):
+    for known in (changed(lost, ended_how="refused"), changed(lost, order_live=True), QUIET, exiting()):
         assert not holdings.awaits_record(Beside(known), 99.0, 100.0)
 
 
 def test_given_an_attempt_then_the_record_of_the_one_before_must_show_its_end() -> None:
-    second = exiting(ended_orders=(BEFORE,), waiting_since=at(40))
-    assert holdings.order_to_prove(second) == "xf1-0"
+    second = exiting(before=(BEFORE,), waiting_since=at(40))
+    assert holdings.order_to_prove(second) == BEFORE
     assert holdings.order_to_prove(exiting()) is None
     assert holdings.order_to_prove(replace(second, waiting_since=second.triggered_at)) is None
-    assert holdings.order_to_prove(replace(second, ordered_by="operator")) is None
+    assert holdings.order_to_prove(changed(second, ordered_by="operator")) is None
 
 
 # --- what is held -----------------------------------------------------------------------------------------------------

@@ -53,8 +53,8 @@ class Defect(NamedTuple):
 
 _SUBMIT = "exitfsm.holdings.sending:may_send"
 _CALLS = "exitfsm.broker.calls:BrokerCalls"
-_READ = "exitfsm.position.deciding:on_position_read"
-_NOT_BEFORE_IT_LEAVES = Change("exitfsm.holdings.sending:order_to_prove", "if not p.ended_orders or", "if True or")
+_READ = "exitfsm.position.reading:on_position_read"
+_NOT_BEFORE_IT_LEAVES = Change("exitfsm.holdings.sending:order_to_prove", "if len(p.orders) < 2 or", "if True or")
 DEFECTS: dict[str, Defect] = {
     "D1": Defect(
         "a position is taken up though the record of its exit cannot be read; what is held is called the next one's",
@@ -79,7 +79,7 @@ DEFECTS: dict[str, Defect] = {
                 "if m.record is not None and not _is_over_by_record(p, m, broker):",
             ),
             Change(
-                "exitfsm.position.deciding:_read_between_attempts",
+                "exitfsm.position.reading:_read_between_attempts",
                 "m.began < p.next_attempt_at",
                 "m.at < p.next_attempt_at",
             ),
