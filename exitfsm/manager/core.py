@@ -16,6 +16,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
 
+from exitfsm import holdings
 from exitfsm.bar_keeping import BarKeeper
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.hours import Hours
@@ -60,8 +61,6 @@ log = logger("exitfsm")
 #: How long `on_order_update` waits until a new position is taken up; a bot with one consumer has bars waiting behind.
 SYNC_WAIT_S = 1.0
 T = TypeVar("T")
-#: A forced exit's word to `may_enter`: these states have nothing under way.
-_FREE = (State.MONITORING,)
 
 
 class ExitManager:
@@ -407,22 +406,22 @@ class ExitManager:
 
     def may_enter(self, symbol: str, at: datetime | None = None) -> bool:
         """True when nothing here speaks against entering `symbol` at `at` (now when None)."""
-        return self.entry_block(symbol, at) is None
+        return holdings.may_enter(*self._entry(symbol, at))
 
     def entry_block(self, symbol: str, at: datetime | None = None) -> str | None:
         """Why `symbol` may not be entered at `at`; None when it may."""
-        name, when = canonical_symbol(symbol), utc(at) if at is not None else self._time.now()
-        if not self._running or not self._synced:
-            return "not reconciled with the broker yet"
-        if self._engine.paused:
-            return "paused"
-        for p in list(self._engine.positions.values()):
-            if same_symbol(p.symbol, name) and p.state not in _FREE:
-                return f"an exit of {p.symbol} is under way ({p.state})"
-        for cooled, until in self._cooldowns.items():
-            if same_symbol(cooled, name) and when < until:
-                return f"cooldown until {until.isoformat()}"
-        return None
+        return holdings.entry_block(*self._entry(symbol, at))
+
+    def _entry(self, symbol: str, at: datetime | None) -> tuple[str, datetime, holdings.Account]:
+        """An entry, and what speaks for or against it; before the start that nothing is known."""
+        known = self._running and self._synced
+        account = holdings.Account(
+            positions=list(self._engine.positions.values()) if known else (),
+            cooldowns=self._cooldowns,
+            is_reconciled=known,
+            is_paused=known and self._engine.paused,
+        )
+        return canonical_symbol(symbol), utc(at) if at is not None else self._time.now(), account
 
     def positions(self) -> list[Position]:
         """All open positions, oldest first; none before the start."""
@@ -570,9 +569,8 @@ class ExitManager:
             self._timekeeper.look_up_soon(p.position_id, report.client_order_id)
             return
         await self._door.report(report)
-        said_how_much = report.filled_qty is not None or not (brings_fills(report) or report.status.terminal)
         p = self._engine.positions.get(self._engine.known_owner(report.client_order_id) or "")
-        if p is not None and (not said_how_much or report.client_order_id in p.corrected_orders):
+        if p is not None and holdings.leaves_open(p, report):
             self._timekeeper.look_up_soon(p.position_id, report.client_order_id)
 
     async def _on_foreign(self, report: ExecutionReport) -> None:
