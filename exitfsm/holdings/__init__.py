@@ -26,6 +26,7 @@ from exitfsm.holdings.adopting import (
     tried,
     unwatched,
 )
+from exitfsm.holdings.entering import Account, entry_block, may_enter
 from exitfsm.holdings.executions import (
     ORDER_PREFIX,
     average_entry,
@@ -46,6 +47,7 @@ from exitfsm.holdings.orders import (
     execution_of,
     gives_way,
     is_unresolved,
+    leaves_open,
     may_be_ours,
     may_resend,
     may_still_work,
@@ -88,10 +90,13 @@ from exitfsm.holdings.sending import (
     another_goes_first,
     awaits_record,
     covered,
+    late_fills_s,
     may_send,
     order_to_prove,
+    wait_began,
     was_reported_over,
 )
+from exitfsm.holdings.splits import Jumped, Meaning, meaning_of
 from exitfsm.holdings.symbols import bare, known_spelling, same_symbol
 
 __all__ = [
@@ -100,6 +105,7 @@ __all__ = [
     "ORDER_PREFIX",
     "TRIES_MAX",
     "UNKNOWN_MAX",
+    "Account",
     "Adopt",
     "Alarm",
     "Answer",
@@ -111,8 +117,10 @@ __all__ = [
     "Executions",
     "Expected",
     "Holds",
+    "Jumped",
     "Leaving",
     "Look",
+    "Meaning",
     "Missing",
     "Need",
     "Nothing",
@@ -134,6 +142,7 @@ __all__ = [
     "end_of_live",
     "entered_anew",
     "entry",
+    "entry_block",
     "execution_of",
     "executions_of",
     "expect",
@@ -148,10 +157,14 @@ __all__ = [
     "known",
     "known_spelling",
     "last_qty",
+    "late_fills_s",
+    "leaves_open",
     "may_be_ours",
+    "may_enter",
     "may_resend",
     "may_send",
     "may_still_work",
+    "meaning_of",
     "name",
     "names_by_price",
     "net",
@@ -169,6 +182,7 @@ __all__ = [
     "surplus",
     "tried",
     "unwatched",
+    "wait_began",
     "was_reported_over",
     "weigh",
 ]

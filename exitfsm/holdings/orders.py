@@ -45,6 +45,16 @@ def brings_fills(report: ExecutionReport) -> bool:
     return bool(report.filled_qty) or report.status in (OrderStatus.FILLED, OrderStatus.PARTIALLY_FILLED)
 
 
+def leaves_open(p: Position, report: ExecutionReport) -> bool:
+    """True for a report of our order after which it must be looked up.
+
+    One that has filled, nobody says how much; and one of which the broker has corrected an execution: news may be older
+    than the correction.
+    """
+    said_how_much = report.filled_qty is not None or not (brings_fills(report) or report.status.terminal)
+    return not said_how_much or report.client_order_id in p.corrected_orders
+
+
 def execution_of(report: ExecutionReport, before: Fill | None) -> Fill | None:
     """What somebody else's order has filled so far, as one execution; None where an update does not say.
 

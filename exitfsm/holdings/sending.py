@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 
@@ -11,6 +12,7 @@ import msgspec
 from exitfsm.holdings.executions import sold_by_others
 from exitfsm.holdings.reads import NEVER, Count, agreed_qty, is_older, last_qty
 from exitfsm.lifecycle import State
+from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Action, ExitOrder, Position, Submit
 from exitfsm.values import EXACT, Fill
 
@@ -176,3 +178,18 @@ def covered(look: Look) -> Answer | Short:
         return Answer.SEND
     explained = sold_by_others(p, look.executions, unsent=True) >= EXACT.subtract(look.qty, look.held)
     return Short(look.held) if explained or look.shown >= READS_MIN else Answer.WAIT
+
+
+def wait_began(p: Position, broker: Capabilities) -> datetime | None:
+    """When what a position waits for began, by its record; None where it waits for nothing."""
+    if p.next_attempt_at is None:
+        return p.waiting_since
+    longest_s = max(p.policy.partial_fills.resubmit_delay_seconds, broker.late_fill_window_s or 0)
+    return p.next_attempt_at - timedelta(seconds=longest_s)
+
+
+def late_fills_s(p: Position, broker: Capabilities, now: datetime) -> float:
+    """For how long, from now on, fills may still follow the cancel of a position's order, in seconds."""
+    if p.next_attempt_at is None or p.ended_how != "canceled" or not broker.late_fills:
+        return 0.0
+    return min(broker.late_fill_window_s or 0, max(0.0, (p.next_attempt_at - now).total_seconds()))

@@ -8,19 +8,17 @@ the next bar asks again.
 from __future__ import annotations
 
 import asyncio
-from decimal import Decimal
 
 from exitfsm import holdings
 from exitfsm.errors import BrokerError
-from exitfsm.holdings import Read, same_symbol
+from exitfsm.holdings import Meaning, Read, same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context
 from exitfsm.manager.view import View
 from exitfsm.messages import PositionRead
 from exitfsm.outside import logger
-from exitfsm.policy import is_jump
 from exitfsm.position import READS_MIN, Position
-from exitfsm.values import Bar, BrokerPosition, exactly
+from exitfsm.values import Bar
 
 log = logger("exitfsm")
 
@@ -74,8 +72,18 @@ class Confirmer:
 
     async def _settle(self, symbol: str, bar: Bar, held: Read, watched: list[Position]) -> None:
         """What the broker's answer means for a bar that jumped."""
-        shown = next((bp for bp in held.rows if same_symbol(bp.symbol, symbol)), None)
-        if shown is not None and watched and self._was_split(bar, watched, shown):
+        row = next((row for row in held.rows if same_symbol(row.symbol, symbol)), None)
+        beside = {q.position_id: q for p in watched for q in self._engine.beside(p) if q not in watched}
+        jump = holdings.Jumped(
+            bar=bar,
+            price_before=self._engine.last_price(symbol),
+            row=row,
+            watched=tuple(watched),
+            beside=tuple(beside.values()),
+            ratio_max=self._guard.max_jump_ratio,
+        )
+        meaning = holdings.meaning_of(jump)
+        if meaning is Meaning.SPLIT:
             reads = [(p.position_id, self._read_of(p, held)) for p in watched]
 
             def rebased() -> None:
@@ -84,7 +92,7 @@ class Confirmer:
                 self._engine.rebase(symbol, bar)
 
             await self._mailbox.run(rebased)
-        elif shown is not None and self._agrees(bar, shown):
+        elif meaning is Meaning.REAL:
             await self._mailbox.bars([bar], confirmed=True)
         else:
             await self._mailbox.run(lambda: self._engine.on_bar(bar, received_at=self._clock.now()))
@@ -99,35 +107,3 @@ class Confirmer:
             reads=READS_MIN,
             known=holdings.known(p),
         )
-
-    @exactly
-    def _was_split(self, bar: Bar, watched: list[Position], shown: BrokerPosition) -> bool:
-        """True when quantity and entry moved as the price did: a tenth of the price, ten times the shares.
-
-        Anything else that differs is no split: the symbol may have been sold and entered anew, and its price still be
-        a bad print. Beside an exit that is under way, what is held may be less by what that has filled, and its average
-        is of both.
-        """
-        before = self._engine.last_price(bar.symbol)
-        if before is None:
-            return False
-        holding = list({p.position_id: p for w in watched for p in (w, *self._engine.beside(w))}.values())
-        entry = shown.avg_entry_price
-        if entry.is_finite() and not any(self._near(entry * before, p.entry_price * bar.close) for p in holding):
-            return False
-        most = sum((p.remaining_qty for p in holding), Decimal(0))
-        least = sum((p.remaining_qty for p in watched), Decimal(0))
-        if least <= shown.qty <= most:
-            return entry.is_finite()  # the entry alone moved: a part of the company was spun off, say
-        was = shown.qty * bar.close / before
-        return least <= was <= most or self._near(was, least) or self._near(was, most)
-
-    def _near(self, one: Decimal, other: Decimal) -> bool:
-        return not is_jump(one, other, self._guard.max_jump_ratio)
-
-    def _agrees(self, bar: Bar, shown: BrokerPosition) -> bool:
-        """True when the broker's own price is as far out as the bar's."""
-        price = shown.current_price
-        if price is None or not price.is_finite() or price <= 0:
-            return False
-        return self._near(bar.close, price)

@@ -14,7 +14,7 @@ from typing import Any
 from exitfsm.bar_keeping import BarKeeper
 from exitfsm.broker.market import bar_of
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import ORDER_PREFIX, brings_fills, may_be_ours, precedes_a_change
+from exitfsm.holdings import ORDER_PREFIX, brings_fills, leaves_open, may_be_ours, precedes_a_change
 from exitfsm.manager.context import Context
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
@@ -111,9 +111,8 @@ class Intake:
             self._timer.look_up_soon(p.position_id, report.client_order_id)
             return
         await self._mailbox.report(report)
-        said_how_much = report.filled_qty is not None or not (brings_fills(report) or report.status.terminal)
         p = self._engine.positions.get(self._engine.known_owner(report.client_order_id) or "")
-        if p is not None and (not said_how_much or report.client_order_id in p.corrected_orders):
+        if p is not None and leaves_open(p, report):
             self._timer.look_up_soon(p.position_id, report.client_order_id)
 
     async def _on_foreign(self, report: ExecutionReport) -> None:

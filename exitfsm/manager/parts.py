@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from exitfsm import holdings
 from exitfsm.bar_keeping import BarKeeper
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.fitting import Fitting
@@ -18,7 +19,6 @@ from exitfsm.clocks import SteadyTime
 from exitfsm.engine import Engine, SessionClose
 from exitfsm.errors import StoreError
 from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere
-from exitfsm.holdings import same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.manager.adopter import Adopter
 from exitfsm.manager.alarms import Account, Alarms
@@ -40,9 +40,6 @@ from exitfsm.recorded_bars import bars_path
 from exitfsm.store import ExitStore
 
 log = logger("exitfsm")
-
-#: A forced exit's word to `may_enter`: these states have nothing under way.
-_FREE = (State.MONITORING,)
 
 
 class Parts:
@@ -161,17 +158,13 @@ class Parts:
 
     def entry_block(self, symbol: str, when: datetime) -> str | None:
         """Why a symbol may not be entered at a time; None when it may."""
-        if not self.running or not self.reconciler.is_done:
-            return "not reconciled with the broker yet"
-        if self.context.engine.paused:
-            return "paused"
-        for p in list(self.context.engine.positions.values()):
-            if same_symbol(p.symbol, symbol) and p.state not in _FREE:
-                return f"an exit of {p.symbol} is under way ({p.state})"
-        for cooled, until in list(self._cooldowns.items()):
-            if same_symbol(cooled, symbol) and when < until:
-                return f"cooldown until {until.isoformat()}"
-        return None
+        account = holdings.Account(
+            positions=list(self.context.engine.positions.values()),
+            cooldowns=dict(self._cooldowns),
+            is_reconciled=self.running and self.reconciler.is_done,
+            is_paused=self.context.engine.paused,
+        )
+        return holdings.entry_block(symbol, when, account)
 
     # --- what comes back from the mailbox -----------------------------------------------------------------------------
 

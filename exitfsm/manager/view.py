@@ -259,15 +259,8 @@ class View:
         Where its record lies ahead of the clock, because the clock was set back before a restart, its time goes on from
         there: a wait is as long as it was meant to be, whatever the clock says.
         """
-        now = self._time.now()
-        longest = timedelta(
-            seconds=max(p.policy.partial_fills.resubmit_delay_seconds, self._calls.capabilities.late_fill_window_s or 0)
-        )
-        if p.next_attempt_at is not None:
-            began = p.next_attempt_at - longest
-        elif p.waiting_since is not None:
-            began = p.waiting_since
-        else:
+        now, began = self._time.now(), holdings.wait_began(p, self._calls.capabilities)
+        if began is None:
             return now
         mono, key = self._clock.monotonic(), (p.position_id, began)
         if began > now:
@@ -291,10 +284,8 @@ class View:
         """When no fill can follow a position's canceled order any more, in monotonic seconds from the first call on."""
         key = (p.position_id, p.next_attempt_at)
         if key not in self._settled:
-            late = p.ended_how == "canceled" and self._calls.capabilities.late_fills and p.next_attempt_at is not None
-            window = self._calls.capabilities.late_fill_window_s or 0 if late else 0
-            left = (p.next_attempt_at - self.now_for(p)).total_seconds() if p.next_attempt_at is not None else 0
-            self._settled[key] = self._clock.monotonic() + min(window, max(0, left))
+            late_s = holdings.late_fills_s(p, self._calls.capabilities, self.now_for(p))
+            self._settled[key] = self._clock.monotonic() + late_s
         return self._settled[key]
 
     def forget(self, p: Position) -> None:

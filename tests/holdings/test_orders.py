@@ -161,3 +161,17 @@ def test_given_an_ended_order_whose_record_shows_less_then_some_was_taken_back()
     assert holdings.record_of_ended(order, report("canceled", 3)).corrected
     for same in (report("canceled", 4), report("canceled"), report("new", 3)):
         assert holdings.record_of_ended(order, same) == same
+
+
+@pytest.mark.parametrize(
+    ("said", "leaves_open"),
+    [
+        (report("partially_filled", 4), False),
+        (report("partially_filled"), True),
+        (report("canceled"), True),
+        (report("new"), False),
+    ],
+)
+def test_given_a_report_that_does_not_say_how_much_then_the_order_is_looked_up(said, leaves_open: bool) -> None:
+    assert holdings.leaves_open(exiting(), said) is leaves_open
+    assert holdings.leaves_open(exiting(corrected=True), said)
