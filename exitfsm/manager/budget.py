@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from exitfsm.ports import Clock
+from exitfsm.position import Action, Cancel, Submit
 
 #: The span in which sends are counted.
 SPAN_S = 60.0
+#: How long is waited before the same is tried again.
+PAUSE_S = 0.5
 #: How long a place is kept for a send on its way: it may wait so long for the hours, and for a look at what is held.
 KEPT_S = 2.0
 
@@ -121,3 +126,61 @@ class RateBudget:
             if times:
                 await self._clock.sleep(min(times) - self._clock.monotonic())
             self._give_out()
+
+
+class Turns:
+    """What tasks of positions wait for that takes time: their turn to send, and a pause."""
+
+    def __init__(self, budget: RateBudget, clock: Clock) -> None:
+        self._budget, self._clock = budget, clock
+        #: Tasks that wait for nothing but time.
+        self._resting: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    def announce(self, position_id: str, action: Action | None) -> None:
+        """Tell the budget whether a position is about to send something."""
+        if isinstance(action, (Submit, Cancel)):
+            self._budget.announce(position_id)
+        else:
+            self._budget.withdraw(position_id)
+
+    async def take(self, position_id: str) -> float:
+        """Wait for a place among the sends of this minute; returns what `give_back` takes."""
+        place = math.inf
+
+        async def spend() -> None:
+            nonlocal place
+            place = await self._budget.spend(position_id)
+
+        await self._rest(spend)
+        return place
+
+    def give_back(self, place: float) -> None:
+        """Nothing was sent in it after all."""
+        self._budget.give_back(place)
+
+    async def pause(self, position_id: str) -> None:
+        """Wait before the same is tried again; no place among the sends is kept meanwhile."""
+        self._budget.withdraw(position_id)
+        await self._rest(partial(self._clock.sleep, PAUSE_S))
+
+    def stop(self) -> None:
+        """Nobody waits any more, and nobody begins to."""
+        self._stopped = True
+        for task in self._resting:
+            task.cancel()
+
+    async def close(self) -> None:
+        """End the budget's timer."""
+        await self._budget.close()
+
+    async def _rest(self, waiting: Callable[[], Awaitable[None]]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if self._stopped:
+            raise asyncio.CancelledError
+        self._resting.add(task)
+        try:
+            await waiting()
+        finally:
+            self._resting.discard(task)

@@ -9,26 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from decimal import Decimal
 from functools import partial
 
 from msgspec.structs import replace
 
 from exitfsm import holdings
-from exitfsm.broker.calls import Outcome, describe
-from exitfsm.errors import BrokerError, OrderRefused, StoreError
-from exitfsm.holdings import FRESH_S, NEVER, UNKNOWN_MAX, Answer, Beside, Read, bare
-from exitfsm.lifecycle import State
-from exitfsm.manager.budget import RateBudget
+from exitfsm.errors import BrokerError, StoreError
+from exitfsm.holdings import UNKNOWN_MAX
+from exitfsm.manager.budget import PAUSE_S, RateBudget, Turns
 from exitfsm.manager.context import Context
-from exitfsm.manager.view import LOOK_MAX_S, View
-from exitfsm.messages import GiveWay, RaiseAlarm
+from exitfsm.manager.sending import Sender
+from exitfsm.manager.view import View
 from exitfsm.outside import logger
-from exitfsm.ports import IdMemory
 from exitfsm.position import (
-    READS_MIN,
     Action,
     Cancel,
     ExitOrder,
@@ -37,16 +32,14 @@ from exitfsm.position import (
     ReadPosition,
     Submit,
     is_over,
-    is_proved_over,
 )
-from exitfsm.values import ExecutionReport, ExitType, Order, OrderType, plain, refused_report
 
 log = logger("exitfsm")
 
 #: Steps that one task takes in a row before it leaves the rest to the timer: a bound on any loop with the broker.
 STEPS_MAX = 25
-#: Pause before the same thing is tried again, doubled up to the longest.
-PAUSE_S, PAUSE_MAX_S = 0.5, 30.0
+#: The longest pause before the same thing is tried again; the first is `PAUSE_S`.
+PAUSE_MAX_S = 30.0
 #: How long the bot's call waits for orders that it caused to have left; a broker that is slower is not waited for.
 GRACE_S = 0.01
 
@@ -56,22 +49,14 @@ class Executor:
 
     def __init__(self, context: Context, view: View) -> None:
         self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
-        self._breaker = context.breaker
-        self._view, self._hours, self._orders = view, context.hours, context.orders
-        self._time, self._clock, self._live = context.time, context.clock, context.live
-        self._budget = RateBudget(context.clock, context.live.orders_per_minute, self._standing)
+        self._view, self._hours = view, context.hours
+        self._time, self._clock = context.time, context.clock
+        self._turns = Turns(RateBudget(context.clock, context.live.orders_per_minute, self._standing), context.clock)
+        #: Sends what is to be sent.
+        self.sender = Sender(context, view, self._turns)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        #: Those of them that wait for nothing but time.
-        self._resting: set[asyncio.Task[None]] = set()
         self._closing = False
         self._pauses: dict[str, tuple[float, float]] = {}
-        self._unknown: dict[str, int] = {}
-        #: When each exit order was last sent, in monotonic seconds: what was asked before says nothing of it.
-        self._sent_at: dict[str, float] = {}
-        #: Exit orders that are being sent at this moment: the broker may not know them yet.
-        self.sending: set[str] = set()
-        #: Until when no exit leaves before the working orders were listed once: one of ours might be among them.
-        self._listed_by = context.clock.monotonic() + 2 * float(context.live.broker_timeout_seconds)
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -85,29 +70,18 @@ class Executor:
             if position_id not in self._tasks:
                 p = self._engine.positions.get(position_id)
                 if p is not None:  # all of these are announced before the first of them runs
-                    self._announce(position_id, self._engine.owed_by(p, self._view.now_for(p)))
+                    self._turns.announce(position_id, self._engine.owed_by(p, self._view.now_for(p)))
                 task = asyncio.create_task(self._run(position_id), name=f"exitfsm-{position_id}")
                 self._tasks[position_id] = task
                 task.add_done_callback(partial(self._ended, position_id))
 
     def _ended(self, position_id: str, _: asyncio.Task[None]) -> None:
         self._tasks.pop(position_id, None)
-        self._budget.withdraw(position_id)
-
-    def _announce(self, position_id: str, action: Action | None) -> None:
-        """Tell the budget whether a position is about to send something."""
-        if isinstance(action, (Submit, Cancel)):
-            self._budget.announce(position_id)
-        else:
-            self._budget.withdraw(position_id)
+        self._turns.announce(position_id, None)
 
     def _standing(self, position_id: str) -> float:
         p = self._engine.positions.get(position_id)
         return self._engine.standing(p) if p is not None else math.inf
-
-    def were_listed(self) -> None:
-        """The working orders were listed once, or cannot be: nothing need wait for that any more."""
-        self._listed_by = 0.0
 
     async def grace(self) -> None:
         """Give orders that were caused just now a moment to leave."""
@@ -125,33 +99,15 @@ class Executor:
         What only waits for time to pass is not waited for.
         """
         self._closing = True
-        for task in self._resting:
-            task.cancel()
+        self._turns.stop()
         if self._tasks:
             await asyncio.wait(self.tasks, timeout=wait_s)
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self._budget.close()
+        await self._turns.close()
         await self._hours.close()
         await self._view.close()
-
-    async def _rest(self, waiting: Callable[[], Awaitable[None]]) -> None:
-        """Wait for time to pass, in a task of a position."""
-        task = asyncio.current_task()
-        assert task is not None
-        if self._closing:
-            raise asyncio.CancelledError
-        self._resting.add(task)
-        try:
-            await waiting()
-        finally:
-            self._resting.discard(task)
-
-    async def _pause(self, position_id: str) -> None:
-        """Wait before the same is tried again; no place among the sends is kept meanwhile."""
-        self._budget.withdraw(position_id)
-        await self._rest(partial(self._clock.sleep, PAUSE_S))
 
     async def _run(self, position_id: str) -> None:
         for _ in range(STEPS_MAX):
@@ -162,7 +118,7 @@ class Executor:
             if p is None or action is None:
                 self._pauses.pop(position_id, None)
                 return
-            self._announce(position_id, action)
+            self._turns.announce(position_id, action)
             try:
                 moved = await self._act(p, action)
             except (BrokerError, StoreError) as error:
@@ -181,7 +137,7 @@ class Executor:
         """Do one thing; True when something moved, so that the next question makes sense at once."""
         match action:
             case Submit():
-                return await self._submit(p, action)
+                return await self.sender.submit(p, action)
             case LookUp():
                 return await self.look_up(p.position_id, action.client_order_id)
             case Cancel():
@@ -189,261 +145,12 @@ class Executor:
             case ReadPosition():
                 return await self._read(p)
 
-    # --- sending ------------------------------------------------------------------------------------------------------
-
-    async def _submit(self, p: Position, action: Submit) -> bool:
-        """Send the order whose intent is durable; once.
-
-        What is read for it is read after it waited for its turn, and must still be fresh when it leaves.
-        """
-        began = self._clock.monotonic()
-        if not await self._hours.let_pass(p.symbol) or not self._breaker.allows(self._clock.monotonic()):
-            return False
-        if self._is_held_back(p):
-            return False
-        await self._prove_over(p, began)
-        if holdings.another_goes_first(p, self._beside(p), began, self._clock.monotonic()):
-            await self._ask_for_way(p)
-            await self._pause(p.position_id)
-            return True
-        await self._make_way(p)
-        spent = await self._turn(p.position_id)
-        left = False
-        try:
-            asked = self._clock.monotonic()
-            await self._prove_over(p, asked)
-            answer = self._may_send(p, action, asked)
-            if answer is not Answer.SEND:
-                return answer is Answer.WAIT  # it was learned while it waited
-            if self._hours.may_have_changed(p.symbol) and not await self._hours.let_pass(p.symbol):
-                return False
-            refusal = None if self._calls.capabilities.reduce_only else await self._no_longer_held(p, action.order)
-            if refusal is not None:
-                return await self._not_sent(action.order, refusal)
-            if not await self._one_before_is_over(p):
-                return False
-            answer = self._may_send(p, action, asked)
-            if answer is not Answer.SEND:
-                return answer is Answer.WAIT
-            left = True
-        finally:
-            if not left:
-                self._budget.give_back(spent)
-        return await self._send(action.order)
-
-    async def _turn(self, position_id: str) -> float:
-        """Wait for a place among the sends of this minute; returns what `give_back` takes."""
-        place = math.inf
-
-        async def spend() -> None:
-            nonlocal place
-            place = await self._budget.spend(position_id)
-
-        await self._rest(spend)
-        return place
-
-    def _is_held_back(self, p: Position) -> bool:
-        """True while another exit of ours is, or might be, at the broker. Of one that is known there is an alarm."""
-        return self._clock.monotonic() < self._listed_by or self._stranger_works(p.symbol)
-
-    def _may_send(self, p: Position, action: Submit, asked: float) -> Answer:
-        """Whether an order may leave now; the last look, after everything that had to be waited for.
-
-        Args:
-            asked: when the first of what was read for it was asked for, in monotonic seconds.
-        """
-        now, current = self._clock.monotonic(), self._engine.positions.get(p.position_id)
-        beside = self._beside(current) if current is not None else ()
-        leaving = holdings.Leaving(
-            order=action,
-            position=current,
-            owed=self._engine.owed_by(current, self._view.now_for(current)) if current is not None else None,
-            beside=beside,
-            asked=asked,
-            now=now,
-            # A slow broker is no reason never to send, a long sleep is one.
-            fresh_s=FRESH_S + (1 + len(beside)) * float(self._live.broker_timeout_seconds),
-            is_held_back=self._is_held_back(p),
-        )
-        answer = holdings.may_send(leaving)
-        closed = self._hours.heard_closed(p.symbol) or not self._breaker.allows(now)
-        return Answer.BLOCKED if closed and answer is Answer.SEND else answer
-
-    def _beside(self, p: Position) -> tuple[Beside, ...]:
-        """The other positions of a holding, and what is known of their newest orders."""
-        return tuple(map(self._known_of, self._engine.beside(p)))
-
-    def _known_of(self, q: Position) -> Beside:
-        order_id, reported = q.client_order_id or "", q.state is State.REJECTED and holdings.was_reported_over(q)
-        return Beside(
-            q,
-            is_unknown=order_id in self._engine.unknown,
-            works=self._view.works_by_record(order_id),
-            shown_over=self._view.shown_over(order_id),
-            settled=self._view.note_wait(q) if reported else NEVER,
-        )
-
-    async def _one_before_is_over(self, p: Position) -> bool:
-        """True unless the record of the order before this one shows it working; then a person is told.
-
-        It was read before this attempt was decided. After a long wait, or a restart, it is read again.
-
-        Raises:
-            BrokerError: it cannot be read.
-        """
-        before = holdings.order_to_prove(p)
-        if before is None or self._clock.monotonic() - self._view.shown_over(before.client_order_id) <= FRESH_S:
-            return True
-        record = await self._view.record_of(p, before.client_order_id)
-        if is_proved_over(before, record, self._calls.capabilities):
-            return True
-        if record.report is None:
-            return False  # it is looked up again: an answer may be behind
-        named, waits = before.client_order_id, p.client_order_id
-        text = f"the end of order {named} was reported, and its record shows it working: {waits} waits"
-        await self._mailbox.alarm(p.position_id, "ended_order_works", text)
-        return False
-
-    async def _send(self, order: Order) -> bool:
-        """It leaves now; what comes of it is told to its position."""
-        self._breaker.sends(self._clock.monotonic())
-        self._engine.sent(order.client_order_id)
-        self.sending.add(order.client_order_id)
-        try:
-            outcome = await self._calls.submit(order)
-        finally:
-            self.sending.discard(order.client_order_id)
-            self._sent_at[order.client_order_id] = self._clock.monotonic()
-        log.info(
-            "submit id=%s symbol=%s side=%s qty=%s outcome=%s why=%s",
-            order.client_order_id, order.symbol, order.side, plain(order.qty), outcome.outcome.value, outcome.why,
-        )  # fmt: skip
-        if outcome.report is not None:
-            report = outcome.report
-            if outcome.outcome is Outcome.REFUSED:
-                report = await self._there_after_all(order) or report
-            self._unknown.pop(order.client_order_id, None)
-            await self._mailbox.report(report)
-            return True
-        if outcome.outcome is Outcome.NOT_SENT:
-            self._engine.not_known(order.client_order_id)
-            return False
-        return True  # unknown: what is owed now is a look-up
-
-    async def _there_after_all(self, order: Order) -> ExecutionReport | None:
-        """The record of an order that was just refused, where the refusal was said of another copy of its request.
-
-        What is repeated on the way, or sent again, can be refused because of the first copy: it holds the quantity.
-
-        Raises:
-            BrokerError: the record cannot be read, and an earlier copy may have arrived, or asking again harms nothing.
-        """
-        try:
-            return await self._calls.order(order.client_order_id)
-        except BrokerError:
-            again = self._calls.capabilities.ids_refused is IdMemory.FOREVER and self._calls.asks_by_our_id
-            if again or order.client_order_id in self._unknown:
-                raise
-            return None
-
-    async def _prove_over(self, p: Position, asked: float) -> None:
-        """Read the record of each order beside a position's own of which only an update has reported the end.
-
-        Raises:
-            BrokerError: one cannot be read.
-        """
-        for q in self._engine.beside(p):
-            if holdings.awaits_record(self._known_of(q), asked, self._clock.monotonic()):
-                try:
-                    await self._view.record_of(q, q.client_order_id or "")
-                except BrokerError:
-                    if q.state is not State.UNPROTECTED:  # a person looks after that
-                        raise
-
-    async def _ask_for_way(self, p: Position) -> None:
-        """A limit order that rests does not keep a stop waiting: it is canceled for it."""
-        if p.reason is ExitType.PROFIT_TAKE:
-            return
-        why = f"the exit of {p.position_id} ({p.reason}) waits for it"
-        resting = [q for q in self._engine.beside(p) if q.order_live and q.order_type is OrderType.LIMIT]
-        await self._mailbox.tell_all([(q.position_id, GiveWay(at=self._time.now(), why=why)) for q in resting])
-
-    def _stranger_works(self, symbol: str) -> bool:
-        """True while an exit order of ours works that belongs to no position, not even by now."""
-        name = bare(symbol)
-        return any(of == name and self._engine.known_owner(key) is None for key, of in self._orders.strangers.items())
-
-    async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
-        """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself.
-
-        What that means for the position is decided before the next attempt, as after any refusal.
-
-        Raises:
-            BrokerError: what is held is not known, and it waits for that.
-        """
-        failed = shown = 0
-        while True:
-            seen = self._view.seen(p)
-            read, why = await self._look(p.symbol)
-            p = self._engine.positions.get(p.position_id, p)
-            if read is not None and self._view.seen(p) != seen:
-                continue  # its orders, or those beside it, have changed what is held since
-            held = None
-            if read is not None:
-                held = self._view.net_of(p, read)[0]
-                self._view.count(p, held, read.began)
-            failed, shown = failed + (read is None), shown + (read is not None)
-            look = holdings.Look(
-                position=p,
-                qty=order.qty,
-                held=held,
-                executions=await self._view.fills_of(p) or () if held is not None and held < order.qty else (),
-                count=self._view.counted(p),
-                failed=failed,
-                shown=shown,
-                may_have_left=order.client_order_id in self._unknown,
-            )
-            answer = holdings.covered(look)
-            if isinstance(answer, holdings.Short):
-                text = f"{plain(order.qty)} to sell, and {plain(answer.held)} is held"
-                return OrderRefused("more_than_held", text)
-            if answer is Answer.SEND:
-                return None
-            if answer is Answer.BLOCKED:
-                raise BrokerError(f"what is held of {p.symbol} is not known: {why}")
-            await self._pause(p.position_id)
-
-    async def _look(self, symbol: str) -> tuple[Read | None, str]:
-        """What is held; or None and why, where that is not known of this symbol."""
-        try:
-            async with asyncio.timeout(LOOK_MAX_S):
-                held = await self._view.positions()
-        except (BrokerError, TimeoutError) as error:
-            return None, describe(error)
-        return (None, "it cannot be read") if holdings.is_silent(held, symbol) else (held, "")
-
-    async def _not_sent(self, order: Order, refusal: OrderRefused) -> bool:
-        """What becomes of an order that would sell more than is held.
-
-        Raises:
-            BrokerError: its record cannot be read.
-        """
-        # An earlier life, whose store was lost, may have sent the same id: then what is missing is what it sold.
-        report = await self._calls.order(order.client_order_id) if self._calls.asks_by_our_id else None
-        if report is None and order.client_order_id in self._unknown:
-            # It may be on its way, with the same effect. Not sent, not refused; it is asked for again.
-            log.warning("submit_held_back id=%s why=%s", order.client_order_id, refusal)
-            self._engine.sent(order.client_order_id)
-            return False
-        await self._mailbox.report(report or refused_report(order.client_order_id, refusal, self._time.now()))
-        return True
-
     async def look_up(self, position_id: str, client_order_id: str) -> bool:
         """Ask what the broker knows of an order, and tell its position; True when something moved."""
         before, asked = self._engine.positions.get(position_id), self._clock.monotonic()
         report = await self._calls.order(client_order_id)
         if report is not None:
-            self._unknown.pop(client_order_id, None)
+            self.sender.was_found(client_order_id)
             known = _corrections(before)
             if known != _corrections(self._engine.positions.get(position_id)):
                 return False  # the broker corrected an execution meanwhile, which this record may not show
@@ -452,7 +159,7 @@ class Executor:
                 report = replace(report, corrected=True)
             await self._mailbox.report(report)
             return self._engine.positions.get(position_id) is not before
-        if client_order_id in self.sending or asked < self._sent_at.get(client_order_id, NEVER):
+        if self.sender.sent_since(client_order_id, asked):
             return False  # it was asked for before it was sent
         return await self._not_found(position_id, client_order_id)
 
@@ -485,7 +192,7 @@ class Executor:
         """
         asked = self._clock.monotonic()
         report = await self._calls.order(client_order_id)
-        if report is None and (client_order_id in self.sending or asked < self._sent_at.get(client_order_id, NEVER)):
+        if report is None and self.sender.sent_since(client_order_id, asked):
             raise BrokerError(f"exit order {client_order_id} was being sent at that moment")
         await self._mailbox.report(holdings.end_of_live(report, client_order_id, filled, self._time.now()))
 
@@ -516,7 +223,7 @@ class Executor:
 
     async def _not_found(self, position_id: str, client_order_id: str) -> bool:
         """The broker does not know the id. Proof of nothing, unless it refuses a repeated id for ever."""
-        times = self._unknown[client_order_id] = self._unknown.get(client_order_id, 0) + 1
+        times = self.sender.was_not_found(client_order_id)
         p = self._engine.positions.get(position_id)
         if p is None or p.client_order_id != client_order_id or not p.order_live:
             return False
@@ -551,10 +258,10 @@ class Executor:
         return self._engine.positions.get(p.position_id) is not p
 
     async def _cancel_one(self, position_id: str, client_order_id: str) -> None:
-        spent = await self._turn(position_id)
+        spent = await self._turns.take(position_id)
         p = self._engine.positions.get(position_id)
         if p is None or client_order_id not in p.live_orders:
-            self._budget.give_back(spent)
+            self._turns.give_back(spent)
             return  # it has ended while this waited for its turn
         refused = await self._calls.cancel(client_order_id)
         report = await self._calls.order(client_order_id)
@@ -562,27 +269,6 @@ class Executor:
             await self._mailbox.report(report)
         elif refused is not None:
             await self._mailbox.report(refused)
-
-    async def _make_way(self, p: Position) -> None:
-        """The exit goes before the bot's entries: one that is known to rest on the symbol is canceled, or reported."""
-        working = self._orders.foreign.get(bare(p.symbol), {})
-        for order_id, order in list(working.items()):
-            if not holdings.gives_way(order_id, self._live.entry_id_prefix):
-                text = (
-                    f"order {order_id} ({order.side or 'unknown side'}) of {p.symbol} works while {p.symbol} is exited"
-                )
-                await self._mailbox.tell(
-                    p.position_id, RaiseAlarm(at=self._time.now(), kind="foreign_order", text=text)
-                )
-                continue
-            with suppress(BrokerError):
-                await self._calls.cancel(order_id)
-                for _ in range(READS_MIN):
-                    record = await self._calls.order(order_id)
-                    if record is None or record.status.terminal:
-                        working.pop(order_id, None)
-                        break
-                    await self._pause(p.position_id)
 
     async def _read(self, p: Position) -> bool:
         """A fresh read for one position, and what it means."""
@@ -595,9 +281,7 @@ class Executor:
         """A position has ended."""
         self._view.forget(p)
         self._pauses.pop(p.position_id, None)
-        for order in p.orders:
-            self._sent_at.pop(order.client_order_id, None)
-            self._unknown.pop(order.client_order_id, None)
+        self.sender.forget(p)
 
 
 def _corrections(p: Position | None) -> tuple[str, ...]:

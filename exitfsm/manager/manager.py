@@ -59,7 +59,7 @@ class ExitManager:
     All methods belong to one event loop. Callbacks may be plain or async; one that raises is logged and harms nothing.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the public constructor: a bot names what it needs
         self,
         broker: Any,
         state_store: ExitStore | str | os.PathLike[str],

@@ -151,13 +151,13 @@ class Reconciler:
             except BrokerError as error:
                 log.warning("look_up_failed id=%s error=%s", order_id, error)
 
-        await asyncio.gather(*(one(*which) for which in due if which[1] not in self._executor.sending))
+        await asyncio.gather(*(one(*which) for which in due if not self._executor.sender.is_sending(which[1])))
 
     async def _foreign(self) -> None:
         """Note the working orders of others; one that looks like ours and is not known is an alarm."""
         self._orders.not_listed()
         if not self._calls.has("open_orders"):
-            self._executor.were_listed()
+            self._executor.sender.were_listed()
             return
         began = self._time.monotonic()
         try:
@@ -165,7 +165,7 @@ class Reconciler:
         except BrokerError as error:
             log.warning("open_orders_failed error=%s", error)
             if not self._calls.has("open_orders"):
-                self._executor.were_listed()  # it has just said that it is not implemented
+                self._executor.sender.were_listed()  # it has just said that it is not implemented
             return
         self._orders.forget_foreign(before=began)
         self._strange = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
@@ -179,7 +179,7 @@ class Reconciler:
         gone_and_working = {key: symbol for key, symbol in gone.items() if await self._may_work(key)}
         self._orders.listed(list(self._strange), listed | gone_and_working)
         self._absent = {key: times for key, times in self._absent.items() if key in gone}
-        self._executor.were_listed()
+        self._executor.sender.were_listed()
         for report in orders:
             if not report.client_order_id.startswith(ORDER_PREFIX):
                 self._orders.note_foreign(report, self._time.monotonic())
