@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.hours import Hours
 from exitfsm.clocks import SteadyTime
 from exitfsm.config import ExitConfig, LiveSettings
-from exitfsm.engine import CustomRuleFunction, Engine
+from exitfsm.custom_rules import CustomRules
+from exitfsm.engine import Engine
 from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.manager.orders import Orders
@@ -29,7 +29,7 @@ class Given:
     strategy_name: str
     clock: Clock
     time: SteadyTime
-    rules: Mapping[tuple[str, str], CustomRuleFunction] | None
+    rules: CustomRules | None
     on_event: OnEvent | None
     on_alarm: OnAlarm | None
 

@@ -21,7 +21,8 @@ from exitfsm.broker.market import is_bar
 from exitfsm.broker.orders import is_order_update
 from exitfsm.clocks import SteadyTime, SystemClock
 from exitfsm.config import ExitConfig, load_config
-from exitfsm.engine import CustomRuleFunction, Engine
+from exitfsm.custom_rules import CustomRuleFunction
+from exitfsm.engine import Engine
 from exitfsm.errors import StoreError
 from exitfsm.events import TradingPaused, TradingResumed
 from exitfsm.holdings import same_symbol
