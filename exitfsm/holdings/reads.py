@@ -269,8 +269,9 @@ def _lacks_next_order(e: Evidence) -> bool:
 
 
 def _lacks_executions(e: Evidence, qty: Decimal) -> bool:
+    """True where what is shown must be held against the executions; not where exact books show what is expected."""
     p = e.position
-    if e.executions is not None or (e.read.exact and qty == p.remaining_qty == ZERO):
+    if e.executions is not None or (e.read.exact and qty == p.remaining_qty):
         return False
     return qty != p.remaining_qty or p.state is State.MONITORING or not p.order_live
 

@@ -9,12 +9,13 @@ from enum import Enum
 
 import msgspec
 
+from exitfsm.errors import OrderRefused
 from exitfsm.holdings.executions import sold_by_others
 from exitfsm.holdings.reads import NEVER, Count, agreed_qty, is_older, last_qty
 from exitfsm.lifecycle import State
 from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Action, Position, Submit
-from exitfsm.values import EXACT, Fill
+from exitfsm.values import EXACT, Fill, plain
 
 #: How old, in seconds, what was read for a send may be when that leaves.
 FRESH_S = 5.0
@@ -34,6 +35,11 @@ class Short(msgspec.Struct, frozen=True):
     """Less is held than the order would sell: it is not sent, and that is a refusal."""
 
     held: Decimal
+
+
+def more_than_held(qty: Decimal, short: Short) -> OrderRefused:
+    """That refusal."""
+    return OrderRefused("more_than_held", f"{plain(qty)} to sell, and {plain(short.held)} is held")
 
 
 class Beside(msgspec.Struct, frozen=True):

@@ -413,8 +413,7 @@ class Driver:
             )
             answer = holdings.covered(look)
             if isinstance(answer, holdings.Short):
-                text = f"{plain(order.qty)} to sell, and {plain(answer.held)} is held"
-                return OrderRefused("more_than_held", text)
+                return holdings.more_than_held(order.qty, answer)
             if answer is Answer.SEND:
                 return None
             if answer is Answer.BLOCKED:

@@ -222,6 +222,7 @@ def test_given_books_that_cannot_be_behind_then_one_read_is_enough() -> None:
     assert weighed(evidence(held(), read(exact=True), BOUGHT)) == Holds(Decimal(0), None, READS_MIN)
     sold = ended(filled_qty=Decimal(10))
     assert weighed(evidence(sold, read(exact=True), executions=None)) == Holds(Decimal(0), None, READS_MIN)
+    assert weighed(evidence(ended(), read(row(10), exact=True), executions=None)) == Holds(Decimal(10), 100, READS_MIN)
     assert weighed(evidence(ended(), read(exact=True), executions=None)) is Need.EXECUTIONS
 
 
