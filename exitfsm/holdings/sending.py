@@ -11,6 +11,7 @@ import msgspec
 
 from exitfsm.errors import OrderRefused
 from exitfsm.holdings.executions import sold_by_others
+from exitfsm.holdings.orders import LookUps
 from exitfsm.holdings.reads import NEVER, Count, agreed_qty, is_older, last_qty
 from exitfsm.lifecycle import State
 from exitfsm.ports import Capabilities
@@ -48,15 +49,13 @@ class Beside(msgspec.Struct, frozen=True):
     Attributes:
         position: the position.
         is_unknown: the order was sent, or may have been, and the broker has said nothing of it.
-        works: its end was reported, and its record shows it working.
-        shown_over: when the newest look-up began that showed it over; `settled`: when no fill can follow its cancel
-            any more. Both in monotonic seconds.
+        look_ups: what they have shown of it, where its end was reported.
+        settled: when no fill can follow its cancel any more, in monotonic seconds.
     """
 
     position: Position
     is_unknown: bool = False
-    works: bool = False
-    shown_over: float = NEVER
+    look_ups: LookUps = LookUps()
     settled: float = NEVER
 
 
@@ -138,9 +137,9 @@ def may_work(other: Beside, asked: float, now: float) -> bool:
     if not was_reported_over(other.position):
         return False
     if other.position.state is State.UNPROTECTED:
-        return other.works
+        return other.look_ups.works
     since = asked - FRESH_S
-    return other.shown_over < (max(since, other.settled) if now >= other.settled else since)
+    return other.look_ups.shown_over < (max(since, other.settled) if now >= other.settled else since)
 
 
 def was_reported_over(q: Position) -> bool:

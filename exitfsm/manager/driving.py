@@ -14,8 +14,6 @@ from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 
-from msgspec.structs import replace
-
 from exitfsm import holdings
 from exitfsm.broker.calls import Breaker, BrokerCalls, Outcome, describe
 from exitfsm.broker.hours import Hours
@@ -287,8 +285,7 @@ class Driver:
         return Beside(
             q,
             is_unknown=order_id in self._engine.unknown,
-            works=self._reader.works_by_record(order_id),
-            shown_over=self._reader.shown_over(order_id),
+            look_ups=self._reader.look_ups(order_id),
             settled=self._reader.note_wait(q) if reported else NEVER,
         )
 
@@ -301,7 +298,7 @@ class Driver:
             BrokerError: it cannot be read.
         """
         before = holdings.order_to_prove(p)
-        if before is None or self._clock.monotonic() - self._reader.shown_over(before) <= FRESH_S:
+        if before is None or self._clock.monotonic() - self._reader.look_ups(before).shown_over <= FRESH_S:
             return True
         record = await self._reader.record_of(p, before)
         if is_proved_over(p, record, p.how_ended(before), self._calls.capabilities):
@@ -451,12 +448,9 @@ class Driver:
         report = await self._calls.order(client_order_id)
         if report is not None:
             self._unknown.pop(client_order_id, None)
-            known = _corrections(before)
-            if known != _corrections(self._engine.positions.get(position_id)):
-                return False  # the broker corrected an execution meanwhile, which this record may not show
-            if client_order_id in known:
-                # The broker has corrected it once, and older news of it may still come: its record is what counts.
-                report = replace(report, corrected=True)
+            report = holdings.record_of_live(before, self._engine.positions.get(position_id), report)
+            if report is None:
+                return False
             await self._door.report(report)
             return self._engine.positions.get(position_id) is not before
         if client_order_id in self.sending or asked < self._sent_at.get(client_order_id, NEVER):
@@ -609,8 +603,3 @@ class Driver:
         for order_id in (p.client_order_id, *(o.client_order_id for o in p.ended_orders)):
             self._sent_at.pop(order_id or "", None)
             self._unknown.pop(order_id or "", None)
-
-
-def _corrections(p: Position | None) -> tuple[str, ...]:
-    """The orders of a position of which the broker has corrected executions."""
-    return p.corrected_orders if p is not None else ()

@@ -305,6 +305,12 @@ def test_less_than_is_left_counts_where_several_reads_agree(shown: list[int], ag
     assert holdings.agreement(held(), [Decimal(qty) for qty in shown]) is agree
 
 
+def test_executions_are_shared_where_another_position_of_the_symbol_is_open() -> None:
+    p = held()
+    assert holdings.is_shared(p, [p, held(position_id="q")])
+    assert not holdings.is_shared(p, [p, held(position_id="q", symbol="MSFT")])
+
+
 def test_executions_of_a_position_are_those_of_its_symbol_since_its_entry() -> None:
     p = held(opened_at=at(0.5))
     fills = [fill("sell", 1, second=3), fill("buy", 1, second=0), replace(fill("buy", 1, second=2), symbol="MSFT")]

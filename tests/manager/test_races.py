@@ -225,7 +225,7 @@ async def test_given_an_end_is_taken_back_after_it_was_proved_then_no_other_exit
     await world.deliver()
     reader = world.manager._reader
     await reader.record_of(world.position, first.client_order_id)
-    assert reader.shown_over(first.client_order_id) > 0
+    assert reader.look_ups(first.client_order_id).shown_over > 0
     world.broker.reopen(first)
     world.broker.lose_updates()
     await world.manager.watch("AAPL", "long", 12, 98, world.clock.now())
