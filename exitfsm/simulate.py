@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -21,26 +21,22 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict, replace
 
+from exitfsm import holdings
+from exitfsm.carrying_out import carry_out, read_position
 from exitfsm.config import ExitConfig
 from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.engine import Engine
-from exitfsm.errors import ConfigError, OrderRefused, StoreError
+from exitfsm.errors import ConfigError, StoreError
 from exitfsm.events import Recorded
 from exitfsm.jumps import Jump, Jumps, split_ratio
 from exitfsm.levels import Slot
 from exitfsm.lifecycle import State
-from exitfsm.messages import Open, PositionRead, RaiseAlarm, RecordRead
+from exitfsm.messages import Open, RaiseAlarm
 from exitfsm.policy import average_true_range, is_jump
 from exitfsm.position import (
-    READS_MIN,
     Action,
-    Cancel,
-    LookUp,
     Position,
-    ReadPosition,
-    Submit,
     account_hash,
-    epoch_of,
 )
 from exitfsm.recorded_bars import BarRecorder, new_bars_path
 from exitfsm.refusals import Refused
@@ -51,11 +47,12 @@ from exitfsm.values import (
     EXACT,
     ZERO,
     Bar,
+    BrokerPosition,
+    Fill,
     OrderType,
     Side,
     pct_change,
     plain,
-    refused_report,
     stamp,
 )
 
@@ -215,7 +212,7 @@ class Simulation:
         self._keeps_history = self.policy.atr_levels.enabled
         self._account = account_hash(SIMULATION_ACCOUNT)
         self._entered: dict[str, datetime] = {}
-        self._enter_from: dict[str, datetime | None] = {}
+        self._cooldowns: dict[str, datetime] = {}
         self._history: dict[str, deque[Bar]] = {}
         self._ended: list[Position] = []
         self._unsound: dict[tuple[str, str], Refused] = {}
@@ -303,8 +300,8 @@ class Simulation:
             self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind="split", text=text))
             order_side = p.side.exit_side
             self.broker.trade_by_hand(p.symbol, order_side, p.remaining_qty, jump.reference)
-            gone = PositionRead(at=bar.timestamp, began=bar.timestamp, qty=ZERO, reads=READS_MIN)
-            self._carry_out(self.engine.tell(p.position_id, gone), bar.timestamp)
+            now = self.engine.positions[p.position_id]
+            self._carry_out(read_position(self.engine, self.broker, now, bar.timestamp), bar.timestamp)
 
     def _session_close(self, symbol: str, at: datetime) -> datetime | None:
         """The close that counts for a symbol's bar of this time, for `end_of_session`."""
@@ -360,31 +357,45 @@ class Simulation:
         )
 
     def _maybe_enter(self, bar: Bar) -> None:
-        """Enter at this bar's close where the symbol was never held, or its cooldown is over."""
-        symbol = bar.symbol
-        if symbol in self._enter_from:
-            due = self._enter_from[symbol]
-            if due is None or bar.timestamp < due or bar.timestamp < self._entered[symbol]:
-                return
+        """Enter at this bar's close where the symbol was never held, or may be entered again."""
+        symbol, at = bar.symbol, bar.timestamp
+        entered_at = self._entered.get(symbol)
+        if entered_at is not None and (not self.re_enter or at < entered_at):
+            return
+        slot, cooldown = self._slots.get(symbol), self._cooldowns.get(symbol)
+        account = holdings.Account(
+            positions=slot.positions if slot is not None else (),
+            cooldowns={symbol: cooldown} if cooldown is not None else {},
+        )
+        if not holdings.may_enter(symbol, at, account):
+            return
         if not bar.floor > 0:
             self._refuse_unsound(bar)
             return
-        self.broker.hold(symbol, self.side, self.qty, bar.close, bar.timestamp)
-        self._entered[symbol] = bar.timestamp
-        self._enter_from[symbol] = None
+        self._enter(bar, self.broker.hold(symbol, self.side, self.qty, bar.close, at))
+
+    def _enter(self, bar: Bar, entry: Fill) -> None:
+        """Watch what was entered, named and priced as the live manager does it."""
+        row = BrokerPosition(symbol=entry.symbol, side=self.side, qty=entry.qty, avg_entry_price=entry.price)
+        opening = holdings.Opening(row=row, symbol=bar.symbol, executions=(entry,))
+        adopt, _ = holdings.adopt(opening, None)
+        if not isinstance(adopt, holdings.Adopt) or adopt.epoch is None:
+            return
+        self._entered[bar.symbol] = bar.timestamp
+        atr = None
+        if self.policy.atr_levels.enabled:
+            atr = average_true_range([*self._history.get(bar.symbol, ()), bar], self.policy.atr_levels.period)
         message = Open(
             at=bar.timestamp,
             account=self._account,
-            symbol=symbol,
+            symbol=bar.symbol,
             side=self.side,
-            epoch=epoch_of(bar.timestamp),
-            qty=self.qty,
-            entry_price=bar.close,
+            epoch=adopt.epoch,
+            qty=row.qty,
+            entry_price=adopt.entry_price,
             opened_at=bar.timestamp,
             policy=self.policy,
-            atr=average_true_range([*self._history.get(symbol, ()), bar], self.policy.atr_levels.period)
-            if self.policy.atr_levels.enabled
-            else None,
+            atr=atr,
             strategy_name=self.strategy_name,
             source="broker",
         )
@@ -400,40 +411,13 @@ class Simulation:
 
     def _carry_out(self, actions: Sequence[Action], at: datetime) -> None:
         """Do what is owed to the simulated broker, until nothing more is."""
-        waiting = deque(actions)
-        while waiting:
-            waiting.extend(self._act(waiting.popleft(), at))
-
-    def _act(self, action: Action, at: datetime) -> list[Action]:
-        engine, broker = self.engine, self.broker
-        match action:
-            case Submit(order=order):
-                engine.sent(order.client_order_id)
-                try:
-                    report = broker.submit(order)
-                except OrderRefused as refusal:
-                    report = refused_report(order.client_order_id, refusal, at)
-                return engine.on_report(report, at=at)
-            case Cancel(client_order_id=order_id):
-                with suppress(OrderRefused):  # it is over already, and its own record says how
-                    broker.cancel(order_id)
-                report_now = broker.order(order_id)
-                return engine.on_report(report_now, at=at) if report_now is not None else []
-            case LookUp(client_order_id=order_id):
-                known = broker.order(order_id)
-                return engine.on_report(known, at=at) if known is not None else []
-            case ReadPosition(position_id=position_id, symbol=symbol):
-                held = EXACT.multiply(broker.held(symbol), self.side.sign)
-                order_id = engine.positions[position_id].client_order_id or ""
-                record = RecordRead(client_order_id=order_id, began=at, report=broker.order(order_id))
-                read = PositionRead(at=at, began=at, qty=held, reads=READS_MIN, record=record)
-                return engine.tell(position_id, read)
+        carry_out(self.engine, self.broker, actions, at)
 
     def _on_commit(self, p: Position, _: Sequence[Recorded]) -> None:
         if p.state.terminal:
             self._ended.append(p)
-            if self.re_enter:
-                self._enter_from[p.symbol] = p.cooldown_until
+            if p.cooldown_until is not None:
+                self._cooldowns[p.symbol] = p.cooldown_until
 
 
 def simulated_exit(p: Position) -> SimulatedExit:

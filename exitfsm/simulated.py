@@ -139,7 +139,7 @@ class SimulatedBroker:
     def positions(self) -> Sequence[BrokerPosition]:
         """All open positions, by symbol."""
         with_fault = self._fault("positions")
-        held = [self._position(symbol) for symbol in sorted(self._held)]
+        held = [self.position(symbol) for symbol in sorted(self._held)]
         with_fault()
         return [p for p in held if p is not None]
 
@@ -306,6 +306,22 @@ class SimulatedBroker:
         self._subscribers.append(handler)
         return lambda: self._subscribers.remove(handler)
 
+    @exactly
+    def position(self, symbol: str) -> BrokerPosition | None:
+        """What is held of one symbol, as the list of positions shows it; None where nothing is."""
+        qty, entry = self._held.get(symbol, (ZERO, ZERO))
+        if qty == 0:
+            return None
+        side = Side.LONG if qty > 0 else Side.SHORT
+        return BrokerPosition(
+            symbol=symbol,
+            side=side,
+            qty=abs(qty),
+            avg_entry_price=entry,
+            qty_available=self._free(symbol, side),
+            current_price=self._prices.get(symbol),
+        )
+
     def held(self, symbol: str) -> Decimal:
         """Net quantity on the books: negative when short."""
         return self._held.get(symbol, (ZERO, ZERO))[0]
@@ -349,21 +365,6 @@ class SimulatedBroker:
             ZERO,
         )
         return max(ZERO, self.held(symbol) * side.sign) - reserved
-
-    @exactly
-    def _position(self, symbol: str) -> BrokerPosition | None:
-        qty, entry = self._held[symbol]
-        if qty == 0:
-            return None
-        side = Side.LONG if qty > 0 else Side.SHORT
-        return BrokerPosition(
-            symbol=symbol,
-            side=side,
-            qty=abs(qty),
-            avg_entry_price=entry,
-            qty_available=self._free(symbol, side),
-            current_price=self._prices.get(symbol),
-        )
 
     def _trade(self, working: _Working, bar: Bar) -> bool:
         """What one bar does to one working order; True when something changed."""

@@ -9,22 +9,20 @@ without a bot, in which the order fills. Then a new engine opens the same store 
 from __future__ import annotations
 
 import multiprocessing
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+from exitfsm.carrying_out import carry_out
 from exitfsm.config import ExitConfig, load_config
 from exitfsm.engine import Engine
-from exitfsm.errors import ExitFsmError, OrderRefused, StoreError
-from exitfsm.messages import PositionRead, RecordRead
-from exitfsm.position import READS_MIN, Action, Cancel, LookUp, ReadPosition, Submit
+from exitfsm.errors import ExitFsmError, StoreError
 from exitfsm.simulate import Simulation
 from exitfsm.simulated import Act, SimulatedBroker
 from exitfsm.store import ExitStore
-from exitfsm.values import Bar, ExecutionReport, Order, OrderSide, Side, refused_report
+from exitfsm.values import Bar, BrokerPosition, ExecutionReport, Fill, Order, OrderSide, Side
 
 QTY = Decimal(100)
 SETTINGS: dict[str, Any] = {"trailing_stop": {"enabled": True, "activation_pct": 1, "trail_pct": 0.8}}
@@ -225,9 +223,13 @@ class _FarVenue(SimulatedBroker):
     def cancel(self, client_order_id: str) -> None:
         self._call("cancel", client_order_id)
 
-    def held(self, symbol: str) -> Decimal:
-        qty: Decimal = self._call("held", symbol)
-        return qty
+    def position(self, symbol: str) -> BrokerPosition | None:
+        row: BrokerPosition | None = self._call("position", symbol)
+        return row
+
+    def fills(self, since: datetime) -> Sequence[Fill]:
+        fills: Sequence[Fill] = self._call("fills", since)
+        return fills
 
 
 # --- the bot that goes on ---------------------------------------------------------------------------------------------
@@ -247,50 +249,17 @@ def _go_on(path: str, venue: SimulatedBroker, order_id: str, rest: Sequence[Bar]
         position = engine.get(engine.owner_of(order_id) or "")
         owed = engine.owed(now)
         known = venue.order(order_id)
-        _carry_out(engine, venue, owed, now)
+        carry_out(engine, venue, owed, now)
         for bar in rest:
             at = bar.timestamp
             for report in venue.on_bar(bar):
-                _carry_out(engine, venue, engine.on_report(report, at=at), at)
-            _carry_out(engine, venue, engine.tick(at, symbol=bar.symbol), at)
-            _carry_out(engine, venue, engine.on_bar(bar), at)
+                carry_out(engine, venue, engine.on_report(report, at=at), at)
+            carry_out(engine, venue, engine.tick(at, symbol=bar.symbol), at)
+            carry_out(engine, venue, engine.on_bar(bar), at)
         store.save_marks(engine.marks())
     state = str(position.state) if position is not None else "(nothing)"
     asked = type(owed[0]).__name__ if owed else "nothing"
     return held, state, asked, str(known.status) if known is not None else "unknown"
-
-
-def _carry_out(engine: Engine, venue: SimulatedBroker, actions: Iterable[Action], at: datetime) -> None:
-    """Do what is owed to the venue, until nothing more is: after a crash just as on any other day."""
-    waiting = deque(actions)
-    while waiting:
-        waiting.extend(_act(engine, venue, waiting.popleft(), at))
-
-
-def _act(engine: Engine, venue: SimulatedBroker, action: Action, at: datetime) -> list[Action]:
-    match action:
-        case Submit(order=order):
-            engine.sent(order.client_order_id)
-            try:
-                return engine.on_report(venue.submit(order), at=at)
-            except OrderRefused as refusal:
-                return engine.on_report(refused_report(order.client_order_id, refusal, at), at=at)
-        case LookUp(position_id=position_id, client_order_id=order_id):
-            known = venue.order(order_id)
-            if known is not None:
-                return engine.on_report(known, at=at)
-            engine.not_known(order_id)
-            again = engine.owed_by(engine.positions[position_id], at)
-            return [again] if again is not None else []
-        case Cancel(client_order_id=order_id):
-            venue.cancel(order_id)
-            now = venue.order(order_id)
-            return engine.on_report(now, at=at) if now is not None else []
-        case ReadPosition(position_id=position_id, symbol=symbol):
-            order_id = engine.positions[position_id].client_order_id or ""
-            record = RecordRead(client_order_id=order_id, began=at, report=venue.order(order_id))
-            read = PositionRead(at=at, began=at, qty=venue.held(symbol), reads=READS_MIN, record=record)
-            return engine.tell(position_id, read)
 
 
 def sold(venue: SimulatedBroker, symbol: str) -> list[Decimal]:

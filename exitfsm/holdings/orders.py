@@ -6,16 +6,67 @@ from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 
+import msgspec
 from msgspec.structs import replace
 
+from exitfsm.holdings.reads import NEVER
 from exitfsm.holdings.symbols import same_symbol
 from exitfsm.lifecycle import State
+from exitfsm.messages import RecordRead
 from exitfsm.ports import Capabilities, IdMemory
-from exitfsm.position import READS_MIN, ExitOrder, Position, is_over
+from exitfsm.position import READS_MIN, ExitOrder, Position, is_over, is_proved_over
 from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, canonical_symbol, tradable
 
 #: A submit whose outcome stays unknown is looked up and repeated so often before a person is alarmed.
 UNKNOWN_MAX = 3
+
+
+class LookUps(msgspec.Struct, frozen=True):
+    """What the look-ups of an order whose end was reported have shown.
+
+    Attributes:
+        shown_over: when the newest one began that showed it over, in monotonic seconds.
+        works: the newest one that showed it showed it working.
+        absent: how often in a row it was not shown.
+    """
+
+    shown_over: float = NEVER
+    works: bool = False
+    absent: int = 0
+
+
+def looked_up(
+    p: Position, record: RecordRead, before: LookUps, asked: float, broker: Capabilities, *, can_show: bool
+) -> tuple[RecordRead, LookUps]:
+    """A look-up beside those before it: the record with how often in a row it was not shown, and what to remember.
+
+    Args:
+        asked: when it began, in monotonic seconds.
+        can_show: the broker can be asked about the order, or lists working ones; else that it shows none is all there
+            is to know.
+    """
+    if record.report is not None:
+        absent = times = 0
+    else:
+        absent = before.absent + can_show
+        times = absent if can_show else READS_MIN
+    record = replace(record, times=times)
+    order = p.find(record.client_order_id)
+    if order is not None and is_proved_over(order, record, broker):
+        return record, LookUps(asked, False, absent)
+    return record, LookUps(NEVER, before.works or record.report is not None, absent)
+
+
+def record_of_live(before: Position | None, now: Position | None, report: ExecutionReport) -> ExecutionReport | None:
+    """The record of an order that may be live, as its position is told of it; None where it may be too old for that.
+
+    The broker may have corrected an execution while it was read. Of an order that it has corrected once, older news may
+    still come: the record is what counts.
+    """
+    known = before.corrected_orders if before is not None else ()
+    if known != (now.corrected_orders if now is not None else ()):
+        return None
+    return replace(report, corrected=True) if report.client_order_id in known else report
 
 
 def may_be_ours(positions: Iterable[Position], report: ExecutionReport) -> bool:

@@ -175,6 +175,11 @@ def is_older(one: Position, other: Position) -> bool:
     return (one.opened_at, one.position_id) < (other.opened_at, other.position_id)
 
 
+def is_shared(p: Position, watched: Iterable[Position]) -> bool:
+    """True when another position of the symbol is open, so that not all of its executions are this one's."""
+    return any(q.position_id != p.position_id and same_symbol(q.symbol, p.symbol) for q in watched)
+
+
 def executions_of(p: Position, fills: Iterable[Fill], *, listed: bool) -> tuple[Fill, ...]:
     """The executions in a position's symbol since its entry, oldest first: what was sold before is no sale of it.
 
@@ -269,8 +274,9 @@ def _lacks_next_order(e: Evidence) -> bool:
 
 
 def _lacks_executions(e: Evidence, qty: Decimal) -> bool:
+    """True where what is shown must be held against the executions; not where exact books show what is expected."""
     p = e.position
-    if e.executions is not None or (e.read.exact and qty == p.remaining_qty == ZERO):
+    if e.executions is not None or (e.read.exact and qty == p.remaining_qty):
         return False
     return qty != p.remaining_qty or p.state is State.MONITORING or not p.order_live
 

@@ -9,12 +9,14 @@ from enum import Enum
 
 import msgspec
 
+from exitfsm.errors import OrderRefused
 from exitfsm.holdings.executions import sold_by_others
+from exitfsm.holdings.orders import LookUps
 from exitfsm.holdings.reads import NEVER, Count, agreed_qty, is_older, last_qty
 from exitfsm.lifecycle import State
 from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Action, ExitOrder, Position, Submit
-from exitfsm.values import EXACT, Fill
+from exitfsm.values import EXACT, Fill, plain
 
 #: How old, in seconds, what was read for a send may be when that leaves.
 FRESH_S = 5.0
@@ -36,21 +38,24 @@ class Short(msgspec.Struct, frozen=True):
     held: Decimal
 
 
+def more_than_held(qty: Decimal, short: Short) -> OrderRefused:
+    """That refusal."""
+    return OrderRefused("more_than_held", f"{plain(qty)} to sell, and {plain(short.held)} is held")
+
+
 class Beside(msgspec.Struct, frozen=True):
     """Another position of the holding, and what is known of its newest order.
 
     Attributes:
         position: the position.
         is_unknown: the order was sent, or may have been, and the broker has said nothing of it.
-        works: its end was reported, and its record shows it working.
-        shown_over: when the newest look-up began that showed it over; `settled`: when no fill can follow its cancel
-            any more. Both in monotonic seconds.
+        look_ups: what they have shown of it, where its end was reported.
+        settled: when no fill can follow its cancel any more, in monotonic seconds.
     """
 
     position: Position
     is_unknown: bool = False
-    works: bool = False
-    shown_over: float = NEVER
+    look_ups: LookUps = LookUps()
     settled: float = NEVER
 
 
@@ -132,9 +137,9 @@ def may_work(other: Beside, asked: float, now: float) -> bool:
     if not was_reported_over(other.position):
         return False
     if other.position.state is State.UNPROTECTED:
-        return other.works
+        return other.look_ups.works
     since = asked - FRESH_S
-    return other.shown_over < (max(since, other.settled) if now >= other.settled else since)
+    return other.look_ups.shown_over < (max(since, other.settled) if now >= other.settled else since)
 
 
 def was_reported_over(q: Position) -> bool:

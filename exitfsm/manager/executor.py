@@ -13,8 +13,6 @@ from collections.abc import Iterable
 from decimal import Decimal
 from functools import partial
 
-from msgspec.structs import replace
-
 from exitfsm import holdings
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import UNKNOWN_MAX
@@ -151,12 +149,9 @@ class Executor:
         report = await self._calls.order(client_order_id)
         if report is not None:
             self.sender.was_found(client_order_id)
-            known = _corrections(before)
-            if known != _corrections(self._engine.positions.get(position_id)):
-                return False  # the broker corrected an execution meanwhile, which this record may not show
-            if client_order_id in known:
-                # The broker has corrected it once, and older news of it may still come: its record is what counts.
-                report = replace(report, corrected=True)
+            report = holdings.record_of_live(before, self._engine.positions.get(position_id), report)
+            if report is None:
+                return False
             await self._mailbox.report(report)
             return self._engine.positions.get(position_id) is not before
         if self.sender.sent_since(client_order_id, asked):
@@ -282,8 +277,3 @@ class Executor:
         self._view.forget(p)
         self._pauses.pop(p.position_id, None)
         self.sender.forget(p)
-
-
-def _corrections(p: Position | None) -> tuple[str, ...]:
-    """The orders of a position of which the broker has corrected executions."""
-    return p.corrected_orders if p is not None else ()

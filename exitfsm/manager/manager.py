@@ -16,6 +16,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+from exitfsm import holdings
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.market import is_bar
 from exitfsm.broker.orders import is_order_update
@@ -25,7 +26,6 @@ from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.engine import Engine
 from exitfsm.errors import StoreError
 from exitfsm.events import TradingPaused, TradingResumed
-from exitfsm.holdings import same_symbol
 from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.bus import check_bus
 from exitfsm.manager.context import Given
@@ -278,16 +278,18 @@ class ExitManager:
 
     def may_enter(self, symbol: str, at: datetime | None = None) -> bool:
         """True when nothing here speaks against entering `symbol` at `at` (now when None)."""
-        return self.entry_block(symbol, at) is None
+        return holdings.may_enter(*self._entry(symbol, at))
 
     def entry_block(self, symbol: str, at: datetime | None = None) -> str | None:
         """Why `symbol` may not be entered at `at`; None when it may."""
-        name, when = canonical_symbol(symbol), utc(at) if at is not None else self._given.time.now()
-        if self._made is None or self._loop is None:
-            return "not reconciled with the broker yet"
-        if self._running and self._loop.is_closed():
-            return "the event loop of the manager has ended: nothing is watched"
-        return self._made.entry_block(name, when)
+        return holdings.entry_block(*self._entry(symbol, at))
+
+    def _entry(self, symbol: str, at: datetime | None) -> tuple[str, datetime, holdings.Account]:
+        """An entry, and what speaks for or against it: before the start, and when its loop has ended, that."""
+        is_watching = self._loop is not None and not self._loop.is_closed()
+        nothing = holdings.Account(positions=(), cooldowns={}, is_reconciled=False)
+        account = self._made.account() if self._made is not None and is_watching else nothing
+        return canonical_symbol(symbol), utc(at) if at is not None else self._given.time.now(), account
 
     def positions(self) -> list[Position]:
         """All open positions, oldest first; none before the start."""
@@ -319,7 +321,7 @@ class ExitManager:
         An exit under way goes on; an unprotected position gets one more attempt, after its orders were looked up.
         """
         operators, name = self._at_work.operators, canonical_symbol(symbol)
-        return await operators.force([p for p in self.positions() if same_symbol(p.symbol, name)], reason, who)
+        return await operators.force([p for p in self.positions() if holdings.same_symbol(p.symbol, name)], reason, who)
 
     @on_its_loop
     async def flatten_all(self, reason: str = "", *, who: str = "operator") -> list[Position]:

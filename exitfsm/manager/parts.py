@@ -156,15 +156,14 @@ class Parts:
         if self._keeper is not None:
             await self._keeper.close()
 
-    def entry_block(self, symbol: str, when: datetime) -> str | None:
-        """Why a symbol may not be entered at a time; None when it may."""
-        account = holdings.Account(
+    def account(self) -> holdings.Account:
+        """What speaks for or against an entry."""
+        return holdings.Account(
             positions=list(self.context.engine.positions.values()),
             cooldowns=dict(self._cooldowns),
             is_reconciled=self.running and self.reconciler.is_done,
             is_paused=self.context.engine.paused,
         )
-        return holdings.entry_block(symbol, when, account)
 
     # --- what comes back from the mailbox -----------------------------------------------------------------------------
 

@@ -147,8 +147,7 @@ class Sender:
         return Beside(
             q,
             is_unknown=order_id in self._engine.unknown,
-            works=self._view.works_by_record(order_id),
-            shown_over=self._view.shown_over(order_id),
+            look_ups=self._view.look_ups(order_id),
             settled=self._view.note_wait(q) if reported else NEVER,
         )
 
@@ -161,7 +160,10 @@ class Sender:
             BrokerError: it cannot be read.
         """
         before = holdings.order_to_prove(p)
-        if before is None or self._clock.monotonic() - self._view.shown_over(before.client_order_id) <= FRESH_S:
+        if (
+            before is None
+            or self._clock.monotonic() - self._view.look_ups(before.client_order_id).shown_over <= FRESH_S
+        ):
             return True
         record = await self._view.record_of(p, before.client_order_id)
         if is_proved_over(before, record, self._calls.capabilities):
@@ -274,8 +276,7 @@ class Sender:
             )
             answer = holdings.covered(look)
             if isinstance(answer, holdings.Short):
-                text = f"{plain(order.qty)} to sell, and {plain(answer.held)} is held"
-                return OrderRefused("more_than_held", text)
+                return holdings.more_than_held(order.qty, answer)
             if answer is Answer.SEND:
                 return None
             if answer is Answer.BLOCKED:

@@ -14,12 +14,12 @@ from msgspec.structs import replace
 
 from exitfsm import holdings
 from exitfsm.errors import BrokerError
-from exitfsm.holdings import NEVER, Count, Evidence, Executions, Expected, Need, Read, same_symbol
+from exitfsm.holdings import Count, Evidence, Executions, Expected, LookUps, Need, Read, same_symbol
 from exitfsm.manager.context import Context
 from exitfsm.manager.tasks import begin_shared, shared
 from exitfsm.messages import Contradiction, RecordRead, Recover
 from exitfsm.outside import logger
-from exitfsm.position import READS_MIN, Position, client_order_id, is_proved_over
+from exitfsm.position import Position, client_order_id
 from exitfsm.values import ExecutionReport, Fill, plain
 
 log = logger("exitfsm")
@@ -38,12 +38,7 @@ class View:
         self._ahead: dict[tuple[str, datetime], float] = {}
         #: When no fill can follow each canceled order any more, in monotonic seconds: no clock that is set moves it.
         self._settled: dict[tuple[str, datetime | None], float] = {}
-        #: Orders whose end was reported, and whose record showed them working.
-        self._working: set[str] = set()
-        #: How often in a row an ended order was not shown.
-        self._absent: dict[str, int] = {}
-        #: When the look-up began that showed an ended order over, in monotonic seconds.
-        self._over: dict[str, float] = {}
+        self._look_ups: dict[str, LookUps] = {}
         self._newest: asyncio.Task[Read] | None = None
         self._reads: set[asyncio.Task[Read]] = set()
 
@@ -140,7 +135,9 @@ class View:
             return None if await self._took_over(p) else replace(evidence, next_order_known=True)
         if need is Need.EXECUTIONS:
             items, offered = await self.fills_of(p) or (), self._calls.has("fills")
-            listed = Executions(items=items, offered=offered, shared=not self._is_alone(p))
+            listed = Executions(
+                items=items, offered=offered, shared=holdings.is_shared(p, list(self._engine.positions.values()))
+            )
             return replace(evidence, executions=listed)
         record = await self.record_of(p, p.client_order_id or "")
         if evidence.executions is None and self._engine.positions.get(p.position_id) is not p:
@@ -168,28 +165,13 @@ class View:
             client_order_id=client_order_id,
             began=began,
             report=report,
-            times=self._count_absent(client_order_id, report),
             by_id=self._calls.can_look_up(client_order_id),
         )
-        order = p.find(client_order_id)
-        if order is not None and is_proved_over(order, record, self._calls.capabilities):
-            self._over[client_order_id] = mono
-            self._working.discard(client_order_id)
-        else:
-            self._over.pop(client_order_id, None)
-            if report is not None:
-                self._working.add(client_order_id)
+        record, self._look_ups[client_order_id] = holdings.looked_up(
+            p, record, self.look_ups(client_order_id), mono, self._calls.capabilities,
+            can_show=record.by_id or self._calls.has("open_orders"),
+        )  # fmt: skip
         return record
-
-    def _count_absent(self, client_order_id: str, report: ExecutionReport | None) -> int:
-        """How often in a row an order was not shown; often enough where the broker cannot show any."""
-        if report is not None:
-            self._absent.pop(client_order_id, None)
-            return 0
-        if not self._calls.can_look_up(client_order_id) and not self._calls.has("open_orders"):
-            return READS_MIN
-        self._absent[client_order_id] = self._absent.get(client_order_id, 0) + 1
-        return self._absent[client_order_id]
 
     async def _shown(self, p: Position, client_order_id: str) -> ExecutionReport | None:
         """An order's record; by the list of working orders, where the broker cannot be asked about this one.
@@ -207,13 +189,9 @@ class View:
             (r for r in listed if r.client_order_id == client_order_id or (own and r.broker_order_id == own)), None
         )
 
-    def works_by_record(self, client_order_id: str) -> bool:
-        """True when the newest look-up of an order whose end was reported showed it working."""
-        return client_order_id in self._working
-
-    def shown_over(self, client_order_id: str) -> float:
-        """When the newest look-up began that showed an ended order over, in monotonic seconds."""
-        return self._over.get(client_order_id, NEVER)
+    def look_ups(self, client_order_id: str) -> LookUps:
+        """What the look-ups of an order whose end was reported have shown."""
+        return self._look_ups.get(client_order_id, LookUps())
 
     async def _took_over(self, p: Position) -> bool:
         """True when the order of the next attempt was at the broker already, and was taken up."""
@@ -223,11 +201,6 @@ class View:
         if report is not None and self._engine.positions.get(p.position_id) is p:
             await self._mailbox.tell(p.position_id, Recover(at=self.now_for(p), attempt=attempt, report=report))
         return self._engine.positions.get(p.position_id) is not p
-
-    def _is_alone(self, p: Position) -> bool:
-        """True when no other position of the symbol is open, so that all its executions are this one's."""
-        others = (q for q in list(self._engine.positions.values()) if q.position_id != p.position_id)
-        return not any(same_symbol(q.symbol, p.symbol) for q in others)
 
     def net_of(self, p: Position, read: Read) -> tuple[Decimal, Decimal | None]:
         """The broker's quantity for a position, and its average entry."""
@@ -294,9 +267,7 @@ class View:
         self._settled = {key: at for key, at in self._settled.items() if key[0] != p.position_id}
         self._ahead = {key: at for key, at in self._ahead.items() if key[0] != p.position_id}
         for order in p.orders:
-            self._over.pop(order.client_order_id, None)
-            self._absent.pop(order.client_order_id, None)
-            self._working.discard(order.client_order_id)
+            self._look_ups.pop(order.client_order_id, None)
 
     async def close(self) -> None:
         """Give up the reads that are under way."""

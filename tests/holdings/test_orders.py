@@ -12,7 +12,9 @@ from makers import BROKER, T0, at, changed, ended, exiting, fill, held, mirrored
 from msgspec.structs import replace
 
 from exitfsm import holdings
+from exitfsm.holdings import LookUps
 from exitfsm.lifecycle import State
+from exitfsm.messages import RecordRead
 from exitfsm.ports import CAREFUL
 from exitfsm.values import ExecutionReport, Fill, OrderSide
 
@@ -175,3 +177,52 @@ def test_given_an_ended_order_whose_record_shows_less_then_some_was_taken_back()
 def test_given_a_report_that_does_not_say_how_much_then_the_order_is_looked_up(said, leaves_open: bool) -> None:
     assert holdings.leaves_open(exiting(), said) is leaves_open
     assert holdings.leaves_open(exiting(corrected=True), said)
+
+
+# --- look-ups of an order whose end was reported ----------------------------------------------------------------------
+
+
+NEVER_LOOKED = LookUps()
+
+
+def looked(
+    shown: ExecutionReport | None, before: LookUps = NEVER_LOOKED, *, broker: Any = BROKER, can_show=True
+) -> Any:
+    """The look-up of the first exit order, begun in the fortieth second."""
+    record = RecordRead(client_order_id="xf1-1", began=at(40), report=shown)
+    return holdings.looked_up(ended(), record, before, 40.0, broker, can_show=can_show)
+
+
+def test_given_a_record_that_shows_the_end_then_it_is_proved_from_then_on() -> None:
+    record, after = looked(report("canceled", 0), LookUps(works=True, absent=2))
+    assert (record.times, after) == (0, LookUps(40.0))
+
+
+def test_given_a_record_that_denies_the_end_then_what_was_proved_before_is_not_any_more() -> None:
+    record, after = looked(report("new", 0), LookUps(30.0, absent=1))
+    assert (record.times, after) == (0, LookUps(works=True))
+
+
+def test_given_no_record_where_ended_orders_are_shown_then_it_is_a_contradiction_and_is_counted() -> None:
+    first, after = looked(None, LookUps(30.0))
+    second, again = looked(None, LookUps(works=True, absent=5))
+    assert (first.times, after) == (1, LookUps(absent=1))
+    assert (second.times, again) == (6, LookUps(works=True, absent=6))
+
+
+def test_given_no_record_where_only_working_orders_are_shown_then_several_of_them_prove_the_end() -> None:
+    listing = replace(BROKER, lookup_sees_closed=False)
+    assert looked(None, LookUps(absent=1), broker=listing)[1] == LookUps(absent=2)
+    assert looked(None, LookUps(absent=2), broker=listing)[1] == LookUps(40.0, absent=3)
+    record, after = looked(None, broker=listing, can_show=False)
+    assert (record.times, after) == (3, LookUps(40.0))
+
+
+def test_given_a_record_read_while_an_execution_was_corrected_then_it_may_be_too_old() -> None:
+    working, corrected = exiting(), exiting(corrected=True)
+    said = report("partially_filled", 3)
+    assert holdings.record_of_live(working, working, said) == said
+    assert holdings.record_of_live(None, None, said) == said
+    assert holdings.record_of_live(working, corrected, said) is None
+    assert holdings.record_of_live(corrected, corrected, said) == replace(said, corrected=True)
+    assert holdings.record_of_live(corrected, None, said) is None

@@ -223,6 +223,7 @@ def test_given_books_that_cannot_be_behind_then_one_read_is_enough() -> None:
     assert weighed(evidence(held(), read(exact=True), BOUGHT)) == Holds(Decimal(0), None, READS_MIN)
     sold = ended(filled_qty=Decimal(10))
     assert weighed(evidence(sold, read(exact=True), executions=None)) == Holds(Decimal(0), None, READS_MIN)
+    assert weighed(evidence(ended(), read(row(10), exact=True), executions=None)) == Holds(Decimal(10), 100, READS_MIN)
     assert weighed(evidence(ended(), read(exact=True), executions=None)) is Need.EXECUTIONS
 
 
@@ -303,6 +304,12 @@ def test_what_the_newest_reads_agree_on_counts_until_more_is_learned() -> None:
 )  # fmt: skip
 def test_less_than_is_left_counts_where_several_reads_agree(shown: list[int], agree: bool | None) -> None:
     assert holdings.agreement(held(), [Decimal(qty) for qty in shown]) is agree
+
+
+def test_executions_are_shared_where_another_position_of_the_symbol_is_open() -> None:
+    p = held()
+    assert holdings.is_shared(p, [p, held(position_id="q")])
+    assert not holdings.is_shared(p, [p, held(position_id="q", symbol="MSFT")])
 
 
 def test_executions_of_a_position_are_those_of_its_symbol_since_its_entry() -> None:

@@ -12,7 +12,7 @@ from makers import at, changed, ended, executions, exiting, fill, held, mirrored
 from msgspec.structs import replace
 
 from exitfsm import holdings
-from exitfsm.holdings import Answer, Beside, Count, Leaving, Look, Short
+from exitfsm.holdings import Answer, Beside, Count, Leaving, Look, LookUps, Short
 from exitfsm.lifecycle import State
 from exitfsm.position import Position, Submit, order_of, owed
 from exitfsm.values import Fill
@@ -63,14 +63,14 @@ def test_given_another_exit_that_belongs_to_nobody_known_then_it_is_blocked() ->
         (Beside(exiting(state=State.PENDING, opened_at=at(7), order_live=False)), Answer.SEND),  # a younger one
         (Beside(exiting(state=State.PENDING, opened_at=at(7)), is_unknown=True), Answer.WAIT),  # may be there already
         (Beside(ended()), Answer.WAIT),  # its end was only reported
-        (Beside(ended(), shown_over=98.0), Answer.SEND),
-        (Beside(ended(), shown_over=93.9), Answer.WAIT),  # too long ago
-        (Beside(ended(), shown_over=98.0, settled=99.0), Answer.WAIT),  # before late fills were over
-        (Beside(ended(), shown_over=98.0, settled=101.0), Answer.SEND),
+        (Beside(ended(), look_ups=LookUps(98.0)), Answer.SEND),
+        (Beside(ended(), look_ups=LookUps(93.9)), Answer.WAIT),  # too long ago
+        (Beside(ended(), look_ups=LookUps(98.0), settled=99.0), Answer.WAIT),  # before late fills were over
+        (Beside(ended(), look_ups=LookUps(98.0), settled=101.0), Answer.SEND),
         (Beside(ended(ended_how="refused")), Answer.SEND),
         (Beside(ended(filled_qty=Decimal(10))), Answer.SEND),
         (Beside(ended(state=State.UNPROTECTED)), Answer.SEND),
-        (Beside(ended(state=State.UNPROTECTED), works=True), Answer.WAIT),
+        (Beside(ended(state=State.UNPROTECTED), look_ups=LookUps(works=True)), Answer.WAIT),
     ],
 )
 def test_one_exit_of_a_holding_goes_after_the_other(beside: Beside, answer: Answer) -> None:
@@ -82,7 +82,7 @@ def test_one_exit_of_a_holding_goes_after_the_other(beside: Beside, answer: Answ
 def test_no_order_leaves_beside_one_that_is_live(
     others: list[Position], shown: float, unknown: bool, works: bool
 ) -> None:
-    beside = [Beside(q, unknown, works, shown) for q in others]
+    beside = [Beside(q, unknown, LookUps(shown, works)) for q in others]
     answer = holdings.may_send(leaving(*beside))
     if any(q.live_orders for q in others):
         assert answer is Answer.WAIT
@@ -95,7 +95,7 @@ def test_no_order_leaves_beside_one_that_is_live(
 
 def test_given_an_end_that_was_only_reported_then_its_record_is_read_before_another_exit_leaves() -> None:
     assert holdings.awaits_record(Beside(ended()), 99.0, 100.0)
-    assert not holdings.awaits_record(Beside(ended(), shown_over=98.0), 99.0, 100.0)
+    assert not holdings.awaits_record(Beside(ended(), look_ups=LookUps(98.0)), 99.0, 100.0)
     lost = ended(state=State.UNPROTECTED)
     assert holdings.awaits_record(Beside(lost), 99.0, 100.0)
     for known in (changed(lost, ended_how="refused"), changed(lost, order_live=True), QUIET, exiting()):

@@ -317,7 +317,7 @@ def test_with_its_loop_gone_questions_are_answered_and_nothing_may_be_entered(tm
         task.cancel()
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
-    assert manager.entry_block("AAPL") == "the event loop of the manager has ended: nothing is watched"
+    assert manager.entry_block("AAPL") == "not reconciled with the broker yet"
     assert manager.positions() == manager.alarms() == []
     manager._parts.context.mailbox._thread.shutdown(wait=True)
     manager.store.close()

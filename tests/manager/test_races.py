@@ -225,7 +225,7 @@ async def test_given_an_end_is_taken_back_after_it_was_proved_then_no_other_exit
     await world.deliver()
     view = world.manager._parts.view
     await view.record_of(world.position, first.client_order_id)
-    assert view.shown_over(first.client_order_id) > 0
+    assert view.look_ups(first.client_order_id).shown_over > 0
     world.broker.reopen(first)
     world.broker.lose_updates()
     await world.manager.watch("AAPL", "long", 12, 98, world.clock.now())
