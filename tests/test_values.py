@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
+from exitfsm.errors import nearest
 from exitfsm.policy import ExitPolicy, Fault, bar_fault, typed
 from exitfsm.testing.given import T0, after, bar, policy
 from exitfsm.values import (
@@ -31,6 +32,14 @@ from exitfsm.values import (
 )
 
 D = Decimal
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "meant"), [("Trailing_Stopp", "trailing_stop"), ("zzz", None)])
+def test_given_a_name_that_is_misspelled_then_the_nearest_one_was_meant(text: str, meant: str | None) -> None:
+    assert nearest(text, ["trailing_stop", "stop_loss"]) == meant
+
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
