@@ -18,7 +18,7 @@ from exitfsm.jumps import split_ratio
 from exitfsm.recorded_bars import Seen
 from exitfsm.sessions import is_crypto, market_session, next_close
 from exitfsm.simulate import SimulationResult, simulate
-from exitfsm.simulated import SimulatedBroker
+from exitfsm.simulated import Act, SimulatedBroker
 from exitfsm.store import ExitStore
 from exitfsm.values import Bar, Side
 
@@ -145,6 +145,17 @@ def test_given_a_limit_order_that_rests_over_a_split_then_it_is_canceled_and_the
     assert result.exits == result.open == []
     assert [e.reason for e in result.splits] == ["split?"]
     assert (broker.held("XYZ"), broker.open_orders()) == (0, [])
+
+
+def test_given_a_position_between_two_attempts_over_a_split_then_it_ends_as_its_alarm_says() -> None:
+    broker = SimulatedBroker()
+    broker.script("XYZ", Act(reject="halted"))
+    slowly = {"partial_fills": {"resubmit_delay_seconds": 600}}
+    result = run(bars(661, 661, 651, 651, 93, 93, 93, 93), slowly, broker=broker)
+    assert result.exits == result.open == []
+    (ended,) = result.splits
+    assert (str(ended.avg_fill_price), ended.state) == ("651", "closed")
+    assert "The position ends at 651" in ended.alarms[-1]
 
 
 def test_given_re_entry_then_life_goes_on_after_a_split() -> None:

@@ -33,6 +33,14 @@ from exitfsm.values import (
 
 D = Decimal
 
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "meant"), [("Trailing_Stopp", "trailing_stop"), ("zzz", None)])
+def test_given_a_name_that_is_misspelled_then_the_nearest_one_was_meant(text: str, meant: str | None) -> None:
+    assert nearest(text, ["trailing_stop", "stop_loss"]) == meant
+
+
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 

@@ -132,6 +132,13 @@ def test_given_that_less_is_held_then_executions_or_several_looks_make_it_a_refu
     assert holdings.covered(look(held=Decimal(5), executions=sold)) is Answer.WAIT
 
 
+def test_an_order_for_more_than_is_held_is_refused_in_words() -> None:
+    assert (
+        str(holdings.more_than_held(Decimal(10), Short(Decimal("6.50"))))
+        == "more_than_held: 10 to sell, and 6.5 is held"
+    )
+
+
 def test_given_looks_that_fail_then_a_first_send_is_not_held_up_for_long() -> None:
     answers = [holdings.covered(look(failed=failed)) for failed in (1, 2, 3)]
     assert answers == [Answer.WAIT, Answer.WAIT, Answer.SEND]
