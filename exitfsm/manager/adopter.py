@@ -35,11 +35,11 @@ class Adopter:
 
     def __init__(self, context: Context, view: View) -> None:
         self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
-        self._time, self._alarms, self._orders, self._view = context.time, context.alarms, context.orders, view
-        self._given, self._config = context.given, context.config
+        self._time, self._alarms, self._orders, self._view = context.given.time, context.alarms, context.orders, view
+        self._given, self._config = context.given, context.given.config
         #: Positions that could not be adopted yet, with how often that was tried.
         self._missing: dict[tuple[str, Side], Tries] = {}
-        self._began = context.time.now()
+        self._began = context.given.time.now()
         self._store_is_new = False
 
     def load(self) -> None:

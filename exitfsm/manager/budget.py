@@ -129,10 +129,14 @@ class RateBudget:
 
 
 class Turns:
-    """What tasks of positions wait for that takes time: their turn to send, and a pause."""
+    """What tasks of positions wait for that takes time: their turn to send, and a pause.
 
-    def __init__(self, budget: RateBudget, clock: Clock) -> None:
-        self._budget, self._clock = budget, clock
+    Args:
+        clock, per_minute, standing: as of the budget.
+    """
+
+    def __init__(self, clock: Clock, per_minute: int, standing: Callable[[str], float]) -> None:
+        self._budget, self._clock = RateBudget(clock, per_minute, standing), clock
         #: Tasks that wait for nothing but time.
         self._resting: set[asyncio.Task[None]] = set()
         self._stopped = False

@@ -28,7 +28,8 @@ class Confirmer:
 
     def __init__(self, context: Context, view: View) -> None:
         self._engine, self._mailbox, self._tasks, self._view = context.engine, context.mailbox, context.tasks, view
-        self._time, self._clock, self._guard = context.time, context.clock, context.config.policy.price_guard
+        self._time, self._clock = context.given.time, context.given.clock
+        self._guard = context.given.config.policy.price_guard
         self._jumped: dict[str, Bar] = {}
         #: Questions that are under way.
         self.tasks: set[asyncio.Task[None]] = set()

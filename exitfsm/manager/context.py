@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.hours import Hours
 from exitfsm.clocks import SteadyTime
-from exitfsm.config import ExitConfig, LiveSettings
+from exitfsm.config import ExitConfig
 from exitfsm.custom_rules import CustomRules
 from exitfsm.engine import Engine
 from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
@@ -47,23 +47,3 @@ class Context:
     hours: Hours
     orders: Orders
     tasks: Tasks
-
-    @property
-    def config(self) -> ExitConfig:
-        """The settings."""
-        return self.given.config
-
-    @property
-    def live(self) -> LiveSettings:
-        """Those of the live manager."""
-        return self.given.config.live
-
-    @property
-    def time(self) -> SteadyTime:
-        """Time that never goes back."""
-        return self.given.time
-
-    @property
-    def clock(self) -> Clock:
-        """The clock as it is."""
-        return self.given.clock

@@ -16,7 +16,7 @@ from functools import partial
 from exitfsm import holdings
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import UNKNOWN_MAX
-from exitfsm.manager.budget import PAUSE_S, RateBudget, Turns
+from exitfsm.manager.budget import PAUSE_S, Turns
 from exitfsm.manager.context import Context
 from exitfsm.manager.sending import Sender
 from exitfsm.manager.view import View
@@ -48,8 +48,8 @@ class Executor:
     def __init__(self, context: Context, view: View) -> None:
         self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
         self._view, self._hours = view, context.hours
-        self._time, self._clock = context.time, context.clock
-        self._turns = Turns(RateBudget(context.clock, context.live.orders_per_minute, self._standing), context.clock)
+        self._time, self._clock = context.given.time, context.given.clock
+        self._turns = Turns(context.given.clock, context.given.config.live.orders_per_minute, self._standing)
         #: Sends what is to be sent.
         self.sender = Sender(context, view, self._turns)
         self._tasks: dict[str, asyncio.Task[None]] = {}

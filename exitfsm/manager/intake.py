@@ -35,7 +35,7 @@ class Intake:
         self, context: Context, executor: Executor, reconciler: Reconciler, timer: Timer, keeper: BarKeeper | None
     ) -> None:
         self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
-        self._time, self._tasks, self._alarms = context.time, context.tasks, context.alarms
+        self._time, self._tasks, self._alarms = context.given.time, context.tasks, context.alarms
         self._orders = context.orders
         self._executor, self._reconciler, self._timer, self._keeper = executor, reconciler, timer, keeper
 

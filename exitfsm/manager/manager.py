@@ -31,6 +31,7 @@ from exitfsm.manager.bus import check_bus
 from exitfsm.manager.context import Given
 from exitfsm.manager.loops import NOT_STARTED, Begun, on_its_loop, running, running_loop
 from exitfsm.manager.parts import Parts
+from exitfsm.manager.view import View
 from exitfsm.outside import logger
 from exitfsm.ports import Clock, EventBus
 from exitfsm.position import Position, account_hash
@@ -131,6 +132,10 @@ class ExitManager:
     @property
     def _engine(self) -> Engine:
         return self._parts.context.engine
+
+    @property
+    def _view(self) -> View:
+        return self._parts.view
 
     # --- life ---------------------------------------------------------------------------------------------------------
 

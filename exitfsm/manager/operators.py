@@ -35,7 +35,7 @@ class Operators:
     """Commands from outside the rules."""
 
     def __init__(self, context: Context, view: View, executor: Executor, reconciler: Reconciler) -> None:
-        self._engine, self._mailbox, self._time = context.engine, context.mailbox, context.time
+        self._engine, self._mailbox, self._time = context.engine, context.mailbox, context.given.time
         self._alarms, self._tasks = context.alarms, context.tasks
         self._view, self._executor, self._reconciler = view, executor, reconciler
 

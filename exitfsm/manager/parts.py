@@ -129,7 +129,7 @@ class Parts:
             context.engine.pause()
         context.alarms.load(store)
         context.breaker.restore(self._account.breaker_open)
-        self._cooldowns.update(store.cooldowns(context.time.now()))
+        self._cooldowns.update(store.cooldowns(context.given.time.now()))
         if self._keeper is not None:
             self._keeper.keep([row.symbol for row in store.trackings()])
 
@@ -142,7 +142,7 @@ class Parts:
         context = self.context
         await context.tasks.cancel()
         await self.reconciler.close()
-        await self.executor.close(float(context.live.broker_timeout_seconds))
+        await self.executor.close(float(context.given.config.live.broker_timeout_seconds))
         await context.tasks.finish_writes()
         try:
             await context.mailbox.run(self.timer.save_marks)

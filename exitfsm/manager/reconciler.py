@@ -37,10 +37,10 @@ class Reconciler:
 
     def __init__(self, context: Context, view: View, executor: Executor, adopter: Adopter) -> None:
         self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
-        self._time, self._clock = context.time, context.clock
+        self._time, self._clock = context.given.time, context.given.clock
         self._alarms, self._orders = context.alarms, context.orders
         self._view, self._executor, self._adopter = view, executor, adopter
-        self._live = context.live
+        self._live = context.given.config.live
         #: When the next reconciliation is due, in monotonic seconds; since when they have failed.
         self._due_at = 0.0
         self._failing_since: float | None = None

@@ -33,7 +33,7 @@ class Sender:
     def __init__(self, context: Context, view: View, turns: Turns) -> None:
         self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
         self._breaker, self._hours, self._orders = context.breaker, context.hours, context.orders
-        self._time, self._clock, self._live = context.time, context.clock, context.live
+        self._time, self._clock, self._live = context.given.time, context.given.clock, context.given.config.live
         self._view, self._turns = view, turns
         #: How often each exit order was looked up, and not known to the broker.
         self._unknown: dict[str, int] = {}
@@ -42,7 +42,7 @@ class Sender:
         #: Exit orders that are being sent at this moment: the broker may not know them yet.
         self._sending: set[str] = set()
         #: Until when no exit leaves before the working orders were listed once: one of ours might be among them.
-        self._listed_by = context.clock.monotonic() + 2 * float(context.live.broker_timeout_seconds)
+        self._listed_by = context.given.clock.monotonic() + 2 * float(context.given.config.live.broker_timeout_seconds)
 
     def were_listed(self) -> None:
         """The working orders were listed once, or cannot be: nothing need wait for that any more."""

@@ -39,7 +39,8 @@ class Timer:
     ) -> None:
         self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
         self._alarms = context.alarms
-        self._time, self._clock, self._live, self._tasks = context.time, context.clock, context.live, context.tasks
+        self._time, self._clock = context.given.time, context.given.clock
+        self._live, self._tasks = context.given.config.live, context.tasks
         self._view, self._executor, self._reconciler, self._market = view, executor, reconciler, context.hours
         self._keeper = keeper
         #: Prices have moved since they were last stored; and when that may be again, in monotonic seconds.

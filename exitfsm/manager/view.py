@@ -33,7 +33,7 @@ class View:
 
     def __init__(self, context: Context) -> None:
         self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
-        self._time, self._clock, self._orders = context.time, context.clock, context.orders
+        self._time, self._clock, self._orders = context.given.time, context.given.clock, context.orders
         self._counts: dict[str, Count] = {}
         self._ahead: dict[tuple[str, datetime], float] = {}
         #: When no fill can follow each canceled order any more, in monotonic seconds: no clock that is set moves it.
