@@ -239,7 +239,8 @@ class Driver:
                 return why_not is _Later.ASK_AGAIN  # it was learned while it waited
             if self._hours.may_have_changed(p.symbol) and not await self._hours.let_pass(p.symbol):
                 return False
-            refusal = None if self._calls.capabilities.reduce_only else await self._no_longer_held(p, action.order)
+            guarded = self._calls.capabilities.reduce_only and not self._engine.against(p)
+            refusal = None if guarded else await self._no_longer_held(p, action.order)
             if refusal is not None:
                 return await self._not_sent(action.order, refusal)
             if not await self._one_before_is_over(p):
@@ -289,7 +290,7 @@ class Driver:
 
     def _fresh_for(self, p: Position) -> float:
         """How old what was read in one turn may be: a slow broker is no reason never to send, a long sleep is one."""
-        look_ups = 1 + len(self._engine.beside(p))
+        look_ups = 1 + len(self._others(p))
         return FRESH_S + look_ups * float(self._live.broker_timeout_seconds)
 
     async def _one_before_is_over(self, p: Position) -> bool:
@@ -358,9 +359,10 @@ class Driver:
             return None
 
     def _another_goes_first(self, p: Position, asked: float) -> bool:
-        """True while an exit order of another position of the same holding may work, or of an older one is to leave.
+        """True while an exit order of another position of the symbol may work, or of an older one is to leave.
 
-        What is held may be less than all of them are to sell: one after the other, each is sized by what is there.
+        What is held may be less than all of them are to sell: one after the other, each is sized by what is there. Of
+        two sides only one can be held: there the one goes first whose quantity is shown.
 
         Args:
             asked: since when, in monotonic seconds, the records of those that have ended were read, or a little before.
@@ -368,10 +370,14 @@ class Driver:
 
         def first(q: Position) -> bool:
             if q.state is State.PENDING and q.client_order_id not in self._engine.unknown:
-                return is_older(q, p)
+                return q.side is p.side and is_older(q, p)
             return bool(q.live_orders) or self._may_work(q, asked)
 
-        return any(first(q) for q in self._engine.beside(p))
+        return any(first(q) for q in self._others(p))
+
+    def _others(self, p: Position) -> list[Position]:
+        """The other open positions of the symbol, of either side."""
+        return [*self._engine.beside(p), *self._engine.against(p)]
 
     def _may_work(self, q: Position, asked: float) -> bool:
         """True where the end of a position's newest order was reported, and its record has not shown it since.
@@ -397,7 +403,7 @@ class Driver:
         Raises:
             BrokerError: one cannot be read.
         """
-        for q in self._engine.beside(p):
+        for q in self._others(p):
             order_id = q.client_order_id
             if order_id is not None and q.state is State.UNPROTECTED and not q.order_live and q.ended_how != "refused":
                 with suppress(BrokerError):
@@ -410,7 +416,7 @@ class Driver:
         if p.reason is ExitType.PROFIT_TAKE:
             return
         why = f"the exit of {p.position_id} ({p.reason}) waits for it"
-        resting = [q for q in self._engine.beside(p) if q.order_live and q.order_type is OrderType.LIMIT]
+        resting = [q for q in self._others(p) if q.order_live and q.order_type is OrderType.LIMIT]
         await self._door.tell_all([(q.position_id, GiveWay(at=self._time.now(), why=why)) for q in resting])
 
     def _stranger_works(self, symbol: str) -> bool:
