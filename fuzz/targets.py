@@ -29,7 +29,7 @@ from exitfsm_alpaca import words as alpaca_words
 from exitfsm.audit import verify
 from exitfsm.audit.anchors import read_anchors
 from exitfsm.bars import read_bars
-from exitfsm.broker import ingest
+from exitfsm.broker import market, orders
 from exitfsm.broker.spellings import SPELLINGS
 from exitfsm.config import load_config
 from exitfsm.errors import BrokerError, ConfigError, FeedError, IllegalTransition, StoreError
@@ -131,34 +131,34 @@ def broker(data: bytes) -> None:
 
 
 def _a_bar(said: Any) -> None:
-    bar = ingest.bar_of(said, "AAPL")
+    bar = market.bar_of(said, "AAPL")
     _judged(bar)
     assert bar.volume is not None
 
 
 def _a_report(said: Any) -> None:
-    report = ingest.report_of(said, now=NOW, client_order_id="xf1-a-1")
+    report = orders.report_of(said, now=NOW, client_order_id="xf1-a-1")
     if report is not None:
         assert report.at.tzinfo is not None
         assert len(report.text) <= 500
 
 
 def _a_position(said: Any) -> None:
-    held = ingest.position_of(said, "AAPL")
+    held = market.position_of(said, "AAPL")
     if held is not None:
         assert held.qty > 0
         assert canonical_symbol(held.symbol) == held.symbol
 
 
 def _a_fill(said: Any) -> None:
-    fill = ingest.fill_of(said)
+    fill = orders.fill_of(said)
     if fill is not None:
         assert fill.qty >= 0
 
 
 _READERS: tuple[Callable[[Any], Any], ...] = (
-    _a_bar, _a_report, _a_position, _a_fill, ingest.session_of, ingest.is_bar, ingest.is_order_update,
-    ingest.says_unknown,
+    _a_bar, _a_report, _a_position, _a_fill, market.session_of, market.is_bar, orders.is_order_update,
+    orders.says_unknown,
 )  # fmt: skip
 
 _ALPACA_NAMES = (

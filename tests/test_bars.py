@@ -28,7 +28,7 @@ from exitfsm.bars import FileRead, columnar, read_bars
 from exitfsm.bars.names import BAR_NAMES, FILE_NAMES
 from exitfsm.bars.symbols import symbol_of
 from exitfsm.bars.times import parsed
-from exitfsm.broker import ingest
+from exitfsm.broker.market import bar_of
 from exitfsm.broker.spellings import SPELLINGS
 from exitfsm.errors import FeedError
 from exitfsm.values import Bar
@@ -599,7 +599,7 @@ def test_the_names_of_live_bars_and_of_columns_are_one_table(file: Write, meanin
         values = dict(
             zip(names.values(), ["AAPL", "2026-01-05T14:31:00Z", "101", "103", "100", "102", "7"], strict=True)
         )
-        live = ingest.bar_of(values)
+        live = bar_of(values)
         (read,) = told(file("x.csv", ",".join(values) + "\n" + ",".join(values.values()) + "\n"))[0]
         assert read == live
 

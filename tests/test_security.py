@@ -20,7 +20,8 @@ from msgspec.structs import replace
 
 from exitfsm import Bar, BrokerError, ExitStore, FeedError, StoreError
 from exitfsm.audit.anchors import read_anchors
-from exitfsm.broker.ingest import position_of, report_of
+from exitfsm.broker.market import position_of
+from exitfsm.broker.orders import report_of
 from exitfsm.events import AlarmRaised, TradingPaused
 from exitfsm.outside import harmless, logger
 from exitfsm.position import decide

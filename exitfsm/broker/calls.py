@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from msgspec.structs import replace
 
-from exitfsm.broker.fitting import Fitted, Fitting, Known, order_parts, says_duplicate, says_not_found
-from exitfsm.broker.ingest import fill_of, position_of, report_of, says_unknown, session_of
+from exitfsm.bars.names import fold
+from exitfsm.broker.fields import by_symbol, listed
+from exitfsm.broker.fitting import Fitting, order_parts
+from exitfsm.broker.market import position_of, session_of
+from exitfsm.broker.orders import fill_of, report_of, says_unknown
 from exitfsm.broker.spellings import meant
 from exitfsm.broker.threads import DaemonThreads
 from exitfsm.clocks import SteadyTime
-from exitfsm.errors import BrokerError, ConfigError, NotSent, OrderRefused
+from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.fix import DUPLICATE_OF_VERBAL
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities, Session
@@ -33,10 +36,12 @@ log = logger("exitfsm")
 
 #: Broker calls that may be under way at once, where they are plain functions and need a thread each.
 THREADS_MAX = 32
-#: Keys under which a broker's answer says that it is none.
-_NO_ANSWER = frozenset({"error", "errors", "code", "msg", "message", "status_code"})
-#: Keys under which a list may lie in an answer.
-_LISTS = ("positions", "orders", "fills", "data", "items", "results", "result")
+#: Classes of errors that mean that there is no such order, by folded name.
+_NOT_FOUND = frozenset(
+    {"ordernotfound", "ordernotfounderror", "notfound", "notfounderror", "unknownorder", "unknownordererror"}
+)
+#: What brokers say of an id that they know already.
+_DUPLICATE_WORDS = ("duplicate", "must be unique", "not unique", "already exist", "already used", "already been used")
 
 
 class Outcome(Enum):
@@ -46,6 +51,21 @@ class Outcome(Enum):
     REFUSED = "refused"
     NOT_SENT = "not_sent"
     UNKNOWN = "unknown"
+
+
+class Submitted(NamedTuple):
+    """The outcome of a submit.
+
+    Attributes:
+        report: what an ACK or a refusal amounts to.
+        why: in words, where it is no ACK; safe to log.
+        error: what was raised, where something was; its text may hold the broker's secrets.
+    """
+
+    outcome: Outcome
+    report: ExecutionReport | None = None
+    why: str = ""
+    error: Exception | None = None
 
 
 class Held(list[BrokerPosition]):
@@ -68,23 +88,14 @@ class Held(list[BrokerPosition]):
         return any(name in ("", symbol.replace("/", "")) for name in self.unclear)
 
 
-class Submitted(NamedTuple):
-    """The outcome of a submit, with the report that an ACK or a refusal amounts to."""
-
-    outcome: Outcome
-    report: ExecutionReport | None
-    why: str = ""
-
-
 class Breaker:
     """Counts failures in a row; when there are too many, sends are spaced out until one gets through.
 
-    It never stops a send for good, and look-ups do not ask it.
+    It never stops a send for good, and look-ups do not ask it. Times are monotonic seconds.
     """
 
     def __init__(self, failures_max: int, probe_s: float) -> None:
-        self._failures_max = failures_max
-        self._probe_s = probe_s
+        self._failures_max, self._probe_s = failures_max, probe_s
         self._probed_at: float | None = None
         self.failures = 0
         self.is_open = False
@@ -114,43 +125,53 @@ class Breaker:
         return was_open
 
 
+class Known(NamedTuple):
+    """What is known of an order before it is asked about: the broker's own id, and the symbol."""
+
+    broker_order_id: str | None = None
+    symbol: str | None = None
+
+
+class OrderNames(Protocol):
+    """Ours and the broker's ids of orders, for a broker that does not name each order by our id."""
+
+    def known(self, client_order_id: str) -> Known:
+        """What is known of an order by now."""
+        ...
+
+    def client_id(self, broker_order_id: str) -> str | None:
+        """Our id of an order; None for one that is not ours."""
+        ...
+
+
 class BrokerCalls:
-    """The bot's broker, as the manager uses it.
+    """The bot's broker, as the manager uses it: from one start to the next stop, then `close` it and make a new one.
 
     Args:
-        broker: anything with the methods of the `Broker` port, plain or async, or with methods that can be fitted.
-        time: for reports that carry no time of their own.
-        timeout_s: longest wait for one answer.
-        on_result: told after each call whether the broker answered; a refusal is an answer.
-
-    Attributes:
-        known: says what is known of an order of which the broker is asked by its own id.
-        client_id_of: says which of our orders an id of the broker's names.
+        fitting: how the broker is called.
+        names: ids of orders; asked at each call.
+        time: for reports that carry no time of their own, and for how old a read is.
+        timeout_s: longest wait for one answer, in seconds.
+        on_result: called after each call with whether the broker answered, and the method; a refusal is an answer.
     """
 
-    def __init__(self, broker: Any, time: SteadyTime, timeout_s: float, on_result: Callable[[bool, str], None]) -> None:
-        self._broker = broker
-        self._time = time
-        self._timeout_s = timeout_s
-        self._on_result = on_result
-        self.known: Callable[[str], Known] = lambda client_order_id: Known()
-        self.client_id_of: Callable[[str], str | None] = lambda broker_order_id: None
-        self.open()
-
-    def open(self) -> None:
-        """Look at what the broker offers, and take calls."""
-        self._fitting = Fitting(self._broker)
+    def __init__(
+        self,
+        fitting: Fitting,
+        *,
+        names: OrderNames,
+        time: SteadyTime,
+        timeout_s: float,
+        on_result: Callable[[bool, str], None],
+    ) -> None:
+        self._fitting, self._names, self._time = fitting, names, time
+        self._timeout_s, self._on_result = timeout_s, on_result
         self._not_implemented: set[str] = set()
         self._threads = DaemonThreads(THREADS_MAX, "exitfsm-broker")
 
-    def check(self) -> None:
-        """See that nothing can be watched with a broker that cannot be asked.
-
-        Raises:
-            ConfigError: what is needed is missing or does not fit; the text says what to do.
-        """
-        if self._fitting.mistakes:
-            raise ConfigError(self._fitting.mistakes)
+    def close(self) -> None:
+        """Stop taking calls; one that hangs is left to its fate, and does not keep the process from ending."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -158,34 +179,24 @@ class BrokerCalls:
         return self._fitting.capabilities
 
     @property
-    def missing(self) -> list[str]:
-        """What the broker does not offer, and what that means, in words."""
-        return self._fitting.missing
-
-    @property
     def asks_by_our_id(self) -> bool:
         """True when the broker can be asked about an order by our id, so that one it does not find is not there."""
-        return self.takes_our_id("order")
+        return self._fitting.takes_our_id("order")
 
     def can_look_up(self, client_order_id: str) -> bool:
         """True when the broker can be asked about this order: by our id, or by its own where that is known."""
         return self.has("order") and self._named("order", client_order_id)[1]
 
-    def takes_our_id(self, method: str) -> bool:
-        """True when this method names an order by our id, not by the broker's own."""
-        fitted = self._fitting.get(method)
-        return fitted is not None and not fitted.names_order_by_its_own_id()
-
     def has(self, method: str) -> bool:
         """True when the broker offers this method, and has not said that it is not implemented."""
-        if method in self._not_implemented:
-            return False
-        fitted = self._fitting.get(method)
-        return fitted is not None and callable(getattr(self._broker, fitted.name, None))
+        return method not in self._not_implemented and self._fitting.function(method) is not None
 
-    def close(self) -> None:
-        """Stop taking calls; one that hangs is left to its fate, and does not keep the process from ending."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    def _named(self, method: str, client_order_id: str) -> tuple[dict[str, Any], bool]:
+        """An order as the broker's method wants it named; and whether it would then be found if it were there."""
+        known, by_its_own = self._names.known(client_order_id), self._fitting.takes_its_own_id(method)
+        order_id = (known.broker_order_id or client_order_id) if by_its_own else client_order_id
+        given = {"client_order_id": client_order_id, "order_id": order_id, "symbol": known.symbol}
+        return given, not by_its_own or known.broker_order_id is not None
 
     def report_of(self, source: Any, client_order_id: str | None = None) -> ExecutionReport | None:
         """What a broker says of an order; None when it does not say what became of it.
@@ -193,41 +204,40 @@ class BrokerCalls:
         A rejection for an id that the broker knows already says nothing of the order: it may well be working.
 
         Raises:
-            BrokerError, ValueError: a field holds what it cannot hold.
+            BrokerError: a field holds what it cannot hold.
         """
         now = self._time.now()
-        report = report_of(source, now=now, client_order_id=client_order_id, client_id_of=self.client_id_of)
+        report = report_of(source, now=now, client_order_id=client_order_id, client_id_of=self._names.client_id)
         if report is None or report.status is not OrderStatus.REJECTED or report.filled_qty:
             return report
-        same_id = report.refusal != DUPLICATE_OF_VERBAL and says_duplicate(report.refusal, report.text)
+        same_id = report.refusal != DUPLICATE_OF_VERBAL and _says_duplicate(report.refusal, report.text)
         return None if same_id else report
 
     async def submit(self, order: Order) -> Submitted:
         """Send an order once, and sort the outcome. Never raises for what the broker does."""
+        name = order.client_order_id
         try:
             answer = await self._call("submit", (order,), order_parts(order))
         except OrderRefused as refusal:
-            if says_duplicate(refusal.kind, refusal.text):
-                return Submitted(Outcome.UNKNOWN, None, str(refusal))
-            return Submitted(
-                Outcome.REFUSED, refused_report(order.client_order_id, refusal, self._time.now()), str(refusal)
-            )
+            if _says_duplicate(refusal.kind, refusal.text):
+                return Submitted(Outcome.UNKNOWN, None, str(refusal), refusal)
+            report = refused_report(name, refusal, self._time.now())
+            return Submitted(Outcome.REFUSED, report, str(refusal), refusal)
         except NotSent as error:
-            return Submitted(Outcome.NOT_SENT, None, str(error))
+            return Submitted(Outcome.NOT_SENT, None, str(error), error)
         except Exception as error:
             # Whatever else a wrapper raises: the order may be live.
-            return Submitted(Outcome.UNKNOWN, None, describe(error))
+            return Submitted(Outcome.UNKNOWN, None, describe(error), error)
         if isinstance(answer, (str, int, UUID)) and not isinstance(answer, bool):
-            answer = {"client_order_id": order.client_order_id, "status": "new", "broker_order_id": str(answer)}
+            answer = {"client_order_id": name, "status": "new", "broker_order_id": str(answer)}
         try:
-            report = self.report_of(answer, order.client_order_id)
+            acked = self.report_of(answer, name)
         except Exception as error:
-            return Submitted(Outcome.UNKNOWN, None, describe(error))
-        if report is None or report.client_order_id != order.client_order_id:
-            return Submitted(
-                Outcome.UNKNOWN, None, f"the answer to the submit is not understood: {type(answer).__name__}"
-            )
-        return Submitted(Outcome.ACK, report)
+            return Submitted(Outcome.UNKNOWN, None, describe(error), error)
+        if acked is None or acked.client_order_id != name:
+            why = f"the answer to the submit is not understood: {type(answer).__name__}"
+            return Submitted(Outcome.UNKNOWN, None, why)
+        return Submitted(Outcome.ACK, acked)
 
     async def order(self, client_order_id: str) -> ExecutionReport | None:
         """What the broker knows of an order; None only when it says that it does not know the id.
@@ -239,7 +249,7 @@ class BrokerCalls:
         try:
             answer = await self._call("order", (client_order_id,), asked)
         except Exception as error:
-            if not says_not_found(error, asked["order_id"]):
+            if not _says_not_found(error, asked["order_id"]):
                 raise _as_broker_error("order", error) from None
             answer = None
         if answer is None or says_unknown(answer):
@@ -255,16 +265,8 @@ class BrokerCalls:
         """True for an answer about this order: by its id, or by the broker's own where it was replaced repeatedly."""
         if client_order_id in (report.client_order_id, report.orig_client_order_id):
             return True
-        own = self.known(client_order_id).broker_order_id
+        own = self._names.known(client_order_id).broker_order_id
         return own is not None and report.broker_order_id == own
-
-    def _named(self, method: str, client_order_id: str) -> tuple[dict[str, Any], bool]:
-        """An order as the broker's method wants it named; and whether it would then be found if it were there."""
-        fitted, known = self._fitting.get(method), self.known(client_order_id)
-        by_its_own = fitted is not None and fitted.names_order_by_its_own_id()
-        order_id = (known.broker_order_id or client_order_id) if by_its_own else client_order_id
-        given = {"client_order_id": client_order_id, "order_id": order_id, "symbol": known.symbol}
-        return given, not by_its_own or known.broker_order_id is not None
 
     async def cancel(self, client_order_id: str) -> ExecutionReport | None:
         """Ask for a cancel; a report where the broker refused to cancel.
@@ -278,27 +280,32 @@ class BrokerCalls:
         try:
             await self._asked("cancel", client_order_id, **given)
         except OrderRefused as refusal:
-            return ExecutionReport(
-                client_order_id=client_order_id,
-                status=OrderStatus.CANCEL_REJECTED,
-                at=self._time.now(),
-                text=refusal.text,
-            )
+            status, now = OrderStatus.CANCEL_REJECTED, self._time.now()
+            return ExecutionReport(client_order_id=client_order_id, status=status, at=now, text=refusal.text)
         return None
+
+    async def open_orders(self) -> list[ExecutionReport]:
+        """All working orders of the account; those that are not understood are left out.
+
+        Raises:
+            BrokerError: no answer, or one that is not understood.
+        """
+        reports = (self.report_of(raw) for raw in listed(await self._asked("open_orders")))
+        return [report for report in reports if report is not None]
 
     async def positions(self) -> Held:
         """What the broker holds. A position that cannot be read is logged and noted; it hides none of the others.
 
         Raises:
-            BrokerError: no answer.
+            BrokerError: no answer, or one that is not understood.
         """
         began = self._time.monotonic()
         found: list[BrokerPosition] = []
         unclear: list[str] = []
-        for symbol, raw in _by_symbol(await self._asked("positions")):
+        for symbol, raw in by_symbol(await self._asked("positions")):
             try:
                 position = position_of(raw, symbol)
-            except (BrokerError, ValueError) as error:
+            except (BrokerError, ValueError) as error:  # a wrapper's own object may raise when it is looked at
                 log.error("position_unreadable error=%s", error)
                 unclear.append(str(meant(raw, "symbol") or symbol or "").upper().replace("/", ""))
                 continue
@@ -306,29 +313,20 @@ class BrokerCalls:
                 found.append(position)
         return Held(found, unclear, began=began)
 
-    async def open_orders(self) -> list[ExecutionReport]:
-        """All working orders of the account; those that are not understood are left out.
-
-        Raises:
-            BrokerError: no answer.
-        """
-        reports = (self.report_of(raw) for raw in _listed(await self._asked("open_orders")))
-        return [report for report in reports if report is not None]
-
     async def fills(self, since: datetime) -> list[Fill]:
         """Executions since a time, oldest first.
 
         Raises:
-            BrokerError: no answer.
+            BrokerError: no answer, or one that is not understood.
         """
-        found = (fill_of(raw) for raw in _listed(await self._asked("fills", since, since=since)))
+        found = (fill_of(raw) for raw in listed(await self._asked("fills", since, since=since)))
         return sorted((fill for fill in found if fill is not None), key=lambda fill: fill.at)
 
     async def session(self, symbol: str, at: datetime) -> Session:
-        """The market's hours; open where the broker does not tell hours.
+        """The market's hours around a moment; open where the broker does not tell hours.
 
         Raises:
-            BrokerError: no answer.
+            BrokerError: no answer, or one that is not understood.
         """
         if not self.has("session"):
             return Session(is_open=True)
@@ -349,23 +347,17 @@ class BrokerCalls:
             args: the port's own arguments.
             given: what the parameters of a method that was fitted may ask for.
         """
-        fitted: Fitted | None = self._fitting.get(method)
-        function = getattr(self._broker, fitted.name, None) if fitted is not None else None
-        if fitted is None or not callable(function):
-            raise BrokerError(f"the broker has no method {method!r}")
-        positional, named = fitted.arguments(args, given)
+        call = self._fitting.call(method, args, given)
         try:
             # Not wait_for: where the answer and a cancel come together, Python 3.11's loses the cancel.
             async with asyncio.timeout(self._timeout_s):
-                answer = await self._run(partial(function, *positional, **named))
+                answer = await self._run(call)
         except OrderRefused:
             self._on_result(True, method)
             raise
-        except NotImplementedError:
-            self._not_implemented.add(method)
-            self._on_result(False, method)
-            raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, NotImplementedError):
+                self._not_implemented.add(method)
             self._on_result(False, method)
             raise
         self._on_result(True, method)
@@ -374,40 +366,33 @@ class BrokerCalls:
     async def _run(self, call: partial[Any]) -> Any:
         if inspect.iscoroutinefunction(call.func):
             return await call()
+        # By way of the loop: a simulated one decides when it runs.
         answer = await asyncio.get_running_loop().run_in_executor(self._threads, call)
-        return await _awaited(answer) if inspect.isawaitable(answer) else answer
+        return await answer if inspect.isawaitable(answer) else answer
 
 
-async def _awaited(answer: Awaitable[Any]) -> Any:
-    return await answer
+# --- what an error says -----------------------------------------------------------------------------------------------
+
+
+def _says_not_found(error: BaseException, asked: str) -> bool:
+    """True when an error of a look-up means that the broker does not know the id, and nothing else."""
+    if isinstance(error, KeyError):
+        return error.args == (asked,)  # any other key is a defect in the wrapper, and proves nothing
+    if any(fold(cls.__name__) in _NOT_FOUND for cls in type(error).__mro__):
+        return True
+    response = getattr(error, "response", None)
+    codes = (getattr(source, name, None) for source in (error, response) for name in ("status_code", "status", "code"))
+    return any(code in (404, "404") for code in codes)
+
+
+def _says_duplicate(*texts: object) -> bool:
+    """True when what a broker says of an order means that it has one of this id already: then it was not refused."""
+    said = " ".join(str(text) for text in texts if text is not None).lower().replace("_", " ")
+    return any(words in said for words in _DUPLICATE_WORDS)
 
 
 def _as_broker_error(method: str, error: Exception) -> BrokerError:
     return error if isinstance(error, BrokerError) else BrokerError(f"{method}: {describe(error)}")
-
-
-def _listed(answer: Any) -> list[Any]:
-    """A list of things, out of a list, of a dictionary of them, or of one that a list lies in.
-
-    Raises:
-        BrokerError: it is neither; that is no empty answer, but none.
-    """
-    if isinstance(answer, Mapping):
-        if _NO_ANSWER & answer.keys():
-            raise BrokerError(f"a list was expected, not an answer with {', '.join(sorted(map(str, answer)))}"[:200])
-        within = next((answer[key] for key in _LISTS if key in answer), None)
-        return _listed(within) if isinstance(within, (list, tuple)) else list(answer.values())
-    if answer is None or isinstance(answer, (str, bytes)) or not isinstance(answer, Iterable):
-        raise BrokerError(f"a list was expected, not {type(answer).__name__}")
-    return list(answer)
-
-
-def _by_symbol(answer: Any) -> list[tuple[str | None, Any]]:
-    """The same for positions, each with the symbol that it is listed under, where it is."""
-    things = _listed(answer)
-    if isinstance(answer, Mapping) and not any(isinstance(answer.get(key), (list, tuple)) for key in _LISTS):
-        return [(str(key), value) for key, value in answer.items()]
-    return [(None, thing) for thing in things]
 
 
 def describe(error: BaseException) -> str:

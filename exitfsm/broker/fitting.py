@@ -11,13 +11,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 
 from exitfsm.bars.names import fold
 from exitfsm.broker.spellings import word
-from exitfsm.errors import nearest
+from exitfsm.errors import BrokerError, ConfigError, nearest
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.values import Order, decimal_of
 
@@ -66,36 +67,26 @@ _GIVEN: dict[str, str] = {
     for name in names.split()
 }
 _NO_DEFAULT = inspect.Parameter.empty
-#: Classes of errors that mean that there is no such order, by folded name.
-_NOT_FOUND = frozenset(
-    {"ordernotfound", "ordernotfounderror", "notfound", "notfounderror", "unknownorder", "unknownordererror"}
-)
-#: What brokers say of an id that they know already.
-_DUPLICATE_WORDS = ("duplicate", "must be unique", "not unique", "already exist", "already used", "already been used")
-
-
-class Known(NamedTuple):
-    """What is known of an order before it is asked about: the broker's own id, and the symbol."""
-
-    broker_order_id: str | None = None
-    symbol: str | None = None
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+#: How many arguments the port's own methods are given.
+_PORT_ARGUMENTS = {"submit": 1, "order": 1, "cancel": 1, "fills": 1, "session": 2, "positions": 0, "open_orders": 0}
+#: What the parameters of each method but submit may ask for, beside an order.
+_ORDER = ("client_order_id", "order_id", "symbol")
+_ASKS = {"order": _ORDER, "cancel": _ORDER, "fills": ("since",), "session": ("symbol", "at")}
+_WRAP_PORT = "wrap it in a class that has the port's"
+_WRAP = "wrap it in a class whose submit(order) makes one of order.symbol, .qty, .side, .client_order_id, …"
 
 
 class Fitted(NamedTuple):
-    """One method: its name at the broker, whether it wants the port's own arguments, and its parameters by meaning."""
+    """One method: its name at the broker, and its parameters by meaning; None where it takes the port's arguments."""
 
     name: str
-    as_port: bool
-    wants: tuple[tuple[inspect.Parameter, str], ...] = ()
+    wants: tuple[tuple[inspect.Parameter, str], ...] | None = None
     hints: Mapping[str, Any] = {}
-
-    def names_order_by_its_own_id(self) -> bool:
-        """True when it asks for the broker's id of an order, not for ours."""
-        return not self.as_port and not any(meaning == "client_order_id" for _, meaning in self.wants)
 
     def arguments(self, port: tuple[Any, ...], given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What to call it with: the port's arguments, or what each parameter's name asks for."""
-        if self.as_port:
+        if self.wants is None:
             return port, {}
         positional: list[Any] = []
         named: dict[str, Any] = {}
@@ -114,34 +105,74 @@ class Fitted(NamedTuple):
 
 
 class Fitting:
-    """A broker's methods, as far as they fit.
+    """A broker's methods, as far as they fit, and what it declares, as they are when this is made.
 
     Args:
-        broker: the bot's broker.
+        broker: anything with the methods of the `Broker` port, plain or async, or with methods that can be fitted.
 
     Attributes:
         missing: what the broker has no method for that can be done without at a price, and the price.
         mistakes: why nothing can be watched with this broker, and what to do; empty when it can.
+        capabilities: what the broker declares; the most careful assumptions where it declares nothing.
     """
 
     def __init__(self, broker: Any) -> None:
+        self._broker = broker
+        self._found: dict[str, Fitted] = {}
         self.mistakes: list[str] = []
         self.missing: list[str] = []
-        self._found: dict[str, Fitted] = {}
         for method in METHODS:
             fitted, why = _fit(broker, method)
             if fitted is not None:
                 self._found[method] = fitted
             elif method in NEEDED:
-                self.mistakes.append(_mistake(broker, method, why))
+                looked_for = ", ".join(METHODS[method][:4])
+                lack = f"it has no {method}() (looked for {looked_for}, …): give it one, or {_WRAP_PORT}"
+                self.mistakes.append(f"broker {type(broker).__name__}: {why or lack}")
             elif method in WITHOUT:
                 self.missing.append(f"{method}(): {f'{why}; ' if why else ''}{WITHOUT[method]}")
         self.capabilities, wrong = _capabilities(broker)
         self.mistakes += wrong
 
-    def get(self, method: str) -> Fitted | None:
-        """How a method of the port is called; None when the broker has nothing for it."""
-        return self._found.get(method)
+    def check(self) -> None:
+        """See that nothing is watched with a broker that cannot be asked.
+
+        Raises:
+            ConfigError: what is needed is missing or does not fit; the text says what to do.
+        """
+        if self.mistakes:
+            raise ConfigError(self.mistakes)
+
+    def takes_our_id(self, method: str) -> bool:
+        """True when the broker has this method, and it names an order by our id."""
+        return method in self._found and not self.takes_its_own_id(method)
+
+    def takes_its_own_id(self, method: str) -> bool:
+        """True when the broker has this method, and it names an order by the broker's own id."""
+        wants = self._found[method].wants if method in self._found else None
+        return wants is not None and not any(meaning == "client_order_id" for _, meaning in wants)
+
+    def function(self, method: str) -> Callable[..., Any] | None:
+        """The broker's own function for a method of the port, as it is now; None when there is none."""
+        function = getattr(self._broker, self._found[method].name, None) if method in self._found else None
+        return function if callable(function) else None
+
+    def call(self, method: str, port: tuple[Any, ...], given: Mapping[str, Any]) -> partial[Any]:
+        """A call of the broker that only has to be made.
+
+        Args:
+            method: of the port.
+            port: the port's own arguments.
+            given: by meaning, what the parameters of a method that was fitted may ask for.
+
+        Raises:
+            BrokerError: the broker has no such method.
+        """
+        function = self.function(method)
+        if function is None:
+            raise BrokerError(f"the broker has no method {method!r}")
+        positional, named = self._found[method].arguments(port, given)
+        return partial(function, *positional, **named)
 
 
 def _fit(broker: Any, method: str) -> tuple[Fitted | None, str]:
@@ -149,73 +180,54 @@ def _fit(broker: Any, method: str) -> tuple[Fitted | None, str]:
     why = ""
     for name in METHODS[method]:
         function = getattr(broker, name, None)
-        if not callable(function):
-            continue
-        fitted, reason = _fit_one(function, name, method)
-        if fitted is not None:
-            return fitted, ""
-        why = why or reason
+        if callable(function):
+            fitted, reason = _fit_one(function, name, method)
+            if fitted is not None:
+                return fitted, ""
+            why = why or reason
     return None, why
 
 
 def _fit_one(function: Callable[..., Any], name: str, method: str) -> tuple[Fitted | None, str]:
-    own = name == METHODS[method][0]
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        signature = inspect.signature(function)
     except (TypeError, ValueError):  # not written in Python
-        return Fitted(name, as_port=True), ""
-    if own and _takes_port(parameters, method):
-        annotated = _hints(function).get(parameters[0].name) if parameters else None
-        if method == "submit" and _is_mapping(annotated):
-            return Fitted(name, as_port=False, wants=((parameters[0], "order_dict"),)), ""
-        return Fitted(name, as_port=True), ""
+        return Fitted(name), ""
+    parameters, hints = list(signature.parameters.values()), _hints(function)
+    if name == METHODS[method][0] and _takes_port(signature, method):
+        as_dict = method == "submit" and _is_mapping(hints.get(parameters[0].name))
+        return Fitted(name, ((parameters[0], "order_dict"),) if as_dict else None), ""
     wants: list[tuple[inspect.Parameter, str]] = []
-    hints = _hints(function)
     for parameter in parameters:
         meaning = _meaning(parameter, method, hints)
         if meaning is not None:
             wants.append((parameter, meaning))
-        elif parameter.default is _NO_DEFAULT and parameter.kind not in (_VAR_POSITIONAL, _VAR_KEYWORD):
+        elif parameter.default is _NO_DEFAULT and parameter.kind not in _VARIABLE:
             return None, f"{name}: nothing is known for its parameter {parameter.name!r}"
     meanings = {meaning for _, meaning in wants}
+    why = ""
     if method == "submit":
-        theirs = next((hints.get(p.name) for p, meaning in wants if meaning == "order"), None)
-        if theirs not in (None, Any, object, Order):
-            return None, f"{name} wants a {theirs.__name__ if isinstance(theirs, type) else theirs}: {_WRAP}"
-        wants = _with_an_id(wants, parameters, meanings)
-        meanings = {meaning for _, meaning in wants}
-        if not meanings & {"order", "order_dict", "client_order_id", "params", "rest"}:
-            return None, (
-                f"{name} takes no client order id: without one an order whose fate is unknown cannot be found again, "
-                "and might be sent twice; give it a parameter client_order_id that is sent to the broker"
-            )
-        if not meanings & {"order", "order_dict"} and not {"symbol", "qty", "side"} <= meanings:
-            return None, f"{name}: symbol, qty and side cannot all be given to it"
-    if method in ("order", "cancel") and not meanings & {"client_order_id", "order_id"}:
-        return None, f"{name}: no parameter for the order's id"
-    return Fitted(name, as_port=False, wants=tuple(wants), hints=hints), ""
+        if not meanings & {"order", "order_dict", "client_order_id", "params"}:
+            wants += [(p, "rest") for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
+        why = _why_no_submit(name, wants, hints)
+    elif method in ("order", "cancel") and not meanings & {"client_order_id", "order_id"}:
+        why = f"{name}: no parameter for the order's id"
+    return (None, why) if why else (Fitted(name, tuple(wants), hints), "")
 
 
-_WRAP = "wrap it in a class whose submit(order) makes one of order.symbol, .qty, .side, .client_order_id, …"
-_VAR_POSITIONAL, _VAR_KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-#: How many arguments the port's own methods are given.
-_PORT_ARGUMENTS = {"submit": 1, "order": 1, "cancel": 1, "fills": 1, "session": 2, "positions": 0, "open_orders": 0}
-
-
-def _takes_port(parameters: list[inspect.Parameter], method: str) -> bool:
+def _takes_port(signature: inspect.Signature, method: str) -> bool:
     """True when a method can be called just as the port says."""
-    by_position = [p for p in parameters if p.kind not in (_VAR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)]
-    if any(p.default is _NO_DEFAULT and p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters):
+    try:
+        signature.bind(*[None] * _PORT_ARGUMENTS[method])
+    except TypeError:
         return False
-    least = sum(p.default is _NO_DEFAULT and p.kind is not _VAR_POSITIONAL for p in by_position)
-    most = 99 if any(p.kind is _VAR_POSITIONAL for p in by_position) else len(by_position)
-    if method == "submit" and by_position and _GIVEN.get(fold(by_position[0].name)) not in (None, "order"):
-        return False  # submit(symbol, qty=…): its first parameter is no order
-    return least <= _PORT_ARGUMENTS[method] <= most
+    # submit(symbol, qty=…): its first parameter is no order
+    return method != "submit" or _GIVEN.get(fold(next(iter(signature.parameters)))) in (None, "order")
 
 
 def _meaning(parameter: inspect.Parameter, method: str, hints: Mapping[str, Any]) -> str | None:
-    if parameter.kind is _VAR_POSITIONAL or parameter.kind is _VAR_KEYWORD:
+    """What a parameter is given; None for nothing that is known."""
+    if parameter.kind in _VARIABLE:
         return None
     meaning = _GIVEN.get(fold(parameter.name))
     if meaning == "order":
@@ -224,19 +236,23 @@ def _meaning(parameter: inspect.Parameter, method: str, hints: Mapping[str, Any]
         return "order_dict" if _is_mapping(hints.get(parameter.name)) else "order"
     if method == "submit":
         return None if meaning in ("since", "at") else "client_order_id" if meaning == "order_id" else meaning
-    if method in ("order", "cancel"):
-        return meaning if meaning in ("client_order_id", "order_id", "symbol") else None
-    return meaning if meaning in {"fills": ("since",), "session": ("symbol", "at")}.get(method, ()) else None
+    return meaning if meaning in _ASKS.get(method, ()) else None
 
 
-def _with_an_id(
-    wants: list[tuple[inspect.Parameter, str]], parameters: list[inspect.Parameter], meanings: set[str]
-) -> list[tuple[inspect.Parameter, str]]:
-    """Where nothing else takes the client order id, further keyword arguments do."""
-    rest = [p for p in parameters if p.kind is _VAR_KEYWORD]
-    if rest and not meanings & {"order", "order_dict", "client_order_id", "params"}:
-        return [*wants, (rest[0], "rest")]
-    return wants
+def _why_no_submit(name: str, wants: list[tuple[inspect.Parameter, str]], hints: Mapping[str, Any]) -> str:
+    """Why orders cannot be sent by this method; empty when they can."""
+    theirs = next((hints.get(parameter.name) for parameter, meaning in wants if meaning == "order"), None)
+    if theirs not in (None, Any, object, Order):
+        return f"{name} wants a {theirs.__name__ if isinstance(theirs, type) else theirs}: {_WRAP}"
+    meanings = {meaning for _, meaning in wants}
+    if not meanings & {"order", "order_dict", "client_order_id", "params", "rest"}:
+        return (
+            f"{name} takes no client order id: without one an order whose fate is unknown cannot be found again, "
+            "and might be sent twice; give it a parameter client_order_id that is sent to the broker"
+        )
+    if not meanings & {"order", "order_dict"} and not {"symbol", "qty", "side"} <= meanings:
+        return f"{name}: symbol, qty and side cannot all be given to it"
+    return ""
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -253,25 +269,24 @@ def _is_mapping(hint: Any) -> bool:
 
 
 def order_parts(order: Order) -> dict[str, Any]:
-    """What the parameters of a submit may ask for."""
-    parts: dict[str, Any] = {
+    """What the parameters of a submit may ask for, by meaning."""
+    words = {
         "symbol": order.symbol,
-        "qty": order.qty,
         "side": order.side.value,
         "order_type": order.order_type.value,
         "time_in_force": order.time_in_force.value,
-        "limit_price": order.limit_price,
         "client_order_id": order.client_order_id,
     }
-    plain = {**parts, "qty": _number(order.qty), "type": parts["order_type"]}
-    if order.limit_price is None:
-        del plain["limit_price"]
-    else:
-        plain["limit_price"] = _number(order.limit_price)
+    qty = _number(order.qty)
+    as_dict: dict[str, Any] = {**words, "type": words["order_type"], "qty": qty, "quantity": qty}
+    if order.limit_price is not None:
+        as_dict["limit_price"] = _number(order.limit_price)
     return {
-        **parts,
+        **words,
+        "qty": order.qty,
+        "limit_price": order.limit_price,
         "order": order,
-        "order_dict": {**plain, "quantity": plain["qty"]},
+        "order_dict": as_dict,
         "reduce_only": True,
         "params": {"clientOrderId": order.client_order_id},
         "rest": {"client_order_id": order.client_order_id},
@@ -297,14 +312,6 @@ def _as_hinted(value: Any, hint: Any, meaning: str) -> Any:
     return value
 
 
-def _mistake(broker: Any, method: str, why: str) -> str:
-    names = ", ".join(METHODS[method][:4])
-    what = f"broker {type(broker).__name__}: "
-    if why:
-        return f"{what}{why}"
-    return f"{what}it has no {method}() (looked for {names}, …): give it one, or wrap it in a class that has the port's"
-
-
 def _capabilities(broker: Any) -> tuple[Capabilities, list[str]]:
     """What the broker declares; a mapping is read, anything else is as if nothing were declared."""
     declared = getattr(broker, "capabilities", None)
@@ -323,23 +330,3 @@ def _capabilities(broker: Any) -> tuple[Capabilities, list[str]]:
         return msgspec.convert(dict(declared), Capabilities, strict=False), wrong
     except (msgspec.ValidationError, TypeError) as error:
         return CAREFUL, [*wrong, f"{what}{error}"]
-
-
-# --- what an error says -----------------------------------------------------------------------------------------------
-
-
-def says_not_found(error: BaseException, asked: str) -> bool:
-    """True when an error of a look-up means that the broker does not know the id, and nothing else."""
-    if isinstance(error, KeyError):
-        return error.args == (asked,)  # any other key is a defect in the wrapper, and proves nothing
-    if any(fold(cls.__name__) in _NOT_FOUND for cls in type(error).__mro__):
-        return True
-    response = getattr(error, "response", None)
-    codes = (getattr(source, name, None) for source in (error, response) for name in ("status_code", "status", "code"))
-    return any(code in (404, "404") for code in codes)
-
-
-def says_duplicate(*texts: object) -> bool:
-    """True when what a broker says of an order means that it has one of this id already: then it was not refused."""
-    said = " ".join(str(text) for text in texts if text is not None).lower().replace("_", " ")
-    return any(words in said for words in _DUPLICATE_WORDS)

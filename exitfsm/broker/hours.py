@@ -10,7 +10,7 @@ from exitfsm.broker.calls import BrokerCalls
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError
 from exitfsm.outside import logger
-from exitfsm.ports import Clock, Session
+from exitfsm.ports import Session
 
 log = logger("exitfsm")
 
@@ -27,28 +27,21 @@ WAIT_MAX_S = 1.0
 class Hours:
     """Hours by symbol. What is not known counts as open."""
 
-    def __init__(self, calls: BrokerCalls, time: SteadyTime, clock: Clock) -> None:
-        self._calls, self._time, self._clock = calls, time, clock
+    def __init__(self, calls: BrokerCalls, time: SteadyTime) -> None:
+        self._calls, self._time = calls, time
         #: Hours by symbol, and until when they are believed.
         self._sessions: dict[str, tuple[float, Session]] = {}
         #: When each closed market is to open by what was read, in monotonic seconds: a clock that is set moves it not.
         self._opens: dict[str, float] = {}
         self._reads: dict[str, asyncio.Task[None]] = {}
 
-    async def session(self, symbol: str) -> Session:
-        """The market's hours now; read again when what is known is old. Open where the broker cannot say."""
-        reading = self._ask(symbol)
-        if reading is not None:
-            await asyncio.wait([reading], timeout=WAIT_MAX_S)  # no exit waits for long to hear whether it may go
-        return self.known(symbol) or Session(is_open=True)
-
     def at_a_glance(self, symbol: str) -> Session | None:
-        """The same without waiting: as last read, None before the first answer; what is old is read anew meanwhile."""
+        """The market's hours as last read, None before the first answer; what is old is read anew meanwhile."""
         self._ask(symbol)
         return self.known(symbol)
 
     def known(self, symbol: str) -> Session | None:
-        """The market's hours as last read."""
+        """The same, and nothing is read."""
         known = self._sessions.get(symbol)
         return known[1] if known is not None else None
 
@@ -57,7 +50,7 @@ class Hours:
         if symbol in self._reads:
             return self._reads[symbol]
         known = self._sessions.get(symbol)
-        if known is not None and self._clock.monotonic() < known[0] and not _is_over(known[1], self._time.now()):
+        if known is not None and self._time.monotonic() < known[0] and not _is_over(known[1], self._time.now()):
             return None
         task = asyncio.create_task(self._read(symbol), name="exitfsm-session")
         self._reads[symbol] = task
@@ -65,14 +58,14 @@ class Hours:
         return task
 
     async def _read(self, symbol: str) -> None:
-        age, began = AGE_S, self._clock.monotonic()
+        age, began = AGE_S, self._time.monotonic()
         try:
             session = await self._calls.session(symbol, self._time.now())
         except BrokerError as error:
             log.warning("session_unknown symbol=%s error=%s", symbol, error)
             known, age = self.known(symbol), RETRY_S
             # Of a market that was to open by now, nothing says any more that it is closed.
-            opened = known is not None and not known.is_open and self._clock.monotonic() >= self._opens[symbol]
+            opened = known is not None and not known.is_open and self._time.monotonic() >= self._opens[symbol]
             session = Session(is_open=True) if known is None or opened else known
         else:
             left = (session.next_open - self._time.now()).total_seconds() if session.next_open else math.inf
@@ -80,22 +73,29 @@ class Hours:
         self._sessions[symbol] = (began + age, session)
 
     async def let_pass(self, symbol: str) -> bool:
-        """True when an order can be sent now: the market is open, or the broker keeps it until then."""
-        return self._does_not_matter(symbol) or (await self.session(symbol)).is_open
+        """True when an order can be sent now: the market is open by what is read, or the broker keeps it until then."""
+        if not self._matter(symbol):
+            return True
+        reading = self._ask(symbol)
+        if reading is not None:
+            await asyncio.wait([reading], timeout=WAIT_MAX_S)  # no exit waits for long to hear whether it may go
+        known = self.known(symbol)
+        return known is None or known.is_open
 
     def heard_closed(self, symbol: str) -> bool:
         """True when the last word is that the market is closed, to orders too: it may have come while one waited."""
-        known = None if self._does_not_matter(symbol) else self.known(symbol)
+        known = self.known(symbol) if self._matter(symbol) else None
         return known is not None and not known.is_open and not _is_over(known, self._time.now())
 
     def may_have_changed(self, symbol: str) -> bool:
         """True when the market has opened or closed by our clock since its hours were read; read them again then."""
-        known = None if self._does_not_matter(symbol) else self.known(symbol)
+        known = self.known(symbol) if self._matter(symbol) else None
         return known is not None and _is_over(known, self._time.now())
 
-    def _does_not_matter(self, symbol: str) -> bool:
+    def _matter(self, symbol: str) -> bool:
+        """True when the broker takes orders for this symbol during its market's hours only."""
         capabilities = self._calls.capabilities
-        return capabilities.queues_orders or capabilities.rules(symbol).always_open
+        return not capabilities.queues_orders and not capabilities.rules(symbol).always_open
 
     async def close(self) -> None:
         """Give up the reads that are under way."""

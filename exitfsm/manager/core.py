@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 
 from exitfsm.bar_keeping import BarKeeper
 from exitfsm.broker.calls import Breaker, BrokerCalls
+from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.hours import Hours
-from exitfsm.broker.ingest import bar_of, is_bar, is_order_update
+from exitfsm.broker.market import bar_of, is_bar
+from exitfsm.broker.orders import is_order_update
 from exitfsm.clocks import SteadyTime, SystemClock
 from exitfsm.config import ExitConfig, load_config
 from exitfsm.engine import CustomRuleFunction, Engine
@@ -106,7 +108,7 @@ class ExitManager:
         self._time = SteadyTime(self._clock)
         live = self.config.live
         self._breaker = Breaker(live.breaker_failures, float(live.breaker_probe_seconds))
-        self._calls = BrokerCalls(broker, self._time, float(live.broker_timeout_seconds), self._on_call)
+        self._broker = broker
         self._on_event, self._on_alarm = on_event, on_alarm
         self._tasks = Tasks()
         self._cooldowns: dict[str, datetime] = {}
@@ -132,8 +134,8 @@ class ExitManager:
         if self._running:
             return
         loop = asyncio.get_running_loop()
-        self._calls.open()
-        self._calls.check()
+        fitting = Fitting(self._broker)  # each time: a bot may have given its broker other methods meanwhile
+        fitting.check()
         check_bus(self._bus)
         self._store_owned = not isinstance(self._store_given, ExitStore)
         given = self._store_given
@@ -143,7 +145,7 @@ class ExitManager:
             store = await loop.run_in_executor(None, partial(ExitStore, given, account=self._account_id))
         self.store = store
         self._synced = False
-        self._build(store)
+        self._build(store, fitting)
         self._loop = loop
         self._door.open()
         try:
@@ -157,7 +159,7 @@ class ExitManager:
         self._keeper = self._timekeeper.keeper = self._new_keeper()
         self._breaker.is_open = self._account.breaker_open
         self._news.remind()
-        for lack in self._calls.missing:
+        for lack in fitting.missing:
             await self._news.raise_alarm("broker_incomplete", f"the broker has no {lack}")
         if self._bus is not None:
             ending = await _awaited(self._bus.subscribe(self._on_bus_event))
@@ -165,15 +167,23 @@ class ExitManager:
         await self._try_sync()
         self._tasks.spawn(self._timekeeper.watch(), "exitfsm-time")
 
-    def _build(self, store: ExitStore) -> None:
+    def _build(self, store: ExitStore, fitting: Fitting) -> None:
         """The manager's parts, on an open store."""
         live = self.config.live
-        self._engine = Engine(store, self._calls.capabilities, rules=self._rules, session_close=self._session_close)
+        self._engine = Engine(store, fitting.capabilities, rules=self._rules, session_close=self._session_close)
         self._account = Account(store, self._account_id)
         self._door = Door(self._engine, self._time.now, self._clock.now, self._after_group)
         self._news = News(self._door, self._account, self._tasks, self._time.now, self._on_event, self._on_alarm)
+        self._identity = Identity(self._engine, lambda: self._driver.foreign)
+        self._calls = BrokerCalls(
+            fitting,
+            names=self._identity,
+            time=self._time,
+            timeout_s=float(live.broker_timeout_seconds),
+            on_result=self._on_call,
+        )
         self._reader = Reader(self._engine, self._door, self._calls, self._time, self._clock)
-        self._hours = Hours(self._calls, self._time, self._clock)
+        self._hours = Hours(self._calls, self._time)
         self._driver = Driver(
             self._engine,
             self._door,
@@ -185,8 +195,6 @@ class ExitManager:
             self._clock,
             live,
         )
-        self._identity = Identity(self._engine, self._driver)
-        self._calls.known, self._calls.client_id_of = self._identity.known, self._identity.client_id
         self._reconciler = Reconciler(
             self._engine, self._door, self._calls, self._driver, self._reader, self._identity, self._time, self.config,
             self._account_id, self.strategy_name, self._news.raise_alarm,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from msgspec.structs import replace
 
-from exitfsm.broker.fitting import Known
+from exitfsm.broker.calls import Known
 from exitfsm.engine import Engine
-from exitfsm.manager.driving import Driver
 from exitfsm.manager.executions import ORDER_PREFIX
 from exitfsm.manager.reading import same_symbol
 from exitfsm.position import Position
@@ -20,10 +20,15 @@ T = TypeVar("T")
 
 
 class Identity:
-    """What is known of orders' ids."""
+    """What is known of orders' ids.
 
-    def __init__(self, engine: Engine, driver: Driver) -> None:
-        self._engine, self._driver = engine, driver
+    Args:
+        engine: the positions, with the ids of their orders.
+        foreign: the working orders of others, by symbol and id.
+    """
+
+    def __init__(self, engine: Engine, foreign: Callable[[], Mapping[str, Mapping[str, ExecutionReport]]]) -> None:
+        self._engine, self._foreign = engine, foreign
         self._renamed: dict[str, str] = {}
 
     def known(self, client_order_id: str) -> Known:
@@ -32,7 +37,7 @@ class Identity:
         if p is not None:
             own = next((own for own, ours in p.broker_order_ids.items() if ours == client_order_id), None)
             return Known(own, p.symbol)
-        for working in self._driver.foreign.values():
+        for working in self._foreign().values():
             if client_order_id in working:
                 return Known(working[client_order_id].broker_order_id, working[client_order_id].symbol)
         return Known()

@@ -6,8 +6,8 @@ from collections.abc import Awaitable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from exitfsm.broker.calls import BrokerCalls, Outcome, Submitted
-from exitfsm.broker.fitting import Known
+from exitfsm.broker.calls import BrokerCalls, Known, Outcome, Submitted
+from exitfsm.broker.fitting import Fitting
 from exitfsm.clocks import SteadyTime, SystemClock
 from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.ports import Capabilities, Session
@@ -18,18 +18,16 @@ T = TypeVar("T")
 _TIMEOUT_S = 60.0
 
 
-class _Calls(BrokerCalls):
-    """Keeps what the broker raised last: whoever writes an adapter must see where it broke."""
+class OwnIds(dict[str, Known]):
+    """What is known of orders, by our id: the names that calls ask for."""
 
-    raised: Exception | None = None
+    def known(self, client_order_id: str) -> Known:
+        """What is known of an order by now."""
+        return self.get(client_order_id, Known())
 
-    async def _call(self, *args: Any) -> Any:
-        self.raised = None
-        try:
-            return await super()._call(*args)
-        except Exception as error:
-            self.raised = error
-            raise
+    def client_id(self, broker_order_id: str) -> str | None:
+        """Our id of an order; None for one that is not known."""
+        return next((ours for ours, known in self.items() if known.broker_order_id == broker_order_id), None)
 
 
 class AsManagersDo:
@@ -37,28 +35,27 @@ class AsManagersDo:
 
     Args:
         broker: with the port's methods, or with methods that can be fitted; plain or async.
+        own_ids: where orders that are sent are noted, and those that are asked about looked up.
 
     Raises:
         ConfigError: no manager would take it; the text says what to do.
     """
 
-    def __init__(self, broker: Any) -> None:
-        self._calls = _Calls(broker, SteadyTime(SystemClock()), _TIMEOUT_S, lambda answered, method: None)
-        self._calls.check()
-        self.remember({})
-
-    def remember(self, own_ids: dict[str, Known]) -> None:
-        """Look orders up, and add them, in this list of what is known of them by our id."""
-        self._known = own_ids
-        self._calls.known = lambda client_order_id: own_ids.get(client_order_id, Known())
-        self._calls.client_id_of = lambda own: next(
-            (key for key, k in own_ids.items() if k.broker_order_id == own), None
+    def __init__(self, broker: Any, own_ids: OwnIds) -> None:
+        self._own_ids, self._fitting = own_ids, Fitting(broker)
+        self._fitting.check()
+        self._calls = BrokerCalls(
+            self._fitting,
+            names=own_ids,
+            time=SteadyTime(SystemClock()),
+            timeout_s=_TIMEOUT_S,
+            on_result=lambda answered, method: None,
         )
 
     @property
     def capabilities(self) -> Capabilities:
         """What the broker declares; the most careful assumptions where it declares nothing."""
-        return self._calls.capabilities
+        return self._fitting.capabilities
 
     def has(self, method: str) -> bool:
         """True when the broker offers this method."""
@@ -66,7 +63,7 @@ class AsManagersDo:
 
     def takes_our_id(self, method: str) -> bool:
         """True when this method names an order by our id, not by the broker's own."""
-        return self._calls.takes_our_id(method)
+        return self._fitting.takes_our_id(method)
 
     async def submit(self, order: Order) -> ExecutionReport:
         """Send an order.
@@ -76,12 +73,12 @@ class AsManagersDo:
             NotSent: it never left.
             BrokerError: anything else: its fate is not known.
         """
-        self._known[order.client_order_id] = Known(None, order.symbol)
+        self._own_ids[order.client_order_id] = Known(None, order.symbol)
         outcome = await self._calls.submit(order)
         if outcome.outcome is not Outcome.ACK or outcome.report is None:
-            raise _refusal(outcome) from self._calls.raised
+            raise _refusal(outcome) from outcome.error
         if outcome.report.broker_order_id:
-            self._known[order.client_order_id] = Known(outcome.report.broker_order_id, order.symbol)
+            self._own_ids[order.client_order_id] = Known(outcome.report.broker_order_id, order.symbol)
         return outcome.report
 
     async def order(self, client_order_id: str) -> ExecutionReport | None:
@@ -122,11 +119,11 @@ class AsManagersDo:
         return await self._shown(self._calls.session(symbol, at))
 
     async def _shown(self, work: Awaitable[T]) -> T:
-        """What comes of a call; where it fails, with what the broker raised as the cause."""
+        """What comes of a call; where it fails, with what the broker raised as the cause: an adapter broke there."""
         try:
             return await work
         except BrokerError as error:
-            raise error from self._calls.raised
+            raise error from error.__context__
 
     def close(self) -> None:
         """Let the threads go."""
@@ -139,4 +136,4 @@ def _refusal(outcome: Submitted) -> BrokerError:
     return NotSent(outcome.why) if outcome.outcome is Outcome.NOT_SENT else BrokerError(outcome.why)
 
 
-__all__ = ["AsManagersDo"]
+__all__ = ["AsManagersDo", "OwnIds"]

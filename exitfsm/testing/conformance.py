@@ -26,7 +26,7 @@ import pytest
 
 from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.ports import Capabilities, IdMemory, Session
-from exitfsm.testing.asking import AsManagersDo
+from exitfsm.testing.asking import AsManagersDo, OwnIds
 from exitfsm.values import (
     ZERO,
     BrokerPosition,
@@ -115,9 +115,7 @@ class Bench:
 
     def _manager(self) -> AsManagersDo:
         """The broker as a manager sees it; what it has learned of the orders' own ids stays."""
-        asked = AsManagersDo(self.broker)
-        asked.remember(self.__dict__.setdefault("_own_ids", {}))
-        return asked
+        return AsManagersDo(self.broker, self.__dict__.setdefault("_own_ids", OwnIds()))
 
     def exit_order(self, qty: Decimal | None = None, **changes: Any) -> Order:
         """An order that closes what is held, with a new id, at market."""

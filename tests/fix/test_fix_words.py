@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from exitfsm import fix
-from exitfsm.broker.ingest import is_order_update, report_of, says_unknown
+from exitfsm.broker.orders import is_order_update, report_of, says_unknown
 from exitfsm.values import ExecutionReport, OrderSide, OrderStatus
 
 NOW = datetime(2024, 1, 2, 15, 30, tzinfo=UTC)

@@ -121,11 +121,21 @@ def test_the_twenty_lines_prove_an_adapter_in_its_own_words(tmp_path: Path) -> N
     assert "the broker has no method for fills" in done.stdout
 
 
-def test_the_twenty_lines_show_what_an_adapter_raised(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("right", "wrong", "case", "shown"),
+    [
+        ("Decimal(str(qty))", "Decimal(quantity)", "test_06", "name 'quantity' is not defined"),
+        ("str(p.qty)", "str(p.quantity)", "test_02", "has no attribute 'quantity'"),
+    ],
+    ids=["submit", "positions"],
+)
+def test_the_twenty_lines_show_what_an_adapter_raised(
+    tmp_path: Path, right: str, wrong: str, case: str, shown: str
+) -> None:
     """A mistake in an adapter is shown where it is, not only that something is not known."""
-    done = run(tmp_path, IN_ITS_OWN_WORDS.replace("Decimal(str(qty))", "Decimal(quantity)"), "-k", "test_06")
+    done = run(tmp_path, IN_ITS_OWN_WORDS.replace(right, wrong), "-k", case)
     assert done.returncode == 1, done.stdout[-3000:]
-    assert "name 'quantity' is not defined" in done.stdout
+    assert shown in done.stdout
     assert "mybroker.py" in done.stdout
 
 

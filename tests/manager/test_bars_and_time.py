@@ -403,7 +403,7 @@ async def test_given_a_session_that_has_just_ended_then_an_order_is_not_sent_int
     await world.passes(45)
     await world.bar(100)
     await world.manager.force_exit("MSFT")
-    await world.manager._hours.session("AAPL")
+    await world.manager._hours.let_pass("AAPL")
     await world.passes(8)
     world.broker.market = closed(T0 + timedelta(hours=18))
     await world.bar(98)

@@ -439,6 +439,25 @@ async def test_given_a_broker_that_cannot_be_reconciled_with_then_a_person_is_to
     assert not world.manager.may_enter("AAPL")
 
 
+async def test_given_an_execution_that_cannot_be_read_then_it_starts_and_a_person_is_told(
+    make_world: MakeWorld,
+) -> None:
+    """One option among the executions of an account: what cannot be taken up because of it must not be silent."""
+    world = await make_world(started=False)
+    option = {"symbol": "AAPL  240621C00190000", "side": "buy", "qty": 1, "price": 2, "at": T0}
+    world.broker.always("fills", Returns([option]))
+    world.broker.enter("AAPL", "long", 10, 100)
+    await world.start()
+    assert not world.manager.may_enter("AAPL")
+    await world.passes(160, step=5)
+    assert world.alarm_kinds == ["epoch_unknown", "not_reconciled"]
+    assert "NOT protected" in world.manager.alarms()[0].text
+    assert "is not a symbol" in world.manager.alarms()[1].text
+    world.broker.truthful()
+    await world.passes(60, step=5)
+    assert [p.qty for p in world.manager.positions()] == [10]
+
+
 async def test_given_a_method_that_is_not_implemented_then_it_counts_as_not_there(make_world: MakeWorld) -> None:
     world = await make_world(started=False)
     world.broker.always("fills", Raises(NotImplementedError()))

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from exitfsm.broker.ingest import bar_of, fill_of, is_bar, is_order_update, position_of, report_of, session_of
+from exitfsm.broker.market import bar_of, is_bar, position_of, session_of
+from exitfsm.broker.orders import fill_of, is_order_update, report_of
 from exitfsm.errors import BrokerError
 from exitfsm.values import EXACT, Bar, BrokerPosition, ExecutionReport, Fill, OrderSide, OrderStatus, Side
 
@@ -294,6 +295,9 @@ def test_our_own_objects_may_be_made_of_floats_and_plain_words() -> None:
     position = position_of(BrokerPosition(**held))
     assert position == BrokerPosition(symbol="AAPL", side=Side.SHORT, qty=Decimal("10.5"), avg_entry_price=Decimal(100))
     assert type(position.side) is Side
+    mixed = position_of(BrokerPosition(**held | {"side": Side.SHORT, "qty": Decimal("10.5"), "avg_entry_price": 100.0}))
+    assert mixed == position
+    assert type(mixed.avg_entry_price) is Decimal
     assert position_of(BrokerPosition(**held | {"qty": 0})) is None
     said: Any = {"client_order_id": "a", "at": AT, "status": "partially_filled", "side": "sell", "filled_qty": 0.1}
     report = report_of(ExecutionReport(**said), now=AT)
@@ -304,5 +308,16 @@ def test_our_own_objects_may_be_made_of_floats_and_plain_words() -> None:
     fill = fill_of(Fill(**traded))
     assert fill is not None
     assert (fill.side is OrderSide.BUY, fill.qty, type(fill.price)) == (True, 3, Decimal)
-    with pytest.raises(ValueError, match="sideways"):
+    with pytest.raises(BrokerError, match="sideways"):
         position_of(BrokerPosition(**held | {"side": "sideways"}))
+    with pytest.raises(BrokerError, match="sideways"):
+        report_of(ExecutionReport(**said | {"status": "sideways"}), now=AT)
+
+
+@pytest.mark.parametrize("symbol", ["AAPL  240621C00190000", "", "Ä", "BTC/USDT:USDT"])
+def test_a_symbol_that_is_none_is_an_answer_that_cannot_be_read_and_nothing_else(symbol: str) -> None:
+    """One option among the stocks of an account must not end whoever reads its executions."""
+    with pytest.raises(BrokerError, match="is not a symbol"):
+        position_of({"symbol": symbol, "qty": 1})
+    with pytest.raises(BrokerError, match="is not a symbol"):
+        fill_of({"symbol": symbol, "side": "buy", "qty": 1, "price": 2, "at": AT})

@@ -6,27 +6,18 @@ import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import calls_of
 
-from exitfsm.broker.calls import BrokerCalls, Outcome
-from exitfsm.broker.fitting import Known
-from exitfsm.clocks import SteadyTime, SystemClock
+from exitfsm.broker.calls import Known, Outcome
+from exitfsm.broker.fitting import Fitting
 from exitfsm.errors import BrokerError, ConfigError, OrderRefused
-from exitfsm.manager import ExitManager
 from exitfsm.ports import CAREFUL, IdMemory
 from exitfsm.values import Order, OrderSide, OrderStatus, OrderType
 
 ORDER = Order(client_order_id="xf1-a-1", symbol="AAPL", side=OrderSide.SELL, qty=Decimal("0.3"))
-
-
-def calls_of(broker: Any, known: Known | None = None) -> BrokerCalls:
-    calls = BrokerCalls(broker, SteadyTime(SystemClock()), 5.0, lambda answered, method: None)
-    if known is not None:
-        calls.known = lambda client_order_id: known
-    return calls
 
 
 class Side(Enum):
@@ -79,8 +70,8 @@ class Rest(Base):
 @pytest.mark.parametrize("kind", [Keywords, Annotated, TakesDict, CcxtLike, Rest])
 async def test_a_submit_by_any_name_is_given_what_its_parameters_ask_for(kind: Any) -> None:
     broker = kind()
+    Fitting(broker).check()
     calls = calls_of(broker)
-    calls.check()
     outcome = await calls.submit(ORDER)
     qty = "0.3" if kind is Annotated else 0.3
     side = Side.SELL if kind is Annotated else "sell"
@@ -136,30 +127,25 @@ class Misspelt(Keywords):
         (Misspelt(), """'reduce_onyl' is not known; did you mean "reduce_only"?"""),
     ],
 )
-async def test_a_broker_that_cannot_be_asked_is_refused_at_the_start(
-    tmp_path: Path, broker: Any, complaint: str
-) -> None:
-    manager = ExitManager(broker, tmp_path / "exits.db")
+def test_a_broker_that_cannot_be_asked_is_refused_with_what_to_do(broker: Any, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        await manager.start()
-    assert not (tmp_path / "exits.db").exists()
-    assert manager.positions() == []
+        Fitting(broker).check()
 
 
-async def test_a_broker_without_look_up_or_cancel_works_and_a_person_is_told(tmp_path: Path) -> None:
-    async with ExitManager(Keywords(), tmp_path / "exits.db") as manager:
-        told = [alarm.text for alarm in manager.alarms() if alarm.kind == "broker_incomplete"]
-        assert [text.split("(")[0] for text in told] == ["the broker has no order", "the broker has no cancel"]
+def test_a_broker_without_look_up_or_cancel_works_and_says_what_it_lacks() -> None:
+    fitting = Fitting(Keywords())
+    fitting.check()
+    assert [lack.split("(")[0] for lack in fitting.missing] == ["order", "cancel"]
 
 
 async def test_capabilities_may_be_declared_as_a_mapping() -> None:
     class Declares(Keywords):
         capabilities = {"ids_refused": "forever", "late_fill_window_s": 5}  # noqa: RUF012
 
-    calls = calls_of(Declares())
-    calls.check()
-    assert (calls.capabilities.ids_refused, calls.capabilities.late_fill_window_s) == (IdMemory.FOREVER, 5)
-    assert calls_of(Keywords()).capabilities is CAREFUL
+    fitting = Fitting(Declares())
+    fitting.check()
+    assert (fitting.capabilities.ids_refused, fitting.capabilities.late_fill_window_s) == (IdMemory.FOREVER, 5)
+    assert Fitting(Keywords()).capabilities is CAREFUL
 
 
 class NotFoundError(Exception):
@@ -297,17 +283,6 @@ async def test_lists_come_in_several_wrappings(wrap: Any) -> None:
     calls = calls_of(Broker())
     assert [(p.symbol, p.qty, p.avg_entry_price) for p in await calls.positions()] == [("AAPL", 1, 2)]
     calls.close()
-
-
-class TwoArguments:
-    def subscribe(self, kind: str, handler: Any) -> None:
-        raise AssertionError("it must not be called")
-
-
-@pytest.mark.parametrize("bus", [asyncio.Queue, TwoArguments])
-async def test_a_bus_that_cannot_be_subscribed_to_is_refused_at_the_start(tmp_path: Path, bus: Any) -> None:
-    with pytest.raises(ConfigError, match="pass None as event_bus"):
-        await ExitManager(Keywords(), tmp_path / "exits.db", bus()).start()
 
 
 def test_a_mapping_is_no_set_of_positional_arguments() -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 import threading
 from concurrent.futures import CancelledError, Future
+from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import calls_of
 
-from exitfsm.broker.calls import BrokerCalls
 from exitfsm.broker.threads import DaemonThreads
-from exitfsm.clocks import SteadyTime, SystemClock
 
 
 class Slow:
@@ -30,7 +31,7 @@ class Slow:
 async def test_a_cancel_that_comes_with_the_answer_is_not_lost() -> None:
     """Who is canceled stays canceled, or a loop of calls outlives the one who stops it."""
     broker = Slow()
-    calls = BrokerCalls(broker, SteadyTime(SystemClock()), 5.0, lambda answered, method: None)
+    calls = calls_of(broker)
 
     async def loop() -> None:
         while True:
@@ -55,16 +56,15 @@ async def test_a_cancel_that_comes_with_the_answer_is_not_lost() -> None:
 
 _HANGS = """
 import asyncio, threading
+from asked import calls_of
 from exitfsm.errors import BrokerError
-from exitfsm.broker.calls import BrokerCalls
-from exitfsm.clocks import SteadyTime, SystemClock
 
 class Hangs:
     def positions(self):
         threading.Event().wait()
 
 async def main():
-    calls = BrokerCalls(Hangs(), SteadyTime(SystemClock()), 0.1, lambda answered, method: None)
+    calls = calls_of(Hangs(), timeout_s=0.1)
     try:
         await calls.positions()
     except BrokerError:
@@ -77,7 +77,15 @@ asyncio.run(main())
 
 def test_a_plain_call_that_hangs_does_not_keep_the_process_from_ending() -> None:
     """A bot that has stopped must be gone, or whoever starts it again waits for it for ever."""
-    done = subprocess.run([sys.executable, "-c", _HANGS], capture_output=True, text=True, timeout=60, check=False)
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", _HANGS],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
 
 

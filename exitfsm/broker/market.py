@@ -1,0 +1,156 @@
+"""Positions, bars and hours, in anybody's shape.
+
+All of them are read with care, for positions are exited on them: what lacks what it needs is a `BrokerError` that says
+so. How long hours are valid is in `exitfsm.broker.hours`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any
+
+from exitfsm.broker.fields import GRAIN, NAN, as_declared, moment, name_of, number, quantity, symbol_of, time_of
+from exitfsm.broker.orders import WRAPS_MAX, is_order
+from exitfsm.broker.spellings import SHORT_WORDS, SPELLINGS, field, meant, word
+from exitfsm.errors import BrokerError
+from exitfsm.ports import Session
+from exitfsm.values import EXACT, Bar, BrokerPosition, Side
+
+_SOUGHT = "; ".join(", ".join(SPELLINGS[name][:6]) for name in ("symbol", "bar_at", "close"))
+
+
+def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None:
+    """A position; None for one of quantity zero, which is none. A negative quantity is a short.
+
+    Args:
+        source: an object or mapping; or a bare quantity, or `(quantity, entry price)`.
+        symbol: whose position it is, where it does not say so itself.
+
+    Raises:
+        BrokerError: symbol or quantity is missing, or is none.
+    """
+    if isinstance(source, BrokerPosition):
+        return _if_held(as_declared(source, Side))
+    if symbol is not None and isinstance(source, (Real, Decimal, str)):
+        source = {"qty": source}
+    elif symbol is not None and isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
+        source = dict(zip(("qty", "avg_entry_price"), source, strict=False))
+    named = meant(source, "symbol")
+    named = named if named is not None else symbol
+    qty = quantity(source, "held")
+    if named is None or qty is None or not qty.is_finite():
+        raise BrokerError(f"a position without symbol or quantity: {type(source).__name__}")
+    entry, cost = number(source, "entry_price"), number(source, "cost")
+    if entry is None and cost is not None and cost.is_finite() and qty:
+        entry = EXACT.divide(cost.copy_abs(), qty.copy_abs()).quantize(GRAIN, context=EXACT)
+    short = qty < 0 or word(meant(source, "position_side")) in SHORT_WORDS
+    available = quantity(source, "available")
+    try:
+        opened_at = moment(source, "opened_at")
+    except BrokerError:
+        opened_at = None  # it is welcome but not needed
+    return _if_held(
+        BrokerPosition(
+            symbol=symbol_of(named),
+            side=Side.SHORT if short else Side.LONG,
+            qty=qty.copy_abs(),
+            avg_entry_price=entry.copy_abs() if entry is not None else NAN,
+            qty_available=available.copy_abs() if available is not None else None,
+            current_price=number(source, "price"),
+            opened_at=opened_at,
+        )
+    )
+
+
+def _if_held(position: BrokerPosition) -> BrokerPosition | None:
+    """The position, unless it is of quantity zero."""
+    if not position.qty.is_finite():
+        raise BrokerError(f"a position of {position.symbol} without a quantity: {position.qty}")
+    return position if position.qty != 0 else None
+
+
+def bar_of(source: Any, symbol: str | None = None) -> Bar:
+    """A bar out of whatever carries symbol, time and prices; a feed with a single price gives a flat bar.
+
+    Args:
+        source: an object, a mapping, a row, or a plain sequence `([symbol,] time, open, high, low, close[, volume])`.
+        symbol: of what it is a bar, where the bar does not say so itself.
+
+    Raises:
+        BrokerError: something is missing, or is not what it should be.
+    """
+    if isinstance(source, Bar):
+        return source
+    if isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
+        source = _named_values(source, symbol)
+    inner = _unwrapped(source)
+    named = meant(inner, "symbol")
+    named = named if named is not None else symbol if symbol is not None else meant(source, "symbol")
+    at = _time_in(inner)
+    close = number(inner, "close")
+    lacks = [what for what, it in (("symbol", named), ("timestamp", at), ("close", close)) if it is None]
+    if close is None or lacks:
+        raise BrokerError(f"not a bar: {type(source).__name__} has no {' and no '.join(lacks)} (looked for: {_SOUGHT})")
+    given = (number(inner, name) for name in ("open", "high", "low"))
+    opened, high, low = (close if price is None else price for price in given)
+    return Bar(name_of(named), time_of(at, "timestamp"), opened, high, low, close, number(inner, "volume") or 0)
+
+
+def _named_values(source: tuple[Any, ...] | list[Any], symbol: str | None) -> dict[str, Any]:
+    names = ["timestamp", "open", "high", "low", "close", "volume"]
+    if symbol is None or (source and isinstance(source[0], str) and source[0].upper() == symbol.upper()):
+        names.insert(0, "symbol")
+    if len(source) < len(names) - 1:
+        raise BrokerError(f"not a bar: a sequence of {len(source)} values; {', '.join(names)} are expected")
+    return dict(zip(names, source, strict=False))
+
+
+def _unwrapped(source: Any) -> Any:
+    """What carries the prices: the object itself, or what it wraps."""
+    inner = source
+    for _ in range(WRAPS_MAX):
+        if meant(inner, "close") is not None:
+            return inner
+        inner = field(inner, "bar", "candle", "data", "payload")
+        if inner is None or isinstance(inner, str):
+            break
+    return source
+
+
+def _time_in(source: Any) -> Any:
+    """When the bar is of; a row of a table may be indexed by it."""
+    value = meant(source, "bar_at")
+    index = getattr(source, "name", None) if value is None else None
+    return index if isinstance(index, (datetime, Real)) else value
+
+
+def is_bar(source: Any) -> bool:
+    """True when an event on a bus looks like a bar: it has a symbol, a closing price and a time, and is no order."""
+    if isinstance(source, Bar):
+        return True
+    inner = _unwrapped(source)
+    closes = field(inner, "close", "c", "close_price") is not None
+    named = meant(inner, "symbol") is not None or meant(source, "symbol") is not None
+    return closes and named and _time_in(inner) is not None and not is_order(inner)
+
+
+def session_of(source: Any) -> Session:
+    """The market's hours out of a clock object, a mapping, a plain truth value, or the word `open` or `closed`.
+
+    Raises:
+        BrokerError: it does not say whether the market is open, or a time in it is none.
+    """
+    if isinstance(source, Session):
+        return source
+    is_open = source if isinstance(source, bool) else meant(source, "is_open")
+    if isinstance(source, str) and word(source) in ("open", "closed"):
+        is_open = word(source) == "open"
+    elif isinstance(is_open, Integral) and is_open in (0, 1):
+        is_open = bool(is_open)
+    if not isinstance(is_open, bool):
+        raise BrokerError(f"a market clock without is_open: {type(source).__name__}")
+    return Session(
+        is_open=is_open, close=moment(source, "closes_at") if is_open else None, next_open=moment(source, "opens_at")
+    )
