@@ -147,6 +147,11 @@ class Engine:
         watched = list(slot.positions) if slot is not None else []
         return [q for q in watched if q.side is p.side and q.position_id != p.position_id]
 
+    def against(self, p: Position) -> list[Position]:
+        """The open positions of its symbol on the other side: of an account that nets, only one side can be held."""
+        slot = self._slots.get(p.symbol)
+        return [q for q in list(slot.positions) if q.side is not p.side] if slot is not None else []
+
     def open_unless_watched(self, message: Open, *, reference: Decimal | None = None) -> Position:
         """The same, but one holding is watched once: what is watched of the symbol and side already is returned.
 

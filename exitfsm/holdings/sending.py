@@ -44,7 +44,7 @@ def more_than_held(qty: Decimal, short: Short) -> OrderRefused:
 
 
 class Beside(msgspec.Struct, frozen=True):
-    """Another position of the holding, and what is known of its newest order.
+    """Another position of the symbol, of either side, and what is known of its newest order.
 
     Attributes:
         position: the position.
@@ -66,7 +66,7 @@ class Leaving(msgspec.Struct, frozen=True, kw_only=True):
         order: what is to be sent.
         position: as it is now; None where it has ended.
         owed: what it owes the broker now.
-        beside: the others of its holding.
+        beside: the others of its symbol.
         asked, now, fresh_s: when the first of what was read for it was asked for, the present, and how old that may be.
         is_held_back: another exit of ours works that belongs to no known position, or might.
     """
@@ -114,9 +114,10 @@ def may_send(leaving: Leaving) -> Answer:
 
 
 def another_goes_first(p: Position, beside: Iterable[Beside], asked: float, now: float) -> bool:
-    """True while an exit order of another position of the holding may work, or of an older one is to leave.
+    """True while an exit order of another position of the symbol may work, or of an older one is to leave.
 
-    What is held may be less than all of them are to sell: one after the other, each is sized by what is there.
+    What is held may be less than all of them are to sell: one after the other, each is sized by what is there. Of two
+    sides only one can be held: there the one goes first whose quantity is shown.
     """
     return any(_goes_before(p, other, asked, now) for other in beside)
 
@@ -124,7 +125,7 @@ def another_goes_first(p: Position, beside: Iterable[Beside], asked: float, now:
 def _goes_before(p: Position, other: Beside, asked: float, now: float) -> bool:
     q = other.position
     if q.state is State.PENDING and not other.is_unknown:
-        return is_older(q, p)
+        return q.side is p.side and is_older(q, p)
     return bool(q.live_orders) or may_work(other, asked, now)
 
 

@@ -97,7 +97,8 @@ class Sender:
                 return answer is Answer.WAIT  # it was learned while it waited
             if self._hours.may_have_changed(p.symbol) and not await self._hours.let_pass(p.symbol):
                 return False
-            refusal = None if self._calls.capabilities.reduce_only else await self._no_longer_held(p, action.order)
+            guarded = self._calls.capabilities.reduce_only and not self._engine.against(p)
+            refusal = None if guarded else await self._no_longer_held(p, action.order)
             if refusal is not None:
                 return await self._not_sent(action.order, refusal)
             if not await self._one_before_is_over(p):
@@ -139,8 +140,12 @@ class Sender:
         return Answer.BLOCKED if closed and answer is Answer.SEND else answer
 
     def _beside(self, p: Position) -> tuple[Beside, ...]:
-        """The other positions of a holding, and what is known of their newest orders."""
-        return tuple(map(self._known_of, self._engine.beside(p)))
+        """The other positions of a symbol, and what is known of their newest orders."""
+        return tuple(map(self._known_of, self._others(p)))
+
+    def _others(self, p: Position) -> list[Position]:
+        """The other open positions of a symbol, of either side."""
+        return [*self._engine.beside(p), *self._engine.against(p)]
 
     def _known_of(self, q: Position) -> Beside:
         order_id, reported = q.client_order_id or "", q.state is State.REJECTED and holdings.was_reported_over(q)
@@ -223,7 +228,7 @@ class Sender:
         Raises:
             BrokerError: one cannot be read.
         """
-        for q in self._engine.beside(p):
+        for q in self._others(p):
             if holdings.awaits_record(self._known_of(q), asked, self._clock.monotonic()):
                 try:
                     await self._view.record_of(q, q.client_order_id or "")
@@ -236,7 +241,7 @@ class Sender:
         if p.reason is ExitType.PROFIT_TAKE:
             return
         why = f"the exit of {p.position_id} ({p.reason}) waits for it"
-        resting = [q for q in self._engine.beside(p) if q.order_live and q.order_type is OrderType.LIMIT]
+        resting = [q for q in self._others(p) if q.order_live and q.order_type is OrderType.LIMIT]
         await self._mailbox.tell_all([(q.position_id, GiveWay(at=self._time.now(), why=why)) for q in resting])
 
     def _stranger_works(self, symbol: str) -> bool:

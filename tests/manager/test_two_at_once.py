@@ -6,11 +6,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from harness import World
+from harness import MakeWorld, World
 
-from exitfsm import NotSent, Order, Position, Session, State
+from exitfsm import BrokerPosition, NotSent, Order, OrderSide, Position, Session, Side, State, client_order_id
 from exitfsm.messages import Contradiction
-from exitfsm.testing import Raises
+from exitfsm.testing import Raises, Returns
 
 
 async def with_two(path: Path, again: int, first: int = 10) -> tuple[World, Position, Position]:
@@ -236,3 +236,42 @@ async def test_a_limit_order_does_not_give_way_to_an_exit_that_cannot_leave(tmp_
     await world.until(lambda: states(world, older) != [State.SUBMITTED], 120)
     await world.until(lambda: len(world.orders) == 2, 5)
     await world.finish()
+
+
+async def both_sides(world: World, *, bar: str, short: int = 5, long: int = 10) -> tuple[Position, Position]:
+    """A short that somebody bought back, unread, and a long that was entered since; then a bar comes."""
+    await world.enter(short, at=100, side="short")
+    old = world.position
+    world.broker.trade_by_hand("AAPL", "buy", short, 103)
+    world.broker.trade_by_hand("AAPL", "buy", long, 103)
+    world.broker.lose_updates()
+    await world.manager.watch("AAPL", "long", long, 103, world.clock.now())
+    new = next(p for p in world.manager.positions() if p.position_id != old.position_id)
+    await world.bar(bar)
+    return old, new
+
+
+def sent(world: World) -> list[str]:
+    """The orders that were sent, whether the broker took them or not."""
+    return [call.args[0].client_order_id for call in world.broker.calls if call.method == "submit"]
+
+
+async def test_of_two_sides_only_what_is_held_is_exited(make_world: MakeWorld) -> None:
+    world = await make_world()
+    old, new = await both_sides(world, bar="101.5")
+    await world.passes(3)
+    assert sent(world) == [client_order_id(new.position_id, 1)]
+    assert world.last_order.side is OrderSide.SELL
+    await world.fill()
+    await world.until(lambda: states(world, old, new) == [State.CLOSED, State.FILLED], 200)
+    assert len(sent(world)) == 1
+
+
+async def test_the_exit_of_one_side_waits_while_one_of_the_other_side_works(make_world: MakeWorld) -> None:
+    world = await make_world()
+    _, new = await both_sides(world, bar="100.9")
+    shown = [BrokerPosition(symbol="AAPL", side=Side.SHORT, qty=Decimal(5), avg_entry_price=Decimal(100))]
+    world.broker.always("positions", Returns(shown))  # a list that is behind: it shows the short, and nothing else
+    await world.bar("101.5")
+    await world.passes(20)
+    assert sent(world) == [client_order_id(new.position_id, 1)]

@@ -234,11 +234,13 @@ class Oracle:
     def _ended(self, e: OrderEnded) -> None:
         self.checks["I5"] += 1
         booked = self._venue.booked(e.client_order_id)
-        if e.how == "refused":
+        if e.how in self._venue.unsettled.get(e.client_order_id, ()):
+            pass  # that was told, and is not so: what follows from it is judged
+        elif e.how == "refused":
             given_up = not self._venue.capabilities.lookup_sees_closed  # on an operator's word, where no record shows
             if booked is not None and (booked.live or not given_up):
                 self.fail("I5", f"{e.client_order_id} is called refused, and the venue has it ({booked.status})")
-        elif e.how not in self._venue.unsettled.get(e.client_order_id, ()):  # that was told, and is not so
+        else:
             wrong = booked is not None and e.how in ("rejected", "expired") and booked.status != e.how
             if booked is None or booked.live or wrong:
                 said = booked.status if booked is not None else "unknown"

@@ -147,6 +147,8 @@ class Venue(Books):
         alone = self.under_way[order.client_order_id] == 0
         hidden = self.booked(order.client_order_id) is not None and not self.capabilities.lookup_sees_closed
         if alone and not hidden and self._faults.happens("refused", 8, order.client_order_id):
+            if self.booked(order.client_order_id) is not None:  # the word is about a copy, and the record may be behind
+                self.unsettled.setdefault(order.client_order_id, set()).add("refused")
             raise OrderRefused(self._rng.choice(("halted", "not_tradable", "margin", "rate")), "not now")
         if not self.is_open and not self.capabilities.queues_orders:
             raise OrderRefused("market_closed", "the market is closed")
