@@ -549,18 +549,15 @@ class Engine:
             self._end_run(p.position_id)
         if p.state.terminal:
             self.positions.pop(p.position_id, None)
-            for order in p.ended_orders:
+            for order in p.orders:
                 self._orders.pop(order.client_order_id, None)
-            self._orders.pop(p.client_order_id or "", None)
         else:
             self.positions[p.position_id] = p
         self.levels.put(p, reference=reference, bar=bar, armed=armed)
 
     def _own_orders(self, p: Position) -> None:
-        for order in p.ended_orders:
+        for order in p.orders:
             self._orders[order.client_order_id] = p.position_id
-        if p.client_order_id is not None:
-            self._orders[p.client_order_id] = p.position_id
 
     def _worst_first(self, positions: list[Position]) -> None:
         """Order by present loss, the largest first; those without a price last."""

@@ -238,7 +238,7 @@ class Levels:
         slot.busy = slot.busy or p.state is not State.MONITORING
         if reference is not None and slot.last is _NO_BAR:
             slot.reference = reference
-        for at in (p.stop_moved_at, seen_at):
+        for at in (p.stops.moved_at, seen_at):
             if at is not None and at > slot.last_at:
                 slot.seen_to = at
         slot.hold(p)

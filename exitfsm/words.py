@@ -89,7 +89,7 @@ def _policy(_: Position, p: Position, e: PolicyChanged) -> str:
 
 
 def _stop_moved(before: Position, _: Position, e: StopMoved) -> str:
-    old = before.trail_stop if e.rule is ExitType.TRAILING_STOP else before.break_even_stop
+    old = before.trail_stop if e.rule is ExitType.TRAILING_STOP else before.stops.break_even
     start = f"from {n(old)} " if old is not None else ""
     return f"{e.rule} {start}to {n(e.stop)}; best price {n(e.best_price)}"
 

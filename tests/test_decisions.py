@@ -30,7 +30,7 @@ from exitfsm.messages import (
     Release,
 )
 from exitfsm.ports import CAREFUL, AssetRules, Capabilities
-from exitfsm.position import Position, account_hash, decide, epoch_of, levels, owed, wake_band
+from exitfsm.position import ExitOrder, Position, account_hash, decide, epoch_of, levels, owed, wake_band
 from exitfsm.testing.given import (
     T0,
     Scenario,
@@ -1126,19 +1126,32 @@ def lines(start: Scenario, messages: list[Told]) -> Iterator[str]:
         for event in s.news:
             yield f"    {tag_of(event)} {body(event)}"
         now = fields_of(s.position)
-        changes = [f"{name}={value}" for name, value in now.items() if before.get(name) != value]
+        changes = [f"{name}={value}" for name, value in now.items() if before.get(name, unsaid(name)) != value]
         yield f"    = {', '.join(changes) or 'as before'}"
         before = now
         yield f"    owes {owes(s.now, message.at)}; {watches(s.now, message.at)}"
 
 
 def fields_of(p: Position | None) -> dict[str, str]:
-    """All fields but the policy, and what is computed of them, as text."""
+    """All fields but the policy, those of each order by its number, and what is computed of them, as text."""
     if p is None:
         return {}
-    computed = {n: getattr(p, n) for n in ("sold_qty", "remaining_qty", "leaves_qty", "avg_exit_price")}
-    found = {name: getattr(p, name) for name in p.__struct_fields__ if name not in ("policy", "version")} | computed
+    found: dict[str, Any] = {}
+    for name in p.__struct_fields__:
+        if name in ("stops", "exit"):
+            found |= {f"{name}.{field}": value for field, value in msgspec.structs.asdict(getattr(p, name)).items()}
+        elif name == "orders":
+            found |= {f"#{o.attempt}.{field}": v for o in p.orders for field, v in msgspec.structs.asdict(o).items()}
+        elif name not in ("policy", "version"):
+            found[name] = getattr(p, name)
+    found |= {n: getattr(p, n) for n in ("sold_qty", "remaining_qty", "leaves_qty", "avg_exit_price")}
     return {name: short(msgspec.json.encode(value)) for name, value in found.items()}
+
+
+def unsaid(name: str) -> str | None:
+    """What need not be said of an order that is new; None for what must be."""
+    number, _, field = name.partition(".")
+    return NEW_ORDER.get(field) if number.startswith("#") else None
 
 
 def body(event: Any) -> str:
@@ -1177,6 +1190,14 @@ def short(encoded: bytes) -> str:
         return f"{(datetime.fromisoformat(found[0]) - T0).total_seconds():+g}s"
 
     return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|\+00:00)", since, text)
+
+
+NEW_ORDER = {
+    field: short(msgspec.json.encode(default))
+    for field, default in zip(
+        ExitOrder.__struct_fields__[-len(ExitOrder.__struct_defaults__) :], ExitOrder.__struct_defaults__, strict=True
+    )
+}
 
 
 def told() -> str:

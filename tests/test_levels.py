@@ -20,8 +20,8 @@ from exitfsm.levels import Levels, Slot
 from exitfsm.messages import BarSeen, ChangePolicy, Message, PositionRead, Report
 from exitfsm.policy import ExitPolicy, bar_fault
 from exitfsm.position import Position, decide, evolve, fold, wake_band
-from exitfsm.position.deciding import fault_of
 from exitfsm.position.evaluating import levels, ratchet_price
+from exitfsm.position.watching import fault_of
 from exitfsm.store import ExitStore
 from exitfsm.testing.given import BROKER, after, bar, given, opened, policy, reported, seen, to_open, triggered
 from exitfsm.values import EXACT, Bar, OrderStatus, Side

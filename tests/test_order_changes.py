@@ -168,5 +168,5 @@ def test_given_a_corrected_earlier_order_then_both_orders_are_to_be_asked_for_an
     assert second.now.orders_in_question == (order_id(2),)
     corrected = second.when(reported("expired", 3, 99, attempt=1, at=210, corrected=True))
     assert corrected.now.orders_in_question == (order_id(2), order_id(1))
-    assert [corrected.now.order_known(order_id(n)) for n in (1, 2, 3)] == [True, True, False]
+    assert [corrected.now.find(order_id(n)) is not None for n in (1, 2, 3)] == [True, True, False]
     assert given(opened()).now.orders_in_question == ()

@@ -35,7 +35,7 @@ from exitfsm.policy import (
     is_jump,
     target_level,
 )
-from exitfsm.position.deciding import REFUSED_BARS_ALARM
+from exitfsm.position.watching import REFUSED_BARS_ALARM
 from exitfsm.testing.given import Scenario, after, bar, given, holds, like, opened, policy, reported, seen, to_open
 from exitfsm.values import EXACT, Bar, ExitType, OrderType, Side, first_by_precedence
 
@@ -692,7 +692,7 @@ def test_whatever_the_rules_decisions_are_those_of_exact_arithmetic(
             if expected in levels:
                 assert Fraction(event.level) == levels[expected]
             return
-        for mine, its in ((model.trail, s.now.trail_stop), (model.even, s.now.break_even_stop)):
+        for mine, its in ((model.trail, s.now.trail_stop), (model.even, s.now.stops.break_even)):
             assert mine == (None if its is None else Fraction(its))
 
 

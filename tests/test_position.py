@@ -187,7 +187,7 @@ def test_given_fills_when_a_report_leaves_the_quantity_out_then_missing_is_not_z
 
 
 def test_given_fills_without_a_price_when_a_report_brings_it_then_it_is_recorded() -> None:
-    s = submitted.when(reported("partially_filled", 4)).has(avg_fill_price=None)
+    s = submitted.when(reported("partially_filled", 4)).has(avg_exit_price=None)
     s.when(reported("partially_filled", 4, 99)).then(
         like(FillsRecorded, filled_qty=Decimal(4), avg_fill_price=Decimal(99))
     ).when(reported("partially_filled", 4, 99)).then()
@@ -654,7 +654,8 @@ def test_given_an_unprotected_position_when_it_is_released_then_it_is_watched_ag
     s = unprotected.when(reported("canceled", 4, 99), release).then(
         PositionReleased(by="ann", at=after(300), qty=Decimal(6), entry_price=Decimal(101))
     )
-    s.is_in("monitoring").has(remaining_qty=Decimal(6), reason=None, budget_spent=0)
+    s.is_in("monitoring").has(remaining_qty=Decimal(6), reason=None)
+    assert s.now.exit.budget_spent == 0
     s.when(seen("99.99", at=360)).then(like(ExitTriggered, attempt=2, qty=Decimal(6), client_order_id=order_id(2)))
 
 
@@ -981,7 +982,7 @@ def test_whatever_comes_an_attempt_follows_only_when_the_one_before_is_over(
 @for_all(STARTS, COMMANDS)
 def test_whatever_comes_the_figures_are_decimals_that_exist(start: Any, commands: list[Command]) -> None:
     steps = walk(*start, commands)
-    for struct in [*events_of(steps), *(p for _, _, p in steps)]:
+    for struct in [*events_of(steps), *(one for _, _, p in steps for one in (p, p.stops, p.exit, *p.orders))]:
         for field in struct.__struct_fields__:
             value = getattr(struct, field)
             assert not isinstance(value, float), field
@@ -1185,7 +1186,8 @@ def test_given_a_record_that_is_not_shown_then_it_proves_an_end_only_where_the_b
 def test_given_an_order_then_how_it_ended_and_whose_it_is_are_known() -> None:
     p = ended.when(holds(6, 93)).now
     first, second_id = client_order_id(p.position_id, 1), client_order_id(p.position_id, 2)
-    assert [p.how_ended(one) for one in (first, second_id, "another")] == ["expired", "", ""]
+    assert [(order.client_order_id, order.ended_how) for order in p.orders] == [(first, "expired"), (second_id, "")]
+    assert [p.find(one) for one in (first, second_id, "another")] == [*p.orders, None]
     assert is_exit_of(p.position_id, second_id)
     assert not is_exit_of(p.position_id, "xf1-0")
     assert not is_exit_of(p.position_id, None)
@@ -1462,7 +1464,7 @@ def test_given_an_order_that_is_not_ours_when_it_is_over_then_a_person_can_go_on
 
 
 def test_given_an_order_that_is_over_when_its_price_is_told_later_then_it_is_recorded_once() -> None:
-    s = submitted.when(reported("partially_filled", 4), reported("expired", 4)).has(avg_fill_price=None)
+    s = submitted.when(reported("partially_filled", 4), reported("expired", 4)).has(avg_exit_price=None)
     s = s.when(reported("expired", 4, 99)).then(like(FillsRecorded, filled_qty=Decimal(4), avg_fill_price=Decimal(99)))
     s.is_in("rejected").when(reported("expired", 4, 99)).then()
 
@@ -1550,8 +1552,9 @@ def test_given_the_next_attempt_when_another_machine_has_sent_it_then_it_is_take
         return Recover(at=after(at), attempt=attempt, report=report)
 
     taken = expired.when(found(2, 6, 200)).then(like(ExitRetried, attempt=2, qty=Decimal(6)), OrderAccepted)
-    taken.is_in("submitted").has(sold_elsewhere=Decimal(0), budget_spent=0)
-    partial.when(reported("rejected", 4)).when(found(2, 6, 200)).has(budget_spent=1)
+    taken.is_in("submitted").has(sold_elsewhere=Decimal(0))
+    assert taken.now.exit.budget_spent == 0
+    assert partial.when(reported("rejected", 4)).when(found(2, 6, 200)).now.exit.budget_spent == 1
     expired.when(found(2, 6, 200, "expired", filled_qty=Decimal(2))).is_in("rejected").has(remaining_qty=Decimal(4))
     larger = expired.when(found(2, 7, 200)).is_in("unprotected")
     larger.has(attempt=2, order_qty=Decimal(7), cancel_asked=True).owes(Cancel)
@@ -1563,7 +1566,8 @@ def test_given_the_next_attempt_when_another_machine_has_sent_it_then_it_is_take
     expired.when(found(2, 6, 81)).then()  # not due
     expired.when(found(3, 6, 200)).then()
     last = given(opened(policy=policy(partial_fills={"max_resubmit_attempts": 0})), triggered())
-    last.when(reported("rejected", 4, at=80)).when(found(2, 6, 200)).has(attempt=2, budget_spent=0)
+    last = last.when(reported("rejected", 4, at=80)).when(found(2, 6, 200)).has(attempt=2)
+    assert last.now.exit.budget_spent == 0
 
 
 def test_given_another_exit_that_waits_when_a_limit_order_rests_then_it_gives_way() -> None:

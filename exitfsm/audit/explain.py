@@ -339,7 +339,7 @@ def _was_refused(bar: Bar, runs: Sequence[RefusalFact]) -> bool:
 def _waiting(p: Position) -> list[TrailFact]:
     """The stops that have not begun to move."""
     rules = (
-        (ExitType.BREAK_EVEN, p.policy.break_even, p.break_even_stop),
+        (ExitType.BREAK_EVEN, p.policy.break_even, p.stops.break_even),
         (ExitType.TRAILING_STOP, p.policy.trailing_stop, p.trail_stop),
     )
     return [

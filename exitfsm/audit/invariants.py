@@ -41,7 +41,7 @@ from exitfsm.events import (
 )
 from exitfsm.lifecycle import State
 from exitfsm.policy import break_even_stop, reached, trailing_stop
-from exitfsm.position import WORKING, Position, client_order_id, levels, position_id
+from exitfsm.position import Position, client_order_id, levels, position_id
 from exitfsm.values import EXACT, ZERO, ExitType, OrderType, first_by_precedence, plain
 
 #: What is checked, by number.
@@ -167,16 +167,18 @@ def _conserved(p: Position) -> _Found:
 def _known_order(p: Position, event: Event) -> _Found:
     if isinstance(event, _OF_ORDER) and event.client_order_id != p.client_order_id and not _works_again(p, event):
         yield "I3", f"it is about order {event.client_order_id}, but the current one is {p.client_order_id}"
-    if isinstance(event, FillsRecorded) and not p.order_known(event.client_order_id):
+    if isinstance(event, FillsRecorded) and p.find(event.client_order_id) is None:
         yield "I3", f"it is about order {event.client_order_id}, of which there is no record"
 
 
 def _works_again(p: Position, event: Event) -> bool:
     """True for news of an earlier order that was refused and works after all, and for its end."""
-    how = next((o.how for o in p.ended_orders if o.client_order_id == getattr(event, "client_order_id", "")), "")
+    order = p.find(getattr(event, "client_order_id", ""))
+    if order is None:
+        return False
     if isinstance(event, OrderAccepted):
-        return how == "refused"
-    return how == WORKING and isinstance(event, (CancelRequested, OrderEnded))
+        return order.ended_how == "refused"
+    return order.live and isinstance(event, (CancelRequested, OrderEnded))
 
 
 # --- orders -----------------------------------------------------------------------------------------------------------
@@ -238,8 +240,8 @@ def _retried(p: Position, r: Recorded, e: ExitRetried) -> _Found:
     yield from _new_order(p, e, False)
     if e.by:
         return  # on an operator's word
-    if not p.budget_spent <= e.budget_spent <= p.budget_spent + 1:
-        yield "I11", f"the budget spent goes from {p.budget_spent} to {e.budget_spent}"
+    if not p.exit.budget_spent <= e.budget_spent <= p.exit.budget_spent + 1:
+        yield "I11", f"the budget spent goes from {p.exit.budget_spent} to {e.budget_spent}"
     most = p.policy.partial_fills.max_resubmit_attempts
     if e.budget_spent > most:
         yield "I11", f"{e.budget_spent} further attempts counted, and {most} are allowed"
@@ -261,9 +263,7 @@ def _filled(p: Position, r: Recorded, e: FillsRecorded) -> _Found:
 
 
 def _fills_of(p: Position, order_id: str) -> tuple[Decimal, Decimal | None]:
-    if order_id == p.client_order_id:
-        return p.filled_qty, p.avg_fill_price
-    found = next((o for o in p.ended_orders if o.client_order_id == order_id), None)
+    found = p.find(order_id)
     return (found.filled_qty, found.avg_fill_price) if found is not None else (ZERO, None)
 
 
@@ -327,7 +327,7 @@ def _stop_moved(p: Position, r: Recorded, e: StopMoved) -> _Found:
         standing = p.trail_stop
         due = trailing_stop(p.policy, p.side, p.entry_price, e.best_price, standing)
     elif e.rule is ExitType.BREAK_EVEN:
-        standing = p.break_even_stop
+        standing = p.stops.break_even
         due = break_even_stop(p.policy, p.side, p.entry_price, e.best_price)
     else:
         yield "I15", f"{e.rule} is no stop that moves"

@@ -33,9 +33,9 @@ from exitfsm.outside import logger
 from exitfsm.ports import Clock, IdMemory
 from exitfsm.position import (
     READS_MIN,
-    WORKING,
     Action,
     Cancel,
+    ExitOrder,
     LookUp,
     Position,
     ReadPosition,
@@ -301,17 +301,18 @@ class Driver:
         Raises:
             BrokerError: it cannot be read.
         """
-        if not p.ended_orders or p.waiting_since == p.triggered_at or p.ordered_by:
+        if len(p.orders) < 2 or p.waiting_since == p.triggered_at or p.order.ordered_by:
             return True
-        before = p.ended_orders[-1].client_order_id
-        if self._clock.monotonic() - self._reader.shown_over(before) <= FRESH_S:
+        before = p.orders[-2]
+        if self._clock.monotonic() - self._reader.shown_over(before.client_order_id) <= FRESH_S:
             return True
-        record = await self._reader.record_of(p, before)
-        if is_proved_over(p, record, p.how_ended(before), self._calls.capabilities):
+        record = await self._reader.record_of(p, before.client_order_id)
+        if is_proved_over(before, record, self._calls.capabilities):
             return True
         if record.report is None:
             return False  # it is looked up again: an answer may be behind
-        text = f"the end of order {before} was reported, and its record shows it working: {p.client_order_id} waits"
+        named, waits = before.client_order_id, p.client_order_id
+        text = f"the end of order {named} was reported, and its record shows it working: {waits} waits"
         await self._door.tell(p.position_id, RaiseAlarm(at=self._time.now(), kind="ended_order_works", text=text))
         return False
 
@@ -517,17 +518,11 @@ class Driver:
                 read and must be.
         """
         must = must and self._calls.asks_by_our_id and self._calls.capabilities.lookup_sees_closed
-        for order in p.ended_orders:
-            if order.how == WORKING:
+        for order in p.orders:
+            if order.live:
                 await self._end_of_live(order.client_order_id, order.filled_qty)
             else:
-                await self._news_of_ended(p, order.client_order_id, order.filled_qty, must=must)
-        if p.client_order_id is None:
-            return
-        if p.order_live:
-            await self._end_of_live(p.client_order_id, p.filled_qty)
-        else:
-            await self._news_of_ended(p, p.client_order_id, p.filled_qty, must=must)
+                await self._news_of_ended(order, must=must)
 
     async def _end_of_live(self, client_order_id: str, filled: Decimal) -> None:
         """What became of an order that may be live, by its record or by the operator's word.
@@ -555,14 +550,14 @@ class Driver:
             )
         )
 
-    async def _news_of_ended(self, p: Position, client_order_id: str, filled: Decimal, *, must: bool) -> None:
+    async def _news_of_ended(self, order: ExitOrder, *, must: bool) -> None:
         """What an ended order's record says now: more filled than is known, or less, or that it works again.
 
         Raises:
             BrokerError: it works again (the venue took a fill back, or its end); nothing may be sent beside it. Or it
                 cannot be read, and must be.
         """
-        report = None
+        client_order_id, report = order.client_order_id, None
         try:
             report = await self._calls.order(client_order_id)
         except BrokerError:
@@ -570,15 +565,15 @@ class Driver:
                 raise
         if report is not None:
             said = report.filled_qty
-            if is_over(p, report) and said is not None and said < filled:
+            if is_over(order, report) and said is not None and said < order.filled_qty:
                 # Older news would show it working, for what has ended fills no less: some was taken back.
                 report = replace(report, corrected=True)
             await self._door.report(report)
-        if report is None or is_over(p, report):
+        if report is None or is_over(order, report):
             return
         await self._calls.cancel(client_order_id)
         report = await self._calls.order(client_order_id)
-        if report is not None and not is_over(p, report):
+        if report is not None and not is_over(order, report):
             raise BrokerError(f"exit order {client_order_id} works again at the broker, and is asked to be canceled")
         if report is not None:
             await self._door.report(report)
@@ -663,9 +658,9 @@ class Driver:
         """A position has ended."""
         self._reader.forget(p)
         self._pauses.pop(p.position_id, None)
-        for order_id in (p.client_order_id, *(o.client_order_id for o in p.ended_orders)):
-            self._sent_at.pop(order_id or "", None)
-            self._unknown.pop(order_id or "", None)
+        for order in p.orders:
+            self._sent_at.pop(order.client_order_id, None)
+            self._unknown.pop(order.client_order_id, None)
 
 
 def _corrections(p: Position | None) -> tuple[str, ...]:

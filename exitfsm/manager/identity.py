@@ -80,7 +80,7 @@ def precedes_a_change(p: Position, report: ExecutionReport) -> bool:
     """
     return (
         p.order_live
-        and p.restated
+        and p.order.restated
         and p.client_order_id == report.client_order_id
         and report.qty is not None
         and tradable(report.qty)

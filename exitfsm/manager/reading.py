@@ -135,7 +135,7 @@ class Reader:
             record = await self._record_of_ended(p)
         if self._engine.positions.get(position_id) is not p or expected[position_id] != self.seen(p):
             return  # its record, or other news, said more than this read knows
-        proved = record is not None and is_proved_over(p, record, p.ended_how, self._calls.capabilities)
+        proved = record is not None and is_proved_over(p.order, record, self._calls.capabilities)
         if due and proved and await self._took_over(p):
             return
         net, entry = self.net_of(p, held)
@@ -214,7 +214,8 @@ class Reader:
             times=self._count_absent(client_order_id, report),
             by_id=self._calls.can_look_up(client_order_id),
         )
-        if is_proved_over(p, record, p.how_ended(client_order_id), self._calls.capabilities):
+        order = p.find(client_order_id)
+        if order is not None and is_proved_over(order, record, self._calls.capabilities):
             self._over[client_order_id] = mono
             self._working.discard(client_order_id)
         else:
@@ -389,10 +390,10 @@ class Reader:
         self._readings.pop(p.position_id, None)
         self._settled = {key: at for key, at in self._settled.items() if key[0] != p.position_id}
         self._ahead = {key: at for key, at in self._ahead.items() if key[0] != p.position_id}
-        for order_id in (p.client_order_id, *(o.client_order_id for o in p.ended_orders)):
-            self._over.pop(order_id or "", None)
-            self._absent.pop(order_id or "", None)
-            self._working.discard(order_id or "")
+        for order in p.orders:
+            self._over.pop(order.client_order_id, None)
+            self._absent.pop(order.client_order_id, None)
+            self._working.discard(order.client_order_id)
 
     async def close(self) -> None:
         """Give up the reads that are under way."""

@@ -8,30 +8,20 @@
 No clock, no randomness, no I/O: the same messages give the same events, byte for byte, on any machine.
 """
 
-from exitfsm.position.deciding import decide, fault_of
+from exitfsm.position.deciding import decide
 from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
+from exitfsm.position.folding import evolve, fold, replay
+from exitfsm.position.order import ExitOrder, client_order_id, is_exit_of
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
-from exitfsm.position.reporting import READS_MIN, is_over, is_proved_over
-from exitfsm.position.state import (
-    WORKING,
-    EndedOrder,
-    Position,
-    account_hash,
-    client_order_id,
-    epoch_of,
-    evolve,
-    fold,
-    is_exit_of,
-    position_id,
-    replay,
-)
+from exitfsm.position.reports import READS_MIN, is_over, is_proved_over
+from exitfsm.position.state import Position, account_hash, epoch_of, position_id
+from exitfsm.position.watching import fault_of
 
 __all__ = [
     "READS_MIN",
-    "WORKING",
     "Action",
     "Cancel",
-    "EndedOrder",
+    "ExitOrder",
     "LookUp",
     "Position",
     "ReadPosition",

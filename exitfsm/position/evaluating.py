@@ -51,10 +51,11 @@ def levels(p: Position, at: datetime) -> tuple[Level | None, list[Level]]:
     fixed = fixed_stop(policy, p.side, p.entry_price, p.atr)
     if fixed is not None:
         stops.append(fixed)
-    if p.break_even_stop is not None:
-        stops.append(Level(p.break_even_stop, ExitType.BREAK_EVEN, policy.break_even.offset_pct))
-    if p.trail_stop is not None:
-        stops.append(Level(p.trail_stop, ExitType.TRAILING_STOP, policy.trailing_stop.trail_pct))
+    moved = p.stops
+    if moved.break_even is not None:
+        stops.append(Level(moved.break_even, ExitType.BREAK_EVEN, policy.break_even.offset_pct))
+    if moved.trail is not None:
+        stops.append(Level(moved.trail, ExitType.TRAILING_STOP, policy.trailing_stop.trail_pct))
     if len(stops) > 1:
         stops.sort(key=lambda level: level.price, reverse=p.side.sign > 0)
     return target, stops
@@ -109,11 +110,11 @@ def next_stops(p: Position, bar: Bar) -> list[tuple[ExitType, Decimal, Decimal]]
     """The stops that this bar moves, as (rule, new stop, best price): the ratchet after the evaluation."""
     best = worst_and_best(p, bar)[1]
     moves: list[tuple[ExitType, Decimal, Decimal]] = []
-    if p.break_even_stop is None:
+    if p.stops.break_even is None:
         stop = break_even_stop(p.policy, p.side, p.entry_price, best)
         if stop is not None:
             moves.append((ExitType.BREAK_EVEN, stop, best))
-    stop = trailing_stop(p.policy, p.side, p.entry_price, best, p.trail_stop)
+    stop = trailing_stop(p.policy, p.side, p.entry_price, best, p.stops.trail)
     if stop is not None:
         moves.append((ExitType.TRAILING_STOP, stop, best))
     return moves
@@ -123,13 +124,13 @@ def ratchet_price(p: Position) -> Decimal | None:
     """A price short of which no stop moves: the nearest at which `next_stops` may have something. None: none moves."""
     prices = []
     sign = p.side.sign
-    if p.policy.break_even.enabled and p.break_even_stop is None:
+    if p.policy.break_even.enabled and p.stops.break_even is None:
         prices.append(away(p.entry_price, p.policy.break_even.activation_pct, sign))
     trail = p.policy.trailing_stop
-    if trail.enabled and p.trail_stop is None:
+    if trail.enabled and p.stops.trail is None:
         prices.append(away(p.entry_price, trail.activation_pct, sign))
-    elif trail.enabled and p.trail_stop is not None:
-        least = away(p.trail_stop, trail.step_pct, sign).scaleb(2, EXACT)
+    elif trail.enabled and p.stops.trail is not None:
+        least = away(p.stops.trail, trail.step_pct, sign).scaleb(2, EXACT)
         # The one division: rounded toward the entry, so that it wakes early rather than late.
         rounding = Context(prec=28, rounding=ROUND_FLOOR if sign > 0 else ROUND_CEILING)
         prices.append(rounding.divide(least, away(HUNDRED, trail.trail_pct, -sign)))

@@ -11,6 +11,7 @@ from datetime import datetime
 import msgspec
 
 from exitfsm.lifecycle import State
+from exitfsm.position.order import ExitOrder
 from exitfsm.position.state import Position
 from exitfsm.values import ZERO, Order
 
@@ -53,38 +54,44 @@ def owed(p: Position, now: datetime, *, outcome_unknown: bool = False) -> Action
         outcome_unknown: an earlier send of the current order may or may not have arrived (a time-out, or a restart).
             Then the broker is asked about the id before it is sent again.
     """
-    order_id = p.client_order_id
-    if order_id is None:
+    if not p.orders:
         return None
+    order = p.orders[-1]
     if p.state is State.PENDING:
         if outcome_unknown:
-            return LookUp(position_id=p.position_id, client_order_id=order_id)
+            return LookUp(position_id=p.position_id, client_order_id=order.client_order_id)
         return Submit(position_id=p.position_id, order=order_of(p))
-    if p.state in (State.PARTIAL, State.CANCELING, State.SUBMITTED) and not p.order_live:
+    if p.state in (State.PARTIAL, State.CANCELING, State.SUBMITTED) and not order.live:
         return ReadPosition(position_id=p.position_id, symbol=p.symbol)
     if p.state is State.CANCELING:
-        return Cancel(position_id=p.position_id, client_order_id=order_id)
-    if p.state is State.REJECTED and (p.remaining_qty <= ZERO or (p.next_attempt_at and now >= p.next_attempt_at)):
+        return Cancel(position_id=p.position_id, client_order_id=order.client_order_id)
+    due = order.next_attempt_at
+    if p.state is State.REJECTED and (p.remaining_qty <= ZERO or (due is not None and now >= due)):
         return ReadPosition(position_id=p.position_id, symbol=p.symbol)
-    if p.state is State.UNPROTECTED:
-        if p.works_again:
-            return Cancel(position_id=p.position_id, client_order_id=p.works_again[0])
-        if p.order_live and (p.cancel_asked or p.leaves_qty > p.remaining_qty):
-            return Cancel(position_id=p.position_id, client_order_id=order_id)
-        if not p.order_live:
-            return ReadPosition(position_id=p.position_id, symbol=p.symbol)
+    return _owed_unprotected(p, order) if p.state is State.UNPROTECTED else None
+
+
+def _owed_unprotected(p: Position, order: ExitOrder) -> Action | None:
+    """The cancel of what may be live and is not wanted; where nothing is live, a read shows whether it was closed."""
+    if p.works_again:
+        return Cancel(position_id=p.position_id, client_order_id=p.works_again[0])
+    if not order.live:
+        return ReadPosition(position_id=p.position_id, symbol=p.symbol)
+    if order.cancel_asked or order.leaves_qty > p.remaining_qty:
+        return Cancel(position_id=p.position_id, client_order_id=order.client_order_id)
     return None
 
 
 def order_of(p: Position) -> Order:
     """The current exit order of `p`, as it is sent."""
+    order = p.order
     return Order(
-        client_order_id=p.client_order_id or "",
+        client_order_id=order.client_order_id,
         symbol=p.symbol,
         side=p.side.exit_side,
-        qty=p.order_qty,
-        order_type=p.order_type,
-        time_in_force=p.time_in_force,
-        limit_price=p.limit_price,
+        qty=order.qty,
+        order_type=order.order_type,
+        time_in_force=order.time_in_force,
+        limit_price=order.limit_price,
         position_side=p.side,
     )

@@ -10,6 +10,7 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from exitfsm.events import (
     TriggerRefused,
 )
 from exitfsm.policy import ExitPolicy
-from exitfsm.position import client_order_id, position_id, replay
+from exitfsm.position import Position, client_order_id, position_id, replay
 from exitfsm.projections import ACCOUNT_PREFIX, TABLES
 from exitfsm.store import ExitStore
 from exitfsm.store.sqlite import FORMAT
@@ -138,6 +139,48 @@ def lives() -> list[tuple[str, list[Event]]]:
     return [(one, long), (two, by_hand), (three, still), (f"{ACCOUNT_PREFIX}{ACCOUNT}", account)]
 
 
+#: Figures of a position that were frozen under other names than they have now.
+RENAMED = {
+    "break_even_stop": "stops.break_even",
+    "best_price": "stops.best_price",
+    "stop_moved_at": "stops.moved_at",
+    "time_in_force": "order.time_in_force",
+    "limit_price": "order.limit_price",
+    "avg_fill_price": "order.avg_fill_price",
+    "ordered_by": "order.ordered_by",
+    "cancels_refused": "order.cancels_refused",
+    "restated": "order.restated",
+    "escalated": "order.escalated",
+    "budget_spent": "exit.budget_spent",
+}
+FROZEN_AS_IT_IS = (
+    *("position_id", "account", "symbol", "side", "epoch", "qty", "entry_price", "opened_at", "policy", "state"),
+    *("version", "atr", "strategy_name", "source", "trail_stop", "refusing", "reason", "triggered_at", "trigger_price"),
+    *("client_order_id", "attempt", "order_qty", "order_type", "broker_order_id", "filled_qty", "order_live"),
+    *("cancel_asked", "corrected_orders", "ended_how", "last_refusal", "sold_elsewhere", "next_attempt_at"),
+    *("waiting_since", "last_fill_at", "ended_at", "cooldown_until", "alarms"),
+)
+
+
+def figures(p: Position) -> dict[str, Any]:
+    """What a position says, by the names of the time in which the first store was frozen: one order, and those before.
+
+    How a position keeps its figures may change; what they are may not.
+    """
+    said = {name: attrgetter(RENAMED.get(name, name))(p) for name in (*FROZEN_AS_IT_IS, *RENAMED)}
+    said["ended_orders"] = [
+        {
+            "client_order_id": o.client_order_id,
+            "filled_qty": o.filled_qty,
+            "avg_fill_price": o.avg_fill_price,
+            "how": "working" if o.live else o.ended_how,
+            "broker_order_id": o.broker_order_id,
+        }
+        for o in p.orders[:-1]
+    ]
+    return said
+
+
 def readings(store: ExitStore) -> dict[str, Any]:
     """Everything that a store says, as JSON data."""
     streams = [s for s in store.stream_ids() if not s.startswith(ACCOUNT_PREFIX)]
@@ -145,7 +188,7 @@ def readings(store: ExitStore) -> dict[str, Any]:
         "meta": store.meta,
         "chain_head": store.chain_head(),
         "events": list(store.events()),
-        "positions": {s: replay(r.event for r in store.stream(s)) for s in streams},
+        "positions": {s: figures(replay(r.event for r in store.stream(s))) for s in streams},
         "rows": {name: store._rows(f"SELECT * FROM {name}") for name in TABLES},
     }
     return dict(msgspec.json.decode(msgspec.json.encode(said)))

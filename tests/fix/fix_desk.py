@@ -475,7 +475,7 @@ class Teller:
         assert not venue.violations, f"{venue.violations}\n{story}"
         assert not world.defects(), world.defects()
         check_store(world.manager.store, world.manager)
-        recorded = {o.client_order_id: o.filled_qty for o in p.ended_orders} | {p.client_order_id: p.filled_qty}
+        recorded = {order.client_order_id: order.filled_qty for order in p.orders}
         true = {name: one.said.filled for name, one in venue.booked.items()}
         assert recorded == true, f"recorded {recorded}, true {true}\n{story}"
         doubt = {"protection_lost", "fill_corrected"} & set(world.alarm_kinds)

@@ -290,7 +290,7 @@ async def test_given_the_market_closes_while_an_exit_waits_for_its_next_attempt_
     assert world.alarm_kinds == []
     world.broker.market = Session(is_open=True)
     await world.until(lambda: len(world.orders) == 2, seconds=60)
-    assert (world.last_order.qty, world.position.budget_spent) == (6, 0)
+    assert (world.last_order.qty, world.position.exit.budget_spent) == (6, 0)
 
 
 async def test_given_day_orders_that_expire_day_after_day_then_the_budget_is_not_spent(world: World) -> None:

@@ -140,7 +140,7 @@ async def test_a_late_fill_of_an_order_that_is_not_shown_any_more_is_known_by_th
     await world.until(lambda: len(world.orders) == 2, 120)
     assert world.last_order.qty == 6
     p = next(p for p in world.manager.positions() if p.attempt == 2)
-    assert (p.ended_orders[0].filled_qty, p.ended_orders[0].avg_fill_price) == (4, Decimal("96.5"))
+    assert (p.orders[0].filled_qty, p.orders[0].avg_fill_price) == (4, Decimal("96.5"))
     await world.fill()
     await world.until(lambda: len(world.ended()) == 1, 120)
     await world.finish()

@@ -20,7 +20,7 @@ from exitfsm.manager import ExitManager, SystemClock
 from exitfsm.manager.executions import average_entry, sold_by_others
 from exitfsm.policy import ExitPolicy
 from exitfsm.ports import CAREFUL
-from exitfsm.position import EndedOrder, Position, epoch_of
+from exitfsm.position import ExitOrder, Position, epoch_of
 from exitfsm.testing import Hang, Raises, Returns, ScriptedBroker
 from exitfsm.values import ExecutionReport, Fill, OrderSide, OrderStatus, Side
 
@@ -252,17 +252,31 @@ def fill(side: str, qty: int, price: int = 100, **ids: str) -> Fill:
     return Fill(fill_id="f", symbol="AAPL", side=OrderSide(side), qty=Decimal(qty), price=Decimal(price), at=T0, **ids)
 
 
+def expired(filled: int, broker_order_id: str | None) -> ExitOrder:
+    return ExitOrder(
+        client_order_id="xf1-1", attempt=1, qty=Decimal(10), filled_qty=Decimal(filled), live=False,
+        ended_how="expired", broker_order_id=broker_order_id,
+    )  # fmt: skip
+
+
+def second(*, live: bool) -> ExitOrder:
+    return ExitOrder(client_order_id="xf1-2", attempt=2, qty=Decimal(6), live=live, broker_order_id="B2")
+
+
 def test_what_an_ended_attempt_of_ours_sold_is_not_taken_for_a_sale_by_others() -> None:
     """Executions that name their order by the broker's id alone: a live order was canceled over this."""
 
     p = Position(
         position_id="p", account="a", symbol="AAPL", side=Side.LONG, epoch="e", qty=Decimal(10), opened_at=T0,
-        entry_price=Decimal(100), policy=ExitPolicy(), client_order_id="xf1-2", broker_order_id="B2", order_live=True,
-        order_qty=Decimal(6), ended_orders=(EndedOrder("xf1-1", Decimal(4), None, "expired"),),
+        entry_price=Decimal(100), policy=ExitPolicy(), orders=(expired(4, None), second(live=True)),
     )  # fmt: skip
     fills = [fill("buy", 10), fill("sell", 4, broker_order_id="B1"), fill("sell", 3, broker_order_id="B2")]
     assert sold_by_others(p, fills) == 0
     assert sold_by_others(p, [*fills, fill("sell", 2, broker_order_id="B3")]) == 2
+
+
+def triggered_at(p: Position, at: datetime) -> Position:
+    return replace(p, exit=replace(p.exit, triggered_at=at))
 
 
 def test_what_was_sold_before_more_was_bought_stays_sold_of_a_position_on_its_way_out_and_no_other() -> None:
@@ -276,16 +290,15 @@ def test_what_was_sold_before_more_was_bought_stays_sold_of_a_position_on_its_wa
     ]
     for listed in (fills, list(reversed(fills))):
         assert sold_by_others(p, listed) == 0  # sold, and bought again: nothing is missing
-        assert sold_by_others(replace(p, triggered_at=T0 + timedelta(minutes=3)), listed) == 0
-        assert sold_by_others(replace(p, triggered_at=T0 + timedelta(seconds=30)), listed) == 4
-        assert sold_by_others(replace(p, triggered_at=T0 + timedelta(seconds=90)), listed) == 4
+        assert sold_by_others(triggered_at(p, T0 + timedelta(minutes=3)), listed) == 0
+        assert sold_by_others(triggered_at(p, T0 + timedelta(seconds=30)), listed) == 4
+        assert sold_by_others(triggered_at(p, T0 + timedelta(seconds=90)), listed) == 4
 
 
 def test_the_brokers_own_ids_of_ended_orders_say_whose_an_execution_is() -> None:
     p = Position(
         position_id="p", account="a", symbol="AAPL", side=Side.LONG, epoch="e", qty=Decimal(10), opened_at=T0,
-        entry_price=Decimal(100), policy=ExitPolicy(), client_order_id="xf1-2", broker_order_id="B2",
-        order_qty=Decimal(6), ended_orders=(EndedOrder("xf1-1", Decimal(0), None, "expired", "B1"),),
+        entry_price=Decimal(100), policy=ExitPolicy(), orders=(expired(0, "B1"), second(live=False)),
     )  # fmt: skip
     fills = [fill("buy", 10), fill("sell", 4, broker_order_id="B1")]
     assert sold_by_others(p, fills) == 0

@@ -397,7 +397,7 @@ async def test_given_a_resting_limit_when_the_stop_is_hit_then_it_is_canceled_an
     assert world.last_order.limit_price is None
     await world.fill()
     await world.until(lambda: world.state == "filled")
-    assert world.position.budget_spent == 0
+    assert world.position.exit.budget_spent == 0
 
 
 async def test_given_a_limit_without_progress_then_it_escalates_to_market(make_world: MakeWorld) -> None:

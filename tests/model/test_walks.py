@@ -197,14 +197,12 @@ class Library:
     def attempts(self) -> tuple[Attempt, ...]:
         """The attempts as the model writes them."""
         p = self.p
-        found = [(o.client_order_id, None, "over", o.filled_qty) for o in p.ended_orders]
-        if p.client_order_id is not None:
-            stage = "intent" if p.state is State.PENDING else "acked" if p.order_live else "over"
-            found.append((p.client_order_id, p.order_qty, stage, p.filled_qty))
+        newest = "intent" if p.state is State.PENDING else "acked" if p.order_live else "over"
         sizes = {row.client_order_id: row.qty for row in self.store.exit_orders()}
+        assert all(sizes[order.client_order_id] == order.qty for order in p.orders)
         return tuple(
-            Attempt(f"P{one.rsplit('-', 1)[1]}", int(sizes[one] if qty is None else qty), stage, int(filled))
-            for one, qty, stage, filled in found
+            Attempt(f"P{order.attempt}", int(order.qty), newest if order is p.order else "over", int(order.filled_qty))
+            for order in p.orders
         )
 
     def compare(self, store: Store, w: World) -> None:

@@ -53,9 +53,9 @@ class Defect(NamedTuple):
 
 _SUBMIT = "exitfsm.manager.driving:Driver._may_not_leave"
 _CALLS = "exitfsm.broker.calls:BrokerCalls"
-_READ = "exitfsm.position.deciding:on_position_read"
+_READ = "exitfsm.position.reading:on_position_read"
 _NOT_BEFORE_IT_LEAVES = Change(
-    "exitfsm.manager.driving:Driver._one_before_is_over", "if not p.ended_orders or", "if True or"
+    "exitfsm.manager.driving:Driver._one_before_is_over", "if len(p.orders) < 2 or", "if True or"
 )
 DEFECTS: dict[str, Defect] = {
     "D1": Defect(
@@ -85,7 +85,7 @@ DEFECTS: dict[str, Defect] = {
                 "if m.record is not None and not _is_over_by_record(p, m, broker):",
             ),
             Change(
-                "exitfsm.position.deciding:_read_between_attempts",
+                "exitfsm.position.reading:_read_between_attempts",
                 "m.began < p.next_attempt_at",
                 "m.at < p.next_attempt_at",
             ),

@@ -429,8 +429,7 @@ class Day:
         life = self._watched(symbol)
         if life is None:
             return None
-        ids = (life.client_order_id, *(o.client_order_id for o in reversed(life.ended_orders)))
-        booked = (self.venue.booked(one) for one in ids if one is not None)
+        booked = (self.venue.booked(order.client_order_id) for order in reversed(life.orders))
         return next((b for b in booked if b is not None and b.filled > 0), None)
 
     def _watched(self, symbol: str) -> Position | None:

@@ -215,8 +215,7 @@ class Oracle:
         self._intended[disk, e.client_order_id] = e.qty
         self._intended_at[disk, e.client_order_id] = self._world.time
         self.checks["I4"] += 1
-        known = {o.client_order_id for o in before.ended_orders} | {before.client_order_id or ""}
-        for order_id in sorted(known):
+        for order_id in sorted(self._orders(before)):
             booked = self._venue.booked(order_id)
             if booked is not None and booked.live:
                 self.fail("I4", f"{e.client_order_id} is decided while {order_id} is {booked.status}")
@@ -259,7 +258,7 @@ class Oracle:
         # A late fill of which no news came yet counts as sold elsewhere, until its own record says better.
         known = before.sold_qty <= sold <= before.sold_qty + before.sold_elsewhere
         unseen = ("refused", "canceled")  # a person gave an order up, or it filled late, and no record shows it
-        if not self._venue.capabilities.lookup_sees_closed and any(o.how in unseen for o in before.ended_orders):
+        if not self._venue.capabilities.lookup_sees_closed and any(o.ended_how in unseen for o in before.orders[:-1]):
             return
         if not known and not untold and not self._recently(before.symbol):
             self.fail("I18", f"{before.position_id} says {plain(before.sold_qty)} sold, the venue {plain(sold)}")
@@ -298,7 +297,7 @@ class Oracle:
                 self.fail("I8", f"{before.position_id} is over, and {order_id} is {booked.status}")
 
     def _orders(self, p: Position) -> list[str]:
-        return [*(o.client_order_id for o in p.ended_orders), p.client_order_id or ""]
+        return [o.client_order_id for o in p.orders]
 
     def _disturbed(self, order_id: str) -> bool:
         booked = self._venue.booked(order_id)

@@ -1,0 +1,105 @@
+"""What an operator, or whoever looks after the account, wants of a position."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+from exitfsm.events import AlarmAcknowledged, Event, PolicyChanged, PositionReleased
+from exitfsm.lifecycle import State
+from exitfsm.messages import Acknowledge, ChangePolicy, Contradiction, ForceExit, GiveWay, RaiseAlarm, Release
+from exitfsm.policy import typed
+from exitfsm.ports import Capabilities
+from exitfsm.position.alarming import alarm, cancel, lost
+from exitfsm.position.attempting import Attempt, escalated, is_price, next_attempt, rests, sellable, trigger
+from exitfsm.position.evaluating import Verdict
+from exitfsm.position.reading import overtaken
+from exitfsm.position.state import Position
+from exitfsm.position.watching import end_refusals
+from exitfsm.values import ZERO, ExitType, plain, tradable
+
+
+def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event]:
+    """Exit now: from monitoring the first order, from `unprotected` the next one; an exit under way goes on."""
+    if p.state is State.MONITORING:
+        price = m.price if m.price is not None and is_price(m.price) else p.entry_price
+        verdict = Verdict(ExitType.EMERGENCY, price, price, ZERO, f"{m.who}: {m.reason}")
+        return [*end_refusals(p, m.at), trigger(p, verdict, m.at, broker)]
+    if p.state is State.UNPROTECTED or (p.state is State.REJECTED and m.qty is not None):
+        if overtaken(p, m.known):
+            return _too_old(p, m.at)
+        left = p.remaining_qty if m.qty is None or not tradable(m.qty) else min(p.remaining_qty, m.qty)
+        size = sellable(p, left, broker)
+        if p.live_orders or size <= 0:
+            return _not_done(p, m.qty, m.at)
+        return [next_attempt(p, Attempt(size, gone=p.remaining_qty - left, spent=0), m.at, broker, by=m.who)]
+    if rests(p):
+        return [escalated(p, m.at, f"{m.who}: {m.reason}")]
+    return []
+
+
+def _too_old(p: Position, at: datetime) -> list[Event]:
+    """What an operator's command rests on was read before something else became known."""
+    text = f"nothing was done for {p.symbol}: its orders changed while the broker's books were read; try again"
+    return alarm(p, "not_done", text, at)
+
+
+def _not_done(p: Position, held: Decimal | None, at: datetime) -> list[Event]:
+    """What an operator wants cannot be done, and must not look as if it were; where nothing is held, it need not be."""
+    if held is None or not tradable(held) or held == 0:
+        return []
+    left = plain(p.remaining_qty)
+    why = f"the broker shows {plain(held)} beside what else is watched, and by our own count {left} is left to sell"
+    if p.live_orders:
+        why = f"order {p.live_orders[0]} may still be live"
+    return alarm(p, "not_done", f"nothing was done for {p.symbol}: {why}", at)
+
+
+def on_change_policy(p: Position, m: ChangePolicy, broker: Capabilities) -> list[Event]:
+    """New settings while monitored; a position on its way out keeps those that decided it."""
+    policy = typed(m.policy)
+    if p.state is not State.MONITORING or policy == p.policy:
+        return []
+    return [PolicyChanged(policy=policy, at=m.at, by=m.who)]
+
+
+def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
+    """Back to monitoring, with what the broker shows; only when nothing of ours can be live."""
+    if p.state is not State.UNPROTECTED or not is_price(m.entry_price):
+        return []
+    if overtaken(p, m.known):
+        return _too_old(p, m.at)
+    if p.live_orders or not is_price(m.qty):
+        return _not_done(p, m.qty, m.at)
+    return [PositionReleased(by=m.who, at=m.at, qty=m.qty, entry_price=m.entry_price)]
+
+
+def on_acknowledge(p: Position, m: Acknowledge, broker: Capabilities) -> list[Event]:
+    """Take down one alarm."""
+    standing = any(a.alarm_id == m.alarm_id for a in p.alarms)
+    return [AlarmAcknowledged(alarm_id=m.alarm_id, by=m.who, at=m.at)] if standing else []
+
+
+def on_raise_alarm(p: Position, m: RaiseAlarm, broker: Capabilities) -> list[Event]:
+    """Put up an alarm; one of the same kind that still stands is enough."""
+    return alarm(p, m.kind, m.text, m.at)
+
+
+def on_contradiction(p: Position, m: Contradiction, broker: Capabilities) -> list[Event]:
+    """Stop everything automatic, and end an order of ours that could sell more than is left."""
+    if p.state is State.UNPROTECTED or overtaken(p, m.known):
+        return []
+    return [*lost(p, m.why, m.at), *(cancel(p, m.at, m.why) if p.leaves_qty > p.remaining_qty else [])]
+
+
+def on_give_way(p: Position, m: GiveWay, broker: Capabilities) -> list[Event]:
+    """A limit order that rests is canceled for another exit of the same holding; any other is on its way.
+
+    Once, where the broker refuses that.
+    """
+    order = p.order
+    if not order.resting or order.cancel_asked or order.cancels_refused:
+        return []
+    if rests(p):
+        return [escalated(p, m.at, m.why)]
+    return cancel(p, m.at, m.why) if p.state is State.UNPROTECTED else []

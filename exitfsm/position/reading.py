@@ -1,0 +1,156 @@
+"""What the broker's position proves, disproves, or leaves open."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from exitfsm.events import Event, ExitCompleted, PositionClosedElsewhere, PositionResized
+from exitfsm.lifecycle import State
+from exitfsm.messages import Known, PositionRead, RecordRead
+from exitfsm.ports import Capabilities
+from exitfsm.position.alarming import alarm, cancel, lost
+from exitfsm.position.attempting import Attempt, is_price, next_attempt, sellable, spent_by_next
+from exitfsm.position.reports import READS_MIN, is_proved_over
+from exitfsm.position.state import Position
+from exitfsm.values import plain, tradable
+
+
+def on_position_read(p: Position, m: PositionRead, broker: Capabilities) -> list[Event]:
+    """What the broker's quantity proves, disproves, or leaves open."""
+    if overtaken(p, m.known) or not tradable(m.qty):
+        return []
+    if m.qty < 0 and not p.state.terminal and p.state is not State.UNPROTECTED:
+        why = f"the broker shows {p.symbol} on the other side ({plain(m.qty)})"
+        return lost(p, why, m.at, facts=cancel(p, m.at, why))
+    if p.state is State.MONITORING:
+        return _read_while_monitoring(p, m)
+    if p.order.live:
+        return _read_while_working(p, m)
+    if p.state.terminal or p.works_again:
+        return []
+    if not _is_over_by_record(p, m, broker):
+        return _works_by_record(p, m)
+    return _read_at_rest(p, m, broker)
+
+
+def _read_at_rest(p: Position, m: PositionRead, broker: Capabilities) -> list[Event]:
+    """Nothing of ours can fill any more: all is sold, or the rest is for the next attempt, or others have sold it."""
+    left = p.remaining_qty
+    if p.state is State.REJECTED and left > 0:
+        return _read_between_attempts(p, m, broker)
+    if left == 0 and m.qty == 0:
+        return _completed(p, m.at) if p.orders else []
+    if p.state is State.UNPROTECTED:
+        return _elsewhere(p, m, "by_hand") if m.qty == 0 and m.reads >= READS_MIN else []
+    if m.qty < left and m.reads < READS_MIN:
+        return []
+    if left > 0 and m.qty <= left and sellable(p, m.qty, broker) == 0:
+        return _elsewhere(p, m, "residue" if m.qty > 0 else "by_hand")
+    if m.reads < READS_MIN:
+        return []
+    sold = plain(p.sold_qty)
+    return lost(p, f"our orders sold {sold} of {plain(p.qty)} but the broker shows {plain(m.qty)} left", m.at)
+
+
+def overtaken(p: Position, known: Known | None) -> bool:
+    """True when the position is another than it was when a read of the broker's books began."""
+    return known is not None and known != (p.state, p.remaining_qty, p.client_order_id)
+
+
+def _is_over_by_record(p: Position, m: PositionRead, broker: Capabilities) -> bool:
+    """True when nothing can fill any more by the newest order, and the broker's own record of it says so.
+
+    An update that reports an end is not enough: the record must have been read since. An order that has filled all it
+    was for needs none.
+    """
+    if not p.orders or p.state not in (State.REJECTED, State.UNPROTECTED) or p.order.leaves_qty <= 0:
+        return True
+    record = _record(p, m)
+    return record is not None and is_proved_over(p.order, record, broker)
+
+
+def _record(p: Position, m: PositionRead) -> RecordRead | None:
+    """The newest order's record, where it was read after this read began."""
+    record = m.record
+    return record if record and record.client_order_id == p.client_order_id and record.began >= m.began else None
+
+
+def _works_by_record(p: Position, m: PositionRead) -> list[Event]:
+    """The end of an order was reported, and its record does not show it: wait, and tell a person."""
+    record, order = _record(p, m), p.order
+    waits = p.state is State.REJECTED and order.next_attempt_at is not None and m.began < order.next_attempt_at
+    if record is None or waits or m.reads < READS_MIN:
+        return []
+    text = f"the end of order {order.client_order_id} ({order.ended_how}) was reported, and "
+    if record.report is None:
+        why = "the broker does not show it: nothing is sent before its record does"
+        return alarm(p, "order_not_found", text + why, m.at) if record.times >= READS_MIN else []
+    why = "its record shows it working: nothing is sent before the record shows its end"
+    return alarm(p, "ended_order_works", text + why, m.at)
+
+
+def _read_while_working(p: Position, m: PositionRead) -> list[Event]:
+    """Other hands sold while our order works: it is ended before it sells what is no longer there."""
+    if p.state not in (State.SUBMITTED, State.PARTIAL) or m.reads < READS_MIN or m.qty >= p.leaves_qty:
+        return []
+    why = f"the broker shows {plain(m.qty)} left, less than the {plain(p.leaves_qty)} that the order still sells"
+    return cancel(p, m.at, why)
+
+
+def _read_while_monitoring(p: Position, m: PositionRead) -> list[Event]:
+    if m.qty == p.remaining_qty:
+        same = not is_price(m.avg_entry_price) or m.avg_entry_price == p.entry_price
+        return [] if same or m.reads < READS_MIN else _resize(p, m, "the broker's average entry changed")
+    if m.qty < p.remaining_qty and m.reads < READS_MIN:
+        return []
+    if m.qty == 0:
+        return _elsewhere(p, m, "by_hand")
+    return _resize(p, m, "bought" if m.qty > p.remaining_qty else "sold by other hands")
+
+
+def _resize(p: Position, m: PositionRead, why: str) -> list[Event]:
+    entry = m.avg_entry_price if m.avg_entry_price is not None and is_price(m.avg_entry_price) else p.entry_price
+    return [PositionResized(qty=m.qty, entry_price=entry, at=m.at, why=why)]
+
+
+def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -> list[Event]:
+    """The next attempt, sized by what is left of ours and by what the broker still has."""
+    left = p.remaining_qty
+    if m.qty < left and m.reads < READS_MIN:
+        return []
+    if m.qty == 0:
+        return _elsewhere(p, m, "by_hand")
+    if p.next_attempt_at is None or m.began < p.next_attempt_at:
+        return []
+    there = min(left, m.qty)
+    size = sellable(p, there, broker)
+    if size == 0:
+        return _elsewhere(p, m, "residue")
+    spent = spent_by_next(p)
+    if spent > p.policy.partial_fills.max_resubmit_attempts:
+        return lost(p, f"{p.attempt} attempts ended with {plain(left)} {p.symbol} left to sell", m.at)
+    return [next_attempt(p, Attempt(size, gone=left - there, spent=spent), m.at, broker)]
+
+
+def _completed(p: Position, at: datetime) -> list[Event]:
+    filled_at = p.last_fill_at or at
+    return [
+        ExitCompleted(
+            filled_qty=p.sold_qty,
+            avg_fill_price=p.avg_exit_price,
+            filled_at=filled_at,
+            at=at,
+            cooldown_until=_cooldown(p, filled_at),
+        )
+    ]
+
+
+def _elsewhere(p: Position, m: PositionRead, how: str) -> list[Event]:
+    ended = p.last_fill_at if how == "residue" and p.last_fill_at else m.at
+    return [
+        PositionClosedElsewhere(how=how, remaining_qty=p.remaining_qty, at=m.at, cooldown_until=_cooldown(p, ended))
+    ]
+
+
+def _cooldown(p: Position, since: datetime) -> datetime:
+    return since + timedelta(seconds=p.policy.exit_cooldown_seconds)

@@ -1,0 +1,50 @@
+"""What the passing of time means: a limit is given up, a person is told, a rule of time ends the position."""
+
+from __future__ import annotations
+
+from exitfsm.events import Event
+from exitfsm.lifecycle import State
+from exitfsm.messages import TimeSeen
+from exitfsm.ports import Capabilities
+from exitfsm.position.alarming import alarm
+from exitfsm.position.attempting import escalated, is_price, rests, trigger
+from exitfsm.position.evaluating import Verdict, due_by_time
+from exitfsm.position.state import Position
+from exitfsm.position.watching import end_refusals
+from exitfsm.values import ZERO, first_by_precedence
+
+_WAITS: dict[State, tuple[str, str]] = {
+    State.PENDING: ("submit_unresolved", "is not known to have reached the broker"),
+    State.SUBMITTED: ("order_stalled", "is working without a fill"),
+    State.PARTIAL: ("order_stalled", "makes no progress"),
+    State.CANCELING: ("cancel_unresolved", "was asked to be canceled and has no final record"),
+    State.REJECTED: ("retry_stalled", "ended, and no further attempt could be made"),
+}
+
+
+def on_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:
+    """Give up a limit that does not fill; tell a person of a wait that lasts too long; exit by time without a bar."""
+    if p.state is State.MONITORING:
+        return _exit_by_time(p, m, broker)
+    if p.waiting_since is None:
+        return []
+    waited = (m.at - p.waiting_since).total_seconds()
+    if rests(p) and waited >= p.policy.partial_fills.resubmit_delay_seconds:
+        return [escalated(p, m.at, "no progress")]
+    if m.patience_s is None or p.state not in _WAITS:
+        return []
+    since = p.waiting_since if p.next_attempt_at is None else max(p.waiting_since, p.next_attempt_at)
+    if (m.at - since).total_seconds() < m.patience_s:
+        return []
+    kind, text = _WAITS[p.state]
+    return alarm(p, kind, f"exit order {p.client_order_id} of {p.symbol} {text} since {since.isoformat()}", m.at)
+
+
+def _exit_by_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:
+    """A time rule is due and no bar came to say so: the last known price is the evidence."""
+    if m.price is None or not is_price(m.price) or not p.policy.enabled:
+        return []
+    due = first_by_precedence(due_by_time(p, m.at, m.session_close))
+    if due is None:
+        return []
+    return [*end_refusals(p, m.at), trigger(p, Verdict(due, m.price, m.price, ZERO, "no bar came"), m.at, broker)]

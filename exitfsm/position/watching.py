@@ -1,0 +1,106 @@
+"""What a bar means: it is refused, it ends the position, or the stops follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from exitfsm.events import Event, RefusalEnded, StopMoved, TriggerRefused
+from exitfsm.lifecycle import State
+from exitfsm.messages import BarSeen
+from exitfsm.policy import BEFORE_ENTRY, ORDER_FAULTS, PRICE_FAULTS, Fault, bar_fault, is_ahead
+from exitfsm.ports import Capabilities
+from exitfsm.position.alarming import alarm
+from exitfsm.position.attempting import escalated, rests, trigger
+from exitfsm.position.evaluating import evaluate, next_stops
+from exitfsm.position.state import Position
+from exitfsm.values import ZERO, EvaluateOn, ExitType, plain
+
+#: A run of this many refused bars is an alarm: without prices there is no protection.
+REFUSED_BARS_ALARM = 10
+
+
+def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
+    """Refuse the bar, or test the levels, then let the stops follow."""
+    fault = fault_of(p, m)
+    if p.state is not State.MONITORING:
+        if fault is None:
+            return escalate_on_stop(p, m)
+        return jump_alarm(p, m, fault, ()) if fault.reason == "price_jump" and p.state.exiting else []
+    if m.bar.timestamp <= p.opened_at and fault is None:
+        if not is_ahead(p.opened_at, m.received_at, p.policy.price_guard):
+            return []
+        fault = Fault(BEFORE_ENTRY, plain(m.bar.close))
+    verdict = None if fault else evaluate(p, m.bar, session_close=m.session_close, custom=m.verdict)
+    if verdict is not None and (m.paused or not p.policy.enabled):
+        fault = Fault("paused" if m.paused else "disabled", plain(verdict.price))
+    if fault is not None:
+        return refuse(p, m, fault)
+    events: list[Event] = []
+    if verdict is not None or p.refusing not in ORDER_FAULTS:
+        events += end_refusals(p, m.bar.timestamp, m.refused_count)
+    if verdict is not None:
+        return [*events, trigger(p, verdict, m.at, broker, bar_at=m.bar.timestamp)]
+    events += [
+        StopMoved(rule=rule, stop=stop, best_price=best, bar_at=m.bar.timestamp)
+        for rule, stop, best in next_stops(p, m.bar)
+    ]
+    return events
+
+
+def fault_of(p: Position, m: BarSeen) -> Fault | None:
+    """Why the bar is not believed; a confirmed price is held to everything but the jump guard."""
+    return bar_fault(
+        m.bar,
+        p.policy.price_guard,
+        reference=None if m.confirmed else m.reference_price,
+        previous_at=m.previous_bar_at,
+        received_at=m.received_at,
+        on_range=p.policy.evaluate_on is EvaluateOn.RANGE,
+    )
+
+
+def refuse(p: Position, m: BarSeen, fault: Fault) -> list[Event]:
+    """Record the start of a run of refusals, and alarm where the position stands without prices."""
+    events: list[Event] = []
+    if p.refusing != fault.reason:
+        events += end_refusals(p, m.bar.timestamp, m.refused_count)
+        events.append(
+            TriggerRefused(
+                reason=fault.reason, bar_at=m.bar.timestamp, price=fault.price, reference_price=m.reference_price
+            )
+        )
+    if fault.reason == "price_jump":
+        events += jump_alarm(p, m, fault, events)
+    elif fault.reason == BEFORE_ENTRY:
+        text = f"bars of {p.symbol} are dated before its entry at {p.opened_at.isoformat()}: a clock is wrong"
+        events += alarm(p, "feed_unusable", f"{text}, and there is no price to watch", m.at, after=events)
+    elif fault.reason in PRICE_FAULTS and p.refusing == fault.reason and m.refused_count + 1 >= REFUSED_BARS_ALARM:
+        text = f"{m.refused_count + 1} bars of {p.symbol} in a row were refused ({fault.reason}): no price to watch"
+        events += alarm(p, "feed_unusable", text, m.at, after=events)
+    return events
+
+
+def jump_alarm(p: Position, m: BarSeen, fault: Fault, after: Sequence[Event]) -> list[Event]:
+    """A price that cannot be true is a case for a person, also while an exit is under way."""
+    ratio, reference = plain(p.policy.price_guard.max_jump_ratio), plain(m.reference_price or ZERO)
+    text = (
+        f"{p.symbol} at {fault.price} is more than {ratio} times away from {reference}; "
+        "nothing is decided on it: a split, or a real crash?"
+    )
+    return alarm(p, "price_jump", text, m.at, after=after)
+
+
+def escalate_on_stop(p: Position, m: BarSeen) -> list[Event]:
+    """A resting profit limit gives way at once to the stop, and to the time."""
+    if not rests(p):
+        return []
+    verdict = evaluate(p, m.bar, session_close=m.session_close)
+    if verdict is None or verdict.reason is ExitType.PROFIT_TAKE:
+        return []
+    return [escalated(p, m.at, str(verdict.reason), verdict.price)]
+
+
+def end_refusals(p: Position, at: datetime, count: int = 1) -> list[Event]:
+    """The run of refused prices that is under way, if there is one, is over."""
+    return [RefusalEnded(reason=p.refusing, count=max(count, 1), bar_at=at)] if p.refusing is not None else []
