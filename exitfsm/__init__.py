@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from exitfsm.engine import CustomRuleFunction, Engine
+from exitfsm.custom_rules import CustomRuleFunction
+from exitfsm.engine import Engine
 from exitfsm.errors import (
     BrokerError,
     ConfigError,

@@ -9,30 +9,30 @@ thin shells around it, so that they cannot differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-import msgspec
 from msgspec.structs import replace
 
+from exitfsm.committing import append, guard
+from exitfsm.custom_rules import CustomRules, verdict_of
 from exitfsm.errors import StoreError, VersionConflict
 from exitfsm.events import Event, Recorded
 from exitfsm.levels import Levels, Slot
 from exitfsm.lifecycle import State, advance
 from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
 from exitfsm.outside import logger
-from exitfsm.policy import ExitPolicy, Fault, bar_fault
+from exitfsm.policy import Fault
 from exitfsm.ports import CAREFUL, Capabilities
-from exitfsm.position import Action, Position, decide, evolve, fault_of, fold, owed, position_id, replay
+from exitfsm.position import Action, Position, decide, evolve, fold, owed, position_id, replay
 from exitfsm.projections import Mark
-from exitfsm.store import Append, ExitStore, Result
-from exitfsm.values import Bar, EvaluateOn, ExecutionReport, canonical_symbol, pct_change
+from exitfsm.refusals import Refusals, Refused
+from exitfsm.store import Append, ExitStore
+from exitfsm.values import Bar, ExecutionReport, canonical_symbol, pct_change
 
 log = logger("exitfsm")
 
-#: A rule of the user's own: a reason to exit, or None. It must depend on its arguments only.
-CustomRuleFunction = Callable[[Position, Bar], str | None]
 #: When the session that runs at a moment ends for a symbol; None when it never does or is not known.
 SessionClose = Callable[[str, datetime], datetime | None]
 #: Told of each commit: the position after it and what was recorded.
@@ -41,18 +41,6 @@ Listener = Callable[[Position, Sequence[Recorded]], None]
 _Decided = tuple[Position, Message, tuple[Event, ...], Position]
 #: How often a decision is taken anew because another writer was faster.
 CONFLICTS_MAX = 5
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """A run of bars of one symbol that were not believed while a position was open."""
-
-    symbol: str
-    reason: str
-    price: str
-    first_at: datetime
-    last_at: datetime
-    count: int
-    position_id: str
 
 
 class Engine:
@@ -71,7 +59,7 @@ class Engine:
         store: ExitStore,
         broker: Capabilities = CAREFUL,
         *,
-        rules: Mapping[tuple[str, str], CustomRuleFunction] | None = None,
+        rules: CustomRules | None = None,
         session_close: SessionClose | None = None,
         listener: Listener | None = None,
     ) -> None:
@@ -83,9 +71,8 @@ class Engine:
         self.paused = False
         self.levels = Levels()
         self.positions: dict[str, Position] = {}
-        self.refused: list[Refused] = []
+        self._refusals = Refusals()
         self._orders: dict[str, str] = {}
-        self._runs: dict[str, Refused] = {}
         #: Exit orders that were sent, or may have been, and of which the broker has said nothing yet.
         self.unknown: set[str] = set()
         self._slots = self.levels.slots
@@ -145,7 +132,7 @@ class Engine:
         events = decide(None, message, self.broker)
         advance(None, type(events[0]))
         position = evolve(None, events[0])
-        result = self._append([Append(position.position_id, 0, events, message.at, message.by)])[0]
+        result = append(self.store, [Append(position.position_id, 0, events, message.at, message.by)])[0]
         if isinstance(result, StoreError):
             raise result
         recorded = result
@@ -276,8 +263,7 @@ class Engine:
         slot = self._slots.get(bar.symbol)
         if slot is None:
             return None if bar.floor > 0 else Fault("unsound", str(bar.close))
-        held = list(slot.positions)
-        return self._fault(held, bar, slot.reference_price, slot.previous_at, received_at, False)
+        return slot.fault(bar, received_at, slot.reference_price, slot.previous_at)
 
     def rebase(self, symbol: str, bar: Bar) -> None:
         """The symbol's prices start over at this bar (a split): it is the new reference, and decides nothing."""
@@ -360,11 +346,10 @@ class Engine:
     def _woken(self, woken: Sequence[tuple[Slot, Bar]], received_at: datetime | None, confirmed: bool) -> list[Action]:
         """Bars of different symbols, outside their quiet bands: ask every position of each symbol, exactly."""
         messages: list[tuple[str, BarSeen]] = []
-        faults: list[tuple[Slot, Bar, list[Position], Fault | None]] = []
+        faults: list[tuple[Slot, Bar, tuple[Position, ...], Fault | None]] = []
         for slot, bar in woken:
-            held = list(slot.positions)
-            reference, previous_at = slot.reference_price, slot.previous_at
-            fault = self._fault(held, bar, reference, previous_at, received_at, confirmed)
+            held, reference, previous_at = slot.positions, slot.reference_price, slot.previous_at
+            fault = slot.fault(bar, received_at, None if confirmed else reference, previous_at)
             faults.append((slot, bar, held, fault))
             for p in held:
                 message = BarSeen(
@@ -373,16 +358,18 @@ class Engine:
                     reference_price=reference,
                     previous_bar_at=previous_at,
                     received_at=received_at,
-                    refused_count=self._runs[p.position_id].count if p.position_id in self._runs else 0,
+                    refused_count=self._refusals.length(p.position_id),
                     session_close=self.session_close(p.symbol, bar.timestamp) if self.session_close else None,
-                    verdict=self._custom(p, bar) if fault is None else None,
+                    verdict=verdict_of(self.rules, p, bar) if fault is None else None,
                     paused=self.paused,
                     confirmed=confirmed,
                 )
                 messages.append((p.position_id, message))
         changed, told = self._commit(messages, armed=False), dict(messages)
         for slot, bar, held, fault in faults:
-            self._count_refusals(held, bar, fault, told)
+            for before in held:
+                now = self.positions.get(before.position_id, before)
+                self._refusals.note(before, now, fault, told[before.position_id])
             if fault is None:
                 slot.accept(bar)
             if slot.positions:
@@ -391,77 +378,9 @@ class Engine:
         times = {bar.symbol: bar.timestamp for _, bar in woken}
         return [action for p in changed if (action := self.owed_by(p, times[p.symbol])) is not None]
 
-    def _fault(
-        self,
-        held: list[Position],
-        bar: Bar,
-        reference: Decimal | None,
-        previous_at: datetime | None,
-        received_at: datetime | None,
-        confirmed: bool,
-    ) -> Fault | None:
-        """Why the bar is not believed by at least one position of its symbol."""
-        for guard in {id(p.policy.price_guard): p.policy.price_guard for p in held}.values():
-            fault = bar_fault(
-                bar,
-                guard,
-                reference=None if confirmed else reference,
-                previous_at=previous_at,
-                received_at=received_at,
-            )
-            if fault is not None:
-                return fault
-        return None
-
-    def _custom(self, p: Position, bar: Bar) -> str | None:
-        """The verdict of the user's own rule. One that is missing or raises says nothing, and is logged as an error."""
-        rule = p.policy.custom_rule
-        if not rule.enabled or p.state is not State.MONITORING:
-            return None
-        function = self.rules.get((rule.name, rule.version))
-        if function is None:
-            log.error("rule_missing name=%s version=%s position=%s", rule.name, rule.version, p.position_id)
-            return None
-        try:
-            return function(p, bar)
-        except Exception:
-            # A rule of the user's may fail in any way; the fixed levels must be tested all the same.
-            log.exception("rule_failed name=%s version=%s position=%s", rule.name, rule.version, p.position_id)
-            return None
-
-    def _count_refusals(self, held: list[Position], bar: Bar, fault: Fault | None, told: Mapping[str, BarSeen]) -> None:
-        """Keep the length of each run of refused bars: one entry a run, not one a bar."""
-        for before in held:
-            p = self.positions.get(before.position_id, before)
-            run = self._runs.get(p.position_id)
-            if before.state is State.MONITORING:  # what the symbol's others refused, it may have believed
-                # Only by its range can a position refuse a bar that its symbol as a whole does not.
-                asked = fault is not None or before.policy.evaluate_on is EvaluateOn.RANGE
-                own = fault_of(before, told[p.position_id]) if asked else None
-                reason = own.reason if own is not None else p.refusing if p.refusing in ("paused", "disabled") else None
-                if p.refusing is None:
-                    self._end_run(p.position_id)
-            else:
-                own, reason = fault, fault.reason if fault is not None else None
-            if reason is None:
-                continue
-            price = own.price if own is not None else str(bar.close)
-            if run is not None and run.reason == reason:
-                self._runs[p.position_id] = replace(run, last_at=bar.timestamp, count=run.count + 1)
-            else:
-                self._end_run(p.position_id)
-                self._runs[p.position_id] = Refused(
-                    p.symbol, reason, price, bar.timestamp, bar.timestamp, 1, p.position_id
-                )
-
-    def _end_run(self, position_id: str) -> None:
-        run = self._runs.pop(position_id, None)
-        if run is not None:
-            self.refused.append(run)
-
     def refusals(self) -> list[Refused]:
         """All runs of refused bars since the start, those under way included, in order of their first bar."""
-        return sorted([*self.refused, *self._runs.values()], key=lambda run: (run.first_at, run.symbol))
+        return self._refusals.all()
 
     def _commit(self, messages: Sequence[tuple[str, Message]], *, armed: bool = True) -> list[Position]:
         """Decide on each message, commit all events in one transaction, fold them; the positions that changed.
@@ -475,9 +394,8 @@ class Engine:
             decided = self._decide_all(waiting)
             if not decided:
                 return list(changed.values())
-            results = self._append(
-                [Append(p.position_id, p.version, events, m.at, m.by) for p, m, events, _ in decided]
-            )
+            batches = [Append(p.position_id, p.version, events, m.at, m.by) for p, m, events, _ in decided]
+            results = append(self.store, batches)
             failure: StoreError | None = None
             waiting = []
             for (position, message, _, after), result in zip(decided, results, strict=True):
@@ -499,21 +417,6 @@ class Engine:
             f"another writer was faster {CONFLICTS_MAX} times in a row on {[s for s, _ in waiting]}; "
             "only one process may drive a store"
         )
-
-    def _append(self, batches: Sequence[Append]) -> list[Result]:
-        """Store what was decided. A COMMIT that fails may have taken place all the same: only the store knows.
-
-        Raises:
-            StoreError: nothing was stored, or that cannot be found out.
-        """
-        try:
-            return self.store.append_many(batches)
-        except StoreError:
-            found = [self.store.stream(b.stream_id, b.expected_version)[: len(b.events)] for b in batches]
-            if any([r.event for r in one] != list(b.events) for one, b in zip(found, batches, strict=True)):
-                raise
-            log.error("commit_failed_and_took_place streams=%s", [b.stream_id for b in batches])
-            return list(found)
 
     def _decide_all(self, messages: Sequence[tuple[str, Message]]) -> list[_Decided]:
         """What each message means, guarded by the lifecycle; nothing is stored yet."""
@@ -545,8 +448,8 @@ class Engine:
         self._own_orders(p)
         if p.client_order_id is not None and p.state is not State.PENDING:
             self.unknown.discard(p.client_order_id)
-        if p.refusing is None and p.position_id in self._runs:
-            self._end_run(p.position_id)
+        if p.refusing is None:
+            self._refusals.end(p.position_id)
         if p.state.terminal:
             self.positions.pop(p.position_id, None)
             for order in p.orders:
@@ -574,15 +477,4 @@ class Engine:
             log.exception("listener_failed position=%s", p.position_id)
 
 
-def guard(position: Position, events: Iterable[Event]) -> None:
-    """Every new event must be a row of the lifecycle, by the machine.
-
-    Raises:
-        IllegalTransition: one is not; nothing was stored.
-    """
-    state: State | None = position.state
-    for event in events:
-        state = advance(state, type(event))
-
-
-__all__ = ["CustomRuleFunction", "Engine", "ExitPolicy", "Refused", "SessionClose", "guard"]
+__all__ = ["Engine", "SessionClose"]

@@ -14,7 +14,7 @@ from decimal import Decimal
 from functools import lru_cache
 
 from exitfsm.lifecycle import State
-from exitfsm.policy import AHEAD_MAX
+from exitfsm.policy import AHEAD_MAX, Fault, bar_fault
 from exitfsm.position import Position, wake_band
 from exitfsm.values import Bar, CheckedBar
 
@@ -133,6 +133,22 @@ class Slot:
             self.accept(bar)
             return True
         return False
+
+    def fault(
+        self, bar: Bar, received_at: datetime | None, reference: Decimal | None, previous_at: datetime | None
+    ) -> Fault | None:
+        """Why the bar is not believed by at least one position of the symbol; None when all believe it.
+
+        Args:
+            bar, received_at: the bar, and when it arrived.
+            reference: the price that it is held against; None leaves the jump guard out.
+            previous_at: the time of the bar before it.
+        """
+        for guard in {id(p.policy.price_guard): p.policy.price_guard for p in self.positions}.values():
+            fault = bar_fault(bar, guard, reference=reference, previous_at=previous_at, received_at=received_at)
+            if fault is not None:
+                return fault
+        return None
 
     def ease(self) -> None:
         """Say whether the short test is enough; to be called after whatever it depends on has changed."""

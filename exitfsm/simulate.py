@@ -22,7 +22,8 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from exitfsm.config import ExitConfig
-from exitfsm.engine import CustomRuleFunction, Engine, Refused
+from exitfsm.custom_rules import CustomRuleFunction
+from exitfsm.engine import Engine
 from exitfsm.errors import ConfigError, OrderRefused, StoreError
 from exitfsm.events import Recorded
 from exitfsm.jumps import Jump, Jumps, split_ratio
@@ -42,6 +43,7 @@ from exitfsm.position import (
     epoch_of,
 )
 from exitfsm.recorded_bars import BarRecorder, new_bars_path
+from exitfsm.refusals import Refused
 from exitfsm.sessions import LongBars, is_crypto, market_session
 from exitfsm.simulated import SimulatedBroker
 from exitfsm.store import ExitStore

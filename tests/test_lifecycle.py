@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from exitfsm.engine import guard
+from exitfsm.committing import guard
 from exitfsm.errors import IllegalTransition
 from exitfsm.events import (
     POSITION_EVENTS,

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from exitfsm.audit.trail import time_of
 from exitfsm.config import ExitConfig, SessionHours
-from exitfsm.engine import CustomRuleFunction
+from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.errors import ConfigError
 from exitfsm.events import (
     Event,

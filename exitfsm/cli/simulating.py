@@ -22,7 +22,7 @@ from exitfsm.values import Side
 
 if TYPE_CHECKING:
     from exitfsm.config import ExitConfig
-    from exitfsm.engine import Refused
+    from exitfsm.refusals import Refused
     from exitfsm.simulate import SimulatedExit, SimulationResult
     from exitfsm.store import ExitStore
 

@@ -22,7 +22,8 @@ from exitfsm.broker.hours import Hours
 from exitfsm.broker.ingest import bar_of, is_bar, is_order_update
 from exitfsm.clocks import SteadyTime, SystemClock
 from exitfsm.config import ExitConfig, load_config
-from exitfsm.engine import CustomRuleFunction, Engine
+from exitfsm.custom_rules import CustomRuleFunction
+from exitfsm.engine import Engine
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.events import (
     BreakerClosed,

@@ -135,7 +135,8 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def leaves_qty(self) -> Decimal:
         """What the current order has still to fill."""
-        return self.order.leaves_qty
+        order = self.order
+        return EXACT.subtract(order.qty, order.filled_qty)
 
     @property
     def cancel_asked(self) -> bool:
