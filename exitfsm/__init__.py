@@ -26,7 +26,7 @@ from exitfsm.events import Event, Recorded
 from exitfsm.lifecycle import TABLE, State, advance, allows, mermaid
 from exitfsm.policy import ExitPolicy
 from exitfsm.ports import AssetRules, BarFeed, Broker, Capabilities, Clock, EventBus, IdMemory, Session
-from exitfsm.position import Position, client_order_id, decide, evolve, owed, replay
+from exitfsm.position import ExitOrder, Position, client_order_id, decide, evolve, owed, replay
 from exitfsm.store import ExitStore
 from exitfsm.values import (
     Alarm,
@@ -94,6 +94,7 @@ __all__ = [
     "ExecutionReport",
     "ExitConfig",
     "ExitFsmError",
+    "ExitOrder",
     "ExitPolicy",
     "ExitStatus",
     "ExitStore",
