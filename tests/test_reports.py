@@ -119,6 +119,14 @@ def test_what_kind_of_report_it_is(found: News, kind: Kind) -> None:
     assert kind_of(found) is kind
 
 
+def test_what_is_known_of_an_earlier_order_is_not_written_anew_where_nothing_is_new() -> None:
+    works = second.when(reported("partially_filled", "6", 99, attempt=1, at=202))
+    assert str(news(works, "canceled", "6.0", attempt=1).filled) == "6"
+    (end,) = works.when(reported("canceled", "6.0", attempt=1, at=203)).then(OrderEnded).news
+    assert isinstance(end, OrderEnded)
+    assert str(end.filled_qty) == "6"
+
+
 def test_a_report_that_is_about_no_order_of_the_position_is_no_news_of_it() -> None:
     for s in (given(opened()), second):
         assert news_of(s.now, reported("new", attempt=7)(s.now).report, after(61), BROKER) is None

@@ -125,8 +125,8 @@ def filled_by(order: ExitOrder, stage: Stage, r: ExecutionReport) -> Decimal:
     said = r.filled_qty
     if said is None:
         return order.qty if r.status is OrderStatus.FILLED and stage is not Stage.EARLIER else order.filled_qty
-    if stage is Stage.EARLIER and not _is_quantity(said):
-        return order.filled_qty
+    if stage is Stage.EARLIER and (not _is_quantity(said) or said == order.filled_qty):
+        return order.filled_qty  # as it was said first: 6 and 6.0 are not the same bytes
     return said if r.corrected else max(said, order.filled_qty)
 
 
