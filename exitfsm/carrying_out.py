@@ -37,7 +37,7 @@ def _act(engine: Engine, venue: SimulatedBroker, action: Action, at: datetime) -
         case Submit():
             return _submit(engine, venue, p, action, at)
         case Cancel(client_order_id=order_id):
-            with suppress(OrderRefused):  # it is over already, and its own record says how
+            with suppress(OrderRefused):  # it has ended already, and its own record says how
                 venue.cancel(order_id)
             record = venue.order(order_id)
             return engine.on_report(record, at=at) if record is not None else []

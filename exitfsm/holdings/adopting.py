@@ -48,8 +48,8 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
         row: as the broker's list shows it.
         symbol: its symbol as the bars spell it.
         executions: the symbol's executions as far back as is looked, oldest first; None where the broker lists none.
-        updates: executions that the bot's updates told of, of any symbol.
-        first_fill: the first fill that they told of.
+        updates: executions of any symbol, as the bot's order updates report them.
+        first_fill: the first fill of the position by these.
         previous: the newest position of the symbol and side on record.
         is_old: it was there before we were, at a broker that lists no executions: it will never be known better.
     """
@@ -81,7 +81,7 @@ class Alarm(msgspec.Struct, frozen=True):
 def unwatched(rows: Iterable[BrokerPosition], watched: Iterable[str]) -> list[BrokerPosition]:
     """The rows of symbols that are not watched.
 
-    More of a symbol that is watched is a resize while it is monitored, and a new epoch once its exit is over.
+    More of a symbol that is watched is a resize while it is monitored, and a new epoch once its exit has ended.
     """
     known = set(map(bare, watched))
     return [row for row in rows if bare(row.symbol) not in known]
@@ -102,7 +102,7 @@ def tried(tries: Tries | None, qty: Decimal, *, answered: bool) -> Tries:
 def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothing, Tries | None]:
     """Whether a position can be watched, and how often that was tried in vain.
 
-    News of its fills may be a moment behind the list of positions, so that what is lacking is waited for.
+    Executions may be a moment behind the list of positions, so that what is lacking is waited for.
     """
     first = name(opening)
     price = entry(opening, first)
@@ -113,8 +113,8 @@ def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothin
         return Nothing(), tries
     if price is None:
         return Alarm("unpriceable", f"{described(opening.row, opening.symbol)} has no entry price: {_NOT}"), tries
-    told = opening.first_fill
-    return Adopt(epoch_of(told) if told is not None else None, told, price), tries
+    reported = opening.first_fill
+    return Adopt(epoch_of(reported) if reported is not None else None, reported, price), tries
 
 
 def name(opening: Opening) -> datetime | None:
@@ -154,7 +154,7 @@ def entry(opening: Opening, first: datetime | None) -> Decimal | None:
 def is_free_of_exits(
     symbol: str, first: datetime | None, store_began: datetime | None, working: Sequence[ExecutionReport] | None
 ) -> bool:
-    """True when no exit order of ours can work for a position of which the store knows nothing.
+    """True when no exit order of ours can work for a position that the store does not know.
 
     Args:
         symbol, first: the position's symbol and first fill.

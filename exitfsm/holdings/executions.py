@@ -59,7 +59,7 @@ def entered_anew(fills: Sequence[Fill], side: Side, qty: Decimal, reads: int) ->
     Args:
         fills: the symbol's executions since the position's first one, oldest first.
         side, qty: what is held now. Where the executions amount to more, one of the two lists is behind, and nothing is
-            proved. Where they amount to less, sales of what was held before are among them: that is believed once it
+            proved. Where they amount to less, sales of what was held before are among them: that counts once it
             was read often enough.
         reads: how often in a row that much was held.
     """

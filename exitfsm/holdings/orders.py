@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 
 import msgspec
 from msgspec.structs import replace
 
+from exitfsm.holdings.executions import ORDER_PREFIX
 from exitfsm.holdings.reads import NEVER
 from exitfsm.holdings.symbols import same_symbol
 from exitfsm.lifecycle import State
@@ -58,9 +59,9 @@ def looked_up(
 
 
 def record_of_live(before: Position | None, now: Position | None, report: ExecutionReport) -> ExecutionReport | None:
-    """The record of an order that may be live, as its position is told of it; None where it may be too old for that.
+    """The record of an order that may be live, as its position is to see it; None where it may be too old for that.
 
-    The broker may have corrected an execution while it was read. Of an order that it has corrected once, older news may
+    The broker may have corrected an execution while it was read. After one correction of an order, older reports may
     still come: the record is what counts.
     """
     known = before.corrected_orders if before is not None else ()
@@ -91,6 +92,22 @@ def precedes_a_change(p: Position, report: ExecutionReport) -> bool:
     return other and p.waiting_since is not None and report.at < p.waiting_since
 
 
+def our_id(report: ExecutionReport, renamed: Mapping[str, str]) -> str | None:
+    """The id that we gave the order of a report; None where it is not ours, or not known to be.
+
+    In FIX a request to cancel or to replace has an id of its own: what it leads to is reported under that, with the one
+    before it beside it, and all that follows for a replaced order is reported under the new id alone.
+
+    Args:
+        renamed: our ids, by those that came after them.
+    """
+    now, before = report.client_order_id, report.orig_client_order_id
+    if now.startswith(ORDER_PREFIX):
+        return now
+    ours = renamed.get(now) or (renamed.get(before, before) if before is not None else None)
+    return ours if ours is not None and ours.startswith(ORDER_PREFIX) else None
+
+
 def brings_fills(report: ExecutionReport) -> bool:
     """True when a report of somebody's order means that the account's positions changed."""
     return bool(report.filled_qty) or report.status in (OrderStatus.FILLED, OrderStatus.PARTIALLY_FILLED)
@@ -99,7 +116,7 @@ def brings_fills(report: ExecutionReport) -> bool:
 def leaves_open(p: Position, report: ExecutionReport) -> bool:
     """True for a report of our order after which it must be looked up.
 
-    One that has filled, nobody says how much; and one of which the broker has corrected an execution: news may be older
+    One that has filled, nobody says how much; and one whose executions the broker has corrected: a report may be older
     than the correction.
     """
     said_how_much = report.filled_qty is not None or not (brings_fills(report) or report.status.terminal)
@@ -189,7 +206,7 @@ def end_of_live(report: ExecutionReport | None, order_id: str, filled: Decimal, 
 def record_of_ended(order: ExitOrder, report: ExecutionReport) -> ExecutionReport:
     """An ended order's record: where it shows less than is known, some was taken back.
 
-    Older news would show it working, for what has ended fills no less.
+    An older report would show it working, for what has ended fills no less.
     """
     said = report.filled_qty
     less = is_over(order, report) and said is not None and said < order.filled_qty

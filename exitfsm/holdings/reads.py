@@ -60,7 +60,7 @@ class Executions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Count(msgspec.Struct, frozen=True, gc=False):
-    """How often in a row the books showed the same quantity for a position of which the same was expected.
+    """How often in a row the books showed the same quantity for a position while the same was expected.
 
     `began` is when the newest of these reads began: one read counts once, however many callers shared it.
     """
@@ -185,7 +185,7 @@ def executions_of(p: Position, fills: Iterable[Fill], *, listed: bool) -> tuple[
 
     Args:
         listed: they are the broker's list, which may hold more than it was asked for, at times that are cut off;
-            otherwise the bot's updates told of them.
+            otherwise the bot's order updates reported them.
     """
     ours = [f for f in fills if same_symbol(f.symbol, p.symbol)]
     since = [f for f in ours if (is_since(f, p.opened_at) if listed else f.at >= p.opened_at)]
@@ -316,7 +316,7 @@ def _may_be_another(e: Evidence, listed: Executions, qty: Decimal, reads: int) -
 
 
 def position_read(e: Evidence, conclusion: Holds | Closed, at: datetime) -> PositionRead:
-    """What a position is told of a read."""
+    """The message to a position that carries the conclusion."""
     holds = Holds(ZERO, None, READS_MIN) if isinstance(conclusion, Closed) else conclusion
     return PositionRead(
         at=at,

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from exitfsm import holdings
 from exitfsm.broker.calls import Known
 from exitfsm.engine import Engine
-from exitfsm.holdings import NEVER, ORDER_PREFIX, bare
+from exitfsm.holdings import NEVER, bare, our_id
 from exitfsm.position import Position
 from exitfsm.values import ExecutionReport, Fill, OrderSide, Side
 
@@ -63,18 +63,11 @@ class Orders:
         return None
 
     def under_our_id(self, report: ExecutionReport) -> ExecutionReport:
-        """The report under the id that we gave its order.
-
-        In FIX a request to cancel or to replace has an id of its own: what it leads to is reported under that, with the
-        one before it beside it, and of a replaced order all that follows is reported under the new id alone.
-        """
-        told, before = report.client_order_id, report.orig_client_order_id
-        if told.startswith(ORDER_PREFIX):
+        """The report under the id that we gave its order, where it is ours."""
+        named, ours = report.client_order_id, our_id(report, self._renamed)
+        if ours is None or ours == named:
             return report
-        ours = self._renamed.get(told) or (self._renamed.get(before, before) if before is not None else None)
-        if ours is None or not ours.startswith(ORDER_PREFIX):
-            return report
-        remember(self._renamed, told, ours)
+        remember(self._renamed, named, ours)
         return replace(report, client_order_id=ours)
 
     def note_foreign(self, report: ExecutionReport, monotonic: float) -> None:
