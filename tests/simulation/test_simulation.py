@@ -16,7 +16,7 @@ import pytest
 
 from exitfsm import OrderRefused
 from exitfsm.manager.executor import Executor
-from exitfsm.position import reporting
+from exitfsm.position import reports
 from exitfsm.testing import simulation
 from exitfsm.testing.simulation import CLAIMED, ROWS, Day, DayResult
 from exitfsm.testing.simulation.__main__ import main, numbers
@@ -130,7 +130,8 @@ Break = Callable[[pytest.MonkeyPatch], Any]
 
 
 def _a_pending_cancel_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(reporting._HOW, OrderStatus.PENDING_CANCEL, "canceled")
+    monkeypatch.setitem(reports.HOW, OrderStatus.PENDING_CANCEL, "canceled")
+    monkeypatch.setattr(reports, "_ENDS", reports._ENDS | {OrderStatus.PENDING_CANCEL})
 
 
 def _not_found_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
