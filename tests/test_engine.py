@@ -275,6 +275,8 @@ def test_given_a_holding_that_is_watched_when_it_comes_under_another_name_then_i
     assert desk.engine.beside(short) == desk.engine.beside(other) == []
     unheard = replace(other, symbol="MSFT")
     assert desk.engine.beside(unheard) == []
+    assert [p.position_id for p in desk.engine.against(desk.now(held))] == [short.position_id]
+    assert desk.engine.against(unheard) == []
 
 
 def test_given_an_ended_position_when_it_is_opened_again_then_it_stays_ended(desk: Desk) -> None:

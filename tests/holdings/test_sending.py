@@ -15,7 +15,7 @@ from exitfsm import holdings
 from exitfsm.holdings import Answer, Beside, Count, Leaving, Look, LookUps, Short
 from exitfsm.lifecycle import State
 from exitfsm.position import Position, Submit, order_of, owed
-from exitfsm.values import Fill
+from exitfsm.values import Fill, Side
 
 PENDING = exiting(state=State.PENDING, position_id="newer", opened_at=at(5), broker_order_id=None)
 ORDER = Submit(position_id="newer", order=order_of(PENDING))
@@ -62,6 +62,9 @@ def test_given_another_exit_that_belongs_to_nobody_known_then_it_is_blocked() ->
         (Beside(exiting(state=State.PENDING)), Answer.WAIT),  # the older one leaves first
         (Beside(exiting(state=State.PENDING, opened_at=at(7), order_live=False)), Answer.SEND),  # a younger one
         (Beside(exiting(state=State.PENDING, opened_at=at(7)), is_unknown=True), Answer.WAIT),  # may be there already
+        (Beside(exiting(state=State.PENDING, side=Side.SHORT)), Answer.SEND),  # of two sides, the one that is held
+        (Beside(exiting(side=Side.SHORT)), Answer.WAIT),  # works on the other side
+        (Beside(exiting(state=State.PENDING, side=Side.SHORT), is_unknown=True), Answer.WAIT),
         (Beside(ended()), Answer.WAIT),  # its end was only reported
         (Beside(ended(), look_ups=LookUps(98.0)), Answer.SEND),
         (Beside(ended(), look_ups=LookUps(93.9)), Answer.WAIT),  # too long ago
