@@ -32,7 +32,13 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         BrokerError: symbol or quantity is missing, or is none.
     """
     if isinstance(source, BrokerPosition):
-        return _if_held(as_declared(source, Side))
+        exact = (  # mostly, and there may be hundreds in each answer: in a row, because that costs the least
+            type(source.qty) is type(source.avg_entry_price) is Decimal
+            and type(source.side) is Side
+            and (source.current_price is None or type(source.current_price) is Decimal)
+            and (source.qty_available is None or type(source.qty_available) is Decimal)
+        )
+        return _if_held(source if exact else as_declared(source, Side))
     if symbol is not None and isinstance(source, (Real, Decimal, str)):
         source = {"qty": source}
     elif symbol is not None and isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
