@@ -44,11 +44,16 @@ class Change(NamedTuple):
 
 
 class Defect(NamedTuple):
-    """What is changed, what is wrong then, and how the violations begin that show it."""
+    """What is changed, what is wrong then, and how the violations begin that show it.
+
+    `often`: what happens often on the days on which it is looked for, with which chance. A defect that shows only where
+    several rare faults meet is looked for on days that have them; all else is drawn as on any day.
+    """
 
     what: str
     shows: tuple[str, ...]
     changes: tuple[Change, ...]
+    often: tuple[tuple[str, float], ...] = ()
 
 
 _SUBMIT = "exitfsm.holdings.sending:may_send"
@@ -63,6 +68,7 @@ DEFECTS: dict[str, Defect] = {
             Change("exitfsm.holdings.executions:surplus", " or p.remaining_qty < ZERO:", ":"),
             Change("exitfsm.holdings.adopting:is_safe_unprobed", "return not sold and ", "return "),
         ),
+        (("store lost, look-ups out", 0.5), ("killed at the update", 0.05)),
     ),
     "D2": Defect(
         "an end that an update reported counts, whatever the order's record says",
@@ -84,6 +90,13 @@ DEFECTS: dict[str, Defect] = {
                 "m.at < p.next_attempt_at",
             ),
             _NOT_BEFORE_IT_LEAVES,
+        ),
+        (
+            ("ended by the venue", 0.5),
+            ("late fill", 1.0),
+            ("update lost", 0.5),
+            ("read slow", 0.5),
+            ("answer slow", 0.5),
         ),
     ),
     "M02": Defect(
@@ -179,20 +192,24 @@ def put_back(changes: Iterable[Change]) -> Iterator[None]:
 
 def one_day(name: str, seed_of_run: int, number: int) -> tuple[DayResult, str | None]:
     """A day with a defect; and what was violated, where the defect shows like that and the day passes without it."""
-    with put_back(DEFECTS[name].changes):
-        day = _run(seed_of_run, number)
-    if day.violation is None or not day.violation.startswith(DEFECTS[name].shows):
+    defect = DEFECTS[name]
+    with put_back(defect.changes):
+        day = _run(seed_of_run, number, defect.often)
+    if day.violation is None or not day.violation.startswith(defect.shows):
         return day, None
-    return day, day.violation if _run(seed_of_run, number).violation is None else None
+    return day, day.violation if _run(seed_of_run, number, defect.often).violation is None else None
 
 
 #: The day that this process is running.
 _running: list[Day] = []
 
 
-def _run(seed_of_run: int, number: int) -> DayResult:
-    _running[:] = [Day(seed_of_run, number)]
-    return _running[0].run()
+def _run(seed_of_run: int, number: int, often: Iterable[tuple[str, float]]) -> DayResult:
+    day = Day(seed_of_run, number)
+    for kind, chance in often:
+        day.faults.often(kind, chance)
+    _running[:] = [day]
+    return day.run()
 
 
 def _ends_clean() -> None:
