@@ -371,7 +371,7 @@ def test_given_a_file_five_times_as_long_when_read_then_it_takes_no_more_memory(
         tracemalloc.stop()
         return most
 
-    assert peak(5_000) < 1.2 * peak(1_000)
+    assert peak(25_000) < 1.2 * peak(5_000)  # from then on every cache is full
 
 
 def test_given_a_reader_that_stops_early_when_dropped_then_the_files_are_closed(file: Write) -> None:
