@@ -14,10 +14,14 @@ from pathlib import Path
 
 import pytest
 
+import exitfsm
+
 ROOT = Path(__file__).parents[1]
+#: The package that is tested: in a checkout the source, with a wheel what was installed from it.
+PACKAGE = Path(exitfsm.__file__).parent
 ROOMS = ("manager", "holdings", "broker", "position")
-FILES = [path for room in ROOMS for path in sorted((ROOT / "exitfsm" / room).glob("*.py"))]
-FILES += [ROOT / "exitfsm" / "engine.py"]
+FILES = [path for room in ROOMS for path in sorted((PACKAGE / room).glob("*.py"))]
+FILES += [PACKAGE / "engine.py"]
 #: Lines of the manager, in all and in one file. The design wants 2,200 in all; what has been reached is not given away.
 LINES_MAX, LINES_OF_A_FILE_MAX = 3_700, 450
 #: What is set from outside all the same, and why.
