@@ -272,7 +272,7 @@ def _remember(memory: OrderedDict[str, Any], key: str, value: Any) -> None:
 
 
 async def _for_ever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """A task whose end by a defect is at least not silent. Nothing is made before it runs: it may be canceled earlier."""
+    """Log a crash of a task. `work` is called when the task runs: one that is canceled before leaves nothing behind."""
     try:
         await work()
     except Exception:
