@@ -434,6 +434,7 @@ class BrokerPosition(msgspec.Struct, frozen=True, kw_only=True):
     """What the broker says it holds: `qty` is positive on both sides; `qty_available` is what no order reserves.
 
     `opened_at` is when it was first filled since the symbol was flat, where the broker keeps that with the position.
+    `account` and `product` tell rows of one symbol apart, where the broker names them.
     """
 
     symbol: str
@@ -443,10 +444,16 @@ class BrokerPosition(msgspec.Struct, frozen=True, kw_only=True):
     qty_available: Decimal | None = None
     current_price: Decimal | None = None
     opened_at: datetime | None = None
+    account: str | None = None
+    product: str = ""
 
 
 class Fill(msgspec.Struct, frozen=True, kw_only=True):
-    """One execution at the broker, of any order."""
+    """One execution at the broker, of any order.
+
+    `position_side` is the side it opened or closed, where both can be held at once. `base_fee` is what the venue kept
+    of a purchase in the asset itself.
+    """
 
     fill_id: str
     symbol: str
@@ -456,6 +463,9 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     client_order_id: str | None = None
     broker_order_id: str | None = None
+    account: str | None = None
+    position_side: Side | None = None
+    base_fee: Decimal = ZERO
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,186 @@
+"""What the account shows of a holding, what it should show, and how much of a quantity can be sold.
+
+A read is a statement about an interval, not about now: what is watched, widened by everything that the read may be too
+old to contain and by every order of ours that may still fill. Only what lies outside is news.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from enum import Enum
+
+import msgspec
+
+from exitfsm.holdings.facts import Change, Instrument, Key, Memory, Read, Scope, Watched
+from exitfsm.holdings.symbols import bare, same_symbol
+from exitfsm.values import EXACT, ZERO, BrokerPosition, Side, exactly, floor_to, tradable
+
+
+class Said(Enum):
+    """How strongly a read says what it says."""
+
+    ROW = "a row of the holding"
+    ABSENT = "rows of others, none of the holding"
+    EMPTY = "no row at all: no statement about any position"
+
+
+class Silent(msgspec.Struct, frozen=True):
+    """The read says nothing of the holding, or contradicts itself: `kind` is the alarm where it stays so."""
+
+    kind: str
+    text: str
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """What the account shows of the holding: signed quantity, average entry and price where it says them."""
+
+    qty: Decimal
+    said: Said
+    average: Decimal | None = None
+    price: Decimal | None = None
+    available: Decimal | None = None
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """What the account should show now, and the interval of what a read may show."""
+
+    qty: Decimal
+    low: Decimal
+    high: Decimal
+
+    @property
+    def is_clean(self) -> bool:
+        """True where the read can say only one thing."""
+        return self.low == self.high
+
+    def holds(self, qty: Decimal) -> bool:
+        """True for what may be shown without being news."""
+        return self.low <= qty <= self.high
+
+
+def sign(side: Side, key: Key) -> int:
+    """+1 or -1: which way the quantity of a position counts."""
+    return 1 if key.side is not None else side.sign
+
+
+def side_of(qty: Decimal, key: Key) -> Side:
+    """On which side a quantity of the holding is held."""
+    return key.side or (Side.LONG if qty >= 0 else Side.SHORT)
+
+
+@exactly
+def net(read: Read, key: Key, *, hedge: bool = False) -> Shown | Silent:
+    """What the account shows of a holding: the rows of its own account, added up.
+
+    A row without an account is ours only where no row has one. A row of zero is a statement. Where both sides are
+    shown of what can be held on one only, the read contradicts itself.
+    """
+    if not read.unreadable.isdisjoint(("", bare(key.symbol))):
+        return Silent("positions_unreadable", f"a row of {key.symbol} could not be read")
+    named = any(row.account is not None for row in read.rows)
+    own = [row for row in read.rows if not named or key.account is None or row.account == key.account]
+    rows = [row for row in own if same_symbol(row.symbol, key.symbol)]
+    held = [row for row in rows if row.qty]
+    if not hedge and len({row.side for row in held}) > 1:
+        shown = " and ".join(f"{row.side} {row.qty:f}" for row in held)
+        return Silent("both_sides", f"{key.symbol} is shown {shown}: rows of one instrument; nothing is sent")
+    if key.side is not None:
+        rows = [row for row in rows if row.side is key.side]
+    if not rows:
+        return Shown(qty=ZERO, said=Said.ABSENT if own else Said.EMPTY)
+    return _added(rows, key)
+
+
+def _added(rows: Sequence[BrokerPosition], key: Key) -> Shown:
+    """Rows of one side as one."""
+    total = sum((row.qty for row in rows), ZERO)
+    averages = [row.avg_entry_price for row in rows if row.qty]
+    average = None
+    if total and all(tradable(one) and one > 0 for one in averages):
+        worth = sum((row.qty * row.avg_entry_price for row in rows if row.qty), ZERO)
+        average = EXACT.divide(worth, total)
+    available = [row.qty_available for row in rows]
+    free = sum((one for one in available if one is not None), ZERO) if None not in available else None
+    prices = [row.current_price for row in rows if row.current_price is not None and row.current_price > 0]
+    return Shown(
+        qty=total * sign(rows[0].side, key),
+        said=Said.ROW,
+        average=average,
+        price=prices[0] if prices else None,
+        available=free,
+    )
+
+
+@exactly
+def expect(
+    watched: Sequence[Watched], memory: Memory, begin: float, end: float, key: Key, instrument: Instrument
+) -> Expected:
+    """What the account should show, and the interval of what a read from `begin` to `end` may show.
+
+    What was learned after `begin - lag` need not be in it, and an order of ours without a final record may have filled
+    whole, in part or not at all.
+    """
+    now = sum((p.left * sign(p.side, key) for p in watched), ZERO)
+    low = high = now
+    younger = [c.qty for c in memory.changes if c.at > begin - instrument.lag_s]
+    younger += [leaves(p, end, instrument.late_fill_s) * sign(p.side, key) for p in watched]
+    for qty in younger:
+        low, high = (low - qty, high) if qty > 0 else (low, high - qty)
+    return Expected(now, low, high)
+
+
+def leaves(p: Watched, by: float, late_fill_s: float) -> Decimal:
+    """What its orders that were sent by then may still fill."""
+    open_orders = [order for order in p.orders if not order.is_final(late_fill_s) and order.sent <= by]
+    return sum((order.qty - order.cum for order in open_orders), ZERO)
+
+
+def learned(memory: Memory, qty: Decimal, at: float) -> Memory:
+    """An order of ours has filled: `qty` is signed as the change of what we expect. Unconfirmed until it is shown."""
+    changes = (*(c for c in memory.changes if c.at > at - KEPT_S), Change(qty, at))
+    return msgspec.structs.replace(memory, changes=changes, confirmed=False)
+
+
+#: How long changes are remembered, in seconds: longer than any endpoint is behind.
+KEPT_S = 300.0
+
+
+@exactly
+def sellable(qty: Decimal, instrument: Instrument) -> Decimal:
+    """What of a quantity can be sold, by the venue's step and least quantity; positive."""
+    whole = floor_to(abs(qty), instrument.step)
+    return whole if whole >= instrument.least else ZERO
+
+
+@exactly
+def is_worth_sending(qty: Decimal, price: Decimal | None, instrument: Instrument) -> bool:
+    """True where the venue's least value is reached, or no price says that it is not."""
+    if price is None or not instrument.least_value:
+        return True
+    return abs(qty) * price * instrument.multiplier >= instrument.least_value
+
+
+def is_residue(qty: Decimal, price: Decimal | None, instrument: Instrument, *, was_sold: bool) -> bool:
+    """True for what is flat though something is there: it cannot be sold.
+
+    What is worth less than the venue's least value is a residue only where an exit of ours left it: else it stays
+    watched, for its price may rise.
+    """
+    if not sellable(qty, instrument):
+        return True
+    return was_sold and not is_worth_sending(qty, price, instrument)
+
+
+def in_scope(symbol: str, scope: Scope) -> bool:
+    """True where the symbol is managed at all."""
+    if any(same_symbol(symbol, one) for one in scope.ignore):
+        return False
+    return not scope.symbols or any(same_symbol(symbol, one) for one in scope.symbols)
+
+
+def scope_tag(scope: Scope) -> str:
+    """What tells this scope's names from another's; empty for the whole account, so that its names stay as they are."""
+    if scope.handed:
+        return "handed"
+    return "ids:" + ",".join(sorted(scope.ids)) if scope.ids else ""
