@@ -230,6 +230,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         reported: executions that order updates have reported; asked where none are listed.
         price: the last accepted price.
         next_ids_known: the broker was asked for the next order of each position: nobody else has sent it.
+        exit_began: when the exit of the holding's newest ended position was decided; None where there is none.
         works: True, False: the broker lists an exit order of ours as working, or none; None where it was not asked.
     """
 
@@ -242,6 +243,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     reported: tuple[Fill, ...] = ()
     price: Decimal | None = None
     next_ids_known: bool = False
+    exit_began: float | None = None
     works: bool | None = None
 
 

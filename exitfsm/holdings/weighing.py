@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from exitfsm.holdings import units
+from exitfsm.holdings.cases import Case, booked, case_of, concluded, count, empty_since, figures, remembered
 from exitfsm.holdings.facts import (
     BEFORE,
     Adopted,
@@ -35,77 +36,19 @@ from exitfsm.holdings.facts import (
     Reported,
     Rescaled,
     Resized,
-    Run,
     Shrink,
     Unit,
     Watched,
 )
-from exitfsm.holdings.rows import KEPT_S, Expected, Said, Shown, Silent, expect, in_scope, net, sellable, side_of, sign
-from exitfsm.holdings.trades import (
-    Origin,
-    Trade,
-    crosses,
-    doubles_merged,
-    explain,
-    name_of,
-    nobodys,
-    origin,
-    own_sales,
-    total,
-    trades,
-)
-from exitfsm.values import ZERO, exactly, plain
+from exitfsm.holdings.ledger import ledger, less
+from exitfsm.holdings.opening import adopt, await_name, entry_of, origin_of
+from exitfsm.holdings.rows import KEPT_S, Said, Shown, Silent, in_scope, net, sign
+from exitfsm.holdings.trades import crosses, nobodys, own_sales, total
+from exitfsm.values import ZERO, exactly
 
-#: How much longer than the executions may be late something is waited for: a name, and what is executed and not shown.
-NAME_S, SHOWN_S = 20.0, 15.0
+#: How much longer than executions may be late what is executed and not shown is waited for, in seconds.
+SHOWN_S = 15.0
 _SHIFT_MAX = Decimal("0.0001")  # two averages that differ by less are one
-
-
-class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """A read of a holding beside everything that it is held against.
-
-    Attributes:
-        shown, expected: what the account shows, and what it should.
-        found: the holding's executions; None where none are listed. `new`: those of others that nothing accounts for.
-        told: executions say exactly what the read says.
-        counted: the equal reads in a row. `enough`: they are a second witness.
-    """
-
-    e: Evidence
-    read: Read
-    memory: Memory
-    shown: Shown
-    expected: Expected
-    found: tuple[Trade, ...] | None
-    new: tuple[Trade, ...]
-    told: bool
-    counted: Run
-    enough: bool
-
-    @property
-    def is_inside(self) -> bool:
-        """True where the read shows what may be shown."""
-        return self.expected.holds(self.shown.qty)
-
-    @property
-    def is_clean(self) -> bool:
-        """True where the read could say only one thing."""
-        return self.expected.is_clean
-
-    @property
-    def is_smaller(self) -> bool:
-        """True where less is held, on the same side."""
-        shown, expected = self.shown.qty, self.expected.qty
-        return abs(shown) < abs(expected) and shown * expected >= 0
-
-    @property
-    def way(self) -> int:
-        """The sign of what is watched."""
-        return 1 if self.expected.qty >= 0 else -1
-
-    def can_be_sold(self, qty: Decimal) -> bool:
-        """True for what is no residue."""
-        return bool(sellable(qty, self.e.instrument))
 
 
 #: A row of the table: None where it does not apply.
@@ -123,13 +66,14 @@ def weigh(e: Evidence, memory: Memory) -> Answer:
     memory, calmed = _answered(e.read, memory)
     if e.read.begin - e.instrument.lag_s < memory.unit_at:
         return (*calmed, Needed("reads")), memory
-    case = _case(e, e.read, shown, memory)
-    for row in TABLE:
-        answer = row(case)
-        if answer is not None:
-            said, after = answer
-            return _spoken((*calmed, *said), after)
-    raise AssertionError("the last row applies always")
+    case = case_of(e, e.read, shown, memory)
+    said, memory = (ledger if e.scope.by_ids else _first)(case)
+    return _spoken((*calmed, *said), memory)
+
+
+def _first(case: Case) -> Answer:
+    """The first row that applies; the last one always does."""
+    return next(answer for row in TABLE if (answer := row(case)) is not None)
 
 
 def _unanswered(e: Evidence, shown: Failed | Silent | Shown, memory: Memory) -> Answer:
@@ -168,72 +112,6 @@ def _spoken(said: tuple[Concluded, ...], memory: Memory) -> Answer:
     return tuple(heard), replace(memory, raised=frozenset(raised))
 
 
-def _case(e: Evidence, read: Read, shown: Shown, memory: Memory) -> Case:
-    instrument = e.instrument
-    expected = expect(e.watched, memory, read.begin, read.end, e.key, instrument)
-    found = trades(e.executions, e.key, memory) if e.executions is not None else None
-    heard = found if found is not None else trades(e.reported, e.key, memory)
-    new = explain(heard, e, memory)
-    if not _explains(new, shown.qty - expected.qty, e) and _explains(doubles_merged(new), shown.qty - expected.qty, e):
-        new = doubles_merged(new)
-    told = bool(new) and expected.is_clean and _explains(new, shown.qty - expected.qty, e)
-    if memory.born > BEFORE and memory.horizon == BEFORE and not e.watched:
-        told = False  # a life with an empty store has no base to add executions to
-    counted = count(memory.run, shown, (expected.low, expected.high), read.begin, instrument.gap_s)
-    case = Case(
-        e=e,
-        read=read,
-        memory=memory,
-        shown=shown,
-        expected=expected,
-        found=found,
-        new=new,
-        told=told,
-        counted=counted,
-        enough=False,
-    )
-    return replace(case, enough=_is_enough(case))
-
-
-def _explains(new: tuple[Trade, ...], qty: Decimal, e: Evidence) -> bool:
-    """True where trades come to this quantity; a purchase may come to a little less by what the venue kept of it."""
-    kept = sum((t.qty for t in new if t.qty > 0), ZERO) * e.instrument.fee_max
-    return total(new) - kept <= qty <= total(new)
-
-
-def count(run: Run | None, shown: Shown, expected: tuple[Decimal, Decimal], begin: float, gap_s: float) -> Run:
-    """How often in a row this was shown while that was expected; a read soon after the one before adds nothing."""
-    same = run is not None and (run.qty, run.expected) == (shown.qty, expected)
-    if run is None or not same:
-        return Run(shown.qty, expected, shown.said.name, 1, begin, begin)
-    if begin - run.last < gap_s:
-        return run
-    return Run(run.qty, run.expected, shown.said.name, run.reads + 1, run.first, begin)
-
-
-def _is_enough(case: Case) -> bool:
-    """True where equal reads, or a refusal as more than is held, are a second witness."""
-    instrument, run = case.e.instrument, case.counted
-    if case.is_smaller and BEFORE < case.memory.refused <= case.read.begin:
-        return True
-    late = instrument.executions_late_s if case.e.executions is not None else 0.0
-    span = max(instrument.lag_s + late, 0.0 if case.shown.said is Said.ROW else instrument.absent_s)
-    return run.reads >= instrument.reads_min and case.read.begin - run.first >= span
-
-
-def _number(case: Case, kind: str) -> Raise:
-    """An alarm with the figures."""
-    figures = {
-        "symbol": case.e.key.symbol,
-        "shown": plain(case.shown.qty),
-        "expected": plain(case.expected.qty),
-        "reads": str(case.counted.reads),
-    }
-    if case.new:
-        figures["executions"] = ", ".join(f"{plain(t.qty)} by {t.order_id or 'no id'}" for t in case.new[-3:])
-    return Raise(kind, figures)
-
-
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
@@ -256,7 +134,7 @@ def _as_expected(case: Case) -> Answer | None:
     if not case.is_inside or not case.is_clean:
         return None
     memory = replace(
-        case.memory, confirmed=True, runs=0, naming=BEFORE, refused=BEFORE, empty=_empty_since(case), flat=BEFORE
+        case.memory, confirmed=True, runs=0, naming=BEFORE, refused=BEFORE, empty=empty_since(case), flat=BEFORE
     )
     if case.new and not total(case.new):
         return _exchanged(replace(case, memory=memory))
@@ -279,12 +157,6 @@ def _as_history(case: Case) -> Answer:
     return (Calm("entry_not_shown"),), booked(case)
 
 
-def _empty_since(case: Case) -> float:
-    if case.shown.said is not Said.EMPTY:
-        return BEFORE
-    return case.memory.empty
-
-
 def _calm_missing(case: Case) -> tuple[Concluded, ...]:
     return (Calm("positions_missing"),) if case.shown.said is not Said.EMPTY else ()
 
@@ -299,7 +171,7 @@ def _not_shown(case: Case, memory: Memory) -> tuple[Memory, tuple[Concluded, ...
     memory = replace(memory, unshown=since)
     if case.read.begin - since < instrument.lag_s + instrument.executions_late_s + SHOWN_S:
         return memory, (Needed("reads"),)
-    return memory, (_number(case, "entry_not_shown"), Needed("reads"))
+    return memory, (figures(case, "entry_not_shown"), Needed("reads"))
 
 
 def _average(case: Case, memory: Memory) -> tuple[Memory, tuple[Concluded, ...]]:
@@ -308,16 +180,15 @@ def _average(case: Case, memory: Memory) -> tuple[Memory, tuple[Concluded, ...]]
     if average is None or len(watched) != 1 or watched[0].wanted is not None:
         return replace(memory, odd=None), ()
     p = watched[0]
-    first = _origin(case, case.shown.qty)
+    first = origin_of(case, case.shown.qty)
     if abs(average / p.entry - 1) <= _SHIFT_MAX or (first is not None and units.is_off(average, first.entry)):
-        return replace(memory, odd=None), (Calm("unit_unclear"),)
-    gap_s = case.e.instrument.gap_s
-    odd = count(memory.odd, replace(case.shown, qty=average), (p.entry, p.left), case.read.begin, gap_s)
+        return replace(memory, odd=None), ()
+    odd = count(memory.odd, average, (p.entry, p.left), "average", case.read.begin, case.e.instrument.gap_s)
     memory = replace(memory, odd=odd)
     if odd.reads < case.e.instrument.reads_min or odd.last - odd.first < case.e.instrument.lag_s:
         return memory, (Needed("reads"),)
     if units.is_off(average, p.entry):
-        return memory, (_number(case, "unit_unclear"),)
+        return memory, (figures(case, "unit_unclear"),)
     return replace(memory, odd=None), (Resized(position=p.name, left=p.left, entry=average, why="average"),)
 
 
@@ -347,7 +218,7 @@ def _is_empty(case: Case) -> Answer | None:
     said: list[Concluded] = [Needed("reads")]
     often = run.reads >= instrument.reads_min and case.read.end - run.first >= instrument.lag_s
     if often:
-        said.insert(0, _number(case, "positions_missing"))
+        said.insert(0, figures(case, "positions_missing"))
     long = case.read.end - since >= instrument.empty_s
     unlisted = case.e.executions is None and not case.e.works
     if often and long and unlisted and case.is_clean:
@@ -399,27 +270,24 @@ def _unwitnessed(case: Case) -> Answer | None:
         return None
     said: list[Concluded] = [Needed("executions" if case.e.executions is not None else "reads")]
     if remembered(case).runs > case.e.instrument.changes_max:
-        said.insert(0, _number(case, "unexplained_quantity"))
+        said.insert(0, figures(case, "unexplained_quantity"))
     return tuple(said), remembered(case)
 
 
 def _unclear_unit(case: Case) -> Answer | None:
     """The reads agree on quantity and average, and together they are no trade that is known."""
+    if not _unclear(case):
+        return None
+    said, memory = _grown(case) or _decided(case)
+    return (figures(case, "unit_unclear"), *said), memory
+
+
+def _unclear(case: Case) -> bool:
+    """True where the average is far from the entry, and no executions that reach to flat say which of them is right."""
     watched, average = case.e.watched, case.shown.average
     if len(watched) != 1 or not average or case.told or case.shown.qty * case.expected.qty <= 0:
-        return None
-    first = _origin(case, case.shown.qty)
-    if not units.is_off(average, watched[0].entry) or (first is not None and not units.is_off(first.entry, average)):
-        return None
-    if first is not None:  # the executions reach to flat: the average is of another unit, or simply wrong
-        return None
-    return _row_after(case, _number(case, "unit_unclear"))
-
-
-def _row_after(case: Case, alarm: Raise) -> Answer:
-    """What the rows below say, with an alarm before it."""
-    said, memory = _grown(case) or _decided(case)
-    return (alarm, *said), memory
+        return False
+    return units.is_off(average, watched[0].entry) and origin_of(case, case.shown.qty) is None
 
 
 def _grown(case: Case) -> Answer | None:
@@ -429,7 +297,7 @@ def _grown(case: Case) -> Answer | None:
     run, instrument = case.counted, case.e.instrument
     if run.reads >= instrument.growth_reads and case.read.begin - run.first >= instrument.growth_s:
         return None
-    return (_number(case, "unexplained_quantity"), Needed("reads")), remembered(case)
+    return (figures(case, "unexplained_quantity"), Needed("reads")), remembered(case)
 
 
 def _decided(case: Case) -> Answer:
@@ -438,12 +306,15 @@ def _decided(case: Case) -> Answer:
     if case.is_smaller and not case.told and watched and not case.e.next_ids_known:
         return (Needed("next_id"),), remembered(case)
     went_flat = not case.can_be_sold(shown)
+    sold = tuple(p for p in watched if p.orders and not case.can_be_sold(p.left))
+    if sold and not went_flat:
+        return _after_an_exit(case, sold)
     crossed = case.told and bool(watched) and crosses(case.expected.qty, case.new, case.e.instrument)
     keeps = bool(watched) and not went_flat and shown * case.expected.qty > 0 and not crossed
     if keeps:
         return _resized(case)
     if not went_flat:
-        waited = _named(case)
+        waited = await_name(case)
         if waited is not None:
             return waited
     said, memory = _others_exit(case)
@@ -456,7 +327,24 @@ def _decided(case: Case) -> Answer:
     after = concluded(case, [*said, *closed], replace(booked(case), others=memory.others))
     if went_flat:
         return after
-    return _adopted(case, after)
+    return adopt(case, after)
+
+
+def _after_an_exit(case: Case, sold: tuple[Watched, ...]) -> Answer:
+    """Row 19: an exit is over, and what is held beyond it is the next position's, with what was too little to sell."""
+    rest = tuple(p for p in case.e.watched if p not in sold)
+    flat = tuple(Flat(p.name) for p in sold)
+    if rest:
+        said, memory = _resized(replace(case, e=msgspec.structs.replace(case.e, watched=rest)))
+        return (*flat, *said), memory
+    waited = await_name(case)
+    if waited is not None:
+        return waited
+    gone = tuple(Change(-p.left * sign(p.side, case.e.key), case.read.end) for p in sold if p.left)
+    memory = booked(case)
+    over = memory.ended | {p.name for p in sold}
+    memory = replace(memory, ended=over, changes=(*memory.changes, *gone))
+    return adopt(case, (flat, memory))
 
 
 TABLE: tuple[Row, ...] = (
@@ -476,51 +364,6 @@ TABLE: tuple[Row, ...] = (
 # --- what is concluded ------------------------------------------------------------------------------------------------
 
 
-def remembered(case: Case) -> Memory:
-    """The memory with this read counted."""
-    before, run = case.memory.run, case.counted
-    other = before is None or (before.qty, before.expected) != (run.qty, run.expected)
-    return replace(case.memory, run=run, runs=case.memory.runs + other, empty=_empty_since(case))
-
-
-def booked(case: Case) -> Memory:
-    """The memory after a conclusion: what was executed until now is history."""
-    instrument = case.e.instrument
-    last = max((t.at for t in case.new), default=BEFORE)
-    horizon = max(case.memory.horizon, last if case.told else case.read.end - instrument.lag_s)
-    ids = frozenset(t.root for t in (case.found or case.new) if t.at > horizon and t in case.new)
-    return replace(
-        case.memory,
-        run=None,
-        runs=0,
-        unshown=BEFORE,
-        naming=BEFORE,
-        odd=None,
-        empty=_empty_since(case),
-        horizon=horizon,
-        booked=frozenset(b for b in case.memory.booked) | ids,
-    )
-
-
-def concluded(case: Case, said: list[Concluded], memory: Memory) -> Answer:
-    """Conclusions, and what they change of what is expected."""
-    key, at = case.e.key, case.read.end
-    by_name = {p.name: p for p in case.e.watched}
-    changes = list(memory.changes)
-    for one in said:
-        if isinstance(one, ClosedBy):
-            p = by_name[one.position]
-            changes.append(Change(-p.left * sign(p.side, key), at))
-        elif isinstance(one, Resized):
-            p = by_name[one.position]
-            changes.append(Change((one.left - p.left) * sign(p.side, key), at))
-        elif isinstance(one, Adopted):
-            changes.append(Change(one.qty * sign(one.side, key), at))
-    over = {one.position for one in said if isinstance(one, ClosedBy) and one.how != "vanished"}
-    memory = replace(memory, run=None, changes=tuple(c for c in changes if c.qty), ended=memory.ended | over)
-    return tuple(said), memory
-
-
 def _others_exit(case: Case) -> tuple[list[Concluded], Memory]:
     """Less is held, and exits under our prefix that are nobody's we know say why."""
     if not case.is_smaller or case.told or case.found is None:
@@ -528,7 +371,7 @@ def _others_exit(case: Case) -> tuple[list[Concluded], Memory]:
     theirs = nobodys(case.found, case.e.watched, case.e.scope, case.memory)
     if total(theirs) * (case.shown.qty - case.expected.qty) <= 0:
         return [], case.memory
-    return [_number(case, "other_exit")], replace(case.memory, others=case.memory.others | {t.root for t in theirs})
+    return [figures(case, "other_exit")], replace(case.memory, others=case.memory.others | {t.root for t in theirs})
 
 
 @exactly
@@ -540,14 +383,7 @@ def _resized(case: Case) -> Answer:
         return _grown_by(case, beyond)
     said, memory = _others_exit(case)
     why = "other_exit" if said else "external"
-    missing = -beyond
-    for p in watched:
-        gone = min(missing, max(ZERO, p.left))
-        missing -= gone
-        if gone and not case.can_be_sold(p.left - gone):
-            said.append(ClosedBy(p.name, why, p.left))
-        elif gone:
-            said.append(Resized(position=p.name, left=p.left - gone, entry=p.entry, why=why, external=gone))
+    said += less(case, watched, -beyond, why)
     return concluded(case, said, replace(booked(case), others=memory.others))
 
 
@@ -555,69 +391,8 @@ def _grown_by(case: Case, beyond: Decimal) -> Answer:
     p = case.e.watched[-1]
     if p.wanted is not None and case.found is not None:
         return (), remembered(case)  # it belongs to the next position, once this one is over
-    average = _entry(case) or p.entry
-    said: list[Concluded] = [Resized(position=p.name, left=p.left + beyond, entry=average, why="bought on")]
+    average = entry_of(case) or p.entry
+    unclear = bool(case.shown.average) and units.is_off(average, p.entry) and _unclear(case)
+    why = "unit_unclear" if unclear else "bought on"
+    said: list[Concluded] = [Resized(position=p.name, left=p.left + beyond, entry=average, why=why)]
     return concluded(case, said, booked(case))
-
-
-def _origin(case: Case, qty: Decimal) -> Origin | None:
-    return origin(case.found, qty, case.e.instrument) if case.found is not None and qty else None
-
-
-def _entry(case: Case) -> Decimal | None:
-    first = _origin(case, case.shown.qty)
-    price = case.shown.price or case.e.price
-    return units.entry(case.shown.average, first.entry if first is not None else None, price, case.e.instrument)
-
-
-def _name(case: Case, first: Origin | None, entry: Decimal) -> str:
-    return name_of(first, case.shown.qty, case.e.key, "", entry)
-
-
-def _named(case: Case) -> Answer | None:
-    """Row 20: what is adopted is named by executions that lead from flat to exactly this; they are waited for."""
-    if case.found is None:
-        return None
-    first = _origin(case, case.shown.qty)
-    if first is not None and not _is_over(case, first):
-        return None
-    since = case.memory.naming if case.memory.naming > BEFORE else case.read.end
-    memory = replace(remembered(case), naming=since)
-    instrument = case.e.instrument
-    if case.read.end - since < instrument.executions_late_s + instrument.lag_s + NAME_S:
-        return (Needed("executions"),), memory
-    return None
-
-
-def _is_over(case: Case, first: Origin) -> bool:
-    name = _name(case, first, ZERO)
-    return name in case.memory.ended or any(p.name == name for p in case.e.watched)
-
-
-def _adopted(case: Case, after: Answer) -> Answer:
-    said, memory = list(after[0]), after[1]
-    first, entry = _origin(case, case.shown.qty), _entry(case)
-    if first is not None and first.opened.order_id.startswith(case.e.scope.exit_prefix):
-        return (*said, _number(case, "oversold")), memory
-    if entry is None:
-        return (*said, _number(case, "unpriceable")), memory
-    if case.found is not None and (first is None or _is_over(case, first)):
-        said.append(_number(case, "epoch_unknown"))
-        first = None
-    name = _name(case, first, entry)
-    while name in memory.ended:
-        name += "'"
-    adopted = Adopted(
-        side=side_of(case.shown.qty, case.e.key),
-        qty=abs(case.shown.qty),
-        entry=entry,
-        name=name,
-        first=first.opened.at if first is not None else None,
-    )
-    change = Change(adopted.qty * sign(adopted.side, case.e.key), case.read.end)
-    return (*said, adopted), replace(memory, changes=(*memory.changes, change))
-
-
-def over(memory: Memory, p: Watched) -> Memory:
-    """A position of ours has ended: its name is never adopted again."""
-    return replace(memory, ended=memory.ended | {p.name})

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from exitfsm.holdings import facts
+from exitfsm.holdings.cases import over
 from exitfsm.holdings.facts import (
     Adopted,
     Calm,
@@ -37,7 +38,7 @@ from exitfsm.holdings.facts import (
 )
 from exitfsm.holdings.leaving import Leaving, Send, Wait, Working, may_send
 from exitfsm.holdings.rows import Silent, expect, learned, net, sellable, sign
-from exitfsm.holdings.weighing import over, weigh
+from exitfsm.holdings.weighing import weigh
 from exitfsm.values import ZERO, Fill, Side
 
 POLL_S, GAP_S, LOOK_S = 10, 2, 3
@@ -88,6 +89,7 @@ class Keeper:
         self.last: Read | Failed | None = None
         self.shown: dict[str, tuple[Decimal, float]] = {}
         self.failed = 0
+        self.exits_began: dict[Key, float] = {}
 
     # --- for the world ------------------------------------------------------------------------------------------------
 
@@ -168,6 +170,7 @@ class Keeper:
                 executions=executions,
                 price=self.books.price,
                 next_ids_known=True,
+                exit_began=self.exits_began.get(key),
             )
             self.note_shown(evidence)
             self.obey(key, *self.weigh(evidence, self.memory[key]))
@@ -313,6 +316,8 @@ class Keeper:
         if kept is None:
             return
         p = kept.now
+        if isinstance(one, Flat | ClosedBy) and kept.want >= 0:
+            self.exits_began[key] = float(kept.want)
         if isinstance(one, Flat):
             del self.kept[p.name]
             self.memory[key] = over(self.memory[key], p)
@@ -326,6 +331,8 @@ class Keeper:
             gone = one.external
             kept.now = replace(p, qty=p.qty + one.left - p.left + gone, external=p.external + gone, entry=one.entry)
             assert kept.now.left == one.left
+            if one.why == "unit_unclear":  # moved stops are dropped, and the reference with them
+                kept.now = replace(kept.now, price=self.books.price)
             self.counts["resize"] += 1
             if gone:
                 self.closed(p, key, gone, one.why)

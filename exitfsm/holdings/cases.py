@@ -1,0 +1,199 @@
+"""A read of a holding beside everything that it is held against, and what a conclusion leaves to be remembered."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+from msgspec.structs import replace
+
+from exitfsm.holdings.facts import (
+    BEFORE,
+    Adopted,
+    Answer,
+    Change,
+    ClosedBy,
+    Concluded,
+    Evidence,
+    Memory,
+    Raise,
+    Read,
+    Resized,
+    Run,
+    Watched,
+)
+from exitfsm.holdings.rows import Expected, Said, Shown, expect, sellable, sign
+from exitfsm.holdings.trades import Trade, doubles_merged, explain, total, trades
+from exitfsm.values import ZERO, plain
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """A read of a holding beside everything that it is held against.
+
+    Attributes:
+        shown, expected: what the account shows, and what it should.
+        found: the holding's executions; None where none are listed. `new`: those of others that nothing accounts for.
+        told: executions say exactly what the read says.
+        counted: the equal reads in a row. `enough`: they are a second witness.
+    """
+
+    e: Evidence
+    read: Read
+    memory: Memory
+    shown: Shown
+    expected: Expected
+    found: tuple[Trade, ...] | None
+    new: tuple[Trade, ...]
+    told: bool
+    counted: Run
+    enough: bool
+
+    @property
+    def is_inside(self) -> bool:
+        """True where the read shows what may be shown."""
+        return self.expected.holds(self.shown.qty)
+
+    @property
+    def is_clean(self) -> bool:
+        """True where the read could say only one thing."""
+        return self.expected.is_clean
+
+    @property
+    def is_smaller(self) -> bool:
+        """True where less is held, on the same side."""
+        shown, expected = self.shown.qty, self.expected.qty
+        return abs(shown) < abs(expected) and shown * expected >= 0
+
+    @property
+    def way(self) -> int:
+        """The sign of what is watched."""
+        return 1 if self.expected.qty >= 0 else -1
+
+    def can_be_sold(self, qty: Decimal) -> bool:
+        """True for what is no residue."""
+        return bool(sellable(qty, self.e.instrument))
+
+
+def case_of(e: Evidence, read: Read, shown: Shown, memory: Memory) -> Case:
+    """A read beside the expectation, the executions, and the reads before it."""
+    instrument = e.instrument
+    expected = expect(e.watched, memory, read.begin, read.end, e.key, instrument)
+    found = trades(e.executions, e.key, memory) if e.executions is not None else None
+    heard = found if found is not None else trades(e.reported, e.key, memory)
+    new = explain(heard, e, memory)
+    if not _explains(new, shown.qty - expected.qty, e) and _explains(doubles_merged(new), shown.qty - expected.qty, e):
+        new = doubles_merged(new)
+    told = bool(new) and expected.is_clean and _explains(new, shown.qty - expected.qty, e)
+    if memory.born > BEFORE and memory.horizon == BEFORE and not e.watched:
+        told = False  # a life with an empty store has no base to add executions to
+    counted = count(memory.run, shown.qty, (expected.low, expected.high), shown.said.name, read.begin, instrument.gap_s)
+    case = Case(
+        e=e,
+        read=read,
+        memory=memory,
+        shown=shown,
+        expected=expected,
+        found=found,
+        new=new,
+        told=told,
+        counted=counted,
+        enough=False,
+    )
+    return replace(case, enough=_is_enough(case))
+
+
+def _explains(new: tuple[Trade, ...], qty: Decimal, e: Evidence) -> bool:
+    """True where trades come to this quantity; a purchase may come to a little less by what the venue kept of it."""
+    kept = sum((t.qty for t in new if t.qty > 0), ZERO) * e.instrument.fee_max
+    return total(new) - kept <= qty <= total(new)
+
+
+def count(
+    run: Run | None, qty: Decimal, expected: tuple[Decimal, Decimal], said: str, begin: float, gap_s: float
+) -> Run:
+    """How often in a row this was shown while that was expected; a read soon after the one before adds nothing."""
+    if run is None or (run.qty, run.expected) != (qty, expected):
+        return Run(qty, expected, said, 1, begin, begin)
+    if begin - run.last < gap_s:
+        return run
+    return Run(qty, expected, said, run.reads + 1, run.first, begin)
+
+
+def _is_enough(case: Case) -> bool:
+    """True where equal reads, or a refusal as more than is held, are a second witness."""
+    instrument, run = case.e.instrument, case.counted
+    if case.is_smaller and BEFORE < case.memory.refused <= case.read.begin:
+        return True
+    late = instrument.executions_late_s if case.e.executions is not None else 0.0
+    span = max(instrument.lag_s + late, 0.0 if case.shown.said is Said.ROW else instrument.absent_s)
+    return run.reads >= instrument.reads_min and case.read.begin - run.first >= span
+
+
+def figures(case: Case, kind: str) -> Raise:
+    """An alarm with the figures."""
+    figures = {
+        "symbol": case.e.key.symbol,
+        "shown": plain(case.shown.qty),
+        "expected": plain(case.expected.qty),
+        "reads": str(case.counted.reads),
+    }
+    if case.new:
+        figures["executions"] = ", ".join(f"{plain(t.qty)} by {t.order_id or 'no id'}" for t in case.new[-3:])
+    return Raise(kind, figures)
+
+
+def empty_since(case: Case) -> float:
+    """Since when the list is empty; this read may have ended that."""
+    if case.shown.said is not Said.EMPTY:
+        return BEFORE
+    return case.memory.empty
+
+
+def remembered(case: Case) -> Memory:
+    """The memory with this read counted."""
+    before, run = case.memory.run, case.counted
+    other = before is None or (before.qty, before.expected) != (run.qty, run.expected)
+    return replace(case.memory, run=run, runs=case.memory.runs + other, empty=empty_since(case))
+
+
+def booked(case: Case) -> Memory:
+    """The memory after a conclusion: what was executed until now is history."""
+    instrument = case.e.instrument
+    last = max((t.at for t in case.new), default=BEFORE)
+    horizon = max(case.memory.horizon, last if case.told else case.read.end - instrument.lag_s)
+    ids = frozenset(t.root for t in (case.found or case.new) if t.at > horizon and t in case.new)
+    return replace(
+        case.memory,
+        run=None,
+        runs=0,
+        unshown=BEFORE,
+        naming=BEFORE,
+        odd=None,
+        empty=empty_since(case),
+        horizon=horizon,
+        booked=case.memory.booked | ids,
+    )
+
+
+def concluded(case: Case, said: list[Concluded], memory: Memory) -> Answer:
+    """Conclusions, and what they change of what is expected."""
+    key, at = case.e.key, case.read.end
+    by_name = {p.name: p for p in case.e.watched}
+    changes = list(memory.changes)
+    for one in said:
+        if isinstance(one, ClosedBy):
+            p = by_name[one.position]
+            changes.append(Change(-p.left * sign(p.side, key), at))
+        elif isinstance(one, Resized):
+            p = by_name[one.position]
+            changes.append(Change((one.left - p.left) * sign(p.side, key), at))
+        elif isinstance(one, Adopted):
+            changes.append(Change(one.qty * sign(one.side, key), at))
+    over = {one.position for one in said if isinstance(one, ClosedBy) and one.how != "vanished"}
+    memory = replace(memory, run=None, changes=tuple(c for c in changes if c.qty), ended=memory.ended | over)
+    return tuple(said), memory
+
+
+def over(memory: Memory, p: Watched) -> Memory:
+    """A position of ours has ended: its name is never adopted again."""
+    return replace(memory, ended=memory.ended | {p.name})
