@@ -102,12 +102,13 @@ def _added(rows: Sequence[BrokerPosition], key: Key) -> Shown:
         average = EXACT.divide(worth, total)
     available = [row.qty_available for row in rows]
     free = sum((one for one in available if one is not None), ZERO) if None not in available else None
-    prices = [row.current_price for row in rows if row.current_price is not None and row.current_price > 0]
+    prices = sorted(row.current_price for row in rows if row.current_price is not None and row.current_price > 0)
+    side = next((row.side for row in rows if row.qty), rows[0].side)
     return Shown(
-        qty=total * sign(rows[0].side, key),
+        qty=total * sign(side, key),
         said=Said.ROW,
         average=average,
-        price=prices[0] if prices else None,
+        price=prices[len(prices) // 2] if prices else None,
         available=free,
     )
 

@@ -1,7 +1,7 @@
 """A small shell around the pure rules, for worlds that are tried: it reads, asks, obeys, and decides nothing.
 
-A world offers the books: `read`, `executions`, `order`, `exits`, `submit`, `cancel`, `price`. What the shell concludes is
-told to `closed` and `adopted`, where a world holds it against its truth.
+A world offers the books: `read`, `executions`, `order`, `exits`, `submit`, `cancel`, `price`. What the shell concludes
+is reported to `closed` and `adopted`, where a world holds it against its truth.
 """
 
 from __future__ import annotations

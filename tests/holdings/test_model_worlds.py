@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import random
 import sys
 from collections import Counter
 from datetime import UTC, datetime
@@ -30,7 +29,7 @@ MODEL = next(
     ),
     None,
 )
-RUNS = int(os.environ.get("HOLDINGS_RUNS", "12"))
+RUNS = int(os.environ.get("HOLDINGS_RUNS", "6"))
 SEED = int(os.environ.get("HOLDINGS_SEED", "7000000"))
 
 
@@ -38,7 +37,8 @@ def loaded() -> ModuleType | None:
     if MODEL is None:
         return None
     spec = importlib.util.spec_from_file_location("holdings_model", MODEL)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["holdings_model"] = module
     spec.loader.exec_module(module)
@@ -197,7 +197,9 @@ class Judged(Keeper):
             raise model.Violation("STORM")
 
 
-def tried(name: str, runs: int, manager: type[Judged] = Judged, seed: int = SEED) -> tuple[Counter[str], list[int], Counter[str], Counter[str]]:
+def tried(
+    name: str, runs: int, manager: type[Judged] = Judged, seed: int = SEED
+) -> tuple[Counter[str], list[int], Counter[str], Counter[str]]:
     """Runs of a world: violations, the seeds that have them, what was concluded, and which alarms there were."""
     cfg = model.by[name]
     before, model.Manager = model.Manager, type("Manager", (manager,), {"gone": model.Manager.gone})

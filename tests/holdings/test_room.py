@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def test_no_module_remembers_anything(path: Path) -> None:
     mutable = [
         ast.unparse(node) for node in kept if isinstance(node.value, ast.Dict | ast.Set | ast.DictComp | ast.Call)
     ]
-    assert [text for text in mutable if not text.startswith("NEVER")] == []
+    figure = re.compile(r"= (Decimal|float)\('[-.a-z0-9]+'\)$")
+    assert [text for text in mutable if not text.startswith("NEVER") and not figure.search(text)] == []
     assert all(ast.unparse(node).startswith("__all__") for node in kept if isinstance(node.value, ast.List))
 
 
