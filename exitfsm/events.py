@@ -208,7 +208,12 @@ class ExitCompleted(Event, frozen=True, tag="exit_completed.v1"):
 
 
 class PositionClosedElsewhere(Event, frozen=True, tag="position_closed_elsewhere.v1"):
-    """Flat by other hands, or only a residue is left that cannot be sold."""
+    """Flat without us, or only a residue is left that cannot be sold.
+
+    `how` is `by_hand` or `external`; `residue`; `reversed`, by an order that went through zero; `vanished`, where the
+    broker lists no position and no executions; `other_exit`, by an exit of ours that no order on record explains; or
+    `unresolved`, where nothing is held and an order of ours has no record.
+    """
 
     how: str
     remaining_qty: Decimal
@@ -230,6 +235,27 @@ class PositionReleased(Event, frozen=True, tag="position_released.v1"):
     at: datetime
     qty: Decimal
     entry_price: Decimal
+
+
+class UnitChanged(Event, frozen=True, tag="unit_changed.v1"):
+    """A split or a dividend in shares: quantities count `factor` times, every level and price is divided by it.
+
+    `qty` and `entry_price` are what the broker shows since, in the new unit.
+    """
+
+    factor: Decimal
+    qty: Decimal
+    entry_price: Decimal
+    at: datetime
+    why: str = ""
+
+
+class ExitWithdrawn(Event, frozen=True, tag="exit_withdrawn.v1"):
+    """An intent that never left is taken back: what it rested on was in another unit. Its number is free again."""
+
+    client_order_id: str
+    at: datetime
+    why: str
 
 
 class AlarmRaised(Event, frozen=True, tag="alarm_raised.v1"):
@@ -298,6 +324,8 @@ PositionEvent = (
     | PositionClosedElsewhere
     | ProtectionLost
     | PositionReleased
+    | UnitChanged
+    | ExitWithdrawn
     | AlarmRaised
     | AlarmAcknowledged
 )

@@ -34,6 +34,7 @@ from exitfsm.events import (
     ExitEscalated,
     ExitRetried,
     ExitTriggered,
+    ExitWithdrawn,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -47,6 +48,7 @@ from exitfsm.events import (
     RefusalEnded,
     StopMoved,
     TriggerRefused,
+    UnitChanged,
 )
 
 
@@ -144,6 +146,8 @@ TABLE: tuple[Row, ...] = (
     *_rows((_MON, _PEN, _SUB, _PAR, _CAN, _REJ), ProtectionLost, _UNP),
     *_rows((_FIL, _CLO), ProtectionLost, _UNP, "a late fill, a bust, or evidence that contradicts"),
     Row(_UNP, PositionReleased, _MON, "only with no live order; clears the latch"),
+    *_rows((_MON, _REJ, _UNP), UnitChanged, why="never while an order of ours may work: that is in the old unit"),
+    Row(_PEN, ExitWithdrawn, _MON, "only an intent that never left; the trigger is judged again on the new levels"),
     *_rows(State, AlarmRaised),
     *_rows(State, AlarmAcknowledged),
 )

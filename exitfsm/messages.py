@@ -217,6 +217,29 @@ class Contradiction(Message, frozen=True):
     known: Known | None = None
 
 
+class Rescale(Message, frozen=True):
+    """The unit of what is held changed: a split, or a dividend in shares.
+
+    `factor` is what quantities are multiplied by; `qty` and `entry_price` are what the broker shows since. `known` is
+    what was known of the position when the read of that began.
+    """
+
+    by: ClassVar[str] = "broker"
+    factor: Decimal
+    qty: Decimal
+    entry_price: Decimal
+    why: str = ""
+    known: Known | None = None
+
+
+class Withdraw(Message, frozen=True):
+    """An intent is not sent: what it rests on is in another unit. For one that certainly never left."""
+
+    by: ClassVar[str] = "reconcile"
+    client_order_id: str
+    why: str
+
+
 class GiveWay(Message, frozen=True):
     """Another exit of the same holding waits for this position's order: a limit order that rests is canceled for it."""
 

@@ -194,6 +194,13 @@ def plain(value: Decimal) -> str:
     return "0" if text in ("-0", "") else text
 
 
+def significant(value: Decimal, digits: int = 12) -> Decimal:
+    """A value in so many significant digits: what is very small keeps as many as what is large."""
+    if not value.is_finite() or not value:
+        return value
+    return value.quantize(Decimal(1).scaleb(value.adjusted() - digits + 1), context=EXACT).normalize(EXACT)
+
+
 def pct_change(entry: Decimal, price: Decimal, side: Side) -> Decimal:
     """Profit of `side` from `entry` to `price` in percent, rounded half-even to 4 places."""
     change = EXACT.divide(EXACT.multiply(EXACT.subtract(price, entry), HUNDRED), entry)

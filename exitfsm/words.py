@@ -22,6 +22,7 @@ from exitfsm.events import (
     ExitEscalated,
     ExitRetried,
     ExitTriggered,
+    ExitWithdrawn,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -35,6 +36,7 @@ from exitfsm.events import (
     RefusalEnded,
     StopMoved,
     TriggerRefused,
+    UnitChanged,
 )
 from exitfsm.policy import Level
 from exitfsm.position import Position, levels
@@ -169,8 +171,24 @@ def _percent(p: Position, price: Decimal) -> str:
     return f"{'+' if change > 0 else ''}{n(change)} %"
 
 
+def _rescaled(before: Position, p: Position, e: UnitChanged) -> str:
+    why = f" ({e.why})" if e.why else ""
+    was = f"from {n(before.remaining_qty)} at {n(before.entry_price)}"
+    return f"{was} to {n(e.qty)} at {n(e.entry_price)}, times {n(e.factor)}{why}; {levels_in_words(p, e.at)}"
+
+
+_HOW = {
+    "residue": "a residue that cannot be sold",
+    "external": "closed externally",
+    "reversed": "reversed by one order",
+    "vanished": "gone from a broker that lists no executions",
+    "other_exit": "by an exit under our prefix that is on no record here",
+    "unresolved": "nothing is held, and an order of ours has no record",
+}
+
+
 def _elsewhere(_: Position, __: Position, e: PositionClosedElsewhere) -> str:
-    how = "a residue that cannot be sold" if e.how == "residue" else e.how.replace("_", " ")
+    how = _HOW.get(e.how, e.how.replace("_", " "))
     return f"{how}: {n(e.remaining_qty)} not sold by us; cooldown until {stamp(e.cooldown_until)}"
 
 
@@ -199,6 +217,8 @@ WORDS: dict[type[Event], Callable[[Position, Position, Any], str]] = {
     PositionClosedElsewhere: _elsewhere,
     ProtectionLost: lambda _, __, e: e.why,
     PositionReleased: _released,
+    UnitChanged: _rescaled,
+    ExitWithdrawn: lambda _, __, e: f"{e.client_order_id} never left, and is taken back: {e.why}",
     AlarmRaised: lambda _, __, e: f"{e.kind}: {e.text}",
     AlarmAcknowledged: lambda _, __, e: f"{e.alarm_id}, by {e.by}",
 }

@@ -21,6 +21,7 @@ from exitfsm.events import (
     ExitEscalated,
     ExitRetried,
     ExitTriggered,
+    ExitWithdrawn,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -34,9 +35,19 @@ from exitfsm.events import (
     RefusalEnded,
     StopMoved,
     TriggerRefused,
+    UnitChanged,
 )
 from exitfsm.lifecycle import LOOKUP, MACHINE, MEANING, NOTHING, ROWS, TABLE, Row, State, advance, allows, mermaid, move
-from exitfsm.messages import Acknowledge, ChangePolicy, Contradiction, ForceExit, RaiseAlarm, Release
+from exitfsm.messages import (
+    Acknowledge,
+    ChangePolicy,
+    Contradiction,
+    ForceExit,
+    RaiseAlarm,
+    Release,
+    Rescale,
+    Withdraw,
+)
 from exitfsm.ports import AssetRules, Capabilities
 from exitfsm.position import Position, evolve, replay
 from exitfsm.testing.given import (
@@ -100,6 +111,12 @@ AT: dict[State | None, Scenario] = {
     UNP: unprotected,
 }
 
+
+def rescaled(p: Position) -> Rescale:
+    """Ten for one."""
+    return Rescale(at=after(90), factor=Decimal(10), qty=p.remaining_qty * 10, entry_price=p.entry_price / 10)
+
+
 #: row -> the position just before it, and the message that leads over it.
 WALKS: dict[tuple[State | None, type[Event]], tuple[Scenario, Told]] = {
     (None, PositionOpened): (nothing, to_open(opened())),
@@ -148,6 +165,8 @@ WALKS: dict[tuple[State | None, type[Event]], tuple[Scenario, Told]] = {
     **{(state, ProtectionLost): (AT[state], _DOUBT) for state in (MON, PEN, SUB, PAR, CAN, REJ, CLO)},
     (FIL, ProtectionLost): (filled, reported("filled", 4, 99, corrected=True)),
     (UNP, PositionReleased): (unprotected_ended, Release(at=after(200), qty=opened().qty, entry_price=opened().qty)),
+    **{(state, UnitChanged): (AT[state], rescaled) for state in (MON, REJ, UNP)},
+    (PEN, ExitWithdrawn): (pending, lambda p: Withdraw(at=after(90), client_order_id=p.client_order_id, why="a split")),
     **{(state, AlarmRaised): (AT[state], _ALARM) for state in State},
     **{
         (state, AlarmAcknowledged): (
@@ -209,6 +228,10 @@ PUBLISHED = """
     filled ProtectionLost unprotected
     closed ProtectionLost unprotected
     unprotected PositionReleased monitoring
+    monitoring UnitChanged monitoring
+    rejected UnitChanged rejected
+    unprotected UnitChanged unprotected
+    pending ExitWithdrawn monitoring
     monitoring AlarmRaised monitoring
     pending AlarmRaised pending
     submitted AlarmRaised submitted

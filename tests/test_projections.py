@@ -25,6 +25,7 @@ from exitfsm.events import (
     ExitEscalated,
     ExitRetried,
     ExitTriggered,
+    ExitWithdrawn,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -39,6 +40,7 @@ from exitfsm.events import (
     RefusalEnded,
     StopMoved,
     TriggerRefused,
+    UnitChanged,
 )
 from exitfsm.lifecycle import LOOKUP
 from exitfsm.policy import ExitPolicy
@@ -421,7 +423,7 @@ def story(rng: random.Random, stream: str, symbol: str, length: int) -> list[Eve
 
 LIVE = ("pending", "submitted", "partial", "canceling")
 NEXT_ORDER = (ExitTriggered, ExitRetried, PositionReleased)
-ABOUT_AN_ORDER = (OrderEnded, CancelRequested, FillsRecorded)
+ABOUT_AN_ORDER = (OrderEnded, CancelRequested, FillsRecorded, ExitWithdrawn)
 
 
 def made(rng: random.Random, cls: type[Event], coid: str, attempt: int) -> Event:
@@ -454,6 +456,8 @@ def made(rng: random.Random, cls: type[Event], coid: str, attempt: int) -> Event
             how="by hand", remaining_qty=D(1), at=T0, cooldown_until=T0
         ),
         ProtectionLost: lambda: ProtectionLost(why="?", at=T0),
+        UnitChanged: lambda: UnitChanged(factor=D(2), qty=figure() + 1, entry_price=figure() + 1, at=T0),
+        ExitWithdrawn: lambda: ExitWithdrawn(client_order_id=coid, at=T0, why="a split"),
         PositionReleased: lambda: PositionReleased(by="me", at=T0, qty=figure(), entry_price=figure()),
         AlarmRaised: lambda: AlarmRaised(alarm_id=alarm, kind="k", text="t", at=T0),
         AlarmAcknowledged: lambda: AlarmAcknowledged(alarm_id=alarm, by="me", at=T0),

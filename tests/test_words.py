@@ -20,6 +20,7 @@ from exitfsm.events import (
     ExitCompleted,
     ExitEscalated,
     ExitRetried,
+    ExitWithdrawn,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -33,6 +34,7 @@ from exitfsm.events import (
     StopMoved,
     TradingPaused,
     TriggerRefused,
+    UnitChanged,
 )
 from exitfsm.outside import harmless, logger
 from exitfsm.position import evolve
@@ -129,6 +131,12 @@ SAYINGS: list[tuple[Scenario, Event, str]] = [
      "a residue that cannot be sold: 0.05 not sold by us; cooldown until 2024-01-02T14:36:02Z"),
     (partial, ProtectionLost(why="the broker shows less", at=after(62)), "the broker shows less"),
     (expired, released, "by jo: 6 at 100; stop_loss 99 (1 %), profit_take 102 (2 %)"),
+    (monitoring, UnitChanged(factor=D(10), qty=D(100), entry_price=D(10), at=after(9), why="a split"),
+     "from 10 at 100 to 100 at 10, times 10 (a split); stop_loss 9.9 (1 %), profit_take 10.2 (2 %)"),
+    (pending, ExitWithdrawn(client_order_id=ONE, at=after(61), why="a split"),
+     f"{ONE} never left, and is taken back: a split"),
+    (monitoring, replace(gone, how="reversed"),
+     "reversed by one order: 10 not sold by us; cooldown until 2024-01-02T14:36:02Z"),
     (monitoring, AlarmRaised(alarm_id="a/1", kind="feed_unusable", text="no bars", at=after(9)),
      "feed_unusable: no bars"),
     (monitoring, AlarmAcknowledged(alarm_id="a/1", by="jo", at=after(9)), "a/1, by jo"),

@@ -33,6 +33,7 @@ from exitfsm.events import (
     ExitEscalated,
     ExitRetried,
     ExitTriggered,
+    ExitWithdrawn,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -385,6 +386,8 @@ def _orders(told: Sequence[Step]) -> list[OrderFact]:
                 by=s.recorded.by,
             )
             continue
+        if isinstance(e, ExitWithdrawn):
+            found.pop(e.client_order_id, None)
         order = found.get(getattr(e, "client_order_id", ""))
         if order is not None:
             found[order.client_order_id] = msgspec.structs.replace(order, **_news(e))

@@ -25,6 +25,7 @@ from exitfsm.events import (
     ExitEscalated,
     ExitRetried,
     ExitTriggered,
+    ExitWithdrawn,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -38,6 +39,7 @@ from exitfsm.events import (
     RefusalEnded,
     StopMoved,
     TriggerRefused,
+    UnitChanged,
 )
 from exitfsm.lifecycle import State
 from exitfsm.policy import break_even_stop, reached, trailing_stop
@@ -149,7 +151,10 @@ def _numbers(event: Event) -> _Found:
 
 # What remains is below zero where more was filled than was held.
 _ABOVE_ZERO = frozenset(
-    {"qty", "entry_price", "stop", "best_price", "trigger_price", "level", "limit_price", "avg_fill_price", "price"}
+    (
+        *("qty", "entry_price", "stop", "best_price", "trigger_price", "level", "limit_price"),
+        *("avg_fill_price", "price", "factor"),
+    )
 )
 
 
@@ -314,6 +319,20 @@ def _cooldown(p: Position, until: datetime, since: datetime) -> _Found:
         yield "I19", f"the cooldown ends at {until.isoformat()}, not at {due.isoformat()}"
 
 
+def _rescaled(p: Position, r: Recorded, e: UnitChanged) -> _Found:
+    if p.live_orders:
+        yield "I8", f"order {p.live_orders[0]} may still be live, in the old unit"
+    if e.factor == 1:
+        yield "I19", "it says nothing new"
+
+
+def _withdrawn(p: Position, r: Recorded, e: ExitWithdrawn) -> _Found:
+    if e.client_order_id != p.client_order_id:
+        yield "I3", f"it is about order {e.client_order_id}, but the current one is {p.client_order_id}"
+    if p.filled_qty or p.broker_order_id is not None:
+        yield "I2", f"order {e.client_order_id} had left, and is taken back"
+
+
 def _released(p: Position, r: Recorded, e: PositionReleased) -> _Found:
     if p.live_orders:
         yield "I8", f"order {p.live_orders[0]} may still be live"
@@ -373,6 +392,8 @@ _CHECKS: dict[type[Event], Callable[[Position, Recorded, Any], _Found]] = {
     ExitCompleted: _completed,
     PositionClosedElsewhere: _closed_elsewhere,
     PositionReleased: _released,
+    UnitChanged: _rescaled,
+    ExitWithdrawn: _withdrawn,
     StopMoved: _stop_moved,
     TriggerRefused: _refused,
     RefusalEnded: _refusal_ended,

@@ -31,9 +31,10 @@ from exitfsm.events import (
     Recorded,
     TradingPaused,
     TradingResumed,
+    UnitChanged,
 )
 from exitfsm.lifecycle import State
-from exitfsm.messages import ChangePolicy, ForceExit, Message, Open, PositionRead
+from exitfsm.messages import ChangePolicy, ForceExit, Message, Open, PositionRead, Rescale
 from exitfsm.policy import ExitPolicy, average_true_range
 from exitfsm.position import READS_MIN, Position
 from exitfsm.recorded_bars import Seen
@@ -297,6 +298,12 @@ class Replay:
                 lane.hold_exactly(p, qty)
                 read = PositionRead(at=g.at, began=g.at, qty=qty, avg_entry_price=entry, reads=READS_MIN)
                 lane.tell(g.position_id, read)
+            case UnitChanged(factor=factor, qty=qty, entry_price=entry, why=why):
+                last = self._last.get(p.symbol)
+                if last is not None and last.floor > 0:
+                    lane.engine.rebase(p.symbol, last)
+                lane.hold_exactly(p, qty)
+                lane.tell(g.position_id, Rescale(at=g.at, factor=factor, qty=qty, entry_price=entry, why=why))
             case PositionClosedElsewhere():
                 lane.hold_exactly(p, Decimal(0))
                 lane.tell(g.position_id, PositionRead(at=g.at, began=g.at, qty=Decimal(0), reads=READS_MIN))
@@ -316,7 +323,7 @@ def given_of(position_id: str, recorded: Sequence[Recorded], positions: Sequence
         if before is None or before.state is not State.MONITORING:
             continue
         forced = isinstance(e, ExitTriggered) and e.reason is ExitType.EMERGENCY
-        if forced or isinstance(e, PolicyChanged | PositionResized | PositionClosedElsewhere):
+        if forced or isinstance(e, PolicyChanged | PositionResized | UnitChanged | PositionClosedElsewhere):
             found.append(Given(time_of(r), position_id, e, r.by, before.refusing))
     return tuple(found)
 

@@ -215,7 +215,7 @@ def _outcome(o: OutcomeFact) -> str:
 
 
 def _elsewhere(how: str) -> str:
-    return "by other hands" if how == "by_hand" else f"by other hands ({how})"
+    return "by other hands" if how in ("by_hand", "external") else f"by other hands ({how.replace('_', ' ')})"
 
 
 def _refusal(run: RefusalFact) -> str:

@@ -26,6 +26,7 @@ from exitfsm.events import (
     ExitEscalated,
     ExitRetried,
     ExitTriggered,
+    ExitWithdrawn,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -41,6 +42,7 @@ from exitfsm.events import (
     TradingPaused,
     TradingResumed,
     TriggerRefused,
+    UnitChanged,
 )
 from exitfsm.position import Position, evolve, fold
 from exitfsm.projections import ACCOUNT_PREFIX
@@ -232,7 +234,10 @@ class _Causes:
                 return self._stops.get(rule, self._armed)
             case ExitTriggered(reason=reason):
                 return self._stops.get(reason, self._armed)
-            case OrderAccepted() | CancelRequested() | ExitEscalated() | FillsRecorded() | OrderRestated():
+            case (
+                OrderAccepted() | CancelRequested() | ExitEscalated() | FillsRecorded() | OrderRestated()
+                | ExitWithdrawn()
+            ):  # fmt: skip
                 return self._orders.get(e.client_order_id)
             case CancelRefused():
                 return self._asked
@@ -258,6 +263,11 @@ class _Causes:
                 if entry != self._entry:
                     self._stops.clear()  # a stop that had moved belonged to the old entry
                 self._entry = entry
+            case UnitChanged(entry_price=entry):
+                self._armed, self._entry = version, entry
+                self._stops = dict.fromkeys(self._stops, version)  # they stand where the new unit has them
+            case ExitWithdrawn(client_order_id=order):
+                self._orders.pop(order, None)
             case PolicyChanged() | PositionReleased():
                 self._armed, self._lost = version, None
             case StopMoved(rule=rule):

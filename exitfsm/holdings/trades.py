@@ -16,7 +16,7 @@ from exitfsm.holdings.executions import is_price
 from exitfsm.holdings.facts import Evidence, Instrument, Key, Memory, Scope, Watched
 from exitfsm.holdings.rows import sellable, side_of
 from exitfsm.holdings.symbols import same_symbol
-from exitfsm.values import EXACT, ZERO, Fill, OrderSide, exactly
+from exitfsm.values import EXACT, ZERO, Fill, OrderSide, exactly, significant
 
 _CORRECTION = 2  # digits of the last part of an execution's id, where that counts corrections
 
@@ -168,13 +168,6 @@ def name_of(first: Origin | None, held: Decimal, key: Key, tag: str, entry: Deci
     if first is None:
         return f"{key.symbol}:{side}:at-{significant(entry):f}{end}"
     return f"{key.symbol}:{side}:{first.opened.when.isoformat()}{end}"
-
-
-def significant(value: Decimal, digits: int = 12) -> Decimal:
-    """A value in significant digits: what is very small keeps as many as what is large."""
-    if not value.is_finite() or not value:
-        return value
-    return value.quantize(Decimal(1).scaleb(value.adjusted() - digits + 1), context=EXACT).normalize(EXACT)
 
 
 def own_sales(found: Iterable[Trade], p: Watched) -> dict[str, tuple[Decimal, Decimal | None]]:

@@ -1,8 +1,8 @@
 """`decide`: what a message means for a position, as events or as nothing.
 
-One handler for each message, in the module of its subject: bars in `watching`, the broker's reports in `reporting` and
-its positions in `reading`, time in `timing`, commands and what is found out in `operating`. Nothing in any of them
-raises for what a market or a broker does: it is recorded, or it changes nothing.
+One handler for each message, in the module of its subject: bars in `watching`, the broker's reports in `reporting`, its
+positions in `reading` and their units in `rescaling`, time in `timing`, commands and what is found out in `operating`.
+Nothing in any of them raises for what a market or a broker does: it is recorded, or it changes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from exitfsm.messages import (
     Recover,
     Release,
     Report,
+    Rescale,
     TimeSeen,
+    Withdraw,
 )
 from exitfsm.policy import typed
 from exitfsm.ports import CAREFUL, Capabilities
@@ -42,6 +44,7 @@ from exitfsm.position.operating import (
 from exitfsm.position.reading import on_position_read
 from exitfsm.position.recovering import on_recover
 from exitfsm.position.reporting import on_report
+from exitfsm.position.rescaling import on_rescale, on_withdraw
 from exitfsm.position.state import Position
 from exitfsm.position.timing import on_time
 from exitfsm.position.watching import on_bar
@@ -103,4 +106,6 @@ _HANDLERS: dict[type[Message], Callable[[Position, Any, Capabilities], list[Even
     RaiseAlarm: on_raise_alarm,
     Contradiction: on_contradiction,
     GiveWay: on_give_way,
+    Rescale: on_rescale,
+    Withdraw: on_withdraw,
 }

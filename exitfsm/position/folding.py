@@ -25,6 +25,7 @@ from exitfsm.events import (
     ExitEscalated,
     ExitRetried,
     ExitTriggered,
+    ExitWithdrawn,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -38,12 +39,13 @@ from exitfsm.events import (
     RefusalEnded,
     StopMoved,
     TriggerRefused,
+    UnitChanged,
 )
 from exitfsm.lifecycle import LOOKUP, NOTHING, State
 from exitfsm.policy import is_jump
 from exitfsm.position.order import NO_ORDER, ExitOrder
 from exitfsm.position.state import NO_EXIT, Exit, Position, Stops, position_id
-from exitfsm.values import EXACT, ZERO, Alarm, ExitType
+from exitfsm.values import EXACT, ZERO, Alarm, ExitType, significant
 
 #: An average entry that moved by more than this did not move by trading a little more: the share itself changed.
 SPLIT_RATIO = Decimal("1.3")
@@ -109,7 +111,7 @@ def fold(position: Position | None, events: Iterable[Event]) -> Position | None:
         for field, value in changes.items():
             force_setattr(p, field, value)
         if of_order and orders:
-            if len(orders) == shared:
+            if len(orders) <= shared:
                 order, shared = replace(order), 0
                 force_setattr(p, "orders", (*orders[:-1], order))
             for field, value in of_order.items():
@@ -300,6 +302,26 @@ def _released(p: Position, order: ExitOrder, e: PositionReleased) -> _Changes:
     }, {"escalated": False, "refusal": "", "next_attempt_at": None}
 
 
+def _rescaled(p: Position, order: ExitOrder, e: UnitChanged) -> _Changes:
+    """What is left is restated; what our orders have sold stays in its unit, and so does what others have."""
+
+    def scaled(price: Decimal | None) -> Decimal | None:
+        return significant(EXACT.divide(price, e.factor)) if price is not None and e.factor else price
+
+    stops = p.stops
+    return {
+        "qty": EXACT.add(EXACT.add(e.qty, p.sold_qty), p.sold_elsewhere),
+        "entry_price": e.entry_price,
+        "atr": scaled(p.atr),
+        "stops": Stops(scaled(stops.break_even), scaled(stops.trail), scaled(stops.best_price), stops.moved_at),
+    }, _NONE
+
+
+def _withdrawn(p: Position, order: ExitOrder, e: ExitWithdrawn) -> _Changes:
+    """As if it had not been triggered: its order is taken off, so that the next one has its number."""
+    return {"orders": p.orders[:-1], "exit": NO_EXIT, "waiting_since": None}, _NONE
+
+
 def _alarm(p: Position, order: ExitOrder, e: AlarmRaised) -> _Changes:
     alarm = Alarm(alarm_id=e.alarm_id, kind=e.kind, text=e.text, raised_at=e.at)
     return {"alarms": (*p.alarms, alarm)}, _NONE
@@ -324,6 +346,8 @@ _CHANGES: dict[type[Event], Callable[[Position, ExitOrder, Any], _Changes]] = {
     PositionClosedElsewhere: _closed_elsewhere,
     ProtectionLost: lambda p, order, e: ({"waiting_since": None}, _NONE),
     PositionReleased: _released,
+    UnitChanged: _rescaled,
+    ExitWithdrawn: _withdrawn,
     AlarmRaised: _alarm,
     AlarmAcknowledged: lambda p, order, e: ({"alarms": tuple(a for a in p.alarms if a.alarm_id != e.alarm_id)}, _NONE),
     PositionOpened: lambda p, order, e: (_NONE, _NONE),  # it is open already

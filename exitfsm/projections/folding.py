@@ -23,6 +23,7 @@ from exitfsm.events import (
     ExitEscalated,
     ExitRetried,
     ExitTriggered,
+    ExitWithdrawn,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -33,6 +34,7 @@ from exitfsm.events import (
     PositionResized,
     ProtectionLost,
     Recorded,
+    UnitChanged,
 )
 from exitfsm.lifecycle import LOOKUP, State
 from exitfsm.projections.tables import (
@@ -270,6 +272,21 @@ def _whole(p: Row, held: Decimal) -> Param:
     return number(EXACT.add(held, _decimal(p["sold_qty"])))
 
 
+def _rescaled(m: ReadModels, p: Row, r: Recorded, e: UnitChanged) -> None:
+    price = number(e.entry_price)
+    m.change("positions", p, qty=_whole(p, e.qty), entry_price=price)
+    _track(m, p, r, qty=number(e.qty), avg_entry_price=price)
+
+
+def _withdrawn(m: ReadModels, p: Row, r: Recorded, e: ExitWithdrawn) -> None:
+    """Its row stays, over, until the next exit takes its id again."""
+    order = m.order(r.stream_id, e.client_order_id)
+    if order is not None:
+        _order(m, r, order, status=str(ExitStatus.CANCELED))
+    m.change("positions", p, exit_reason=None)
+    _track(m, p, r, status="monitoring", exit_order_id=None)
+
+
 def _completed(m: ReadModels, p: Row, r: Recorded, e: ExitCompleted) -> None:
     m.change(
         "positions",
@@ -307,7 +324,9 @@ def _protection_lost(m: ReadModels, p: Row, r: Recorded, _: ProtectionLost) -> N
 
 
 def _new_order(m: ReadModels, p: Row, r: Recorded, e: ExitTriggered | ExitRetried, why: Row) -> None:
-    at, number_of_it = _at(r), m.next_order_id()
+    at = _at(r)
+    again = m.order(r.stream_id, e.client_order_id)
+    number_of_it = int(str(again["id"])) if again is not None else m.next_order_id()
     order: Row = {
         "id": number_of_it,
         "client_order_id": e.client_order_id,
@@ -325,7 +344,10 @@ def _new_order(m: ReadModels, p: Row, r: Recorded, e: ExitTriggered | ExitRetrie
         "filled_at_utc": None,
         "position_id": r.stream_id,
     }
-    m.add("exit_orders", r.stream_id, order)
+    if again is None:
+        m.add("exit_orders", r.stream_id, order)
+    else:  # the one before with this id was withdrawn: it never left
+        m.change("exit_orders", again, **{name: order[name] for name in TABLES["exit_orders"].changing})
     row = m.tracking(p)
     if row is not None:
         m.change("position_tracking", row, updated_at_utc=at, status="exit_pending", exit_order_id=number_of_it)
@@ -494,6 +516,8 @@ _HANDLERS: dict[type[Event], Callable[[ReadModels, Row, Recorded, Any], None]] =
     PositionClosedElsewhere: _closed_elsewhere,
     ProtectionLost: _protection_lost,
     PositionReleased: _released,
+    UnitChanged: _rescaled,
+    ExitWithdrawn: _withdrawn,
     AlarmRaised: _alarm,
     AlarmAcknowledged: _acknowledged,
 }

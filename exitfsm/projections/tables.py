@@ -147,7 +147,10 @@ TABLES: dict[str, Table] = {
         ExitOrderRow,
         ("id",),
         "position_id",
-        ("qty", "filled_qty", "avg_fill_price", "status", "alpaca_order_id", "updated_at_utc", "filled_at_utc"),
+        (
+            *("qty", "filled_qty", "avg_fill_price", "exit_type", "entry_price", "target_price", "threshold_pct"),
+            *("status", "alpaca_order_id", "updated_at_utc", "filled_at_utc"),
+        ),
     ),
     "position_tracking": Table(
         TrackingRow,

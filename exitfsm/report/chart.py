@@ -33,6 +33,7 @@ from exitfsm.events import (
     ProtectionLost,
     StopMoved,
     TriggerRefused,
+    UnitChanged,
 )
 from exitfsm.report.axes import PriceAxis, TimeAxis, duration
 from exitfsm.report.markup import number, t, tag, void
@@ -49,6 +50,7 @@ _KINDS: dict[type[Event], str] = {
     PositionResized: "change",
     PolicyChanged: "change",
     PositionReleased: "change",
+    UnitChanged: "change",
     StopMoved: "stop",
     TriggerRefused: "refused",
     ExitTriggered: "trigger",

@@ -20,6 +20,7 @@ from exitfsm.events import (
     ExitEscalated,
     ExitRetried,
     ExitTriggered,
+    ExitWithdrawn,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -59,6 +60,7 @@ _VERBS: dict[type[Event], str] = {
     PositionClosedElsewhere: "closed",
     ProtectionLost: "lost",
     PositionReleased: "release",
+    ExitWithdrawn: "withdraw",
 }
 _Pair = tuple[State, State]
 _Point = tuple[float, float]

@@ -24,6 +24,7 @@ from exitfsm.events import (
     PositionReleased,
     PositionResized,
     StopMoved,
+    UnitChanged,
 )
 from exitfsm.lifecycle import LOOKUP, State
 from exitfsm.policy import ORDER_FAULTS, bar_fault
@@ -35,7 +36,7 @@ from exitfsm.values import Bar
 BARS_AROUND = 30
 #: Most candles in a picture; more bars are drawn several to a candle.
 CANDLES_MAX = 360
-_ARMS = (PositionOpened, PositionResized, PolicyChanged, StopMoved, PositionReleased)
+_ARMS = (PositionOpened, PositionResized, PolicyChanged, StopMoved, PositionReleased, UnitChanged)
 
 
 class Chain(NamedTuple):
@@ -203,7 +204,7 @@ class _Window:
         self.newest_refused: list[Bar] = []
         self._guard = p.policy.price_guard
         self._opened, self._until = p.opened_at, until
-        self._resized = deque(s.at for s in told if isinstance(s.recorded.event, PositionResized))
+        self._resized = deque(s.at for s in told if isinstance(s.recorded.event, PositionResized | UnitChanged))
         self._before: deque[Bar] = deque(maxlen=BARS_AROUND)
         self._held: list[Bar] = []
         self._after = 0
@@ -259,7 +260,7 @@ def price_of(step: Step) -> Decimal | None:
     """The price that an event is about; None when it is about none."""
     e = step.recorded.event
     match e:
-        case PositionOpened() | PositionResized() | PositionReleased():
+        case PositionOpened() | PositionResized() | PositionReleased() | UnitChanged():
             return e.entry_price
         case StopMoved():
             return e.stop

@@ -28,6 +28,7 @@ from exitfsm.events import (
     ExitEscalated,
     ExitRetried,
     ExitTriggered,
+    ExitWithdrawn,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -43,6 +44,7 @@ from exitfsm.events import (
     TradingPaused,
     TradingResumed,
     TriggerRefused,
+    UnitChanged,
 )
 from exitfsm.policy import ExitPolicy
 from exitfsm.position import Position, client_order_id, position_id, replay
@@ -139,6 +141,41 @@ def lives() -> list[tuple[str, list[Event]]]:
     return [(one, long), (two, by_hand), (three, still), (f"{ACCOUNT_PREFIX}{ACCOUNT}", account)]
 
 
+def units() -> list[tuple[str, list[Event]]]:
+    """Lives in which the unit of a holding changed: while it was monitored, under an intent, and between two orders."""
+    first, second = opened("NVDA", Side.LONG, "10", "1200"), opened("GE", Side.SHORT, "80", "12.5")
+    one, two = (position_id(ACCOUNT, o.symbol, o.side, o.epoch) for o in (first, second))
+    order, short = client_order_id(one, 1), client_order_id(two, 1)
+    day, market = TimeInForce.DAY, OrderType.MARKET
+    intent = ExitTriggered(
+        reason=ExitType.STOP_LOSS, client_order_id=order, attempt=1, qty=D(10), order_type=market, time_in_force=day,
+        at=at(120), trigger_price=D(121), level=D(1188), threshold_pct=D(1), bar_at=at(120),
+    )  # fmt: skip
+    long: list[Event] = [
+        first,
+        StopMoved(rule=ExitType.TRAILING_STOP, stop=D("1213.75"), best_price=D(1250), bar_at=at(60)),
+        intent,
+        ExitWithdrawn(client_order_id=order, at=at(121), why="quantity and entry say that the unit changed"),
+        UnitChanged(factor=D(10), qty=D(100), entry_price=D(120), at=at(122), why="quantity times entry is unchanged"),
+        msgspec.structs.replace(
+            intent, qty=D(100), at=at(180), trigger_price=D(118), level=D("121.375"), bar_at=at(180)
+        ),
+    ]
+    other: list[Event] = [
+        second,
+        ExitTriggered(
+            reason=ExitType.TIME_LIMIT, client_order_id=short, attempt=1, qty=D(80), order_type=market,
+            time_in_force=day, at=at(60), trigger_price=D(12), level=D(12), threshold_pct=D(0),
+        ),
+        OrderAccepted(client_order_id=short, broker_order_id="b-9", at=at(61)),
+        FillsRecorded(client_order_id=short, filled_qty=D(16), avg_fill_price=D(12), at=at(62)),
+        OrderEnded(client_order_id=short, how="expired", filled_qty=D(16), at=at(63), next_attempt_at=at(93)),
+        UnitChanged(factor=D("0.125"), qty=D(8), entry_price=D(100), at=at(70), why="a reverse split"),
+        PositionClosedElsewhere(how="reversed", remaining_qty=D(8), at=at(80), cooldown_until=at(140)),
+    ]  # fmt: skip
+    return [(one, long), (two, other)]
+
+
 #: Figures of a position that were frozen under other names than they have now.
 RENAMED = {
     "break_even_stop": "stops.break_even",
@@ -194,13 +231,13 @@ def readings(store: ExitStore) -> dict[str, Any]:
     return dict(msgspec.json.decode(msgspec.json.encode(said)))
 
 
-def freeze(path: Path) -> None:
+def freeze(path: Path, lives: list[tuple[str, list[Event]]]) -> None:
     """Make the store at `path`, which must not exist, and its readings beside it."""
     if path.exists():
         raise SystemExit(f"{path} is frozen: it stays as it is")
     with ExitStore(path) as store:
         store.bind(ACCOUNT, "paper")
-        for number, (stream, events) in enumerate(lives()):
+        for number, (stream, events) in enumerate(lives):
             for version, event in enumerate(events):
                 by = ("bar", "broker", "timer", "operator", "reconcile", "bot")[(number + version) % 6]
                 store.append(stream, version, [event], at=at(version), by=by)
@@ -213,4 +250,6 @@ def freeze(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    freeze(HERE / f"format{FORMAT}.store")
+    for name, made in ((f"format{FORMAT}", lives), ("units", units)):
+        if not (HERE / f"{name}.store").exists():
+            freeze(HERE / f"{name}.store", made())
