@@ -43,6 +43,7 @@ class Leaving(msgspec.Struct, frozen=True, kw_only=True):
         price: the last accepted price. `refused_value`: a value that was refused as too small.
         shown: what the last clean read showed for the position, and when it began.
         failed: reads in a row that said nothing of the holding.
+        ours: in scope by ids, what is ours at most by the executions that are known (`ours_at_most`); None otherwise.
     """
 
     key: Key
@@ -60,6 +61,7 @@ class Leaving(msgspec.Struct, frozen=True, kw_only=True):
     refused_value: Decimal | None = None
     shown: tuple[Decimal, float] | None = None
     failed: int = 0
+    ours: Decimal | None = None
 
 
 class Send(NamedTuple):
@@ -205,8 +207,10 @@ def _sized(leaving: Leaving, shown: Shown) -> Permit:
     late = instrument.late_fill_s
     beside = sum((leaves(q, leaving.now, late) for q in leaving.watched if q.name != p.name), ZERO)
     size = min(p.left, _held(leaving, shown) - beside)
+    if leaving.ours is not None:
+        size = min(size, leaving.ours - sum((q.left for q in leaving.watched if q.name != p.name), ZERO))
     if size <= 0:
-        return Wait("record")
+        return Wait("record" if beside else "executions")
     free = shown.available
     if free is not None and free < size:
         if not sellable(free, instrument):

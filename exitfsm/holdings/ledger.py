@@ -70,6 +70,14 @@ def ledger(case: Case) -> Answer:
     return _quiet(case, walk)
 
 
+def ours_at_most(case: Case) -> Decimal:
+    """What of the account is ours at most, by the executions that are known now: an order is never larger.
+
+    They may not be settled yet; what they say of a sale, or of an account that was flat, holds an order back already.
+    """
+    return abs(_walked(_with_early_settled(case)).share)
+
+
 def _is_mine(t: Trade, case: Case) -> bool:
     return bool(case.e.scope.ids) and t.order_id.startswith(case.e.scope.ids)
 

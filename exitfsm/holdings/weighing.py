@@ -40,7 +40,7 @@ from exitfsm.holdings.facts import (
     Unit,
     Watched,
 )
-from exitfsm.holdings.ledger import ledger, less
+from exitfsm.holdings.ledger import ledger, less, ours_at_most
 from exitfsm.holdings.opening import adopt, await_name, entry_of, origin_of
 from exitfsm.holdings.rows import KEPT_S, Said, Shown, Silent, in_scope, net, sign
 from exitfsm.holdings.trades import crosses, nobodys, own_sales, total
@@ -74,6 +74,20 @@ def weigh(e: Evidence, memory: Memory) -> Answer:
 def _first(case: Case) -> Answer:
     """The first row that applies; the last one always does."""
     return next(answer for row in TABLE if (answer := row(case)) is not None)
+
+
+@exactly
+def at_most(e: Evidence, memory: Memory) -> Decimal | None:
+    """In scope by ids, what of the holding is ours at most, as a send is to know; None where that is not the question.
+
+    The account's figure counts where it is known.
+    """
+    if not e.scope.by_ids or not isinstance(e.read, Read) or e.executions is None:
+        return None
+    shown = net(e.read, e.key, hedge=e.instrument.hedge)
+    if isinstance(shown, Silent) or shown.said is Said.EMPTY:
+        return None
+    return ours_at_most(case_of(e, e.read, shown, memory))
 
 
 def _unanswered(e: Evidence, shown: Failed | Silent | Shown, memory: Memory) -> Answer:

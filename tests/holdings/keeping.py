@@ -38,7 +38,7 @@ from exitfsm.holdings.facts import (
 )
 from exitfsm.holdings.leaving import Leaving, Send, Wait, Working, may_send
 from exitfsm.holdings.rows import Silent, expect, learned, net, sellable, sign
-from exitfsm.holdings.weighing import weigh
+from exitfsm.holdings.weighing import at_most, weigh
 from exitfsm.values import ZERO, Fill, Side
 
 POLL_S, GAP_S, LOOK_S = 10, 2, 3
@@ -161,19 +161,27 @@ class Keeper:
         self.failed = self.failed + 1 if isinstance(read, Failed) else 0
         self.last = read
         for key in self.keys:
-            evidence = Evidence(
-                key=key,
-                instrument=self.instrument,
-                read=read,
-                scope=self.scope,
-                watched=self.watched(key),
-                executions=executions,
-                price=self.books.price,
-                next_ids_known=True,
-                exit_began=self.exits_began.get(key),
-            )
+            evidence = self.evidence(key, read, executions)
             self.note_shown(evidence)
             self.obey(key, *self.weigh(evidence, self.memory[key]))
+
+    def evidence(self, key: Key, read: Read | Failed, executions: tuple[Fill, ...] | None) -> Evidence:
+        return Evidence(
+            key=key,
+            instrument=self.instrument,
+            read=read,
+            scope=self.scope,
+            watched=self.watched(key),
+            executions=executions,
+            price=self.books.price,
+            next_ids_known=True,
+            exit_began=self.exits_began.get(key),
+        )
+
+    def ours(self, key: Key) -> Decimal | None:
+        if self.last is None:
+            return None
+        return at_most(self.evidence(key, self.last, self.books.executions(self.books.t)), self.memory[key])
 
     def weigh(self, evidence: Evidence, memory: Memory) -> facts.Answer:
         """The rules under test; a naive variant overrides it."""
@@ -212,6 +220,7 @@ class Keeper:
             price=self.books.price,
             shown=self.shown.get(p.name),
             failed=self.failed,
+            ours=self.ours(key),
         )
         permit = self.may_send(leaving)
         if isinstance(permit, Send):
