@@ -22,7 +22,19 @@ from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
-from exitfsm.values import EXACT, HUNDRED, PRICE_MAX, Bar, EvaluateOn, ExitType, OrderType, Side, TimeInForce, plain
+from exitfsm.values import (
+    EXACT,
+    HUNDRED,
+    PRICE_MAX,
+    Bar,
+    EvaluateOn,
+    ExitType,
+    OrderType,
+    Side,
+    TimeInForce,
+    as_average,
+    plain,
+)
 
 
 @dataclass(frozen=True)
@@ -235,7 +247,7 @@ def usable_atr(policy: ExitPolicy, side: Side, entry: Decimal, atr: Decimal | No
 
 
 def average_true_range(bars: Sequence[Bar], period: int) -> Decimal | None:
-    """Mean true range of the last `period` bars, to nine decimals; None when there are fewer than `period` + 1.
+    """Mean true range of the last `period` bars; None when there are fewer than `period` + 1.
 
     The true range of a bar is the largest of high - low and the distances of high and low from the close before it.
     """
@@ -245,7 +257,7 @@ def average_true_range(bars: Sequence[Bar], period: int) -> Decimal | None:
     for before, bar in pairwise(bars[-period - 1 :]):
         top, bottom = max(bar.high, before.close), min(bar.low, before.close)
         ranges.append(EXACT.subtract(top, bottom))
-    return EXACT.divide(reduce(EXACT.add, ranges), period).quantize(Decimal("0.000000001"), context=EXACT)
+    return as_average(EXACT.divide(reduce(EXACT.add, ranges), period), nine_from=-3)
 
 
 def target_level(policy: ExitPolicy, side: Side, entry: Decimal, atr: Decimal | None, held_s: float) -> Level | None:

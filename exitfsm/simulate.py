@@ -51,6 +51,7 @@ from exitfsm.values import (
     Fill,
     OrderType,
     Side,
+    as_average,
     pct_change,
     plain,
     stamp,
@@ -62,7 +63,6 @@ _PROGRESS_EVERY = 2000
 #: The reason of a position that ended at a price that jumped as in a split.
 SPLIT = "split?"
 _PRICE_JUMP = "price_jump"
-_NANO = Decimal("0.000000001")
 
 
 class SimulatedExit(msgspec.Struct, frozen=True, kw_only=True):
@@ -445,7 +445,7 @@ def _at_split(p: Position, jump: Jump) -> dict[str, Any]:
     """What is shown of a position that ends at a split: what was left of it counts at the price before."""
     left = EXACT.multiply(p.remaining_qty, jump.reference)
     sold = EXACT.multiply(p.sold_qty, p.avg_exit_price or ZERO)
-    average = EXACT.divide(EXACT.add(left, sold), EXACT.add(p.remaining_qty, p.sold_qty)).quantize(_NANO, context=EXACT)
+    average = as_average(EXACT.divide(EXACT.add(left, sold), EXACT.add(p.remaining_qty, p.sold_qty)))
     return {
         "filled_at": jump.first.timestamp,
         "avg_fill_price": Decimal(plain(average)),

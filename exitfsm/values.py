@@ -201,6 +201,17 @@ def significant(value: Decimal, digits: int = 12) -> Decimal:
     return value.quantize(Decimal(1).scaleb(value.adjusted() - digits + 1), context=EXACT).normalize(EXACT)
 
 
+def as_average(value: Decimal, *, nine_from: int = 0) -> Decimal:
+    """A price that was divided, as it is written: to nine decimals, and below 1 to twelve significant digits.
+
+    `nine_from` is the power of ten from which on nine decimals are enough.
+    """
+    if not value.is_finite() or not value:
+        return value
+    places = 9 if value.adjusted() >= nine_from else 11 - value.adjusted()
+    return value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN, EXACT)
+
+
 def pct_change(entry: Decimal, price: Decimal, side: Side) -> Decimal:
     """Profit of `side` from `entry` to `price` in percent, rounded half-even to 4 places."""
     change = EXACT.divide(EXACT.multiply(EXACT.subtract(price, entry), HUNDRED), entry)

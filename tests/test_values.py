@@ -20,12 +20,14 @@ from exitfsm.values import (
     PRICE_MIN,
     Bar,
     Side,
+    as_average,
     canonical_symbol,
     decimal_of,
     floor_to,
     pct_change,
     plain,
     round_to_tick,
+    significant,
     stamp,
     tradable,
     utc,
@@ -251,3 +253,23 @@ def test_given_settings_as_python_takes_them_then_each_becomes_what_it_is_declar
 )
 def test_a_name_that_is_not_known_brings_the_nearest_one(said: str, meant: str | None) -> None:
     assert nearest(said, {"trailing_stop", "stop_loss"}) == meant
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("98.1234567891234", "98.123456789"),
+        ("1.0000000005", "1.000000000"),
+        ("0.33333333333333333", "0.333333333333"),
+        ("2.4200000000000001234e-9", "2.42000000000e-9"),
+        ("0", "0"),
+        ("NaN", "NaN"),
+    ],
+)
+def test_a_small_price_keeps_as_many_digits_as_a_large_one(value: str, written: str) -> None:
+    assert str(as_average(Decimal(value))) == str(Decimal(written))
+
+
+def test_significant_digits_not_decimals() -> None:
+    assert significant(Decimal("2.4212345678901234e-9")) == Decimal("2.42123456789e-9")
+    assert significant(Decimal("12345.678901234567")) == Decimal("12345.6789012")

@@ -36,7 +36,7 @@ from exitfsm.holdings.facts import (
 )
 from exitfsm.holdings.leaving import Blocked, Leaving, Send, Wait, Working, may_send
 from exitfsm.holdings.rows import Expected, Said, Shown, Silent, expect, in_scope, is_residue, net, sellable
-from exitfsm.holdings.trades import Trade, doubles_merged, origin, root_of, significant
+from exitfsm.holdings.trades import Trade, doubles_merged, origin, root_of
 from exitfsm.holdings.units import entry
 from exitfsm.holdings.weighing import weigh
 from exitfsm.values import ZERO, BrokerPosition, Fill, OrderSide, Side
@@ -448,11 +448,6 @@ def test_scope_by_symbols() -> None:
         False,
         False,
     )
-
-
-def test_significant_digits_not_decimals() -> None:
-    assert significant(D("2.4212345678901234e-9")) == D("2.42123456789E-9")
-    assert significant(D("12345.678901234567")) == D("12345.6789012")
 
 
 def leaving(**fields: object) -> Leaving:
