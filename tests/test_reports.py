@@ -267,3 +267,15 @@ def test_given_events_that_cannot_follow_when_they_are_folded_at_once_then_the_s
     of_another = OrderAccepted(client_order_id=order_id(9), broker_order_id="b9", at=after(91))
     s = given(*s.history, of_another, triggered(2)).is_in("submitted").has(attempt=2, broker_order_ids={})
     assert s.now.version == len(s.history)
+
+
+@pytest.mark.parametrize("before", [pending, submitted, submitted.when(reported("partially_filled", 4, 99))], ids=str)
+def test_an_order_that_is_called_filled_with_nothing_is_not_over_and_never_sold_again(before: Scenario) -> None:
+    told = before.when(reported("filled", 0))
+    if before.now.filled_qty:
+        told.is_in("rejected")  # what had filled is known: it is over, and short
+        return
+    assert [e for e in told.news if isinstance(e, AlarmRaised)]
+    told.is_in("submitted")
+    told.when(timer(900), holds(10, at=900)).when(reported("filled", 0)).is_in("submitted")
+    told.when(reported("filled", 10, 99)).is_in("partial")

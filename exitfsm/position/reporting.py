@@ -99,6 +99,16 @@ def ended(n: News) -> list[Event]:
     return [*progress(n), *_end(n, how_ended(n))]
 
 
+def unsaid(n: News) -> list[Event]:
+    """The order is called filled with a quantity of 0: nothing follows before its executions, or a person, say more."""
+    events = [_accepted(n)] if n.stage is Stage.PENDING else []
+    text = (
+        f"order {n.order.client_order_id} is called filled, with a quantity of 0: how much was sold is not known, and "
+        "nothing more is sent for it"
+    )
+    return [*events, *alarm(n.p, "filled_without_quantity", text, n.at, after=events)]
+
+
 def cancel_refused(n: News) -> list[Event]:
     """It works on; the second time a person is told. What it has filled is said again: it is `partial` by that."""
     r = n.report
@@ -374,6 +384,7 @@ _LIVE: dict[Kind, Handler] = {
     Kind.REPLACED: replaced,
     Kind.CANCEL_REFUSED: progress,  # occurs where a cancel was asked for
     Kind.REFUSED: ended,
+    Kind.UNSAID: unsaid,
     Kind.ENDED: ended,
     Kind.NEWS: progress,
 }
@@ -392,6 +403,7 @@ TABLE: dict[Stage, dict[Kind, Handler]] = {
     },
     Stage.UNPROTECTED: {
         **_each(facts),
+        Kind.UNSAID: unsaid,
         Kind.IMPOSSIBLE: impossible_fact,
         Kind.RESTATED: restated_fact,
         Kind.CORRECTED: corrected_fact,

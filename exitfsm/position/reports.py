@@ -51,6 +51,7 @@ class Kind(StrEnum):
     REPLACED = "replaced"  # somebody replaced it: what works now has another id
     CANCEL_REFUSED = "cancel_refused"  # the broker will not cancel it, as it was asked to
     REFUSED = "refused"  # it was rejected or refused, with nothing filled
+    UNSAID = "unsaid"  # it is called filled, with a quantity of 0: how much, and whether, nobody says
     ENDED = "ended"  # it is over, with quantity left
     NEWS = "news"  # it works, or what more it has filled
 
@@ -162,6 +163,8 @@ def kind_of(n: News) -> Kind:
         return Kind.CANCEL_REFUSED
     if n.report.status is OrderStatus.REJECTED and n.filled == 0:
         return Kind.REFUSED
+    if is_unsaid(n.report) and not n.filled:
+        return Kind.UNSAID
     return Kind.ENDED if how_ended(n) else Kind.NEWS
 
 
@@ -225,9 +228,14 @@ def how_ended(n: News) -> str:
     return "refused" if how and r.refused_at_submit and n.filled == 0 else how
 
 
+def is_unsaid(r: ExecutionReport) -> bool:
+    """True for a report that calls an order filled, and says that it filled nothing: it contradicts itself."""
+    return r.status is OrderStatus.FILLED and r.filled_qty == 0
+
+
 def is_over(order: ExitOrder, r: ExecutionReport) -> bool:
     """True where a report of an order says that nothing can fill by it any more."""
-    return r.status.terminal or is_done_for_good(order, r)
+    return (r.status.terminal and not is_unsaid(r)) or is_done_for_good(order, r)
 
 
 def is_done_for_good(order: ExitOrder, r: ExecutionReport) -> bool:
