@@ -7,10 +7,11 @@ from decimal import Decimal
 import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
+from msgspec import structs
 
-from exitfsm.events import ExitTriggered, ExitWithdrawn, UnitChanged
+from exitfsm.events import ExitTriggered, ExitWithdrawn, PositionOpened, UnitChanged
 from exitfsm.messages import Rescale, Withdraw
-from exitfsm.position import evolve, fold, levels
+from exitfsm.position import decide, evolve, fold, levels
 from exitfsm.testing.given import Scenario, after, given, holds, like, opened, policy, reported, seen, timer, to_open
 from exitfsm.values import significant
 
@@ -108,3 +109,16 @@ def test_folding_on_from_a_position_leaves_it_as_it_was() -> None:
     assert fold(base, events) == one_by_one
     assert base.orders is kept
     assert kept[0].filled_qty == 4
+
+
+@pytest.mark.parametrize("atr", [float("nan"), D("NaN"), 0, float("inf"), None])
+def test_an_average_true_range_that_is_none_leaves_the_fixed_stop(atr: object) -> None:
+    asked = to_open(opened())
+    opened_with = decide(None, structs.replace(asked, atr=atr))
+    assert [e.atr for e in opened_with if isinstance(e, PositionOpened)] == [None]
+
+
+def test_an_average_true_range_may_be_a_float() -> None:
+    (first,) = decide(None, structs.replace(to_open(opened()), atr=1.25))
+    assert isinstance(first, PositionOpened)
+    assert first.atr == D("1.25")

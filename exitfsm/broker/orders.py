@@ -15,7 +15,15 @@ from typing import Any
 from exitfsm import fix
 from exitfsm.broker.fields import as_declared, moment, name_of, number, order_side, quantity, symbol_of, text_of
 from exitfsm.broker.spellings import FILL_KINDS, OVER_WORDS, meant, word
-from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, OrderSide, OrderStatus
+from exitfsm.values import (
+    EXACT,
+    ZERO,
+    ExecutionReport,
+    Fill,
+    OrderSide,
+    OrderStatus,
+    as_average,
+)
 
 #: How deep an update may be wrapped.
 WRAPS_MAX = 3
@@ -57,7 +65,7 @@ def report_of(
         status=status,
         at=updated_at or moment(order, "order_at") or now,
         filled_qty=filled,
-        avg_fill_price=number(order, "avg_fill_price"),
+        avg_fill_price=_average(order, filled),
         broker_order_id=broker_id,
         symbol=name_of(symbol).upper() if symbol is not None else None,
         side=order_side(order) or _FIX_SIDES.get(str(meant(order, "fix_side"))),
@@ -132,6 +140,15 @@ def _figures(order: Any) -> tuple[Decimal | None, Decimal | None]:
     if qty is not None and qty.is_finite() and qty < 0:
         return qty.copy_abs(), filled.copy_abs() if filled is not None else None
     return qty, filled
+
+
+def _average(order: Any, filled: Decimal | None) -> Decimal | None:
+    """The average price of what is filled; where it is not said, by what that cost."""
+    average = number(order, "avg_fill_price")
+    cost = number(order, "fill_cost") if average is None and filled else None
+    if cost is None or not filled or not (filled.is_finite() and cost.is_finite() and cost):
+        return average
+    return as_average(EXACT.divide(cost.copy_abs(), filled.copy_abs())).normalize(EXACT)
 
 
 def _filled_by_leaves(order: Any, qty: Decimal | None, status: OrderStatus) -> Decimal | None:

@@ -59,6 +59,7 @@ SPELLINGS: dict[str, tuple[str, ...]] = {
     "remaining": (
         "remaining", "leaves_qty", "remaining_qty", "remaining_quantity", "leaves_quantity", "qty_remaining", "151",
     ),
+    "fill_cost": ("cost", "cummulative_quote_qty", "cum_quote", "executed_value", "filled_value"),
     "avg_fill_price": (
         "filled_avg_price", "avg_fill_price", "average_fill_price", "avg_price", "avg_px", "average_price", "average",
         "fill_price", "executed_price", "filled_price", "6",

@@ -8,7 +8,7 @@ Nothing in any of them raises for what a market or a broker does: it is recorded
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import localcontext
+from decimal import Decimal, localcontext
 from typing import Any
 
 from exitfsm.events import Event, PositionOpened
@@ -48,7 +48,7 @@ from exitfsm.position.rescaling import on_rescale, on_withdraw
 from exitfsm.position.state import Position
 from exitfsm.position.timing import on_time
 from exitfsm.position.watching import on_bar
-from exitfsm.values import EXACT, canonical_symbol, tradable
+from exitfsm.values import EXACT, canonical_symbol, decimal_of, tradable
 
 
 def decide(position: Position | None, message: Message, broker: Capabilities = CAREFUL) -> tuple[Event, ...]:
@@ -86,11 +86,17 @@ def open_position(m: Open) -> tuple[Event, ...]:
             entry_price=m.entry_price,
             opened_at=m.opened_at,
             policy=typed(m.policy),
-            atr=m.atr if m.atr is not None and tradable(m.atr) else None,
+            atr=_usable(m.atr),
             strategy_name=m.strategy_name,
             source=m.source,
         ),
     )
+
+
+def _usable(atr: Decimal | float | None) -> Decimal | None:
+    """An average true range that levels can be made of; None for NaN, as figures of the first bars often are."""
+    figure = decimal_of(atr) if atr is not None else None
+    return figure if figure is not None and tradable(figure) and figure > 0 else None
 
 
 _HANDLERS: dict[type[Message], Callable[[Position, Any, Capabilities], list[Event]]] = {

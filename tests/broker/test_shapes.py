@@ -321,3 +321,21 @@ def test_a_symbol_that_is_none_is_an_answer_that_cannot_be_read_and_nothing_else
         position_of({"symbol": symbol, "qty": 1})
     with pytest.raises(BrokerError, match="is not a symbol"):
         fill_of({"symbol": symbol, "side": "buy", "qty": 1, "price": 2, "at": AT})
+
+
+@pytest.mark.parametrize(
+    ("figures", "average"),
+    [
+        ({"average": None, "cost": 49.45}, "98.9"),
+        ({"average": 98.8, "cost": 49.45}, "98.8"),
+        ({"average": None, "cost": 0}, None),
+        ({"average": None}, None),
+        ({"average": None, "filled": 0, "cost": 5}, None),
+        ({"average": None, "filled": 3e6, "cost": 0.00726}, "0.00000000242"),
+    ],
+)
+def test_a_price_that_is_not_said_is_what_the_fill_cost(figures: dict[str, object], average: str | None) -> None:
+    order = {"clientOrderId": "xf1-1", "status": "closed", "amount": 0.5, "filled": 0.5, **figures}
+    report = report_of(order, now=datetime.now(UTC))
+    assert report is not None
+    assert report.avg_fill_price == (Decimal(average) if average is not None else None)
