@@ -320,11 +320,11 @@ class Engine:
             slot = self._slots.get(symbol)
             waiting = list(slot.positions) if slot is not None else []
         due = [p for p in waiting if p.state is not State.MONITORING]
-        if not due:
-            return []
-        message = TimeSeen(at=now, patience_s=patience_s)
-        self._commit([(p.position_id, message) for p in due])
-        due = [self.positions[p.position_id] for p in due if p.position_id in self.positions]
+        waits = [p.position_id for p in due if p.waiting_since is not None]
+        if waits:
+            message = TimeSeen(at=now, patience_s=patience_s)
+            self._commit([(position_id, message) for position_id in waits])
+            due = [self.positions[p.position_id] for p in due if p.position_id in self.positions]
         self._worst_first(due)
         return [action for p in due if (action := self.owed_by(p, now)) is not None]
 

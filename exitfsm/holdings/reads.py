@@ -15,13 +15,21 @@ from enum import Enum
 
 import msgspec
 
-from exitfsm.holdings.executions import average_entry, entered_anew, is_since, net_traded, sold_by_others, surplus
+from exitfsm.holdings.executions import (
+    average_entry,
+    entered_anew,
+    is_price,
+    is_since,
+    net_traded,
+    sold_by_others,
+    surplus,
+)
 from exitfsm.holdings.symbols import bare, same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.messages import Known, PositionRead, RecordRead
 from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Position, is_proved_over
-from exitfsm.values import ZERO, BrokerPosition, Fill, exactly, tradable
+from exitfsm.values import ZERO, BrokerPosition, Fill, exactly
 
 #: A time before everything.
 NEVER = -math.inf
@@ -132,8 +140,10 @@ def known(p: Position) -> Known:
     return p.state, p.remaining_qty, p.client_order_id
 
 
-def expect(p: Position, beside: Iterable[Position]) -> Expected:
+def expect(p: Position, beside: Sequence[Position]) -> Expected:
     """What is known of a position and of the others of its holding; taken before a read, it shows one overtaken."""
+    if not beside:  # mostly
+        return ((p.position_id, known(p)),)
     return tuple(sorted((q.position_id, known(q)) for q in (p, *beside)))
 
 
@@ -151,23 +161,33 @@ def net(read: Read, p: Position, beside: Sequence[Position]) -> tuple[Decimal, D
     Where it shows less than all of them together, that is missing of the oldest first. What is held on the other side
     is negative.
     """
-    row = next((row for row in read.rows if same_symbol(row.symbol, p.symbol)), None)
+    row = _row_of(read, p.symbol)
     if row is not None and row.side is not p.side:
         return -row.qty, None
-    shown, others = row.qty if row is not None else ZERO, _left(beside)
-    missing = _left([p]) + others - shown
+    shown, others, left = row.qty if row is not None else ZERO, _left(beside), _left((p,))
+    missing = left + others - shown
     if missing > ZERO:
-        missing -= _left([q for q in beside if is_older(q, p)])
-        shown_of_it = min(_left([p]), max(ZERO, _left([p]) - missing))
+        missing -= _left(q for q in beside if is_older(q, p))
+        shown_of_it = min(left, max(ZERO, left - missing))
     else:
         shown_of_it = shown - others
     entry = row.avg_entry_price if row is not None and not others else None
-    return shown_of_it, entry if entry is not None and tradable(entry) and entry > 0 else None
+    return shown_of_it, entry if entry is not None and is_price(entry) else None
 
 
-def _left(positions: Sequence[Position]) -> Decimal:
+def _row_of(read: Read, symbol: str) -> BrokerPosition | None:
+    for row in read.rows:
+        if same_symbol(row.symbol, symbol):
+            return row
+    return None
+
+
+def _left(positions: Iterable[Position]) -> Decimal:
     """What is still to sell of these together; one that sold too much takes nothing from the others."""
-    return sum((max(ZERO, p.remaining_qty) for p in positions), ZERO)
+    left = ZERO
+    for p in positions:
+        left += max(ZERO, p.remaining_qty)
+    return left
 
 
 def is_older(one: Position, other: Position) -> bool:
@@ -242,20 +262,25 @@ def weigh(e: Evidence, memory: Count | None) -> tuple[Conclusion, Count | None]:
     A read that began before the newest was learned about the position, or about one beside it, proves nothing. Asked
     again with the same evidence, it concludes the same, and counts the read no second time.
     """
-    p = e.position
+    p, left = e.position, e.position.remaining_qty
     if e.expected != expect(p, e.beside) or is_silent(e.read, p.symbol):
         return Nothing(), memory
     qty, entry = net(e.read, p, e.beside)
     due = p.next_attempt_at is not None and e.began >= p.next_attempt_at
-    if (due or p.remaining_qty <= ZERO or qty < p.remaining_qty) and _lacks_record(e):
+    if (due or left <= ZERO or qty < left) and _lacks_record(e):
         return Need.RECORD, memory
     if due and _lacks_next_order(e):
         return Need.NEXT_ORDER, memory
-    if p.state is State.MONITORING and qty == p.remaining_qty and entry in (None, p.entry_price):
+    if p.state is State.MONITORING and qty == left and entry in (None, p.entry_price):
         return Nothing(), None
-    if _lacks_executions(e, qty):
+    if e.executions is not None:
+        return _explained(e, e.executions, qty, entry, memory)
+    if qty != left or (not e.read.exact and (p.state is State.MONITORING or not p.order_live)):
         return Need.EXECUTIONS, memory
-    return _explained(e, qty, entry, memory)
+    if e.read.exact:
+        return Holds(qty, entry, READS_MIN), memory
+    reads, memory = count(memory, p, qty, e.read.began)
+    return Holds(qty, entry, reads), memory
 
 
 def _lacks_record(e: Evidence) -> bool:
@@ -273,30 +298,24 @@ def _lacks_next_order(e: Evidence) -> bool:
     return is_proved_over(p.order, e.record, e.broker)
 
 
-def _lacks_executions(e: Evidence, qty: Decimal) -> bool:
-    """True where what is shown must be held against the executions; not where exact books show what is expected."""
-    p = e.position
-    if e.executions is not None or (e.read.exact and qty == p.remaining_qty):
-        return False
-    return qty != p.remaining_qty or p.state is State.MONITORING or not p.order_live
-
-
-def _explained(e: Evidence, qty: Decimal, entry: Decimal | None, memory: Count | None) -> tuple[Conclusion, Count]:
+def _explained(
+    e: Evidence, listed: Executions, qty: Decimal, entry: Decimal | None, memory: Count | None
+) -> tuple[Conclusion, Count]:
     """What the quantity means beside the executions."""
-    p, listed = e.position, e.executions or Executions()
-    if entry is None and qty > p.remaining_qty:
+    p, left = e.position, e.position.remaining_qty
+    if entry is None and qty > left:
         entry = average_entry(listed.items, p.side)  # the broker shows no average: what was bought on says it
     shown, qty = qty, qty - surplus(p, qty, listed.items)
     reads, memory = count(memory, p, qty, e.read.began)
     reads = max(reads, READS_MIN) if e.read.exact else reads
     if _is_another(e, listed, shown, reads):
         return Need.RECORD if _lacks_record(e) else Closed(), memory
-    if qty < p.remaining_qty and sold_by_others(p, listed.items) >= p.remaining_qty - qty:
+    if qty < left and sold_by_others(p, listed.items) >= left - qty:
         reads = max(reads, READS_MIN)  # two sources agree
-    elif not e.read.rows and not e.read.exact and p.remaining_qty > ZERO:
+    elif not e.read.rows and not e.read.exact and left > ZERO:
         missing = reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live
         return Missing() if missing else Nothing(), memory
-    elif _may_be_another(e, listed, qty, reads):
+    elif _may_be_another(p, listed, qty, reads):
         return Nothing(), memory
     return Holds(qty, entry, reads), memory
 
@@ -308,9 +327,8 @@ def _is_another(e: Evidence, listed: Executions, shown: Decimal, reads: int) -> 
     return at_rest and shown > ZERO and not listed.shared and entered_anew(listed.items, p.side, shown, reads)
 
 
-def _may_be_another(e: Evidence, listed: Executions, qty: Decimal, reads: int) -> bool:
+def _may_be_another(p: Position, listed: Executions, qty: Decimal, reads: int) -> bool:
     """True where more is held, and before its executions are there it may just as well have been entered anew."""
-    p = e.position
     grew = p.state is State.MONITORING and qty > p.remaining_qty and reads < READS_MIN
     return grew and listed.offered and net_traded(listed.items, p.side) != qty
 

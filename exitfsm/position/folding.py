@@ -254,7 +254,7 @@ def _ended(p: Position, e: OrderEnded) -> Position:
 
 
 def _waiting(p: Position, at: datetime) -> datetime:
-    """Since when we wait, after a report that the broker dates `at`: its clock may be slow, but our order came first."""
+    """Since when we wait, after a report dated `at`: the broker's clock may be slow, but our order came first."""
     since = p.waiting_since
     return since if since is not None and since > at else at
 
