@@ -13,19 +13,12 @@ from exitfsm.position import Position
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What speaks for or against an entry.
+    """What speaks for or against an entry."""
 
-    Attributes:
-        positions: open positions, of the symbol at least.
-        cooldowns: until when a symbol is not to be entered.
-        is_reconciled: what is held was compared with the broker's books.
-        is_paused: entries are on hold.
-    """
-
-    positions: Iterable[Position]
-    cooldowns: Mapping[str, datetime]
-    is_reconciled: bool = True
-    is_paused: bool = False
+    positions: Iterable[Position]  # open ones, of the symbol at least
+    cooldowns: Mapping[str, datetime]  # until when a symbol is not to be entered
+    is_reconciled: bool = True  # what is held was compared with the broker's books
+    is_paused: bool = False  # entries are on hold
 
 
 def may_enter(symbol: str, at: datetime, account: Account) -> bool:

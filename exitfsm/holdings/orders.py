@@ -23,35 +23,23 @@ UNKNOWN_MAX = 3
 
 
 class LookUps(msgspec.Struct, frozen=True):
-    """What the look-ups of an order whose end was reported have shown.
+    """What the look-ups of an order whose end was reported have shown."""
 
-    Attributes:
-        shown_over: when the newest one began that showed it over, in monotonic seconds.
-        works: the newest one that showed it showed it working.
-        absent: how often in a row it was not shown.
-    """
-
-    shown_over: float = NEVER
-    works: bool = False
-    absent: int = 0
+    shown_over: float = NEVER  # when the newest one began that showed it over, in monotonic seconds
+    works: bool = False  # the newest one that showed it showed it working
+    absent: int = 0  # how often in a row it was not shown
 
 
 def looked_up(
     p: Position, record: RecordRead, before: LookUps, asked: float, broker: Capabilities, *, can_show: bool
 ) -> tuple[RecordRead, LookUps]:
-    """A look-up beside those before it: the record with how often in a row it was not shown, and what to remember.
+    """A look-up that began at `asked` monotonic seconds, beside those before it.
 
-    Args:
-        asked: when it began, in monotonic seconds.
-        can_show: the broker can be asked about the order, or lists working ones; else that it shows none is all there
-            is to know.
+    Returns the record with how often in a row the order was not shown, and what to remember. Where the broker cannot be
+    asked about the order, and does not list working ones either, that it shows none is all there is to know.
     """
-    if record.report is not None:
-        absent = times = 0
-    else:
-        absent = before.absent + can_show
-        times = absent if can_show else READS_MIN
-    record = replace(record, times=times)
+    absent = 0 if record.report is not None else before.absent + can_show
+    record = replace(record, times=absent if can_show or record.report is not None else READS_MIN)
     order = p.find(record.client_order_id)
     if order is not None and is_proved_over(order, record, broker):
         return record, LookUps(asked, False, absent)
@@ -96,10 +84,8 @@ def our_id(report: ExecutionReport, renamed: Mapping[str, str]) -> str | None:
     """The id that we gave the order of a report; None where it is not ours, or not known to be.
 
     In FIX a request to cancel or to replace has an id of its own: what it leads to is reported under that, with the one
-    before it beside it, and all that follows for a replaced order is reported under the new id alone.
-
-    Args:
-        renamed: our ids, by those that came after them.
+    before it beside it, and all that follows for a replaced order is reported under the new id alone: `renamed` has our
+    ids by those that came after them.
     """
     now, before = report.client_order_id, report.orig_client_order_id
     if now.startswith(ORDER_PREFIX):
@@ -128,12 +114,12 @@ def execution_of(report: ExecutionReport, before: Fill | None) -> Fill | None:
 
     Updates come once or often, in any order: `before` is what they said of the order until now.
     """
-    filled = report.filled_qty
-    if filled is None:  # how much is only known of an order that is filled whole
+    said, filled = report.filled_qty, report.filled_qty
+    if said is None:  # how much is only known of an order that is filled whole
         filled = report.qty if report.status is OrderStatus.FILLED else ZERO
     if report.symbol is None or report.side is None or filled is None or not tradable(filled):
         return None
-    if report.filled_qty is not None and filled <= 0:
+    if said is not None and said <= 0:
         return None
     return Fill(
         fill_id=report.client_order_id,
@@ -147,10 +133,7 @@ def execution_of(report: ExecutionReport, before: Fill | None) -> Fill | None:
 
 
 def opened_since_exit(p: Position, executions: Iterable[Fill]) -> datetime | None:
-    """When others first opened something of an ended position's symbol since its exit was triggered, or else its end.
-
-    That is the start of the one after it.
-    """
+    """When others first opened something of its symbol since its exit was triggered, or else its end: the next one."""
     since = p.triggered_at or p.ended_at
     if since is None:
         return None

@@ -15,20 +15,13 @@ from enum import Enum
 
 import msgspec
 
-from exitfsm.holdings.executions import (
-    average_entry,
-    entered_anew,
-    is_price,
-    is_since,
-    net_traded,
-    sold_by_others,
-    surplus,
-)
+from exitfsm.holdings.executions import average_entry, entered_anew, is_since, net_traded, sold_by_others, surplus
 from exitfsm.holdings.symbols import bare, same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.messages import Known, PositionRead, RecordRead
 from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Position, is_proved_over
+from exitfsm.position.attempting import is_price
 from exitfsm.values import ZERO, BrokerPosition, Fill, exactly
 
 #: A time before everything.
@@ -38,70 +31,43 @@ Expected = tuple[tuple[str, Known], ...]
 
 
 class Read(msgspec.Struct, frozen=True, kw_only=True):
-    """What one read of the broker's positions showed.
+    """What one read of the broker's positions showed."""
 
-    Attributes:
-        rows: the rows that could be read.
-        began: monotonic seconds at which the read began; it is as old as that, however long the answer took.
-        unreadable: symbols of rows that could not be read; empty text for one that does not even name its symbol.
-        exact: the books cannot be behind (a simulated venue), so that one read says what several in a row do.
-    """
-
-    rows: tuple[BrokerPosition, ...] = ()
-    began: float = NEVER
-    unreadable: frozenset[str] = frozenset()
-    exact: bool = False
+    rows: tuple[BrokerPosition, ...] = ()  # those that could be read
+    began: float = NEVER  # in monotonic seconds; it is as old as that, however long the answer took
+    unreadable: frozenset[str] = frozenset()  # symbols of the others; empty text for one that does not even name it
+    exact: bool = False  # the books cannot be behind (a simulated venue): one read says what several in a row do
 
 
 class Executions(msgspec.Struct, frozen=True, kw_only=True):
-    """The executions in a position's symbol since its entry, oldest first.
+    """The executions in a position's symbol since its entry, oldest first."""
 
-    Attributes:
-        items: the executions; none where they could not be had.
-        offered: the broker lists executions.
-        shared: another position of the symbol is open, so that not all of them are this one's.
-    """
-
-    items: tuple[Fill, ...] = ()
-    offered: bool = True
-    shared: bool = False
+    items: tuple[Fill, ...] = ()  # none where they could not be had
+    offered: bool = True  # the broker lists executions
+    shared: bool = False  # another position of the symbol is open, so that not all of them are this one's
 
 
 class Count(msgspec.Struct, frozen=True, gc=False):
-    """How often in a row the books showed the same quantity for a position while the same was expected.
-
-    `began` is when the newest of these reads began: one read counts once, however many callers shared it.
-    """
+    """How often in a row the books showed the same quantity for a position while the same was expected."""
 
     qty: Decimal
     expected: Known
     reads: int
-    began: float
+    began: float  # of the newest: one read counts once, however many callers shared it
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a position when a read of the broker's positions is weighed.
-
-    Attributes:
-        position, beside: the position, and the others of its symbol and side.
-        expected: what `expect` said of them before the read began; None where the position was not watched then.
-        read: the read.
-        began: when it began, in the position's own time.
-        broker: what the broker can do.
-        record: the record of the newest order, where its end was reported; None until it was read.
-        executions: None until they were read.
-        next_order_known: the broker was asked for the order of the next attempt, or cannot be asked.
-    """
+    """What is known of a position when a read of the broker's positions is weighed."""
 
     position: Position
-    beside: tuple[Position, ...]
-    expected: Expected | None
+    beside: tuple[Position, ...]  # the others of its symbol and side
+    expected: Expected | None  # of them, before the read began; None where the position was not watched then
     read: Read
-    began: datetime
+    began: datetime  # the read, in the position's own time
     broker: Capabilities
-    record: RecordRead | None = None
-    executions: Executions | None = None
-    next_order_known: bool = False
+    record: RecordRead | None = None  # of the newest order, where its end was reported; None until it was read
+    executions: Executions | None = None  # None until they were read
+    next_order_known: bool = False  # the broker was asked for the order of the next attempt, or cannot be asked
 
 
 class Need(Enum):
@@ -203,12 +169,10 @@ def is_shared(p: Position, watched: Iterable[Position]) -> bool:
 def executions_of(p: Position, fills: Iterable[Fill], *, listed: bool) -> tuple[Fill, ...]:
     """The executions in a position's symbol since its entry, oldest first: what was sold before is no sale of it.
 
-    Args:
-        listed: they are the broker's list, which may hold more than it was asked for, at times that are cut off;
-            otherwise the bot's order updates reported them.
+    The broker's list may hold more than it was asked for, at times that are cut off; others are from order updates.
     """
-    ours = [f for f in fills if same_symbol(f.symbol, p.symbol)]
-    since = [f for f in ours if (is_since(f, p.opened_at) if listed else f.at >= p.opened_at)]
+    ours = (f for f in fills if same_symbol(f.symbol, p.symbol))
+    since = (f for f in ours if (is_since(f, p.opened_at) if listed else f.at >= p.opened_at))
     return tuple(sorted(since, key=lambda fill: fill.at))
 
 
@@ -218,14 +182,10 @@ def count(memory: Count | None, p: Position, qty: Decimal, began: float) -> tupl
     A read that is older than the newest one, or that other callers have counted, adds nothing.
     """
     if memory is None or memory.expected != known(p):
-        memory = Count(qty, known(p), 0, NEVER)
-    elif memory.qty != qty:
-        if began <= memory.began:
-            return 1, memory
-        memory = Count(qty, known(p), 0, NEVER)
-    if began > memory.began:
-        memory = Count(qty, memory.expected, memory.reads + 1, began)
-    return memory.reads, memory
+        memory = Count(qty, known(p), int(began > NEVER), began)
+    elif began > memory.began:
+        memory = Count(qty, memory.expected, memory.reads + 1 if memory.qty == qty else 1, began)
+    return memory.reads if memory.qty == qty else 1, memory
 
 
 def agreed_qty(memory: Count | None, p: Position) -> Decimal | None:
@@ -236,18 +196,12 @@ def agreed_qty(memory: Count | None, p: Position) -> Decimal | None:
 
 
 def last_qty(memory: Count | None, p: Position) -> Decimal | None:
-    """What the newest read showed, if only once; None where orders have filled something since: a reason to ask again.
-
-    No proof.
-    """
+    """What the newest read showed, if only once: no proof, a reason to ask again; None where orders filled since."""
     return memory.qty if memory is not None and memory.expected[1] == p.remaining_qty else None
 
 
 def agreement(p: Position, shown: Sequence[Decimal]) -> bool | None:
-    """Whether reads in a row agree on what is held for a position; None where one more is needed.
-
-    Less than is left counts only where `READS_MIN` of them say the same.
-    """
+    """Whether reads in a row agree on what is held; None where one more is needed, as it is for less than is left."""
     if shown[-1] >= p.remaining_qty:
         return True
     if len(set(shown)) > 1:
