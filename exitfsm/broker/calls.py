@@ -18,13 +18,13 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from exitfsm.aio.threads import DaemonThreads
 from exitfsm.bars.names import fold
 from exitfsm.broker.fields import by_symbol, listed
 from exitfsm.broker.fitting import Fitting, order_parts
 from exitfsm.broker.market import position_of, session_of
 from exitfsm.broker.orders import fill_of, report_of, says_unknown
 from exitfsm.broker.spellings import meant
-from exitfsm.broker.threads import DaemonThreads
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.fix import DUPLICATE_OF_VERBAL
@@ -188,14 +188,12 @@ class BrokerCalls:
         return given, not by_its_own or known.broker_order_id is not None
 
     def report_of(self, source: Any, client_order_id: str | None = None) -> ExecutionReport | None:
-        """What a broker says of an order; None when it does not say what became of it.
-
-        A rejection for an id that the broker knows already says nothing of the order: it may well be working.
-        """
+        """What a broker says of an order; None where it does not say what became of it."""
         now = self._time.now()
         report = report_of(source, now=now, client_order_id=client_order_id, client_id_of=self._names.client_id)
         if report is None or report.status is not OrderStatus.REJECTED or report.filled_qty:
             return report
+        # A rejection for an id that the broker knows already says nothing of the order: it may well be working.
         same_id = report.refusal != DUPLICATE_OF_VERBAL and _says_duplicate(report.refusal, report.text)
         return None if same_id else report
 

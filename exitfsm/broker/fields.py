@@ -68,10 +68,7 @@ def moment(source: Any, meaning: str) -> datetime | None:
 
 
 def time_of(value: Any, name: str) -> datetime:
-    """A time as aware UTC: a datetime or ISO 8601 (without a zone it counts as UTC), or a number since 1970.
-
-    A number counts seconds, ms, µs or ns, by its size. The error names the field.
-    """
+    """A time as aware UTC: ISO 8601 or a datetime, without a zone in UTC; or a number of s, ms, µs or ns since 1970."""
     try:
         if isinstance(value, datetime):
             at = value

@@ -147,10 +147,7 @@ class Fitting:
         return function if callable(function) else None
 
     def call(self, method: str, port: tuple[Any, ...], given: Mapping[str, Any]) -> partial[Any]:
-        """A call of the broker that only has to be made; `BrokerError` where it has no such method.
-
-        It has the port's own arguments, or what the parameters of a method that was fitted ask for, by meaning.
-        """
+        """A call with the port's arguments, or what a fitted method asks for; `BrokerError` where there is none."""
         function = self.function(method)
         if function is None:
             raise BrokerError(f"the broker has no method {method!r}")

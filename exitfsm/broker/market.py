@@ -22,10 +22,7 @@ _SOUGHT = "; ".join(", ".join(SPELLINGS[name][:6]) for name in ("symbol", "bar_a
 
 
 def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None:
-    """A position; None for one of quantity zero, which is none. A negative quantity is a short.
-
-    It is an object or a mapping; or, of a symbol that is given, a bare quantity or `(quantity, entry price)`.
-    """
+    """A position, None for none held; of a given symbol a bare quantity, or `(quantity, entry price)`, will do."""
     if isinstance(source, BrokerPosition):
         exact = (  # mostly, and there may be hundreds in each answer: in a row, because that costs the least
             type(source.qty) is type(source.avg_entry_price) is Decimal
@@ -71,10 +68,7 @@ def _if_held(position: BrokerPosition) -> BrokerPosition | None:
 
 
 def bar_of(source: Any, symbol: str | None = None) -> Bar:
-    """A bar out of whatever carries symbol, time and prices; a feed with a single price gives a flat bar.
-
-    It is an object, a mapping, a row, or a plain sequence `([symbol,] time, open, high, low, close[, volume])`.
-    """
+    """A bar of an object, a mapping or `([symbol,] time, open, high, low, close[, volume])`; flat of one price."""
     if isinstance(source, Bar):
         return source
     if isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):

@@ -66,10 +66,7 @@ class Alarm(msgspec.Struct, frozen=True):
 
 
 def unwatched(rows: Iterable[BrokerPosition], watched: Iterable[str]) -> list[BrokerPosition]:
-    """The rows of symbols that are not watched.
-
-    More of a symbol that is watched is a resize while it is monitored, and a new epoch once its exit has ended.
-    """
+    """The rows of symbols not watched: more of one that is watched is a resize, or a new epoch after its exit."""
     known = set(map(bare, watched))
     return [row for row in rows if bare(row.symbol) not in known]
 
@@ -87,10 +84,7 @@ def tried(tries: Tries | None, qty: Decimal, *, answered: bool) -> Tries:
 
 
 def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothing, Tries | None]:
-    """Whether a position can be watched, and how often that was tried in vain.
-
-    Executions may be a moment behind the list of positions, so that what is lacking is waited for.
-    """
+    """Whether a position can be watched, and the tries in vain: executions may be behind, and are waited for."""
     first = name(opening)
     price = entry(opening, first)
     if first is not None and price is not None:
@@ -130,10 +124,9 @@ def names_by_price(price: Decimal) -> Iterator[str]:
 
 def entry(opening: Opening, first: datetime | None) -> Decimal | None:
     """The average entry: the broker's own, else what executions or the bot's updates amount to."""
-    row = opening.row
+    row, known = opening.row, opening.executions
     if is_price(row.avg_entry_price):
         return row.avg_entry_price
-    known = opening.executions
     known = known if known is not None else sorted(opening.updates, key=lambda fill: fill.at)
     since = [f for f in known if same_symbol(f.symbol, opening.symbol) and (first is None or f.at >= first)]
     return average_entry(since, row.side)

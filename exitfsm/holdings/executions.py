@@ -64,10 +64,7 @@ def entered_anew(fills: Sequence[Fill], side: Side, qty: Decimal, reads: int) ->
 
 @exactly
 def average_entry(fills: Sequence[Fill], side: Side) -> Decimal | None:
-    """The average entry that a symbol's executions, oldest first, amount to; None where they do not say.
-
-    What is sold leaves the average as it is.
-    """
+    """The average entry that executions, oldest first, amount to; None where unsaid. A sale leaves it as it is."""
     held, average = ZERO, ZERO
     for fill in fills:
         if fill.side is side.exit_side:

@@ -59,10 +59,7 @@ def record_of_live(before: Position | None, now: Position | None, report: Execut
 
 
 def may_be_ours(positions: Iterable[Position], report: ExecutionReport) -> bool:
-    """True when an update names its order by the broker's id alone, and may mean an exit whose id is not known yet.
-
-    Taken for somebody else's, our own sale would count as one by others.
-    """
+    """True for an update by the broker's id alone that may mean an exit: as another's, our sale counts as theirs."""
     symbol = report.symbol
     if report.client_order_id != report.broker_order_id or symbol is None:
         return False
@@ -100,11 +97,7 @@ def brings_fills(report: ExecutionReport) -> bool:
 
 
 def leaves_open(p: Position, report: ExecutionReport) -> bool:
-    """True for a report of our order after which it must be looked up.
-
-    One that has filled, nobody says how much; and one whose executions the broker has corrected: a report may be older
-    than the correction.
-    """
+    """True for a report of our order that does not say how much has filled, or may be older than a correction."""
     said_how_much = report.filled_qty is not None or not (brings_fills(report) or report.status.terminal)
     return not said_how_much or report.client_order_id in p.corrected_orders
 
@@ -143,10 +136,7 @@ def opened_since_exit(p: Position, executions: Iterable[Fill]) -> datetime | Non
 
 
 def may_still_work(report: ExecutionReport | None, times: int) -> bool:
-    """False for an order that no list of working orders shows any more, once that is proved.
-
-    A list that is behind, or empty, proves nothing: its record does, or that it was not shown so often in a row.
-    """
+    """False where an order's record, or so many lists in a row that lack it, prove its end: one list may be behind."""
     return not report.status.terminal if report is not None else times < READS_MIN
 
 
@@ -187,10 +177,7 @@ def end_of_live(report: ExecutionReport | None, order_id: str, filled: Decimal, 
 
 
 def record_of_ended(order: ExitOrder, report: ExecutionReport) -> ExecutionReport:
-    """An ended order's record: where it shows less than is known, some was taken back.
-
-    An older report would show it working, for what has ended fills no less.
-    """
+    """An ended order's record. Less than is known was taken back: an older record would show the order working."""
     said = report.filled_qty
     less = is_over(order, report) and said is not None and said < order.filled_qty
     return replace(report, corrected=True) if less else report

@@ -167,10 +167,7 @@ def is_shared(p: Position, watched: Iterable[Position]) -> bool:
 
 
 def executions_of(p: Position, fills: Iterable[Fill], *, listed: bool) -> tuple[Fill, ...]:
-    """The executions in a position's symbol since its entry, oldest first: what was sold before is no sale of it.
-
-    The broker's list may hold more than it was asked for, at times that are cut off; others are from order updates.
-    """
+    """The executions in a position's symbol since its entry, oldest first; a `listed` time may be cut off."""
     ours = (f for f in fills if same_symbol(f.symbol, p.symbol))
     since = (f for f in ours if (is_since(f, p.opened_at) if listed else f.at >= p.opened_at))
     return tuple(sorted(since, key=lambda fill: fill.at))
@@ -240,16 +237,14 @@ def weigh(e: Evidence, memory: Count | None) -> tuple[Conclusion, Count | None]:
 def _lacks_record(e: Evidence) -> bool:
     """True where an attempt, or the position's end, rests on the record of an order whose end was only reported."""
     p = e.position
-    ended = p.client_order_id is not None and not p.order_live and p.state in (State.REJECTED, State.UNPROTECTED)
-    return ended and e.record is None
+    return e.record is None and bool(p.orders) and not p.order_live and p.state in (State.REJECTED, State.UNPROTECTED)
 
 
 def _lacks_next_order(e: Evidence) -> bool:
     """True where the next attempt may be the broker's already: what it sells would look as if others had sold it."""
-    p = e.position
-    if e.next_order_known or e.record is None or p.state is not State.REJECTED or p.remaining_qty <= ZERO:
-        return False
-    return is_proved_over(p.order, e.record, e.broker)
+    p, record = e.position, e.record
+    waits = not e.next_order_known and p.state is State.REJECTED and p.remaining_qty > ZERO
+    return waits and record is not None and is_proved_over(p.order, record, e.broker)
 
 
 def _explained(
@@ -290,12 +285,6 @@ def _may_be_another(p: Position, listed: Executions, qty: Decimal, reads: int) -
 def position_read(e: Evidence, conclusion: Holds | Closed, at: datetime) -> PositionRead:
     """The message to a position that carries the conclusion."""
     holds = Holds(ZERO, None, READS_MIN) if isinstance(conclusion, Closed) else conclusion
-    return PositionRead(
-        at=at,
-        began=e.began,
-        qty=holds.qty,
-        avg_entry_price=holds.entry_price,
-        reads=holds.reads,
-        known=known(e.position),
-        record=e.record,
-    )
+    qty, entry, reads = holds.qty, holds.entry_price, holds.reads
+    seen = known(e.position)
+    return PositionRead(at=at, began=e.began, qty=qty, avg_entry_price=entry, reads=reads, known=seen, record=e.record)

@@ -94,14 +94,15 @@ def another_goes_first(p: Position, beside: Iterable[Beside], asked: float, now:
     What is held may be less than all of them are to sell: one after the other, each is sized by what is there. Of two
     sides only one can be held: there the one goes first whose quantity is shown.
     """
-    return any(_goes_before(p, other, asked, now) for other in beside)
-
-
-def _goes_before(p: Position, other: Beside, asked: float, now: float) -> bool:
-    q = other.position
-    if q.state is State.PENDING and not other.is_unknown:
-        return q.side is p.side and is_older(q, p)
-    return bool(q.live_orders) or may_work(other, asked, now)
+    for other in beside:
+        q = other.position
+        if q.state is State.PENDING and not other.is_unknown:
+            goes_first = q.side is p.side and is_older(q, p)
+        else:
+            goes_first = bool(q.live_orders) or may_work(other, asked, now)
+        if goes_first:
+            return True
+    return False
 
 
 def may_work(other: Beside, asked: float, now: float) -> bool:

@@ -33,11 +33,7 @@ class Jumped(msgspec.Struct, frozen=True, kw_only=True):
 
 @exactly
 def meaning_of(jump: Jumped) -> Meaning:
-    """What a price that jumped is, by the broker's row.
-
-    Anything else that differs is no split: the symbol may have been sold and entered anew, and its price still be a bad
-    print.
-    """
+    """What a price that jumped is, by the broker's row. Sold and entered anew is no split: the print may be bad."""
     row = jump.row
     if row is None:
         return Meaning.UNCLEAR
