@@ -63,11 +63,9 @@ class Submitted(NamedTuple):
 
 
 class Held(list[BrokerPosition]):
-    """What the broker held when it was asked.
+    """What the broker held at `began`, in monotonic seconds: it is as old as that, however long the answer took.
 
-    Attributes:
-        began: monotonic seconds at which the read began; it is as old as that, however long the answer took.
-        unclear: symbols of entries that could not be read; empty text for one that does not even name its symbol.
+    `unclear` are symbols of entries that could not be read; empty text is one that does not even name its symbol.
     """
 
     def __init__(self, positions: Iterable[BrokerPosition] = (), unclear: Iterable[str] = (), *, began: float) -> None:

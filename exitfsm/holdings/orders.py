@@ -161,13 +161,9 @@ def end_of_live(report: ExecutionReport | None, order_id: str, filled: Decimal, 
     One that was replaced there is canceled, and one that does not say how much has filled what is known.
     """
     if report is None:
+        status, text = OrderStatus.REJECTED, "the broker does not know it; given up on an operator's word"
         return ExecutionReport(
-            client_order_id=order_id,
-            status=OrderStatus.REJECTED,
-            at=at,
-            refusal="not_known",
-            refused_at_submit=True,
-            text="the broker does not know it; given up on an operator's word",
+            client_order_id=order_id, status=status, at=at, refusal="not_known", refused_at_submit=True, text=text
         )
     if report.status is OrderStatus.REPLACED:
         report = replace(report, status=OrderStatus.CANCELED)
