@@ -232,6 +232,18 @@ def canonical_symbol(symbol: str) -> str:
     return upper
 
 
+def bare(symbol: str) -> str:
+    """A symbol without its slash, by which two spellings of a pair are compared."""
+    return symbol.replace("/", "")
+
+
+def same_symbol(one: str, other: str) -> bool:
+    """True for two spellings of one instrument: a pair comes with and without its slash."""
+    if one == other or ("/" in one) == ("/" in other):
+        return one == other
+    return bare(one) == bare(other)
+
+
 def utc(value: datetime) -> datetime:
     """`value` in UTC.
 

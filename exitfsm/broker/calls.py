@@ -122,24 +122,17 @@ class OrderNames(Protocol):
 
     def known(self, client_order_id: str) -> Known:
         """What is known of an order by now."""
-        ...
 
     def client_id(self, broker_order_id: str) -> str | None:
         """Our id of an order; None for one that is not ours."""
-        ...
 
 
 class BrokerCalls:
     """The bot's broker, as the manager uses it: from one start to the next stop, then `close` it and make a new one.
 
     But for `submit`, which never raises, a call raises `BrokerError` where no answer came, or one not understood.
-
-    Args:
-        fitting: how the broker is called.
-        names: ids of orders; asked at each call.
-        time: for reports that carry no time of their own, and for how old a read is.
-        timeout_s: longest wait for one answer, in seconds.
-        on_result: called after each call with whether the broker answered, and the method; a refusal is an answer.
+    `names` is asked for ids of orders at each call; `time` dates reports that carry no time, and reads. One answer is
+    waited for `timeout_s` at most; `on_result` then hears whether there was one, as a refusal is, and the method.
     """
 
     def __init__(

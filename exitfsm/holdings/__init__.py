@@ -8,15 +8,14 @@ handed back. A shell reads, asks here what it means, and tells the position.
   executions say of it.
 - `adopting`: the name and the price of a position that nobody watches; `entering`: what may be entered.
 - `sending`: whether an exit order may leave; `orders`: what is said of single orders, ours and others'.
-- `symbols`: two spellings of one instrument.
 """
 
 # ruff: noqa: F401  these names are the room's own, for all who ask it
 # mypy: implicit-reexport
 
 from exitfsm.holdings.adopting import (
-    TRIES_MAX, Adopt, Alarm, Opening, Tries, adopt, described, entry, is_free_of_exits, is_safe_unprobed, name,
-    names_by_price, still_held, tried, unwatched,
+    TRIES_MAX, Adopt, Alarm, Opening, Tries, adopt, described, entry, is_free_of_exits, is_safe_unprobed,
+    known_spelling, name, names_by_price, still_held, tried, unwatched,
 )  # fmt: skip
 from exitfsm.holdings.entering import Account, entry_block, may_enter
 from exitfsm.holdings.executions import (
@@ -37,5 +36,5 @@ from exitfsm.holdings.sending import (
     FRESH_S, Answer, Beside, Leaving, Look, Short, another_goes_first, awaits_record, covered, late_fills_s,
     may_send, more_than_held, order_to_prove, wait_began, was_reported_over,
 )  # fmt: skip
-from exitfsm.holdings.symbols import bare, known_spelling, same_symbol
 from exitfsm.position.attempting import is_price
+from exitfsm.values import bare, same_symbol

@@ -16,14 +16,13 @@ from enum import Enum
 import msgspec
 
 from exitfsm.holdings.executions import average_entry, entered_anew, is_since, net_traded, sold_by_others, surplus
-from exitfsm.holdings.symbols import bare, same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.messages import Known, PositionRead, RecordRead
 from exitfsm.policy import is_jump
 from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Position, is_proved_over
 from exitfsm.position.attempting import is_price
-from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, exactly
+from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, bare, exactly, same_symbol
 
 #: A time before everything.
 NEVER = -math.inf
@@ -125,8 +124,7 @@ def is_silent(read: Read, symbol: str) -> bool:
 def net(read: Read, p: Position, beside: Sequence[Position]) -> tuple[Decimal, Decimal | None]:
     """The broker's quantity for a position, less what the others of its holding have left; and its average entry.
 
-    Where it shows less than all of them together, that is missing of the oldest first. What is held on the other side
-    is negative.
+    What it shows too little for all of them is missing of the oldest first. What is held on the other side is negative.
     """
     row = _row_of(read, p.symbol)
     if row is not None and row.side is not p.side:
