@@ -100,7 +100,9 @@ def test_given_that_less_is_held_than_is_left_then_executions_are_asked_for_at_e
     assert [len(e.executions.items) if e.executions else None for e in weighed] == [None, 2]
 
 
-def test_given_that_it_was_sold_and_entered_anew_at_the_same_price_between_two_polls_then_it_is_another(run: Run) -> None:
+def test_given_that_it_was_sold_and_entered_anew_at_the_same_price_between_two_polls_then_it_is_another(
+    run: Run,
+) -> None:
     run.venue.trade_by_hand("AAPL", OrderSide.SELL, Decimal(3), Decimal(98))
     run.bar()
     run.bar()
