@@ -19,7 +19,8 @@ from decimal import (
     Context,
     Decimal,
     InvalidOperation,
-    localcontext,
+    getcontext,
+    setcontext,
 )
 from enum import StrEnum
 from functools import wraps
@@ -149,8 +150,14 @@ def exactly(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @wraps(function)
     def in_exact(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        with localcontext(EXACT):
+        before = getcontext()
+        if before is EXACT:  # called by another such function
             return function(*args, **kwargs)
+        setcontext(EXACT)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            setcontext(before)
 
     return in_exact
 
@@ -178,7 +185,8 @@ def tradable(value: Decimal) -> bool:
     """
     if not value.is_finite() or not -_SCALE_MAX <= value.adjusted() < _SCALE_MAX:
         return False
-    return len(value.as_tuple().digits) <= 2 * _SCALE_MAX
+    most = 2 * _SCALE_MAX
+    return len(str(value)) <= most or len(value.as_tuple().digits) <= most  # the text has all the digits, and is quick
 
 
 def plain(value: Decimal) -> str:
@@ -240,6 +248,18 @@ def canonical_symbol(symbol: str) -> str:
     if not symbol.isascii() or not _SYMBOL.fullmatch(upper):  # upper() would make SS of one German letter
         raise ValueError(f"{symbol!r} is not a symbol: use 1 to 32 of A-Z 0-9 . / _ - and start with a letter or digit")
     return upper
+
+
+def bare(symbol: str) -> str:
+    """A symbol without its slash, by which two spellings of a pair are compared."""
+    return symbol.replace("/", "")
+
+
+def same_symbol(one: str, other: str) -> bool:
+    """True for two spellings of one instrument: a pair comes with and without its slash."""
+    if one == other or ("/" in one) == ("/" in other):
+        return one == other
+    return bare(one) == bare(other)
 
 
 def utc(value: datetime) -> datetime:

@@ -13,8 +13,7 @@ from enum import Enum
 import msgspec
 
 from exitfsm.holdings.facts import Change, Instrument, Key, Memory, Read, Scope, Watched
-from exitfsm.holdings.symbols import bare, same_symbol
-from exitfsm.values import EXACT, ZERO, BrokerPosition, Side, exactly, floor_to, tradable
+from exitfsm.values import EXACT, ZERO, BrokerPosition, Side, bare, exactly, floor_to, same_symbol, tradable
 
 
 class Said(Enum):

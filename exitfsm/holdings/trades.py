@@ -12,11 +12,10 @@ from decimal import Decimal
 
 import msgspec
 
-from exitfsm.holdings.executions import is_price
 from exitfsm.holdings.facts import Evidence, Instrument, Key, Memory, Scope, Watched
 from exitfsm.holdings.rows import sellable, side_of
-from exitfsm.holdings.symbols import same_symbol
-from exitfsm.values import EXACT, ZERO, Fill, OrderSide, exactly, significant
+from exitfsm.position.attempting import is_price
+from exitfsm.values import EXACT, ZERO, Fill, OrderSide, exactly, same_symbol, significant
 
 _CORRECTION = 2  # digits of the last part of an execution's id, where that counts corrections
 

@@ -18,7 +18,7 @@ from exitfsm.messages import RecordRead
 from exitfsm.ports import Capabilities
 from exitfsm.position.order import ExitOrder
 from exitfsm.position.state import Position
-from exitfsm.values import ZERO, ExecutionReport, OrderStatus, TimeInForce, plain, tradable
+from exitfsm.values import ZERO, ExecutionReport, OrderStatus, TimeInForce, bare, plain, tradable
 
 #: A broker's answer that may be behind is believed after this many equal ones in a row.
 READS_MIN = 3
@@ -54,6 +54,14 @@ class Kind(StrEnum):
     UNSAID = "unsaid"  # it is called filled, with a quantity of 0: how much, and whether, nobody says
     ENDED = "ended"  # it is over, with quantity left
     NEWS = "news"  # it works, or what more it has filled
+
+
+#: What a status is a report of, where it fits.
+_SPECIAL = {
+    OrderStatus.REPLACED: Kind.REPLACED,
+    OrderStatus.CANCEL_REJECTED: Kind.CANCEL_REFUSED,
+    OrderStatus.REJECTED: Kind.REFUSED,
+}
 
 
 class News(msgspec.Struct, frozen=True, gc=False):
@@ -133,7 +141,7 @@ def filled_by(order: ExitOrder, stage: Stage, r: ExecutionReport) -> Decimal:
 
 def why_impossible(p: Position, order: ExitOrder, r: ExecutionReport) -> str:
     """Why the order under our id cannot be ours; empty when it can."""
-    if r.symbol is not None and r.symbol.replace("/", "") != p.symbol.replace("/", ""):
+    if r.symbol is not None and bare(r.symbol) != bare(p.symbol):
         return f"order {r.client_order_id} at the broker is for {r.symbol}, not {p.symbol}"
     if r.side is not None and r.side is not p.side.exit_side:
         return f"order {r.client_order_id} at the broker is a {r.side}, not a {p.side.exit_side}"
@@ -157,12 +165,13 @@ def kind_of(n: News) -> Kind:
         return changed
     if _is_revived(n):
         return Kind.REVIVED
-    if n.report.status is OrderStatus.REPLACED:
-        return Kind.REPLACED
-    if n.report.status is OrderStatus.CANCEL_REJECTED and n.stage is Stage.CANCELING:
-        return Kind.CANCEL_REFUSED
-    if n.report.status is OrderStatus.REJECTED and n.filled == 0:
-        return Kind.REFUSED
+    special = _SPECIAL.get(n.report.status)
+    if special is not None and (
+        special is Kind.REPLACED
+        or (special is Kind.CANCEL_REFUSED and n.stage is Stage.CANCELING)
+        or (special is Kind.REFUSED and n.filled == 0)
+    ):
+        return special
     if is_unsaid(n.report) and not n.filled:
         return Kind.UNSAID
     return Kind.ENDED if how_ended(n) else Kind.NEWS
