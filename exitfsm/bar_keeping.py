@@ -17,7 +17,8 @@ from pathlib import Path
 
 from exitfsm.errors import StoreError
 from exitfsm.outside import logger
-from exitfsm.recorded_bars import BarRecorder
+from exitfsm.recorded_bars import BarRecorder, bars_path
+from exitfsm.store import ExitStore
 from exitfsm.values import Bar
 
 log = logger("exitfsm")
@@ -114,3 +115,11 @@ class BarKeeper:
             self._write()
         if self._recorder is not None:
             self._recorder.close()
+
+
+def keeper_of(store: ExitStore, chosen: str) -> BarKeeper | None:
+    """Keeps bars where that was chosen, else beside the store's file; None where there is no place for them."""
+    path = bars_path(store, chosen)
+    if path is None:
+        log.warning("bars_not_recorded error=the store is no file: set bars: PATH to record them there")
+    return BarKeeper(path, ()) if path is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exitfsm.aio.tasks import Tasks
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.hours import Hours
 from exitfsm.clocks import SteadyTime
@@ -13,7 +14,6 @@ from exitfsm.engine import Engine
 from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.manager.orders import Orders
-from exitfsm.manager.tasks import Tasks
 from exitfsm.ports import Clock
 
 

@@ -14,9 +14,9 @@ from decimal import Decimal
 from functools import partial
 
 from exitfsm import holdings
+from exitfsm.aio.budget import PAUSE_S, Turns
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import UNKNOWN_MAX
-from exitfsm.manager.budget import PAUSE_S, Turns
 from exitfsm.manager.context import Context
 from exitfsm.manager.sending import Sender
 from exitfsm.manager.view import View
@@ -68,14 +68,15 @@ class Executor:
             if position_id not in self._tasks:
                 p = self._engine.positions.get(position_id)
                 if p is not None:  # all of these are announced before the first of them runs
-                    self._turns.announce(position_id, self._engine.owed_by(p, self._view.now_for(p)))
+                    owed = self._engine.owed_by(p, self._view.now_for(p))
+                    self._turns.announce(position_id, sends=isinstance(owed, (Submit, Cancel)))
                 task = asyncio.create_task(self._run(position_id), name=f"exitfsm-{position_id}")
                 self._tasks[position_id] = task
                 task.add_done_callback(partial(self._ended, position_id))
 
     def _ended(self, position_id: str, _: asyncio.Task[None]) -> None:
         self._tasks.pop(position_id, None)
-        self._turns.announce(position_id, None)
+        self._turns.announce(position_id, sends=False)
 
     def _standing(self, position_id: str) -> float:
         p = self._engine.positions.get(position_id)
@@ -116,7 +117,7 @@ class Executor:
             if p is None or action is None:
                 self._pauses.pop(position_id, None)
                 return
-            self._turns.announce(position_id, action)
+            self._turns.announce(position_id, sends=isinstance(action, (Submit, Cancel)))
             try:
                 moved = await self._act(p, action)
             except (BrokerError, StoreError) as error:

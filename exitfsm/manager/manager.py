@@ -17,6 +17,8 @@ from functools import partial
 from typing import Any
 
 from exitfsm import holdings
+from exitfsm.aio.bus import check_bus
+from exitfsm.aio.loops import NOT_STARTED, Begun, on_its_loop, running, running_loop
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.market import is_bar
 from exitfsm.broker.orders import is_order_update
@@ -27,9 +29,7 @@ from exitfsm.engine import Engine
 from exitfsm.errors import StoreError
 from exitfsm.events import TradingPaused, TradingResumed
 from exitfsm.manager.alarms import OnAlarm, OnEvent
-from exitfsm.manager.bus import check_bus
 from exitfsm.manager.context import Given
-from exitfsm.manager.loops import NOT_STARTED, Begun, on_its_loop, running, running_loop
 from exitfsm.manager.parts import Parts
 from exitfsm.manager.view import View
 from exitfsm.outside import logger

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from datetime import datetime
 
 from exitfsm import holdings
-from exitfsm.bar_keeping import BarKeeper
+from exitfsm.account import Account
+from exitfsm.aio.tasks import Tasks
+from exitfsm.bar_keeping import keeper_of
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.hours import Hours, Sessions
@@ -21,7 +23,7 @@ from exitfsm.errors import StoreError
 from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere
 from exitfsm.lifecycle import State
 from exitfsm.manager.adopter import Adopter
-from exitfsm.manager.alarms import Account, Alarms
+from exitfsm.manager.alarms import Alarms
 from exitfsm.manager.confirming import Confirmer
 from exitfsm.manager.context import Context, Given
 from exitfsm.manager.executor import Executor
@@ -30,13 +32,11 @@ from exitfsm.manager.mailbox import Commits, Group, Mailbox
 from exitfsm.manager.operators import Operators
 from exitfsm.manager.orders import Orders
 from exitfsm.manager.reconciler import Reconciler
-from exitfsm.manager.tasks import Tasks
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities
 from exitfsm.position import Position
-from exitfsm.recorded_bars import bars_path
 from exitfsm.store import ExitStore
 
 log = logger("exitfsm")
@@ -85,7 +85,7 @@ class Parts:
             orders=orders,
             tasks=tasks,
         )
-        self._keeper = _keeper_of(given, store)
+        self._keeper = keeper_of(store, given.config.bars) if given.config.record_bars else None
         self.view = View(context)
         self.executor = Executor(context, self.view)
         self.adopter = Adopter(context, self.view)
@@ -216,12 +216,3 @@ def _on_call(breaker: Breaker, alarms: Alarms, time: SteadyTime) -> Callable[[bo
             alarms.record(BreakerClosed(at=time.now()))
 
     return on_call
-
-
-def _keeper_of(given: Given, store: ExitStore) -> BarKeeper | None:
-    if not given.config.record_bars:
-        return None
-    path = bars_path(store, given.config.bars)
-    if path is None:
-        log.warning("bars_not_recorded error=the store is no file: set bars: PATH to record them there")
-    return BarKeeper(path, ()) if path is not None else None

@@ -11,13 +11,13 @@ import asyncio
 from contextlib import suppress
 
 from exitfsm import holdings
+from exitfsm.aio.tasks import begin_shared, shared
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import ORDER_PREFIX, bare
 from exitfsm.lifecycle import State
 from exitfsm.manager.adopter import Adopter
 from exitfsm.manager.context import Context
 from exitfsm.manager.executor import Executor
-from exitfsm.manager.tasks import begin_shared, shared
 from exitfsm.manager.view import View
 from exitfsm.outside import logger
 from exitfsm.values import ExecutionReport

@@ -11,11 +11,11 @@ import asyncio
 from contextlib import suppress
 
 from exitfsm import holdings
+from exitfsm.aio.budget import Turns
 from exitfsm.broker.calls import Outcome, describe
 from exitfsm.errors import BrokerError, OrderRefused
 from exitfsm.holdings import FRESH_S, NEVER, Answer, Beside, Read, bare
 from exitfsm.lifecycle import State
-from exitfsm.manager.budget import Turns
 from exitfsm.manager.context import Context
 from exitfsm.manager.view import LOOK_MAX_S, View
 from exitfsm.messages import GiveWay

@@ -13,10 +13,10 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from exitfsm import holdings
+from exitfsm.aio.tasks import begin_shared, shared
 from exitfsm.errors import BrokerError
 from exitfsm.holdings import Count, Evidence, Executions, Expected, LookUps, Need, Read, same_symbol
 from exitfsm.manager.context import Context
-from exitfsm.manager.tasks import begin_shared, shared
 from exitfsm.messages import Contradiction, RecordRead, Recover
 from exitfsm.outside import logger
 from exitfsm.position import Position, client_order_id

@@ -1,6 +1,6 @@
-"""The manager's one event loop, and calls of it that come from anywhere else.
+"""An object's one event loop, and calls of it that come from anywhere else.
 
-A manager works on the loop that it was started on. Whoever calls it from another loop, or from a thread that has none,
+The manager works on the loop that it was started on. Who calls it from another loop, or from a thread that has none,
 has the work carried out there, so that nothing is touched by two loops. Where that loop does not run any more, the
 caller hears so at once, instead of waiting for an answer that cannot come.
 """
@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from exitfsm.manager.tasks import shared
+from exitfsm.aio.tasks import shared
 
 Loop = asyncio.AbstractEventLoop
 P = ParamSpec("P")

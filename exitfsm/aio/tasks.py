@@ -1,4 +1,4 @@
-"""The manager's own tasks: none is lost, none fails unheard, and what must become durable is waited for."""
+"""The tasks of one object: none is lost, none fails unheard, and what must become durable is waited for."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Tasks:
         return task
 
     def write(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """The same for what must become durable: it is not canceled when the manager stops."""
+        """The same for what must become durable: it is not canceled by `cancel`."""
         task = self.spawn(work, "exitfsm-write")
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
