@@ -23,7 +23,7 @@ ROOMS = ("manager", "holdings", "broker", "position")
 FILES = [path for room in ROOMS for path in sorted((PACKAGE / room).glob("*.py"))]
 FILES += [PACKAGE / "engine.py"]
 #: Lines of the manager, in all and in one file. The design wants 2,200 in all; what has been reached is not given away.
-LINES_MAX, LINES_OF_A_FILE_MAX = 3_700, 450
+LINES_MAX, LINES_OF_A_FILE_MAX = 3_000, 450
 #: What is set from outside all the same, and why.
 ALLOWED = {
     ("engine.py", "slot.last"): "a quiet bar costs two comparisons; a call that sets it would cost as much again"

@@ -80,6 +80,31 @@ class Begun(Awaitable[None]):
         return _there(self._loop, lambda: shared(work)).__await__()
 
 
+def handed_over(
+    loop: Loop,
+    work: Callable[[], Coroutine[Any, Any, Any]] | None,
+    spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+) -> Any:
+    """Have work done on a loop, for a caller in any thread that may await what comes back or not.
+
+    Args:
+        loop: where it is done, if it runs.
+        work: begins it; None where there is nothing to do.
+        spawn: makes a task of it on that loop.
+    """
+    here = running_loop()
+    if here is loop:
+        if work is not None:
+            return spawn(work())
+        nothing = loop.create_future()
+        nothing.set_result(None)
+        return nothing
+    if work is None or not loop.is_running():
+        return None
+    done = asyncio.run_coroutine_threadsafe(work(), loop)
+    return asyncio.wrap_future(done) if here is not None else done
+
+
 def running_loop() -> Loop | None:
     """The event loop that runs in this thread; None where none does."""
     try:

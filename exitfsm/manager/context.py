@@ -15,6 +15,7 @@ from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.manager.orders import Orders
 from exitfsm.ports import Clock
+from exitfsm.position import Position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,3 +48,18 @@ class Context:
     hours: Hours
     orders: Orders
     tasks: Tasks
+
+
+class Part:
+    """Has at hand what all parts use."""
+
+    def __init__(self, context: Context) -> None:
+        self._given, self._time, self._live = context.given, context.given.time, context.given.config.live
+        self._engine, self._mailbox, self._alarms = context.engine, context.mailbox, context.alarms
+        self._calls, self._orders, self._hours = context.calls, context.orders, context.hours
+        self._breaker, self._tasks = context.breaker, context.tasks
+
+
+def in_order(engine: Engine) -> list[Position]:
+    """All open positions, oldest first."""
+    return sorted(engine.positions.values(), key=lambda p: (p.opened_at, p.position_id))

@@ -1,19 +1,19 @@
 """The one way into the engine, for many callers and one writer.
 
-Everything that is told to a position waits in one queue. A single worker takes whatever is ready, hands it to the
-engine in the writer's thread as one group (so that what happens together is committed together), and answers each
-caller. The event loop never waits for the disk, and the engine is never used by two threads at once. A quiet bar does
-not queue: while the writer rests it is taken note of in memory, on the spot.
+Every message to a position waits in one queue. A single worker takes whatever is ready, hands it to the engine in the
+writer's thread as one group (so that what happens together is committed together), and answers each caller. The event
+loop never waits for the disk, and the engine is never used by two threads at once. A quiet bar does not queue: while
+the writer rests it is noted in memory, on the spot.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,33 +27,15 @@ from exitfsm.values import Bar, ExecutionReport
 
 log = logger("exitfsm")
 
-
 #: A position after a commit, and what was recorded.
 Commit = tuple[Position, Sequence[Recorded]]
-
-
-class Kind(Enum):
-    """What waits in the queue. Those of one kind that wait in a row are committed together; work is done alone."""
-
-    BAR = "a bar"
-    CONFIRMED = "a bar whose price a second source has confirmed"
-    MESSAGE = "a position's id, and a message to it"
-    WORK = "anything else that belongs into the writer's thread, as a function"
-
-
-class Told(NamedTuple):
-    """One thing that waits, and where its answer is awaited."""
-
-    kind: Kind
-    what: Any
-    answer: asyncio.Future[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """What one turn of the worker brought: positions that owe something, commits, and bars that jumped too far.
 
-    `results` and `failed` are answers, by the place in the turn's queue of what was told.
+    `results` and `failed` are answers, by the place in the turn's queue.
     """
 
     owing: list[str] = field(default_factory=list)
@@ -64,20 +46,12 @@ class Group:
     failed: dict[int, Exception] = field(default_factory=dict)
 
 
-class Commits:
-    """Listens to an engine: its commits, until they are taken out."""
+class Waiting(NamedTuple):
+    """One thing that waits: what the engine does with a run of its kind, or None for a function, which runs alone."""
 
-    def __init__(self) -> None:
-        self._kept: list[Commit] = []
-
-    def __call__(self, position: Position, recorded: Sequence[Recorded]) -> None:
-        """One commit, told in the writer's thread."""
-        self._kept.append((position, recorded))
-
-    def take(self) -> list[Commit]:
-        """Those since the last time, oldest first."""
-        taken, self._kept = self._kept, []
-        return taken
+    commit: Callable[[list[Any], Group], Sequence[Action]] | None
+    what: Any
+    answer: asyncio.Future[Any]
 
 
 class Mailbox:
@@ -85,30 +59,22 @@ class Mailbox:
 
     Args:
         engine: used in the writer's thread only, but for reading what it holds in memory.
-        commits: listens to it.
+        commits: the engine's listener puts them there, in the writer's thread.
         now: the present.
         received: the wall clock as it is, for the age of bars: putting it right must not make fresh bars look old.
     """
 
     def __init__(
-        self, engine: Engine, commits: Commits, now: Callable[[], datetime], received: Callable[[], datetime]
+        self, engine: Engine, commits: deque[Commit], now: Callable[[], datetime], received: Callable[[], datetime]
     ) -> None:
-        self._engine = engine
-        self._commits = commits
-        self._now = now
-        self._received = received
-        self._queue: asyncio.Queue[Told] = asyncio.Queue()
+        self._engine, self._commits, self._now, self._received = engine, commits, now, received
+        self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="exitfsm-writer")
-        self._writing = False
-        self._closing = False
+        self._writing = self._closing = False
         self._worker: asyncio.Task[None] | None = None
 
     def open(self, after: Callable[[Group], None]) -> None:
-        """Start the worker.
-
-        Args:
-            after: told on the event loop what each group brought, before the callers are answered.
-        """
+        """Start the worker; `after` hears on the event loop what each group brought, before the callers do."""
         self._worker = asyncio.create_task(self._work(after), name="exitfsm-mailbox")
 
     async def close(self) -> None:
@@ -132,7 +98,7 @@ class Mailbox:
             at_rest = not self._writing and self._queue.empty()
             if at_rest and not confirmed and self._engine.quiet(bar, self._received()):
                 continue
-            waiting.append(self._put(Kind.CONFIRMED if confirmed else Kind.BAR, bar))
+            waiting.append(self._put(self._confirmed if confirmed else self._bars, bar))
         if waiting:
             await _all(waiting)
 
@@ -144,16 +110,16 @@ class Mailbox:
         """
         await self.tell_all([(position_id, message)])
 
+    async def tell_all(self, messages: Sequence[tuple[str, Message]]) -> None:
+        """Messages to several positions, committed together."""
+        await _all([self._put(self._messages, message) for message in messages])
+
     async def alarm(self, position_id: str, kind: str, text: str) -> None:
         """An alarm of a position."""
         await self.tell(position_id, RaiseAlarm(at=self._now(), kind=kind, text=text))
 
-    async def tell_all(self, messages: Sequence[tuple[str, Message]]) -> None:
-        """Messages to several positions, committed together."""
-        await _all([self._put(Kind.MESSAGE, told) for told in messages])
-
     async def report(self, report: ExecutionReport) -> None:
-        """News of an order of ours, for the position that it belongs to."""
+        """A report on an order of ours, for the position that it belongs to."""
         position_id = await self.owner_of(report.client_order_id)
         if position_id is not None:
             await self.tell(position_id, Report(at=self._now(), report=report))
@@ -165,15 +131,14 @@ class Mailbox:
 
     async def run(self, work: Callable[[], Any]) -> Any:
         """Anything else that belongs into the writer's thread."""
-        return await self._put(Kind.WORK, work)
+        return await self._put(None, work)
 
-    def _put(self, kind: Kind, what: Any) -> asyncio.Future[Any]:
-        """Into the queue; nothing is left waiting at one that is closed."""
-        if self._worker is None or self._closing:
+    def _put(self, commit: Callable[[list[Any], Group], Sequence[Action]] | None, what: Any) -> asyncio.Future[Any]:
+        if self._worker is None or self._closing:  # nothing is left waiting at one that is closed
             raise StoreError("the manager is stopped")
-        told = Told(kind, what, asyncio.get_running_loop().create_future())
-        self._queue.put_nowait(told)
-        return told.answer
+        waiting = Waiting(commit, what, asyncio.get_running_loop().create_future())
+        self._queue.put_nowait(waiting)
+        return waiting.answer
 
     async def _work(self, after: Callable[[Group], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -186,53 +151,54 @@ class Mailbox:
                 await loop.run_in_executor(self._thread, self._process, waiting, group)
             finally:
                 self._writing = False
-                group.commits.extend(self._commits.take())
+                while self._commits:
+                    group.commits.append(self._commits.popleft())
                 try:
                     after(group)
                 except Exception:
-                    # A defect there must not end the only worker: whoever tells something would wait for ever.
+                    # A defect there must not end the only worker: every caller would wait for ever.
                     log.exception("after_group_crashed")
                 self._answer(waiting, group)
 
-    def _answer(self, waiting: Sequence[Told], group: Group) -> None:
-        for number, told in enumerate(waiting):
+    def _answer(self, waiting: Sequence[Waiting], group: Group) -> None:
+        for number, one in enumerate(waiting):
             self._queue.task_done()
-            if told.answer.done():
+            if one.answer.done():
                 continue
             if number in group.failed:
-                told.answer.set_exception(group.failed[number])
+                one.answer.set_exception(group.failed[number])
             else:
-                told.answer.set_result(group.results.get(number))
+                one.answer.set_result(group.results.get(number))
 
-    def _process(self, waiting: Sequence[Told], group: Group) -> None:
-        """In the writer's thread: runs of bars and runs of messages are one commit each."""
+    # --- in the writer's thread ---------------------------------------------------------------------------------------
+
+    def _process(self, waiting: Sequence[Waiting], group: Group) -> None:
+        """Runs of bars and runs of messages are one commit each."""
         start = 0
         while start < len(waiting):
-            kind, end = waiting[start].kind, start + 1
-            while end < len(waiting) and kind is not Kind.WORK and waiting[end].kind is kind:
+            commit, end = waiting[start].commit, start + 1
+            while end < len(waiting) and commit is not None and waiting[end].commit == commit:
                 end += 1
             try:
-                group.results[start] = self._one_commit(kind, [told.what for told in waiting[start:end]], group)
+                if commit is None:
+                    group.results[start] = waiting[start].what()
+                else:
+                    actions = commit([one.what for one in waiting[start:end]], group)
+                    group.owing.extend(action.position_id for action in actions)
             except Exception as error:
                 # The callers of this part hear of it; the others' turn comes all the same.
                 group.failed.update(dict.fromkeys(range(start, end), error))
                 group.failures.append(error)
             start = end
 
-    def _one_commit(self, kind: Kind, part: Sequence[Any], group: Group) -> Any:
-        if kind is Kind.WORK:
-            return part[0]()
-        if kind is Kind.MESSAGE:
-            actions = self._engine.tell_all(part)
-        elif kind is Kind.CONFIRMED:
-            now = self._received()
-            actions = [a for bar in part for a in self._engine.on_bar(bar, received_at=now, confirmed=True)]
-        else:
-            actions = self._bars(part, group)
-        group.owing.extend(action.position_id for action in actions)
-        return None
+    def _messages(self, messages: list[tuple[str, Message]], _: Group) -> list[Action]:
+        return self._engine.tell_all(messages)
 
-    def _bars(self, bars: Sequence[Bar], group: Group) -> list[Action]:
+    def _confirmed(self, bars: list[Bar], _: Group) -> list[Action]:
+        now = self._received()
+        return [action for bar in bars for action in self._engine.on_bar(bar, received_at=now, confirmed=True)]
+
+    def _bars(self, bars: list[Bar], group: Group) -> list[Action]:
         """Bars in order; those that jumped too far wait for a second source to confirm them.
 
         A bar is judged by what the bars of its symbol before it left behind, so that a second one of a symbol begins a

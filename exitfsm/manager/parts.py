@@ -1,13 +1,13 @@
 """The parts of a manager between a start and the stop after it, and how they come to be.
 
 Each is made of those before it and is whole from then on. Three things would need what is made after them: the engine
-asks when a session ends, and reads a table that the hours fill later; it tells of its commits, and a list takes them
-until the mailbox fetches them; and the broker's calls ask for names of orders, which a table of them knows.
+asks when a session ends, and reads a table that the hours fill later; it hands its commits to a queue, from which the
+mailbox takes them; and the broker's calls ask for names of orders, which a table of them knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
 from datetime import datetime
 
 from exitfsm import holdings
@@ -17,25 +17,23 @@ from exitfsm.bar_keeping import keeper_of
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.hours import Hours, Sessions
-from exitfsm.clocks import SteadyTime
-from exitfsm.engine import Engine, SessionClose
+from exitfsm.engine import Engine
 from exitfsm.errors import StoreError
 from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere
 from exitfsm.lifecycle import State
 from exitfsm.manager.adopter import Adopter
 from exitfsm.manager.alarms import Alarms
-from exitfsm.manager.confirming import Confirmer
 from exitfsm.manager.context import Context, Given
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.intake import Intake
-from exitfsm.manager.mailbox import Commits, Group, Mailbox
+from exitfsm.manager.mailbox import Commit, Group, Mailbox
 from exitfsm.manager.operators import Operators
 from exitfsm.manager.orders import Orders
 from exitfsm.manager.reconciler import Reconciler
+from exitfsm.manager.steps import Steps
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.outside import logger
-from exitfsm.ports import Capabilities
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
 
@@ -52,27 +50,31 @@ class Parts:
     """
 
     def __init__(self, given: Given, store: ExitStore, fitting: Fitting) -> None:
-        live, time, sessions, commits = given.config.live, given.time, Sessions(), Commits()
-        self._missing = fitting.missing
-        self.store, self._account = store, Account(store, given.account)
+        live, time, commits = given.config.live, given.time, deque[Commit]()
+        sessions: Sessions = {}
+
+        def session_close(symbol: str, _: datetime) -> datetime | None:
+            """In the writer's thread: when the session ends, as last read."""
+            known = None if fitting.capabilities.rules(symbol).always_open else sessions.get(symbol)
+            return known[1].close if known is not None else None
+
+        self.store, self._account, self._fitting = store, Account(store, given.account), fitting
         engine = Engine(
             store,
             fitting.capabilities,
             rules=given.rules,
-            session_close=_session_closes(fitting.capabilities, sessions),
-            listener=commits,
+            session_close=session_close,
+            listener=lambda position, recorded: commits.append((position, recorded)),
         )
-        tasks = Tasks()
+        tasks, orders = Tasks(), Orders(engine)
         mailbox = Mailbox(engine, commits, time.now, given.clock.now)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
-        breaker = Breaker(live.breaker_failures, float(live.breaker_probe_seconds))
-        orders = Orders(engine)
         calls = BrokerCalls(
             fitting,
             names=orders,
             time=time,
             timeout_s=float(live.broker_timeout_seconds),
-            on_result=_on_call(breaker, alarms, time),
+            on_result=self._after_call,
         )
         self.context = context = Context(
             given=given,
@@ -80,26 +82,28 @@ class Parts:
             mailbox=mailbox,
             alarms=alarms,
             calls=calls,
-            breaker=breaker,
+            breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions),
             orders=orders,
             tasks=tasks,
         )
-        self._keeper = keeper_of(store, given.config.bars) if given.config.record_bars else None
+        self._keeper = keeper_of(store, wanted=given.config.record_bars, chosen=given.config.bars)
         self.view = View(context)
-        self.executor = Executor(context, self.view)
+        self.steps = Steps(context, self.view)
+        self.executor = Executor(context, self.view, self.steps)
         self.adopter = Adopter(context, self.view)
-        self.reconciler = Reconciler(context, self.view, self.executor, self.adopter)
-        self.timer = Timer(context, self.view, self.executor, self.reconciler, self._keeper)
-        self.confirmer = Confirmer(context, self.view)
-        self.intake = Intake(context, self.executor, self.reconciler, self.timer, self._keeper)
-        self.operators = Operators(context, self.view, self.executor, self.reconciler)
+        self.reconciler = Reconciler(context, self.view, self.steps, self.executor, self.adopter)
+        self.timer = Timer(context, self.view, self.steps, self.executor, self.reconciler, self._keeper)
+        self.intake = Intake(context, self.view, self.executor, self.reconciler, self.timer, self._keeper)
+        self.operators = Operators(context, self.view, self.steps, self.executor, self.reconciler)
         #: True from when everything is restored until it is stopped.
         self.running = False
         self._cooldowns: dict[str, datetime] = {}
 
+    # --- life ---------------------------------------------------------------------------------------------------------
+
     async def begin(self) -> None:
-        """Restore what the store knows, remind of what stands, and be at work.
+        """Restore what the store knows, remind of active alarms, and be at work.
 
         Raises:
             StoreError: the store cannot be read, or belongs to another account; then nothing is left behind.
@@ -110,7 +114,7 @@ class Parts:
             await context.mailbox.run(self._restore)
             self.running = True
             context.alarms.remind()
-            for lack in self._missing:
+            for lack in self._fitting.missing:
                 await context.alarms.raise_alarm("broker_incomplete", f"the broker has no {lack}")
         except BaseException:
             self.running = False
@@ -130,8 +134,7 @@ class Parts:
         context.alarms.load(store)
         context.breaker.restore(self._account.breaker_open)
         self._cooldowns.update(store.cooldowns(context.given.time.now()))
-        if self._keeper is not None:
-            self._keeper.keep([row.symbol for row in store.trackings()])
+        self._keeper.keep([row.symbol for row in store.trackings()])
 
     def stop_taking(self) -> None:
         """Nothing new is taken from now on."""
@@ -153,8 +156,7 @@ class Parts:
 
     async def close_bars(self) -> None:
         """Close the file of the bars that were kept."""
-        if self._keeper is not None:
-            await self._keeper.close()
+        await self._keeper.close()
 
     def account(self) -> holdings.Account:
         """What speaks for or against an entry."""
@@ -165,10 +167,10 @@ class Parts:
             is_paused=self.context.engine.paused,
         )
 
-    # --- what comes back from the mailbox -----------------------------------------------------------------------------
+    # --- what the mailbox and the calls bring -------------------------------------------------------------------------
 
     def _after_group(self, group: Group) -> None:
-        """On the event loop, after each group: tell the callbacks, work on what is owed, confirm prices that jumped."""
+        """On the event loop, after each group: call back, work on what is owed, confirm prices that jumped."""
         context = self.context
         for position, recorded in group.commits:
             if any(isinstance(one.event, (ExitCompleted, PositionClosedElsewhere)) for one in recorded):
@@ -184,35 +186,21 @@ class Parts:
             log.critical("not_stored error=%s", error)
             context.alarms.alarm_without_store("store_unwritable", f"the store could not be written: {error}")
         self.executor.drive(group.owing)
-        self.confirmer.confirm(group.jumps)
+        self.intake.confirm(group.jumps)
 
     def _on_ended(self, p: Position) -> None:
         self.executor.forget(p)
         if p.cooldown_until is not None:
             self._cooldowns[p.symbol] = max(p.cooldown_until, self._cooldowns.get(p.symbol, p.cooldown_until))
         self.context.orders.note_end(p)
-        self.reconciler.hurry()  # what was bought meanwhile is taken up now
+        self.reconciler.hurry()  # what was bought meanwhile is adopted now
 
-
-def _session_closes(capabilities: Capabilities, sessions: Sessions) -> SessionClose:
-    """For the engine, in the writer's thread: when the session ends, as last read."""
-
-    def session_close(symbol: str, _: datetime) -> datetime | None:
-        known = None if capabilities.rules(symbol).always_open else sessions.get(symbol)
-        return known[1].close if known is not None else None
-
-    return session_close
-
-
-def _on_call(breaker: Breaker, alarms: Alarms, time: SteadyTime) -> Callable[[bool, str], None]:
-    """Sends that fail in a row open the breaker; one that gets through closes it."""
-
-    def on_call(answered: bool, method: str) -> None:
+    def _after_call(self, answered: bool, method: str) -> None:
+        """Sends that fail in a row open the breaker; one that gets through closes it."""
+        breaker, alarms, now = self.context.breaker, self.context.alarms, self.context.given.time.now
         if method not in ("submit", "cancel"):
             return
         if not answered and breaker.failed():
-            alarms.record(BreakerOpened(failures=breaker.failures, at=time.now(), why=method))
+            alarms.record(BreakerOpened(failures=breaker.failures, at=now(), why=method))
         elif answered and breaker.succeeded():
-            alarms.record(BreakerClosed(at=time.now()))
-
-    return on_call
+            alarms.record(BreakerClosed(at=now()))
