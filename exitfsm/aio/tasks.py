@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
 
 from exitfsm.outside import logger
 
@@ -33,6 +33,72 @@ def _hear(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
+class Fresh(Generic[T]):
+    """A question whose answer must be new: callers that wait together share one that was asked after they came.
+
+    Args:
+        ask: asks it.
+        name: of its tasks.
+    """
+
+    def __init__(self, ask: Callable[[], Coroutine[Any, Any, T]], name: str) -> None:
+        self._ask, self._name = ask, name
+        self._newest: asyncio.Task[T] | None = None
+        self._under_way: set[asyncio.Task[T]] = set()
+
+    async def answer(self, patience_s: float) -> T:
+        """The answer to a question that is asked after this call; one that is under way is waited for so long."""
+        running = self._newest
+        if running is not None and not running.done():
+            await asyncio.wait([running], timeout=patience_s)  # one that hangs must not hold up the others
+        if self._newest is None or self._newest is running:
+            self._newest = begin_shared(self._ask(), self._name)
+            self._under_way.add(self._newest)
+            self._newest.add_done_callback(self._under_way.discard)
+        return await shared(self._newest)  # begun after this call, by this or another caller
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        under_way = list(self._under_way)
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+
+class OneAtATime:
+    """Work of which only one run is under way: callers that come meanwhile share the one after it.
+
+    Args:
+        work: one run.
+        name: of the task that is shared.
+    """
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        self._work, self._name = work, name
+        self._lock = asyncio.Lock()
+        self._waiting: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """A run that begins after this call."""
+        if not self._lock.locked():
+            await self._exclusive()
+            return
+        if self._waiting is None or self._waiting.done():
+            self._waiting = begin_shared(self._exclusive(), self._name)
+        await shared(self._waiting)
+
+    async def close(self) -> None:
+        """Give up the run that callers wait for together."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            await asyncio.gather(self._waiting, return_exceptions=True)
+
+    async def _exclusive(self) -> None:
+        async with self._lock:
+            self._waiting = None
+            await self._work()
+
+
 class Tasks:
     """Tasks that run beside the calls of the bot."""
 
@@ -53,6 +119,18 @@ class Tasks:
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
         return task
+
+    def call(self, callback: Callable[..., Any] | None, *args: Any) -> None:
+        """Call a guest's callback, plain or async: where it raises, that is logged, and harms nothing."""
+        if callback is None:
+            return
+        try:
+            result = callback(*args)
+        except Exception:
+            log.exception("callback_failed")
+            return
+        if asyncio.iscoroutine(result):
+            self.spawn(result, "exitfsm-callback")
 
     async def cancel(self) -> None:
         """End everything but the writes."""

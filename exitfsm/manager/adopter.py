@@ -40,8 +40,8 @@ class Adopter(Part):
         self._view = view
         #: Positions that could not be adopted yet, with how often that was tried.
         self._missing: dict[tuple[str, Side], Tries] = {}
-        self._began = self._time.now()
-        self._store_is_new = False
+        #: When the store was empty; None where it has a past, and knows every order.
+        self._empty_at: datetime | None = self._time.now()
         self._open_message = partial(
             Open,
             account=self._given.account,
@@ -51,8 +51,9 @@ class Adopter(Part):
         )
 
     def load(self) -> None:
-        """In the writer's thread: whether the store has a past."""
-        self._store_is_new = self._engine.store.count() == 0
+        """In the writer's thread: see whether the store has a past."""
+        if self._engine.store.count():
+            self._empty_at = None
 
     def is_impatient(self) -> bool:
         """True while something could not be adopted yet, and the next answer may help."""
@@ -247,8 +248,8 @@ class Adopter(Part):
         if await self._mailbox.run(partial(self._engine.get, name)) is not None:
             return 0, None
         if not self._calls.asks_by_our_id:
-            began = self._began if self._store_is_new else None
-            return (0, None) if holdings.is_free_of_exits(symbol, first, began, self._orders.open_exits) else None
+            exits = self._orders.open_exits
+            return (0, None) if holdings.is_free_of_exits(symbol, first, self._empty_at, exits) else None
         newest: Found = (0, None)
         for attempt in range(1, ATTEMPTS_PROBED_MAX + 1):
             try:

@@ -55,7 +55,7 @@ class Alarms:
     def remind(self) -> None:
         """Every active alarm, once more: at the start."""
         for _, alarm in list(self.active.values()):
-            self._call_back(self._on_alarm, alarm)
+            self._tasks.call(self._on_alarm, alarm)
 
     def announce(self, position: Position | None, recorded: Recorded) -> None:
         """One event, after it is durable."""
@@ -65,17 +65,17 @@ class Alarms:
             alarm = Alarm(alarm_id=event.alarm_id, kind=event.kind, text=event.text, raised_at=event.at)
             self.active[alarm.alarm_id] = (stream, alarm)
             log.error("alarm kind=%s text=%s", alarm.kind, alarm.text)
-            self._call_back(self._on_alarm, alarm)
+            self._tasks.call(self._on_alarm, alarm)
         elif isinstance(event, AlarmAcknowledged):
             self.active.pop(event.alarm_id, None)
-        self._call_back(self._on_event, position, recorded)
+        self._tasks.call(self._on_event, position, recorded)
 
     def alarm_without_store(self, kind: str, text: str) -> None:
         """An alarm that cannot be stored still reaches a person: the callback, and the list of alarms."""
         alarm = Alarm(alarm_id=f"{self._account.stream_id}/{kind}", kind=kind, text=text, raised_at=self._now())
         if alarm.alarm_id not in self.active:
             self.active[alarm.alarm_id] = (self._account.stream_id, alarm)
-            self._call_back(self._on_alarm, alarm)
+            self._tasks.call(self._on_alarm, alarm)
 
     async def raise_alarm(self, kind: str, text: str) -> None:
         """An alarm about the account."""
@@ -111,14 +111,3 @@ class Alarms:
     async def _in_writer(self, work: Callable[[], Sequence[Recorded]]) -> None:
         for recorded in await self._mailbox.run(work):
             self.announce(None, recorded)
-
-    def _call_back(self, callback: Callable[..., Any] | None, *args: Any) -> None:
-        if callback is None:
-            return
-        try:
-            result = callback(*args)
-        except Exception:
-            log.exception("callback_failed")
-            return
-        if asyncio.iscoroutine(result):
-            self._tasks.spawn(result, "exitfsm-callback")

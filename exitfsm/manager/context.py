@@ -13,7 +13,9 @@ from exitfsm.custom_rules import CustomRules
 from exitfsm.engine import Engine
 from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.manager.mailbox import Mailbox
-from exitfsm.manager.orders import Orders
+from exitfsm.memory.orders import Orders
+from exitfsm.memory.sends import Sends
+from exitfsm.memory.waits import Waits
 from exitfsm.ports import Clock
 from exitfsm.position import Position
 
@@ -47,6 +49,8 @@ class Context:
     breaker: Breaker
     hours: Hours
     orders: Orders
+    sends: Sends
+    waits: Waits
     tasks: Tasks
 
 
@@ -58,6 +62,7 @@ class Part:
         self._engine, self._mailbox, self._alarms = context.engine, context.mailbox, context.alarms
         self._calls, self._orders, self._hours = context.calls, context.orders, context.hours
         self._breaker, self._tasks = context.breaker, context.tasks
+        self._sends, self._waits = context.sends, context.waits
 
 
 def in_order(engine: Engine) -> list[Position]:

@@ -149,7 +149,7 @@ class Intake(Part):
 
     def _read_of(self, p: Position, held: Read) -> PositionRead:
         net, entry = self._view.net_of(p, held)
-        now, began, known = self._time.now(), self._view.at(p, held.began), holdings.known(p)
+        now, began, known = self._time.now(), self._waits.at(p, held.began), holdings.known(p)
         return PositionRead(at=now, began=began, qty=net, avg_entry_price=entry, reads=READS_MIN, known=known)
 
     # --- order updates ------------------------------------------------------------------------------------------------

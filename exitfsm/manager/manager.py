@@ -58,7 +58,8 @@ class ExitManager:
         on_event: called with (position or None, recorded event) for each event, after it is durable.
         on_alarm: called for each alarm that goes up, and at the start for each that is active.
 
-    All methods belong to one event loop. Callbacks may be plain or async; one that raises is logged and harms nothing.
+    It works on the event loop of `start`; what is called elsewhere is carried out there. Callbacks may be plain or
+    async; one that raises is logged and harms nothing.
     """
 
     def __init__(  # noqa: PLR0913  # the public constructor: a bot names what it needs
@@ -96,11 +97,7 @@ class ExitManager:
 
     @property
     def store(self) -> ExitStore:
-        """The store it works on.
-
-        Raises:
-            RuntimeError: it is not started.
-        """
+        """The store it works on; `RuntimeError` before the start."""
         return self._parts.store
 
     @property
@@ -155,22 +152,16 @@ class ExitManager:
         store = self._store_given
         if not isinstance(store, ExitStore):  # on a server each account has one of its own
             store = await loop.run_in_executor(None, partial(ExitStore, store, account=self._given.account))
-        self._made, self._loop = Parts(self._given, store, fitting), loop
+        self._made, self._loop = Parts(self._given, store, fitting, is_own=store is not self._store_given), loop
         try:
             await self._made.begin()
         except BaseException:
-            self._close_own(store)
             self._made = self._loop = None
             raise
         if self._bus is not None:
             self._unsubscribe = await _awaited(self._bus.subscribe(self._on_bus_event))
         await self._made.reconciler.try_sync()
         self._made.context.tasks.spawn(self._made.timer.watch(), "exitfsm-time")
-
-    def _close_own(self, store: ExitStore) -> None:
-        """Close a store that was opened here."""
-        if store is not self._store_given:
-            store.close()
 
     async def stop(self) -> None:
         """Stop watching. Idempotent; loses nothing and leaves no task behind: what is owed stays owed in the store."""
@@ -187,8 +178,6 @@ class ExitManager:
         if callable(unsubscribe):
             await _awaited(unsubscribe())
         await parts.end()
-        self._close_own(parts.store)
-        await parts.close_bars()
 
     async def __aenter__(self) -> ExitManager:
         """`async with ExitManager(...) as manager:` starts and stops it."""
@@ -211,11 +200,7 @@ class ExitManager:
 
     @on_its_loop
     async def on_bars(self, bars: Sequence[Any] | Mapping[str, Any]) -> None:
-        """Many bars at once, for feeds that deliver a whole minute: what breaches together is committed together.
-
-        Args:
-            bars: a sequence of bars, or a mapping of them by symbol.
-        """
+        """Many bars at once, in order or by symbol: what breaches together is committed together."""
         if not self._running:
             log.warning("bars_ignored count=%s why=stopped", len(bars))
             return
@@ -321,7 +306,7 @@ class ExitManager:
 
         What is watched goes first; then the broker is asked for what is not watched yet, and that follows.
         """
-        return await self._at_work.operators.flatten(self.positions, reason, who)
+        return await self._at_work.operators.flatten(reason, who)
 
     def pause(self, who: str = "operator", why: str = "") -> Awaitable[None]:
         """No new triggers and no entries, at once; exits under way go on. Await it to know that it is durable."""
@@ -366,8 +351,6 @@ class ExitManager:
     async def tick(self) -> None:
         """Do what has come due: timers, what is owed, look-ups, reconciliation, marks. Called by the manager itself."""
         await self._at_work.timer.tick()
-
-    # --- inside ---
 
     def _on_bus_event(self, event: Any) -> Any:
         """For the bus: whether it awaits what comes back or not, and from whatever thread it calls."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from decimal import Decimal
 
 from exitfsm import holdings
 from exitfsm.errors import BrokerError
 from exitfsm.lifecycle import State
-from exitfsm.manager.context import Context, Part
+from exitfsm.manager.context import Context, Part, in_order
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
-from exitfsm.manager.steps import Steps
 from exitfsm.manager.view import View
 from exitfsm.messages import ForceExit, Message, PositionRead, RecordRead, Release
 from exitfsm.outside import logger
@@ -34,26 +32,24 @@ def is_stuck(p: Position) -> bool:
 class Operators(Part):
     """Commands from outside the rules."""
 
-    def __init__(self, context: Context, view: View, steps: Steps, executor: Executor, reconciler: Reconciler) -> None:
+    def __init__(self, context: Context, view: View, executor: Executor, reconciler: Reconciler) -> None:
         super().__init__(context)
-        self._view, self._steps, self._executor, self._reconciler = view, steps, executor, reconciler
+        self._view, self._executor, self._reconciler = view, executor, reconciler
 
-    async def flatten(self, positions: Callable[[], list[Position]], reason: str, who: str) -> list[Position]:
+    async def flatten(self, reason: str, who: str) -> list[Position]:
         """Exit all there is: what is watched first, then what the broker shows beside it."""
-        first = await self.force(positions(), reason, who)
+        first = await self.force(in_order(self._engine), reason, who)
         try:
             await self._reconciler.sync()
         except BrokerError as error:
             log.warning("sync_after_flatten_failed error=%s", error)
         known = {p.position_id for p in first}
-        return first + await self.force([p for p in positions() if p.position_id not in known], reason, who)
+        beside = [p for p in in_order(self._engine) if p.position_id not in known]
+        return first + await self.force(beside, reason, who)
 
     async def force(self, positions: list[Position], reason: str, who: str) -> list[Position]:
-        """Exit these positions now; returns them as they are then.
-
-        Those that need a look at the broker first do not keep the others waiting.
-        """
-        stuck = [p for p in positions if is_stuck(p)]
+        """Exit these positions now; returns them as they are then."""
+        stuck = [p for p in positions if is_stuck(p)]  # they need a look at the broker, and do not keep others waiting
         await self._tell_force([(p, None) for p in positions if p not in stuck], reason, who)
         if stuck:
             await self._tell_force(await self._cleared_up(stuck), reason, who)
@@ -112,27 +108,20 @@ class Operators(Part):
             await self._mailbox.tell(position_id, Release(at=now, qty=net, entry_price=price, who=who, known=known))
             return
         # Its orders were cleared up before this read: what their records leave open, the operator answers for.
-        began, order_id = self._view.at(p, held.began), p.client_order_id or ""
+        began, order_id = self._waits.at(p, held.began), p.client_order_id or ""
         ended = ExecutionReport(client_order_id=order_id, status=OrderStatus.CANCELED, at=now)
         record = RecordRead(client_order_id=order_id, began=began, report=ended)
         read = PositionRead(at=now, began=began, qty=net, reads=READS_MIN, known=known, record=record)
         await self._mailbox.tell(position_id, read)
 
-    # --- what became of its orders ------------------------------------------------------------------------------------
-
     async def _clear_up(self, p: Position, *, must: bool) -> None:
         """Find out what became of a position's orders, on an operator's word.
 
         One that the broker does not know counts as refused then, and one that was replaced there as canceled: the
-        operator has looked, and answers for it.
-
-        Args:
-            p: the position.
-            must: the records of orders that have ended must be readable, too, where the broker shows such.
+        operator has looked, and answers for it. `must`: the records of ended orders must be readable, too.
 
         Raises:
-            BrokerError: an order that may be live cannot be looked up, or one that had ended works again, or cannot be
-                read and must be.
+            BrokerError: an order may be live and cannot be looked up, or works again, or its record must be read.
         """
         must = must and self._calls.asks_by_our_id and self._calls.capabilities.lookup_sees_closed
         for order in p.orders:
@@ -145,15 +134,12 @@ class Operators(Part):
         """What became of an order that may be live, by its record or by the operator's word."""
         asked, name = self._time.monotonic(), order.client_order_id
         report = await self._calls.order(name)
-        if report is None and self._steps.sent_since(name, asked):
+        if report is None and self._sends.since(name, asked):
             raise BrokerError(f"exit order {name} was being sent at that moment")
         await self._mailbox.report(holdings.end_of_live(report, name, order.filled_qty, self._time.now()))
 
     async def _check_ended(self, order: ExitOrder, *, must: bool) -> None:
-        """What an ended order's record says now: more filled than is known, or less, or that it works again.
-
-        Where it works again (the venue took a fill back, or its end), nothing may be sent beside it.
-        """
+        """What an ended order's record says now: more filled than is known, or less, or that it works again."""
         name, report = order.client_order_id, None
         try:
             report = await self._calls.order(name)
@@ -169,6 +155,6 @@ class Operators(Part):
         report = await self._calls.order(name)
         if report is None:
             return
-        if not is_over(order, report):
+        if not is_over(order, report):  # the venue took a fill back, or its end: nothing may be sent beside it
             raise BrokerError(f"exit order {name} works again at the broker, and is asked to be canceled")
         await self._mailbox.report(report)

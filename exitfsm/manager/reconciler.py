@@ -10,14 +10,13 @@ import asyncio
 from contextlib import suppress
 
 from exitfsm import holdings
-from exitfsm.aio.tasks import begin_shared, shared
+from exitfsm.aio.tasks import OneAtATime
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import ORDER_PREFIX, bare
 from exitfsm.lifecycle import State
 from exitfsm.manager.adopter import Adopter
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.executor import Executor
-from exitfsm.manager.steps import Steps
 from exitfsm.manager.view import View
 from exitfsm.outside import logger
 from exitfsm.values import ExecutionReport
@@ -31,36 +30,28 @@ SOON_S = 1.0
 class Reconciler(Part):
     """Brings what is watched in line with what the broker shows."""
 
-    def __init__(self, context: Context, view: View, steps: Steps, executor: Executor, adopter: Adopter) -> None:
+    def __init__(self, context: Context, view: View, executor: Executor, adopter: Adopter) -> None:
         super().__init__(context)
-        self._view, self._steps, self._executor, self._adopter = view, steps, executor, adopter
+        self._view, self._executor, self._adopter = view, executor, adopter
         #: When the next reconciliation is due, in monotonic seconds; since when they have failed.
         self._due_at = 0.0
         self._failing_since: float | None = None
         #: True once the broker has been reconciled with.
         self.is_done = False
-        self._lock = asyncio.Lock()
-        self._waiting: asyncio.Task[None] | None = None
-        #: Working orders that look like exits of ours, as the newest list shows them.
+        #: Its runs, one at a time.
+        self.runs = OneAtATime(self._sync, "exitfsm-sync")
+        #: Working orders that look like exits of ours, as the newest list shows them, until they are passed on.
         self._listed: list[ExecutionReport] = []
         #: How often in a row the list of working orders did not show an orphan order that it had shown.
         self._absent: dict[str, int] = {}
         self._is_first = True
 
     async def sync(self) -> None:
-        """Reconcile everything with what the broker says after this call; callers that wait together share one run.
-
-        Raises:
-            BrokerError: the broker did not answer; nothing was concluded from that.
-        """
-        if self._lock.locked():
-            if self._waiting is None or self._waiting.done():
-                self._waiting = begin_shared(self._exclusive(), "exitfsm-sync")
-            await shared(self._waiting)
-        else:
-            await self._exclusive()
+        """Reconcile everything with what the broker says after this call; callers that wait together share one run."""
+        await self.runs.run()
         self.is_done = True
-        self._due_in(SOON_S if self._adopter.is_impatient() else float(self._live.sync_seconds))
+        soon = self._adopter.is_impatient()
+        self._due_at = self._time.monotonic() + (SOON_S if soon else float(self._live.sync_seconds))
 
     async def try_sync(self) -> None:
         """The same; where it fails it is tried again soon. Where it fails for long, that is an alarm."""
@@ -68,10 +59,10 @@ class Reconciler(Part):
             await self.sync()
         except (BrokerError, StoreError) as error:
             log.warning("sync_failed error=%s", error)
-            self._due_in(SOON_S)
+            now = self._time.monotonic()
+            self._due_at = now + SOON_S
             if isinstance(error, StoreError):
                 return  # a matter of the disk, of which there is an alarm; the broker answered
-            now = self._time.monotonic()
             self._failing_since = now if self._failing_since is None else self._failing_since
             if now - self._failing_since >= float(self._live.patience_seconds):
                 text = f"the broker cannot be reconciled with: what is bought or sold since is not known here ({error})"
@@ -89,20 +80,6 @@ class Reconciler(Part):
         if due:
             self._due_at = monotonic + float(self._live.sync_seconds)
         return due
-
-    def _due_in(self, seconds: float) -> None:
-        self._due_at = self._time.monotonic() + seconds
-
-    async def close(self) -> None:
-        """Give up the run that callers wait for together."""
-        if self._waiting is not None:
-            self._waiting.cancel()
-            await asyncio.gather(self._waiting, return_exceptions=True)
-
-    async def _exclusive(self) -> None:
-        async with self._lock:
-            self._waiting = None
-            await self._sync()
 
     async def _sync(self) -> None:
         # Positions are read before the orders: whatever an order had filled by then, its own record says afterwards.
@@ -140,15 +117,15 @@ class Reconciler(Part):
 
         async def one(position_id: str, order_id: str) -> None:
             try:
-                await self._steps.look_up(position_id, order_id)
+                await self._executor.look_up(position_id, order_id)
             except BrokerError as error:
                 log.warning("look_up_failed id=%s error=%s", order_id, error)
 
-        await asyncio.gather(*(one(*which) for which in due if which[1] not in self._steps.sending))
+        await asyncio.gather(*(one(*which) for which in due if which[1] not in self._sends.under_way))
 
     async def _list_orders(self) -> None:
         """Note the working orders of the account: those of others, and orphan orders that look like ours."""
-        self._orders.listed(None, self._orders.orphans)
+        self._orders.not_listed()
         began = self._time.monotonic()
         try:
             orders = await self._working_orders() if self._calls.has("open_orders") else None
@@ -157,7 +134,7 @@ class Reconciler(Part):
             orders = None
         if orders is None:
             if not self._calls.has("open_orders"):
-                self._steps.were_listed()  # it has no list, or has just said that it is not implemented
+                self._orders.wait_for_no_list()  # it has none, or has just said that it is not implemented
             return
         orders = [self._orders.under_our_id(report) for report in orders]
         self._orders.forget_foreign(before=began)
@@ -172,29 +149,22 @@ class Reconciler(Part):
         gone_and_working = {key: symbol for key, symbol in gone.items() if await self._may_work(key)}
         self._orders.listed(list(self._listed), orphans | gone_and_working)
         self._absent = {key: times for key, times in self._absent.items() if key in gone}
-        self._steps.were_listed()
         for report in orders:
             if not report.client_order_id.startswith(ORDER_PREFIX):
                 self._orders.note_foreign(report, self._time.monotonic())
 
     async def _working_orders(self) -> list[ExecutionReport]:
-        """The working orders of the account. The first time, when nothing is remembered, an answer that is missing or
-        empty is asked for once more: an exit that works would not be seen, and a second one sent.
-
-        Raises:
-            BrokerError: no answer.
-        """
+        """The working orders of the account."""
         if self._is_first:
+            # Nothing is remembered: where an answer is missing or empty, an exit that works would not be seen, and a
+            # second one sent.
             with suppress(BrokerError):
                 if orders := await self._calls.open_orders():
                     return orders
         return await self._calls.open_orders()
 
     async def _may_work(self, order_id: str) -> bool:
-        """False for an orphan order that the list of working orders does not show any more, once that is proved.
-
-        A list that is behind, or empty, proves nothing.
-        """
+        """False for an orphan order that the list of working orders does not show any more, once that is proved."""
         times = self._absent[order_id] = self._absent.get(order_id, 0) + 1
         try:
             report = await self._calls.order(order_id) if self._calls.asks_by_our_id else None

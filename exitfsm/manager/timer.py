@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
-from decimal import Decimal
 
 from exitfsm.bar_keeping import BarKeeper
 from exitfsm.errors import BrokerError, StoreError
@@ -12,8 +10,6 @@ from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part, in_order
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
-from exitfsm.manager.steps import Steps
-from exitfsm.manager.view import View
 from exitfsm.messages import RaiseAlarm, TimeSeen
 from exitfsm.outside import logger
 from exitfsm.ports import Session
@@ -28,35 +24,20 @@ NO_BAR_S = 90.0
 MARKS_EVERY_S = 1.0
 #: The hours of a market that never closes.
 ALWAYS = Session(is_open=True)
-#: State, order, what of it filled, and since when by the record.
-Wait = tuple[State, str | None, Decimal, datetime | None]
 
 
 class Timer(Part):
     """Does what has come due."""
 
-    def __init__(
-        self,
-        context: Context,
-        view: View,
-        steps: Steps,
-        executor: Executor,
-        reconciler: Reconciler,
-        keeper: BarKeeper,
-    ) -> None:
+    def __init__(self, context: Context, executor: Executor, reconciler: Reconciler, keeper: BarKeeper) -> None:
         super().__init__(context)
-        self._view, self._steps, self._executor = view, steps, executor
-        self._reconciler, self._keeper = reconciler, keeper
+        self._executor, self._reconciler, self._keeper = executor, reconciler, keeper
         #: Prices have moved since they were last stored; and when that may be again, in monotonic seconds.
         self._marks_due = False
         self._marks_at = 0.0
         #: Timestamp of the last bar of each symbol that was accepted, and when it was seen to be.
         self._accepted: dict[str, tuple[datetime | None, float]] = {}
         self._polled: dict[str, float] = {}
-        #: What each position waits for, and since when by our own watch: that of bars and brokers may be wrong.
-        self._waits: dict[str, tuple[Wait, float]] = {}
-        #: The first turn since the start: a wait is from before the restart, and as old as its record says.
-        self._is_first = True
 
     def prices_moved(self) -> None:
         """There are prices to be stored."""
@@ -79,11 +60,11 @@ class Timer(Part):
         now, mono = self._time.now(), self._time.monotonic()
         busy = [p for p in in_order(self._engine) if p.state is not State.MONITORING]
         if busy:
-            self._waits = {p.position_id: self._wait_of(p, mono) for p in busy}
+            self._waits.begin(busy)
             await self._mailbox.tell_all([(p.position_id, self._time_seen(p, mono)) for p in busy])
             self._executor.drive([p.position_id for p in busy], now=False)
             self._poll(busy, mono)
-        self._is_first = False
+        self._waits.watched()
         await self._rules_of_time(now, mono)
         if self._reconciler.is_due(mono):
             self._tasks.spawn(self._reconciler.try_sync(), "exitfsm-sync")
@@ -104,17 +85,11 @@ class Timer(Part):
         """The market's hours, as far as they are known."""
         return ALWAYS if self._calls.capabilities.rules(symbol).always_open else self._hours.at_a_glance(symbol)
 
-    def _wait_of(self, p: Position, mono: float) -> tuple[Wait, float]:
-        """What a position waits for, and since when."""
-        wait = (p.state, p.client_order_id, p.filled_qty, p.waiting_since)
-        known = self._waits.get(p.position_id)
-        return known if known is not None and known[0] == wait else (wait, -math.inf if self._is_first else mono)
-
     def _time_seen(self, p: Position, mono: float) -> TimeSeen:
         """Patience runs while the market is open only: a closed one keeps everybody waiting."""
         hours, patience_s = self._hours_of(p.symbol), float(self._live.patience_seconds)
-        ends = hours is not None and hours.is_open and mono - self._waits[p.position_id][1] >= patience_s
-        return TimeSeen(at=self._view.now_for(p), patience_s=patience_s if ends else None)
+        ends = hours is not None and hours.is_open and mono - self._waits.began(p) >= patience_s
+        return TimeSeen(at=self._waits.now(p), patience_s=patience_s if ends else None)
 
     def _poll(self, busy: list[Position], mono: float) -> None:
         """Look working orders up now and then: an update may have been lost."""
@@ -133,7 +108,7 @@ class Timer(Part):
 
     async def _look_up(self, position_id: str, client_order_id: str) -> None:
         try:
-            await self._steps.look_up(position_id, client_order_id)
+            await self._executor.look_up(position_id, client_order_id)
         except (BrokerError, StoreError) as error:
             log.warning("look_up_failed id=%s error=%s", client_order_id, error)
 

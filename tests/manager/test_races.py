@@ -442,7 +442,7 @@ async def test_given_an_id_was_asked_for_before_it_was_sent_then_not_found_says_
     slow = Hang("first")
     world.broker.answer("order", slow)
     key = world.position.position_id
-    look_up = asyncio.create_task(world.manager._parts.steps.look_up(key, client_order_id(key, 1)))
+    look_up = asyncio.create_task(world.manager._parts.executor.look_up(key, client_order_id(key, 1)))
     await world.settle()
     world.broker.always("order", Raises(TimeoutError("no answer")))
     await world.bar(98)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from exitfsm import OrderRefused
-from exitfsm.manager.steps import Steps
+from exitfsm.manager.executor import Executor
 from exitfsm.position import reports
 from exitfsm.testing import simulation
 from exitfsm.testing.simulation import CLAIMED, ROWS, Day, DayResult
@@ -135,12 +135,12 @@ def _a_pending_cancel_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _not_found_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refused(steps: Any, position_id: str, client_order_id: str) -> bool:
-        report = refused_report(client_order_id, OrderRefused("not_known", ""), steps._time.now())
-        await steps._mailbox.report(report)
+    async def refused(executor: Any, position_id: str, client_order_id: str) -> bool:
+        report = refused_report(client_order_id, OrderRefused("not_known", ""), executor._time.now())
+        await executor._mailbox.report(report)
         return True
 
-    monkeypatch.setattr(Steps, "_not_found", refused)
+    monkeypatch.setattr(Executor, "_not_found", refused)
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,16 @@ T = TypeVar("T")
 
 
 class Orders:
-    """What is known of the account's orders: their ids, and those of others."""
+    """What is known of the account's orders: their ids, and those of others.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    Args:
+        engine: knows whose exits are ours.
+        listed_by: until when no exit leaves before the working orders were listed once, in monotonic seconds: one of
+            ours might be among them.
+    """
+
+    def __init__(self, engine: Engine, listed_by: float) -> None:
+        self._engine, self._listed_by = engine, listed_by
         #: Orders of others that are known to work, by symbol and id: the bot's entries above all.
         self.foreign: dict[str, dict[str, ExecutionReport]] = {}
         #: When each of them was last reported, in monotonic seconds; and those that have ended.
@@ -84,14 +90,29 @@ class Orders:
         for symbol, working in list(self.foreign.items()):
             self.foreign[symbol] = {k: report for k, report in working.items() if self._noted.get(k, NEVER) >= before}
 
-    def listed(self, exits: Sequence[ExecutionReport] | None, orphans: dict[str, str]) -> None:
-        """The working orders of the account were listed; `exits` are those that look like ours, None: not known."""
-        self.open_exits, self.orphans = exits, orphans
+    def listed(self, exits: Sequence[ExecutionReport], orphans: dict[str, str]) -> None:
+        """The working orders of the account were listed.
 
-    def orphan_works(self, symbol: str) -> bool:
-        """True while an exit order of ours works that belongs to no position, not even by now."""
-        name = bare(symbol)
-        return any(of == name and self._engine.known_owner(key) is None for key, of in self.orphans.items())
+        Args:
+            exits: those that look like exits of ours.
+            orphans: the symbols of those that work, by that list or by an older one, and belong to nobody, by id.
+        """
+        self.open_exits, self.orphans = exits, orphans
+        self.wait_for_no_list()
+
+    def not_listed(self) -> None:
+        """Which exits of ours work is not known."""
+        self.open_exits = None
+
+    def wait_for_no_list(self) -> None:
+        """The working orders were listed once, or cannot be."""
+        self._listed_by = 0.0
+
+    def hold_back(self, symbol: str, monotonic: float) -> bool:
+        """True while another exit of ours is, or might be, at the broker. Of one that is known there is an alarm."""
+        name, owner = bare(symbol), self._engine.known_owner  # one that was an orphan may have an owner by now
+        is_orphaned = any(of == name and owner(key) is None for key, of in self.orphans.items())
+        return monotonic < self._listed_by or is_orphaned
 
     def note_spelling(self, symbol: str) -> None:
         """Remember how a pair is written with its slash: some lists of positions leave it out."""
@@ -109,7 +130,7 @@ class Orders:
         if ended is None or fill.at > ended:
             self.first_fills[key] = min(fill.at, self.first_fills.get(key, fill.at))
 
-    def note_end(self, p: Position) -> None:
+    def forget(self, p: Position) -> None:
         """A position has ended. What others opened since its exit was triggered is the start of the one after it."""
         if p.ended_at is not None:
             self._ended[p.symbol] = p.ended_at
