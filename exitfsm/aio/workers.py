@@ -54,7 +54,7 @@ class Workers:
             elif self._monotonic() < self._pauses.get(key, (0.0, 0.0))[0]:
                 continue
             if key not in self._tasks:
-                self._begins(key)
+                self._begins(key)  # all of these, before the first of their tasks runs
                 task = self._tasks[key] = asyncio.create_task(self._work(key), name=f"exitfsm-{key}")
                 task.add_done_callback(partial(self._end, key))
 
