@@ -11,7 +11,7 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
-from exitfsm.broker.fields import NAN, as_declared, moment, name_of, number, quantity, symbol_of, time_of
+from exitfsm.broker.fields import NAN, as_declared, moment, name_of, number, quantity, symbol_of, text_of, time_of
 from exitfsm.broker.orders import WRAPS_MAX, is_order
 from exitfsm.broker.spellings import SHORT_WORDS, SPELLINGS, field, meant, word
 from exitfsm.errors import BrokerError
@@ -62,6 +62,8 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         qty_available=available.copy_abs() if available is not None else None,
         current_price=number(source, "price"),
         opened_at=opened_at,
+        account=text_of(source, "account"),
+        product=text_of(source, "product") or "",
     )
     return _if_held(position)
 

@@ -26,6 +26,8 @@ _NAMES = {
         avg_entry_price average_entry_price avg_price entry_price average_price cost_price avg_cost average_cost
         avg_open_price price_open open_price price_avg average cost_per_share purchase_price""",
     "cost": "cost_basis total_cost",
+    "account": "account account_id account_number acct acct_id",
+    "product": "product product_type",
     "available": "qty_available available available_qty available_quantity free",
     "price": "current_price market_price last_price mark_price price_current",
     "opened_at": "opened_at entry_time entered_at open_time entry_at entry_date created_at",

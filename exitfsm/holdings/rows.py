@@ -6,14 +6,14 @@ old to contain and by every order of ours that may still fill. Only what lies ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from enum import Enum
 
 import msgspec
 
 from exitfsm.holdings.facts import Change, Instrument, Key, Memory, Read, Scope, Watched
-from exitfsm.values import EXACT, ZERO, BrokerPosition, Side, bare, exactly, floor_to, same_symbol, tradable
+from exitfsm.values import EXACT, ZERO, BrokerPosition, Side, bare, exactly, floor_to, plain, same_symbol, tradable
 
 
 class Said(Enum):
@@ -110,6 +110,58 @@ def _added(rows: Sequence[BrokerPosition], key: Key) -> Shown:
         price=prices[len(prices) // 2] if prices else None,
         available=free,
     )
+
+
+class OwnRows(msgspec.Struct, frozen=True):
+    """The rows of our account, one for each symbol and side; and the symbols of which it is not known what is ours."""
+
+    rows: tuple[BrokerPosition, ...]
+    unclear: frozenset[str] = frozenset()
+
+
+@exactly
+def own_rows(rows: Sequence[BrokerPosition], is_ours: Callable[[str], bool]) -> OwnRows:
+    """Rows of our own account, those of one symbol and side added up.
+
+    Where no account has our name, a symbol that several accounts hold is unclear: it is no statement about ours.
+    """
+    accounts = {row.account for row in rows if row.account is not None}
+    ours = set(filter(is_ours, accounts))
+    unclear: frozenset[str] = frozenset()
+    if ours:
+        rows = [row for row in rows if row.account in ours]
+    elif len(accounts) > 1:
+        by_symbol: dict[str, set[str | None]] = {}
+        for row in rows:
+            by_symbol.setdefault(bare(row.symbol), set()).add(row.account)
+        unclear = frozenset(symbol for symbol, held_by in by_symbol.items() if len(held_by) > 1)
+        rows = [row for row in rows if bare(row.symbol) not in unclear]
+    together: dict[tuple[str, Side], list[BrokerPosition]] = {}
+    for row in rows:
+        together.setdefault((bare(row.symbol), row.side), []).append(row)
+    if len(together) < len(rows):
+        rows = [of_one[0] if len(of_one) == 1 else _one(of_one) for of_one in together.values()]
+    return OwnRows(tuple(rows), unclear)
+
+
+def _one(rows: Sequence[BrokerPosition]) -> BrokerPosition:
+    first, opened = rows[0], [row.opened_at for row in rows if row.opened_at is not None]
+    shown = _added(rows, Key(None, first.symbol))
+    return msgspec.structs.replace(
+        first,
+        qty=abs(shown.qty),
+        avg_entry_price=shown.average if shown.average is not None else Decimal("NaN"),
+        qty_available=shown.available,
+        current_price=shown.price,
+        opened_at=min(opened, default=None),
+    )
+
+
+def both_sides(rows: Sequence[BrokerPosition]) -> list[str]:
+    """What is shown on both sides, in words."""
+    said = {bare(row.symbol): row for row in reversed(rows)}
+    other = [(said[bare(row.symbol)], row) for row in rows if said[bare(row.symbol)].side is not row.side]
+    return [f"{a.symbol} is shown {a.side} {plain(a.qty)} and {b.side} {plain(b.qty)}" for a, b in other]
 
 
 @exactly

@@ -92,6 +92,9 @@ class Reconciler(Part):
             of = f"for {symbol} " if symbol else ""
             text = f"an entry {of}in the broker's positions cannot be read: NOT protected"
             await self._alarms.raise_alarm("position_unreadable", text)
+        for shown in holdings.both_sides(held.rows):
+            text = f"{shown}: rows of one symbol. Only the side that was watched first is protected, the other is NOT"
+            await self._alarms.raise_alarm("both_sides", text)
         await self._look_up_orders()
         if not self._is_first:
             await self._list_orders()

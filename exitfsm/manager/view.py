@@ -18,7 +18,7 @@ from exitfsm.manager.context import Context, Part
 from exitfsm.memory.orders import own_id
 from exitfsm.messages import Contradiction, RecordRead, Recover
 from exitfsm.outside import logger
-from exitfsm.position import Position, client_order_id
+from exitfsm.position import Position, account_hash, client_order_id
 from exitfsm.values import ExecutionReport, Fill, plain
 
 log = logger("exitfsm")
@@ -45,7 +45,8 @@ class View(Part):
 
     async def _read(self) -> Read:
         held = await self._calls.positions()
-        return Read(rows=tuple(held), began=held.began, unreadable=held.unclear)
+        own = holdings.own_rows(held, lambda name: account_hash(name) == self._given.account)
+        return Read(rows=own.rows, began=held.began, unreadable=held.unclear | own.unclear)
 
     async def agreed(self, p: Position) -> Read:
         """What the broker holds; less of a position than is left of it only where several reads in a row agree."""

@@ -35,7 +35,19 @@ from exitfsm.holdings.facts import (
     Watched,
 )
 from exitfsm.holdings.leaving import Blocked, Leaving, Send, Wait, Working, may_send
-from exitfsm.holdings.rows import Expected, Said, Shown, Silent, expect, in_scope, is_residue, net, sellable
+from exitfsm.holdings.rows import (
+    Expected,
+    Said,
+    Shown,
+    Silent,
+    both_sides,
+    expect,
+    in_scope,
+    is_residue,
+    net,
+    own_rows,
+    sellable,
+)
 from exitfsm.holdings.trades import Trade, doubles_merged, origin, root_of
 from exitfsm.holdings.units import entry
 from exitfsm.holdings.weighing import weigh
@@ -312,6 +324,34 @@ def test_a_row_without_an_account_is_ours_only_where_none_has_one() -> None:
     mixed = net(read(row(10, account=None), row(3)), AAPL)
     assert isinstance(mixed, Shown)
     assert mixed.qty == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "ours", "shown", "unclear"),
+    [
+        ([row(10), row(5, symbol="MSFT")], "A", [("AAPL", 10, 100), ("MSFT", 5, 100)], set()),
+        ([row(10, average=90), row(5, average=120)], "A", [("AAPL", 15, 100)], set()),
+        ([row(10), row(30, account="B")], "A", [("AAPL", 10, 100)], set()),
+        ([row(10), row(30, account=None)], "A", [("AAPL", 10, 100)], set()),
+        ([row(10), row(30, account="B"), row(2, symbol="MSFT")], "C", [("MSFT", 2, 100)], {"AAPL"}),
+        ([row(10)], "C", [("AAPL", 10, 100)], set()),
+        ([row(10, account=None), row(5, account=None)], "A", [("AAPL", 15, 100)], set()),
+        ([row(4), row(6, side=Side.SHORT)], "A", [("AAPL", 4, 100), ("AAPL", 6, 100)], set()),
+    ],
+)
+def test_rows_of_our_account_one_for_each_side(
+    rows: list[BrokerPosition], ours: str, shown: list[tuple[str, int, int]], unclear: set[str]
+) -> None:
+    own = own_rows(rows, lambda name: name == ours)
+    assert [(r.symbol, r.qty, r.avg_entry_price) for r in own.rows] == shown
+    assert own.unclear == unclear
+
+
+def test_both_sides_are_said() -> None:
+    assert both_sides([row(4), row(6, side=Side.SHORT), row(1, symbol="MSFT")]) == [
+        "AAPL is shown long 4 and short 6",
+    ]
+    assert both_sides([row(4), row(1, symbol="MSFT")]) == []
 
 
 def test_both_sides_of_what_is_held_on_one_contradict_each_other() -> None:
