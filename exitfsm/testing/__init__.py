@@ -6,8 +6,8 @@ by hand; an answer is lost, late or stale), records every call, and refuses by i
 exit orders in a symbol, more sold than is held, two orders under one id.
 
 Beside it: `conformance` (what every adapter must pass), `strategies` (bars and faults for hypothesis), `given` (given,
-when, then), `machine` (everything that can happen to a manager, in any order), `simulation` (a whole world made from a
-seed), `alpaca_server`, and `plugin` (fixtures for pytest).
+when, then), `machine` (everything that can happen to a manager, in any order), `alpaca_server`, and `plugin` (fixtures
+for pytest).
 
 Nothing that runs in production imports this package.
 """

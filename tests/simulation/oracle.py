@@ -30,10 +30,10 @@ from exitfsm.events import (
 )
 from exitfsm.lifecycle import LOOKUP, State
 from exitfsm.position import Position, client_order_id, evolve
-from exitfsm.testing.simulation.faults import Faults
-from exitfsm.testing.simulation.loop import Violation, World
-from exitfsm.testing.simulation.venue import EXCUSED_S, Venue, seconds_of
 from exitfsm.values import ZERO, Order, plain
+from simulation.faults import Faults
+from simulation.loop import Violation, World
+from simulation.venue import EXCUSED_S, Venue, seconds_of
 
 #: What is checked here, beside the audit's checks of the log (which go by the same numbers).
 CHECKS: dict[str, str] = {

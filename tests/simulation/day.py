@@ -23,17 +23,17 @@ from exitfsm.events import Recorded
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
 from exitfsm.testing.books import Booked
-from exitfsm.testing.simulation.disk import Disk
-from exitfsm.testing.simulation.faults import Faults
-from exitfsm.testing.simulation.loop import ProcessLoop, Violation, World
-from exitfsm.testing.simulation.oracle import Oracle
-from exitfsm.testing.simulation.people import Bot, Person
-from exitfsm.testing.simulation.process import Process
-from exitfsm.testing.simulation.profile import Profile, draw, draw_sides, limits
-from exitfsm.testing.simulation.trace import Defects, Trace
-from exitfsm.testing.simulation.venue import Venue
-from exitfsm.testing.simulation.wire import Line
 from exitfsm.values import Bar, Order, plain
+from simulation.disk import Disk
+from simulation.faults import Faults
+from simulation.loop import ProcessLoop, Violation, World
+from simulation.oracle import Oracle
+from simulation.people import Bot, Person
+from simulation.process import Process
+from simulation.profile import Profile, draw, draw_sides, limits
+from simulation.trace import Defects, Trace
+from simulation.venue import Venue
+from simulation.wire import Line
 
 BAR_S = 20.0
 #: With few orders in a minute, an exit that leaves so long after its decision has waited for its turn.

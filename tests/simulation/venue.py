@@ -17,11 +17,11 @@ from decimal import Decimal
 from exitfsm.errors import OrderRefused
 from exitfsm.ports import Capabilities, Session
 from exitfsm.testing.books import Booked, Books
-from exitfsm.testing.simulation.faults import Faults
-from exitfsm.testing.simulation.loop import World
-from exitfsm.testing.simulation.past import Past
-from exitfsm.testing.simulation.trace import Trace
 from exitfsm.values import ZERO, BrokerPosition, ExecutionReport, Fill, Order, OrderSide, OrderStatus, OrderType, plain
+from simulation.faults import Faults
+from simulation.loop import World
+from simulation.past import Past
+from simulation.trace import Trace
 
 #: When the first session opens.
 OPENING = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)

@@ -15,14 +15,14 @@ from exitfsm.lifecycle import State
 from exitfsm.manager import ExitManager
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
-from exitfsm.testing.simulation.disk import Disk
-from exitfsm.testing.simulation.faults import Faults
-from exitfsm.testing.simulation.loop import ProcessLoop, World
-from exitfsm.testing.simulation.oracle import Oracle
-from exitfsm.testing.simulation.trace import Trace
-from exitfsm.testing.simulation.venue import OPENING
-from exitfsm.testing.simulation.wire import Line
 from exitfsm.values import Alarm, Bar, ExecutionReport
+from simulation.disk import Disk
+from simulation.faults import Faults
+from simulation.loop import ProcessLoop, World
+from simulation.oracle import Oracle
+from simulation.trace import Trace
+from simulation.venue import OPENING
+from simulation.wire import Line
 
 ACCOUNT = "simulated"
 MakeLine = Callable[[ProcessLoop, str], Line]

@@ -17,11 +17,11 @@ from msgspec.structs import replace
 
 from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.ports import Capabilities, IdMemory, Session
-from exitfsm.testing.simulation.faults import Faults
-from exitfsm.testing.simulation.loop import ProcessLoop, World
-from exitfsm.testing.simulation.trace import Trace
-from exitfsm.testing.simulation.venue import BEHIND_MAX_S, Venue, seconds_of
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, plain
+from simulation.faults import Faults
+from simulation.loop import ProcessLoop, World
+from simulation.trace import Trace
+from simulation.venue import BEHIND_MAX_S, Venue, seconds_of
 
 #: Longest time that a late request is under way; the person who clears up waits for longer.
 LATE_MAX_S = 45.0
@@ -114,7 +114,7 @@ class Line:
         """Executions since a time."""
         return await self._ask("fills", "", self._fills, since)
 
-    async def session(self, symbol: str, at: datetime) -> Any:  # noqa: ARG002  all symbols have the same hours
+    async def session(self, symbol: str, at: datetime) -> Any:
         """The market's hours."""
         return await self._ask("session", symbol, self._venue.session)
 
@@ -147,7 +147,7 @@ class Line:
             return [delay, delay + rng.uniform(0.01, 5)]
         return [delay]
 
-    def way_back(self, method: str, about: str) -> float | None:  # noqa: ARG002  a script delays the answer about one order
+    def way_back(self, method: str, about: str) -> float | None:
         """How many seconds an answer is under way; None for one that never comes."""
         delay = 0.002 + self._rng.random() * 0.04
         if method in READS and self._faults.happens("answer slow", None, method):

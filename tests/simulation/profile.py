@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 from msgspec.structs import replace
 
 from exitfsm.ports import STOCKS, Capabilities, IdMemory
-from exitfsm.testing.simulation.faults import Faults
 from exitfsm.values import Side
+from simulation.faults import Faults
 
 #: A broker that refuses repeated ids and oversized orders, and declares for how long fills may follow a cancel.
 GOOD = Capabilities(

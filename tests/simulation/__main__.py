@@ -1,4 +1,4 @@
-"""Runs simulated days: `python -m exitfsm.testing.simulation --seed S --days N`.
+"""Runs simulated days: `python3 dev simulation --seed S --days N`.
 
 Exit code 0: nothing was violated, and a run that is long enough has exercised every row of the fault table that it
 claims. 1: something was violated, or never exercised. 2: the command line is wrong.
@@ -21,11 +21,11 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from exitfsm.testing.simulation.day import Day, DayResult
-from exitfsm.testing.simulation.faults import CLAIMED, ROWS
-from exitfsm.testing.simulation.oracle import CHECKS
-from exitfsm.testing.simulation.profile import BROKERS, OTHERS
-from exitfsm.testing.simulation.shrink import ranges, shrink
+from simulation.day import Day, DayResult
+from simulation.faults import CLAIMED, ROWS
+from simulation.oracle import CHECKS
+from simulation.profile import BROKERS, OTHERS
+from simulation.shrink import ranges, shrink
 
 #: From so many days on, a row of the fault table that was never exercised fails the run.
 LONG_DAYS = 100
@@ -105,7 +105,7 @@ class Run:
 def main(arguments: Iterable[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m exitfsm.testing.simulation", description="Simulated days of the real manager, under faults."
+        prog="python3 dev simulation", description="Simulated days of the real manager, under faults."
     )
     parser.add_argument(
         "--seed", type=seed, default=1, help="names the run; the same seed gives the same bytes; now: one that is drawn"
@@ -208,7 +208,7 @@ def _print_violation(given: argparse.Namespace, day: DayResult) -> None:
     elif given.without:
         again += f" --without {given.without}"
     print(f"day {day.number}: {day.violation}", file=sys.stderr)
-    print(f"again: python -m exitfsm.testing.simulation {again} --trace", file=sys.stderr)
+    print(f"again: python3 dev simulation {again} --trace", file=sys.stderr)
 
 
 def _shrunk(given: argparse.Namespace, day: DayResult) -> frozenset[int]:

@@ -47,14 +47,14 @@ from collections.abc import Callable
 from decimal import Decimal, DecimalException
 from typing import Any, NamedTuple
 
-from exitfsm.testing.simulation.day import Day
-from exitfsm.testing.simulation.faults import CHANCES, Faults
-from exitfsm.testing.simulation.process import Process
-from exitfsm.testing.simulation.profile import BROKERS, OTHERS, Profile
-from exitfsm.testing.simulation.trace import Trace
-from exitfsm.testing.simulation.venue import Venue
-from exitfsm.testing.simulation.wire import Line
 from exitfsm.values import Bar, Order, OrderSide, OrderStatus, Side
+from simulation.day import Day
+from simulation.faults import CHANCES, Faults
+from simulation.process import Process
+from simulation.profile import BROKERS, OTHERS, Profile
+from simulation.trace import Trace
+from simulation.venue import Venue
+from simulation.wire import Line
 
 #: How long a request and an answer are under way.
 WAY_S = 0.02
@@ -163,7 +163,7 @@ class _ScriptedLine(Line):
         more = self._more("request", method)
         return [WAY_S + more for _ in ways]
 
-    def way_back(self, method: str, about: str) -> float | None:  # noqa: ARG002  as it is called
+    def way_back(self, method: str, about: str) -> float | None:
         """The same for the answer."""
         return WAY_S + self._more("answer", method)
 

@@ -16,9 +16,9 @@ from exitfsm.events import Recorded
 from exitfsm.store import ExitStore
 from exitfsm.store.database import ChainRow, EventRow, Write
 from exitfsm.store.mapping import EventMapper
-from exitfsm.testing.simulation.faults import Faults
-from exitfsm.testing.simulation.loop import ProcessKilled, ProcessLoop, World
-from exitfsm.testing.simulation.trace import Trace
+from simulation.faults import Faults
+from simulation.loop import ProcessKilled, ProcessLoop, World
+from simulation.trace import Trace
 
 _SUFFIXES = ("", "-wal")
 #: Names of the events that are a decision to send an order.

@@ -9,14 +9,14 @@ from typing import Any
 
 from exitfsm.lifecycle import State
 from exitfsm.position import Position
-from exitfsm.testing.simulation.faults import Faults
-from exitfsm.testing.simulation.loop import World
-from exitfsm.testing.simulation.process import Process
-from exitfsm.testing.simulation.trace import Trace
-from exitfsm.testing.simulation.venue import LATE_MAX_S as LATE_FILL_MAX_S
-from exitfsm.testing.simulation.venue import Venue
-from exitfsm.testing.simulation.wire import LATE_MAX_S
 from exitfsm.values import Side, plain
+from simulation.faults import Faults
+from simulation.loop import World
+from simulation.process import Process
+from simulation.trace import Trace
+from simulation.venue import LATE_MAX_S as LATE_FILL_MAX_S
+from simulation.venue import Venue
+from simulation.wire import LATE_MAX_S
 
 #: How long a person waits before clearing up: longer than anything may still be under way.
 WAITS_S = LATE_MAX_S + LATE_FILL_MAX_S + 30

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import NamedTuple
 
-from exitfsm.testing.simulation.trace import Trace
+from simulation.trace import Trace
 
 
 class Row(NamedTuple):
