@@ -16,9 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from exitfsm import Bar, BrokerError
-from exitfsm.outside import logger
-from exitfsm.values import canonical_symbol
+from exitfsm import Bar, BrokerError, canonical_symbol, logger
 from exitfsm_alpaca import words
 from exitfsm_alpaca.access import Access
 from exitfsm_alpaca.rest import Budget, Rest

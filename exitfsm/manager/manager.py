@@ -33,7 +33,7 @@ from exitfsm.manager.loops import NOT_STARTED, Begun, on_its_loop, running, runn
 from exitfsm.manager.parts import Parts
 from exitfsm.manager.view import View
 from exitfsm.outside import logger
-from exitfsm.ports import Clock, EventBus
+from exitfsm.ports import Broker, Clock, EventBus
 from exitfsm.position import Position, account_hash
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side, canonical_symbol, decimal_of, utc
@@ -63,7 +63,7 @@ class ExitManager:
 
     def __init__(  # noqa: PLR0913  # the public constructor: a bot names what it needs
         self,
-        broker: Any,
+        broker: Broker,
         state_store: ExitStore | str | os.PathLike[str],
         event_bus: EventBus | None = None,
         config: ExitConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,

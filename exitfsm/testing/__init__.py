@@ -12,7 +12,48 @@ for pytest).
 Nothing that runs in production imports this package.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from exitfsm.testing.books import Books
 from exitfsm.testing.scripted import Answer, Call, Hang, LostReply, Meanwhile, Plain, Raises, Returns, ScriptedBroker
 
-__all__ = ["Answer", "Books", "Call", "Hang", "LostReply", "Meanwhile", "Plain", "Raises", "Returns", "ScriptedBroker"]
+if TYPE_CHECKING:
+    from exitfsm.testing.alpaca_server import AlpacaServer
+    from exitfsm.testing.conformance import Bench, BrokerConformance
+    from exitfsm.testing.machine import ManagerMachine
+
+#: What needs pytest, hypothesis or aiohttp, and from where it is loaded when it is asked for.
+_LAZY = {
+    "AlpacaServer": "exitfsm.testing.alpaca_server",
+    "Bench": "exitfsm.testing.conformance",
+    "BrokerConformance": "exitfsm.testing.conformance",
+    "ManagerMachine": "exitfsm.testing.machine",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs more than the library itself."""
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'exitfsm.testing' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(module), name)
+
+
+__all__ = [
+    "AlpacaServer",
+    "Answer",
+    "Bench",
+    "Books",
+    "BrokerConformance",
+    "Call",
+    "Hang",
+    "LostReply",
+    "ManagerMachine",
+    "Meanwhile",
+    "Plain",
+    "Raises",
+    "Returns",
+    "ScriptedBroker",
+]
