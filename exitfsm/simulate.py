@@ -43,18 +43,7 @@ from exitfsm.refusals import Refused
 from exitfsm.sessions import LongBars, is_crypto, market_session
 from exitfsm.simulated import SimulatedBroker
 from exitfsm.store import ExitStore
-from exitfsm.values import (
-    EXACT,
-    ZERO,
-    Bar,
-    BrokerPosition,
-    Fill,
-    OrderType,
-    Side,
-    pct_change,
-    plain,
-    stamp,
-)
+from exitfsm.values import EXACT, ZERO, Bar, BrokerPosition, Fill, OrderType, Side, pct_change, plain, rounded, stamp
 
 #: The account name under which simulated positions are kept.
 SIMULATION_ACCOUNT = "simulation"
@@ -62,7 +51,6 @@ _PROGRESS_EVERY = 2000
 #: The reason of a position that ended at a price that jumped as in a split.
 SPLIT = "split?"
 _PRICE_JUMP = "price_jump"
-_NANO = Decimal("0.000000001")
 
 
 class SimulatedExit(msgspec.Struct, frozen=True, kw_only=True):
@@ -445,7 +433,7 @@ def _at_split(p: Position, jump: Jump) -> dict[str, Any]:
     """What is shown of a position that ends at a split: what was left of it counts at the price before."""
     left = EXACT.multiply(p.remaining_qty, jump.reference)
     sold = EXACT.multiply(p.sold_qty, p.avg_exit_price or ZERO)
-    average = EXACT.divide(EXACT.add(left, sold), EXACT.add(p.remaining_qty, p.sold_qty)).quantize(_NANO, context=EXACT)
+    average = rounded(EXACT.divide(EXACT.add(left, sold), EXACT.add(p.remaining_qty, p.sold_qty)))
     return {
         "filled_at": jump.first.timestamp,
         "avg_fill_price": Decimal(plain(average)),

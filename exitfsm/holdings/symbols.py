@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from exitfsm.values import canonical_symbol
+from exitfsm.values import bare, canonical_symbol
 
 
 def same_symbol(one: str, other: str) -> bool:
@@ -12,11 +12,6 @@ def same_symbol(one: str, other: str) -> bool:
     if one == other or ("/" in one) == ("/" in other):
         return one == other
     return bare(one) == bare(other)
-
-
-def bare(symbol: str) -> str:
-    """The spelling without a slash, by which two spellings are compared."""
-    return symbol.replace("/", "")
 
 
 def known_spelling(symbol: str, watched: Iterable[str], pairs: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from exitfsm.messages import RecordRead
 from exitfsm.ports import Capabilities
 from exitfsm.position.order import ExitOrder
 from exitfsm.position.state import Position
-from exitfsm.values import ZERO, ExecutionReport, OrderStatus, TimeInForce, plain, tradable
+from exitfsm.values import ZERO, ExecutionReport, OrderStatus, TimeInForce, bare, plain, tradable
 
 #: A broker's answer that may be behind is believed after this many equal ones in a row.
 READS_MIN = 3
@@ -132,7 +132,7 @@ def filled_by(order: ExitOrder, stage: Stage, r: ExecutionReport) -> Decimal:
 
 def why_impossible(p: Position, order: ExitOrder, r: ExecutionReport) -> str:
     """Why the order under our id cannot be ours; empty when it can."""
-    if r.symbol is not None and r.symbol.replace("/", "") != p.symbol.replace("/", ""):
+    if r.symbol is not None and bare(r.symbol) != bare(p.symbol):
         return f"order {r.client_order_id} at the broker is for {r.symbol}, not {p.symbol}"
     if r.side is not None and r.side is not p.side.exit_side:
         return f"order {r.client_order_id} at the broker is a {r.side}, not a {p.side.exit_side}"

@@ -11,7 +11,7 @@ import msgspec
 from exitfsm.lifecycle import State
 from exitfsm.policy import ExitPolicy
 from exitfsm.position.order import NO_ORDER, ExitOrder
-from exitfsm.values import EXACT, ZERO, Alarm, ExitType, OrderType, Side, utc
+from exitfsm.values import EXACT, ZERO, Alarm, ExitType, OrderType, Side, rounded, utc
 
 
 class Stops(msgspec.Struct, frozen=True, gc=False):
@@ -222,7 +222,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             value = EXACT.add(value, EXACT.multiply(qty, price))
         if len(parts) < 2:
             return parts[0][1] if parts else None
-        return EXACT.divide(value, self.sold_qty).quantize(Decimal("0.000000001"), context=EXACT).normalize()
+        return rounded(EXACT.divide(value, self.sold_qty)).normalize(EXACT)
 
 
 def account_hash(account: str) -> str:
