@@ -30,8 +30,9 @@ POLICIES = [
 #: Text with what is looked for in it, also as it is stored.
 texts = st.one_of(
     st.text(max_size=8),
-    st.sampled_from(["policy", '"policy"', '"policy":{}', "\\", '"', '{"policy":1}', *(ENCODE(p).decode() for p in POLICIES)]),
-)  # fmt: skip
+    st.sampled_from(["policy", '"policy"', '"policy":{}', "\\", '"', '{"policy":1}']),
+    st.sampled_from([ENCODE(p).decode() for p in POLICIES]),
+)
 policies = st.sampled_from(POLICIES)
 changed = st.builds(PolicyChanged, policy=policies, at=st.just(AT), by=texts)
 opened = st.builds(

@@ -1,12 +1,12 @@
 """Events that hold a policy, read without reading the policy again.
 
 A policy is three quarters of the bytes of an event that has one, and nearly all events of a store have one of a few. So
-the bytes of the policy that was read last are looked for in the event's, and only what lies around them is read. Any other
-event is read with its policy left as bytes, which are looked up among those that were read before. Each policy is held
-once.
+the bytes of the policy that was read last are looked for in the event's, and only what lies around them is read. Any
+other event is read with its policy left as bytes, which are looked up among those that were read before. Each policy is
+held once.
 
-Rules of this room: what comes out is what reading all the bytes gives, for any bytes. Text in an event may hold anything,
-also the bytes of a policy; so the short way is taken only where the key stands in the event exactly once.
+Rules of this room: what comes out is what reading all the bytes gives, for any bytes. Text in an event may hold
+anything, also the bytes of a policy; so the short way is taken only where the key stands in the event exactly once.
 
 Figures (Python 3.11, an event of 1,155 bytes, the least of seven runs): 5.6 µs by the short way, 9.4 µs with another
 policy that was read before, 11.7 µs where all the bytes are read.
