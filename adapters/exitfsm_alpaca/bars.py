@@ -163,11 +163,6 @@ class AlpacaBars:
             if bar is None:
                 return
 
-    def silent_s(self, symbol: str) -> float | None:
-        """How long nothing was heard of a symbol; None when it is not watched."""
-        watched = self._watched.get(canonical_symbol(symbol))
-        return self._now() - watched.heard if watched is not None else None
-
     def is_connected(self, symbol: str) -> bool:
         """True while the stream of a symbol's kind is connected."""
         return self._connected["crypto" if "/" in symbol else "stocks"]
