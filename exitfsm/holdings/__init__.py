@@ -34,8 +34,7 @@ from exitfsm.holdings.sending import (
     may_send, more_than_held, order_to_prove, wait_began, was_reported_over,
 )  # fmt: skip
 from exitfsm.holdings.splits import Jumped, Meaning, meaning_of
-from exitfsm.holdings.symbols import known_spelling, same_symbol
-from exitfsm.values import bare
+from exitfsm.holdings.symbols import bare, known_spelling, same_symbol
 
 __all__ = [
     "FRESH_S", "NEVER", "ORDER_PREFIX", "TRIES_MAX", "UNKNOWN_MAX", "Account", "Adopt", "Alarm", "Answer", "Beside",

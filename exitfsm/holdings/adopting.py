@@ -14,10 +14,10 @@ import msgspec
 
 from exitfsm.holdings.executions import average_entry, first_since_flat, is_price, next_epoch_start
 from exitfsm.holdings.reads import Nothing, Read
-from exitfsm.holdings.symbols import same_symbol
+from exitfsm.holdings.symbols import bare, same_symbol
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, Position, epoch_of, is_exit_of
-from exitfsm.values import BrokerPosition, ExecutionReport, Fill, bare, plain
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill, plain
 
 #: So many answers in all, where what is held is another quantity each time.
 TRIES_MAX = 10

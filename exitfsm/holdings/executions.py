@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from exitfsm.lifecycle import State
 from exitfsm.position import READS_MIN, Position
-from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, OrderStatus, Side, exactly, rounded, tradable
+from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, OrderStatus, Side, exactly, tradable
 
 #: How the client order ids of our exits begin.
 ORDER_PREFIX = "xf1-"
@@ -85,7 +85,7 @@ def average_entry(fills: Sequence[Fill], side: Side) -> Decimal | None:
             before = max(held, ZERO)
             held = before + fill.qty
             average = EXACT.divide(EXACT.fma(before, average, EXACT.multiply(fill.qty, fill.price)), held)
-    return rounded(average).normalize(EXACT) if held > 0 else None
+    return average.quantize(Decimal("0.000000001"), context=EXACT).normalize(EXACT) if held > 0 else None
 
 
 def is_price(value: Decimal) -> bool:
@@ -145,7 +145,7 @@ def report_from_executions(p: Position, fills: Iterable[Fill]) -> ExecutionRepor
         status=OrderStatus.CANCELED,
         at=max(*(f.at for f in ours), p.opened_at),
         filled_qty=filled,
-        avg_fill_price=rounded(EXACT.divide(worth, filled)).normalize(EXACT),
+        avg_fill_price=EXACT.divide(worth, filled).quantize(Decimal("0.000000001"), context=EXACT).normalize(EXACT),
         broker_order_id=own,
         symbol=p.symbol,
         side=p.side.exit_side,

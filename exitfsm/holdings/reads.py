@@ -16,12 +16,12 @@ from enum import Enum
 import msgspec
 
 from exitfsm.holdings.executions import average_entry, entered_anew, is_since, net_traded, sold_by_others, surplus
-from exitfsm.holdings.symbols import same_symbol
+from exitfsm.holdings.symbols import bare, same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.messages import Known, PositionRead, RecordRead
 from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Position, is_proved_over
-from exitfsm.values import ZERO, BrokerPosition, Fill, bare, exactly, tradable
+from exitfsm.values import ZERO, BrokerPosition, Fill, exactly, tradable
 
 #: A time before everything.
 NEVER = -math.inf

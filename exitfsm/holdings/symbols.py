@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from exitfsm.values import bare, canonical_symbol
 
+__all__ = ["bare", "known_spelling", "same_symbol"]
+
 
 def same_symbol(one: str, other: str) -> bool:
     """True for two spellings of one instrument."""
