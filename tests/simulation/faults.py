@@ -73,7 +73,7 @@ ROWS: tuple[Row, ...] = (
     Row(44, "a price is no number, is zero, or has jumped beyond belief"),
     Row(45, "a quantity is no number, negative, or beyond all bounds"),
     Row(46, "a position has no entry price"),
-    Row(47, "a symbol in other letters or spellings", "tests/test_position.py, tests/alpaca/test_alpaca_words.py"),
+    Row(47, "a symbol in other letters or spellings", "tests/position, tests/alpaca/test_alpaca_words.py"),
     Row(48, "a hostile configuration file", "tests/test_config.py"),
     Row(49, "hostile JSON from the broker", "tests/alpaca/test_alpaca_failures.py"),
     Row(50, "credentials in logs, events or errors", "tests/alpaca/test_alpaca_failures.py"),
