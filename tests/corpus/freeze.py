@@ -48,7 +48,7 @@ from exitfsm.policy import ExitPolicy
 from exitfsm.position import Position, client_order_id, position_id, replay
 from exitfsm.projections import ACCOUNT_PREFIX, TABLES
 from exitfsm.store import ExitStore
-from exitfsm.store.sqlite import FORMAT
+from exitfsm.store.database import FORMAT
 from exitfsm.values import ExitType, OrderType, Side, TimeInForce
 
 D = Decimal
