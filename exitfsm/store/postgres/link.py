@@ -35,6 +35,10 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S}s",
     "plan_cache_mode": "force_generic_plan",  # a store's statements have one good plan each
     "jit": "off",
+    # The server notices a host that is gone within half a minute, and with its session frees the lock.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
     "client_min_messages": "warning",
 }
 _OTHERS = {"CockroachDB": "CockroachDB", "-YB-": "YugabyteDB", "Yugabyte": "YugabyteDB"}

@@ -27,6 +27,11 @@ PLACE = "notification_id"
 #: What a session that is no longer the owner is refused with.
 FENCED = "EXF01"
 
+#: That the owner is alive, said each second: not in its own row, which a commit that hangs keeps locked.
+HEARTBEAT = (
+    "CREATE TABLE heartbeat (id BIGINT PRIMARY KEY CHECK (id = 1), fence BIGINT NOT NULL, seen TIMESTAMPTZ NOT NULL)",
+    "INSERT INTO heartbeat VALUES (1, 0, now())",
+)
 _TABLES = (
     f"""CREATE TABLE stored_events (
     originator_id TEXT COLLATE "C" NOT NULL,
@@ -41,6 +46,7 @@ _TABLES = (
     "CREATE TABLE owner (id BIGINT PRIMARY KEY CHECK (id = 1), fence BIGINT NOT NULL, who TEXT NOT NULL, "
     "since TIMESTAMPTZ NOT NULL)",
     "INSERT INTO owner VALUES (1, 0, 'nobody', now())",
+    *HEARTBEAT,
     # Sharing the row lets nobody take the store between this question and the commit.
     f"""CREATE FUNCTION check_fence(mine BIGINT) RETURNS VOID LANGUAGE plpgsql AS $$
 BEGIN
@@ -165,6 +171,7 @@ def _binary(values: Sequence[bytes]) -> str:
 __all__ = [
     "DDL",
     "FENCED",
+    "HEARTBEAT",
     "MAKE",
     "PLACE",
     "RAW",

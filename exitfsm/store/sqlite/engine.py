@@ -19,7 +19,7 @@ from typing import Any
 from exitfsm import projections
 from exitfsm.errors import StoreDamaged, StoreError, StoreMissing
 from exitfsm.outside import logger
-from exitfsm.store.database import FORMAT, ChainRow, EventRow, Write
+from exitfsm.store.database import FORMAT, ChainRow, EventRow, Heart, Write
 from exitfsm.store.sqlite.connection import Factory, Recorder, advice, code
 from exitfsm.store.sqlite.files import inode, lock, make_room, own_file, sync_directory
 from exitfsm.store.sqlite.layout import APPLICATION_ID, DDL, OF_LITESTREAM, RAW, RAW_PAGE, SCHEMA
@@ -203,6 +203,10 @@ class SQLiteDatabase:
     def is_damage(self, error: Exception) -> bool:
         """True when the file is damaged; False when it is no store, or out of reach."""
         return code(error) == sqlite3.SQLITE_CORRUPT
+
+    def heart(self) -> Heart | None:
+        """None: the lock of a file ends with its process, and nobody takes it from one that lives."""
+        return None
 
     def close(self) -> None:
         """Closes the file and frees the lock; may be called twice. After a fork it is the parent's, and left alone."""
