@@ -22,7 +22,7 @@ log = logger("exitfsm")
 
 #: How often an owner says that it is alive, and how often a standby looks, in seconds.
 BEAT_S = 1.0
-LOOK_S = 0.5
+LOOK_S = 0.25
 #: How long the store may take for one answer before a person hears of it, in seconds.
 ANSWER_S = 5.0
 #: How much later than its time a timer may come before the loop itself counts as having been away.

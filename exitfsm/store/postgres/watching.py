@@ -35,6 +35,7 @@ class Look:
     def __init__(self, url: str, account: str) -> None:
         self._address, self._account = parse(url), account
         self._link: Link | None = None
+        self._found: Address | None = None
 
     def state(self) -> tuple[Link, Address, owning.State] | None:
         """The session, the store and its owner now; None where there is no store yet.
@@ -45,12 +46,13 @@ class Look:
         if self._link is None:
             self._link = Link(self._address, f"exitfsm: standby, {owning.myself()}", settings={})
         link = self._link
-        schema = find_schema(link, self._address, self._account)
-        if schema is None:
-            return None
-        address = with_schema(self._address, schema)
-        link.rows("SELECT set_config('search_path', quote_ident(?), false)", (schema,))
-        return link, address, owning.State(link, address)
+        if self._found is None:
+            schema = find_schema(link, self._address, self._account)
+            if schema is None:
+                return None
+            link.rows("SELECT set_config('search_path', quote_ident(?), false)", (schema,))
+            self._found = with_schema(self._address, schema)
+        return link, self._found, owning.State(link, self._found)
 
     def failure(self, error: psycopg.Error) -> StoreError:
         """What an error means; the session is given up with it."""
@@ -59,7 +61,7 @@ class Look:
 
     def close(self) -> None:
         """End the session."""
-        link, self._link = self._link, None
+        link, self._link, self._found = self._link, None, None
         if link is not None:
             with contextlib.suppress(psycopg.Error):
                 link.close()
