@@ -16,7 +16,7 @@ from functools import partial
 
 from exitfsm.errors import StoreError, StoreLocked
 from exitfsm.outside import logger
-from exitfsm.store import ExitStore, shown, watch
+from exitfsm.store import ExitStore, Heart, shown, watch
 
 log = logger("exitfsm")
 
@@ -105,8 +105,8 @@ class Ownership:
         self._stopping: asyncio.Task[None] | None = None
         self.lost: str | None = None
 
-    def begin(self, stop: Callable[[], Awaitable[None]]) -> None:
-        """Say it from now on.
+    async def begin(self, stop: Callable[[], Awaitable[None]]) -> None:
+        """Say it from now on; it has been said once, or could not be, when this returns.
 
         Args:
             stop: called when the store is somebody else's; everything ends with it.
@@ -114,7 +114,9 @@ class Ownership:
         self._stop = stop
         heart = self._store.heart()
         if heart is not None:
-            self._beating = asyncio.create_task(self._beat(heart.beat, heart.close), name="exitfsm-heart")
+            said = asyncio.Event()
+            self._beating = asyncio.create_task(self._beat(heart, said), name="exitfsm-heart")
+            await said.wait()
 
     def note(self, failures: Iterable[Exception]) -> None:
         """Of commits that failed: whether they did because the store is somebody else's."""
@@ -129,22 +131,24 @@ class Ownership:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
 
-    async def _beat(self, beat: Callable[[], None], close: Callable[[], None]) -> None:
+    async def _beat(self, heart: Heart, said: asyncio.Event) -> None:
         # A thread of its own: work of the bot in the common ones must not make its owner look dead.
         threads = ThreadPoolExecutor(1, "exitfsm-heart")
         try:
             while self.lost is None:
                 try:
-                    await asyncio.get_running_loop().run_in_executor(threads, beat)
+                    await asyncio.get_running_loop().run_in_executor(threads, heart.beat)
                 except StoreLocked as error:
                     self._on_lost(str(error))
                 except StoreError as error:
                     log.warning("heartbeat_failed error=%s", error)
                 except Exception:
                     log.exception("heartbeat_crashed")
+                said.set()
                 await asyncio.sleep(BEAT_S)
         finally:
-            threads.submit(close)
+            said.set()
+            threads.submit(heart.close)
             threads.shutdown(wait=False)
 
     def _on_lost(self, why: str) -> None:

@@ -510,7 +510,7 @@ class TestTheOwner:
 
         store: Any = Store()
         owner = Ownership(store, said.append, lambda kind, text: said.append(f"{kind}: {text}"))
-        owner.begin(stop)
+        await owner.begin(stop)
         await until(lambda: "closed" in said)
         owner.note([StoreLocked("once more"), StoreError("other")])
         assert said[:3] == ["it was taken by another", "ownership_lost: it was taken by another", "stopped"]
@@ -617,7 +617,11 @@ class TestAStoreThatDoesNotAnswer:
         await bot.manager.start()
         on.server.do("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
         try:
-            pausing = bot.manager.pause()
+            for _ in range(200):  # the server takes note of it in its own time
+                pausing = bot.manager.pause()
+                await asyncio.sleep(0.1)
+                if bot.kinds:
+                    break
             await until(lambda: "store_silent" in bot.kinds)
             assert owner_of(on.url).alive_s is not None
             await asyncio.sleep(1.0)

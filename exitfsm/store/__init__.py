@@ -17,6 +17,7 @@ An event is a row of `stored_events`: its place in the store, its stream and ver
 
 from exitfsm.projections import AlarmRow, ExitOrderRow, Mark, PositionRow, TrackingRow
 from exitfsm.store.appending import Append, Result
+from exitfsm.store.database import Heart
 from exitfsm.store.exit_store import ExitStore
 from exitfsm.store.opening import is_url, owner_of, shown, watch
 
@@ -25,6 +26,7 @@ __all__ = [
     "Append",
     "ExitOrderRow",
     "ExitStore",
+    "Heart",
     "Mark",
     "PositionRow",
     "Result",

@@ -42,8 +42,8 @@ _SETTINGS = {
     "client_min_messages": "warning",
 }
 _OTHERS = {"CockroachDB": "CockroachDB", "-YB-": "YugabyteDB", "Yugabyte": "YugabyteDB"}
-#: Who asks when which session answers: a pooler hands out the one it got back last, or each of them in turn.
-_TURNS = "ototootto"
+#: Who asks when, ours or theirs: a pooler hands out the session that it got back last, or each of them in turn.
+_TURNS = "oot"
 _LOST = "57P01", "57P02", "57P03", "57P05", "25P03"  # the session was ended by the server
 
 #: SQLSTATE, or its class (two letters) -> what to do.

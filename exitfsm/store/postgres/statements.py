@@ -73,11 +73,14 @@ _IN_ORDER = "exit_orders"
 
 
 # Both tables by one statement: each costs the driver as much as the rows in it.
+_INSERT_EVENTS = f"INSERT INTO stored_events ({PLACE}, originator_id, originator_version, topic, state)"
 _INSERT = (
-    f"WITH stored AS (INSERT INTO stored_events ({PLACE}, originator_id, originator_version, topic, state) "
+    f"WITH stored AS ({_INSERT_EVENTS} "
     "SELECT * FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::bytea[])) "
     "INSERT INTO chain SELECT * FROM unnest(%s::bigint[], %s::bytea[])"
 )
+# Arrays of one take the server a tenth of a commit longer.
+_INSERT_ONE = f"WITH stored AS ({_INSERT_EVENTS} VALUES (%s, %s, %s, %s, %s)) INSERT INTO chain VALUES (%s, %s)"
 
 
 class Statement(NamedTuple):
@@ -96,6 +99,9 @@ def translated(sql: str) -> str:
 def inserting(events: Sequence[EventRow], chain: Sequence[ChainRow]) -> Iterator[Statement]:
     """What stores events and their hashes."""
     if not events:
+        return
+    if len(events) == 1:
+        yield Statement(_INSERT_ONE, (*events[0], *chain[0]))
         return
     places, streams, versions, topics, states = zip(*events, strict=True)
     _, hashes = zip(*chain, strict=True)  # of the same places
