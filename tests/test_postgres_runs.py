@@ -57,12 +57,23 @@ class OnServer:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_file_faults")
-@pytest.mark.parametrize("number", [0, 2])
-def test_a_day_of_the_simulation_is_the_same_day(on, monkeypatch, number):
+@pytest.mark.parametrize(
+    ("seed", "number", "size"),
+    [
+        (5, 0, {"symbols": 8, "minutes": 6}),
+        (5, 2, {"symbols": 8, "minutes": 6}),
+        pytest.param(
+            *(1, 0, {}),
+            marks=pytest.mark.skipif("EXITFSM_DEEP" not in os.environ, reason="a day of full size: set EXITFSM_DEEP=1"),
+        ),
+    ],
+)
+@pytest.mark.timeout(3600)
+def test_a_day_of_the_simulation_is_the_same_day(on, monkeypatch, seed, number, size):
     heads: list[list[Any]] = []
 
     def run() -> str:
-        day = Day(5, number, symbols=8, minutes=6)
+        day = Day(seed, number, **size)
         kept: list[Any] = []
 
         def keep(disk: Any) -> None:
@@ -77,6 +88,7 @@ def test_a_day_of_the_simulation_is_the_same_day(on, monkeypatch, number):
         assert result.violation is None, result.violation
         assert result.exits > 0
         heads.append(kept)
+        print(f"{day.profile.symbols} symbols, {day.profile.minutes} minutes, {result.events} events, {kept[0][0]}")
         return result.digest
 
     on_file = run()

@@ -165,11 +165,16 @@ class BrokerCalls:
         self._fitting, self._names, self._time = fitting, names, time
         self._timeout_s, self._on_result = timeout_s, on_result
         self._not_implemented: set[str] = set()
+        self._forbidden: str | None = None
         self._threads = DaemonThreads(THREADS_MAX, "exitfsm-broker")
 
     def close(self) -> None:
         """Stop taking calls; one that hangs is left to its fate, and does not keep the process from ending."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def forbid(self, why: str) -> None:
+        """Nothing is sent from now on, neither orders nor cancels: somebody else drives them. It may still be read."""
+        self._forbidden = why
 
     @property
     def capabilities(self) -> Capabilities:
@@ -345,6 +350,8 @@ class BrokerCalls:
             args: the port's own arguments.
             given: what the parameters of a method that was fitted may ask for.
         """
+        if self._forbidden is not None and method in ("submit", "cancel"):
+            raise NotSent(self._forbidden)
         call = self._fitting.call(method, args, given)
         try:
             # Not wait_for: where the answer and a cancel come together, Python 3.11's loses the cancel.

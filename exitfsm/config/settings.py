@@ -49,6 +49,10 @@ class LiveSettings(Section, frozen=True):
     lookback_days: Annotated[
         int, Spec("how far back the broker's fills are read to find a position's start", gt=0, le=3650)
     ] = 30
+    takeover_after_seconds: Annotated[
+        Decimal,
+        Spec("how long the owner of a store on a server may be silent before a standby takes it", gt=2, le=3600),
+    ] = Decimal(10)
     entry_id_prefix: Annotated[
         str,
         Spec("how the client order ids of the bot's own entry orders begin; such an order is canceled before an exit"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -103,13 +104,14 @@ class Mailbox:
         self._closing = False
         self._worker: asyncio.Task[None] | None = None
 
-    def open(self, after: Callable[[Group], None]) -> None:
+    def open(self, after: Callable[[Group], None], watchdog: AbstractContextManager[None]) -> None:
         """Start the worker.
 
         Args:
             after: told on the event loop what each group brought, before the callers are answered.
+            watchdog: is around each wait for the writer's thread.
         """
-        self._worker = asyncio.create_task(self._work(after), name="exitfsm-mailbox")
+        self._worker = asyncio.create_task(self._work(after, watchdog), name="exitfsm-mailbox")
 
     async def close(self) -> None:
         """Let what waits be done, then stop."""
@@ -175,7 +177,7 @@ class Mailbox:
         self._queue.put_nowait(told)
         return told.answer
 
-    async def _work(self, after: Callable[[Group], None]) -> None:
+    async def _work(self, after: Callable[[Group], None], watchdog: AbstractContextManager[None]) -> None:
         loop = asyncio.get_running_loop()
         while True:
             waiting, group = [await self._queue.get()], Group()
@@ -183,7 +185,8 @@ class Mailbox:
                 waiting.append(self._queue.get_nowait())
             self._writing = True
             try:
-                await loop.run_in_executor(self._thread, self._process, waiting, group)
+                with watchdog:
+                    await loop.run_in_executor(self._thread, self._process, waiting, group)
             finally:
                 self._writing = False
                 group.commits.extend(self._commits.take())

@@ -24,7 +24,7 @@ from exitfsm.clocks import SteadyTime, SystemClock
 from exitfsm.config import ExitConfig, load_config
 from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.engine import Engine
-from exitfsm.errors import StoreError
+from exitfsm.errors import ConfigError, StoreError, StoreLocked
 from exitfsm.events import TradingPaused, TradingResumed
 from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.bus import check_bus
@@ -33,6 +33,7 @@ from exitfsm.manager.loops import NOT_STARTED, Begun, on_its_loop, running, runn
 from exitfsm.manager.parts import Parts
 from exitfsm.manager.view import View
 from exitfsm.outside import logger
+from exitfsm.ownership import Standby
 from exitfsm.ports import Broker, Clock, EventBus
 from exitfsm.position import Position, account_hash
 from exitfsm.store import ExitStore
@@ -54,6 +55,8 @@ class ExitManager:
         strategy_name: a label on the positions taken up.
         account: names the account; enters ids and the store as a hash only.
         clock: the system's clock when None.
+        standby: wait at the start until the store is nobody else's, and take it where its owner on a server has been
+            silent for `live.takeover_after_seconds`. The process that writes a file is only waited for.
         rules: functions for `custom_rule`, by (name, version).
         on_event: called with (position or None, recorded event) for each event, after it is durable.
         on_alarm: called for each alarm that goes up, and at the start for each that still stands.
@@ -74,7 +77,10 @@ class ExitManager:
         rules: Mapping[tuple[str, str], CustomRuleFunction] | None = None,
         on_event: OnEvent | None = None,
         on_alarm: OnAlarm | None = None,
+        standby: bool = False,
     ) -> None:
+        if standby and isinstance(state_store, ExitStore):
+            raise ConfigError(["standby: give the path or the URL of the store; one that is open is owned already"])
         self.config = load_config(config) if config is not None else ExitConfig()
         self.strategy_name = strategy_name
         self._broker, self._store_given, self._bus = broker, state_store, event_bus
@@ -89,6 +95,8 @@ class ExitManager:
             on_event=on_event,
             on_alarm=on_alarm,
         )
+        self._is_standby = standby
+        self._waiting: Standby | None = None
         self._starting = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._made: Parts | None = None
@@ -137,6 +145,11 @@ class ExitManager:
     def _view(self) -> View:
         return self._parts.view
 
+    @property
+    def lost_to(self) -> str | None:
+        """Who has taken the store from this manager, in words; it has stopped then. None while nobody has."""
+        return self._made.ownership.lost if self._made is not None else None
+
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -161,12 +174,14 @@ class ExitManager:
         fitting.check()
         check_bus(self._bus)
         store = self._store_given
-        if not isinstance(store, ExitStore):  # on a server each account has one of its own
-            store = await loop.run_in_executor(None, partial(ExitStore, store, account=self._given.account))
+        if not isinstance(store, ExitStore):
+            store = await self._opened(store)
         self._made, self._loop = Parts(self._given, store, fitting), loop
+        self._made.ownership.begin(self._stop)
         try:
             await self._made.begin()
         except BaseException:
+            await self._made.ownership.end()
             self._close_own(store)
             self._made = self._loop = None
             raise
@@ -175,6 +190,21 @@ class ExitManager:
             self._unsubscribe = ending if callable(ending) else None
         await self._made.reconciler.try_sync()
         self._made.context.tasks.spawn(self._made.timer.watch(), "exitfsm-time")
+        if self._made.ownership.lost is not None:
+            await self._stop()
+            raise StoreLocked(self._made.ownership.lost)
+
+    async def _opened(self, store: str | os.PathLike[str]) -> ExitStore:
+        """The store, open; on a server each account has one of its own. A standby waits for it."""
+        account = self._given.account
+        if not self._is_standby:
+            opening = partial(ExitStore, store, account=account)
+            return await asyncio.get_running_loop().run_in_executor(None, opening)
+        self._waiting = Standby(store, account, float(self.config.live.takeover_after_seconds))
+        try:
+            return await self._waiting.opened()
+        finally:
+            self._waiting = None
 
     def _close_own(self, store: ExitStore) -> None:
         """Close a store that was opened here."""
@@ -182,7 +212,12 @@ class ExitManager:
             store.close()
 
     async def stop(self) -> None:
-        """Stop watching. Idempotent; loses nothing and leaves no task behind: what is owed stays owed in the store."""
+        """Stop watching. Idempotent; loses nothing and leaves no task behind: what is owed stays owed in the store.
+
+        A standby that still waits does so no longer: its `start` raises `StoreError`.
+        """
+        if self._waiting is not None:
+            self._waiting.end()
         if self._running:
             await self._stop()
 

@@ -34,6 +34,7 @@ from exitfsm.manager.tasks import Tasks
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.outside import logger
+from exitfsm.ownership import Ownership, Watchdog
 from exitfsm.ports import Capabilities
 from exitfsm.position import Position
 from exitfsm.recorded_bars import bars_path
@@ -94,6 +95,8 @@ class Parts:
         self.confirmer = Confirmer(context, self.view)
         self.intake = Intake(context, self.executor, self.reconciler, self.timer, self._keeper)
         self.operators = Operators(context, self.view, self.executor, self.reconciler)
+        #: That this is the owner of the store, and what happens when it is not any more.
+        self.ownership = Ownership(store, calls.forbid, alarms.alarm_without_store)
         #: True from when everything is restored until it is stopped.
         self.running = False
         self._cooldowns: dict[str, datetime] = {}
@@ -105,7 +108,7 @@ class Parts:
             StoreError: the store cannot be read, or belongs to another account; then nothing is left behind.
         """
         context = self.context
-        context.mailbox.open(self._after_group)
+        context.mailbox.open(self._after_group, Watchdog(context.alarms.alarm_without_store))
         try:
             await context.mailbox.run(self._restore)
             self.running = True
@@ -140,6 +143,7 @@ class Parts:
     async def end(self) -> None:
         """Let what must become durable be; leave no task behind."""
         context = self.context
+        await self.ownership.end()
         await context.tasks.cancel()
         await self.reconciler.close()
         await self.executor.close(float(context.given.config.live.broker_timeout_seconds))
@@ -180,6 +184,7 @@ class Parts:
                 if isinstance(one.event, OrderEnded):
                     self.view.note_wait(position)
                     self.reconciler.hurry()  # what stands in the way of the next attempt is read before it is due
+        self.ownership.note(group.failures)
         for error in group.failures if self.running else ():
             log.critical("not_stored error=%s", error)
             context.alarms.alarm_without_store("store_unwritable", f"the store could not be written: {error}")

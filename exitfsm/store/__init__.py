@@ -18,18 +18,22 @@ An event is a row of `stored_events`: its place in the store, its stream and ver
 
 from exitfsm.projections import AlarmRow, ExitOrderRow, Mark, PositionRow, TrackingRow
 from exitfsm.store.appending import Append, Result
+from exitfsm.store.database import Heart
 from exitfsm.store.exit_store import ExitStore
-from exitfsm.store.opening import is_url, shown
+from exitfsm.store.opening import is_url, owner_of, shown, watch
 
 __all__ = [
     "AlarmRow",
     "Append",
     "ExitOrderRow",
     "ExitStore",
+    "Heart",
     "Mark",
     "PositionRow",
     "Result",
     "TrackingRow",
     "is_url",
+    "owner_of",
     "shown",
+    "watch",
 ]

@@ -22,7 +22,7 @@ from exitfsm.errors import StoreError
 from exitfsm.events import Event, Recorded
 from exitfsm.projections import AlarmRow, ExitOrderRow, HeldRow, Mark, PositionRow, ReadModels, TrackingRow
 from exitfsm.store.appending import Append, Bulk, Prepared, Result, Writer, last_order_id, prepare, stored_rows
-from exitfsm.store.database import Database, Write
+from exitfsm.store.database import Database, Heart, Write
 from exitfsm.store.mapping import GENESIS, EventMapper, link
 from exitfsm.store.opening import open_database
 from exitfsm.values import ExitStatus, Side, stamp
@@ -196,6 +196,11 @@ class ExitStore:
         with self._translated(write=True) as db:
             if self._bulk is None:
                 db.settle()
+
+    def heart(self) -> Heart | None:
+        """What says to others that this owner is alive; None where nobody would take the store from it."""
+        with self._lock:
+            return self._open_db(write=True).heart()
 
     # ---- reading events
 

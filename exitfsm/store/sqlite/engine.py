@@ -1,11 +1,7 @@
-"""The store on SQLite: `eventsourcing`'s recorder on one file, made and opened so that nothing is lost or mixed up.
+"""`SQLiteDatabase`: a store in one file, or in memory, behind the port of `database`.
 
-Rules of this room: everything that only SQLite has is here (pragmas, locks, file modes, error codes, creation), behind
-the port of `database`, and nothing that another database would have as well.
-
-The file: WAL, `synchronous = FULL`, mode 0600, one writer at a time (an OS lock on `<path>.lock`, held while it is
-open). It is made complete beside its place and then moved there, so that a crash leaves a whole store or none. A file
-that is not ours is never written to.
+Rules of this room: a file is made complete beside its place and then moved there, so that a crash leaves a whole store
+or none.
 """
 
 from __future__ import annotations
@@ -20,229 +16,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from eventsourcing.persistence import StoredEvent
-from eventsourcing.sqlite import (
-    SQLiteApplicationRecorder,
-    SQLiteConnection,
-    SQLiteConnectionPool,
-    SQLiteCursor,
-    SQLiteFactory,
-)
-
 from exitfsm import projections
-from exitfsm.errors import StoreDamaged, StoreError, StoreLocked, StoreMissing
+from exitfsm.errors import StoreDamaged, StoreError, StoreMissing
 from exitfsm.outside import logger
-from exitfsm.store.database import FORMAT, ChainRow, EventRow, Params, Write
+from exitfsm.store.database import FORMAT, ChainRow, EventRow, Heart, Write
+from exitfsm.store.sqlite.connection import Factory, Recorder, advice, code
+from exitfsm.store.sqlite.files import inode, lock, make_room, own_file, sync_directory
+from exitfsm.store.sqlite.layout import APPLICATION_ID, DDL, OF_LITESTREAM, RAW, RAW_PAGE, SCHEMA
 
 log = logger("exitfsm")
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover  Windows: SQLite's own locks are then the only ones
-    _HAS_FLOCK = False
-else:
-    _HAS_FLOCK = True
-
-#: Marks the file as ours ("ExFS"), where SQLite and `file` look for it.
-APPLICATION_ID = 0x45784653
-#: Bytes in a row, a text or a blob, written or read; an event is some hundreds.
-ROW_MAX = 1 << 20
-#: Bytes that the WAL has room for once it is settled: a sync within a file costs less than one that makes it longer.
-_ROOM = 4 << 20
 #: Bytes in the WAL at which an operator is warned that another program holds it.
 _WAL_LARGE = 64 << 20
 #: A store with this many commits since it last settled does so again.
 _SETTLE_AFTER = 64
-#: Pages in the WAL at which a commit itself must put them into the main file, because nobody settled the store.
-_PAGES_MAX = 4000
-#: Pages kept in memory, at most: a thousand exits in one commit, with all indexes that they touch, fit in.
-_CACHE_KB = 8000
-
-#: How SQLite spells the kinds of columns; NUMERIC stores the nearest float, and a whole one as an int.
-TYPES: dict[projections.Kind, str] = {
-    "text": "TEXT",
-    "number": "NUMERIC",
-    "integer": "INTEGER",
-    "place": "INTEGER PRIMARY KEY AUTOINCREMENT",
-}
-#: The statements that make the read models.
-DDL = projections.ddl(TYPES)
-_TABLES = (
-    # The library's own table, with its implicit row id spelled out: the place in the store must survive a VACUUM.
-    """CREATE TABLE stored_events (
-    rowid INTEGER PRIMARY KEY,
-    originator_id TEXT NOT NULL,
-    originator_version INTEGER NOT NULL,
-    topic TEXT NOT NULL,
-    state BLOB NOT NULL,
-    UNIQUE (originator_id, originator_version))""",
-    "CREATE TABLE chain (sequence INTEGER PRIMARY KEY, hash BLOB NOT NULL)",
-    "CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)",
-)
-
-# Text is read as bytes: where somebody was at it, it may be no text any more, and reading it must not fail.
-_RAW = (
-    "SELECT e.rowid, CAST(e.originator_id AS BLOB), e.originator_version, CAST(e.topic AS BLOB), "
-    "CAST(e.state AS BLOB), CAST(c.hash AS BLOB), typeof(e.originator_id) || ' ' || typeof(e.originator_version) || "
-    "' ' || typeof(e.topic) || ' ' || typeof(e.state) || ' ' || typeof(c.hash) "
-    "FROM stored_events e LEFT JOIN chain c ON c.sequence = e.rowid "
-)
-# The types count here as well, or a row could hide from reads.
-_RAW_PAGE = (
-    "SELECT rowid, typeof(originator_id) = 'text' AND typeof(topic) = 'text', "
-    "CAST(originator_id AS BLOB), originator_version, CAST(topic AS BLOB), state, hash "
-    "FROM stored_events JOIN chain ON sequence = rowid WHERE rowid >= ? ORDER BY rowid LIMIT ?"
-)
-#: What the program that docs/how-to/keep-a-copy.md recommends puts into a file; it holds nothing that is read here.
-_OF_LITESTREAM = {
-    ("table", "_litestream_seq"): "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)",
-    ("table", "_litestream_lock"): "CREATE TABLE _litestream_lock (id INTEGER)",
-}
-_SCHEMA = "SELECT type, name, sql FROM sqlite_schema WHERE substr(name, 1, 7) <> 'sqlite_'"
-
-_ADVICE = {
-    sqlite3.SQLITE_FULL: "the disk is full and nothing was stored: free space, then try again",
-    sqlite3.SQLITE_IOERR: "the disk failed; whether it was stored is not known: check the disk, then read the stream",
-    sqlite3.SQLITE_READONLY: "it cannot be written: check the permissions, or open it with read_only=True",
-    sqlite3.SQLITE_CANTOPEN: "check the path and its permissions",
-    sqlite3.SQLITE_BUSY: "another program holds the file, and nothing was stored: close that program",
-    sqlite3.SQLITE_LOCKED: "another program holds the file, and nothing was stored: close that program",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged: stop, keep a copy of it and of its -wal, and restore a backup",
-    sqlite3.SQLITE_NOTADB: "it is not an exitfsm store: give another path",
-    sqlite3.SQLITE_TOOBIG: f"an event is longer than {ROW_MAX} bytes, which none of ours is",
-    sqlite3.SQLITE_CONSTRAINT: "this contradicts what is stored already, and was not stored",
-}
-
-
-class _Connection(SQLiteConnection):
-    """A connection that takes the write lock first and leaves no transaction behind, whatever COMMIT says."""
-
-    def __init__(self, sqlite_conn: sqlite3.Connection) -> None:
-        super().__init__(sqlite_conn, max_age=None)
-        self._cursor = self.cursor()
-        self._bare = self.bare_cursor()
-
-    def begin(self, *, write: bool) -> None:
-        """Begins a transaction, which `commit` or `give_up` ends."""
-        if self._sqlite_conn.in_transaction:  # an earlier rollback failed too
-            self._sqlite_conn.rollback()
-        # Deferred, a transaction that reads before it writes fails at once when another writer got in between.
-        self._bare.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    def commit(self) -> None:
-        """Ends the transaction; durable when this returns."""
-        self._bare.execute("COMMIT")  # the connection's own method has SQLite parse the word each time
-
-    def bare_cursor(self) -> sqlite3.Cursor:
-        """A cursor whose rows are tuples: the library's rows know their columns' names, and take twice the time."""
-        cursor = self._sqlite_conn.cursor()
-        cursor.row_factory = None
-        return cursor
-
-    def rows(self, sql: str, params: Params) -> list[Params]:
-        """All rows of a query."""
-        return self._bare.execute(sql, params).fetchall()
-
-    def checkpoint(self) -> bool:
-        """Puts what is in the WAL into the main file, where no reader needs it as it is; True when that was all."""
-        # All rows are fetched: SQLite does not let go of the file while a cursor has rows left.
-        busy, frames, moved = self.rows("PRAGMA wal_checkpoint(PASSIVE)", ())[0]
-        return not busy and bool(frames == moved)
-
-    def executemany(self, sql: str, rows: Sequence[Params]) -> None:
-        """Executes a statement for each of the rows."""
-        self._bare.executemany(sql, rows)
-
-    def give_up(self) -> None:
-        """Undoes the transaction, if SQLite has not done so already."""
-        with contextlib.suppress(sqlite3.Error):
-            self._sqlite_conn.rollback()
-
-    @contextmanager
-    def transaction(self, *, commit: bool) -> Iterator[SQLiteCursor]:
-        self.begin(write=commit)
-        try:
-            yield self._cursor
-            if commit:
-                self.commit()
-        except BaseException:
-            self.give_up()
-            raise
-        if not commit:
-            self.give_up()
-
-
-class _Pool(SQLiteConnectionPool):
-    """A pool of exactly one connection, which the lock of `ExitStore` guards: one writer, one cache of statements."""
-
-    def __init__(self, db_name: str, *, read_only: bool, synced: bool) -> None:
-        super().__init__(db_name=db_name, pool_size=1, max_overflow=0)
-        self._only: _Connection | None = None
-        self._read_only, self._synced = read_only, synced
-
-    def _create_connection(self) -> _Connection:
-        c = sqlite3.connect(
-            self.db_name, timeout=5.0, uri=True, check_same_thread=False, isolation_level=None, cached_statements=256
-        )
-        try:
-            c.execute("PRAGMA trusted_schema = OFF")
-            c.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, ROW_MAX)
-            c.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-            # FULL: a commit is on the disk before the order is sent.
-            synchronous = "PRAGMA synchronous = FULL" if self._synced else "PRAGMA synchronous = OFF"
-            c.execute("PRAGMA query_only = ON" if self._read_only else synchronous)
-            c.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_MAX}")
-            c.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
-        except BaseException:
-            c.close()
-            raise
-        c.row_factory = sqlite3.Row
-        return _Connection(c)
-
-    def get_connection(
-        self,
-        timeout: float | None = None,  # noqa: ARG002  the signature is the library's
-        *,
-        is_writer: bool | None = None,  # noqa: ARG002  the same
-    ) -> _Connection:
-        if self._only is None:
-            self._only = self._create_connection()
-        return self._only
-
-    def put_connection(self, conn: SQLiteConnection) -> None:
-        pass
-
-    def close(self) -> None:
-        only, self._only = self._only, None
-        if only is not None:
-            only.close()
-
-
-class Recorder(SQLiteApplicationRecorder):
-    """The library's recorder. It reads as the library does; what writes is `SQLiteDatabase.insert`."""
-
-    def construct_create_table_statements(self) -> list[str]:
-        """All tables and indexes."""
-        return [*_TABLES, *DDL]
-
-    def _insert_events(
-        self,
-        c: SQLiteCursor,  # noqa: ARG002  the signature is the library's
-        stored_events: Sequence[StoredEvent],  # noqa: ARG002  the same
-        **_: Any,
-    ) -> Sequence[int]:
-        raise StoreError("events are stored by ExitStore alone, with their hashes and read models")
-
-
-class _Factory(SQLiteFactory):
-    """Builds the recorder from what it is given here, so that no environment variable can change the store."""
-
-    def __init__(self, db_name: str, *, read_only: bool, synced: bool) -> None:
-        super().__init__({"SQLITE_DBNAME": db_name, "ORIGINATOR_ID_TYPE": "text", "CREATE_TABLE": "n"})
-        self.datastore.pool = self.pool = _Pool(db_name, read_only=read_only, synced=synced)
-
-    def application_recorder(self) -> Recorder:
-        return Recorder(datastore=self.datastore)
 
 
 class SQLiteDatabase:
@@ -261,8 +48,8 @@ class SQLiteDatabase:
     recorder: Recorder
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     place = "rowid"
-    raw = _RAW
-    raw_page = _RAW_PAGE
+    raw = RAW
+    raw_page = RAW_PAGE
 
     def __init__(self, path: Path | None, *, read_only: bool, synced: bool = True) -> None:
         self.path, self.read_only, self._synced = path, read_only, synced
@@ -270,7 +57,7 @@ class SQLiteDatabase:
         self._name = None if path is None else str(path)
         self._pid = os.getpid()
         self._lock_fd: int | None = None
-        self._factory: _Factory | None = None
+        self._factory: Factory | None = None
         self._inode: tuple[int, int] | None = None
         self._unsettled = _SETTLE_AFTER
         self._wal_warned_at = _WAL_LARGE
@@ -292,7 +79,7 @@ class SQLiteDatabase:
 
     def begin(self) -> None:
         """Begins a transaction that writes; `commit` or `give_up` ends it."""
-        if self._name is not None and self._inode != _inode(self._name):
+        if self._name is not None and self._inode != inode(self._name):
             raise StoreError(f"{self.path} was moved, replaced or deleted while in use: stop, and put it back")
         self._connection.begin(write=True)
 
@@ -329,7 +116,7 @@ class SQLiteDatabase:
             return
         with self.transaction():  # the WAL begins anew with it, which takes a sync more than another commit
             self._connection.executemany("UPDATE meta SET value = value WHERE key = 'format'", [()])
-        _make_room(wal)
+        make_room(wal)
 
     def _watch(self, wal: Path) -> None:
         """Warns of a WAL that another program keeps from being put away, each time that it has doubled."""
@@ -385,10 +172,10 @@ class SQLiteDatabase:
         for (line,) in self.each("PRAGMA integrity_check"):
             if line != "ok":
                 yield f"the file is damaged: {line}"
-        found = {(kind, name): sql for kind, name, sql in self.rows(_SCHEMA)}
+        found = {(kind, name): sql for kind, name, sql in self.rows(SCHEMA)}
         fresh = SQLiteDatabase(None, read_only=False)
-        wanted = {(kind, name): sql for kind, name, sql in fresh.rows(_SCHEMA)}
-        wanted |= {key: sql for key, sql in _OF_LITESTREAM.items() if key in found}
+        wanted = {(kind, name): sql for kind, name, sql in fresh.rows(SCHEMA)}
+        wanted |= {key: sql for key, sql in OF_LITESTREAM.items() if key in found}
         fresh.close()
         for kind, name in sorted(found.keys() | wanted.keys()):
             have, want = found.get((kind, name)), wanted.get((kind, name))
@@ -403,7 +190,7 @@ class SQLiteDatabase:
                 f"cannot open {self.where}: {error.strerror or error}: check the path and its permissions"
             )
         kind = StoreDamaged if self.is_damage(error) else StoreError
-        return kind(f"{self.where}: {error}: {_ADVICE.get(_code(error), 'nothing was stored')}")
+        return kind(f"{self.where}: {error}: {advice(error)}")
 
     def is_conflict(self, error: Exception) -> bool:
         """True when what was written contradicts what is stored."""
@@ -415,7 +202,11 @@ class SQLiteDatabase:
 
     def is_damage(self, error: Exception) -> bool:
         """True when the file is damaged; False when it is no store, or out of reach."""
-        return _code(error) == sqlite3.SQLITE_CORRUPT
+        return code(error) == sqlite3.SQLITE_CORRUPT
+
+    def heart(self) -> Heart | None:
+        """None: the lock of a file ends with its process, and nobody takes it from one that lives."""
+        return None
 
     def close(self) -> None:
         """Closes the file and frees the lock; may be called twice. After a fork it is the parent's, and left alone."""
@@ -439,7 +230,7 @@ class SQLiteDatabase:
     # ---- opening
 
     def _connect(self, db_name: str) -> None:
-        factory = _Factory(db_name, read_only=self.read_only, synced=self._synced)
+        factory = Factory(db_name, read_only=self.read_only, synced=self._synced)
         self.recorder = factory.application_recorder()
         self._connection = factory.pool.get_connection()
         self._factory = factory  # only now is there something to close
@@ -453,14 +244,14 @@ class SQLiteDatabase:
         if not path.parent.is_dir():
             raise StoreError(f"there is no directory {path.parent}: make it first, or give another path")
         if not self.read_only:
-            self._lock(path)
+            self._lock_fd = lock(path)
         if not self._inspect(path):
             if self.read_only:
                 raise StoreMissing(f"there is no store at {path}: check the path, or open it for writing to make one")
             self._make(path)
         if not self.read_only:
             self._close_to_others(path)
-        self._inode = _inode(str(path))
+        self._inode = inode(str(path))
         if self.read_only:
             self._connect_to_read(path)
         else:
@@ -477,9 +268,9 @@ class SQLiteDatabase:
         The header is read through SQLite and not with `open`: closing a second descriptor of the file would drop the
         locks that another connection of this process holds on it.
         """
-        info = _own_file(path)
+        info = own_file(path)
         for suffix in ("-wal", "-shm", "-journal"):
-            _own_file(path.with_name(path.name + suffix))
+            own_file(path.with_name(path.name + suffix))
         if info is None:
             return False
         if info.st_nlink != 1 and not self.read_only:
@@ -562,7 +353,7 @@ class SQLiteDatabase:
             self._disconnect()
             new.unlink(missing_ok=True)
             raise
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
     def _create(self) -> None:
         with self._connection.transaction(commit=True) as c:
@@ -577,86 +368,5 @@ class SQLiteDatabase:
         if fd is not None:
             os.close(fd)
 
-    def _lock(self, path: Path) -> None:
-        """Takes the lock of the one writer, beside the store, for as long as this object is open."""
-        if not _HAS_FLOCK:  # pragma: no cover
-            return
-        lock = path.with_name(path.name + ".lock")
-        try:
-            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        except OSError as e:
-            raise StoreError(
-                f"cannot make {lock}: {e.strerror}: check the path and its permissions, or open with read_only=True"
-            ) from e
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            holder = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
-            os.close(fd)
-            whose = "this very process" if holder == str(os.getpid()) else f"process {holder}"
-            raise StoreLocked(
-                f"{path} is being written by {whose}: stop that one first, or open the store with read_only=True"
-            ) from e
-        self._lock_fd = fd
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
-
-def _code(error: Exception) -> int:
-    """SQLite's primary code of an error; 0 where it has none."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code & 0xFF if isinstance(code, int) else 0
-
-
-def _inode(path: str) -> tuple[int, int] | None:
-    """What file lies at `path` now; None when none does."""
-    try:
-        info = os.stat(path)  # noqa: PTH116  at each commit: a path object takes twice as long
-    except FileNotFoundError:
-        return None
-    return info.st_dev, info.st_ino
-
-
-def _own_file(path: Path) -> os.stat_result | None:
-    """What lies at `path`, which must be a plain file of this user; None when nothing does.
-
-    Raises:
-        StoreError: it is something else; nothing was done to it.
-    """
-    try:
-        info = path.lstat()
-    except FileNotFoundError:
-        return None
-    if stat.S_ISLNK(info.st_mode):
-        raise StoreError(f"{path} is a symbolic link: give the path of the store itself")
-    if not stat.S_ISREG(info.st_mode):
-        raise StoreError(f"{path} is no file: give the path of a store, or of a file that does not exist yet")
-    if hasattr(os, "geteuid") and info.st_uid != os.geteuid():
-        raise StoreError(f"{path} belongs to another user (uid {info.st_uid}): open it as that user, or copy it")
-    return info
-
-
-def _make_room(wal: Path) -> None:
-    """Writes zeros behind the end of a WAL that is short: no frame, and no more to SQLite than what a crash may leave.
-
-    SQLite holds no locks on this file, so that closing it here drops none.
-    """
-    with contextlib.suppress(OSError):  # it does without
-        fd = os.open(wal, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
-        try:
-            end = os.fstat(fd).st_size
-            if 0 < end < _ROOM:
-                os.pwrite(fd, bytes(_ROOM - end), end)
-                os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Makes a rename in `directory` durable, where the platform can."""
-    with contextlib.suppress(OSError):
-        fd = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+__all__ = ["SQLiteDatabase"]
