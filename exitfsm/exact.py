@@ -16,7 +16,8 @@ from decimal import (
     Context,
     Decimal,
     InvalidOperation,
-    localcontext,
+    getcontext,
+    setcontext,
 )
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -40,8 +41,14 @@ def exactly(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @wraps(function)
     def in_exact(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        with localcontext(EXACT):
+        before = getcontext()
+        if before is EXACT:  # called by another such function
             return function(*args, **kwargs)
+        setcontext(EXACT)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            setcontext(before)
 
     return in_exact
 
@@ -69,7 +76,8 @@ def tradable(value: Decimal) -> bool:
     """
     if not value.is_finite() or not -_SCALE_MAX <= value.adjusted() < _SCALE_MAX:
         return False
-    return len(value.as_tuple().digits) <= 2 * _SCALE_MAX
+    most = 2 * _SCALE_MAX
+    return len(str(value)) <= most or len(value.as_tuple().digits) <= most  # the text has all the digits, and is quick
 
 
 def plain(value: Decimal) -> str:

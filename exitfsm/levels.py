@@ -153,7 +153,12 @@ class Slot:
             reference: the price that it is held against; None leaves the jump guard out.
             previous_at: the time of the bar before it.
         """
-        for guard in {id(p.policy.price_guard): p.policy.price_guard for p in self.positions}.values():
+        asked = None
+        for p in self.positions:
+            guard = p.policy.price_guard
+            if guard is asked:  # mostly all have the same
+                continue
+            asked = guard
             fault = bar_fault(bar, guard, reference=reference, previous_at=previous_at, received_at=received_at)
             if fault is not None:
                 return fault

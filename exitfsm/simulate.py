@@ -22,7 +22,7 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from exitfsm import holdings
-from exitfsm.carrying_out import carry_out, read_position
+from exitfsm.carrying_out import Carrier
 from exitfsm.config import ExitConfig
 from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.engine import Engine
@@ -191,6 +191,7 @@ class Simulation:
             session_close=self._session_close,
             listener=self._on_commit,
         )
+        self._carrier = Carrier(self.engine, self.broker)
         self.bars = 0
         self._slots = self.engine.levels.slots
         self._sessions = LongBars(config.session)
@@ -249,7 +250,7 @@ class Simulation:
             actions = self._told(slot, bar, received_at)
             if actions:
                 self.broker.now = bar.timestamp
-                self._carry_out(actions, bar.timestamp)
+                self._carrier.carry_out(actions, bar.timestamp)
         if slot is None or symbol not in self._slots:
             self._maybe_enter(bar)
         if self._keeps_history and bar.floor > 0:
@@ -289,7 +290,7 @@ class Simulation:
             order_side = p.side.exit_side
             self.broker.trade_by_hand(p.symbol, order_side, p.remaining_qty, jump.reference)
             now = self.engine.positions[p.position_id]
-            self._carry_out(read_position(self.engine, self.broker, now, bar.timestamp), bar.timestamp)
+            self._carrier.carry_out(self._carrier.read_position(now, bar.timestamp), bar.timestamp)
 
     def _session_close(self, symbol: str, at: datetime) -> datetime | None:
         """The close that counts for a symbol's bar of this time, for `end_of_session`."""
@@ -308,8 +309,8 @@ class Simulation:
         if fault is not None:
             self._warn_of_jump(bar)
         for report in self.broker.on_bar(bar, limits=fault is None):
-            self._carry_out(self.engine.on_report(report, at=bar.timestamp), bar.timestamp)
-        self._carry_out(self.engine.tick(bar.timestamp, symbol=bar.symbol), bar.timestamp)
+            self._carrier.carry_out(self.engine.on_report(report, at=bar.timestamp), bar.timestamp)
+        self._carrier.carry_out(self.engine.tick(bar.timestamp, symbol=bar.symbol), bar.timestamp)
 
     def _warn_of_jump(self, bar: Bar) -> None:
         """Say beside an exit that it fills at a price beyond belief; near a split's ratio, it is counted apart."""
@@ -396,10 +397,6 @@ class Simulation:
             bar.symbol, "unsound", str(bar.close), bar.timestamp, bar.timestamp, 0, ""
         )
         self._unsound[key] = replace(run, last_at=bar.timestamp, count=run.count + 1)
-
-    def _carry_out(self, actions: Sequence[Action], at: datetime) -> None:
-        """Do what is owed to the simulated broker, until nothing more is."""
-        carry_out(self.engine, self.broker, actions, at)
 
     def _on_commit(self, p: Position, _: Sequence[Recorded]) -> None:
         if p.state.terminal:

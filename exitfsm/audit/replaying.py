@@ -103,7 +103,7 @@ class _Lane(Simulation):
     def tell(self, position_id: str, message: Message) -> None:
         """Tell a position something that is not a bar."""
         self.broker.now = max(self.broker.now, message.at)
-        self._carry_out(self.engine.tell(position_id, message), message.at)
+        self._carrier.carry_out(self.engine.tell(position_id, message), message.at)
 
     def hold_exactly(self, p: Position, qty: Decimal) -> None:
         """Other hands make the account hold this much."""

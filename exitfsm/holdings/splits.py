@@ -21,30 +21,19 @@ class Meaning(Enum):
 
 
 class Jumped(msgspec.Struct, frozen=True, kw_only=True):
-    """A price that jumped, and what the broker shows.
-
-    Attributes:
-        bar: the bar that jumped; `price_before`: the last accepted price, None where there is none.
-        row: the broker's row of the symbol; None where it shows none.
-        watched, beside: the symbol's monitored positions, and the others of their holdings, on their way out.
-        ratio_max: what counts as a jump.
-    """
+    """A price that jumped, and what the broker shows."""
 
     bar: Bar
-    price_before: Decimal | None
-    row: BrokerPosition | None
-    watched: tuple[Position, ...]
-    beside: tuple[Position, ...]
-    ratio_max: Decimal
+    price_before: Decimal | None  # the last accepted one
+    row: BrokerPosition | None  # the broker's row of the symbol
+    watched: tuple[Position, ...]  # the symbol's monitored positions
+    beside: tuple[Position, ...]  # the others of their holdings, on their way out
+    ratio_max: Decimal  # what counts as a jump
 
 
 @exactly
 def meaning_of(jump: Jumped) -> Meaning:
-    """What a price that jumped is, by the broker's row.
-
-    Anything else that differs is no split: the symbol may have been sold and entered anew, and its price still be a bad
-    print.
-    """
+    """What a price that jumped is, by the broker's row. Sold and entered anew is no split: the print may be bad."""
     row = jump.row
     if row is None:
         return Meaning.UNCLEAR

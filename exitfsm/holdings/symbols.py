@@ -17,12 +17,6 @@ def same_symbol(one: str, other: str) -> bool:
 
 
 def known_spelling(symbol: str, watched: Iterable[str], pairs: Mapping[str, str]) -> str:
-    """The spelling under which the bars of a symbol come, as far as it is known.
-
-    Args:
-        symbol: as the broker's list spells it.
-        watched: the symbols whose bars come.
-        pairs: pairs with their slash, by their spelling without it.
-    """
+    """The spelling under which a symbol's bars come: that of one watched, or of `pairs`, by those without a slash."""
     known = next((one for one in watched if same_symbol(one, symbol)), None)
     return known or pairs.get(symbol) or canonical_symbol(symbol)

@@ -34,6 +34,7 @@ class Exit(msgspec.Struct, frozen=True, gc=False):
 
 NO_STOPS = Stops()
 NO_EXIT = Exit()
+_subtract = EXACT.subtract
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -209,7 +210,10 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def remaining_qty(self) -> Decimal:
         """What is still to sell, by the broker's own figures for our orders."""
-        return EXACT.subtract(EXACT.subtract(self.qty, self.sold_qty), self.sold_elsewhere)
+        left = self.qty
+        for order in self.orders:
+            left = _subtract(left, order.filled_qty)
+        return _subtract(left, self.sold_elsewhere)
 
     @property
     def avg_exit_price(self) -> Decimal | None:

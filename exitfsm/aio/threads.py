@@ -17,27 +17,18 @@ class DaemonThreads(Executor):
     """Runs calls in threads that do not keep the process from ending, as those of `ThreadPoolExecutor` do.
 
     A broker's call that hangs for ever would otherwise leave a bot that has stopped neither running nor gone, and
-    whoever starts it again would wait for it. Such a call is lost as it is in a crash.
-
-    Args:
-        most: threads at one time; further calls wait for one.
-        name: how the threads' names begin.
+    whoever starts it again would wait for it. Such a call is lost as it is in a crash. There are `most` threads at one
+    time; further calls wait for one.
     """
 
     def __init__(self, most: int, name: str) -> None:
         self._most, self._name = most, name
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._lock = threading.Lock()
-        self._threads = 0
-        self._closed = False
+        self._idle, self._lock = threading.Semaphore(0), threading.Lock()
+        self._threads, self._closed = 0, False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Begin a call as soon as a thread is free.
-
-        Raises:
-            RuntimeError: it has been shut down.
-        """
+        """Begin a call as soon as a thread is free; a `RuntimeError` after the shutdown."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("no call after the shutdown")
