@@ -369,7 +369,8 @@ class TestAWatch:
         assert not second.look()
         clock[0] = 11.0
         assert first.look()
-        assert second.look(), "nobody has it now"
+        assert not second.look(), "nobody has it now, but somebody has just freed it"
+        assert second.look(), "and did not take it"
         with on.open(), pytest.raises(StoreLocked):
             on.open()
 
@@ -459,6 +460,7 @@ class TestTheOwner:
         heart.beat()
         looks: Any = watch(url, account="", takeover_after_s=0)
         own.callback(looks.close)
+        assert not looks.look()
         assert looks.look()
         assert main(["owner", url]) == 0
         with pytest.raises(StoreLocked) as raised:

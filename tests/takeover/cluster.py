@@ -314,7 +314,8 @@ class Cluster:
         taken = [s for s in self.said[heard:] if s.what == "owner" and s.account in owned]
         times = [(s.account, s.at - began) for s in taken]
         for account in self.accounts:
-            self.waits.pop((account, number), None)
+            if self.waits.pop((account, number), None) is not None and kind != "kill":
+                self.waits[account, number] = time.time()  # it goes on waiting, and sees the owner again from now on
         if kind == "kill":
             machine.process.wait()
             machine.start()
