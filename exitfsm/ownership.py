@@ -133,15 +133,18 @@ class Ownership:
 
     async def _beat(self, heart: Heart, said: asyncio.Event) -> None:
         # A thread of its own: work of the bot in the common ones must not make its owner look dead.
-        threads = ThreadPoolExecutor(1, "exitfsm-heart")
+        threads, fails = ThreadPoolExecutor(1, "exitfsm-heart"), False
         try:
             while self.lost is None:
                 try:
                     await asyncio.get_running_loop().run_in_executor(threads, heart.beat)
+                    fails = False
                 except StoreLocked as error:
                     self._on_lost(str(error))
                 except StoreError as error:
-                    log.warning("heartbeat_failed error=%s", error)
+                    if not fails:  # said once, and not each second
+                        log.warning("heartbeat_failed error=%s", error)
+                    fails = True
                 except Exception:
                     log.exception("heartbeat_crashed")
                 said.set()

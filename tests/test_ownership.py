@@ -24,13 +24,13 @@ from store_engines import Postgres, life, opened, put
 
 from exitfsm import ownership
 from exitfsm.cli import main
-from exitfsm.errors import ConfigError, StoreError, StoreLocked, StoreMissing
+from exitfsm.errors import ConfigError, NotSent, StoreError, StoreLocked, StoreMissing
 from exitfsm.manager import ExitManager
 from exitfsm.ownership import Ownership, Standby, Watchdog
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import account_hash
 from exitfsm.store import ExitStore, owner_of, watch
-from exitfsm.testing import ScriptedBroker
+from exitfsm.testing import Raises, ScriptedBroker
 from exitfsm.values import Alarm, Bar
 
 AFTER_S = 0.6
@@ -181,20 +181,24 @@ class TestAStandby:
         assert "an operator" in (one.manager.lost_to or "")
         await one.manager.stop()  # once more does no harm
 
-    async def test_an_order_that_is_decided_is_not_sent_by_an_owner_that_is_none_any_more(self, on: Postgres) -> None:
+    @pytest.mark.parametrize("is_owner", [True, False])
+    async def test_an_order_that_is_decided_is_sent_by_the_owner_alone(self, on: Postgres, is_owner: bool) -> None:
         one = Bot(on.url, ScriptedBroker())
         await one.manager.start()
         one.broker.enter("AAPL", "long", 10, 100)
         await one.manager.sync()
-        one.broker.market = one.broker.market.__class__(is_open=False)  # the exit is decided, and waits
+        one.broker.always("submit", Raises(NotSent("no line")))  # the exit is decided, and cannot leave
         await one.bar("98")
-        await until(lambda: [str(p.state) for p in one.manager.positions()] == ["pending"])
-        one.manager._parts.context.calls.forbid("somebody else has the store")
-        one.broker.market = one.broker.market.__class__(is_open=True)
-        for _ in range(5):
-            await one.manager.tick()
-            await one.manager.settled()
-        assert one.broker.count("submit") == 0
+        await until(lambda: one.broker.count("submit"))
+        await one.manager.settled()
+        if not is_owner:
+            one.manager._parts.context.calls.forbid("somebody else has the store")
+        one.broker.truthful()
+        tried = one.broker.count("submit")
+        deadline = time.monotonic() + (20 if is_owner else 2)
+        while not one.broker.orders and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+        assert (len(one.broker.orders), one.broker.count("submit") > tried) == (is_owner, is_owner)
         await one.manager.stop()
 
     async def test_a_standby_that_is_stopped_or_canceled_while_it_waits_leaves_nothing_behind(
@@ -365,7 +369,8 @@ class TestAWatch:
         assert not second.look()
         clock[0] = 11.0
         assert first.look()
-        assert second.look(), "nobody has it now"
+        assert not second.look(), "nobody has it now, but somebody has just freed it"
+        assert second.look(), "and did not take it"
         with on.open(), pytest.raises(StoreLocked):
             on.open()
 
@@ -455,6 +460,7 @@ class TestTheOwner:
         heart.beat()
         looks: Any = watch(url, account="", takeover_after_s=0)
         own.callback(looks.close)
+        assert not looks.look()
         assert looks.look()
         assert main(["owner", url]) == 0
         with pytest.raises(StoreLocked) as raised:

@@ -259,6 +259,7 @@ class Cluster:
         self.desk = Desk(folder, accounts, seed)
         self.said: list[Said] = []
         self.owners: dict[str, int] = {}
+        self._since: dict[str, float] = {}
         self.waits: dict[tuple[str, int], float] = {}
         self.machines = [Runner(number, self) for number in range(machines)]
 
@@ -268,7 +269,7 @@ class Cluster:
             for said in machine.heard():
                 self.said.append(said)
                 if said.what == "owner":
-                    self.owners[said.account] = said.machine
+                    self.owners[said.account], self._since[said.account] = said.machine, said.at
                     self.waits.pop((said.account, said.machine), None)
                 elif said.what == "waits":
                     self.waits[said.account, said.machine] = said.at
@@ -285,12 +286,12 @@ class Cluster:
     def ready(self) -> None:
         """Each account has an owner, and somebody else has waited for it long enough to have seen it alive."""
 
+        def is_there(account: str) -> bool:
+            at = [at for (of, _), at in self._waiting() if of == account]
+            return account in self.owners and bool(at) and time.time() - max(min(at), self._since[account]) > 2.5
+
         def are_there() -> bool:
-            return all(
-                a in self.owners
-                and any(account == a and time.time() - at > 1.5 for (account, _), at in self._waiting())
-                for a in self.accounts
-            )
+            return all(map(is_there, self.accounts))
 
         self.until(are_there, "an owner and a standby of each account")
 
@@ -313,7 +314,8 @@ class Cluster:
         taken = [s for s in self.said[heard:] if s.what == "owner" and s.account in owned]
         times = [(s.account, s.at - began) for s in taken]
         for account in self.accounts:
-            self.waits.pop((account, number), None)
+            if self.waits.pop((account, number), None) is not None and kind != "kill":
+                self.waits[account, number] = time.time()  # it goes on waiting, and sees the owner again from now on
         if kind == "kill":
             machine.process.wait()
             machine.start()

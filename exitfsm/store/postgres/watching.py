@@ -106,11 +106,12 @@ class Watch:
         if state.fence == self._claimed:  # whoever holds the lock now was replaced, and has not noticed it yet
             owning.end_session(link, address, state)
             return True
+        now, seen = self._now(), (state.fence, state.beat)
+        if seen != self._seen:  # somebody may be about to take what he has just freed: one look more
+            self._seen, self._since = seen, now
+            return False
         if state.beat is None:  # it was left in good order, or is owned by a program that cannot be replaced
             return state.holder is None
-        now, seen = self._now(), (state.fence, state.beat)
-        if seen != self._seen:
-            self._seen, self._since = seen, now
         if now - self._since < self._after_s:
             return False
         log.critical("takeover store=%s owner=%s silent_s=%.1f", address.shown, state.owner.who, now - self._since)
