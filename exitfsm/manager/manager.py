@@ -177,8 +177,8 @@ class ExitManager:
         if not isinstance(store, ExitStore):
             store = await self._opened(store)
         self._made, self._loop = Parts(self._given, store, fitting), loop
-        self._made.ownership.begin(self._stop)
         try:
+            await self._made.ownership.begin(self._stop)
             await self._made.begin()
         except BaseException:
             await self._made.ownership.end()
