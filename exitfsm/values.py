@@ -74,6 +74,7 @@ __all__ = [
     "refused_report",
     "round_to_tick",
     "rounded",
+    "same_symbol",
     "stamp",
     "tradable",
     "utc",
@@ -192,6 +193,13 @@ def pct_change(entry: Decimal, price: Decimal, side: Side) -> Decimal:
 def bare(symbol: str) -> str:
     """The spelling without a slash, by which two spellings of one instrument are compared: `BTC/USD` and `BTCUSD`."""
     return symbol.replace("/", "")
+
+
+def same_symbol(one: str, other: str) -> bool:
+    """True for two spellings of one instrument: a pair comes with and without its slash."""
+    if one == other or ("/" in one) == ("/" in other):
+        return one == other
+    return bare(one) == bare(other)
 
 
 def canonical_symbol(symbol: str) -> str:

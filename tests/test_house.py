@@ -109,6 +109,12 @@ def test_the_manager_is_small() -> None:
     assert sum(lines.values()) <= LINES_MAX
 
 
+def test_the_rooms_around_the_manager_are_small() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert sum(count for path, count in lines.items() if path.parent.name in ("broker", "holdings")) <= 2_550
+    assert lines[PACKAGE / "engine.py"] <= LINES_OF_A_FILE_MAX
+
+
 def test_ruff_keeps_functions_small_in_these_rooms() -> None:
     ruff = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]["lint"]
     assert "C901" in ruff["select"]

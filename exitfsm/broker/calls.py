@@ -18,13 +18,13 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from exitfsm.aio.threads import DaemonThreads
 from exitfsm.bars.names import fold
 from exitfsm.broker.fields import by_symbol, listed
 from exitfsm.broker.fitting import Fitting, order_parts
 from exitfsm.broker.market import position_of, session_of
 from exitfsm.broker.orders import fill_of, report_of, says_unknown
 from exitfsm.broker.spellings import meant
-from exitfsm.broker.threads import DaemonThreads
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.fix import DUPLICATE_OF_VERBAL
@@ -63,11 +63,9 @@ class Submitted(NamedTuple):
 
 
 class Held(list[BrokerPosition]):
-    """What the broker held when it was asked.
+    """What the broker held at `began`, in monotonic seconds: it is as old as that, however long the answer took.
 
-    Attributes:
-        began: monotonic seconds at which the read began; it is as old as that, however long the answer took.
-        unclear: symbols of entries that could not be read; empty text for one that does not even name its symbol.
+    `unclear` are symbols of entries that could not be read; empty text is one that does not even name its symbol.
     """
 
     def __init__(self, positions: Iterable[BrokerPosition] = (), unclear: Iterable[str] = (), *, began: float) -> None:
@@ -124,24 +122,17 @@ class OrderNames(Protocol):
 
     def known(self, client_order_id: str) -> Known:
         """What is known of an order by now."""
-        ...
 
     def client_id(self, broker_order_id: str) -> str | None:
         """Our id of an order; None for one that is not ours."""
-        ...
 
 
 class BrokerCalls:
     """The bot's broker, as the manager uses it: from one start to the next stop, then `close` it and make a new one.
 
     But for `submit`, which never raises, a call raises `BrokerError` where no answer came, or one not understood.
-
-    Args:
-        fitting: how the broker is called.
-        names: ids of orders; asked at each call.
-        time: for reports that carry no time of their own, and for how old a read is.
-        timeout_s: longest wait for one answer, in seconds.
-        on_result: called after each call with whether the broker answered, and the method; a refusal is an answer.
+    `names` is asked for ids of orders at each call; `time` dates reports that carry no time, and reads. One answer is
+    waited for `timeout_s` at most; `on_result` then hears whether there was one, as a refusal is, and the method.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
 """What a field holds, whoever wrote it: numbers, quantities, times, sides and names, as values of ours.
 
 This is where values are read and never guessed: what is missing is None, which is not zero, and what is not what it
-should be is a `BrokerError` that says which field. A meaning is looked up in `exitfsm.broker.spellings`, the only place
-that guesses at names; what is read out of fields is in `orders` and `market`.
+should be is a `BrokerError` that says which field. Only `spellings` guesses at names.
 """
 
 from __future__ import annotations

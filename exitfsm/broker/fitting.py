@@ -24,20 +24,21 @@ from exitfsm.values import Order, decimal_of
 
 #: Method of the port -> the names under which it is looked for; the first is the port's own.
 METHODS: dict[str, tuple[str, ...]] = {
-    "positions": (
-        "positions", "get_positions", "get_all_positions", "list_positions", "fetch_positions", "open_positions",
-        "get_open_positions",
-    ),
-    "submit": ("submit", "submit_order", "place_order", "create_order", "send_order"),
-    "order": (
-        "order", "get_order_by_client_order_id", "get_order_by_client_id", "order_by_client_id", "get_order",
-        "fetch_order", "find_order", "query_order",
-    ),
-    "open_orders": ("open_orders", "get_open_orders", "list_open_orders", "fetch_open_orders"),
-    "cancel": ("cancel", "cancel_order", "cancel_order_by_client_id", "cancel_order_by_id"),
-    "fills": ("fills", "get_fills", "list_fills", "executions", "get_executions"),
-    "session": ("session", "get_session", "get_clock", "is_market_open", "market_is_open"),
-}  # fmt: skip
+    method: tuple(names.split())
+    for method, names in {
+        "positions": """
+            positions get_positions get_all_positions list_positions fetch_positions open_positions
+            get_open_positions""",
+        "submit": "submit submit_order place_order create_order send_order",
+        "order": """
+            order get_order_by_client_order_id get_order_by_client_id order_by_client_id get_order fetch_order
+            find_order query_order""",
+        "open_orders": "open_orders get_open_orders list_open_orders fetch_open_orders",
+        "cancel": "cancel cancel_order cancel_order_by_client_id cancel_order_by_id",
+        "fills": "fills get_fills list_fills executions get_executions",
+        "session": "session get_session get_clock is_market_open market_is_open",
+    }.items()
+}
 #: Without these nothing can be watched.
 NEEDED = ("positions", "submit")
 #: What it means where one of the others is missing.

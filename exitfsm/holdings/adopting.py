@@ -6,7 +6,7 @@ named or priced is asked for again, and then it is an alarm.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -14,11 +14,10 @@ import msgspec
 
 from exitfsm.holdings.executions import average_entry, first_since_flat, next_epoch_start
 from exitfsm.holdings.reads import Nothing, Read
-from exitfsm.holdings.symbols import bare, same_symbol
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, Position, epoch_of, is_exit_of
 from exitfsm.position.attempting import is_price
-from exitfsm.values import BrokerPosition, ExecutionReport, Fill, plain
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill, bare, canonical_symbol, plain, same_symbol
 
 #: So many answers in all, where what is held is another quantity each time.
 TRIES_MAX = 10
@@ -115,10 +114,9 @@ def name(opening: Opening) -> datetime | None:
 def names_by_price(price: Decimal) -> Iterator[str]:
     """Epochs for a position whose first fill is not known, in the order in which they are to be tried.
 
-    The broker keeps the average entry while a position is only sold, so that another machine mostly arrives at the
-    same one. An ended position keeps its name for itself.
+    The average entry stays while a position is only sold: another machine mostly arrives at the same name.
     """
-    yield f"at-{plain(price)}"
+    yield f"at-{plain(price)}"  # an ended position keeps its name for itself
     yield from (f"at-{plain(price)}-{number}" for number in range(2, 1000))
 
 
@@ -137,8 +135,7 @@ def is_free_of_exits(
 ) -> bool:
     """True when no exit order of ours can work for a position of this first fill that the store does not know.
 
-    The store was empty when it began; None where it has a past, and knows every order. `working` are our exit orders
-    that work; None where the broker does not list any.
+    `store_began` is None where it has a past, and knows every order; `working` where the broker does not list ours.
     """
     if store_began is None or (first is not None and first >= store_began):
         return True
@@ -148,8 +145,7 @@ def is_free_of_exits(
 def is_safe_unprobed(name: str, executions: Iterable[Fill], broker: Capabilities) -> bool:
     """True where a position may be adopted though its exit orders cannot be looked up.
 
-    A first send under a used id is then refused, looked up and taken over. Not where the executions show that there is
-    one: what it has sold is not known, and so not what the position was.
+    A first send under a used id is refused, and looked up. Not where executions show one: what it sold is not known.
     """
     sold = any(is_exit_of(name, fill.client_order_id) for fill in executions)
     return not sold and broker.ids_refused is IdMemory.FOREVER
@@ -158,3 +154,9 @@ def is_safe_unprobed(name: str, executions: Iterable[Fill], broker: Capabilities
 def described(row: BrokerPosition, symbol: str) -> str:
     """What is held, in words."""
     return f"{plain(row.qty)} {symbol} {row.side}"
+
+
+def known_spelling(symbol: str, watched: Iterable[str], pairs: Mapping[str, str]) -> str:
+    """The spelling under which a symbol's bars come: that of one watched, or of `pairs`, by those without a slash."""
+    known = next((one for one in watched if same_symbol(one, symbol)), None)
+    return known or pairs.get(symbol) or canonical_symbol(symbol)

@@ -7,9 +7,9 @@ from datetime import datetime
 
 import msgspec
 
-from exitfsm.holdings.symbols import same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.position import Position
+from exitfsm.values import same_symbol
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -52,9 +52,8 @@ def net_traded(fills: Iterable[Fill], side: Side) -> Decimal:
 def entered_anew(fills: Sequence[Fill], side: Side, qty: Decimal, reads: int) -> bool:
     """True when the symbol came to be flat among these executions and was entered anew: it is another position now.
 
-    The fills are those since the position's first one, oldest first. Where they amount to more than is held, one of the
-    two lists is behind, and nothing is proved. Where they amount to less, sales of what was held before are among them:
-    that counts once so much was held in `READS_MIN` reads in a row.
+    They are those since the position's first one, oldest first. Where they amount to more than is held, a list lags;
+    where to less, earlier sales are among them: that counts once so much was held in `READS_MIN` reads in a row.
     """
     at, traded = _opening_of(fills, side, qty), net_traded(fills, side)
     if at is None or traded > qty or (traded < qty and reads < READS_MIN):
@@ -151,8 +150,7 @@ def sold_by_others(p: Position, fills: Iterable[Fill], *, unsent: bool = False) 
 def _by_others(p: Position, fills: Iterable[Fill], *, by_name_only: bool) -> Iterator[tuple[Decimal, Decimal]]:
     """After each execution, what was opened in all, and what others than our exits closed: while one works, by name.
 
-    Executions may name their order by the broker's id alone, and of an order whose answer was lost that is not known:
-    what it sold counts as ours first.
+    Of an order whose answer was lost the broker's id is not known: what it may have sold counts as ours first.
     """
     own_ids = p.broker_order_ids
     opened = ours = theirs = nameless = ZERO

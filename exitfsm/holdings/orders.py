@@ -11,12 +11,11 @@ from msgspec.structs import replace
 
 from exitfsm.holdings.executions import ORDER_PREFIX
 from exitfsm.holdings.reads import NEVER
-from exitfsm.holdings.symbols import same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.messages import RecordRead
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, ExitOrder, Position, is_over, is_proved_over
-from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, canonical_symbol, tradable
+from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, canonical_symbol, same_symbol, tradable
 
 #: A submit whose outcome stays unknown is looked up and repeated so often before a person is alarmed.
 UNKNOWN_MAX = 3
@@ -33,10 +32,9 @@ class LookUps(msgspec.Struct, frozen=True):
 def looked_up(
     p: Position, record: RecordRead, before: LookUps, asked: float, broker: Capabilities, *, can_show: bool
 ) -> tuple[RecordRead, LookUps]:
-    """A look-up that began at `asked` monotonic seconds, beside those before it.
+    """A look-up begun at `asked` beside those before: its record, with how often in a row none was shown; what to keep.
 
-    Returns the record with how often in a row the order was not shown, and what to remember. Where the broker cannot be
-    asked about the order, and does not list working ones either, that it shows none is all there is to know.
+    Where the broker can neither be asked about it nor lists working orders, that it shows none is all there is to know.
     """
     absent = 0 if record.report is not None else before.absent + can_show
     record = replace(record, times=absent if can_show or record.report is not None else READS_MIN)
@@ -49,8 +47,7 @@ def looked_up(
 def record_of_live(before: Position | None, now: Position | None, report: ExecutionReport) -> ExecutionReport | None:
     """The record of an order that may be live, as its position is to see it; None where it may be too old for that.
 
-    The broker may have corrected an execution while it was read. After one correction of an order, older reports may
-    still come: the record is what counts.
+    An execution may have been corrected meanwhile. After one correction older reports may come: the record counts.
     """
     known = before.corrected_orders if before is not None else ()
     if known != (now.corrected_orders if now is not None else ()):
@@ -80,9 +77,8 @@ def precedes_a_change(p: Position, report: ExecutionReport) -> bool:
 def our_id(report: ExecutionReport, renamed: Mapping[str, str]) -> str | None:
     """The id that we gave the order of a report; None where it is not ours, or not known to be.
 
-    In FIX a request to cancel or to replace has an id of its own: what it leads to is reported under that, with the one
-    before it beside it, and all that follows for a replaced order is reported under the new id alone: `renamed` has our
-    ids by those that came after them.
+    In FIX a request has an id of its own, with the one before beside it; and what follows for a replaced order comes
+    under the new id alone: `renamed` has our ids by those.
     """
     now, before = report.client_order_id, report.orig_client_order_id
     if now.startswith(ORDER_PREFIX):
@@ -161,13 +157,9 @@ def end_of_live(report: ExecutionReport | None, order_id: str, filled: Decimal, 
     One that was replaced there is canceled, and one that does not say how much has filled what is known.
     """
     if report is None:
+        status, text = OrderStatus.REJECTED, "the broker does not know it; given up on an operator's word"
         return ExecutionReport(
-            client_order_id=order_id,
-            status=OrderStatus.REJECTED,
-            at=at,
-            refusal="not_known",
-            refused_at_submit=True,
-            text="the broker does not know it; given up on an operator's word",
+            client_order_id=order_id, status=status, at=at, refusal="not_known", refused_at_submit=True, text=text
         )
     if report.status is OrderStatus.REPLACED:
         report = replace(report, status=OrderStatus.CANCELED)

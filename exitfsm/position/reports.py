@@ -55,6 +55,14 @@ class Kind(StrEnum):
     NEWS = "news"  # it works, or what more it has filled
 
 
+#: What a status is a report of, where it fits.
+_SPECIAL = {
+    OrderStatus.REPLACED: Kind.REPLACED,
+    OrderStatus.CANCEL_REJECTED: Kind.CANCEL_REFUSED,
+    OrderStatus.REJECTED: Kind.REFUSED,
+}
+
+
 class News(msgspec.Struct, frozen=True, gc=False):
     """A report beside what is known of its order.
 
@@ -156,12 +164,13 @@ def kind_of(n: News) -> Kind:
         return changed
     if _is_revived(n):
         return Kind.REVIVED
-    if n.report.status is OrderStatus.REPLACED:
-        return Kind.REPLACED
-    if n.report.status is OrderStatus.CANCEL_REJECTED and n.stage is Stage.CANCELING:
-        return Kind.CANCEL_REFUSED
-    if n.report.status is OrderStatus.REJECTED and n.filled == 0:
-        return Kind.REFUSED
+    special = _SPECIAL.get(n.report.status)
+    if special is not None and (
+        special is Kind.REPLACED
+        or (special is Kind.CANCEL_REFUSED and n.stage is Stage.CANCELING)
+        or (special is Kind.REFUSED and n.filled == 0)
+    ):
+        return special
     return Kind.ENDED if how_ended(n) else Kind.NEWS
 
 
