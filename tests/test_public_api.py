@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_args, get_type_hints
 
+import msgspec
 import pytest
 
 import exitfsm
@@ -59,6 +61,22 @@ def test_every_event_and_every_message_is_public() -> None:
     for kind in (*events, *told, messages.RecordRead):
         assert getattr(exitfsm, kind.__name__, None) is kind, f"exitfsm.{kind.__name__} is missing"
         assert kind.__name__ in exitfsm.__all__
+
+
+def structs_in(hint: Any) -> Iterator[type]:
+    """The structs that a type is made of, at any depth."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        yield hint
+        for field in get_type_hints(hint).values():
+            yield from structs_in(field)
+    for part in get_args(hint):
+        yield from structs_in(part)
+
+
+@pytest.mark.parametrize("whole", [exitfsm.ExitPolicy, exitfsm.Capabilities])
+def test_every_part_of_what_is_public_is_public(whole: type) -> None:
+    missing = {part.__name__ for part in structs_in(whole)} - set(exitfsm.__all__)
+    assert missing == set()
 
 
 def test_the_main_door_takes_a_broker() -> None:

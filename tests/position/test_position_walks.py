@@ -365,6 +365,17 @@ def test_given_a_bot_that_rounds_when_orders_are_sized_then_they_are_rounded_dow
         s.has(remaining_qty=Decimal("99999.912345678"), leaves_qty=Decimal(99999))
 
 
+@pytest.mark.parametrize("digits", [3, 6, 28])
+def test_given_a_bot_that_rounds_then_the_average_exit_price_is_what_it_is(digits: int) -> None:
+    price = Decimal("98765.987654321")
+    s = given(opened(qty=10, entry=100_000)).when(seen(price), reported("new"), reported("expired", 3, price))
+    s = s.when(holds(7, at=200), reported("filled", 7, price, attempt=2, at=201))
+    with localcontext() as context:
+        context.prec = digits
+        average = s.now.avg_exit_price
+    assert average == price
+
+
 # --- determinism ------------------------------------------------------------------------------------------------------
 
 
