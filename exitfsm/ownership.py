@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from exitfsm.errors import StoreError, StoreLocked
+from exitfsm.errors import ConfigError, StoreError, StoreLocked
 from exitfsm.outside import logger
 from exitfsm.store import ExitStore, Heart, shown, watch
 
@@ -32,17 +32,22 @@ _AWAY_S = 1.0
 Alarm = Callable[[str, str], None]
 
 
-class Standby:
-    """Waits until a store can be opened, and opens it.
+class Opening:
+    """How a manager comes to its store: given open, opened, or waited for until it can be.
 
     Args:
-        store: the path or URL.
-        account: the account (a hash) whose store it is.
-        takeover_after_s: how long an owner on a server may be silent before its session is ended. The process that
-            writes a file is only waited for.
+        store: the store, its path or its URL.
+        account: the account (a hash) whose store it is; on a server each has one of its own.
+        takeover_after_s: of a standby: how long the owner of a store on a server may be silent before its session is
+            ended. The process that writes a file is only waited for. None: nobody is waited for.
+
+    Raises:
+        ConfigError: a store that is open already is to be waited for.
     """
 
-    def __init__(self, store: str | os.PathLike[str], account: str, takeover_after_s: float) -> None:
+    def __init__(self, store: ExitStore | str | os.PathLike[str], account: str, takeover_after_s: float | None) -> None:
+        if takeover_after_s is not None and isinstance(store, ExitStore):
+            raise ConfigError(["standby: give the path or the URL of the store; one that is open is owned already"])
         self._store, self._account, self._after_s = store, account, takeover_after_s
         self._ended = asyncio.Event()
 
@@ -56,14 +61,23 @@ class Standby:
         Raises:
             StoreError: it cannot be opened, whoever owns it; or the waiting was ended.
         """
+        if isinstance(self._store, ExitStore):
+            return self._store
+        if self._after_s is None:
+            opening = partial(ExitStore, self._store, account=self._account)
+            return await asyncio.get_running_loop().run_in_executor(None, opening)
+        return await self._waited_for(self._store, self._after_s)
+
+    async def _waited_for(self, path: str | os.PathLike[str], after_s: float) -> ExitStore:
+        self._ended.clear()
         threads = ThreadPoolExecutor(1, "exitfsm-standby")
         run = partial(asyncio.get_running_loop().run_in_executor, threads)
-        log.info("standby_begins store=%s takeover_after_s=%s", shown(self._store), self._after_s)
-        watching = watch(self._store, account=self._account, takeover_after_s=self._after_s)
+        log.info("standby_begins store=%s takeover_after_s=%s", shown(path), after_s)
+        watching = watch(path, account=self._account, takeover_after_s=after_s)
         try:
             while not self._ended.is_set():
-                if await run(watching.look) and (store := await self._open(run)) is not None:
-                    log.warning("standby_is_owner store=%s", shown(self._store))
+                if await run(watching.look) and (store := await self._open(run, path)) is not None:
+                    log.warning("standby_is_owner store=%s", shown(path))
                     return store
                 await _wait(self._ended, LOOK_S)
             raise StoreError("the manager was stopped while it waited for the store")
@@ -71,9 +85,11 @@ class Standby:
             threads.submit(watching.close)
             threads.shutdown(wait=False)
 
-    async def _open(self, run: Callable[[Callable[[], ExitStore]], asyncio.Future[ExitStore]]) -> ExitStore | None:
+    async def _open(
+        self, run: Callable[[Callable[[], ExitStore]], asyncio.Future[ExitStore]], path: str | os.PathLike[str]
+    ) -> ExitStore | None:
         """The store; None where somebody else has it."""
-        opening = run(partial(ExitStore, self._store, account=self._account))
+        opening = run(partial(ExitStore, path, account=self._account))
         try:
             await asyncio.wait([opening])
         except asyncio.CancelledError:
@@ -227,4 +243,4 @@ def _hear(task: asyncio.Future[None]) -> None:
         log.error("stop_failed error=%s", error)
 
 
-__all__ = ["ANSWER_S", "BEAT_S", "LOOK_S", "Ownership", "Standby", "Watchdog"]
+__all__ = ["ANSWER_S", "BEAT_S", "LOOK_S", "Opening", "Ownership", "Watchdog"]

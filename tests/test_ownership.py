@@ -26,7 +26,7 @@ from exitfsm import ownership
 from exitfsm.cli import main
 from exitfsm.errors import ConfigError, NotSent, StoreError, StoreLocked, StoreMissing
 from exitfsm.manager import ExitManager
-from exitfsm.ownership import Ownership, Standby, Watchdog
+from exitfsm.ownership import Opening, Ownership, Watchdog
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import account_hash
 from exitfsm.store import ExitStore, owner_of, watch
@@ -106,8 +106,10 @@ class Bot:
 @pytest.fixture
 def after(monkeypatch: pytest.MonkeyPatch) -> None:
     """Owners are replaced sooner than a configuration may say."""
-    monkeypatch.setattr(ownership, "Standby", lambda store, account, _: Standby(store, account, AFTER_S))
-    monkeypatch.setattr("exitfsm.manager.manager.Standby", lambda store, account, _: Standby(store, account, AFTER_S))
+    monkeypatch.setattr(
+        "exitfsm.manager.manager.Opening",
+        lambda store, account, after_s: Opening(store, account, None if after_s is None else AFTER_S),
+    )
 
 
 @asynccontextmanager
@@ -224,13 +226,14 @@ class TestAStandby:
     ) -> None:
         begun, go = threading.Event(), threading.Event()
 
-        def slow(*args: Any, **options: Any) -> ExitStore:
-            begun.set()
-            go.wait(10)
-            return ExitStore(*args, **options)
+        class Slow(ExitStore):
+            def __init__(self, *args: Any, **options: Any) -> None:
+                begun.set()
+                go.wait(10)
+                super().__init__(*args, **options)
 
-        monkeypatch.setattr(ownership, "ExitStore", slow)
-        waiting = asyncio.create_task(Standby(on.url, "acc", AFTER_S).opened())
+        monkeypatch.setattr(ownership, "ExitStore", Slow)
+        waiting = asyncio.create_task(Opening(on.url, "acc", AFTER_S).opened())
         await until(begun.is_set)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)

@@ -13,7 +13,6 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 from exitfsm import holdings
@@ -24,7 +23,7 @@ from exitfsm.clocks import SteadyTime, SystemClock
 from exitfsm.config import ExitConfig, load_config
 from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.engine import Engine
-from exitfsm.errors import ConfigError, StoreError, StoreLocked
+from exitfsm.errors import StoreError, StoreLocked
 from exitfsm.events import TradingPaused, TradingResumed
 from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.bus import check_bus
@@ -33,7 +32,7 @@ from exitfsm.manager.loops import NOT_STARTED, Begun, on_its_loop, running, runn
 from exitfsm.manager.parts import Parts
 from exitfsm.manager.view import View
 from exitfsm.outside import logger
-from exitfsm.ownership import Standby
+from exitfsm.ownership import Opening
 from exitfsm.ports import Broker, Clock, EventBus
 from exitfsm.position import Position, account_hash
 from exitfsm.store import ExitStore
@@ -79,8 +78,6 @@ class ExitManager:
         on_alarm: OnAlarm | None = None,
         standby: bool = False,
     ) -> None:
-        if standby and isinstance(state_store, ExitStore):
-            raise ConfigError(["standby: give the path or the URL of the store; one that is open is owned already"])
         self.config = load_config(config) if config is not None else ExitConfig()
         self.strategy_name = strategy_name
         self._broker, self._store_given, self._bus = broker, state_store, event_bus
@@ -95,8 +92,8 @@ class ExitManager:
             on_event=on_event,
             on_alarm=on_alarm,
         )
-        self._is_standby = standby
-        self._waiting: Standby | None = None
+        after_s = float(self.config.live.takeover_after_seconds) if standby else None
+        self._opening = Opening(state_store, self._given.account, after_s)
         self._starting = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._made: Parts | None = None
@@ -173,9 +170,7 @@ class ExitManager:
         loop, fitting = asyncio.get_running_loop(), Fitting(self._broker)
         fitting.check()
         check_bus(self._bus)
-        store = self._store_given
-        if not isinstance(store, ExitStore):
-            store = await self._opened(store)
+        store = await self._opening.opened()
         self._made, self._loop = Parts(self._given, store, fitting), loop
         try:
             await self._made.ownership.begin(self._stop)
@@ -194,30 +189,16 @@ class ExitManager:
             await self._stop()
             raise StoreLocked(self._made.ownership.lost)
 
-    async def _opened(self, store: str | os.PathLike[str]) -> ExitStore:
-        """The store, open; on a server each account has one of its own. A standby waits for it."""
-        account = self._given.account
-        if not self._is_standby:
-            opening = partial(ExitStore, store, account=account)
-            return await asyncio.get_running_loop().run_in_executor(None, opening)
-        self._waiting = Standby(store, account, float(self.config.live.takeover_after_seconds))
-        try:
-            return await self._waiting.opened()
-        finally:
-            self._waiting = None
-
     def _close_own(self, store: ExitStore) -> None:
         """Close a store that was opened here."""
         if store is not self._store_given:
             store.close()
 
     async def stop(self) -> None:
-        """Stop watching. Idempotent; loses nothing and leaves no task behind: what is owed stays owed in the store.
-
-        A standby that still waits does so no longer: its `start` raises `StoreError`.
+        """Stop watching, or waiting: a standby's `start` then raises `StoreError`. Idempotent; loses nothing and leaves
+        no task behind: what is owed stays owed in the store.
         """
-        if self._waiting is not None:
-            self._waiting.end()
+        self._opening.end()
         if self._running:
             await self._stop()
 
