@@ -16,7 +16,7 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from exitfsm.committing import append, guard
-from exitfsm.custom_rules import CustomRules, verdict_of
+from exitfsm.custom_rules import NO_ANSWER, CustomRules, answer_of
 from exitfsm.errors import StoreError, VersionConflict
 from exitfsm.events import Event, Recorded
 from exitfsm.levels import Levels, Slot
@@ -364,6 +364,7 @@ class Engine:
             fault = slot.fault(bar, received_at, None if confirmed else reference, previous_at)
             faults.append((slot, bar, held, fault))
             for p in held:
+                verdict, rule = answer_of(self.rules, p, bar) if fault is None else NO_ANSWER
                 message = BarSeen(
                     at=bar.timestamp,
                     bar=bar,
@@ -372,7 +373,9 @@ class Engine:
                     received_at=received_at,
                     refused_count=self._refusals.length(p.position_id),
                     session_close=self.session_close(p.symbol, bar.timestamp) if self.session_close else None,
-                    verdict=verdict_of(self.rules, p, bar) if fault is None else None,
+                    verdict=verdict,
+                    verdict_of=rule,
+                    folded=slot.folded_of(p),
                     paused=self.paused,
                     confirmed=confirmed,
                 )
@@ -384,6 +387,7 @@ class Engine:
                 self._refusals.note(before, now, fault, told[before.position_id])
             if fault is None:
                 slot.accept(bar)
+                slot.fold(bar)
             if slot.positions:
                 slot.arm()
         self._worst_first(changed)

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import msgspec
 
-from exitfsm.policy import ExitPolicy
+from exitfsm.policy import NOTHING_FOLDED, ExitPolicy, Folded
 from exitfsm.values import Bar, ExecutionReport, Side
 
 #: State, quantity left and current order of a position, when a read of the broker's books began.
@@ -56,7 +56,9 @@ class BarSeen(Message, frozen=True):
         received_at: when the bar arrived; None where age means nothing (simulation).
         refused_count: length so far of the run of refused bars that is under way.
         session_close: when the current session ends, None when unknown or never.
-        verdict: what the custom rule answered to this bar.
+        verdict: the reason that one of the user's own rules answered to this bar.
+        verdict_of: name and version of that rule; empty where the policy has one only.
+        folded: the folded states of the position's rules, before this bar.
         paused: new triggers are on hold.
         confirmed: a second source confirmed this price, so the jump guard does not apply.
     """
@@ -69,6 +71,8 @@ class BarSeen(Message, frozen=True):
     refused_count: int = 0
     session_close: datetime | None = None
     verdict: str | None = None
+    verdict_of: str = ""
+    folded: Folded = NOTHING_FOLDED
     paused: bool = False
     confirmed: bool = False
 

@@ -103,6 +103,11 @@ class ExitType(StrEnum):
     CUSTOM = "custom"
     RECOVERED = "recovered"
 
+    @property
+    def takes_profit(self) -> bool:
+        """True where the price was reached on the favourable side; every other exit stands in nobody's way."""
+        return self is ExitType.PROFIT_TAKE
+
 
 class ExitStatus(StrEnum):
     """Where one exit order stands."""

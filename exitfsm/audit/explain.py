@@ -8,7 +8,7 @@ that a price between two events is known only where bars are given or were recor
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +22,7 @@ from exitfsm.audit.facts import (
     OutcomeFact,
     PriceFact,
     RefusalFact,
+    RuleFact,
     TrailFact,
 )
 from exitfsm.audit.plainly import plainly
@@ -45,7 +46,7 @@ from exitfsm.events import (
     TriggerRefused,
 )
 from exitfsm.lifecycle import State
-from exitfsm.policy import away
+from exitfsm.policy import away, rules_off, rules_on
 from exitfsm.position import Position, levels
 from exitfsm.store import ExitStore
 from exitfsm.values import EXACT, Bar, ExitType, Side, pct_change
@@ -97,7 +98,6 @@ class _Explaining:
         price = self._price()
         account = account_at(self.store, p.account, self.as_of)
         watched = p.state is State.MONITORING
-        rule, custom = p.policy.time_limit, p.policy.custom_rule
         return Explanation(
             position_id=p.position_id,
             symbol=p.symbol,
@@ -117,9 +117,7 @@ class _Explaining:
             best=self._best(),
             levels=self._levels(price),
             waiting=_waiting(self.deciding),
-            time_limit_at=p.opened_at + timedelta(seconds=rule.max_seconds) if rule.enabled else None,
-            end_of_session=p.policy.end_of_session.enabled,
-            custom_rule=f"{custom.name} {custom.version}" if custom.enabled else None,
+            watching=_watching(p),
             exit=self._exit(trigger) if trigger is not None else None,
             orders=_orders(self.told),
             outcome=self._outcome(),
@@ -130,7 +128,7 @@ class _Explaining:
             paused_by=account.paused_by,
             breaker_since=account.breaker_since,
             next_attempt_at=p.next_attempt_at if p.state is State.REJECTED else None,
-            rules_off=_rules_off(p),
+            rules_off=rules_off(p.policy),
             not_recorded=self._not_recorded(price, watched=watched),
         )
 
@@ -267,13 +265,8 @@ class _Explaining:
             missing.append(f"the {extreme} price while it was held (no bars were given or recorded)")
         if watched and price is None:
             missing.append("the last price (no bars were given or recorded, and no mark was saved)")
-        if watched and self.p.policy.end_of_session.enabled:
-            missing.append("the session's hours, so when end_of_session would be due")
-        if watched and self.p.policy.custom_rule.enabled:
-            missing.append("the answers of the custom rule while it gave no reason to exit")
-        if self.p.policy.atr_levels.enabled and self.p.atr is None:
-            missing.append("an average true range at the entry, so the fixed levels apply")
-        return missing
+        said = (rule.not_on_record(self.p, watched=watched) for rule in rules_on(self.p.policy))
+        return [*missing, *filter(None, said)]
 
 
 class _Bars:
@@ -338,33 +331,17 @@ def _was_refused(bar: Bar, runs: Sequence[RefusalFact]) -> bool:
 
 def _waiting(p: Position) -> list[TrailFact]:
     """The stops that have not begun to move."""
-    rules = (
-        (ExitType.BREAK_EVEN, p.policy.break_even, p.stops.break_even),
-        (ExitType.TRAILING_STOP, p.policy.trailing_stop, p.trail_stop),
-    )
     return [
-        TrailFact(
-            rule=rule,
-            activation_pct=settings.activation_pct,
-            begins_at=away(p.entry_price, settings.activation_pct, p.side.sign),
-        )
-        for rule, settings, stop in rules
-        if settings.enabled and stop is None
+        TrailFact(rule=rule.reason, activation_pct=pct, begins_at=away(p.entry_price, pct, p.side.sign))
+        for rule in p.policy.plan.moving
+        if (pct := rule.begins_pct(p)) is not None
     ]
 
 
-def _rules_off(p: Position) -> list[str]:
-    policy = p.policy
-    sections = {
-        "profit_taking": policy.profit_taking.enabled or policy.atr_levels.enabled or policy.target_ladder.enabled,
-        "stop_loss": policy.stop_loss.enabled or policy.atr_levels.enabled,
-        "trailing_stop": policy.trailing_stop.enabled,
-        "break_even": policy.break_even.enabled,
-        "time_limit": policy.time_limit.enabled,
-        "end_of_session": policy.end_of_session.enabled,
-        "custom_rule": policy.custom_rule.enabled,
-    }
-    return [name for name, on in sections.items() if not on]
+def _watching(p: Position) -> list[RuleFact]:
+    """The rules without a level that have not ended the position."""
+    known = ((rule.name, rule.due_at(p), rule.watches(p)) for rule in rules_on(p.policy))
+    return [RuleFact(rule=name, due_at=due, text=text) for name, due, text in known if due is not None or text]
 
 
 def _orders(told: Sequence[Step]) -> list[OrderFact]:

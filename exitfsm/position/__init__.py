@@ -9,7 +9,7 @@ No clock, no randomness, no I/O: the same messages give the same events, byte fo
 """
 
 from exitfsm.position.deciding import decide
-from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
+from exitfsm.position.evaluating import Verdict, evaluate, fold_rules, levels, wake_band
 from exitfsm.position.folding import evolve, fold, replay
 from exitfsm.position.order import ExitOrder, client_order_id, is_exit_of
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
@@ -35,6 +35,7 @@ __all__ = [
     "evolve",
     "fault_of",
     "fold",
+    "fold_rules",
     "is_exit_of",
     "is_over",
     "is_proved_over",

@@ -12,9 +12,9 @@ from exitfsm.policy import BEFORE_ENTRY, ORDER_FAULTS, PRICE_FAULTS, Fault, bar_
 from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm
 from exitfsm.position.attempting import escalated, rests, trigger
-from exitfsm.position.evaluating import evaluate, next_stops
+from exitfsm.position.evaluating import Verdict, evaluate, next_stops
 from exitfsm.position.state import Position
-from exitfsm.values import ZERO, EvaluateOn, ExitType, plain
+from exitfsm.values import ZERO, EvaluateOn, plain
 
 #: A run of this many refused bars is an alarm: without prices there is no protection.
 REFUSED_BARS_ALARM = 10
@@ -31,7 +31,7 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
         if not is_ahead(p.opened_at, m.received_at, p.policy.price_guard):
             return []
         fault = Fault(BEFORE_ENTRY, plain(m.bar.close))
-    verdict = None if fault else evaluate(p, m.bar, session_close=m.session_close, custom=m.verdict)
+    verdict = None if fault else verdict_on(p, m)
     if verdict is not None and (m.paused or not p.policy.enabled):
         fault = Fault("paused" if m.paused else "disabled", plain(verdict.price))
     if fault is not None:
@@ -46,6 +46,19 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
         for rule, stop, best in next_stops(p, m.bar)
     ]
     return events
+
+
+def verdict_on(p: Position, m: BarSeen) -> Verdict | None:
+    """Why a bar that is believed ends the position; None when it does not."""
+    return evaluate(p, m.bar, session_close=m.session_close, custom=custom_of(p, m), folded=m.folded)
+
+
+def custom_of(p: Position, m: BarSeen) -> str | None:
+    """What one of the user's own rules answered to the bar, with its name; None where none gave a reason."""
+    if m.verdict is None:
+        return None
+    name = m.verdict_of or next(map(str, p.policy.plan.user_rules), "a rule")
+    return f"{name}: {m.verdict}"
 
 
 def fault_of(p: Position, m: BarSeen) -> Fault | None:
@@ -95,8 +108,8 @@ def escalate_on_stop(p: Position, m: BarSeen) -> list[Event]:
     """A resting profit limit gives way at once to the stop, and to the time."""
     if not rests(p):
         return []
-    verdict = evaluate(p, m.bar, session_close=m.session_close)
-    if verdict is None or verdict.reason is ExitType.PROFIT_TAKE:
+    verdict = evaluate(p, m.bar, session_close=m.session_close, folded=m.folded)
+    if verdict is None or verdict.reason.takes_profit:
         return []
     return [escalated(p, m.at, str(verdict.reason), verdict.price)]
 

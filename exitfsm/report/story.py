@@ -176,7 +176,7 @@ def _standing(told: Sequence[Step], until: datetime) -> list[Standing]:
         p = s.after
         watched = p is not None and p.state is State.MONITORING
         if watched and p is not None and isinstance(s.recorded.event, _ARMS):
-            found.append([_stand(p, at) for at in [s.at, *_ladder_times(p, s.at, end)]])
+            found.append(_stands(p, [s.at, *_change_times(p, s.at, end)]))
             end = s.at
         elif s.moved and s.before is not None and s.before.state is State.MONITORING:
             found.append([Standing(s.at)])
@@ -184,15 +184,30 @@ def _standing(told: Sequence[Step], until: datetime) -> list[Standing]:
     return [standing for group in reversed(found) for standing in group]
 
 
+def _stands(p: Position, times: Iterable[datetime]) -> list[Standing]:
+    """The levels at these times, each where it differs from the one before."""
+    found: list[Standing] = []
+    for at in times:
+        standing = _stand(p, at)
+        if not found or (standing.stop, standing.target) != (found[-1].stop, found[-1].target):
+            found.append(standing)
+    return found
+
+
 def _stand(p: Position, at: datetime) -> Standing:
     target, stops = levels(p, at)
     return Standing(at, p.entry_price, stops[0].price if stops else None, target.price if target else None)
 
 
-def _ladder_times(p: Position, since: datetime, until: datetime) -> list[datetime]:
-    rule = p.policy.target_ladder
-    times = [p.opened_at + timedelta(seconds=step.after_seconds) for step in rule.steps] if rule.enabled else []
-    return [at for at in times if since < at < until]
+def _change_times(p: Position, since: datetime, until: datetime) -> list[datetime]:
+    """When time alone changes a level between two events."""
+    found: list[datetime] = []
+    for rule in p.policy.plan.changing:
+        held = (since - p.opened_at).total_seconds()
+        while (after := rule.next_change_s(p.policy, held)) is not None and after > held:
+            held = after
+            found.append(p.opened_at + timedelta(seconds=after))
+    return sorted(at for at in found if since < at < until)
 
 
 class _Window:
