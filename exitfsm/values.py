@@ -50,10 +50,10 @@ class Side(StrEnum):
     LONG = "long"
     SHORT = "short"
 
-    @property
-    def sign(self) -> int:
-        """+1 for long, -1 for short."""
-        return 1 if self is Side.LONG else -1
+    sign: int
+
+    def __init__(self, name: str) -> None:
+        self.sign = 1 if name == "long" else -1  # an attribute: every level asks for it
 
     @property
     def exit_side(self) -> OrderSide:

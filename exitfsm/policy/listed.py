@@ -49,6 +49,7 @@ BY_LEVEL: frozenset[ExitType] = frozenset(
     rule.reason for rule in RULES if any(has(rule, what) for what in ("target", "entry_stop", "stop", "moved_stop"))
 )
 TIMED: frozenset[ExitType] = frozenset(rule.reason for rule in RULES if has(rule, "due"))
+_ORDERED_BY = {reason: next(rule for rule in RULES if rule.orders(reason)) for reason in ExitType}
 _MOVED = tuple(rule for rule in RULES if has(rule, "moved_stop"))
 
 
@@ -102,7 +103,7 @@ def plan_of(policy: ExitPolicy) -> Plan:
 
 def order_terms(policy: ExitPolicy, reason: ExitType) -> OrderTerms:
     """How the order of an exit for this reason is to be."""
-    return next(terms for rule in RULES if (terms := rule.terms(policy, reason)) is not None)
+    return _ORDERED_BY[reason].terms(policy)
 
 
 def bars_before_entry(policy: ExitPolicy) -> int:

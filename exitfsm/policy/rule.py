@@ -36,10 +36,15 @@ _Settings = TypeVar("_Settings", bound=Section)
 
 
 class Moved(Protocol):
-    """The stops of a position that have moved."""
+    """The stops of a position that have moved: where each is by its last `StopMoved`; None before the first."""
 
-    def of(self, rule: ExitType) -> Decimal | None:
-        """Where the stop of a rule is by its last `StopMoved`; None before the first."""
+    @property
+    def break_even(self) -> Decimal | None:
+        """The stop at the entry."""
+
+    @property
+    def trail(self) -> Decimal | None:
+        """The stop that follows."""
 
 
 class Held(Protocol):
@@ -166,15 +171,19 @@ class Rule(Generic[_Settings]):
         """When it comes due, where that is known from the entry."""
         return None
 
-    def next_change_s(self, policy: ExitPolicy, held: float) -> int | None:
-        """Seconds since the entry at which time alone next changes something; None when it does not."""
+    def next_change_s(self, p: Held, at: datetime) -> int | None:
+        """Seconds since the entry at which time alone next changes something after `at`; None when it does not."""
         return None
 
     # --- orders, entries, the user's functions ------------------------------------------------------------------------
 
-    def terms(self, policy: ExitPolicy, reason: ExitType) -> OrderTerms | None:
-        """How the order of an exit for this reason is to be; None where another rule says it."""
-        return None
+    def orders(self, reason: ExitType) -> bool:
+        """True where it says how the order of an exit for this reason is to be. Of several rules the first does."""
+        return False
+
+    def terms(self, policy: ExitPolicy) -> OrderTerms:
+        """How the orders are to be of which it says so."""
+        raise NotImplementedError(f"{self.name} says nothing of orders")
 
     def bars_before_entry(self, policy: ExitPolicy) -> int:
         """How many bars up to the entry it needs."""

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from exitfsm.lifecycle import State
-from exitfsm.policy import NOTHING_FOLDED, ORDER_FAULTS, Folded, Level, Rule, held_s, reached
+from exitfsm.policy import NOTHING_FOLDED, ORDER_FAULTS, Folded, Level, Rule, reached
 from exitfsm.position.state import Position
 from exitfsm.values import ZERO, Bar, EvaluateOn, ExitType, OrderType, first_by_precedence
 
@@ -94,11 +94,14 @@ def evaluate(
             found[stop.rule] = Verdict(stop.rule, worst, stop.price, stop.threshold_pct, stop.section)
     if target is not None and reached(best, target.price, sign):
         found[target.rule] = Verdict(target.rule, best, target.price, target.threshold_pct, target.section)
-    for reason, label in due_by_time(p, bar.timestamp, session_close).items():
-        found[reason] = Verdict(reason, bar.close, bar.close, ZERO, label)
+    if p.policy.plan.timed:
+        for reason, label in due_by_time(p, bar.timestamp, session_close).items():
+            found[reason] = Verdict(reason, bar.close, bar.close, ZERO, label)
     if custom is not None:
         found[ExitType.CUSTOM] = Verdict(ExitType.CUSTOM, bar.close, bar.close, ZERO, custom)
-    winner = first_by_precedence(found) if len(found) > 1 else next(iter(found), None)
+    if not found:
+        return None
+    winner = first_by_precedence(found) if len(found) > 1 else next(iter(found))
     return found[winner] if winner is not None else None
 
 
@@ -109,17 +112,20 @@ def due_by_time(p: Position, at: datetime, session_close: datetime | None) -> di
 
 def next_stops(p: Position, bar: Bar) -> list[tuple[ExitType, Decimal, Decimal]]:
     """The stops that this bar moves, as (reason, new stop, best price): the ratchet after the evaluation."""
-    best = worst_and_best(p, bar)[1]
     asked = p.policy.plan.moving
+    if not asked:
+        return []
+    best = worst_and_best(p, bar)[1]
     return [(rule.reason, stop, best) for rule in asked if (stop := rule.next_stop(p, best)) is not None]
 
 
 def ratchet_price(p: Position) -> Decimal | None:
     """A price short of which no stop moves: the nearest at which `next_stops` may have something. None: none moves."""
-    prices = [price for rule in p.policy.plan.moving if (price := rule.next_stop_at(p)) is not None]
-    if not prices:
+    asked = p.policy.plan.moving
+    if not asked:
         return None
-    return min(prices) if p.side.sign > 0 else max(prices)
+    prices = [price for rule in asked if (price := rule.next_stop_at(p)) is not None]
+    return (min if p.side.sign > 0 else max)(prices, default=None)
 
 
 def fold_rules(p: Position, bar: Bar, folded: Folded) -> Folded:
@@ -175,6 +181,5 @@ def _time_bound(p: Position, at: datetime) -> datetime | None:
     changing = p.policy.plan.changing
     if not changing:
         return None
-    held = held_s(p, at)
-    seconds = [after for rule in changing if (after := rule.next_change_s(p.policy, held)) is not None]
+    seconds = [after for rule in changing if (after := rule.next_change_s(p, at)) is not None]
     return p.opened_at + timedelta(seconds=min(seconds)) if seconds else None

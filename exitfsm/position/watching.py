@@ -12,7 +12,7 @@ from exitfsm.policy import BEFORE_ENTRY, ORDER_FAULTS, PRICE_FAULTS, Fault, bar_
 from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm
 from exitfsm.position.attempting import escalated, rests, trigger
-from exitfsm.position.evaluating import Verdict, evaluate, next_stops
+from exitfsm.position.evaluating import evaluate, next_stops
 from exitfsm.position.state import Position
 from exitfsm.values import ZERO, EvaluateOn, plain
 
@@ -31,7 +31,9 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
         if not is_ahead(p.opened_at, m.received_at, p.policy.price_guard):
             return []
         fault = Fault(BEFORE_ENTRY, plain(m.bar.close))
-    verdict = None if fault else verdict_on(p, m)
+    custom = custom_of(p, m) if m.verdict is not None else None
+    close = m.session_close
+    verdict = None if fault else evaluate(p, m.bar, session_close=close, custom=custom, folded=m.folded)
     if verdict is not None and (m.paused or not p.policy.enabled):
         fault = Fault("paused" if m.paused else "disabled", plain(verdict.price))
     if fault is not None:
@@ -48,15 +50,8 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
     return events
 
 
-def verdict_on(p: Position, m: BarSeen) -> Verdict | None:
-    """Why a bar that is believed ends the position; None when it does not."""
-    return evaluate(p, m.bar, session_close=m.session_close, custom=custom_of(p, m), folded=m.folded)
-
-
-def custom_of(p: Position, m: BarSeen) -> str | None:
-    """What one of the user's own rules answered to the bar, with its name; None where none gave a reason."""
-    if m.verdict is None:
-        return None
+def custom_of(p: Position, m: BarSeen) -> str:
+    """What one of the user's own rules answered to the bar, with its name."""
     name = m.verdict_of or next(map(str, p.policy.plan.user_rules), "a rule")
     return f"{name}: {m.verdict}"
 

@@ -203,10 +203,12 @@ def _change_times(p: Position, since: datetime, until: datetime) -> list[datetim
     """When time alone changes a level between two events."""
     found: list[datetime] = []
     for rule in p.policy.plan.changing:
-        held = (since - p.opened_at).total_seconds()
-        while (after := rule.next_change_s(p.policy, held)) is not None and after > held:
-            held = after
-            found.append(p.opened_at + timedelta(seconds=after))
+        at = since
+        while (after := rule.next_change_s(p, at)) is not None and (
+            then := p.opened_at + timedelta(seconds=after)
+        ) > at:
+            at = then
+            found.append(at)
     return sorted(at for at in found if since < at < until)
 
 

@@ -35,19 +35,19 @@ class BreakEvenRule(Rule[BreakEven]):
     reason = ExitType.BREAK_EVEN
 
     def moved_stop(self, p: Held) -> Level | None:
-        stop = p.stops.of(self.reason)
+        stop = p.stops.break_even
         return Level(stop, self.reason, p.policy.break_even.offset_pct) if stop is not None else None
 
     def next_stop(self, p: Held, best: Decimal) -> Decimal | None:
         settings, sign = p.policy.break_even, p.side.sign
-        if p.stops.of(self.reason) is not None:
+        if p.stops.break_even is not None:
             return None
         if not reached(best, away(p.entry_price, settings.activation_pct, sign), sign):
             return None
         return away(p.entry_price, settings.offset_pct, sign)
 
     def next_stop_at(self, p: Held) -> Decimal | None:
-        if p.stops.of(self.reason) is not None:
+        if p.stops.break_even is not None:
             return None
         return away(p.entry_price, p.policy.break_even.activation_pct, p.side.sign)
 
@@ -55,7 +55,7 @@ class BreakEvenRule(Rule[BreakEven]):
         return True
 
     def begins_pct(self, p: Held) -> Decimal | None:
-        return p.policy.break_even.activation_pct if p.stops.of(self.reason) is None else None
+        return p.policy.break_even.activation_pct if p.stops.break_even is None else None
 
     def conflicts(self, policy: ExitPolicy) -> Iterator[Conflict]:
         offset, activation = policy.break_even.offset_pct, policy.break_even.activation_pct

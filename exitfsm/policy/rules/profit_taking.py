@@ -41,9 +41,10 @@ class ProfitTakingRule(Rule[ProfitTaking]):
         pct = p.policy.profit_taking.threshold_pct
         return Level(away(p.entry_price, pct, p.side.sign), self.reason, pct)
 
-    def terms(self, policy: ExitPolicy, reason: ExitType) -> OrderTerms | None:
-        if reason is not self.reason:
-            return None
+    def orders(self, reason: ExitType) -> bool:
+        return reason.takes_profit
+
+    def terms(self, policy: ExitPolicy) -> OrderTerms:
         settings = policy.profit_taking
         return OrderTerms(settings.order_type, settings.time_in_force)
 

@@ -43,9 +43,10 @@ class StopLossRule(Rule[StopLoss]):
         pct = p.policy.stop_loss.threshold_pct
         return Level(away(p.entry_price, pct, -p.side.sign), self.reason, pct)
 
-    def terms(self, policy: ExitPolicy, reason: ExitType) -> OrderTerms | None:
-        if reason.takes_profit:
-            return None
+    def orders(self, reason: ExitType) -> bool:
+        return not reason.takes_profit
+
+    def terms(self, policy: ExitPolicy) -> OrderTerms:
         return OrderTerms(OrderType.MARKET, policy.stop_loss.time_in_force)
 
     def brief(self, policy: ExitPolicy) -> str:

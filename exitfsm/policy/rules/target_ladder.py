@@ -47,8 +47,9 @@ class TargetLadderRule(Rule[TargetLadder]):
         pct = due[-1].threshold_pct
         return Level(away(p.entry_price, pct, p.side.sign), self.reason, pct)
 
-    def next_change_s(self, policy: ExitPolicy, held: float) -> int | None:
-        return next((s.after_seconds for s in policy.target_ladder.steps if s.after_seconds > held), None)
+    def next_change_s(self, p: Held, at: datetime) -> int | None:
+        held = held_s(p, at)
+        return next((s.after_seconds for s in p.policy.target_ladder.steps if s.after_seconds > held), None)
 
     def conflicts(self, policy: ExitPolicy) -> Iterator[Conflict]:
         ladder, steps = policy.target_ladder, (self.name, "steps")

@@ -10,7 +10,7 @@ from exitfsm.policy.settings import Section, Spec
 from exitfsm.values import ExitType
 
 if TYPE_CHECKING:
-    from exitfsm.policy.exit_policy import ExitPolicy
+    pass
 
 
 class TimeLimit(Section, frozen=True):
@@ -33,8 +33,8 @@ class TimeLimitRule(Rule[TimeLimit]):
     def due_at(self, p: Held) -> datetime | None:
         return p.opened_at + timedelta(seconds=p.policy.time_limit.max_seconds)
 
-    def next_change_s(self, policy: ExitPolicy, held: float) -> int | None:
-        return policy.time_limit.max_seconds
+    def next_change_s(self, p: Held, at: datetime) -> int | None:
+        return p.policy.time_limit.max_seconds
 
 
 RULE = TimeLimitRule()

@@ -38,19 +38,19 @@ class TrailingStopRule(Rule[TrailingStop]):
     reason = ExitType.TRAILING_STOP
 
     def moved_stop(self, p: Held) -> Level | None:
-        stop = p.stops.of(self.reason)
+        stop = p.stops.trail
         return Level(stop, self.reason, p.policy.trailing_stop.trail_pct) if stop is not None else None
 
     def next_stop(self, p: Held, best: Decimal) -> Decimal | None:
         settings, sign = p.policy.trailing_stop, p.side.sign
-        stop, standing = away(best, settings.trail_pct, -sign), p.stops.of(self.reason)
+        stop, standing = away(best, settings.trail_pct, -sign), p.stops.trail
         if standing is None:
             return stop if reached(best, away(p.entry_price, settings.activation_pct, sign), sign) else None
         least = away(standing, settings.step_pct, sign)
         return stop if stop != standing and reached(stop, least, sign) else None
 
     def next_stop_at(self, p: Held) -> Decimal | None:
-        settings, sign, standing = p.policy.trailing_stop, p.side.sign, p.stops.of(self.reason)
+        settings, sign, standing = p.policy.trailing_stop, p.side.sign, p.stops.trail
         if standing is None:
             return away(p.entry_price, settings.activation_pct, sign)
         least = away(standing, settings.step_pct, sign).scaleb(2, EXACT)
@@ -59,7 +59,7 @@ class TrailingStopRule(Rule[TrailingStop]):
         return rounding.divide(least, away(HUNDRED, settings.trail_pct, -sign))
 
     def begins_pct(self, p: Held) -> Decimal | None:
-        return p.policy.trailing_stop.activation_pct if p.stops.of(self.reason) is None else None
+        return p.policy.trailing_stop.activation_pct if p.stops.trail is None else None
 
     def alternatives(self, policy: ExitPolicy) -> list[dict[str, str]]:
         settings = policy.trailing_stop
