@@ -25,7 +25,19 @@ from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
 from exitfsm.outside import logger
 from exitfsm.policy import Fault
 from exitfsm.ports import CAREFUL, Capabilities
-from exitfsm.position import Action, Position, decide, evolve, fold, owed, position_id, replay
+from exitfsm.position import (
+    Action,
+    Position,
+    decide,
+    evolve,
+    fold,
+    owed,
+    position_id,
+    refolded,
+    replay,
+    restored,
+    saved,
+)
 from exitfsm.projections import Mark
 from exitfsm.refusals import Refusals, Refused
 from exitfsm.store import Append, ExitStore
@@ -39,6 +51,8 @@ SessionClose = Callable[[str, datetime], datetime | None]
 Listener = Callable[[Position, Sequence[Recorded]], None]
 #: A position, what it was told, the events that follow, and the position after them.
 _Decided = tuple[Position, Message, tuple[Event, ...], Position]
+#: The bars of a symbol after a time, in order; empty where there are none.
+BarsSince = Callable[[str, datetime], Iterable[Bar]]
 #: How often a decision is taken anew because another writer was faster.
 CONFLICTS_MAX = 5
 
@@ -52,6 +66,7 @@ class Engine:
         rules: the user's own rules, by (name, version) as in the policy.
         session_close: when the running session ends; needed by `end_of_session` only.
         listener: told of each commit, after it.
+        bars_since: gives the bars of a symbol from a time on, for rules whose folded state is lost.
     """
 
     def __init__(
@@ -62,12 +77,14 @@ class Engine:
         rules: CustomRules | None = None,
         session_close: SessionClose | None = None,
         listener: Listener | None = None,
+        bars_since: BarsSince | None = None,
     ) -> None:
         self.store = store
         self.broker = broker
         self.rules = dict(rules or {})
         self.session_close = session_close
         self.listener = listener
+        self.bars_since = bars_since
         #: No new triggers; exits under way go on.
         self.paused = False
         self.levels = Levels()
@@ -99,7 +116,17 @@ class Engine:
             # One that no bar has reached yet is held against its entry: the first price must not be beyond belief.
             reference = row.current_price if row.current_price is not None else position.entry_price
             self.levels.restore(position, reference=reference, seen_at=row.last_evaluated_at_utc)
+            self._refold(position)
         return len(self.positions)
+
+    def _refold(self, p: Position) -> None:
+        """The states of a position's rules as they were saved, and what bars have come since."""
+        if not p.policy.plan.folding:
+            return
+        known = restored(p, self.store.folded(p.position_id))
+        if self.bars_since is not None:
+            known = refolded(p, self.bars_since(p.symbol, known.to or p.opened_at), known)
+        self._slots[p.symbol].refold(p, known)
 
     def get(self, position_id: str) -> Position | None:
         """The position, open or ended; None when there is none of this id."""
@@ -138,6 +165,7 @@ class Engine:
             raise result
         recorded = result
         self._keep(position, reference=reference, bar=bar)
+        self._refold(position)
         self._tell_listener(position, recorded)
         return position
 
@@ -344,6 +372,7 @@ class Engine:
                         pnl_pct=pct_change(p.entry_price, bar.close, p.side),
                         best_price=Decimal(str(slot.highest)),
                         at=bar.timestamp,
+                        folded=saved(slot.folded_of(p)) if slot.folded else "",
                     )
                 )
         return marks
@@ -375,7 +404,7 @@ class Engine:
                     session_close=self.session_close(p.symbol, bar.timestamp) if self.session_close else None,
                     verdict=verdict,
                     verdict_of=rule,
-                    folded=slot.folded_of(p),
+                    folded=slot.folded_of(p).states,
                     paused=self.paused,
                     confirmed=confirmed,
                 )

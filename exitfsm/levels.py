@@ -15,8 +15,8 @@ from decimal import Decimal
 from functools import lru_cache
 
 from exitfsm.lifecycle import State
-from exitfsm.policy import AHEAD_MAX, NOTHING_FOLDED, Fault, Folded, bar_fault
-from exitfsm.position import Position, fold_rules, wake_band
+from exitfsm.policy import AHEAD_MAX, Fault, bar_fault
+from exitfsm.position import NO_STATES, Position, RuleStates, fold_bar, wake_band
 from exitfsm.values import Bar, CheckedBar
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -26,7 +26,7 @@ _LOWEST = -math.inf
 #: The jump guard as a band round an anchor is narrowed by this, so that rounding can only wake too early.
 _NARROWER = 1 - 1e-9
 #: One object for all slots in which no rule folds bars.
-_NOTHING: Mapping[str, Folded] = {}
+_NOTHING: Mapping[str, RuleStates] = {}
 #: Stands for the last bar where there is none.
 _NO_BAR = CheckedBar("", _BEFORE, "NaN", "NaN", "NaN", "NaN")
 
@@ -81,7 +81,7 @@ class Slot:
         self.reference: Decimal | None = None
         self.highest = _LOWEST
         self.positions: tuple[Position, ...] = ()
-        self.folded: Mapping[str, Folded] = _NOTHING
+        self.folded: Mapping[str, RuleStates] = _NOTHING
 
     @property
     def last_bar(self) -> Bar | None:
@@ -117,11 +117,15 @@ class Slot:
         """Fold a bar that was accepted, and was not quiet, into the states of the rules that want it."""
         folding = [p for p in self.positions if p.policy.plan.folding]
         if folding:
-            self.folded = {p.position_id: fold_rules(p, bar, self.folded_of(p)) for p in folding}
+            self.folded = {p.position_id: fold_bar(p, bar, self.folded_of(p)) for p in folding}
 
-    def folded_of(self, p: Position) -> Folded:
+    def folded_of(self, p: Position) -> RuleStates:
         """The states of a position's rules."""
-        return self.folded.get(p.position_id, NOTHING_FOLDED)
+        return self.folded.get(p.position_id, NO_STATES)
+
+    def refold(self, p: Position, states: RuleStates) -> None:
+        """Take up the states of a position's rules where they were left."""
+        self.folded = {**self.folded, p.position_id: states}
 
     def accept(self, bar: Bar) -> None:
         """`bar` is the newest that is believed."""

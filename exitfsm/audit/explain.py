@@ -47,7 +47,7 @@ from exitfsm.events import (
 )
 from exitfsm.lifecycle import State
 from exitfsm.policy import away, rules_off, rules_on
-from exitfsm.position import Position, levels
+from exitfsm.position import NO_STATES, Position, RuleStates, fold_bar, levels, restored
 from exitfsm.store import ExitStore
 from exitfsm.values import EXACT, Bar, ExitType, Side, pct_change
 
@@ -88,7 +88,8 @@ class _Explaining:
         # What stood at the decision is what explains it; without a decision, what stands now.
         self.deciding = self.trigger.before if self.trigger is not None and self.trigger.before else self.p
         self.refusals = _refusals(told)
-        self.bars = _Bars(bars, self.p, self._evidence_at(), at, self.refusals)
+        self.bars = _Bars(bars, self.p, self.deciding, self._evidence_at(), at, self.refusals)
+        self.states = self.bars.states if self.bars.states.to is not None else self._states(at)
         self.mark, self.peak = self._marks(at)
         known = (self.bars.last, self.bars.refused, self.mark)
         self.as_of = at or max([told[-1].at, *(price.at for price in known if price is not None)])
@@ -131,6 +132,13 @@ class _Explaining:
             rules_off=rules_off(p.policy),
             not_recorded=self._not_recorded(price, watched=watched),
         )
+
+    def _states(self, at: datetime | None) -> RuleStates:
+        """What the rules have folded of bars, as the store noted it beside its events, where that is of then."""
+        if not self.deciding.policy.plan.folding or self.trigger is not None:
+            return NO_STATES
+        known = restored(self.p, self.store.folded(self.p.position_id))
+        return known if at is None or (known.to is not None and known.to <= at) else NO_STATES
 
     def _trigger(self) -> Step | None:
         """The decision that stands: the newest, unless an operator handed the position back after it."""
@@ -187,7 +195,7 @@ class _Explaining:
         when = price.at if price is not None else self.as_of
         if self.trigger is None:
             when = self.as_of
-        target, stops = levels(p, when)
+        target, stops = levels(p, when, self.states.states)
         found = []
         for level, is_target in [*((stop, False) for stop in stops), *([(target, True)] if target else [])]:
             distance = percent = None
@@ -203,6 +211,7 @@ class _Explaining:
                     since_event=self._set_by(level.rule),
                     distance=distance,
                     distance_pct=percent,
+                    section=level.section,
                 )
             )
         return found
@@ -277,12 +286,14 @@ class _Bars:
         refused: the newest price that was not, by a run of refusals that is on record.
         best: the best price while it was held, up to the decision to exit.
         evidence: the bar that decided.
+        states: what the rules had folded of them, up to that one.
     """
 
     def __init__(
         self,
         bars: Iterable[Bar],
         p: Position,
+        deciding: Position,
         evidence_at: datetime | None,
         at: datetime | None,
         runs: Sequence[RefusalFact],
@@ -291,6 +302,7 @@ class _Bars:
         self.refused: PriceFact | None = None
         self.best: PriceFact | None = None
         self.evidence: dict[str, str] | None = None
+        self.states = NO_STATES
         end = evidence_at or p.triggered_at or p.ended_at
         for bar in bars:
             if bar.symbol != p.symbol or (at is not None and bar.timestamp > at) or not bar.floor > 0:
@@ -301,6 +313,8 @@ class _Bars:
                 self.refused = _newer(self.refused, bar)
                 continue
             self.last = _newer(self.last, bar)
+            if deciding.policy.plan.folding and (end is None or bar.timestamp < end):
+                self.states = fold_bar(deciding, bar, self.states)
             if p.opened_at < bar.timestamp and (end is None or bar.timestamp <= end):
                 self._note_best(bar, p.side)
             if bar.timestamp == evidence_at:

@@ -36,7 +36,7 @@ from exitfsm.manager.view import View
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities
 from exitfsm.position import Position
-from exitfsm.recorded_bars import bars_path
+from exitfsm.recorded_bars import bars_path, bars_since
 from exitfsm.store import ExitStore
 
 log = logger("exitfsm")
@@ -86,6 +86,8 @@ class Parts:
             tasks=tasks,
         )
         self._keeper = _keeper_of(given, store)
+        if self._keeper is not None:
+            engine.bars_since = bars_since(self._keeper.path)
         self.view = View(context)
         self.executor = Executor(context, self.view)
         self.adopter = Adopter(context, self.view)

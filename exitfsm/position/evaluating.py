@@ -10,12 +10,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from decimal import Decimal
 from operator import attrgetter
-from typing import Any
 
 import msgspec
 
 from exitfsm.lifecycle import State
-from exitfsm.policy import NOTHING_FOLDED, ORDER_FAULTS, Folded, Level, Rule, reached
+from exitfsm.policy import NOTHING_FOLDED, ORDER_FAULTS, Folded, Level, reached
 from exitfsm.position.state import Position
 from exitfsm.values import ZERO, Bar, EvaluateOn, ExitType, OrderType, first_by_precedence
 
@@ -126,14 +125,6 @@ def ratchet_price(p: Position) -> Decimal | None:
         return None
     prices = [price for rule in asked if (price := rule.next_stop_at(p)) is not None]
     return (min if p.side.sign > 0 else max)(prices, default=None)
-
-
-def fold_rules(p: Position, bar: Bar, folded: Folded) -> Folded:
-    """The folded states of a position's rules after a bar that was accepted; only those after the entry count."""
-    if bar.timestamp <= p.opened_at:
-        return folded
-    asked: tuple[Rule[Any], ...] = p.policy.plan.folding
-    return {rule.name: rule.fold(folded.get(rule.name), p, bar) for rule in asked}
 
 
 class Band(msgspec.Struct, frozen=True, gc=False):
