@@ -55,12 +55,14 @@ class Parts:
         live, time, sessions, commits = given.config.live, given.time, Sessions(), Commits()
         self._missing = fitting.missing
         self.store, self._account = store, Account(store, given.account)
+        self._keeper = keeper = _keeper_of(given, store)
         engine = Engine(
             store,
             fitting.capabilities,
             rules=given.rules,
             session_close=_session_closes(fitting.capabilities, sessions),
             listener=commits,
+            bars_since=bars_since(keeper.path) if keeper is not None else None,
         )
         tasks = Tasks()
         mailbox = Mailbox(engine, commits, time.now, given.clock.now)
@@ -85,9 +87,6 @@ class Parts:
             orders=orders,
             tasks=tasks,
         )
-        self._keeper = _keeper_of(given, store)
-        if self._keeper is not None:
-            engine.bars_since = bars_since(self._keeper.path)
         self.view = View(context)
         self.executor = Executor(context, self.view)
         self.adopter = Adopter(context, self.view)

@@ -143,7 +143,7 @@ def story_of(store: ExitStore, position_id: str, *, bars: Iterable[Bar] = (), ch
         hashes=[(row.hash or b"").hex() for row in rows],
         violations=_violations(told),
         explanation=explain(store, position_id, bars=[*shown, *window.newest_refused]),
-        standing=_standing(told, until or max(told[-1].at, *(bar.timestamp for bar in shown[-1:])), shown),
+        standing=_standing(told, until or _seen_to(told, position, shown), shown),
         candles=candles(shown),
         refused=window.refused,
         bars=len(shown),
@@ -155,6 +155,11 @@ def story_of(store: ExitStore, position_id: str, *, bars: Iterable[Bar] = (), ch
 def _until(told: Sequence[Step], p: Position) -> datetime | None:
     """When it was over, with what came after it; None while it is not."""
     return max(told[-1].at, p.ended_at or told[-1].at) if p.state.terminal else None
+
+
+def _seen_to(told: Sequence[Step], p: Position, bars: Sequence[Bar]) -> datetime:
+    """Until when the levels of an open position are known: the last event, or the last bar that its rules fold."""
+    return max([told[-1].at, *(bar.timestamp for bar in bars[-1:] if p.policy.plan.folding)])
 
 
 def _violations(told: Sequence[Step]) -> list[Violation]:
