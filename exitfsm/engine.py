@@ -19,6 +19,7 @@ from exitfsm.committing import append, guard
 from exitfsm.custom_rules import NO_ANSWER, CustomRules, answer_of
 from exitfsm.errors import StoreError, VersionConflict
 from exitfsm.events import Event, Recorded
+from exitfsm.kinds import BarRefusal
 from exitfsm.levels import Levels, Slot
 from exitfsm.lifecycle import State, advance
 from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
@@ -296,7 +297,7 @@ class Engine:
         """Why a position of the bar's symbol would refuse it; None when it would not."""
         slot = self._slots.get(bar.symbol)
         if slot is None:
-            return None if bar.floor > 0 else Fault("unsound", str(bar.close))
+            return None if bar.floor > 0 else Fault(BarRefusal.UNSOUND, str(bar.close))
         return slot.fault(bar, received_at, slot.reference_price, slot.previous_at)
 
     def rebase(self, symbol: str, bar: Bar) -> None:

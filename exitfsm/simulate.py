@@ -29,6 +29,7 @@ from exitfsm.engine import Engine
 from exitfsm.errors import ConfigError, StoreError
 from exitfsm.events import Recorded
 from exitfsm.jumps import Jump, Jumps, split_ratio
+from exitfsm.kinds import AlarmKind
 from exitfsm.levels import Slot
 from exitfsm.lifecycle import State
 from exitfsm.messages import Open, RaiseAlarm
@@ -295,7 +296,7 @@ class Simulation:
         )
         for p in list(slot.positions):
             self._splits[p.position_id] = _at_split(p, jump)
-            self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind="split", text=text))
+            self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind=AlarmKind.SPLIT, text=text))
             order_side = p.side.exit_side
             self.broker.trade_by_hand(p.symbol, order_side, p.remaining_qty, jump.reference)
             now = self.engine.positions[p.position_id]
@@ -334,7 +335,7 @@ class Simulation:
             order = self.broker.order(p.client_order_id) if p.client_order_id is not None else None
             if order is None or order.status.terminal or p.order_type is not OrderType.MARKET:
                 continue
-            self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind="filled_at_jump", text=text))
+            self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind=AlarmKind.FILLED_AT_JUMP, text=text))
             if ratio is not None:
                 self._splits[p.position_id] = {}
 

@@ -30,7 +30,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["states.md", "events.md", "config.md", "cli.md"])
+@pytest.mark.parametrize("name", ["states.md", "events.md", "order-words.md", "alarms.md", "config.md", "cli.md"])
 def test_a_made_page_says_what_the_code_says(generator: ModuleType, name: str) -> None:
     written = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
     assert written == generator.PAGES[name](), f"docs/reference/{name} is stale: run python3 dev docs"

@@ -45,6 +45,7 @@ from exitfsm.events import (
     StopMoved,
     TriggerRefused,
 )
+from exitfsm.kinds import BarRefusal, PositionEnd
 from exitfsm.lifecycle import State
 from exitfsm.policy import away, rules_off, rules_on
 from exitfsm.position import NO_STATES, Position, RuleStates, fold_bar, levels, restored
@@ -52,7 +53,7 @@ from exitfsm.store import ExitStore
 from exitfsm.values import EXACT, Bar, ExitType, Side, pct_change
 
 #: Reasons of refusals that last until a price is believed again, so that no bar in between was.
-_BY_PRICE = frozenset({"price_jump", "stale", "in_the_future"})
+_BY_PRICE = frozenset({BarRefusal.PRICE_JUMP, BarRefusal.STALE, BarRefusal.IN_THE_FUTURE})
 
 
 def explain(store: ExitStore, position_id: str, *, at: datetime | None = None, bars: Iterable[Bar] = ()) -> Explanation:
@@ -254,7 +255,7 @@ class _Explaining:
         if average is not None:
             gain = EXACT.multiply(EXACT.subtract(average, p.entry_price), p.sold_qty) * p.side.sign
         return OutcomeFact(
-            how=e.how if isinstance(e, PositionClosedElsewhere) else "filled",
+            how=e.how if isinstance(e, PositionClosedElsewhere) else PositionEnd.FILLED,
             event=ended.version,
             at=p.ended_at,
             qty=p.sold_qty,

@@ -39,6 +39,7 @@ from exitfsm.events import (
     StopMoved,
     TriggerRefused,
 )
+from exitfsm.kinds import ORDER_ENDS
 from exitfsm.lifecycle import State
 from exitfsm.policy import BY_LEVEL, MOVING, reached
 from exitfsm.position import Position, client_order_id, levels, position_id
@@ -62,7 +63,6 @@ INVARIANTS: dict[str, str] = {
     "I19": "what follows from the log follows the same way again",
     "I20": "of several reasons the first in the order of precedence won",
 }
-_HOW = ("rejected", "refused", "canceled", "expired")
 #: What may stand between the loss of protection and its alarm: facts that came with the same news.
 _FACTS = (FillsRecorded, OrderAccepted, OrderRestated, OrderEnded, CancelRequested)
 _OF_ORDER = (OrderAccepted, OrderRestated, CancelRequested, CancelRefused, ExitEscalated, OrderEnded)
@@ -272,7 +272,7 @@ def _from_broker(r: Recorded) -> _Found:
 
 def _ended(p: Position, r: Recorded, e: OrderEnded) -> _Found:
     yield from _from_broker(r)
-    if e.how not in _HOW:
+    if e.how not in ORDER_ENDS:
         yield "I5", f"{e.how!r} ends no order"
     known, _ = _fills_of(p, e.client_order_id)
     if e.filled_qty < known:

@@ -15,6 +15,7 @@ import msgspec
 from exitfsm.holdings.executions import average_entry, first_since_flat, is_price, next_epoch_start
 from exitfsm.holdings.reads import Nothing, Read
 from exitfsm.holdings.symbols import bare, same_symbol
+from exitfsm.kinds import AlarmKind
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, Position, epoch_of, is_exit_of
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, plain
@@ -112,7 +113,9 @@ def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothin
     if not (tries.are_enough or opening.is_old):
         return Nothing(), tries
     if price is None:
-        return Alarm("unpriceable", f"{described(opening.row, opening.symbol)} has no entry price: {_NOT}"), tries
+        return Alarm(
+            AlarmKind.UNPRICEABLE, f"{described(opening.row, opening.symbol)} has no entry price: {_NOT}"
+        ), tries
     reported = opening.first_fill
     return Adopt(epoch_of(reported) if reported is not None else None, reported, price), tries
 

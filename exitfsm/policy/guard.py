@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, NamedTuple
 
+from exitfsm.kinds import BarRefusal
 from exitfsm.policy.settings import Section, Spec
 from exitfsm.values import EXACT, PRICE_MAX, Bar, plain
 
@@ -29,16 +30,25 @@ class PriceGuard(Section, frozen=True):
 class Fault(NamedTuple):
     """Why a price is not believed, and the price itself as text."""
 
-    reason: str
+    reason: BarRefusal
     price: str
 
 
 #: Reasons that concern the order of bars; a feed that repeats itself would otherwise open and close a run at every bar.
-ORDER_FAULTS = frozenset({"already_seen", "out_of_order"})
+ORDER_FAULTS = frozenset({BarRefusal.ALREADY_SEEN, BarRefusal.OUT_OF_ORDER})
 #: A bar of the present that is dated before the position's entry: one of the two was dated by a clock that is wrong.
-BEFORE_ENTRY = "before_entry"
+BEFORE_ENTRY = BarRefusal.BEFORE_ENTRY
 #: Reasons that leave a position without a price to watch.
-PRICE_FAULTS = frozenset({"not_finite", "not_positive", "high_below_low", "not_tradable", "stale", "in_the_future"})
+PRICE_FAULTS = frozenset(
+    {
+        BarRefusal.NOT_FINITE,
+        BarRefusal.NOT_POSITIVE,
+        BarRefusal.HIGH_BELOW_LOW,
+        BarRefusal.NOT_TRADABLE,
+        BarRefusal.STALE,
+        BarRefusal.IN_THE_FUTURE,
+    }
+)
 #: A bar that is dated further ahead of its arrival is none: once it were believed, all that come after it would be old.
 AHEAD_MAX = timedelta(days=1)
 #: What is within a ratio that is made shorter by this on floats is within the ratio itself.
@@ -63,28 +73,28 @@ def bar_fault(
         on_range: low and high decide too, so that they must be believable as well.
     """
     if previous_at is not None and bar.timestamp == previous_at:
-        return Fault("already_seen", str(bar.close))
+        return Fault(BarRefusal.ALREADY_SEEN, str(bar.close))
     if previous_at is not None and bar.timestamp < previous_at and not is_ahead(previous_at, received_at, guard):
-        return Fault("out_of_order", str(bar.close))
+        return Fault(BarRefusal.OUT_OF_ORDER, str(bar.close))
     if not bar.floor > 0:  # NaN when unsound: say which price and why
         prices = (bar.open, bar.high, bar.low, bar.close)
         for price in prices:
             if not price.is_finite():
-                return Fault("not_finite", str(price))
+                return Fault(BarRefusal.NOT_FINITE, str(price))
             if price <= 0:
-                return Fault("not_positive", str(price))
+                return Fault(BarRefusal.NOT_POSITIVE, str(price))
         if bar.high < bar.low:
-            return Fault("high_below_low", f"{bar.high} < {bar.low}")
+            return Fault(BarRefusal.HIGH_BELOW_LOW, f"{bar.high} < {bar.low}")
         top = max(prices)
-        return Fault("not_tradable", plain(top if float(top) >= PRICE_MAX else min(prices)))
+        return Fault(BarRefusal.NOT_TRADABLE, plain(top if float(top) >= PRICE_MAX else min(prices)))
     if received_at is not None and (received_at - bar.timestamp).total_seconds() > guard.max_age_seconds:
-        return Fault("stale", str(bar.close))
+        return Fault(BarRefusal.STALE, str(bar.close))
     if received_at is not None and bar.timestamp - received_at > AHEAD_MAX:
-        return Fault("in_the_future", str(bar.close))
+        return Fault(BarRefusal.IN_THE_FUTURE, str(bar.close))
     if guard.enabled and reference is not None and not _near(bar, float(reference), float(guard.max_jump_ratio)):
         for price in (bar.close, bar.open, bar.low, bar.high) if on_range else (bar.close, bar.open):
             if is_jump(price, reference, guard.max_jump_ratio):
-                return Fault("price_jump", str(price))
+                return Fault(BarRefusal.PRICE_JUMP, str(price))
     return None
 
 
