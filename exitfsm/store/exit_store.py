@@ -34,7 +34,7 @@ _BY_AGE = "opened_at_utc, position_id"
 _PAGE = 1000
 #: How the rows begin that hold, beside the marks, what a position's rules have folded of bars.
 FOLDED = "folded/"
-_FOLD = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+FOLD = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _DROP_FOLDED = (
     "DELETE FROM meta WHERE key >= 'folded/' AND key < 'folded0' AND NOT EXISTS "
     f"(SELECT 1 FROM positions WHERE 'folded/' || position_id = key AND {projections.OPEN})"
@@ -192,7 +192,7 @@ class ExitStore:
         writes: list[Write] = [(projections.MARK, [projections.mark_params(mark) for mark in given])] if given else []
         if folded := [(f"{FOLDED}{mark.position_id}", mark.folded) for mark in given if mark.folded]:
             # There is no other column for it in a store of format 1: what it says of itself takes text of any kind.
-            writes += [(_DROP_FOLDED, [()]), (_FOLD, folded)]
+            writes += [(_DROP_FOLDED, [()]), (FOLD, folded)]
         if writes:
             self._write(writes)
 

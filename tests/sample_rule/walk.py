@@ -84,7 +84,8 @@ def simulated(place: Path, file: Path) -> tuple[ExitStore, str]:
 async def live(place: Path, *, stop: str) -> None:
     """The live manager exits on the same bar; what was folded outlives a stop, and a crash that lost it."""
     (place / stop).mkdir()
-    config = load_config(place / "bot.yaml").as_dict()["exit_manager"] | {"bars": str(place / stop / "bars.db")}
+    config = load_config(place / "bot.yaml").as_dict()["exit_manager"]
+    config |= {"record_bars": stop == "crashes", "bars": str(place / stop / "bars.db")}
     world = World(place / stop, config)
     await world.start()
     await world.enter(10, at=100)
