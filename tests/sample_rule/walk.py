@@ -37,7 +37,7 @@ exit_manager:
 """
 SETTINGS_OFF = {"stop_loss": {"threshold_pct": 5}, "profit_taking": {"threshold_pct": 9}}
 #: Entered at 100; the average of what follows is 101: 99.98 is within the stop of 5 % and beyond that of the rule.
-CLOSES = ("100", "101", "101", "101", "99.98", "99.9")
+CLOSES = ("100", "100.6", "101.2", "101.2", "99.98", "99.9")
 
 
 def bars(symbol: str = "AAPL") -> list[Bar]:
