@@ -90,10 +90,10 @@ class Side(StrEnum):
     LONG = "long"
     SHORT = "short"
 
-    @property
-    def sign(self) -> int:
-        """+1 for long, -1 for short."""
-        return 1 if self is Side.LONG else -1
+    sign: int
+
+    def __init__(self, name: str) -> None:
+        self.sign = 1 if name == "long" else -1  # an attribute: every level asks for it
 
     @property
     def exit_side(self) -> OrderSide:
@@ -142,6 +142,11 @@ class ExitType(StrEnum):
     PROFIT_TAKE = "profit_take"
     CUSTOM = "custom"
     RECOVERED = "recovered"
+
+    @property
+    def takes_profit(self) -> bool:
+        """True where the price was reached on the favourable side; every other exit stands in nobody's way."""
+        return self is ExitType.PROFIT_TAKE
 
 
 class ExitStatus(StrEnum):

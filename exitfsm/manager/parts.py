@@ -37,7 +37,7 @@ from exitfsm.outside import logger
 from exitfsm.ownership import Ownership, Watchdog
 from exitfsm.ports import Capabilities
 from exitfsm.position import Position
-from exitfsm.recorded_bars import bars_path
+from exitfsm.recorded_bars import bars_path, bars_since
 from exitfsm.store import ExitStore
 
 log = logger("exitfsm")
@@ -56,12 +56,14 @@ class Parts:
         live, time, sessions, commits = given.config.live, given.time, Sessions(), Commits()
         self._missing = fitting.missing
         self.store, self._account = store, Account(store, given.account)
+        self._keeper = keeper = _keeper_of(given, store)
         engine = Engine(
             store,
             fitting.capabilities,
             rules=given.rules,
             session_close=_session_closes(fitting.capabilities, sessions),
             listener=commits,
+            bars_since=bars_since(keeper.path) if keeper is not None else None,
         )
         tasks = Tasks()
         mailbox = Mailbox(engine, commits, time.now, given.clock.now)
@@ -86,7 +88,6 @@ class Parts:
             orders=orders,
             tasks=tasks,
         )
-        self._keeper = _keeper_of(given, store)
         self.view = View(context)
         self.executor = Executor(context, self.view)
         self.adopter = Adopter(context, self.view)

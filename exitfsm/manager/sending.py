@@ -22,7 +22,7 @@ from exitfsm.messages import GiveWay
 from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
 from exitfsm.position import READS_MIN, Position, Submit, is_proved_over
-from exitfsm.values import ExecutionReport, ExitType, Order, OrderType, plain, refused_report
+from exitfsm.values import ExecutionReport, Order, OrderType, plain, refused_report
 
 log = logger("exitfsm")
 
@@ -238,7 +238,7 @@ class Sender:
 
     async def _ask_for_way(self, p: Position) -> None:
         """A limit order that rests does not keep a stop waiting: it is canceled for it."""
-        if p.reason is ExitType.PROFIT_TAKE:
+        if p.reason is not None and p.reason.takes_profit:
             return
         why = f"the exit of {p.position_id} ({p.reason}) waits for it"
         resting = [q for q in self._others(p) if q.order_live and q.order_type is OrderType.LIMIT]

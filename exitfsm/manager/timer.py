@@ -144,7 +144,7 @@ class Timer:
             if p.state is not State.MONITORING:
                 continue
             silence = self._silence_s(p.symbol, mono)
-            timed = p.policy.time_limit.enabled or p.policy.end_of_session.enabled
+            timed = bool(p.policy.plan.timed)
             if not timed and silence < longest:
                 continue
             hours = self._hours(p.symbol)

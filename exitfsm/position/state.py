@@ -22,6 +22,12 @@ class Stops(msgspec.Struct, frozen=True, gc=False):
     best_price: Decimal | None = None
     moved_at: datetime | None = None
 
+    def of(self, rule: ExitType) -> Decimal | None:
+        """Where the stop of a rule stands; None where it has not moved."""
+        if rule is ExitType.TRAILING_STOP:
+            return self.trail
+        return self.break_even if rule is ExitType.BREAK_EVEN else None
+
 
 class Exit(msgspec.Struct, frozen=True, gc=False):
     """Why a position is exited, since when and at which price, and what of the budget its attempts have spent."""
