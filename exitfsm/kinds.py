@@ -57,6 +57,8 @@ class AlarmKind(StrEnum):
     BARS_NOT_RECORDED = "bars_not_recorded"
     BROKER_INCOMPLETE = "broker_incomplete"
     STORE_UNWRITABLE = "store_unwritable"
+    STORE_SILENT = "store_silent"
+    OWNERSHIP_LOST = "ownership_lost"
 
     @property
     def meaning(self) -> AlarmMeaning:
@@ -231,6 +233,18 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         Severity.CRITICAL,
         "the disk is full or failing; nothing that needs the store is done",
         "make room; the next bar and the next look-up go on",
+    ),
+    AlarmKind.STORE_SILENT: AlarmMeaning(
+        Severity.CRITICAL,
+        "the store has not answered for 5 s: a disk that hangs, a server that cannot be reached, or a commit that "
+        "waits for a standby that is gone; nothing is decided until it answers",
+        "look at the disk or the server, and at `synchronous_standby_names`; acknowledge the alarm once it answers",
+    ),
+    AlarmKind.OWNERSHIP_LOST: AlarmMeaning(
+        Severity.CRITICAL,
+        "another process has taken the store: a standby, because this one had fallen silent, or an operator by "
+        "`exitfsm owner --release`; this manager sends nothing any more, and has stopped",
+        "see that the other one runs; find out why this one was silent; start it again as a standby",
     ),
 }
 
