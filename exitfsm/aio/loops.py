@@ -1,6 +1,6 @@
-"""The manager's one event loop, and calls of it that come from anywhere else.
+"""An object's one event loop, and calls of it that come from anywhere else.
 
-A manager works on the loop that it was started on. Whoever calls it from another loop, or from a thread that has none,
+The manager works on the loop that it was started on. Who calls it from another loop, or from a thread that has none,
 has the work carried out there, so that nothing is touched by two loops. Where that loop does not run any more, the
 caller hears so at once, instead of waiting for an answer that cannot come.
 """
@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from exitfsm.manager.tasks import shared
+from exitfsm.aio.tasks import shared
 
 Loop = asyncio.AbstractEventLoop
 P = ParamSpec("P")
@@ -78,6 +78,31 @@ class Begun(Awaitable[None]):
         if running_loop() is self._loop:
             return work.__await__()
         return _there(self._loop, lambda: shared(work)).__await__()
+
+
+def handed_over(
+    loop: Loop,
+    work: Callable[[], Coroutine[Any, Any, Any]] | None,
+    spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+) -> Any:
+    """Have work done on a loop, for a caller in any thread that may await what comes back or not.
+
+    Args:
+        loop: where it is done, if it runs.
+        work: begins it; None where there is nothing to do.
+        spawn: makes a task of it on that loop.
+    """
+    here = running_loop()
+    if here is loop:
+        if work is not None:
+            return spawn(work())
+        nothing = loop.create_future()
+        nothing.set_result(None)
+        return nothing
+    if work is None or not loop.is_running():
+        return None
+    done = asyncio.run_coroutine_threadsafe(work(), loop)
+    return asyncio.wrap_future(done) if here is not None else done
 
 
 def running_loop() -> Loop | None:

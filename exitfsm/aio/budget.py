@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from exitfsm.ports import Clock
-from exitfsm.position import Action, Cancel, Submit
 
 #: The span in which sends are counted.
 SPAN_S = 60.0
@@ -141,9 +140,9 @@ class Turns:
         self._resting: set[asyncio.Task[None]] = set()
         self._stopped = False
 
-    def announce(self, position_id: str, action: Action | None) -> None:
+    def announce(self, position_id: str, *, sends: bool) -> None:
         """Tell the budget whether a position is about to send something."""
-        if isinstance(action, (Submit, Cancel)):
+        if sends:
             self._budget.announce(position_id)
         else:
             self._budget.withdraw(position_id)
