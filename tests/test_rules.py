@@ -17,9 +17,9 @@ from exitfsm.audit import whatif
 from exitfsm.config import load_config
 from exitfsm.errors import ConfigError
 from exitfsm.events import ExitTriggered
-from exitfsm.policy import LATER, RULES, CustomRules, ExitPolicy, OneRule, typed
+from exitfsm.policy import LATER, RULES, CustomRules, ExitPolicy, OneRule, Rule, typed
 from exitfsm.policy.exit_policy import Format1
-from exitfsm.position import NO_STATES, levels, restored, saved
+from exitfsm.position import NO_STATES, fold_bars, levels, refolded, restored, saved
 from exitfsm.recorded_bars import Seen
 from exitfsm.simulate import simulate
 from exitfsm.store import ExitStore
@@ -145,6 +145,35 @@ def test_states_that_cannot_be_read_are_lost_and_not_guessed() -> None:
     assert saved(NO_STATES) == ""
     for text in ("", "{", "[]", '{"to": 1}', '{"to": "2024-01-01T00:00:00Z"}'):
         assert restored(p, text) == NO_STATES
+
+
+class Counted(msgspec.Struct, frozen=True):
+    bars: int
+
+
+class Counting(Rule[CustomRules]):
+    """Counts the bars that it is given."""
+
+    name = "custom_rules"
+    section = CustomRules
+    reason = ExitType.CUSTOM
+    state = Counted
+
+    def fold(self, state: Counted | None, p: Any, bar: Bar) -> Counted:
+        return Counted((state.bars if state is not None else 0) + 1)
+
+
+def test_bars_that_are_not_accepted_are_not_folded_and_prices_that_start_over_begin_anew() -> None:
+    p = given(opened(policy=policy())).position
+    p.policy.__dict__["plan"] = p.policy.plan._replace(folding=(Counting(),))
+    told = [bar(100, 0), bar(101, 60), bar(50, 120), bar(101, 180), bar("NaN", 240), bar(101, 180), bar(102, 300)]
+    counts = [getattr(states.states["custom_rules"], "bars") for states in fold_bars(p, told) if states.to]  # noqa: B009
+    assert counts == [1, 2, 3], "neither that of the entry, nor a spike, nor what is no price, nor one twice"
+    text = saved(refolded(p, told))
+    assert restored(p, text) == refolded(p, told)
+    assert refolded(p, [bar(103, 360)], restored(p, text)).states["custom_rules"] == Counted(4)
+    split = [bar(50, 360), bar(50, 420), bar(51, 480)]
+    assert refolded(p, [*told, *split]).states["custom_rules"] == Counted(2)
 
 
 def test_without_a_rule_that_folds_nothing_is_folded_and_nothing_saved() -> None:

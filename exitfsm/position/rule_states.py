@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from exitfsm.policy import NOTHING_FOLDED, Folded, bar_fault
+from exitfsm.kinds import BarRefusal
+from exitfsm.policy import NOTHING_FOLDED, Folded, bar_fault, is_jump
 from exitfsm.position.state import Position
 from exitfsm.values import Bar
 
@@ -41,13 +42,22 @@ def fold_bar(p: Position, bar: Bar, known: RuleStates) -> RuleStates:
 
 
 def fold_bars(p: Position, bars: Iterable[Bar], known: RuleStates = NO_STATES) -> Iterator[RuleStates]:
-    """The states after each bar of the position's symbol that is believed."""
-    reference, previous_at = None, None
+    """The states after each bar of the position's symbol that is accepted.
+
+    Whether prices jumped by a split or by a crash, bars alone do not say: where they stay, the states begin anew.
+    """
+    reference, previous_at, doubted = None, None, None
     for bar in bars:
         if bar.symbol != p.symbol:
             continue
-        if bar_fault(bar, p.policy.price_guard, reference=reference, previous_at=previous_at) is None:
-            reference, previous_at = bar.close, bar.timestamp
+        fault = bar_fault(bar, p.policy.price_guard, reference=reference, previous_at=previous_at)
+        if fault is not None and fault.reason is BarRefusal.PRICE_JUMP:
+            if doubted is None or is_jump(bar.close, doubted, p.policy.price_guard.max_jump_ratio):
+                doubted = bar.close
+                continue
+            known, fault = NO_STATES, None
+        if fault is None:
+            reference, previous_at, doubted = bar.close, bar.timestamp, None
             known = fold_bar(p, bar, known)
             yield known
 
