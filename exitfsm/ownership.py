@@ -192,36 +192,42 @@ class Watchdog:
 
     def __init__(self, alarm: Alarm, after_s: float = ANSWER_S) -> None:
         self._alarm, self._after_s = alarm, after_s
-        self._timer: asyncio.TimerHandle | None = None
-        self._began = 0.0
+        self._began: float | None = None
         self._was_long = False
+        #: One timer for all waits of its time, and when it is due: one for each would cost more than all else here.
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
     def __enter__(self) -> None:
-        self._began, self._was_long = asyncio.get_running_loop().time(), False
-        self._wait()
+        loop = asyncio.get_running_loop()
+        self._began, self._was_long = loop.time(), False
+        if self._timer is None:
+            self._look_at(loop, self._began + self._after_s)
 
     def __exit__(self, *_: object) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-        if self._was_long:
+        if self._was_long and self._began is not None:
             log.warning("store_answers after_s=%.1f", asyncio.get_running_loop().time() - self._began)
+        self._began = None
 
-    def _wait(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._after_s, self._long, loop.time() + self._after_s)
+    def _look_at(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self._due, self._timer = due, loop.call_at(due, self._look, loop)
 
-    def _long(self, due: float) -> None:
-        if asyncio.get_running_loop().time() - due > _AWAY_S:  # the machine slept: its store did, too
-            self._wait()
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer, now = None, loop.time()
+        if self._began is None or self._was_long:
             return
-        self._was_long = True
-        text = (
-            f"the store has not answered for {self._after_s:g} s: nothing is decided while it does not; look at its "
-            "disk, or at the server and the standby that its commits wait for"
-        )
-        log.critical("store_silent text=%s", text)
-        self._alarm("store_silent", text)
+        if self._began + self._after_s > now:
+            self._look_at(loop, self._began + self._after_s)
+        elif now - self._due > _AWAY_S:  # the machine slept: its store did, too
+            self._look_at(loop, now + self._after_s)
+        else:
+            self._was_long = True
+            text = (
+                f"the store has not answered for {self._after_s:g} s: nothing is decided until it does; look at its "
+                "disk, or at the server and the standby that its commits wait for"
+            )
+            log.critical("store_silent text=%s", text)
+            self._alarm("store_silent", text)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -36,6 +36,9 @@ def without_file_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("power", "store lost", "store damaged"):
         monkeypatch.setitem(faults_module.CHANCES, name, 0.0)
     monkeypatch.setattr(ExitStore, "settle", lambda _: None)  # on a file it is a transaction more, which may fail
+    monkeypatch.setattr(
+        ExitStore, "heart", lambda _: None
+    )  # a thread more, which draws delays from the seed as others do
 
 
 class OnServer:
