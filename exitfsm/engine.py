@@ -22,33 +22,20 @@ from exitfsm.events import Event
 from exitfsm.kinds import BarRefusal
 from exitfsm.levels import Levels, Slot
 from exitfsm.lifecycle import State, advance
+from exitfsm.marking import BarsSince, marks_of, states_of
 from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
 from exitfsm.policy import Fault
 from exitfsm.ports import CAREFUL, Capabilities
-from exitfsm.position import (
-    Action,
-    Position,
-    decide,
-    evolve,
-    fold,
-    owed,
-    position_id,
-    refolded,
-    replay,
-    restored,
-    saved,
-)
+from exitfsm.position import Action, Position, decide, evolve, fold, owed, position_id, replay
 from exitfsm.projections import Mark
 from exitfsm.refusals import Refusals, Refused
 from exitfsm.store import Append, ExitStore
-from exitfsm.values import Bar, ExecutionReport, canonical_symbol, pct_change
+from exitfsm.values import Bar, ExecutionReport, canonical_symbol
 
 #: When the session that runs at a moment ends for a symbol; None when it never does or is not known.
 SessionClose = Callable[[str, datetime], datetime | None]
 #: A position, what it was told, the events that follow, and the position after them.
 _Decided = tuple[Position, Message, tuple[Event, ...], Position]
-#: The bars of a symbol after a time, in order; empty where there are none.
-BarsSince = Callable[[str, datetime], Iterable[Bar]]
 #: How often a decision is taken anew because another writer was faster.
 CONFLICTS_MAX = 5
 
@@ -75,9 +62,7 @@ class Engine:
         listener: Listener | None = None,
         bars_since: BarsSince | None = None,
     ) -> None:
-        self.store = store
-        self.broker = broker
-        self.rules = dict(rules or {})
+        self.store, self.broker, self.rules = store, broker, dict(rules or {})
         self.session_close = session_close
         self.listener = listener
         self.bars_since = bars_since
@@ -118,12 +103,8 @@ class Engine:
 
     def _refold(self, p: Position) -> None:
         """The states of a position's rules as they were saved, and what bars have come since."""
-        if not p.policy.plan.folding:
-            return
-        known = restored(p, self.store.folded(p.position_id))
-        if self.bars_since is not None:
-            known = refolded(p, self.bars_since(p.symbol, known.to or p.opened_at), known)
-        self._slots[p.symbol].refold(p, known)
+        if p.policy.plan.folding:
+            self._slots[p.symbol].refold(p, states_of(p, self.store.folded(p.position_id), self.bars_since))
 
     def get(self, position_id: str) -> Position | None:
         """The position, open or ended; None when there is none of this id."""
@@ -262,11 +243,10 @@ class Engine:
 
     def owner_of(self, client_order_id: str) -> str | None:
         """The position that an exit order belongs to; None when the order is not ours."""
-        owner = self._orders.get(client_order_id)
-        if owner is None:
-            row = self.store.exit_order(client_order_id)
-            owner = row.position_id if row is not None else None
-        return owner
+        if (owner := self._orders.get(client_order_id)) is not None:
+            return owner
+        row = self.store.exit_order(client_order_id)
+        return row.position_id if row is not None else None
 
     def tell(self, position_id: str, message: Message) -> list[Action]:
         """One message to one position; returns what is owed after it."""
@@ -340,20 +320,7 @@ class Engine:
 
     def marks(self) -> list[Mark]:
         """Last price, profit and highest price of each open position, for `ExitStore.save_marks`."""
-        return [
-            Mark(
-                symbol=p.symbol,
-                position_id=p.position_id,
-                price=bar.close,
-                pnl_pct=pct_change(p.entry_price, bar.close, p.side),
-                best_price=Decimal(str(slot.highest)),
-                at=bar.timestamp,
-                folded=saved(slot.folded_of(p)) if slot.folded else "",
-            )
-            for slot in self._slots.values()
-            if (bar := slot.last_bar) is not None
-            for p in slot.positions
-        ]
+        return marks_of(self._slots.values())
 
     def last_price(self, symbol: str) -> Decimal | None:
         """The last accepted price of a symbol that is held; None when there is none."""
