@@ -16,11 +16,13 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from exitfsm.committing import Listener, append, guard, notify
-from exitfsm.custom_rules import CustomRules, verdict_of
+from exitfsm.custom_rules import NO_ANSWER, CustomRules, answer_of
 from exitfsm.errors import StoreError, VersionConflict
 from exitfsm.events import Event
+from exitfsm.kinds import BarRefusal
 from exitfsm.levels import Levels, Slot
 from exitfsm.lifecycle import State, advance
+from exitfsm.marking import BarsSince, marks_of, states_of
 from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
 from exitfsm.policy import Fault
 from exitfsm.ports import CAREFUL, Capabilities
@@ -28,7 +30,7 @@ from exitfsm.position import Action, Position, decide, evolve, fold, owed, posit
 from exitfsm.projections import Mark
 from exitfsm.refusals import Refusals, Refused
 from exitfsm.store import Append, ExitStore
-from exitfsm.values import Bar, ExecutionReport, canonical_symbol, pct_change
+from exitfsm.values import Bar, ExecutionReport, canonical_symbol
 
 #: When the session that runs at a moment ends for a symbol; None when it never does or is not known.
 SessionClose = Callable[[str, datetime], datetime | None]
@@ -47,6 +49,7 @@ class Engine:
         rules: the user's own rules, by (name, version) as in the policy.
         session_close: when the running session ends; needed by `end_of_session` only.
         listener: told of each commit, after it.
+        bars_since: gives the bars of a symbol from a time on, for rules whose folded state is lost.
     """
 
     def __init__(
@@ -57,12 +60,12 @@ class Engine:
         rules: CustomRules | None = None,
         session_close: SessionClose | None = None,
         listener: Listener | None = None,
+        bars_since: BarsSince | None = None,
     ) -> None:
-        self.store = store
-        self.broker = broker
-        self.rules = dict(rules or {})
+        self.store, self.broker, self.rules = store, broker, dict(rules or {})
         self.session_close = session_close
         self.listener = listener
+        self.bars_since = bars_since
         #: No new triggers; exits under way go on.
         self.paused = False
         self.levels = Levels()
@@ -95,7 +98,13 @@ class Engine:
             # One that no bar has reached yet is held against its entry: the first price must not be beyond belief.
             reference = row.current_price if row.current_price is not None else position.entry_price
             self.levels.restore(position, reference=reference, seen_at=row.last_evaluated_at_utc)
+            self._refold(position)
         return len(self.positions)
+
+    def _refold(self, p: Position) -> None:
+        """The states of a position's rules as they were saved, and what bars have come since."""
+        if p.policy.plan.folding:
+            self._slots[p.symbol].refold(p, states_of(p, self.store.folded(p.position_id), self.bars_since))
 
     def get(self, position_id: str) -> Position | None:
         """The position, open or ended; None when there is none of this id."""
@@ -132,6 +141,7 @@ class Engine:
         if isinstance(result, StoreError):
             raise result
         self._keep(position, reference=reference, bar=bar)
+        self._refold(position)
         notify(self.listener, position, result)
         return position
 
@@ -233,11 +243,10 @@ class Engine:
 
     def owner_of(self, client_order_id: str) -> str | None:
         """The position that an exit order belongs to; None when the order is not ours."""
-        owner = self._orders.get(client_order_id)
-        if owner is None:
-            row = self.store.exit_order(client_order_id)
-            owner = row.position_id if row is not None else None
-        return owner
+        if (owner := self._orders.get(client_order_id)) is not None:
+            return owner
+        row = self.store.exit_order(client_order_id)
+        return row.position_id if row is not None else None
 
     def tell(self, position_id: str, message: Message) -> list[Action]:
         """One message to one position; returns what is owed after it."""
@@ -256,7 +265,7 @@ class Engine:
         """Why a position of the bar's symbol would refuse it; None when it would not."""
         slot = self._slots.get(bar.symbol)
         if slot is None:
-            return None if bar.floor > 0 else Fault("unsound", str(bar.close))
+            return None if bar.floor > 0 else Fault(BarRefusal.UNSOUND, str(bar.close))
         return slot.fault(bar, received_at, slot.reference_price, slot.previous_at)
 
     def rebase(self, symbol: str, bar: Bar) -> None:
@@ -311,19 +320,7 @@ class Engine:
 
     def marks(self) -> list[Mark]:
         """Last price, profit and highest price of each open position, for `ExitStore.save_marks`."""
-        return [
-            Mark(
-                symbol=p.symbol,
-                position_id=p.position_id,
-                price=bar.close,
-                pnl_pct=pct_change(p.entry_price, bar.close, p.side),
-                best_price=Decimal(str(slot.highest)),
-                at=bar.timestamp,
-            )
-            for slot in self._slots.values()
-            if (bar := slot.last_bar) is not None
-            for p in slot.positions
-        ]
+        return marks_of(self._slots.values())
 
     def last_price(self, symbol: str) -> Decimal | None:
         """The last accepted price of a symbol that is held; None when there is none."""
@@ -345,6 +342,7 @@ class Engine:
             fault = slot.fault(bar, received_at, None if confirmed else reference, previous_at)
             faults.append((slot, bar, held, fault))
             for p in held:
+                verdict, rule = answer_of(self.rules, p, bar) if fault is None else NO_ANSWER
                 messages[p.position_id] = BarSeen(
                     at=bar.timestamp,
                     bar=bar,
@@ -353,7 +351,9 @@ class Engine:
                     received_at=received_at,
                     refused_count=self._refusals.length(p.position_id),
                     session_close=self.session_close(p.symbol, bar.timestamp) if self.session_close else None,
-                    verdict=verdict_of(self.rules, p, bar) if fault is None else None,
+                    verdict=verdict,
+                    verdict_of=rule,
+                    folded=slot.folded_of(p).states,
                     paused=self.paused,
                     confirmed=confirmed,
                 )
@@ -363,6 +363,7 @@ class Engine:
                 self._refusals.note(p, self.positions.get(p.position_id, p), fault, messages[p.position_id])
             if fault is None:
                 slot.accept(bar)
+                slot.fold(bar)
             if slot.positions:
                 slot.arm()
         return self._owed_by_all(changed, lambda p: messages[p.position_id].at)

@@ -24,15 +24,16 @@ from msgspec.structs import asdict, replace
 from exitfsm import holdings
 from exitfsm.carrying_out import Carrier
 from exitfsm.config import ExitConfig
-from exitfsm.custom_rules import CustomRuleFunction
+from exitfsm.custom_rules import CustomRuleFunction, missing
 from exitfsm.engine import Engine
 from exitfsm.errors import ConfigError, StoreError
 from exitfsm.events import Recorded
 from exitfsm.jumps import Jump, Jumps, split_ratio
+from exitfsm.kinds import AlarmKind
 from exitfsm.levels import Slot
 from exitfsm.lifecycle import State
 from exitfsm.messages import Open, RaiseAlarm
-from exitfsm.policy import average_true_range, is_jump
+from exitfsm.policy import bars_before_entry, is_jump, range_at_entry
 from exitfsm.position import (
     Action,
     Position,
@@ -43,19 +44,7 @@ from exitfsm.refusals import Refused
 from exitfsm.sessions import LongBars, is_crypto, market_session
 from exitfsm.simulated import SimulatedBroker
 from exitfsm.store import ExitStore
-from exitfsm.values import (
-    EXACT,
-    ZERO,
-    Bar,
-    BrokerPosition,
-    Fill,
-    OrderType,
-    Side,
-    as_average,
-    pct_change,
-    plain,
-    stamp,
-)
+from exitfsm.values import EXACT, ZERO, Bar, BrokerPosition, Fill, OrderType, Side, pct_change, plain, rounded, stamp
 
 #: The account name under which simulated positions are kept.
 SIMULATION_ACCOUNT = "simulation"
@@ -188,11 +177,9 @@ class Simulation:
                 f"the store is not empty ({store.count()} recorded); a simulation starts from an empty store: "
                 "give a new path, or move the old file away"
             )
-        rule = config.policy.custom_rule
-        if rule.enabled and (rule.name, rule.version) not in rules:
-            raise ConfigError(
-                [f"custom_rule names {rule.name!r} version {rule.version!r}, but no such function was given"]
-            )
+        if (rule := missing(rules, config.policy)) is not None:
+            text = f"{rule.section} names {rule.name!r} version {rule.version!r}, but no such function was given"
+            raise ConfigError([text])
         self.policy, self.records_bars, self.bars_file = config.policy, config.record_bars, config.bars
         self.qty, self.side, self.re_enter, self.strategy_name = qty, side, re_enter, strategy_name
         self.broker = broker or SimulatedBroker()
@@ -210,7 +197,7 @@ class Simulation:
         self._jumps = Jumps()
         #: What is shown of positions that ended at a split, or at a price that looks like one, by id.
         self._splits: dict[str, dict[str, Any]] = {}
-        self._keeps_history = self.policy.atr_levels.enabled
+        self._history_bars = bars_before_entry(self.policy)
         self._account = account_hash(SIMULATION_ACCOUNT)
         self._entered: dict[str, datetime] = {}
         self._cooldowns: dict[str, datetime] = {}
@@ -220,7 +207,7 @@ class Simulation:
 
     def feed(self, bars: Iterable[Bar], progress: Callable[[int], None] | None = None) -> None:
         """All the bars. Most are quiet, and for those nothing but the band is looked at."""
-        slots, on_bar, keeps_history = self._slots, self.on_bar, self._keeps_history
+        slots, on_bar, keeps_history = self._slots, self.on_bar, self._history_bars > 0
         count = 0  # of the quiet ones
         for bar in bars:
             slot = slots.get(bar.symbol)
@@ -265,8 +252,8 @@ class Simulation:
                 self._carrier.carry_out(actions, bar.timestamp)
         if slot is None or symbol not in self._slots:
             self._maybe_enter(bar)
-        if self._keeps_history and bar.floor > 0:
-            self._history.setdefault(symbol, deque(maxlen=self.policy.atr_levels.period + 1)).append(bar)
+        if self._history_bars and bar.floor > 0:
+            self._history.setdefault(symbol, deque(maxlen=self._history_bars)).append(bar)
 
     def _told(self, slot: Slot, bar: Bar, received_at: datetime | None) -> Sequence[Action]:
         """Tell the engine of a bar; one that confirms a jump as a crash, or ends a position as a split, is settled."""
@@ -298,7 +285,7 @@ class Simulation:
         )
         for p in list(slot.positions):
             self._splits[p.position_id] = _at_split(p, jump)
-            self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind="split", text=text))
+            self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind=AlarmKind.SPLIT, text=text))
             order_side = p.side.exit_side
             self.broker.trade_by_hand(p.symbol, order_side, p.remaining_qty, jump.reference)
             now = self.engine.positions[p.position_id]
@@ -337,7 +324,7 @@ class Simulation:
             order = self.broker.order(p.client_order_id) if p.client_order_id is not None else None
             if order is None or order.status.terminal or p.order_type is not OrderType.MARKET:
                 continue
-            self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind="filled_at_jump", text=text))
+            self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind=AlarmKind.FILLED_AT_JUMP, text=text))
             if ratio is not None:
                 self._splits[p.position_id] = {}
 
@@ -383,9 +370,7 @@ class Simulation:
         if not isinstance(adopt, holdings.Adopt) or adopt.epoch is None:
             return
         self._entered[bar.symbol] = bar.timestamp
-        atr = None
-        if self.policy.atr_levels.enabled:
-            atr = average_true_range([*self._history.get(bar.symbol, ()), bar], self.policy.atr_levels.period)
+        atr = range_at_entry(self.policy, [*self._history.get(bar.symbol, ()), bar])
         message = Open(
             at=bar.timestamp,
             account=self._account,
@@ -442,7 +427,7 @@ def _at_split(p: Position, jump: Jump) -> dict[str, Any]:
     """What is shown of a position that ends at a split: what was left of it counts at the price before."""
     left = EXACT.multiply(p.remaining_qty, jump.reference)
     sold = EXACT.multiply(p.sold_qty, p.avg_exit_price or ZERO)
-    average = as_average(EXACT.divide(EXACT.add(left, sold), EXACT.add(p.remaining_qty, p.sold_qty)))
+    average = rounded(EXACT.divide(EXACT.add(left, sold), EXACT.add(p.remaining_qty, p.sold_qty)))
     return {
         "filled_at": jump.first.timestamp,
         "avg_fill_price": Decimal(plain(average)),

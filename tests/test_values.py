@@ -20,13 +20,13 @@ from exitfsm.values import (
     PRICE_MIN,
     Bar,
     Side,
-    as_average,
     canonical_symbol,
     decimal_of,
     floor_to,
     pct_change,
     plain,
     round_to_tick,
+    rounded,
     significant,
     stamp,
     tradable,
@@ -262,12 +262,12 @@ def test_a_name_that_is_not_known_brings_the_nearest_one(said: str, meant: str |
         ("1.0000000005", "1.000000000"),
         ("0.33333333333333333", "0.333333333333"),
         ("2.4200000000000001234e-9", "2.42000000000e-9"),
-        ("0", "0"),
+        ("0", "0e-9"),
         ("NaN", "NaN"),
     ],
 )
 def test_a_small_price_keeps_as_many_digits_as_a_large_one(value: str, written: str) -> None:
-    assert str(as_average(Decimal(value))) == str(Decimal(written))
+    assert str(rounded(Decimal(value))) == str(Decimal(written))
 
 
 def test_significant_digits_not_decimals() -> None:

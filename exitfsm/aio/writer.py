@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -55,9 +56,9 @@ class Writer(Generic[T]):
         self._writing = self._closing = False
         self._worker: asyncio.Task[None] | None = None
 
-    def open(self) -> None:
-        """Start the worker."""
-        self._worker = asyncio.create_task(self._work(), name="exitfsm-mailbox")
+    def open(self, watchdog: AbstractContextManager[None]) -> None:
+        """Start the worker; the watchdog is around each wait for the writer's thread."""
+        self._worker = asyncio.create_task(self._work(watchdog), name="exitfsm-mailbox")
 
     async def close(self) -> None:
         """Let what waits be done, then stop."""
@@ -90,7 +91,7 @@ class Writer(Generic[T]):
         """Have a function done in the writer's thread."""
         return await self.put(None, work)
 
-    async def _work(self) -> None:
+    async def _work(self, watchdog: AbstractContextManager[None]) -> None:
         loop = asyncio.get_running_loop()
         while True:
             waiting, turn = [await self._queue.get()], self._turn()
@@ -98,7 +99,8 @@ class Writer(Generic[T]):
                 waiting.append(self._queue.get_nowait())
             self._writing = True
             try:
-                await loop.run_in_executor(self._thread, _do, waiting, turn)
+                with watchdog:
+                    await loop.run_in_executor(self._thread, _do, waiting, turn)
             finally:
                 self._writing = False
                 try:

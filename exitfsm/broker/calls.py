@@ -30,7 +30,7 @@ from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.fix import DUPLICATE_OF_VERBAL
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities, Session
-from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, refused_report
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, bare, refused_report
 
 log = logger("exitfsm")
 
@@ -147,11 +147,16 @@ class BrokerCalls:
         self._fitting, self._names, self._time = fitting, names, time
         self._timeout_s, self._on_result = timeout_s, on_result
         self._not_implemented: set[str] = set()
+        self._forbidden: str | None = None
         self._threads = DaemonThreads(THREADS_MAX, "exitfsm-broker")
 
     def close(self) -> None:
         """Stop taking calls; one that hangs is left to its fate, and does not keep the process from ending."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def forbid(self, why: str) -> None:
+        """Nothing is sent from now on, neither orders nor cancels: somebody else drives them. It may still be read."""
+        self._forbidden = why
 
     @property
     def capabilities(self) -> Capabilities:
@@ -179,12 +184,14 @@ class BrokerCalls:
         return given, not by_its_own or known.broker_order_id is not None
 
     def report_of(self, source: Any, client_order_id: str | None = None) -> ExecutionReport | None:
-        """What a broker says of an order; None where it does not say what became of it."""
+        """What a broker says of an order; None when it does not say what became of it.
+
+        A rejection for an id that the broker knows already says nothing of the order: it may well be working.
+        """
         now = self._time.now()
         report = report_of(source, now=now, client_order_id=client_order_id, client_id_of=self._names.client_id)
         if report is None or report.status is not OrderStatus.REJECTED or report.filled_qty:
             return report
-        # A rejection for an id that the broker knows already says nothing of the order: it may well be working.
         same_id = report.refusal != DUPLICATE_OF_VERBAL and _says_duplicate(report.refusal, report.text)
         return None if same_id else report
 
@@ -265,7 +272,7 @@ class BrokerCalls:
                 position = position_of(raw, symbol)
             except (BrokerError, ValueError) as error:  # a wrapper's own object may raise when it is looked at
                 log.error("position_unreadable error=%s", error)
-                unclear.append(str(meant(raw, "symbol") or symbol or "").upper().replace("/", ""))
+                unclear.append(bare(str(meant(raw, "symbol") or symbol or "").upper()))
                 continue
             if position is not None:
                 found.append(position)
@@ -291,6 +298,8 @@ class BrokerCalls:
 
     async def _call(self, method: str, args: tuple[Any, ...], given: Mapping[str, Any]) -> Any:
         """One bounded call, as `Fitting.call` makes it, in a thread of its own where it is a plain function."""
+        if self._forbidden is not None and method in ("submit", "cancel"):
+            raise NotSent(self._forbidden)
         call = self._fitting.call(method, args, given)
         try:
             # Not wait_for: where the answer and a cancel come together, Python 3.11's loses the cancel.

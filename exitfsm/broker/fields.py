@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exitfsm.broker.spellings import BUY_WORDS, SELL_WORDS, field, meant, word
-from exitfsm.errors import BrokerError
+from exitfsm.errors import BrokerError, storable
 from exitfsm.values import EXACT, OrderSide, OrderStatus, Side, canonical_symbol, decimal_of, plain, tradable, utc
 
 NAN = Decimal("NaN")
@@ -129,6 +129,8 @@ def as_declared(source: _Ours, side: type[Side | OrderSide]) -> _Ours:
             changes[name] = _read_as(side, str(value))
         elif name == "status" and type(value) is not OrderStatus:
             changes[name] = _read_as(OrderStatus, str(value))
+        elif type(value) is str and "\0" in value:
+            changes[name] = storable(value)
     return replace(source, **changes) if changes else source
 
 

@@ -16,13 +16,7 @@ from exitfsm.broker.orders import WRAPS_MAX, is_order
 from exitfsm.broker.spellings import SHORT_WORDS, SPELLINGS, field, meant, word
 from exitfsm.errors import BrokerError
 from exitfsm.ports import Session
-from exitfsm.values import (
-    EXACT,
-    Bar,
-    BrokerPosition,
-    Side,
-    as_average,
-)
+from exitfsm.values import EXACT, Bar, BrokerPosition, Side, rounded
 
 _SOUGHT = "; ".join(", ".join(SPELLINGS[name][:6]) for name in ("symbol", "bar_at", "close"))
 
@@ -47,7 +41,7 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         raise BrokerError(f"a position without symbol or quantity: {type(source).__name__}")
     entry, cost = number(source, "entry_price"), number(source, "cost")
     if entry is None and cost is not None and cost.is_finite() and qty:
-        entry = as_average(EXACT.divide(cost.copy_abs(), qty.copy_abs()))
+        entry = rounded(EXACT.divide(cost.copy_abs(), qty.copy_abs()))
     short = qty < 0 or word(meant(source, "position_side")) in SHORT_WORDS
     available = quantity(source, "available")
     try:

@@ -22,7 +22,7 @@ from exitfsm.values import (
     Fill,
     OrderSide,
     OrderStatus,
-    as_average,
+    rounded,
 )
 
 #: How deep an update may be wrapped.
@@ -143,7 +143,7 @@ def _average(order: Any, filled: Decimal | None) -> Decimal | None:
     cost = number(order, "fill_cost") if average is None and filled else None
     if cost is None or not filled or not (filled.is_finite() and cost.is_finite() and cost):
         return average
-    return as_average(EXACT.divide(cost.copy_abs(), filled.copy_abs())).normalize(EXACT)
+    return rounded(EXACT.divide(cost.copy_abs(), filled.copy_abs())).normalize(EXACT)
 
 
 def _filled_by_leaves(order: Any, qty: Decimal | None, status: OrderStatus) -> Decimal | None:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from exitfsm.bars.names import BAR_NAMES, fold
+from exitfsm.errors import storable
 
 _NAMES = {
     "side": "side direction action position_side order_side buy_sell",
@@ -113,8 +114,8 @@ def field(source: Any, *names: str) -> Any:
 
 
 def meant(source: Any, meaning: str) -> Any:
-    """The field of `source` that means `meaning`; None when there is none."""
-    return field(source, *SPELLINGS[meaning])
+    """The field of `source` that means `meaning`, as it can be stored; None when there is none."""
+    return storable(field(source, *SPELLINGS[meaning]))
 
 
 def _by_key(get: Callable[[str], Any], source: Any, names: tuple[str, ...]) -> Any:

@@ -14,6 +14,7 @@ import msgspec
 
 from exitfsm.holdings.executions import average_entry, first_since_flat, next_epoch_start
 from exitfsm.holdings.reads import Nothing, Read
+from exitfsm.kinds import AlarmKind
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, Position, epoch_of, is_exit_of
 from exitfsm.position.attempting import is_price
@@ -93,7 +94,7 @@ def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothin
         return Nothing(), tries
     if price is None:
         what = described(opening.row, opening.symbol)
-        return Alarm("unpriceable", f"{what} has no entry price: it is NOT protected"), tries
+        return Alarm(AlarmKind.UNPRICEABLE, f"{what} has no entry price: it is NOT protected"), tries
     reported = opening.first_fill
     return Adopt(epoch_of(reported) if reported is not None else None, reported, price), tries
 

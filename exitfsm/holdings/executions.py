@@ -12,7 +12,7 @@ from decimal import Decimal
 from exitfsm.lifecycle import State
 from exitfsm.position import READS_MIN, Position
 from exitfsm.position.attempting import is_price
-from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, Side, as_average, exactly
+from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, Side, exactly, rounded
 
 #: How the client order ids of our exits begin.
 ORDER_PREFIX = "xf1-"
@@ -78,7 +78,7 @@ def average_entry(fills: Sequence[Fill], side: Side) -> Decimal | None:
 
 
 def _rounded(price: Decimal) -> Decimal:
-    return as_average(price).normalize()
+    return rounded(price).normalize()
 
 
 @exactly

@@ -30,7 +30,7 @@ from exitfsm.messages import GiveWay
 from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
 from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, Submit, is_proved_over
-from exitfsm.values import ExecutionReport, ExitType, Order, OrderType, plain, refused_report
+from exitfsm.values import ExecutionReport, Order, OrderType, plain, refused_report
 
 log = logger("exitfsm")
 
@@ -280,7 +280,7 @@ class Executor(Part):
 
     async def _ask_for_way(self, p: Position) -> None:
         """A limit order that rests does not keep a stop waiting: it is canceled for it."""
-        if p.reason is ExitType.PROFIT_TAKE:
+        if p.reason is not None and p.reason.takes_profit:
             return
         why = f"the exit of {p.position_id} ({p.reason}) waits for it"
         others = [other.position for other in self._beside(p)]

@@ -26,14 +26,15 @@ from exitfsm.clocks import SteadyTime, SystemClock
 from exitfsm.config import ExitConfig, load_config
 from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.engine import Engine
-from exitfsm.errors import StoreError
+from exitfsm.errors import StoreError, StoreLocked
 from exitfsm.events import TradingPaused, TradingResumed
 from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.context import Given, in_order
 from exitfsm.manager.parts import Parts
 from exitfsm.manager.view import View
 from exitfsm.outside import logger
-from exitfsm.ports import Clock, EventBus
+from exitfsm.ownership import Opening
+from exitfsm.ports import Broker, Clock, EventBus
 from exitfsm.position import Position, account_hash
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side, canonical_symbol, decimal_of, utc
@@ -54,6 +55,8 @@ class ExitManager:
         strategy_name: a label on the positions it watches.
         account: names the account; enters ids and the store as a hash only.
         clock: the system's clock when None.
+        standby: wait at the start until the store is nobody else's, and take it where its owner on a server has been
+            silent for `live.takeover_after_seconds`. The process that writes a file is only waited for.
         rules: functions for `custom_rule`, by (name, version).
         on_event: called with (position or None, recorded event) for each event, after it is durable.
         on_alarm: called for each alarm that goes up, and at the start for each that is active.
@@ -64,7 +67,7 @@ class ExitManager:
 
     def __init__(  # noqa: PLR0913  # the public constructor: a bot names what it needs
         self,
-        broker: Any,
+        broker: Broker,
         state_store: ExitStore | str | os.PathLike[str],
         event_bus: EventBus | None = None,
         config: ExitConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
@@ -75,6 +78,7 @@ class ExitManager:
         rules: Mapping[tuple[str, str], CustomRuleFunction] | None = None,
         on_event: OnEvent | None = None,
         on_alarm: OnAlarm | None = None,
+        standby: bool = False,
     ) -> None:
         self.config = load_config(config) if config is not None else ExitConfig()
         self.strategy_name = strategy_name
@@ -90,6 +94,8 @@ class ExitManager:
             on_event=on_event,
             on_alarm=on_alarm,
         )
+        after_s = float(self.config.live.takeover_after_seconds) if standby else None
+        self._opening = Opening(state_store, self._given.account, after_s)
         self._starting = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._made: Parts | None = None
@@ -126,6 +132,11 @@ class ExitManager:
     def _view(self) -> View:
         return self._parts.view
 
+    @property
+    def lost_to(self) -> str | None:
+        """Who has taken the store from this manager, in words; it has stopped then. None while nobody has."""
+        return self._made.ownership.lost if self._made is not None else None
+
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -149,22 +160,28 @@ class ExitManager:
         loop, fitting = asyncio.get_running_loop(), Fitting(self._broker)
         fitting.check()
         check_bus(self._bus)
-        store = self._store_given
-        if not isinstance(store, ExitStore):  # on a server each account has one of its own
-            store = await loop.run_in_executor(None, partial(ExitStore, store, account=self._given.account))
+        store = await self._opening.opened()
         self._made, self._loop = Parts(self._given, store, fitting, is_own=store is not self._store_given), loop
         try:
+            await self._made.ownership.begin(self._stop)
             await self._made.begin()
         except BaseException:
+            await self._made.ownership.end()
             self._made = self._loop = None
             raise
         if self._bus is not None:
             self._unsubscribe = await _awaited(self._bus.subscribe(self._on_bus_event))
         await self._made.reconciler.try_sync()
         self._made.context.tasks.spawn(self._made.timer.watch(), "exitfsm-time")
+        if self._made.ownership.lost is not None:
+            await self._stop()
+            raise StoreLocked(self._made.ownership.lost)
 
     async def stop(self) -> None:
-        """Stop watching. Idempotent; loses nothing and leaves no task behind: what is owed stays owed in the store."""
+        """Stop watching, or waiting: a standby's `start` then raises `StoreError`. Idempotent; loses nothing and leaves
+        no task behind: what is owed stays owed in the store.
+        """
+        self._opening.end()
         if self._running:
             await self._stop()
 

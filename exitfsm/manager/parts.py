@@ -36,7 +36,9 @@ from exitfsm.memory.orders import Orders
 from exitfsm.memory.sends import Sends
 from exitfsm.memory.waits import Waits
 from exitfsm.outside import logger
+from exitfsm.ownership import Ownership, Watchdog
 from exitfsm.position import Position
+from exitfsm.recorded_bars import bars_since
 from exitfsm.store import ExitStore
 
 log = logger("exitfsm")
@@ -58,12 +60,14 @@ class Parts:
 
         self.store, self._account, self._fitting = store, Account(store, given.account), fitting
         self._is_own = is_own
+        self._keeper = keeper_of(store, wanted=given.config.record_bars, chosen=given.config.bars)
         engine = Engine(
             store,
             fitting.capabilities,
             rules=given.rules,
             session_close=session_close,
             listener=lambda position, recorded: self._commits.append((position, recorded)),
+            bars_since=bars_since(self._keeper.path) if given.config.record_bars else None,
         )
         tasks, timeout_s = Tasks(), float(live.broker_timeout_seconds)
         orders = Orders(engine, listed_by=time.monotonic() + 2 * timeout_s)
@@ -89,7 +93,6 @@ class Parts:
             waits=Waits(time, fitting.capabilities),
             tasks=tasks,
         )
-        self._keeper = keeper_of(store, wanted=given.config.record_bars, chosen=given.config.bars)
         self.view = View(context)
         self.executor = Executor(context, self.view)
         self.adopter = Adopter(context, self.view)
@@ -97,6 +100,8 @@ class Parts:
         self.timer = Timer(context, self.executor, self.reconciler, self._keeper)
         self.intake = Intake(context, self.view, self.executor, self.reconciler, self.timer, self._keeper)
         self.operators = Operators(context, self.view, self.executor, self.reconciler)
+        #: That this is the owner of the store, and what happens when it is not any more.
+        self.ownership = Ownership(store, calls.forbid, alarms.alarm_without_store)
         #: True from when everything is restored until it is stopped.
         self.running = False
         self._cooldowns: dict[str, datetime] = {}
@@ -104,7 +109,7 @@ class Parts:
     async def begin(self) -> None:
         """Restore what the store knows, remind of active alarms, and be at work."""
         context = self.context
-        context.mailbox.open()
+        context.mailbox.open(Watchdog(context.alarms.alarm_without_store))
         try:
             await context.mailbox.run(self._restore)
             self.running = True
@@ -137,6 +142,7 @@ class Parts:
     async def end(self) -> None:
         """Let what must become durable be; leave no task behind."""
         context = self.context
+        await self.ownership.end()
         await context.tasks.cancel()
         await self.reconciler.runs.close()
         await self.executor.close(float(context.given.config.live.broker_timeout_seconds))
@@ -179,6 +185,7 @@ class Parts:
                 if isinstance(one.event, OrderEnded):
                     context.waits.settled(position)
                     self.reconciler.hurry()  # what stands in the way of the next attempt is read before it is due
+        self.ownership.note(group.failures)
         for error in group.failures if self.running else ():
             log.critical("not_stored error=%s", error)
             context.alarms.alarm_without_store("store_unwritable", f"the store could not be written: {error}")

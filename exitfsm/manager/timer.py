@@ -119,7 +119,7 @@ class Timer(Part):
             if p.state is not State.MONITORING:
                 continue
             silence = self._silence_s(p.symbol, mono)
-            timed = p.policy.time_limit.enabled or p.policy.end_of_session.enabled
+            timed = bool(p.policy.plan.timed)
             hours = self._hours_of(p.symbol) if timed or silence >= longest else None
             if hours is None:
                 continue

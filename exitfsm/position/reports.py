@@ -13,6 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
+from exitfsm.kinds import OrderEnd
 from exitfsm.lifecycle import State
 from exitfsm.messages import RecordRead
 from exitfsm.ports import Capabilities
@@ -23,7 +24,11 @@ from exitfsm.values import ZERO, ExecutionReport, OrderStatus, TimeInForce, bare
 #: A broker's answer that may be behind is believed after this many equal ones in a row.
 READS_MIN = 3
 #: How an order ended, by the status that ends it short.
-HOW = {OrderStatus.REJECTED: "rejected", OrderStatus.CANCELED: "canceled", OrderStatus.EXPIRED: "expired"}
+HOW = {
+    OrderStatus.REJECTED: OrderEnd.REJECTED,
+    OrderStatus.CANCELED: OrderEnd.CANCELED,
+    OrderStatus.EXPIRED: OrderEnd.EXPIRED,
+}
 #: What can say that an order is over.
 _ENDS = frozenset({*HOW, OrderStatus.FILLED, OrderStatus.DONE_FOR_DAY})
 

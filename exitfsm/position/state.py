@@ -11,16 +11,7 @@ import msgspec
 from exitfsm.lifecycle import State
 from exitfsm.policy import ExitPolicy
 from exitfsm.position.order import NO_ORDER, ExitOrder
-from exitfsm.values import (
-    EXACT,
-    ZERO,
-    Alarm,
-    ExitType,
-    OrderType,
-    Side,
-    as_average,
-    utc,
-)
+from exitfsm.values import EXACT, ZERO, Alarm, ExitType, OrderType, Side, rounded, utc
 
 
 class Stops(msgspec.Struct, frozen=True, gc=False):
@@ -30,6 +21,12 @@ class Stops(msgspec.Struct, frozen=True, gc=False):
     trail: Decimal | None = None
     best_price: Decimal | None = None
     moved_at: datetime | None = None
+
+    def of(self, rule: ExitType) -> Decimal | None:
+        """Where the stop of a rule stands; None where it has not moved."""
+        if rule is ExitType.TRAILING_STOP:
+            return self.trail
+        return self.break_even if rule is ExitType.BREAK_EVEN else None
 
 
 class Exit(msgspec.Struct, frozen=True, gc=False):
@@ -235,7 +232,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             value = EXACT.add(value, EXACT.multiply(qty, price))
         if len(parts) < 2:
             return parts[0][1] if parts else None
-        return as_average(EXACT.divide(value, self.sold_qty)).normalize(EXACT)
+        return rounded(EXACT.divide(value, self.sold_qty)).normalize(EXACT)
 
 
 def account_hash(account: str) -> str:

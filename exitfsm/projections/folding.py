@@ -45,14 +45,7 @@ from exitfsm.projections.tables import (
     number,
     update,
 )
-from exitfsm.values import (
-    EXACT,
-    ZERO,
-    ExitStatus,
-    Side,
-    as_average,
-    stamp,
-)
+from exitfsm.values import EXACT, ZERO, ExitStatus, Side, rounded, stamp
 
 #: Streams with this prefix hold facts about the whole account, not about one position.
 ACCOUNT_PREFIX = "account:"
@@ -466,7 +459,7 @@ def _sold(m: ReadModels, p: Row, r: Recorded) -> None:
         worth = EXACT.add(worth, EXACT.multiply(qty, _decimal(price or 0)))
     average = None
     if sold and all(price is not None for _, price in parts):
-        average = number(as_average(EXACT.divide(worth, sold)))
+        average = number(rounded(EXACT.divide(worth, sold)))
     m.change("positions", p, sold_qty=number(sold), avg_exit_price=average)
 
 

@@ -30,9 +30,9 @@ from exitfsm.values import (
     OrderSide,
     OrderStatus,
     Side,
-    as_average,
     exactly,
     plain,
+    rounded,
 )
 
 Number = Decimal | int | str
@@ -69,7 +69,7 @@ class Booked:
 
     def report(self, *, corrected: bool = False) -> ExecutionReport:
         """What the venue says of it."""
-        average = as_average(EXACT.divide(self.value, self.filled)) if self.filled else None
+        average = rounded(EXACT.divide(self.value, self.filled)) if self.filled else None
         return ExecutionReport(
             client_order_id=self.order.client_order_id,
             status=self.status,
@@ -411,7 +411,7 @@ class Books:
         now = held + change
         if held * change >= 0 and now != 0:
             value = EXACT.add(EXACT.multiply(abs(held), entry), EXACT.multiply(qty, price))
-            entry = as_average(EXACT.divide(value, abs(now))).normalize(EXACT)
+            entry = rounded(EXACT.divide(value, abs(now))).normalize(EXACT)
         elif held * now < 0:
             entry = price
         self._held[symbol] = (now, entry if now else ZERO)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ class Desk:
 
 async def test_given_things_that_wait_in_a_row_when_they_are_done_then_each_run_of_a_kind_is_done_at_once() -> None:
     desk = Desk()
-    desk.writer.open()
+    desk.writer.open(nullcontext())
     put = desk.writer.put
     answers = [put(desk.ones, 1), put(desk.ones, 2), put(desk.others, 3), put(desk.ones, 4)]
     assert not desk.writer.at_rest
@@ -55,7 +56,7 @@ async def test_given_things_that_wait_in_a_row_when_they_are_done_then_each_run_
 
 async def test_given_one_that_fails_when_it_is_done_then_those_of_its_run_hear_of_it_and_the_others_go_on() -> None:
     desk = Desk()
-    desk.writer.open()
+    desk.writer.open(nullcontext())
     bad, beside, good = (
         desk.writer.put(desk.ones, "bad"),
         desk.writer.put(desk.ones, 1),
@@ -74,7 +75,7 @@ async def test_given_one_that_fails_when_it_is_done_then_those_of_its_run_hear_o
 async def test_given_a_defect_after_a_turn_then_its_callers_are_answered_and_the_writer_goes_on() -> None:
     desk = Desk()
     desk.breaks_after = True
-    desk.writer.open()
+    desk.writer.open(nullcontext())
     await desk.writer.run(lambda: None)
     assert await desk.writer.run(lambda: 7) == 7
     await desk.writer.close()
@@ -84,7 +85,7 @@ async def test_given_a_writer_that_is_closed_then_nothing_is_left_waiting_in_it(
     desk = Desk()
     with pytest.raises(StoreError):
         desk.writer.put(None, lambda: None)
-    desk.writer.open()
+    desk.writer.open(nullcontext())
     waiting = desk.writer.put(desk.ones, 1)
     await desk.writer.close()
     assert waiting.done()
