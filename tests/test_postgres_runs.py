@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from postgres_server import Server
+from simulation import Day
+from simulation import day as day_module
+from simulation import disk as disk_module
+from simulation import faults as faults_module
 from store_engines import Postgres
 
 from exitfsm.store import ExitStore
-from exitfsm.testing.simulation import Day
-from exitfsm.testing.simulation import day as day_module
-from exitfsm.testing.simulation import disk as disk_module
-from exitfsm.testing.simulation import faults as faults_module
 
 pytest.importorskip("psycopg")
 pytestmark = pytest.mark.postgres

@@ -11,6 +11,7 @@ An event is a row of `stored_events`: its place in the store, its stream and ver
 - `exit_store` is the interface.
 - `appending` takes appends and writes them together.
 - `mapping` turns events into bytes and back, and chains their hashes.
+- `policies` reads events that hold a policy, each policy once.
 - `database` is the port to a database; `sqlite` and `postgres` are the engines behind it, and `opening` tells which.
 - `checking` reads what a check of a store needs; `copying` copies a store into another one.
 """
