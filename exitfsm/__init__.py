@@ -38,6 +38,7 @@ from exitfsm.events import (
     ExitEscalated,
     ExitRetried,
     ExitTriggered,
+    ExitWithdrawn,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -54,6 +55,7 @@ from exitfsm.events import (
     TradingPaused,
     TradingResumed,
     TriggerRefused,
+    UnitChanged,
 )
 from exitfsm.lifecycle import (
     TABLE,
@@ -77,7 +79,9 @@ from exitfsm.messages import (
     Recover,
     Release,
     Report,
+    Rescale,
     TimeSeen,
+    Withdraw,
 )
 from exitfsm.outside import harmless, logger
 from exitfsm.policy import (
@@ -268,6 +272,7 @@ __all__ = [
     "ExitStore",
     "ExitTriggered",
     "ExitType",
+    "ExitWithdrawn",
     "Explanation",
     "FeedError",
     "Fill",
@@ -311,6 +316,7 @@ __all__ = [
     "RefusalEnded",
     "Release",
     "Report",
+    "Rescale",
     "Session",
     "Side",
     "SimulatedBroker",
@@ -331,9 +337,11 @@ __all__ = [
     "TradingResumed",
     "TrailingStop",
     "TriggerRefused",
+    "UnitChanged",
     "Verification",
     "VersionConflict",
     "WhatIf",
+    "Withdraw",
     "__version__",
     "advance",
     "allows",
