@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 
+from exitfsm.errors import BrokerError
+
 
 def harmless(text: object) -> str:
     """Text on one line: control characters, line breaks and direction marks are shown by their codes."""
@@ -28,6 +30,24 @@ def logger(name: str) -> logging.Logger:
     return log
 
 
+class logged:  # noqa: N801  # used as `suppress` is
+    """Suppress what may fail without harm, and say so in the log: `args` and the error are put into `text`."""
+
+    def __init__(
+        self, log: logging.Logger, text: str, *args: object, of: tuple[type[Exception], ...] = (BrokerError,)
+    ) -> None:
+        self._log, self._text, self._args, self._of = log, text, args, of
+
+    def __enter__(self) -> None:
+        """Nothing begins."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        suppressed = isinstance(error, self._of)
+        if suppressed:
+            self._log.warning(self._text, *self._args, error)
+        return suppressed
+
+
 def _harmless_arguments(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
         record.args = tuple(map(_argument, record.args))
@@ -45,4 +65,4 @@ def _argument(value: object) -> object:
     return value if said.isprintable() else harmless(said)
 
 
-__all__ = ["harmless", "logger"]
+__all__ = ["harmless", "logged", "logger"]

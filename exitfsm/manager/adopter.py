@@ -17,6 +17,7 @@ from exitfsm.errors import BrokerError
 from exitfsm.holdings import Adopt, Tries, bare, is_price
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.view import View
+from exitfsm.memory.shown import Missing
 from exitfsm.messages import Open, Recover
 from exitfsm.outside import logger
 from exitfsm.position import READS_MIN, Position, client_order_id, epoch_of, position_id
@@ -38,8 +39,8 @@ class Adopter(Part):
     def __init__(self, context: Context, view: View) -> None:
         super().__init__(context)
         self._view = view
-        #: Positions that could not be adopted yet, with how often that was tried.
-        self._missing: dict[tuple[str, Side], Tries] = {}
+        #: Positions that could not be adopted yet.
+        self.missing = Missing()
         #: When the store was empty; None where it has a past, and knows every order.
         self._empty_at: datetime | None = self._time.now()
         self._open_message = partial(
@@ -55,10 +56,6 @@ class Adopter(Part):
         if self._engine.store.count():
             self._empty_at = None
 
-    def is_impatient(self) -> bool:
-        """True while something could not be adopted yet, and the next answer may help."""
-        return any(tries.answered < READS_MIN for tries in self._missing.values())
-
     async def adopt_all(self, rows: Sequence[BrokerPosition], watched: set[str], *, is_first: bool) -> None:
         """Watch what the broker shows and nobody watches, or watched when it was read.
 
@@ -66,8 +63,7 @@ class Adopter(Part):
         held against the wrong fills and the position get a name that no other machine arrives at.
         """
         new = holdings.unwatched(rows, watched | {p.symbol for p in list(self._engine.positions.values())})
-        keys = {_key(bp) for bp in new}
-        self._missing = {key: tries for key, tries in self._missing.items() if key in keys}
+        self.missing.keep_only(new)
         if not new:
             return
         try:
@@ -80,7 +76,7 @@ class Adopter(Part):
 
         async def one(bp: BrokerPosition) -> None:
             if not holdings.still_held(again, bp):
-                self._missing.setdefault(_key(bp), Tries(bp.qty))
+                self.missing.keep(bp, self.missing.tries(bp) or Tries(bp.qty))
                 return
             async with at_once:
                 await self._adopt(bp, fills, is_first)
@@ -94,16 +90,10 @@ class Adopter(Part):
         if failed is not None:
             raise failed
 
-    def _tried(self, bp: BrokerPosition, *, answered: bool = True) -> Tries:
-        """One more try to adopt a position has come to nothing."""
-        tries = holdings.tried(self._missing.get(_key(bp)), bp.qty, answered=answered)
-        self._missing[_key(bp)] = tries
-        return tries
-
     async def _cannot_name(self, new: list[BrokerPosition]) -> None:
         """The executions cannot be read: once that has failed again, it is an alarm for each position."""
         for bp in new:
-            tries = self._tried(bp, answered=False)
+            tries = self.missing.tried(bp, answered=False)
             if tries.in_all + tries.failed >= READS_MIN:
                 what = holdings.described(bp, self._orders.known_spelling(bp.symbol))
                 text = f"{what}: the broker's fills cannot be read, so it is NOT protected"
@@ -131,12 +121,12 @@ class Adopter(Part):
         name = position_id(self._given.account, symbol, bp.side, epoch)
         found = await self._found_order(name, symbol, adopt.first_fill, listed or ())
         if found is None:
-            if self._tried(bp).are_enough:
+            if self.missing.tried(bp).are_enough:
                 text = f"{what}: whether an exit of it works is not known: it is NOT protected"
                 await self._alarms.raise_alarm("exit_unknown", text)
             return
         if found[1] is not None and not holdings.still_held(await self._view.positions(), bp):
-            self._tried(bp)
+            self.missing.tried(bp)
             return  # the order has filled since the positions were read: its figures and theirs are of different ages
         if adopt.first_fill is None:
             await self._alarms.raise_alarm(
@@ -144,7 +134,7 @@ class Adopter(Part):
                 f"{what}: its first fill is not known. It is watched, under a name made of its entry price; with a "
                 "list of fills, or manager.watch() after each entry, another machine would find the same name",
             )
-        self._missing.pop(_key(bp), None)
+        self.missing.found(bp)
         position = await self._open(bp, symbol, epoch, adopt, found)
         if position.position_id != name:
             return  # the bot has said meanwhile, under another time, that it is to be watched
@@ -168,9 +158,8 @@ class Adopter(Part):
             previous=previous,
             is_old=is_first and listed is None,
         )
-        conclusion, tries = holdings.adopt(opening, self._missing.get(_key(bp)))
-        if tries is not None:
-            self._missing[_key(bp)] = tries
+        conclusion, tries = holdings.adopt(opening, self.missing.tries(bp))
+        self.missing.keep(bp, tries)
         if isinstance(conclusion, holdings.Alarm):
             await self._alarms.raise_alarm(conclusion.kind, conclusion.text)
         return conclusion if isinstance(conclusion, Adopt) else None
@@ -261,7 +250,3 @@ class Adopter(Part):
                 return newest
             newest = (attempt, report)
         return newest
-
-
-def _key(bp: BrokerPosition) -> tuple[str, Side]:
-    return bare(bp.symbol), bp.side

@@ -15,6 +15,7 @@ from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.memory.orders import Orders
 from exitfsm.memory.sends import Sends
+from exitfsm.memory.shown import Shown
 from exitfsm.memory.waits import Waits
 from exitfsm.ports import Clock
 from exitfsm.position import Position
@@ -50,6 +51,7 @@ class Context:
     hours: Hours
     orders: Orders
     sends: Sends
+    shown: Shown
     waits: Waits
     tasks: Tasks
 
@@ -62,7 +64,7 @@ class Part:
         self._engine, self._mailbox, self._alarms = context.engine, context.mailbox, context.alarms
         self._calls, self._orders, self._hours = context.calls, context.orders, context.hours
         self._breaker, self._tasks = context.breaker, context.tasks
-        self._sends, self._waits = context.sends, context.waits
+        self._sends, self._shown, self._waits = context.sends, context.shown, context.waits
 
 
 def in_order(engine: Engine) -> list[Position]:

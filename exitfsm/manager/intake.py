@@ -25,9 +25,8 @@ from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
-from exitfsm.messages import PositionRead
-from exitfsm.outside import logger
-from exitfsm.position import READS_MIN, Position
+from exitfsm.outside import logged, logger
+from exitfsm.position import Position
 from exitfsm.values import Bar, ExecutionReport
 
 log = logger("exitfsm")
@@ -104,11 +103,9 @@ class Intake(Part):
         bar, expected = self._jumped[symbol], self._view.expectations()
         again = False
         try:
-            try:
+            held = Read()
+            with logged(log, "price_not_confirmed symbol=%s error=%s", symbol):
                 held = await self._view.positions()
-            except BrokerError as error:
-                log.warning("price_not_confirmed symbol=%s error=%s", symbol, error)
-                held = Read()
             held_now = in_order(self._engine)
             watched = [p for p in held_now if p.symbol == symbol and p.state is State.MONITORING]
             overtaken = any(expected.get(p.position_id) != self._view.seen(p) for p in watched)
@@ -134,7 +131,7 @@ class Intake(Part):
         )
         meaning = holdings.meaning_of(jump)
         if meaning is Meaning.SPLIT:
-            reads = [(p.position_id, self._read_of(p, held)) for p in watched]
+            reads = [(p.position_id, self._view.message(p, held)) for p in watched]
 
             def rebased() -> None:
                 # At once, or a bar in between would be held against the levels of before.
@@ -147,23 +144,16 @@ class Intake(Part):
         else:
             await self._mailbox.run(lambda: self._engine.on_bar(bar, received_at=self._given.clock.now()))
 
-    def _read_of(self, p: Position, held: Read) -> PositionRead:
-        net, entry = self._view.net_of(p, held)
-        now, began, known = self._time.now(), self._waits.at(p, held.began), holdings.known(p)
-        return PositionRead(at=now, began=began, qty=net, avg_entry_price=entry, reads=READS_MIN, known=known)
-
     # --- order updates ------------------------------------------------------------------------------------------------
 
     async def update(self, update: Any) -> None:
         """A report on any order of the account. One that is not understood makes the orders be looked up."""
-        try:
+        report = None
+        with logged(log, "update_unreadable error=%s", of=(BrokerError, ValueError)):
             report = self._calls.report_of(update)
-        except (BrokerError, ValueError) as error:
-            log.warning("update_unreadable error=%s", error)
-            report = None
         if report is None or holdings.may_be_ours(list(self._engine.positions.values()), report):
             log.warning("update_not_understood type=%s", type(update).__name__)
-            self._reconciler.hurry()
+            self._reconciler.due.hurry()
             return
         report = self._orders.under_our_id(report)
         try:
@@ -183,12 +173,12 @@ class Intake(Part):
         """
         p = self._owner(report)
         if p is not None and self._calls.asks_by_our_id and holdings.precedes_a_change(p, report):
-            self._timer.look_up_soon(p.position_id, report.client_order_id)
+            self._executor.look_up_soon(p.position_id, report.client_order_id)
             return
         await self._mailbox.report(report)
         p = self._owner(report)
         if p is not None and holdings.leaves_open(p, report):
-            self._timer.look_up_soon(p.position_id, report.client_order_id)
+            self._executor.look_up_soon(p.position_id, report.client_order_id)
 
     def _owner(self, report: ExecutionReport) -> Position | None:
         return self._engine.positions.get(self._engine.known_owner(report.client_order_id) or "")

@@ -31,7 +31,6 @@ from exitfsm.events import TradingPaused, TradingResumed
 from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.context import Given, in_order
 from exitfsm.manager.parts import Parts
-from exitfsm.manager.view import View
 from exitfsm.outside import logger
 from exitfsm.ownership import Opening
 from exitfsm.ports import Broker, Clock, EventBus
@@ -127,10 +126,6 @@ class ExitManager:
     @property
     def _engine(self) -> Engine:
         return self._parts.context.engine
-
-    @property
-    def _view(self) -> View:
-        return self._parts.view
 
     @property
     def lost_to(self) -> str | None:
@@ -302,7 +297,7 @@ class ExitManager:
     async def settled(self) -> None:
         """Return when nothing is being carried out or confirmed. What waits for time or for the broker still waits."""
         parts = self._parts
-        while under_way := [*parts.executor.tasks, *parts.intake.asking]:
+        while under_way := [*parts.executor.workers.tasks, *parts.intake.asking]:
             await asyncio.wait(under_way)
             await asyncio.sleep(0)
 

@@ -12,9 +12,9 @@ from exitfsm.manager.context import Context, Part, in_order
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
 from exitfsm.manager.view import View
-from exitfsm.messages import ForceExit, Message, PositionRead, RecordRead, Release
-from exitfsm.outside import logger
-from exitfsm.position import READS_MIN, ExitOrder, Position, is_over
+from exitfsm.messages import ForceExit, Message, RecordRead, Release
+from exitfsm.outside import logged, logger
+from exitfsm.position import ExitOrder, Position, is_over
 from exitfsm.values import ExecutionReport, OrderStatus
 
 log = logger("exitfsm")
@@ -39,10 +39,8 @@ class Operators(Part):
     async def flatten(self, reason: str, who: str) -> list[Position]:
         """Exit all there is: what is watched first, then what the broker shows beside it."""
         first = await self.force(in_order(self._engine), reason, who)
-        try:
+        with logged(log, "sync_after_flatten_failed error=%s"):
             await self._reconciler.sync()
-        except BrokerError as error:
-            log.warning("sync_after_flatten_failed error=%s", error)
         known = {p.position_id for p in first}
         beside = [p for p in in_order(self._engine) if p.position_id not in known]
         return first + await self.force(beside, reason, who)
@@ -108,11 +106,10 @@ class Operators(Part):
             await self._mailbox.tell(position_id, Release(at=now, qty=net, entry_price=price, who=who, known=known))
             return
         # Its orders were cleared up before this read: what their records leave open, the operator answers for.
-        began, order_id = self._waits.at(p, held.began), p.client_order_id or ""
+        order_id = p.client_order_id or ""
         ended = ExecutionReport(client_order_id=order_id, status=OrderStatus.CANCELED, at=now)
-        record = RecordRead(client_order_id=order_id, began=began, report=ended)
-        read = PositionRead(at=now, began=began, qty=net, reads=READS_MIN, known=known, record=record)
-        await self._mailbox.tell(position_id, read)
+        record = RecordRead(client_order_id=order_id, began=self._waits.at(p, held.began), report=ended)
+        await self._mailbox.tell(position_id, self._view.message(p, held, record))
 
     async def _clear_up(self, p: Position, *, must: bool) -> None:
         """Find out what became of a position's orders, on an operator's word.

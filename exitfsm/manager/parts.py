@@ -34,6 +34,7 @@ from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.memory.orders import Orders
 from exitfsm.memory.sends import Sends
+from exitfsm.memory.shown import Shown
 from exitfsm.memory.waits import Waits
 from exitfsm.outside import logger
 from exitfsm.ownership import Ownership, Watchdog
@@ -90,6 +91,7 @@ class Parts:
             hours=Hours(calls, time, sessions),
             orders=orders,
             sends=Sends(time),
+            shown=Shown(),
             waits=Waits(time, fitting.capabilities),
             tasks=tasks,
         )
@@ -184,7 +186,7 @@ class Parts:
                 context.alarms.announce(position, one)
                 if isinstance(one.event, OrderEnded):
                     context.waits.settled(position)
-                    self.reconciler.hurry()  # what stands in the way of the next attempt is read before it is due
+                    self.reconciler.due.hurry()  # what stands in the way of the next attempt is read before it is due
         self.ownership.note(group.failures)
         for error in group.failures if self.running else ():
             log.critical("not_stored error=%s", error)
@@ -194,11 +196,12 @@ class Parts:
 
     def _on_ended(self, p: Position) -> None:
         context = self.context
-        for memory in (self.view, self.executor, context.sends, context.waits, context.orders):
+        for memory in (context.shown, context.sends, context.waits, context.orders):
             memory.forget(p)
+        self.executor.workers.forget(p.position_id)
         if p.cooldown_until is not None:
             self._cooldowns[p.symbol] = max(p.cooldown_until, self._cooldowns.get(p.symbol, p.cooldown_until))
-        self.reconciler.hurry()  # what was bought meanwhile is adopted now
+        self.reconciler.due.hurry()  # what was bought meanwhile is adopted now
 
     def _after_call(self, answered: bool, method: str) -> None:
         """Sends that fail in a row open the breaker; one that gets through closes it."""

@@ -18,7 +18,8 @@ from exitfsm.manager.adopter import Adopter
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.view import View
-from exitfsm.outside import logger
+from exitfsm.memory.intervals import Due
+from exitfsm.outside import logged, logger
 from exitfsm.values import ExecutionReport
 
 log = logger("exitfsm")
@@ -33,9 +34,8 @@ class Reconciler(Part):
     def __init__(self, context: Context, view: View, executor: Executor, adopter: Adopter) -> None:
         super().__init__(context)
         self._view, self._executor, self._adopter = view, executor, adopter
-        #: When the next reconciliation is due, in monotonic seconds; since when they have failed.
-        self._due_at = 0.0
-        self._failing_since: float | None = None
+        #: When the next reconciliation is due.
+        self.due = Due(self._time.monotonic, float(self._live.sync_seconds), SOON_S)
         #: True once the broker has been reconciled with.
         self.is_done = False
         #: Its runs, one at a time.
@@ -50,8 +50,7 @@ class Reconciler(Part):
         """Reconcile everything with what the broker says after this call; callers that wait together share one run."""
         await self.runs.run()
         self.is_done = True
-        soon = self._adopter.is_impatient()
-        self._due_at = self._time.monotonic() + (SOON_S if soon else float(self._live.sync_seconds))
+        self.due.again(soon=self._adopter.missing.are_impatient())
 
     async def try_sync(self) -> None:
         """The same; where it fails it is tried again soon. Where it fails for long, that is an alarm."""
@@ -59,27 +58,14 @@ class Reconciler(Part):
             await self.sync()
         except (BrokerError, StoreError) as error:
             log.warning("sync_failed error=%s", error)
-            now = self._time.monotonic()
-            self._due_at = now + SOON_S
+            self.due.again(soon=True)
             if isinstance(error, StoreError):
                 return  # a matter of the disk, of which there is an alarm; the broker answered
-            self._failing_since = now if self._failing_since is None else self._failing_since
-            if now - self._failing_since >= float(self._live.patience_seconds):
+            if self.due.failed() >= float(self._live.patience_seconds):
                 text = f"the broker cannot be reconciled with: what is bought or sold since is not known here ({error})"
                 self._alarms.raise_soon("not_reconciled", text)
         else:
-            self._failing_since = None
-
-    def hurry(self) -> None:
-        """The next reconciliation is due at once."""
-        self._due_at = 0.0
-
-    def is_due(self, monotonic: float) -> bool:
-        """True when it is time to reconcile; the next time is in a while then."""
-        due = monotonic >= self._due_at
-        if due:
-            self._due_at = monotonic + float(self._live.sync_seconds)
-        return due
+            self.due.worked()
 
     async def _sync(self) -> None:
         # Positions are read before the orders: whatever an order had filled by then, its own record says afterwards.
@@ -96,10 +82,8 @@ class Reconciler(Part):
         if not self._is_first:
             await self._list_orders()
         for watched in expected:
-            try:
+            with logged(log, "read_not_understood position=%s error=%s", watched):
                 await self._view.tell_read(watched, held, expected)
-            except BrokerError as error:
-                log.warning("read_not_understood position=%s error=%s", watched, error)
         # One that was watched when the read began may have ended since: the read is then too old to adopt it.
         await self._adopter.adopt_all(held.rows, symbols, is_first=self._is_first)
         await self._tell_of_exits()
@@ -115,23 +99,16 @@ class Reconciler(Part):
             if p.state is not State.PENDING or order_id in self._engine.unknown
         ]
 
-        async def one(position_id: str, order_id: str) -> None:
-            try:
-                await self._executor.look_up(position_id, order_id)
-            except BrokerError as error:
-                log.warning("look_up_failed id=%s error=%s", order_id, error)
-
-        await asyncio.gather(*(one(*which) for which in due if which[1] not in self._sends.under_way))
+        asked = (which for which in due if which[1] not in self._sends.under_way)
+        await asyncio.gather(*(self._executor.try_look_up(*which) for which in asked))
 
     async def _list_orders(self) -> None:
         """Note the working orders of the account: those of others, and orphan orders that look like ours."""
         self._orders.not_listed()
         began = self._time.monotonic()
-        try:
+        orders = None
+        with logged(log, "open_orders_failed error=%s"):
             orders = await self._working_orders() if self._calls.has("open_orders") else None
-        except BrokerError as error:
-            log.warning("open_orders_failed error=%s", error)
-            orders = None
         if orders is None:
             if not self._calls.has("open_orders"):
                 self._orders.wait_for_no_list()  # it has none, or has just said that it is not implemented
@@ -166,12 +143,10 @@ class Reconciler(Part):
     async def _may_work(self, order_id: str) -> bool:
         """False for an orphan order that the list of working orders does not show any more, once that is proved."""
         times = self._absent[order_id] = self._absent.get(order_id, 0) + 1
-        try:
+        with logged(log, "look_up_failed id=%s error=%s", order_id):
             report = await self._calls.order(order_id) if self._calls.asks_by_our_id else None
-        except BrokerError as error:
-            log.warning("look_up_failed id=%s error=%s", order_id, error)
-            return True
-        return holdings.may_still_work(report, times)
+            return holdings.may_still_work(report, times)
+        return True
 
     async def _tell_of_exits(self) -> None:
         """Working orders that look like exits of ours: reports for their positions, and alarms where there is none."""
