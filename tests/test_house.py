@@ -22,10 +22,10 @@ PACKAGE = Path(exitfsm.__file__).parent
 ROOMS = ("manager", "memory", "aio", "holdings", "broker", "position")
 FILES = [path for room in ROOMS for path in sorted((PACKAGE / room).glob("*.py"))]
 FILES += [PACKAGE / "engine.py"]
-#: Lines of the manager, in all and in one file. The design wants 2,200 in all; what has been reached is not given away.
-LINES_MAX, LINES_OF_A_FILE_MAX = 2_450, 450
-#: Lines of the manager, and of what it asks: the client side of a broker, and what books prove. The design wants 4,800.
-LINES_OF_THREE_MAX = 5_015
+#: Lines of the manager, in all and in one file. What has been reached is not given away.
+LINES_MAX, LINES_OF_A_FILE_MAX = 2_200, 450
+#: Lines of the manager, and of what it asks: the client side of a broker, and what books prove.
+LINES_OF_THREE_MAX = 4_800
 #: What is set from outside all the same, and why.
 ALLOWED = {
     ("engine.py", "slot.last"): "a quiet bar costs two comparisons; a call that sets it would cost as much again"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from exitfsm.errors import ConfigError, IllegalTransition, OrderRefused, VersionConflict
+from exitfsm.errors import BrokerError, ConfigError, IllegalTransition, OrderRefused, StoreError, VersionConflict
 from exitfsm.events import (
     POSITION_EVENTS,
     AlarmAcknowledged,
@@ -34,7 +34,7 @@ from exitfsm.events import (
     TradingPaused,
     TriggerRefused,
 )
-from exitfsm.outside import harmless, logger
+from exitfsm.outside import harmless, logged, logger
 from exitfsm.position import evolve
 from exitfsm.testing.given import Scenario, after, given, holds, opened, order_id, policy, reported, triggered
 from exitfsm.values import ExitType, OrderType, TimeInForce
@@ -226,3 +226,20 @@ def test_given_a_line_with_named_arguments_then_it_is_left_as_it_is(caplog: pyte
     with caplog.at_level(logging.INFO, "exitfsm.some_part"):
         logger("exitfsm.some_part").info("%(a)s", {"a": 1})
     assert caplog.messages == ["1"]
+
+
+def test_given_a_failure_that_does_no_harm_then_it_is_logged_and_any_other_is_raised(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with logged("not_done id=%s error=%s", "x\ny"):
+        raise BrokerError("no answer")
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "not_done id=x\\ny error=no answer")
+    ]
+    with pytest.raises(StoreError), logged("not_done error=%s"):
+        raise StoreError("the disk")
+    with logged("not_done error=%s", of=(StoreError,)):
+        raise StoreError("the disk")
+    with logged("not_done error=%s"):
+        pass
+    assert len(caplog.records) == 2

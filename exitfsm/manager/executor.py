@@ -27,12 +27,10 @@ from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.view import LOOK_MAX_S, View
 from exitfsm.messages import GiveWay
-from exitfsm.outside import logged, logger
+from exitfsm.outside import log, logged
 from exitfsm.ports import IdMemory
 from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, Submit, is_proved_over
 from exitfsm.values import ExecutionReport, Order, OrderType, plain, refused_report
-
-log = logger("exitfsm")
 
 #: How long the bot's call waits for orders that it caused to have left; a broker that is slower is not waited for.
 GRACE_S = 0.01
@@ -61,10 +59,7 @@ class Executor(Part):
         await self.workers.wait(GRACE_S)
 
     async def close(self, wait_s: float) -> None:
-        """Let calls that are under way come back, within reason; then give up. Nothing is lost: it stays owed.
-
-        What only waits for time to pass is not waited for.
-        """
+        """Let calls under way, but not waits for time, come back within reason; what is given up stays owed."""
         self._turns.stop()
         await self.workers.close(wait_s)
         await self._turns.close()
@@ -93,8 +88,6 @@ class Executor(Part):
             # A defect here must not end the only task that gets this position out: log it, and try again later.
             log.exception("owed_crashed position=%s action=%s", position_id, type(action).__name__)
         return False
-
-    # --- the steps ----------------------------------------------------------------------------------------------------
 
     async def _take(self, p: Position, action: Action) -> bool:
         """Take one step; True when something moved, so that asking what is owed makes sense at once."""
@@ -127,7 +120,7 @@ class Executor(Part):
 
     async def try_look_up(self, position_id: str, client_order_id: str) -> None:
         """The same; where the broker does not answer, it is asked another time."""
-        with logged(log, "look_up_failed id=%s error=%s", client_order_id):
+        with logged("look_up_failed id=%s error=%s", client_order_id):
             await self.look_up(position_id, client_order_id)
 
     def look_up_soon(self, position_id: str, client_order_id: str) -> None:
@@ -350,7 +343,6 @@ class Executor(Part):
         return (None, "it cannot be read") if holdings.is_silent(held, symbol) else (held, "")
 
     async def _not_sent(self, order: Order, refusal: OrderRefused) -> Answer:
-        """What becomes of an order that would sell more than is held."""
         # An earlier life, whose store was lost, may have sent the same id: then what is missing is what it sold.
         report = await self._calls.order(order.client_order_id) if self._calls.asks_by_our_id else None
         if report is None and self._sends.may_have_left(order.client_order_id):
@@ -361,10 +353,7 @@ class Executor(Part):
         await self._mailbox.report(report or refused_report(order.client_order_id, refusal, self._time.now()))
         return Answer.WAIT
 
-    # --- it leaves ----------------------------------------------------------------------------------------------------
-
     async def _send(self, order: Order) -> bool:
-        """It leaves now; its position hears what comes of it."""
         name = order.client_order_id
         self._breaker.sends(self._time.monotonic())
         self._engine.sent(name)

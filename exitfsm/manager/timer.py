@@ -10,12 +10,10 @@ from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part, in_order
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
-from exitfsm.memory.intervals import Polls, Silence
+from exitfsm.memory.intervals import Polls, Silence, Spaced
 from exitfsm.messages import RaiseAlarm, TimeSeen
-from exitfsm.outside import logged, logger
+from exitfsm.outside import log, logged
 from exitfsm.position import Position
-
-log = logger("exitfsm")
 
 #: How often the manager looks at what time has brought, in seconds.
 TICK_S = 0.25
@@ -29,22 +27,17 @@ class Timer(Part):
 
     def __init__(self, context: Context, executor: Executor, reconciler: Reconciler, keeper: BarKeeper) -> None:
         super().__init__(context)
-        self._executor, self._reconciler, self._keeper = executor, reconciler, keeper
-        #: Prices have moved since they were last stored; and when that may be again, in monotonic seconds.
-        self._marks_due = False
-        self._marks_at = 0.0
+        self._executor, self._reconciler, self.keeper = executor, reconciler, keeper
+        #: Prices that have moved are stored.
+        self.marks = Spaced(MARKS_EVERY_S)
         self._silence, self._polls = Silence(), Polls(float(self._live.poll_seconds))
-
-    def prices_moved(self) -> None:
-        """There are prices to be stored."""
-        self._marks_due = True
 
     async def watch(self) -> None:
         """Turn after turn, for ever."""
         while True:
             await self._given.clock.sleep(TICK_S)
             try:
-                with logged(log, "tick_failed error=%s", of=(BrokerError, StoreError)):
+                with logged("tick_failed error=%s", of=(BrokerError, StoreError)):
                     await self.tick()
             except Exception:
                 # The timer is what retries everything: a defect in one turn must not be its last.
@@ -63,11 +56,10 @@ class Timer(Part):
         await self._rules_of_time(now, mono)
         if self._reconciler.due.has_come(mono):
             self._tasks.spawn(self._reconciler.try_sync(), "exitfsm-sync")
-        if self._marks_due and mono >= self._marks_at:
-            self._marks_due, self._marks_at = False, mono + MARKS_EVERY_S
-            self._keeper.write()
+        if self.marks.has_come(mono):
+            self.keeper.write()
             await self._mailbox.run(self.save_marks)
-        failure = self._keeper.failure()
+        failure = self.keeper.failure()
         if failure is not None:
             await self._alarms.raise_alarm("bars_not_recorded", failure)
 
@@ -95,7 +87,9 @@ class Timer(Part):
         for p in in_order(self._engine):
             if p.state is not State.MONITORING:
                 continue
-            silence = self._silence_s(p.symbol, mono)
+            slot = self._engine.levels.slots.get(p.symbol)
+            # A bar that was refused leaves it as unwatched as none.
+            silence = self._silence.since(p.symbol, slot.previous_at if slot is not None else None, mono)
             timed = bool(p.policy.plan.timed)
             hours = self._hours.at_a_glance(p.symbol) if timed or silence >= longest else None
             if hours is None:
@@ -108,8 +102,3 @@ class Timer(Part):
                 refused = f" (they come, and are refused: {p.refusing})" if p.refusing else ""
                 text = f"no bar of {p.symbol} for {silence:.0f} s{refused}: its levels are not being watched"
                 await self._mailbox.tell(p.position_id, RaiseAlarm(at=now, kind="feed_silent", text=text))
-
-    def _silence_s(self, symbol: str, mono: float) -> float:
-        """How long no bar of a symbol has been accepted; one that was refused leaves it as unwatched as none."""
-        slot = self._engine.levels.slots.get(symbol)
-        return self._silence.since(symbol, slot.previous_at if slot is not None else None, mono)

@@ -17,11 +17,9 @@ from exitfsm.holdings import Evidence, Executions, Expected, Need, Read, same_sy
 from exitfsm.manager.context import Context, Part
 from exitfsm.memory.orders import own_id
 from exitfsm.messages import Contradiction, PositionRead, RecordRead, Recover
-from exitfsm.outside import logged, logger
+from exitfsm.outside import logged
 from exitfsm.position import READS_MIN, Position, client_order_id
 from exitfsm.values import ExecutionReport, Fill, plain
-
-log = logger("exitfsm")
 
 #: How long one look at what is held may take, where something waits for it.
 LOOK_MAX_S = 1.0
@@ -171,6 +169,6 @@ class View(Part):
         """The executions in a position's symbol since its entry; None where they cannot be had."""
         if not self._calls.has("fills"):
             return holdings.executions_of(p, self._orders.told.values(), listed=False)
-        with logged(log, "fills_failed position=%s error=%s", p.position_id):
+        with logged("fills_failed position=%s error=%s", p.position_id):
             return holdings.executions_of(p, await self._calls.fills(p.opened_at), listed=True)
         return None

@@ -46,6 +46,24 @@ class Due:
         self._failing_since = None
 
 
+class Spaced:
+    """Work that something calls for, and that is done no more often than `every_s`."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s, self._next_at, self._is_wanted = every_s, 0.0, False
+
+    def want(self) -> None:
+        """There is something to do."""
+        self._is_wanted = True
+
+    def has_come(self, monotonic: float) -> bool:
+        """True when it is to be done now; then nothing is left to do."""
+        due = self._is_wanted and monotonic >= self._next_at
+        if due:
+            self._is_wanted, self._next_at = False, monotonic + self._every_s
+        return due
+
+
 class Polls:
     """When each of the orders that work was last asked about.
 

@@ -109,7 +109,7 @@ async def test_given_one_read_that_two_callers_share_then_it_counts_once(make_wo
     world = await make_world(capabilities=BARE)
     await world.enter(10)
     p = world.position
-    view, shown = world.manager._parts.view, world.manager._parts.context.shown
+    view, shown = world.manager._parts.view, world.manager._parts.context.memory.shown
     world.broker.answer("positions", Returns([]), times=1)
     expected = view.expectations()
     shared = await view.positions()
@@ -225,7 +225,7 @@ async def test_given_an_end_is_taken_back_after_it_was_proved_then_no_other_exit
     await world.deliver()
     view = world.manager._parts.view
     await view.record_of(world.position, first.client_order_id)
-    assert world.manager._parts.context.shown.look_ups(first.client_order_id).shown_over > 0
+    assert world.manager._parts.context.memory.shown.look_ups(first.client_order_id).shown_over > 0
     world.broker.reopen(first)
     world.broker.lose_updates()
     await world.manager.watch("AAPL", "long", 12, 98, world.clock.now())
@@ -541,9 +541,9 @@ async def test_given_an_entry_begins_to_work_while_the_list_is_read_then_it_is_r
 
     world.broker.answer("open_orders", Meanwhile(entry_comes))
     await world.manager.sync()
-    assert "bot-77" in world.manager._parts.context.orders.foreign["AAPL"]
+    assert "bot-77" in world.manager._parts.context.memory.orders.foreign["AAPL"]
     await world.manager.sync()
-    assert "bot-77" in world.manager._parts.context.orders.foreign["AAPL"]
+    assert "bot-77" in world.manager._parts.context.memory.orders.foreign["AAPL"]
 
 
 async def test_given_another_price_jumps_while_the_broker_is_asked_then_that_one_is_asked_about_anew(
