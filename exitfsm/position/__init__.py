@@ -13,7 +13,7 @@ from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
 from exitfsm.position.folding import evolve, fold, replay
 from exitfsm.position.order import ExitOrder, client_order_id, is_exit_of
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
-from exitfsm.position.reports import READS_MIN, is_over, is_proved_over
+from exitfsm.position.reports import READS_MIN, held_within, is_over, is_proved_over
 from exitfsm.position.state import Position, account_hash, epoch_of, position_id
 from exitfsm.position.watching import fault_of
 
@@ -35,6 +35,7 @@ __all__ = [
     "evolve",
     "fault_of",
     "fold",
+    "held_within",
     "is_exit_of",
     "is_over",
     "is_proved_over",
