@@ -10,7 +10,7 @@ No clock, no randomness, no I/O: the same messages give the same events, byte fo
 
 from exitfsm.position.deciding import decide
 from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
-from exitfsm.position.folding import evolve, fold, replay
+from exitfsm.position.folding import SPLIT_RATIO, evolve, fold, replay
 from exitfsm.position.order import ExitOrder, client_order_id, is_exit_of
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
 from exitfsm.position.reports import READS_MIN, held_within, is_over, is_proved_over
@@ -19,6 +19,7 @@ from exitfsm.position.watching import fault_of
 
 __all__ = [
     "READS_MIN",
+    "SPLIT_RATIO",
     "Action",
     "Cancel",
     "ExitOrder",

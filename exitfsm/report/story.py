@@ -29,7 +29,7 @@ from exitfsm.lifecycle import LOOKUP, State
 from exitfsm.policy import ORDER_FAULTS, bar_fault
 from exitfsm.position import Position, levels
 from exitfsm.store import ExitStore, checking
-from exitfsm.values import Bar
+from exitfsm.values import Bar, exactly
 
 #: Bars shown before the entry and after the end.
 BARS_AROUND = 30
@@ -113,6 +113,7 @@ def chain_of(store: ExitStore) -> Chain:
     return Chain(sequence, head, store.verify_chain())
 
 
+@exactly
 def story_of(store: ExitStore, position_id: str, *, bars: Iterable[Bar] = (), chain: Chain | None = None) -> Story:
     """The story of a position.
 
