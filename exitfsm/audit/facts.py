@@ -156,9 +156,9 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
     `entered` is the entry as it was then, `changes` what changed it since; `qty` and `entry_price` are those of now.
     `exit` is the decision to exit that stands, `earlier_exits` those that a release gave up; `profit` is what has come
-    of it. `levels` are those that stood at the decision to exit, or, without one, at `as_of`. `price` is the last that was
-    believed, `refused_price` the newest that was not, where it is newer. `best` is the highest price while it was held
-    (of a short the lowest), up to the decision. `not_recorded` names what would be of interest and is not on record.
+    of it. `levels` are those that stood at the decision to exit, or, without one, at `as_of`. `price` is the last that
+    was accepted, `refused_price` the newest that was not, where it is newer. `best` is the highest price while it was
+    held (of a short the lowest), up to the decision. `not_recorded` names what would be of interest and is not there.
     """
 
     position_id: str

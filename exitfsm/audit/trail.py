@@ -48,7 +48,7 @@ from exitfsm.position import SPLIT_RATIO, Position, evolve, fold
 from exitfsm.profit import Ledger, Profit
 from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.store import ExitStore
-from exitfsm.values import ExitType
+from exitfsm.values import Alarm, ExitType
 from exitfsm.words import in_words
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -188,14 +188,36 @@ def position_at(store: ExitStore, position_id: str, at: datetime) -> Position | 
     return fold(None, (r.event for r in until(store.stream(position_id), at)))
 
 
+def positions_at(store: ExitStore, at: datetime) -> list[Position]:
+    """The positions that were known at a time, open and over, as they were known then, oldest first."""
+    known = (position_at(store, stream, at) for stream in store.stream_ids() if not stream.startswith(ACCOUNT_PREFIX))
+    return sorted((p for p in known if p is not None), key=lambda p: (p.opened_at, p.position_id))
+
+
 def open_at(store: ExitStore, at: datetime) -> list[Position]:
     """The positions that were open at a time, as they were known then, oldest first."""
-    found = []
-    for row in store.positions():
-        p = position_at(store, row.position_id, at)
-        if p is not None and not p.state.terminal:
-            found.append(p)
-    return found
+    return [p for p in positions_at(store, at) if not p.state.terminal]
+
+
+def alarms_at(store: ExitStore, at: datetime, known: Iterable[Position]) -> list[tuple[str, Alarm]]:
+    """The alarms that nobody had acknowledged at a time, oldest first, each with its stream.
+
+    Args:
+        known: the positions as they were known then.
+    """
+    found = [(p.position_id, alarm) for p in known for alarm in p.alarms]
+    for stream in store.stream_ids():
+        if not stream.startswith(ACCOUNT_PREFIX):
+            continue
+        active: dict[str, Alarm] = {}
+        for r in until(store.stream(stream), at):
+            match r.event:
+                case AlarmRaised(alarm_id=alarm_id, kind=kind, text=text, at=raised_at):
+                    active[alarm_id] = Alarm(alarm_id=alarm_id, kind=kind, text=text, raised_at=raised_at)
+                case AlarmAcknowledged(alarm_id=alarm_id):
+                    active.pop(alarm_id, None)
+        found += [(stream, alarm) for alarm in active.values()]
+    return sorted(found, key=lambda one: (one[1].raised_at, one[0], one[1].alarm_id))
 
 
 class AccountAt(msgspec.Struct, frozen=True):

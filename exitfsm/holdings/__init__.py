@@ -27,7 +27,7 @@ from exitfsm.holdings.orders import (
 from exitfsm.holdings.reads import (
     NEVER, Closed, Conclusion, Count, Evidence, Executions, Expected, Holds, Missing, Need, Nothing, Read,
     agreed_qty, agreement, count, executions_of, expect, is_shared, is_silent, known, last_qty, net, position_read,
-    weigh,
+    may_have_exited, weigh,
 )  # fmt: skip
 from exitfsm.holdings.sending import (
     FRESH_S, Answer, Beside, Leaving, Look, Short, another_goes_first, awaits_record, covered, late_fills_s,
@@ -44,9 +44,10 @@ __all__ = [
     "described", "end_of_live", "entered_anew", "entry", "entry_block", "execution_of", "executions_of", "expect",
     "first_since_flat", "gives_way", "is_free_of_exits", "is_price", "is_safe_unprobed", "is_shared", "is_silent",
     "is_since", "is_unresolved", "known", "known_spelling", "last_qty", "late_fills_s", "leaves_open", "looked_up",
-    "may_be_ours", "may_enter", "may_resend", "may_send", "may_still_work", "meaning_of", "more_than_held", "name",
+    "may_be_ours", "may_enter", "may_have_exited", "may_resend", "may_send", "may_still_work", "meaning_of",
+    "more_than_held", "name",
     "names_by_price", "net", "net_traded", "next_epoch_start", "opened_since_exit", "order_to_prove", "our_id",
     "position_read", "precedes_a_change", "record_of_ended", "record_of_live", "report_from_executions",
-    "same_symbol", "sold_by_others", "still_held", "surplus", "tried", "unwatched", "wait_began",
-    "was_reported_over", "weigh",
+    "same_symbol", "sold_by_others", "still_held", "surplus", "tried", "unwatched",
+    "wait_began", "was_reported_over", "weigh",
 ]  # fmt: skip

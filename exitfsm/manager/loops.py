@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 #: What is said of anything that is asked for too early.
 NOT_STARTED = "not started: await manager.start() first, or use `async with manager:`"
+NO_LOOP = "the manager runs on asyncio, and no asyncio event loop runs here (trio has none): start it with asyncio.run"
 _GONE = (
     "the event loop that the manager was started on does not run any more: start, feed and stop it on one loop that "
     "keeps running (not with asyncio.run for each call)"

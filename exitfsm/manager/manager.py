@@ -29,7 +29,7 @@ from exitfsm.events import TradingPaused, TradingResumed
 from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.bus import check_bus
 from exitfsm.manager.context import Given
-from exitfsm.manager.loops import NOT_STARTED, Begun, on_its_loop, running, running_loop
+from exitfsm.manager.loops import NO_LOOP, NOT_STARTED, Begun, on_its_loop, running, running_loop
 from exitfsm.manager.parts import Parts
 from exitfsm.manager.view import View
 from exitfsm.outside import logger
@@ -157,7 +157,9 @@ class ExitManager:
                 await self._start()
 
     async def _start(self) -> None:
-        loop, fitting = asyncio.get_running_loop(), Fitting(self._broker)
+        loop, fitting = running_loop(), Fitting(self._broker)
+        if loop is None:
+            raise RuntimeError(NO_LOOP)
         fitting.check()
         check_bus(self._bus)
         store = self._store_given

@@ -38,6 +38,7 @@ from exitfsm.ports import Capabilities
 from exitfsm.position import Position
 from exitfsm.recorded_bars import bars_path
 from exitfsm.store import ExitStore
+from exitfsm.store.mending import mend
 
 log = logger("exitfsm")
 
@@ -97,6 +98,7 @@ class Parts:
         #: True from when everything is restored until it is stopped.
         self.running = False
         self._cooldowns: dict[str, datetime] = {}
+        self._mended: list[str] = []
 
     async def begin(self) -> None:
         """Restore what the store knows, remind of what stands, and be at work.
@@ -112,6 +114,8 @@ class Parts:
             context.alarms.remind()
             for lack in self._missing:
                 await context.alarms.raise_alarm("broker_incomplete", f"the broker has no {lack}")
+            for line in self._mended:
+                await context.alarms.raise_alarm("store_mended", line)
         except BaseException:
             self.running = False
             await context.mailbox.close()
@@ -122,6 +126,7 @@ class Parts:
         """In the writer's thread: everything the store knows."""
         store, context = self.store, self.context
         store.bind(context.given.account)
+        self._mended = mend(store)
         self.adopter.load()
         context.engine.load()
         self._account.load()

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from exitfsm.bar_keeping import BarKeeper
-from exitfsm.errors import BrokerError, StoreError
+from exitfsm.errors import BrokerError, StoreError, StoreLocked
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context
 from exitfsm.manager.executor import Executor
@@ -63,6 +63,8 @@ class Timer:
             await self._clock.sleep(TICK_S)
             try:
                 await self.tick()
+            except StoreLocked as error:  # two managers on one store: nothing is worse than not to hear of it
+                self._alarms.alarm_without_store("store_taken", str(error))
             except (BrokerError, StoreError) as error:
                 log.warning("tick_failed error=%s", error)
             except Exception:

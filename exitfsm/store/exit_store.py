@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from exitfsm import projections
-from exitfsm.errors import StoreError
+from exitfsm.errors import StoreDamaged, StoreError
 from exitfsm.events import Event, Recorded
 from exitfsm.projections import AlarmRow, ExitOrderRow, HeldRow, Mark, PositionRow, ReadModels, TrackingRow
 from exitfsm.store.appending import Append, Bulk, Prepared, Result, Writer, last_order_id, prepare, stored_rows
@@ -280,7 +280,8 @@ class ExitStore:
             "opened_at_utc >= (SELECT substr(opened_at_utc, 1, 19) FROM positions WHERE symbol = ? AND side = ? "
             "ORDER BY opened_at_utc DESC LIMIT 1)"
         )
-        rows = [msgspec.convert(row, PositionRow) for row in self._rows(sql, (symbol, str(side)) * 2)]
+        found = self._rows(sql, (symbol, str(side)) * 2)
+        rows = [self._converted("positions", row, PositionRow) for row in found]
         return max(rows, key=lambda row: (row.opened_at_utc, row.position_id), default=None)
 
     def open_positions(self) -> list[PositionRow]:
@@ -289,7 +290,7 @@ class ExitStore:
 
     def held(self) -> list[HeldRow]:
         """The open positions, oldest first, with the last look at each; found without reading the history."""
-        return [msgspec.convert(row, HeldRow) for row in self._rows(projections.HELD)]
+        return [self._converted("positions", row, HeldRow) for row in self._rows(projections.HELD)]
 
     def cooldown_until(self, symbol: str) -> datetime | None:
         """When the latest cooldown of a symbol ends; None when it never had one."""
@@ -323,7 +324,21 @@ class ExitStore:
         where = " AND ".join([condition or "1 = 1", *(f"{column} = ?" for column in given)])
         order = order or ", ".join(projections.TABLES[table].key)
         sql = f"SELECT {', '.join(row.__struct_fields__)} FROM {table} WHERE {where} ORDER BY {order}"
-        return [msgspec.convert(r, row) for r in self._rows(sql, tuple(given.values()))]
+        return [self._converted(table, r, row) for r in self._rows(sql, tuple(given.values()))]
+
+    def _converted(self, table: str, values: tuple[Any, ...], row: type[_Row]) -> _Row:
+        """One row of a read model.
+
+        Raises:
+            StoreDamaged: it holds what no event made.
+        """
+        try:
+            return row_of(values, row)
+        except ValueError as e:
+            raise StoreDamaged(
+                f"{self.where}: the row {values[0]!r} of {table} cannot be read: {e}: the events are beside it; stop "
+                "the bot and start it again (it makes the tables anew), and see exitfsm verify"
+            ) from e
 
     # ---- keeping
 
@@ -491,6 +506,23 @@ class ExitStore:
                 with self._bulk.transaction():
                     return db.rows(sql, params)
             return db.rows(sql, params)
+
+
+def row_of(values: tuple[Any, ...], row: type[_Row]) -> _Row:
+    """What a row of a table says.
+
+    Raises:
+        ValueError: it holds what nothing of ours has written.
+    """
+    try:
+        made = msgspec.convert(values, row)
+    except (TypeError, OverflowError) as e:
+        raise ValueError(str(e)) from e
+    for name in row.__struct_fields__:
+        value = getattr(made, name)
+        if type(value) is datetime and value.tzinfo is not UTC:
+            raise ValueError(f"{name} is {value.isoformat()}, which is not in UTC")
+    return made
 
 
 def _is_sound(version: object, state: object) -> bool:

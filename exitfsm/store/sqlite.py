@@ -270,6 +270,7 @@ class SQLiteDatabase:
         self._name = None if path is None else str(path)
         self._pid = os.getpid()
         self._lock_fd: int | None = None
+        self._lock_name, self._lock_inode = "", (0, 0)
         self._factory: _Factory | None = None
         self._inode: tuple[int, int] | None = None
         self._unsettled = _SETTLE_AFTER
@@ -294,6 +295,8 @@ class SQLiteDatabase:
         """Begins a transaction that writes; `commit` or `give_up` ends it."""
         if self._name is not None and self._inode != _inode(self._name):
             raise StoreError(f"{self.path} was moved, replaced or deleted while in use: stop, and put it back")
+        if self._lock_fd is not None and self._lock_inode != _inode(self._lock_name):
+            self._lock_again()
         self._connection.begin(write=True)
 
     def insert(self, events: Sequence[EventRow], chain: Sequence[ChainRow], writes: Iterable[Write]) -> None:
@@ -572,6 +575,24 @@ class SQLiteDatabase:
             c.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             c.execute(f"PRAGMA user_version = {FORMAT}")
 
+    def _lock_again(self) -> None:
+        """The lock's file was removed: take a new one, unless another writer was faster.
+
+        Raises:
+            StoreLocked: one was; nothing more is written here.
+        """
+        assert self.path is not None
+        log.warning("lock_removed store=%s text=somebody removed the file of the writer's lock", self.path)
+        old = self._lock_fd
+        try:
+            self._lock(self.path)
+        except StoreError as e:
+            raise StoreLocked(
+                f"the lock of {self.path} was removed while in use, and another writer has it now: stop one of the two"
+            ) from e
+        if old is not None:
+            os.close(old)
+
     def _unlock(self) -> None:
         fd, self._lock_fd = self._lock_fd, None
         if fd is not None:
@@ -597,7 +618,9 @@ class SQLiteDatabase:
             raise StoreLocked(
                 f"{path} is being written by {whose}: stop that one first, or open the store with read_only=True"
             ) from e
-        self._lock_fd = fd
+        self._lock_fd, self._lock_name = fd, str(lock)
+        info = os.fstat(fd)
+        self._lock_inode = info.st_dev, info.st_ino
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
