@@ -8,10 +8,12 @@ caller hears so at once, instead of waiting for an answer that cannot come.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from exitfsm.manager.tasks import shared
 
@@ -26,6 +28,10 @@ _GONE = (
     "the event loop that the manager was started on does not run any more: start, feed and stop it on one loop that "
     "keeps running (not with asyncio.run for each call)"
 )
+
+
+#: The process in which each loop runs: in a forked child it looks as if it ran there.
+HOMES: WeakKeyDictionary[Loop, int] = WeakKeyDictionary()
 
 
 class OnALoop(Protocol):
@@ -99,6 +105,10 @@ def running(loop: Loop | None) -> Loop:
         raise RuntimeError(NOT_STARTED)
     if loop is not running_loop() and not loop.is_running():
         raise RuntimeError(_GONE)
+    if HOMES.get(loop, os.getpid()) != os.getpid():
+        raise RuntimeError(
+            "the manager was started before a fork: start one of its own in the new process, on another store"
+        )
     return loop
 
 

@@ -29,7 +29,7 @@ from exitfsm.events import TradingPaused, TradingResumed
 from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.bus import check_bus
 from exitfsm.manager.context import Given
-from exitfsm.manager.loops import NO_LOOP, NOT_STARTED, Begun, on_its_loop, running, running_loop
+from exitfsm.manager.loops import HOMES, NO_LOOP, NOT_STARTED, Begun, on_its_loop, running, running_loop
 from exitfsm.manager.parts import Parts
 from exitfsm.manager.view import View
 from exitfsm.outside import logger
@@ -166,6 +166,7 @@ class ExitManager:
         if not isinstance(store, ExitStore):  # on a server each account has one of its own
             store = await loop.run_in_executor(None, partial(ExitStore, store, account=self._given.account))
         self._made, self._loop = Parts(self._given, store, fitting), loop
+        HOMES[loop] = os.getpid()
         try:
             await self._made.begin()
         except BaseException:

@@ -123,7 +123,8 @@ def dated(p: Position, r: ExecutionReport, now: datetime) -> tuple[ExecutionRepo
     text = ""
     if abs(r.at - at) > CLOCKS_APART_MAX:
         said = f"the broker dates its report of order {r.client_order_id} {stamp(r.at)}"
-        text = f"{said}, which cannot be: it counts as of {stamp(at)}"
+        why = "a clock is wrong, or the store is an older copy"
+        text = f"{said}, before the exit was decided or in the future ({why}): it counts as of {stamp(at)}"
     return replace(r, at=at), text
 
 
