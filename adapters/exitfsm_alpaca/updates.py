@@ -97,7 +97,7 @@ class AlpacaUpdates:
 
         streams, name = self._streams, "exitfsm-alpaca-updates"
         self._thread = streams.StreamThread(lambda: streams.UpdatesStream(self._access, hear), name)
-        for work in (self._read_frames(), self._reconcile(), self._watch()):
+        for work in (self._read_frames, self._reconcile, self._watch):
             self._tasks.append(asyncio.create_task(_for_ever(work), name=name))
         self._thread.start()
 
@@ -271,10 +271,10 @@ def _remember(memory: OrderedDict[str, Any], key: str, value: Any) -> None:
         memory.popitem(last=False)
 
 
-async def _for_ever(work: Coroutine[Any, Any, None]) -> None:
-    """A task whose end by a defect is at least not silent."""
+async def _for_ever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Log a crash of a task. `work` is called when the task runs: one that is canceled before leaves nothing behind."""
     try:
-        await work
+        await work()
     except Exception:
         log.exception("updates_crashed")
         raise
