@@ -17,12 +17,13 @@ from harness import T0, MakeWorld, World
 from msgspec.structs import replace
 
 from exitfsm import ExitStore
-from exitfsm.audit import explain, export_jsonl, position_at, sentences, steps, trail
+from exitfsm.audit import explain, export_jsonl, position_at, sentences, steps, trail, whatif
 from exitfsm.audit.telling import as_dict
 from exitfsm.audit.trail import time_of
 from exitfsm.errors import OrderRefused
 from exitfsm.position import fold
 from exitfsm.profit import money
+from exitfsm.recorded_bars import bars_path, recorded_bars
 from exitfsm.report import index_page
 from exitfsm.testing.scripted import Raises
 
@@ -338,3 +339,33 @@ async def test_given_a_life_then_explain_names_the_entry_as_it_was_and_what_chan
     assert released.index("It was released by") < released.index("It was exited by profit_take")
     assert "stop_loss overtook it at " in said["a target overtaken"]
     assert "98.5, at or below the stop at 99 (1 %)" in said["a target overtaken"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a release", "a split", "a forced exit", "a top-up", "part by hand", "a trailing stop"]
+)
+async def test_given_a_tricky_life_then_the_unchanged_policy_decides_the_same_again(
+    name: str, make_world: MakeWorld
+) -> None:
+    life = LIVES[name]
+    world = await make_world({**life.config, "record_bars": True})
+    await world.enter()
+    await life.live(world)
+    await over(world)
+    await world.stop()
+    with ExitStore(world.store_path, read_only=True) as store:
+        path = bars_path(store)
+        assert path is not None
+        found = whatif(store, lambda: recorded_bars(path))
+    assert found.reproduced, [p.first_difference for p in found.positions]
+
+
+async def test_given_a_wait_between_events_then_explain_as_of_then_knows_no_more(world: World) -> None:
+    await a_stop(world)
+    await over(world)
+    key = world.position.position_id
+    for step in trail(world.manager.store, key):
+        assert explain(world.manager.store, key, at=step.at).as_of == step.at
+    first = world.manager.store.stream(key)[0]
+    early = explain(world.manager.store, key, at=time_of(first))
+    assert (early.exit, early.outcome, early.profit.qty) == (None, None, 0)
