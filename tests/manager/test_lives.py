@@ -162,6 +162,7 @@ async def a_target_overtaken(world: World) -> None:
 
 
 async def a_forced_exit(world: World) -> None:
+    await world.bar(D("100.5"))
     await world.manager.force_exit("AAPL", "enough")
     await world.settle()
     await world.fill(price=D("100.5"))
