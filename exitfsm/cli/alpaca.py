@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from exitfsm.cli import screen
 from exitfsm.cli.configuring import configured
 from exitfsm.cli.words import Printer
-from exitfsm.errors import ConfigError
+from exitfsm.errors import ConfigError, StoreLocked
 from exitfsm.values import Alarm
 
 if TYPE_CHECKING:
+    import asyncio
+
     from exitfsm_alpaca import Access, AlpacaBars, AlpacaBroker
 
     from exitfsm.config import ExitConfig
@@ -77,6 +79,7 @@ def run_alpaca(
     account: str | None = None,
     feed: str = "iex",
     strategy: str = "",
+    standby: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run the live manager on an Alpaca account until interrupted.
@@ -96,7 +99,7 @@ def run_alpaca(
     where = "LIVE, real money" if live else "paper"
     screen.emit(f"exitfsm on Alpaca ({where}), account {masked(name)}, store {screen.store(store)}; stop with Ctrl-C\n")
     try:
-        asyncio.run(_Session(access, broker, name, settings, store, feed, strategy).run())
+        asyncio.run(_Session(access, broker, name, settings, store, feed, strategy, standby=standby).run())
     finally:
         broker.close()
     screen.emit("stopped; what is under way goes on with the next start\n")
@@ -114,13 +117,20 @@ class _Session:
         store: str,
         feed: str,
         strategy: str,
+        *,
+        standby: bool,
     ) -> None:
         from exitfsm_alpaca import AlpacaBars, AlpacaUpdates
 
         from exitfsm.manager import ExitManager
 
+        self._standby = standby
         self._manager = ExitManager(
-            broker, store, None, settings, strategy, account=name, on_event=Printer(), on_alarm=_on_alarm
+            *(broker, store, None, settings, strategy),
+            account=name,
+            on_event=Printer(),
+            on_alarm=_on_alarm,
+            standby=standby,
         )
         self._updates = AlpacaUpdates(access, broker, self._manager.on_order_update, self._manager.sync)
         max_age_s = settings.policy.price_guard.max_age_seconds  # what is older would be refused anyway
@@ -134,6 +144,8 @@ class _Session:
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError):  # a system without them stops by KeyboardInterrupt
                 loop.add_signal_handler(number, stop.set)
+        if self._standby and not await self._is_owner(stop):
+            return
         async with self._manager, self._updates, self._bars:
             screen.emit(f"watching {screen.plural(len(self._manager.positions()), 'position')}\n")
             sys.stdout.flush()
@@ -152,12 +164,34 @@ class _Session:
             if isinstance(end, Exception):
                 raise end
 
+    async def _is_owner(self, stop: asyncio.Event) -> bool:
+        """Wait until the manager is started and the store is ours; False where it was stopped before."""
+        import asyncio
+
+        screen.emit("standing by: the store is taken over when its owner ends or falls silent\n")
+        sys.stdout.flush()
+        starting, stopped = asyncio.create_task(self._manager.start()), asyncio.create_task(stop.wait())
+        await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            return False
+        await starting
+        return True
+
 
 async def _watch(manager: ExitManager, bars: AlpacaBars) -> None:
-    """Have bars of what is held, and of nothing else."""
+    """Have bars of what is held, and of nothing else, until the store is somebody else's.
+
+    Raises:
+        StoreLocked: it is.
+    """
     import asyncio
 
     while True:
+        if manager.lost_to is not None:
+            raise StoreLocked(manager.lost_to)
         bars.watch({p.symbol for p in manager.positions()})
         await asyncio.sleep(WATCH_S)
 

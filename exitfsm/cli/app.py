@@ -14,6 +14,7 @@ from exitfsm.cli import (
     configuring,
     copying,
     demo,
+    owning,
     reading,
     running,
     screen,
@@ -71,6 +72,7 @@ app.command("audit")(auditing.audit)
 app.command("export")(auditing.export)
 app.command("backup")(backing_up.backup)
 app.command("copy")(copying.copy)
+app.command("owner")(owning.owner)
 app.command("diagram")(reading.diagram)
 app.add_typer(config_app, name="config", help="Check, describe and show the configuration.")
 config_app.command("check")(configuring.check)

@@ -27,6 +27,9 @@ def run(
     store: Annotated[str, typer.Option("--store", metavar="STORE", help="Where the events are kept.")] = "exits.db",
     live: LiveFlag = False,
     account: AccountOption = None,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Alpaca: wait until the store is free, or its owner has fallen silent.")
+    ] = False,
     feed: Annotated[str, typer.Option("--feed", metavar="NAME", help="Alpaca: stock data, iex or sip.")] = "iex",
     strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Alpaca: label of the positions.")] = "",
     bars: Annotated[
@@ -53,7 +56,9 @@ def run(
     if broker == "alpaca":
         from exitfsm.cli.alpaca import run_alpaca
 
-        run_alpaca(config=config, store=store, live=live, account=account, feed=feed, strategy=strategy)
+        run_alpaca(
+            config=config, store=store, live=live, account=account, feed=feed, strategy=strategy, standby=standby
+        )
         return
     if broker != "paper":
         raise typer.BadParameter(
@@ -61,6 +66,8 @@ def run(
         )
     if live or account is not None:
         raise typer.BadParameter("--live and --account are for --broker alpaca")
+    if standby:
+        raise typer.BadParameter("a paper run starts from an empty store, which nobody owns: --standby is for alpaca")
     if not bars:
         raise typer.BadParameter("the paper broker needs recorded bars", param_hint="--bars")
     entry = Entry(qty, side, re_enter)

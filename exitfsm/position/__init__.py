@@ -14,10 +14,12 @@ from exitfsm.position.folding import SPLIT_RATIO, evolve, fold, replay
 from exitfsm.position.order import ExitOrder, client_order_id, is_exit_of
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
 from exitfsm.position.reports import READS_MIN, held_within, is_over, is_proved_over
+from exitfsm.position.rule_states import NO_STATES, RuleStates, fold_bar, fold_bars, refolded, restored, saved
 from exitfsm.position.state import Position, account_hash, epoch_of, position_id
 from exitfsm.position.watching import fault_of
 
 __all__ = [
+    "NO_STATES",
     "READS_MIN",
     "SPLIT_RATIO",
     "Action",
@@ -26,6 +28,7 @@ __all__ = [
     "LookUp",
     "Position",
     "ReadPosition",
+    "RuleStates",
     "Submit",
     "Verdict",
     "account_hash",
@@ -36,6 +39,8 @@ __all__ = [
     "evolve",
     "fault_of",
     "fold",
+    "fold_bar",
+    "fold_bars",
     "held_within",
     "is_exit_of",
     "is_over",
@@ -44,6 +49,9 @@ __all__ = [
     "order_of",
     "owed",
     "position_id",
+    "refolded",
     "replay",
+    "restored",
+    "saved",
     "wake_band",
 ]

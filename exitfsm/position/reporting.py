@@ -24,6 +24,7 @@ from exitfsm.events import (
     ProtectionLost,
 )
 from exitfsm.fix import DUPLICATE_OF_VERBAL
+from exitfsm.kinds import AlarmKind
 from exitfsm.lifecycle import State
 from exitfsm.messages import Report
 from exitfsm.ports import Capabilities
@@ -56,7 +57,7 @@ def on_report(p: Position, m: Report, broker: Capabilities) -> list[Event]:
     events = _meant(p, report, m.at, broker)
     if p.state is State.UNPROTECTED:
         events = [*events, *_oversold(p, events, m.at)]
-    return [*events, *alarm(p, "broker_time", misdated, m.at, after=events)] if misdated and events else events
+    return [*events, *alarm(p, AlarmKind.BROKER_TIME, misdated, m.at, after=events)] if misdated and events else events
 
 
 def _meant(p: Position, report: ExecutionReport, at: datetime, broker: Capabilities) -> list[Event]:
@@ -72,7 +73,7 @@ def _oversold(p: Position, events: Sequence[Event], at: datetime) -> list[Event]
     text = (
         f"by our own count {plain(-after.remaining_qty)} {p.symbol} more was sold than was held; nothing watches that"
     )
-    return alarm(p, "oversold", text, at, after=events)
+    return alarm(p, AlarmKind.OVERSOLD, text, at, after=events)
 
 
 def _folded(p: Position, events: Sequence[Event]) -> Position:
@@ -110,7 +111,7 @@ def cancel_refused(n: News) -> list[Event]:
     events: list[Event] = [CancelRefused(client_order_id=r.client_order_id, at=r.at, text=r.text)]
     if n.order.cancels_refused:
         why = f"order {r.client_order_id} works, and the broker will not cancel it: {r.text or 'it does not say why'}"
-        events += alarm(n.p, "cancel_refused", why, n.at, after=events)
+        events += alarm(n.p, AlarmKind.CANCEL_REFUSED, why, n.at, after=events)
     events += [_fills(n)] if n.filled > 0 else []
     how = how_ended(n)
     return [*events, *_end(n, how)] if how else events
@@ -187,7 +188,7 @@ def repriced(n: News) -> list[Event]:
     text = f"the broker corrected the price of order {n.order.client_order_id}"
     if n.p.state.terminal:
         text += f" to {plain(n.average or ZERO)} after the exit was complete: the quantity is as it was"
-    return [fills, *alarm(n.p, "fill_corrected", text, n.at, after=[fills])]
+    return [fills, *alarm(n.p, AlarmKind.FILL_CORRECTED, text, n.at, after=[fills])]
 
 
 def corrected_fact(n: News) -> list[Event]:
@@ -221,7 +222,7 @@ def restated(n: News) -> list[Event]:
         unprotected = _folded(n.p, [ProtectionLost(why=why, at=n.at), told])
         return lost(n.p, why, n.at, facts=[told, *_after_restating(unprotected, n)])
     events = [_accepted(n), told] if n.stage is Stage.PENDING else [told]
-    events += alarm(n.p, "order_restated", why, n.at, after=events)
+    events += alarm(n.p, AlarmKind.ORDER_RESTATED, why, n.at, after=events)
     return [*events, *_after_restating(_folded(n.p, events), n)]
 
 
@@ -303,7 +304,7 @@ def _revived(n: News, fills: Sequence[Event]) -> list[Event]:
     facts += cancel(p, n.at, "an order before it works after all")
     text = f"order {order_id} was refused, and is working at the broker all the same"
     if p.state is State.UNPROTECTED:
-        return [*facts, *alarm(p, "refused_order_works", text, n.at, after=facts)]
+        return [*facts, *alarm(p, AlarmKind.REFUSED_ORDER_WORKS, text, n.at, after=facts)]
     return lost(p, text, n.at, facts=facts, after=facts)
 
 
