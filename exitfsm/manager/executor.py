@@ -298,8 +298,6 @@ class Executor(Part):
                         break
                     await self._turns.pause(p.position_id)
 
-    # --- what is held -------------------------------------------------------------------------------------------------
-
     async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself."""
         failed = shown = 0

@@ -141,7 +141,6 @@ class Operators(Part):
         await self._mailbox.report(holdings.end_of_live(report, name, order.filled_qty, self._time.now()))
 
     async def _check_ended(self, order: ExitOrder, *, must: bool) -> None:
-        """What an ended order's record says now: more filled than is known, or less, or that it works again."""
         name, report = order.client_order_id, None
         try:
             report = await self._calls.order(name)
@@ -200,8 +199,6 @@ class Intake(Part):
             self._alarms.raise_soon("bar_unreadable", f"a bar cannot be read, so nothing is decided on it: {error}")
             return None
 
-    # --- prices that jumped -------------------------------------------------------------------------------------------
-
     def confirm(self, bars: list[Bar]) -> None:
         """Ask the broker about the newest of these bars of each symbol, one question for each at a time."""
         for bar in bars:
@@ -252,8 +249,6 @@ class Intake(Part):
             await self._mailbox.bars([bar], confirmed=True)
         else:
             await self._mailbox.run(lambda: self._engine.on_bar(bar, received_at=self._given.clock.now()))
-
-    # --- order updates ------------------------------------------------------------------------------------------------
 
     async def update(self, update: Any) -> None:
         """A report on any order of the account. One that is not understood makes the orders be looked up."""

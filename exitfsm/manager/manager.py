@@ -17,7 +17,7 @@ from typing import Any
 
 from exitfsm import holdings
 from exitfsm.aio.bus import Subscription, check_bus
-from exitfsm.aio.loops import NOT_STARTED, Begun, handed_over, on_its_loop, running
+from exitfsm.aio.loops import NOT_STARTED, Begun, handed_over, home, on_its_loop, running
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.market import is_bar
 from exitfsm.broker.orders import is_order_update
@@ -150,7 +150,7 @@ class ExitManager:
                 await self._start()
 
     async def _start(self) -> None:
-        loop, fitting = asyncio.get_running_loop(), Fitting(self._broker)
+        loop, fitting = home(), Fitting(self._broker)
         fitting.check()
         check_bus(self._bus)
         store = await self._opening.opened()
@@ -183,7 +183,6 @@ class ExitManager:
             await self._parts.end(self._subscription.end)
 
     async def __aenter__(self) -> ExitManager:
-        """`async with ExitManager(...) as manager:` starts and stops it."""
         await self.start()
         return self
 

@@ -36,6 +36,7 @@ from exitfsm.ownership import Ownership, Watchdog
 from exitfsm.position import Position
 from exitfsm.recorded_bars import bars_since
 from exitfsm.store import ExitStore
+from exitfsm.store.mending import mend
 
 
 class Parts:
@@ -90,6 +91,7 @@ class Parts:
         self.ownership = Ownership(store, calls.forbid, alarms.alarm_without_store)
         #: True from when everything is restored until it is stopped.
         self.running = False
+        self._mended: list[str] = []
 
     async def begin(self) -> None:
         """Restore what the store knows, remind of active alarms, and be at work."""
@@ -101,6 +103,8 @@ class Parts:
             context.alarms.remind()
             for lack in self._fitting.missing:
                 await context.alarms.raise_alarm("broker_incomplete", f"the broker has no {lack}")
+            for line in self._mended:
+                await context.alarms.raise_alarm("store_mended", line)
         except BaseException:
             self.running = False
             await self._close()
@@ -110,6 +114,7 @@ class Parts:
         """In the writer's thread: everything the store knows."""
         store, context = self.store, self.context
         store.bind(context.given.account)
+        self._mended = mend(store)
         self.adopter.load()
         context.engine.load()
         self._account.restore(context.given.time.now())

@@ -100,6 +100,9 @@ class View(Part):
             if isinstance(conclusion, Need):
                 evidence = await self._read_more(evidence, conclusion)
                 continue
+            forgotten = self._calls.asks_by_our_id and holdings.may_have_exited(evidence, conclusion)
+            if forgotten and await self._took_over(p):
+                return  # an exit of ours that an old copy of the store does not know
             if isinstance(conclusion, holdings.Missing):
                 why = f"the broker shows no position at all, and no execution that explains it for {p.symbol}"
                 missing = Contradiction(at=self._time.now(), why=why, known=holdings.known(p))
