@@ -118,14 +118,14 @@ class Executor(Part):
             return False  # it was asked for before it was sent
         return await self._not_found(position_id, client_order_id)
 
-    async def try_look_up(self, position_id: str, client_order_id: str) -> None:
-        """The same; where the broker does not answer, it is asked another time."""
-        with logged("look_up_failed id=%s error=%s", client_order_id):
+    async def try_look_up(self, position_id: str, client_order_id: str, *of: type[Exception]) -> None:
+        """The same; where the broker does not answer, or what is `of` these fails, it is asked another time."""
+        with logged("look_up_failed id=%s error=%s", client_order_id, of=(BrokerError, *of)):
             await self.look_up(position_id, client_order_id)
 
     def look_up_soon(self, position_id: str, client_order_id: str) -> None:
         """The same, without waiting for the answer."""
-        self._tasks.spawn(self.try_look_up(position_id, client_order_id), "exitfsm-poll")
+        self._tasks.spawn(self.try_look_up(position_id, client_order_id, StoreError), "exitfsm-poll")
 
     async def _not_found(self, position_id: str, client_order_id: str) -> bool:
         """The broker does not know the id. Proof of nothing, unless it refuses a repeated id for ever."""
