@@ -161,7 +161,8 @@ def both_sides(rows: Sequence[BrokerPosition]) -> list[str]:
     """What is shown on both sides, in words."""
     said = {bare(row.symbol): row for row in reversed(rows)}
     other = [(said[bare(row.symbol)], row) for row in rows if said[bare(row.symbol)].side is not row.side]
-    return [f"{a.symbol} is shown {a.side} {plain(a.qty)} and {b.side} {plain(b.qty)}" for a, b in other]
+    text = "rows of one symbol. Only the side that was watched first is protected, the other is NOT"
+    return [f"{a.symbol} is shown {a.side} {plain(a.qty)} and {b.side} {plain(b.qty)}: {text}" for a, b in other]
 
 
 @exactly

@@ -13,9 +13,7 @@ from exitfsm.custom_rules import CustomRules
 from exitfsm.engine import Engine
 from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.manager.mailbox import Mailbox
-from exitfsm.memory.orders import Orders
-from exitfsm.memory.sends import Sends
-from exitfsm.memory.waits import Waits
+from exitfsm.memory.memory import Memory
 from exitfsm.ports import Clock
 from exitfsm.position import Position
 
@@ -48,9 +46,7 @@ class Context:
     calls: BrokerCalls
     breaker: Breaker
     hours: Hours
-    orders: Orders
-    sends: Sends
-    waits: Waits
+    memory: Memory
     tasks: Tasks
 
 
@@ -60,9 +56,10 @@ class Part:
     def __init__(self, context: Context) -> None:
         self._given, self._time, self._live = context.given, context.given.time, context.given.config.live
         self._engine, self._mailbox, self._alarms = context.engine, context.mailbox, context.alarms
-        self._calls, self._orders, self._hours = context.calls, context.orders, context.hours
+        self._calls, self._hours = context.calls, context.hours
         self._breaker, self._tasks = context.breaker, context.tasks
-        self._sends, self._waits = context.sends, context.waits
+        memory = context.memory
+        self._orders, self._sends, self._shown, self._waits = memory.orders, memory.sends, memory.shown, memory.waits
 
 
 def in_order(engine: Engine) -> list[Position]:
