@@ -144,7 +144,11 @@ class Broker(Protocol):
         ...
 
     def cancel(self, client_order_id: str) -> MaybeAsync[None]:
-        """Ask for a cancel; a return means asked, never done. Raises `OrderRefused` when it cannot be canceled."""
+        """Ask for a cancel; a return means asked, never done. Raises `OrderRefused` when it cannot be canceled.
+
+        Where it takes them too, it is given by name what is known: `symbol`, and `broker_order_id` where one of several
+        orders of the same id is meant: that one is canceled, and no other.
+        """
         ...
 
     def fills(self, since: datetime) -> MaybeAsync[Sequence[Fill]]:

@@ -169,18 +169,19 @@ class AlpacaBroker:
             last = words.moment(page[-1], "submitted_at", "created_at")
             after = last - timedelta(milliseconds=1) if last is not None else None
 
-    def cancel(self, client_order_id: str) -> None:
-        """Ask for a cancel; one that is under way is enough.
+    def cancel(self, client_order_id: str, *, broker_order_id: str | None = None) -> None:
+        """Ask for a cancel; one that is under way is enough. By `broker_order_id` that order is meant, and no other.
 
         Raises:
             OrderRefused: there is nothing to cancel (`not_cancelable`).
         """
-        found = self._found(client_order_id)
-        if found is None:
-            raise OrderRefused("not_cancelable", f"order {client_order_id} is not known")
-        newest = self._chain(found)[-1]
+        if broker_order_id is None:
+            found = self._found(client_order_id)
+            if found is None:
+                raise OrderRefused("not_cancelable", f"order {client_order_id} is not known")
+            broker_order_id = str(self._chain(found)[-1].get("id"))
         try:
-            self._rest.delete(f"/orders/{quote(str(newest.get('id')), safe='')}")
+            self._rest.delete(f"/orders/{quote(broker_order_id, safe='')}")
         except Refused as refused:
             if "pending_cancel" not in refused.message:
                 raise OrderRefused("not_cancelable", refused.message) from None

@@ -245,9 +245,22 @@ class BrokerCalls:
         own = self._names.known(client_order_id).broker_order_id
         return own is not None and report.broker_order_id == own
 
-    async def cancel(self, client_order_id: str) -> ExecutionReport | None:
-        """Ask for a cancel, which does no harm when repeated; a report where the broker refused to cancel."""
+    @property
+    def cancels_by_its_own_id(self) -> bool:
+        """True when one of several orders of the same id can be canceled."""
+        return self.has("cancel") and self._fitting.takes_both_ids("cancel")
+
+    async def cancel(
+        self, client_order_id: str, broker_order_id: str | None = None, symbol: str | None = None
+    ) -> ExecutionReport | None:
+        """Ask for a cancel, which does no harm when repeated; a report where the broker refused to cancel.
+
+        `broker_order_id` names one of several orders of this id: it is canceled, and no other.
+        """
         given, proves = self._named("cancel", client_order_id)
+        if broker_order_id is not None:
+            given |= {"order_id": broker_order_id, "broker_order_id": broker_order_id}
+            given["symbol"], proves = symbol or given["symbol"], self.cancels_by_its_own_id
         if not proves:
             raise BrokerError(f"order {client_order_id} cannot be canceled: the broker's own id of it is not known")
         try:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exitfsm.broker.spellings import BUY_WORDS, SELL_WORDS, field, meant, word
+from exitfsm.broker.spellings import BUY_WORDS, SELL_WORDS, SPELLINGS, field, meant, word
 from exitfsm.errors import BrokerError, storable
 from exitfsm.values import EXACT, OrderSide, OrderStatus, Side, canonical_symbol, decimal_of, plain, tradable, utc
 
@@ -110,6 +110,20 @@ def text_of(source: Any, meaning: str) -> str | None:
     """A field as text of at most 500 characters; None when it is missing or empty."""
     value = meant(source, meaning)
     return None if value is None or value == "" else str(value)[:500]
+
+
+def id_of(source: Any, meaning: str) -> str | None:
+    """An id as text. 0 and empty text are none, as orders made by hand have them: another name counts then."""
+    found = meant(source, meaning)
+    if found is None or names_an_order(found):
+        return str(found)[:500] if found is not None else None
+    others = (storable(field(source, name)) for name in SPELLINGS[meaning])
+    return next((str(one)[:500] for one in others if one is not None and names_an_order(one)), None)
+
+
+def names_an_order(value: object) -> bool:
+    """False for what is written where there is no id: 0, or nothing."""
+    return str(value).strip() not in ("", "0")
 
 
 def order_side(source: Any) -> OrderSide | None:

@@ -74,21 +74,27 @@ _PORT_ARGUMENTS = {"submit": 1, "order": 1, "cancel": 1, "fills": 1, "session": 
 #: What the parameters of each method but submit may ask for, beside an order.
 _ORDER = ("client_order_id", "order_id", "symbol")
 _ASKS = {"order": _ORDER, "cancel": _ORDER, "fills": ("since",), "session": ("symbol", "at")}
+#: What the port's own method may be given by name, where it takes that.
+_ADDED = {"cancel": ("symbol", "broker_order_id")}
 _WRAP_PORT = "wrap it in a class that has the port's"
 _WRAP = "wrap it in a class whose submit(order) makes one of order.symbol, .qty, .side, .client_order_id, …"
 
 
 class Fitted(NamedTuple):
-    """One method: its name at the broker, and its parameters by meaning; None where it takes the port's arguments."""
+    """One method: its name at the broker, and its parameters by meaning; None where it takes the port's arguments.
+
+    `also`: what the port may add by name, and this method takes.
+    """
 
     name: str
     wants: tuple[tuple[inspect.Parameter, str], ...] | None = None
     hints: Mapping[str, Any] = {}
+    also: tuple[str, ...] = ()
 
     def arguments(self, port: tuple[Any, ...], given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What to call it with: the port's arguments, or what each parameter's name asks for."""
         if self.wants is None:
-            return port, {}
+            return port, {name: given[name] for name in self.also if given.get(name) is not None}
         positional: list[Any] = []
         named: dict[str, Any] = {}
         for parameter, meaning in self.wants:
@@ -142,6 +148,13 @@ class Fitting:
         wants = self._found[method].wants if method in self._found else None
         return wants is not None and not any(meaning == "client_order_id" for _, meaning in wants)
 
+    def takes_both_ids(self, method: str) -> bool:
+        """True when the broker has this method, and it can be told its own id of an order beside ours, or alone."""
+        fitted = self._found.get(method)
+        if fitted is None or fitted.wants is None:
+            return fitted is not None and "broker_order_id" in fitted.also
+        return self.takes_its_own_id(method) or any(meaning == "broker_order_id" for _, meaning in fitted.wants)
+
     def function(self, method: str) -> Callable[..., Any] | None:
         """The broker's own function for a method of the port, as it is now; None when there is none."""
         function = getattr(self._broker, self._found[method].name, None) if method in self._found else None
@@ -177,13 +190,16 @@ def _fit_one(function: Callable[..., Any], name: str, method: str) -> tuple[Fitt
     parameters, hints = list(signature.parameters.values()), _hints(function)
     if name == METHODS[method][0] and _takes_port(signature, method):
         as_dict = method == "submit" and _is_mapping(hints.get(parameters[0].name))
-        return Fitted(name, ((parameters[0], "order_dict"),) if as_dict else None), ""
+        also = tuple(one for one in _ADDED.get(method, ()) if one in signature.parameters and parameters[0].name != one)
+        return Fitted(name, ((parameters[0], "order_dict"),) if as_dict else None, also=also), ""
     known = [(parameter, _meaning(parameter, method, hints)) for parameter in parameters]
     for parameter, meaning in known:
         if meaning is None and parameter.default is _NO_DEFAULT and parameter.kind not in _VARIABLE:
             return None, f"{name}: nothing is known for its parameter {parameter.name!r}"
     wants = [(parameter, meaning) for parameter, meaning in known if meaning is not None]
     meanings, why = {meaning for _, meaning in wants}, ""
+    if method == "cancel" and "client_order_id" in meanings:
+        wants = [(p, "broker_order_id" if fold(p.name) == "brokerorderid" else meaning) for p, meaning in wants]
     if method == "submit":
         if not meanings & {"order", "order_dict", "client_order_id", "params"}:
             wants += [(p, "rest") for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]

@@ -12,8 +12,21 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from msgspec.structs import replace
+
 from exitfsm import fix
-from exitfsm.broker.fields import as_declared, moment, name_of, number, order_side, quantity, symbol_of, text_of
+from exitfsm.broker.fields import (
+    as_declared,
+    id_of,
+    moment,
+    name_of,
+    names_an_order,
+    number,
+    order_side,
+    quantity,
+    symbol_of,
+    text_of,
+)
 from exitfsm.broker.spellings import FILL_KINDS, OVER_WORDS, meant, word
 from exitfsm.values import (
     EXACT,
@@ -43,10 +56,10 @@ def report_of(
     Where it gives no time it is `now`, and where no id, that which was asked for; `client_id_of` knows ours by its own.
     """
     if isinstance(source, ExecutionReport):
-        return as_declared(source, OrderSide)
+        return _with_an_id(as_declared(source, OrderSide), client_order_id, client_id_of)
     event, order, kind, status = _read(source)
-    broker_id = text_of(order, "broker_order_id")
-    order_id = text_of(order, "client_order_id") or client_order_id
+    broker_id = id_of(order, "broker_order_id")
+    order_id = id_of(order, "client_order_id") or client_order_id
     if order_id is None and broker_id is not None:
         order_id = client_id_of(broker_id) or broker_id
     if order_id is None or status is None or _is_no_record(order, kind, status):
@@ -72,6 +85,18 @@ def report_of(
         leaves_qty=quantity(order, "remaining"),
         orig_client_order_id=text_of(order, "original_id"),
     )
+
+
+def _with_an_id(
+    report: ExecutionReport, asked: str | None, client_id_of: Callable[[str], str | None]
+) -> ExecutionReport | None:
+    """The same; where its id is none, under that which was asked for, ours by the broker's own, or the broker's own."""
+    if names_an_order(report.client_order_id):
+        return report
+    own = report.broker_order_id
+    own = own if own is not None and names_an_order(own) else None
+    order_id = asked or (client_id_of(own) or own if own is not None else None)
+    return replace(report, client_order_id=order_id, broker_order_id=own) if order_id is not None else None
 
 
 def says_unknown(source: Any) -> bool:
@@ -237,6 +262,6 @@ def fill_of(source: Any) -> Fill | None:
         qty=qty.copy_abs(),
         price=price,
         at=at,
-        client_order_id=text_of(source, "client_order_id"),
-        broker_order_id=text_of(source, "fill_order_id"),
+        client_order_id=id_of(source, "client_order_id"),
+        broker_order_id=id_of(source, "fill_order_id"),
     )

@@ -301,3 +301,61 @@ def test_a_mapping_is_no_set_of_positional_arguments() -> None:
          "time_in_force": "day", "client_order_id": "xf1-a-1"}
     ]  # fmt: skip
     calls.close()
+
+
+class TakesBothIds:
+    """The port's own cancel, which may be told more."""
+
+    def __init__(self) -> None:
+        self.canceled: list[tuple[str, str | None, str | None]] = []
+
+    def positions(self) -> list[Any]:
+        return []
+
+    def submit(self, order: Order) -> None:
+        raise NotImplementedError
+
+    def cancel(self, client_order_id: str, *, symbol: str | None = None, broker_order_id: str | None = None) -> None:
+        self.canceled.append((client_order_id, symbol, broker_order_id))
+
+
+class FittedBothIds(TakesBothIds):
+    """The same under another name and in another order."""
+
+    cancel = None  # type: ignore[assignment]  # there is none of this name
+
+    def cancel_order(self, symbol: str, client_order_id: str, broker_order_id: str | None = None) -> None:
+        self.canceled.append((client_order_id, symbol, broker_order_id))
+
+
+@pytest.mark.parametrize("broker", [TakesBothIds(), FittedBothIds()], ids=lambda broker: type(broker).__name__)
+async def test_one_of_several_orders_of_an_id_is_canceled_by_the_brokers_own(broker: TakesBothIds) -> None:
+    calls = calls_of(broker, Known("77", "AAPL"))
+    assert calls.cancels_by_its_own_id
+    assert await calls.cancel("xf1-a-1") is None
+    assert await calls.cancel("xf1-a-1", broker_order_id="78") is None
+    assert broker.canceled == [("xf1-a-1", "AAPL", None), ("xf1-a-1", "AAPL", "78")]
+    calls.close()
+
+
+async def test_a_cancel_that_takes_our_id_alone_is_given_nothing_else_and_never_cancels_one_of_several() -> None:
+    class Old(TakesBothIds):
+        def cancel(self, client_order_id: str) -> None:  # type: ignore[override]
+            self.canceled.append((client_order_id, None, None))
+
+    broker = Old()
+    calls = calls_of(broker, Known("77", "AAPL"))
+    assert await calls.cancel("xf1-a-1") is None
+    assert not calls.cancels_by_its_own_id
+    with pytest.raises(BrokerError, match="cannot be canceled"):
+        await calls.cancel("xf1-a-1", broker_order_id="78")
+    assert broker.canceled == [("xf1-a-1", None, None)]
+    calls.close()
+
+
+async def test_a_broker_that_goes_by_its_own_ids_cancels_one_of_several() -> None:
+    broker = ByItsOwnId()
+    calls = calls_of(broker, Known("77", "AAPL"))
+    assert await calls.cancel("xf1-a-1", broker_order_id="78") is None
+    assert broker.asked == ["78 AAPL"]
+    calls.close()

@@ -11,6 +11,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from exitfsm.broker.market import bar_of, is_bar, position_of, session_of
 from exitfsm.broker.orders import fill_of, is_order_update, report_of
@@ -364,3 +365,30 @@ def test_and_out_of_what_it_raises() -> None:
     assert (refused.kind, refused.text) == ("not\ufffdtradable", "A\ufffd")
     assert str(BrokerError("half an answer\0", 7)) == "('half an answer\ufffd', 7)"
     assert str(NotSent("\0")) == "\ufffd"
+
+
+@pytest.mark.parametrize("none", [0, "0", "", " "])
+def test_an_id_of_0_is_no_id_and_another_name_of_it_counts(none: Any) -> None:
+    """Orders that were made by hand in TWS all have orderId 0; only their permId tells them apart."""
+    update = {"orderId": none, "permId": 222, "clientOrderId": none, "status": "Submitted", "filled": 0}
+    report = report_of(update, now=AT)
+    assert report is not None
+    assert (report.client_order_id, report.broker_order_id) == ("222", "222")
+    assert report_of({"orderId": none, "status": "Submitted"}, now=AT) is None
+    shape = {"symbol": "A", "side": "buy", "qty": 1, "price": 1, "time": AT, "client_order_id": none, "order_id": none}
+    fill = fill_of(shape)
+    assert fill is not None
+    assert (fill.client_order_id, fill.broker_order_id) == (None, None)
+
+
+def test_a_report_of_ours_without_an_id_goes_by_the_brokers_own_or_by_what_was_asked_for() -> None:
+    bare_report = ExecutionReport(client_order_id="0", status=OrderStatus.NEW, at=AT, broker_order_id="222")
+    for ours, found in (({}, "222"), ({"222": "xf1-a-1"}, "xf1-a-1")):
+        report = report_of(bare_report, now=AT, client_id_of=ours.get)
+        assert report is not None
+        assert (report.client_order_id, report.broker_order_id) == (found, "222")
+    nobody = replace(bare_report, broker_order_id="0")
+    assert report_of(nobody, now=AT) is None
+    asked = report_of(nobody, now=AT, client_order_id="xf1-a-2")
+    assert asked is not None
+    assert (asked.client_order_id, asked.broker_order_id) == ("xf1-a-2", None)
