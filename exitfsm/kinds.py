@@ -50,6 +50,9 @@ class AlarmKind(StrEnum):
     CANCEL_REFUSED = "cancel_refused"
     UNKNOWN_EXIT_ORDER = "unknown_exit_order"
     FOREIGN_ORDER = "foreign_order"
+    BLOCKED_BY_ORDER = "blocked_by_order"
+    TWIN_ORDERS = "twin_orders"
+    EXIT_WORKS_ON = "exit_works_on"
     EPOCH_UNKNOWN = "epoch_unknown"
     UNPRICEABLE = "unpriceable"
     EXIT_UNKNOWN = "exit_unknown"
@@ -202,6 +205,25 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         Severity.WARNING,
         "a third-party order works in a symbol that is being exited",
         "cancel it if it is in the way",
+    ),
+    AlarmKind.BLOCKED_BY_ORDER: AlarmMeaning(
+        Severity.CRITICAL,
+        "a third-party order closes the same position, and the broker would sell both: no exit leaves while it works; "
+        "of a limit order this is said when the position is adopted, of a stop when the exit has waited for it for "
+        "`live.patience_seconds`",
+        "cancel that order, or set `live.foreign_exits: cancel`",
+    ),
+    AlarmKind.TWIN_ORDERS: AlarmMeaning(
+        Severity.CRITICAL,
+        "two exit orders of one id work at the broker; the second one is canceled by the broker's own id, where "
+        "`cancel` takes that",
+        "see that one of them has ended, and that no second manager runs on the account",
+    ),
+    AlarmKind.EXIT_WORKS_ON: AlarmMeaning(
+        Severity.CRITICAL,
+        "an exit order works though its position has ended: it would sell what is not there; it is canceled by the "
+        "broker's own id, where `cancel` takes that",
+        "see that it has ended, and what it sold",
     ),
     AlarmKind.EPOCH_UNKNOWN: AlarmMeaning(
         Severity.WARNING,

@@ -83,6 +83,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
             the broker said it does not know it.
         lookup_sees_closed: look-up by client order id also finds orders that are over.
         reduce_only: the broker refuses an order that would sell more than is held.
+        reserves: what a working order is to sell is taken from what is available: it refuses a second order for it.
         late_fills: an order may still fill after the broker reported it canceled.
         late_fill_window_s: seconds after a cancel in which such a fill can come; None when the broker does not say,
             and then no attempt follows a cancel by itself. 0 where late fills are impossible.
@@ -94,6 +95,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     ids_refused: IdMemory = IdMemory.NEVER
     lookup_sees_closed: bool = False
     reduce_only: bool = False
+    reserves: bool = False
     late_fills: bool = True
     late_fill_window_s: int | None = None
     queues_orders: bool = False

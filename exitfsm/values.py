@@ -269,6 +269,24 @@ class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True):
     orig_client_order_id: str | None = None
 
 
+class WorkingOrder(ExecutionReport, frozen=True, kw_only=True):
+    """An order in a list of working orders, which says more of it than a report.
+
+    Attributes:
+        order_type: `market`, `limit`, `stop`, `stop_limit`, or the broker's own word; empty where it does not say.
+        limit_price, stop_price: its prices, where it has them.
+    """
+
+    order_type: str = ""
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+
+    @property
+    def price_of_it(self) -> Decimal | None:
+        """The price at which it would work: its stop's, else its limit."""
+        return self.stop_price if self.stop_price is not None else self.limit_price
+
+
 def refused_report(client_order_id: str, refusal: OrderRefused, at: datetime) -> ExecutionReport:
     """A definite refusal at submit, as the report that it amounts to."""
     return ExecutionReport(

@@ -19,13 +19,13 @@ import exitfsm
 ROOT = Path(__file__).parents[1]
 #: The package that is tested: in a checkout the source, with a wheel what was installed from it.
 PACKAGE = Path(exitfsm.__file__).parent
-ROOMS = ("manager", "memory", "aio", "holdings", "broker", "position")
+ROOMS = ("manager", "others", "memory", "aio", "holdings", "broker", "position")
 FILES = [path for room in ROOMS for path in sorted((PACKAGE / room).glob("*.py"))]
 FILES += [PACKAGE / "engine.py"]
 #: Lines of the manager, in all and in one file. What has been reached is not given away.
 LINES_MAX, LINES_OF_A_FILE_MAX = 2_200, 450
 #: Lines of the manager, and of what it asks: the client side of a broker, and what books prove.
-LINES_OF_THREE_MAX = 4_845
+LINES_OF_THREE_MAX = 5_200
 #: What is set from outside all the same, and why.
 ALLOWED = {
     ("engine.py", "slot.last"): "a quiet bar costs two comparisons; a call that sets it would cost as much again"
@@ -115,7 +115,7 @@ def lines_of(*rooms: str) -> dict[str, int]:
 
 
 def test_the_manager_and_what_it_asks_are_small() -> None:
-    lines = lines_of("manager", "memory", "aio", "broker", "holdings")
+    lines = lines_of("manager", "others", "memory", "aio", "broker", "holdings")
     assert {name: count for name, count in lines.items() if count > LINES_OF_A_FILE_MAX} == {}
     assert sum(lines_of("manager").values()) <= LINES_MAX
     of_three = lines_of("manager", "broker", "holdings")
@@ -125,7 +125,7 @@ def test_the_manager_and_what_it_asks_are_small() -> None:
 def test_the_rooms_around_the_manager_are_small() -> None:
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     around = {path: count for path, count in lines.items() if path.parent.name in ("broker", "holdings")}
-    assert sum(count for path, count in around.items() if path.stem not in BY_INTERVALS) <= 2_625
+    assert sum(count for path, count in around.items() if path.stem not in BY_INTERVALS) <= 3_050
     assert sum(count for path, count in around.items() if path.stem in BY_INTERVALS) <= 2_200
     assert lines[PACKAGE / "engine.py"] <= LINES_OF_A_FILE_MAX
 
@@ -137,4 +137,4 @@ def test_ruff_keeps_functions_small_in_these_rooms() -> None:
     assert ruff["mccabe"]["max-complexity"] == 10
     assert ruff["pylint"]["max-args"] == 6
     elsewhere = [pattern for pattern, ignored in ruff["per-file-ignores"].items() if "C901" in ignored]
-    assert elsewhere == ["!exitfsm/{engine.py,manager/*,memory/*,aio/*,holdings/*,broker/*,position/*}"]
+    assert elsewhere == ["!exitfsm/{engine.py,manager/*,others/*,memory/*,aio/*,holdings/*,broker/*,position/*}"]

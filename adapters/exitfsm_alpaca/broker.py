@@ -51,6 +51,7 @@ ALPACA = Capabilities(
     ids_refused=IdMemory.FOREVER,
     lookup_sees_closed=True,
     reduce_only=False,
+    reserves=True,
     late_fills=True,
     late_fill_window_s=5,
     queues_orders=True,

@@ -23,7 +23,7 @@ from exitfsm.bars.names import fold
 from exitfsm.broker.fields import by_symbol, listed
 from exitfsm.broker.fitting import Fitting, order_parts
 from exitfsm.broker.market import position_of, session_of
-from exitfsm.broker.orders import fill_of, report_of, says_unknown
+from exitfsm.broker.orders import fill_of, report_of, says_unknown, working_of
 from exitfsm.broker.spellings import meant
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError, NotSent, OrderRefused
@@ -272,8 +272,8 @@ class BrokerCalls:
 
     async def open_orders(self) -> list[ExecutionReport]:
         """All working orders of the account; those that are not understood are left out."""
-        reports = (self.report_of(raw) for raw in listed(await self._asked("open_orders")))
-        return [report for report in reports if report is not None]
+        reports = ((raw, self.report_of(raw)) for raw in listed(await self._asked("open_orders")))
+        return [working_of(raw, report) for raw, report in reports if report is not None]
 
     async def positions(self) -> Held:
         """What the broker holds. A position that cannot be read is logged and noted; it hides none of the others."""

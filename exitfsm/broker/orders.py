@@ -28,6 +28,7 @@ from exitfsm.broker.fields import (
     text_of,
 )
 from exitfsm.broker.spellings import FILL_KINDS, OVER_WORDS, meant, word
+from exitfsm.errors import BrokerError
 from exitfsm.values import (
     EXACT,
     ZERO,
@@ -35,6 +36,7 @@ from exitfsm.values import (
     Fill,
     OrderSide,
     OrderStatus,
+    WorkingOrder,
     rounded,
 )
 
@@ -240,6 +242,35 @@ def _refusal(order: Any) -> str | None:
             return fix.reason_of(str(code)) or table.get(str(code), str(code))
     said = text_of(order, "refusal")
     return (fix.reason_of(said) or said) if said is not None else fix.reason_of(str(meant(order, "reason") or ""))
+
+
+#: How brokers write the types of working orders that matter here, by word; numbers are FIX's.
+_TYPES = {
+    "2": "limit", "lmt": "limit", "limit_maker": "limit", "post_only": "limit", "1": "market", "mkt": "market",
+    "3": "stop", "stp": "stop", "stop_loss": "stop", "stop_market": "stop", "stop_order": "stop", "sl_m": "stop",
+    "4": "stop_limit", "stp_lmt": "stop_limit", "stop_loss_limit": "stop_limit", "sl": "stop_limit",
+}  # fmt: skip
+
+
+def working_of(source: Any, report: ExecutionReport) -> ExecutionReport:
+    """The report on an order in a list of working orders, with its type and its prices."""
+    if isinstance(source, ExecutionReport):
+        return report
+    said, limit, stop = meant(source, "order_type"), _price(source, "limit_price"), _price(source, "stop_price")
+    kind = _TYPES.get(word(said), word(said)) if said is not None else ""
+    if stop is not None and kind in ("limit", "market", ""):
+        kind = "stop_limit" if kind == "limit" else "stop"
+    said_of_it = {name: getattr(report, name) for name in report.__struct_fields__}
+    return WorkingOrder(**said_of_it, order_type=kind, limit_price=limit, stop_price=stop)
+
+
+def _price(source: Any, meaning: str) -> Decimal | None:
+    """A price; 0 is none, and so is what cannot be read: it only helps a person."""
+    try:
+        price = number(source, meaning)
+    except BrokerError:
+        return None
+    return price if price is not None and price.is_finite() and price > 0 else None
 
 
 def fill_of(source: Any) -> Fill | None:

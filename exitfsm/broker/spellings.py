@@ -63,6 +63,10 @@ _NAMES = {
     "fix_side": "54",
     "original_id": "orig_client_order_id orig_cl_ord_id orig_clord_id 41",
     "reason": "reject_reason reason text message status_message error 58",
+    # working orders
+    "order_type": "order_type ord_type type 40",
+    "limit_price": "limit_price lmt_price price 44",
+    "stop_price": "stop_price trigger_price stop_loss_price aux_price stop_px trigger 99",
     # executions
     "fill_qty": "qty quantity amount size shares last_qty fill_qty filled_qty volume",
     "fill_price": "price fill_price last_px avg_price filled_avg_price execution_price exec_price",

@@ -8,7 +8,7 @@ from datetime import time
 from decimal import Decimal
 from functools import cache, partial
 from numbers import Integral
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -73,7 +73,7 @@ def _read(field: Field, value: object) -> Any:
     """
     if field.choices:
         if isinstance(value, str) and str(value) in field.choices:
-            return field.type(value) if isinstance(field.type, type) else get_args(field.type)[0]
+            return field.type(value) if isinstance(field.type, type) else str(value)
     elif field.type is bool:
         if isinstance(value, bool):
             return value

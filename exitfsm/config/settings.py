@@ -57,6 +57,13 @@ class LiveSettings(Section, frozen=True):
         str,
         Spec("how the client order ids of the bot's own entry orders begin; such an order is canceled before an exit"),
     ] = ""
+    foreign_exits: Annotated[
+        Literal["by_prefix", "cancel", "wait"],
+        Spec(
+            "what becomes of a closing order that is not ours before an exit: it is canceled, or waited for where the "
+            "broker would sell both; `by_prefix` cancels one whose id begins with entry_id_prefix, and waits for others"
+        ),
+    ] = "by_prefix"
 
 
 class ExitConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@ handed back. A shell reads, asks here what it means, and tells the position.
   executions say of it.
 - `adopting`: the name and the price of a position that nobody watches; `entering`: what may be entered.
 - `rows`: which rows of a read are ours, and what they come to.
-- `sending`: whether an exit order may leave; `orders`: what is said of single orders, ours and others'.
+- `sending`: whether an exit order may leave; `orders`: what is said of single orders, ours and others'; `working`: what
+  of those that work is in the way of an exit, or one too many.
 """
 
 # ruff: noqa: F401  these names are the room's own, for all who ask it
@@ -24,7 +25,7 @@ from exitfsm.holdings.executions import (
     report_from_executions, sold_by_others, surplus,
 )  # fmt: skip
 from exitfsm.holdings.orders import (
-    UNKNOWN_MAX, LookUps, brings_fills, end_of_live, execution_of, gives_way, is_unresolved, leaves_open, looked_up,
+    UNKNOWN_MAX, LookUps, brings_fills, end_of_live, execution_of, is_unresolved, leaves_open, looked_up,
     may_be_ours, may_resend, may_still_work, opened_since_exit, our_id, precedes_a_change, record_of_ended,
     record_of_live,
 )  # fmt: skip
@@ -37,6 +38,9 @@ from exitfsm.holdings.rows import OwnRows, both_sides, own_rows
 from exitfsm.holdings.sending import (
     FRESH_S, Answer, Beside, Leaving, Look, Short, another_goes_first, awaits_record, covered, late_fills_s,
     may_send, more_than_held, order_to_prove, wait_began, was_reported_over,
+)  # fmt: skip
+from exitfsm.holdings.working import (
+    Pass, blocked_by, blocking, closing, gives_way, is_guarded, rests, twins, waits_for, works_after_its_end,
 )  # fmt: skip
 from exitfsm.position.attempting import is_price
 from exitfsm.values import bare, same_symbol

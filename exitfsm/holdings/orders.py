@@ -146,11 +146,6 @@ def is_unresolved(p: Position, times: int, broker: Capabilities) -> bool:
     return times >= UNKNOWN_MAX or (p.state is State.PENDING and not may_resend(p, broker))
 
 
-def gives_way(order_id: str, entry_prefix: str) -> bool:
-    """True for a working order of others that is canceled before an exit leaves: an entry of the bot's own."""
-    return bool(entry_prefix) and order_id.startswith(entry_prefix)
-
-
 def end_of_live(report: ExecutionReport | None, order_id: str, filled: Decimal, at: datetime) -> ExecutionReport:
     """What became of an order that may be live, on an operator's word: one that the broker does not know was refused.
 

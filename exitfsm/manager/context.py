@@ -14,6 +14,7 @@ from exitfsm.engine import Engine
 from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.memory.memory import Memory
+from exitfsm.others.ground import Ground
 from exitfsm.ports import Clock
 from exitfsm.position import Position
 
@@ -49,6 +50,19 @@ class Context:
     memory: Memory
     tasks: Tasks
 
+    @property
+    def ground(self) -> Ground:
+        """What the parts stand on that look at orders of others."""
+        return Ground(
+            calls=self.calls,
+            orders=self.memory.orders,
+            positions=self.mailbox,
+            engine=self.engine,
+            time=self.given.time,
+            live=self.given.config.live,
+            raise_alarm=self.alarms.raise_alarm,
+        )
+
 
 class Part:
     """Has at hand what all parts use."""
@@ -59,6 +73,7 @@ class Part:
         self._calls, self._hours = context.calls, context.hours
         self._breaker, self._tasks = context.breaker, context.tasks
         memory = context.memory
+        self._ground = context.ground
         self._orders, self._sends, self._shown, self._waits = memory.orders, memory.sends, memory.shown, memory.waits
 
 

@@ -15,21 +15,22 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator
-from contextlib import suppress
+from decimal import Decimal
 
 from exitfsm import holdings
 from exitfsm.aio.budget import PAUSE_S, Turns
 from exitfsm.aio.workers import Workers
 from exitfsm.broker.calls import Outcome, describe
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
-from exitfsm.holdings import FRESH_S, NEVER, UNKNOWN_MAX, Answer, Beside, Read, bare
+from exitfsm.holdings import FRESH_S, NEVER, UNKNOWN_MAX, Answer, Beside, Read
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.view import LOOK_MAX_S, View
 from exitfsm.messages import GiveWay
+from exitfsm.others.way import Way
 from exitfsm.outside import log, logged
 from exitfsm.ports import IdMemory
-from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, Submit, is_proved_over
+from exitfsm.position import Action, Cancel, LookUp, Position, Submit, is_proved_over
 from exitfsm.values import ExecutionReport, Order, OrderType, plain, refused_report
 
 #: How long the bot's call waits for orders that it caused to have left; a broker that is slower is not waited for.
@@ -51,6 +52,7 @@ class Executor(Part):
             monotonic=self._time.monotonic,
             pause_s=PAUSE_S,
         )
+        self.way = Way(self._ground, self._held_for, self._turns.pause)
         #: See to it that what positions owe is worked on.
         self.drive = self.workers.drive
 
@@ -184,7 +186,8 @@ class Executor(Part):
             await self._ask_for_way(p)
             await self._turns.pause(p.position_id)
             return True
-        await self._make_way(p)
+        if not await self.way.is_free(p):
+            return False
         place, answer = await self._turns.take(p.position_id), Answer.BLOCKED
         try:
             answer = await self._last_look(p, action)
@@ -280,23 +283,8 @@ class Executor(Part):
         resting = [q for q in others if q.order_live and q.order_type is OrderType.LIMIT]
         await self._mailbox.tell_all([(q.position_id, GiveWay(at=self._time.now(), why=why)) for q in resting])
 
-    async def _make_way(self, p: Position) -> None:
-        """The exit goes before the bot's entries: one that is known to rest on the symbol is canceled, or reported."""
-        working = self._orders.foreign.get(bare(p.symbol), {})
-        for order_id, order in list(working.items()):
-            if not holdings.gives_way(order_id, self._live.entry_id_prefix):
-                side = order.side or "unknown side"
-                text = f"order {order_id} ({side}) of {p.symbol} works while {p.symbol} is exited"
-                await self._mailbox.alarm(p.position_id, "foreign_order", text)
-                continue
-            with suppress(BrokerError):
-                await self._calls.cancel(order_id)
-                for _ in range(READS_MIN):
-                    record = await self._calls.order(order_id)
-                    if record is None or record.status.terminal:
-                        working.pop(order_id, None)
-                        break
-                    await self._turns.pause(p.position_id)
+    async def _held_for(self, p: Position) -> Decimal:
+        return self._view.net_of(p, await self._view.positions())[0]
 
     async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself."""

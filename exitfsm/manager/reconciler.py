@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -20,7 +19,7 @@ from functools import partial
 from exitfsm import holdings
 from exitfsm.aio.tasks import OneAtATime
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import ORDER_PREFIX, Adopt, Tries, bare, is_price
+from exitfsm.holdings import Adopt, Tries, bare, is_price
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.executor import Executor
@@ -28,6 +27,7 @@ from exitfsm.manager.view import View
 from exitfsm.memory.intervals import Due
 from exitfsm.memory.shown import Missing
 from exitfsm.messages import Open, Recover
+from exitfsm.others.listing import Listing
 from exitfsm.outside import log, logged
 from exitfsm.position import READS_MIN, Position, client_order_id, epoch_of, position_id
 from exitfsm.values import EXACT, ZERO, BrokerPosition, ExecutionReport, Fill, Side, plain
@@ -270,10 +270,7 @@ class Reconciler(Part):
         self.is_done = False
         #: Its runs, one at a time.
         self.runs = OneAtATime(self._sync, "exitfsm-sync")
-        #: Working orders that look like exits of ours, as the newest list shows them, until they are passed on.
-        self._listed: list[ExecutionReport] = []
-        #: How often in a row the list of working orders did not show an orphan order that it had shown.
-        self._absent: dict[str, int] = {}
+        self._listing = Listing(self._ground)
         self._is_first = True
 
     async def sync(self) -> None:
@@ -301,7 +298,7 @@ class Reconciler(Part):
         expected = self._view.expectations()
         symbols = {p.symbol for p in list(self._engine.positions.values())}
         if self._is_first:
-            await self._list_orders()  # nothing leaves before that
+            await self._listing.read(is_first=True)  # nothing leaves before that
         held = await self._view.positions()
         for symbol in sorted(held.unreadable):
             of = f"for {symbol} " if symbol else ""
@@ -311,13 +308,14 @@ class Reconciler(Part):
             await self._alarms.raise_alarm("both_sides", shown)
         await self._look_up_orders()
         if not self._is_first:
-            await self._list_orders()
+            await self._listing.read(is_first=False)
         for watched in expected:
             with logged("read_not_understood position=%s error=%s", watched):
                 await self._view.tell_read(watched, held, expected)
         # One that was watched when the read began may have ended since: the read is then too old to adopt it.
         await self._adopter.adopt_all(held.rows, symbols, is_first=self._is_first)
-        await self._tell_of_exits()
+        await self._listing.tell()
+        await self._executor.way.look_at_adopted()
         self._is_first = False
         self._executor.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
 
@@ -331,61 +329,3 @@ class Reconciler(Part):
         ]
         asked = (which for which in due if which[1] not in self._sends.under_way)
         await asyncio.gather(*(self._executor.try_look_up(*which) for which in asked))
-
-    async def _list_orders(self) -> None:
-        """Note the working orders of the account: those of others, and orphan orders that look like ours."""
-        self._orders.not_listed()
-        began = self._time.monotonic()
-        orders = None
-        with logged("open_orders_failed error=%s"):
-            orders = await self._working_orders() if self._calls.has("open_orders") else None
-        if orders is None:
-            if not self._calls.has("open_orders"):
-                self._orders.wait_for_no_list()  # it has none, or has just said that it is not implemented
-            return
-        orders = [self._orders.under_our_id(report) for report in orders]
-        self._orders.forget_foreign(before=began)
-        self._listed = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
-        # Known before anything is adopted that could send a second one.
-        orphans = {
-            report.client_order_id: bare(report.symbol)
-            for report in self._listed
-            if report.symbol is not None and await self._mailbox.owner_of(report.client_order_id) is None
-        }
-        gone = {key: symbol for key, symbol in self._orders.orphans.items() if key not in orphans}
-        gone_and_working = {key: symbol for key, symbol in gone.items() if await self._may_work(key)}
-        self._orders.listed(list(self._listed), orphans | gone_and_working)
-        self._absent = {key: times for key, times in self._absent.items() if key in gone}
-        for report in orders:
-            if not report.client_order_id.startswith(ORDER_PREFIX):
-                self._orders.note_foreign(report, self._time.monotonic())
-
-    async def _working_orders(self) -> list[ExecutionReport]:
-        if self._is_first:
-            # Nothing is remembered: where an answer is missing or empty, an exit that works would not be seen, and a
-            # second one sent.
-            with suppress(BrokerError):
-                if orders := await self._calls.open_orders():
-                    return orders
-        return await self._calls.open_orders()
-
-    async def _may_work(self, order_id: str) -> bool:
-        """False for an orphan order that the list of working orders does not show any more, once that is proved."""
-        times = self._absent[order_id] = self._absent.get(order_id, 0) + 1
-        with logged("look_up_failed id=%s error=%s", order_id):
-            report = await self._calls.order(order_id) if self._calls.asks_by_our_id else None
-            return holdings.may_still_work(report, times)
-        return True
-
-    async def _tell_of_exits(self) -> None:
-        """Working orders that look like exits of ours: reports for their positions, and alarms where there is none."""
-        listed, self._listed = self._listed, []
-        for report in listed:
-            order_id = report.client_order_id
-            if await self._mailbox.owner_of(order_id) is not None:
-                self._orders.orphans.pop(order_id, None)
-                await self._mailbox.report(report)
-            else:
-                what = f"order {order_id} of {report.symbol}"
-                text = f"{what} looks like an exit of ours and belongs to no known position"
-                await self._alarms.raise_alarm("unknown_exit_order", text)

@@ -143,6 +143,10 @@ class Orders:
         if opened_at is not None:
             self.first_fills[p.symbol, p.side] = opened_at
 
+    def ended_at(self, symbol: str) -> datetime | None:
+        """When the newest position of a symbol ended in this life; None where none has."""
+        return max((at for of, at in self._ended.items() if bare(of) == bare(symbol)), default=None)
+
     def known_spelling(self, symbol: str) -> str:
         """The spelling under which the bars of a pair come: with its slash where that is already known."""
         return holdings.known_spelling(symbol, list(self._engine.levels.slots), self._pairs)

@@ -152,12 +152,6 @@ def test_an_order_that_the_broker_does_not_know_is_sent_again_where_a_repeated_i
     assert not holdings.is_unresolved(exiting(), 1, CAREFUL)
 
 
-def test_only_an_entry_of_the_bots_own_gives_way_to_an_exit() -> None:
-    assert holdings.gives_way("bot-7", "bot-")
-    assert not holdings.gives_way("web-7", "bot-")
-    assert not holdings.gives_way("bot-7", "")
-
-
 # --- an operator's word -----------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,40 @@
+"""What the parts of this room stand on: the broker, what is remembered, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from exitfsm.broker.calls import BrokerCalls
+from exitfsm.clocks import SteadyTime
+from exitfsm.config import LiveSettings
+from exitfsm.engine import Engine
+from exitfsm.memory.orders import Orders
+from exitfsm.values import ExecutionReport
+
+
+class Positions(Protocol):
+    """Where positions are told of things."""
+
+    async def owner_of(self, client_order_id: str) -> str | None:
+        """The position that an order belongs to, open or ended."""
+
+    async def report(self, report: ExecutionReport) -> None:
+        """A report on an order of ours."""
+
+    async def alarm(self, position_id: str, kind: str, text: str) -> None:
+        """An alarm of a position."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """It is whole before the first part is made. `raise_alarm` raises one about the account."""
+
+    calls: BrokerCalls
+    orders: Orders
+    positions: Positions
+    engine: Engine
+    time: SteadyTime
+    live: LiveSettings
+    raise_alarm: Callable[[str, str], Awaitable[None]]

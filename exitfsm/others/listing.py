@@ -1,0 +1,122 @@
+"""The list of working orders: others' are noted, exits of ours are told to their positions, surplus ones are ended."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from exitfsm import holdings
+from exitfsm.errors import BrokerError
+from exitfsm.holdings import ORDER_PREFIX, bare
+from exitfsm.kinds import AlarmKind
+from exitfsm.others.ground import Ground
+from exitfsm.outside import logged
+from exitfsm.values import ExecutionReport
+
+
+class Listing:
+    """Reads the list of working orders, and tells what is in it."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._calls, self._orders, self._time = ground.calls, ground.orders, ground.time
+        self._positions, self._engine, self.raise_alarm = ground.positions, ground.engine, ground.raise_alarm
+        #: Working orders that look like exits of ours, as the newest list shows them, until they are passed on.
+        self._listed: list[ExecutionReport] = []
+        #: How often in a row the list of working orders did not show an orphan order that it had shown.
+        self._absent: dict[str, int] = {}
+
+    async def read(self, *, is_first: bool) -> None:
+        """Note the working orders of the account: those of others, and orphan orders that look like ours."""
+        self._orders.not_listed()
+        began = self._time.monotonic()
+        orders = None
+        with logged("open_orders_failed error=%s"):
+            orders = await self._working(is_first) if self._calls.has("open_orders") else None
+        if orders is None:
+            if not self._calls.has("open_orders"):
+                self._orders.wait_for_no_list()  # it has none, or has just said that it is not implemented
+            return
+        orders = await self._without_twins(orders)
+        orders = [self._orders.under_our_id(report) for report in orders]
+        self._orders.forget_foreign(before=began)
+        self._listed = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
+        # Known before anything is adopted that could send a second one.
+        orphans = {
+            report.client_order_id: bare(report.symbol)
+            for report in self._listed
+            if report.symbol is not None and await self._positions.owner_of(report.client_order_id) is None
+        }
+        gone = {key: symbol for key, symbol in self._orders.orphans.items() if key not in orphans}
+        gone_and_working = {key: symbol for key, symbol in gone.items() if await self._may_work(key)}
+        self._orders.listed(list(self._listed), orphans | gone_and_working)
+        self._absent = {key: times for key, times in self._absent.items() if key in gone}
+        for report in orders:
+            if not report.client_order_id.startswith(ORDER_PREFIX):
+                self._orders.note_foreign(report, self._time.monotonic())
+
+    async def _working(self, is_first: bool) -> list[ExecutionReport]:
+        if is_first:
+            # Nothing is remembered: where an answer is missing or empty, an exit that works would not be seen, and a
+            # second one sent.
+            with suppress(BrokerError):
+                if orders := await self._calls.open_orders():
+                    return orders
+        return await self._calls.open_orders()
+
+    async def _may_work(self, order_id: str) -> bool:
+        """False for an orphan order that the list of working orders does not show any more, once that is proved."""
+        times = self._absent[order_id] = self._absent.get(order_id, 0) + 1
+        with logged("look_up_failed id=%s error=%s", order_id):
+            report = await self._calls.order(order_id) if self._calls.asks_by_our_id else None
+            return holdings.may_still_work(report, times)
+        return True
+
+    async def tell(self) -> None:
+        """Working orders that look like exits of ours: reports for their positions, and alarms where there is none."""
+        listed, self._listed = self._listed, []
+        for report in listed:
+            order_id = report.client_order_id
+            owner = await self._positions.owner_of(order_id)
+            if owner is not None:
+                self._orders.orphans.pop(order_id, None)
+                await self._positions.report(report)
+                if owner not in self._engine.positions:
+                    await self._after_its_end(owner, report)
+            else:
+                what = f"order {order_id} of {report.symbol}"
+                text = f"{what} looks like an exit of ours and belongs to no known position"
+                await self.raise_alarm(AlarmKind.UNKNOWN_EXIT_ORDER, text)
+
+    # --- what should not work -----------------------------------------------------------------------------------------
+
+    async def _without_twins(self, orders: list[ExecutionReport]) -> list[ExecutionReport]:
+        """The same without second orders of one id: those are an alarm at once, and canceled."""
+        ours = {r.client_order_id for r in orders if r.client_order_id.startswith(ORDER_PREFIX)}
+        known = {order_id: self._orders.known(order_id).broker_order_id for order_id in ours}
+        surplus = holdings.twins(orders, known)
+        for report in surplus:
+            text = f"order {report.client_order_id} of {report.symbol} works twice at the broker"
+            await self._end(report, kind=AlarmKind.TWIN_ORDERS, text=text)
+        return [report for report in orders if report not in surplus]
+
+    async def _after_its_end(self, position_id: str, report: ExecutionReport) -> None:
+        """An exit works whose position has ended: it would open a position of its own."""
+        record: ExecutionReport | None = report
+        if self._calls.asks_by_our_id:
+            record = None
+            with logged("look_up_failed id=%s error=%s", report.client_order_id):
+                record = await self._calls.order(report.client_order_id)
+        p = self._engine.positions.get(position_id)
+        ended_at = self._orders.ended_at(report.symbol or "")
+        if p is None and holdings.works_after_its_end(record, ended_at, self._time.now()):
+            text = f"order {report.client_order_id} of {report.symbol} works, and its position {position_id} has ended"
+            await self._end(report, kind=AlarmKind.EXIT_WORKS_ON, text=text)
+
+    async def _end(self, report: ExecutionReport, *, kind: str, text: str) -> None:
+        """Say what works and should not, and cancel it: by the broker's own id alone, for ours may name another."""
+        own = report.broker_order_id
+        if own is None or not self._calls.cancels_by_its_own_id:
+            await self.raise_alarm(kind, f"{text}: cancel order {own or 'without an id of the broker'} there by hand")
+            return
+        await self.raise_alarm(kind, f"{text}: order {own} is canceled")
+        with logged("surplus_not_canceled id=%s error=%s", own):
+            await self._calls.cancel(report.client_order_id, own, report.symbol)

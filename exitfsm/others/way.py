@@ -1,0 +1,105 @@
+"""The way of an exit: what of others works in its symbol is asked, canceled where that is allowed, or waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from decimal import Decimal
+
+from exitfsm import holdings
+from exitfsm.errors import BrokerError
+from exitfsm.holdings import Pass, bare
+from exitfsm.kinds import AlarmKind
+from exitfsm.others.ground import Ground
+from exitfsm.outside import logged
+from exitfsm.position import READS_MIN, Position
+from exitfsm.values import ExecutionReport
+
+#: What is held for a position, by a read that begins now; `BrokerError` where it is not known.
+HeldFor = Callable[[Position], Awaitable[Decimal]]
+
+
+class Way:
+    """Makes way for exits."""
+
+    def __init__(self, ground: Ground, held_for: HeldFor, pause: Callable[[str], Awaitable[None]]) -> None:
+        self._calls, self._orders, self._time = ground.calls, ground.orders, ground.time
+        self._positions, self._engine, self._live = ground.positions, ground.engine, ground.live
+        self._held_for, self._pause = held_for, pause
+        #: Since when an exit waits for an order of others, in monotonic seconds, by position.
+        self._since: dict[str, float] = {}
+        #: Positions whose way was looked at when they were adopted.
+        self._looked_at: set[str] = set()
+
+    async def is_free(self, p: Position) -> bool:
+        """Make way for an exit that is about to leave; False while another's closing order is in its way."""
+        await self._ask_anew(p.symbol)
+        working = self._orders.foreign.get(bare(p.symbol), {})
+        for order_id, order in list(working.items()):
+            if holdings.gives_way(order, p, self._live.foreign_exits, self._live.entry_id_prefix):
+                await self._cancel(p, order_id)
+            else:
+                side = order.side or "unknown side"
+                text = f"order {order_id} ({side}) of {p.symbol} works while {p.symbol} is exited"
+                await self._positions.alarm(p.position_id, AlarmKind.FOREIGN_ORDER, text)
+        blocking = await self._blocking(p, list(working.values()))
+        if not blocking:
+            self._since.pop(p.position_id, None)
+            return True
+        await self._wait(p, blocking)
+        return False
+
+    async def look_at_adopted(self) -> None:
+        """Say of positions that are new here which limit order of others keeps their exit from leaving."""
+        open_positions = dict(self._engine.positions)
+        new = [p for p in open_positions.values() if p.position_id not in self._looked_at]
+        self._looked_at = set(open_positions)
+        self._since = {key: since for key, since in self._since.items() if key in open_positions}
+        for p in new:
+            working = list(self._orders.foreign.get(bare(p.symbol), {}).values())
+            with logged("way_unknown position=%s error=%s", p.position_id):
+                for order in await self._blocking(p, working):
+                    if holdings.rests(order):
+                        text = holdings.blocked_by(order, p)
+                        await self._positions.alarm(p.position_id, AlarmKind.BLOCKED_BY_ORDER, text)
+
+    async def _ask_anew(self, symbol: str) -> None:
+        """The working orders as they are now, where one of others matters or is known."""
+        guarded = holdings.is_guarded(self._calls.capabilities)
+        if not self._calls.has("open_orders") or (guarded and not self._orders.foreign.get(bare(symbol))):
+            return
+        began = self._time.monotonic()
+        with logged("open_orders_failed error=%s"):
+            orders = [self._orders.under_our_id(report) for report in await self._calls.open_orders()]
+            self._orders.forget_foreign(before=began)
+            for report in orders:
+                if not report.client_order_id.startswith(holdings.ORDER_PREFIX):
+                    self._orders.note_foreign(report, self._time.monotonic())
+
+    async def _cancel(self, p: Position, order_id: str) -> None:
+        working = self._orders.foreign.get(bare(p.symbol), {})
+        with suppress(BrokerError):
+            await self._calls.cancel(order_id)
+            for _ in range(READS_MIN):
+                record = await self._calls.order(order_id)
+                if record is None or record.status.terminal:
+                    working.pop(order_id, None)
+                    break
+                await self._pause(p.position_id)
+
+    async def _blocking(self, p: Position, working: list[ExecutionReport]) -> tuple[ExecutionReport, ...]:
+        """Closing orders of others that together with ours would sell more than is held."""
+        closing = holdings.closing(p, working)
+        if not closing or holdings.is_guarded(self._calls.capabilities):
+            return ()
+        return holdings.blocking(p, closing, await self._held_for(p))
+
+    async def _wait(self, p: Position, blocking: tuple[ExecutionReport, ...]) -> None:
+        """A stop is waited for in silence, for a while; a limit may rest for ever."""
+        since = self._since.setdefault(p.position_id, self._time.monotonic())
+        waited_s = self._time.monotonic() - since
+        for order in blocking:
+            said = holdings.waits_for(order, waited_s, float(self._live.patience_seconds))
+            if said is Pass.ALARM:
+                text = holdings.blocked_by(order, p)
+                await self._positions.alarm(p.position_id, AlarmKind.BLOCKED_BY_ORDER, text)
