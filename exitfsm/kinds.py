@@ -53,6 +53,8 @@ class AlarmKind(StrEnum):
     BLOCKED_BY_ORDER = "blocked_by_order"
     TWIN_ORDERS = "twin_orders"
     EXIT_WORKS_ON = "exit_works_on"
+    SCOPE_UNCLEAR = "scope_unclear"
+    NO_PRICE = "no_price"
     EPOCH_UNKNOWN = "epoch_unknown"
     UNPRICEABLE = "unpriceable"
     EXIT_UNKNOWN = "exit_unknown"
@@ -224,6 +226,19 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         "an exit order works though its position has ended: it would sell what is not there; it is canceled by the "
         "broker's own id, where `cancel` takes that",
         "see that it has ended, and what it sold",
+    ),
+    AlarmKind.SCOPE_UNCLEAR: AlarmMeaning(
+        Severity.WARNING,
+        "a part of what is managed was bought by orders whose ids do not begin with `live.entry_id_prefix`, or before "
+        "the executions that are listed: it will be sold with the rest",
+        "name the symbol in `manage.symbols` if that is meant; else in `manage.ignore`, or set `manage.owner: handed`",
+    ),
+    AlarmKind.NO_PRICE: AlarmMeaning(
+        Severity.WARNING,
+        "a rule that goes by time is due, or will be in a minute, for a position that was there before the start, and "
+        "no bar of it has come since: nothing is sold that nobody sees a price of",
+        "feed its bars; name it in `manage.symbols`, or hand it to `watch()`, if it is to be sold all the same; else "
+        "name it in `manage.ignore`",
     ),
     AlarmKind.EPOCH_UNKNOWN: AlarmMeaning(
         Severity.WARNING,

@@ -575,6 +575,8 @@ def _valid(field: Field) -> st.SearchStrategy[Any]:
     """Every value that a field allows, in one of its spellings."""
     if field.item:
         return st.lists(st.fixed_dictionaries({f.name: _valid(f) for f in field.inner}), max_size=3)
+    if field.is_texts:
+        return st.lists(st.sampled_from(["AAPL", "BTC/USD"] if field.name == "symbols" else ["MSFT", "on"]), max_size=3)
     if field.section:
         return st.fixed_dictionaries({}, optional={f.name: _valid(f) for f in field.inner})
     if field.choices:

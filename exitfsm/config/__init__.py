@@ -20,13 +20,14 @@ from exitfsm.config.files import read_file
 from exitfsm.config.mistakes import SECTION, Mistake, Origin, lines_of, shown
 from exitfsm.config.reading import checked, doubts
 from exitfsm.config.reference import Setting, config_schema, reference_table
-from exitfsm.config.settings import ExitConfig, LiveSettings, SessionHours
+from exitfsm.config.settings import ExitConfig, LiveSettings, Managed, SessionHours
 from exitfsm.errors import ConfigError
 
 __all__ = [
     "ConfigWarning",
     "ExitConfig",
     "LiveSettings",
+    "Managed",
     "SessionHours",
     "Setting",
     "config_schema",

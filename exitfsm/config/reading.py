@@ -17,7 +17,7 @@ from exitfsm.config.mistakes import SECTION, Mistake, Origin, Path, shown
 from exitfsm.config.settings import ExitConfig, Field, allowed, bounds, field_at, fields_of, root_fields
 from exitfsm.errors import nearest
 from exitfsm.policy import RULES, ExitPolicy
-from exitfsm.values import EXACT, decimal_of, plain
+from exitfsm.values import EXACT, decimal_of, plain, same_symbol
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -74,6 +74,9 @@ def _read(field: Field, value: object) -> Any:
     if field.choices:
         if isinstance(value, str) and str(value) in field.choices:
             return field.type(value) if isinstance(field.type, type) else str(value)
+    elif field.is_texts:
+        if isinstance(value, list) and all(isinstance(one, str) and one.strip() and one.isprintable() for one in value):
+            return tuple(value)
     elif field.type is bool:
         if isinstance(value, bool):
             return value
@@ -226,6 +229,12 @@ def _conflicts(config: ExitConfig) -> Iterator[tuple[list[Path], str]]:
     session = config.session
     for rule in RULES:
         yield from rule.conflicts(config.policy)
+    both = sorted(
+        one for one in config.manage.symbols if any(same_symbol(one, other) for other in config.manage.ignore)
+    )
+    if both:
+        text = f"{shown(both[0])} is not allowed; it stands in ignore, too: is it to be managed or not?"
+        yield [("manage", "symbols"), ("manage", "ignore")], text
     if (trouble := _zone_trouble(session.timezone)) is not None:
         yield [("session", "timezone")], trouble
     if session.open >= session.close:

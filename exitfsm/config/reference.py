@@ -71,6 +71,8 @@ def _schema_at(field: Field) -> dict[str, Any]:
     schema: dict[str, Any] = {"description": doc, "type": _JSON_TYPES.get(field.type, "string")}
     if field.item:
         schema |= {"type": "array", "items": _schema_of(field.inner, doc_of(field.item))}
+    if field.is_texts:
+        schema |= {"type": "array", "items": {"type": "string", "minLength": 1}}
     if field.choices:
         schema["enum"] = field.choices
     if field.type is time:
@@ -92,7 +94,7 @@ def _rows(fields: Sequence[Field], prefix: str) -> Iterator[Setting]:
             yield Setting(key, "list", _default_of(field), allowed(field), doc)
             yield from _rows(field.inner, key + "[].")
         else:
-            name = "word" if field.choices else _NAMES.get(field.type, "text")
+            name = "list of texts" if field.is_texts else "word" if field.choices else _NAMES.get(field.type, "text")
             yield Setting(key, name, _default_of(field), allowed(field), doc)
 
 

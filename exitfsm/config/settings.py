@@ -66,12 +66,24 @@ class LiveSettings(Section, frozen=True):
     ] = "by_prefix"
 
 
+class Managed(Section, frozen=True):
+    """What of the account is managed: which symbols, and whose purchases. The start says it for each position."""
+
+    symbols: Annotated[tuple[str, ...], Spec("these alone are managed; all where it is empty")] = ()
+    ignore: Annotated[tuple[str, ...], Spec("these are never managed, and never sold")] = ()
+    owner: Annotated[
+        Literal["account", "handed"],
+        Spec("`account`: all that the account holds; `handed`: what the bot hands to `watch()`, and no more of it"),
+    ] = "account"
+
+
 class ExitConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is configured. In the file the fields of `policy` stand directly in the section."""
 
     policy: ExitPolicy = ExitPolicy()
     session: SessionHours = SessionHours()
     live: LiveSettings = LiveSettings()
+    manage: Managed = Managed()
     record_bars: Annotated[bool, Spec("whether the bars of held positions are recorded beside the events")] = False
     bars: Annotated[
         str, Spec("the file that record_bars writes; beside the store's own when empty, needed where that is a URL")
@@ -103,7 +115,12 @@ class Field(NamedTuple):
     @property
     def item(self) -> type[Section] | None:
         """The struct of a list's items; None for anything but a list."""
-        return get_args(self.type)[0] if get_origin(self.type) is tuple else None
+        return get_args(self.type)[0] if get_origin(self.type) is tuple and not self.is_texts else None
+
+    @property
+    def is_texts(self) -> bool:
+        """True for a list of plain texts."""
+        return get_origin(self.type) is tuple and get_args(self.type)[0] is str
 
     @property
     def choices(self) -> list[str]:
@@ -177,6 +194,8 @@ def allowed(field: Field) -> str:
         return "a section of settings"
     if field.item is not None:
         return "a list, each item with " + " and ".join(inner.name for inner in field.inner)
+    if field.is_texts:
+        return "a list of texts, none of them empty"
     if field.choices:
         return " or ".join(filter(None, (", ".join(field.choices[:-1]), field.choices[-1])))
     if field.type is bool:

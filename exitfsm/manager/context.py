@@ -15,6 +15,7 @@ from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.memory.memory import Memory
 from exitfsm.others.ground import Ground
+from exitfsm.others.scope import Scoped
 from exitfsm.ports import Clock
 from exitfsm.position import Position
 
@@ -49,19 +50,8 @@ class Context:
     hours: Hours
     memory: Memory
     tasks: Tasks
-
-    @property
-    def ground(self) -> Ground:
-        """What the parts stand on that look at orders of others."""
-        return Ground(
-            calls=self.calls,
-            orders=self.memory.orders,
-            positions=self.mailbox,
-            engine=self.engine,
-            time=self.given.time,
-            live=self.given.config.live,
-            raise_alarm=self.alarms.raise_alarm,
-        )
+    ground: Ground
+    scoped: Scoped
 
 
 class Part:
@@ -73,7 +63,7 @@ class Part:
         self._calls, self._hours = context.calls, context.hours
         self._breaker, self._tasks = context.breaker, context.tasks
         memory = context.memory
-        self._ground = context.ground
+        self._ground, self._scoped = context.ground, context.scoped
         self._orders, self._sends, self._shown, self._waits = memory.orders, memory.sends, memory.shown, memory.waits
 
 

@@ -31,6 +31,8 @@ from exitfsm.manager.reconciler import Adopter, Reconciler
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.memory.memory import Memory
+from exitfsm.others.ground import Ground
+from exitfsm.others.scope import Scoped
 from exitfsm.outside import log
 from exitfsm.ownership import Ownership, Watchdog
 from exitfsm.position import Position
@@ -69,6 +71,15 @@ class Parts:
         mailbox = Mailbox(engine, time, given.clock, self._after_group)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         calls = BrokerCalls(fitting, names=memory.orders, time=time, timeout_s=timeout_s, on_result=self._after_call)
+        ground = Ground(
+            calls=calls,
+            orders=memory.orders,
+            positions=mailbox,
+            engine=engine,
+            time=time,
+            live=live,
+            raise_alarm=alarms.raise_alarm,
+        )
         self.context = context = Context(
             given=given,
             engine=engine,
@@ -79,6 +90,8 @@ class Parts:
             hours=Hours(calls, time, sessions),
             memory=memory,
             tasks=tasks,
+            ground=ground,
+            scoped=Scoped(ground, given.config.manage),
         )
         self.view = View(context)
         self.executor = Executor(context, self.view)

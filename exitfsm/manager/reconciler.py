@@ -200,7 +200,13 @@ class Adopter(Part):
     async def watch(
         self, symbol: str, side: Side, qty: Decimal, entry: Decimal, first: datetime, atr: Decimal | None
     ) -> Position:
-        """Watch a position on the bot's word, unless it is watched already."""
+        """Watch a position on the bot's word, unless it is watched already; never what an exit at work still sells."""
+        self._scoped.check(symbol)
+        if selling := self._scoped.selling(symbol, side):
+            shown = abs(self._view.net_of(selling[0], await self._view.positions())[0])
+            qty = holdings.beyond_exits(qty, shown, selling)
+            if not qty:
+                return selling[-1]  # once the broker shows more, that is adopted
         message = self._open_message(
             at=self._time.now(),
             symbol=self._orders.known_spelling(symbol),
@@ -212,7 +218,8 @@ class Adopter(Part):
             atr=atr,
         )
         price = self._fresh(entry, first)
-        return await self._mailbox.run(lambda: self._engine.open_unless_watched(message, reference=price))
+        opened = await self._mailbox.run(lambda: self._engine.open_unless_watched(message, reference=price))
+        return self._scoped.handed_over(opened)
 
     def _fresh(self, entry: Decimal, first_fill_at: datetime) -> Decimal | None:
         """An entry price, where it is no older than a bar may be: then the first bar is held against it."""
@@ -313,7 +320,8 @@ class Reconciler(Part):
             with logged("read_not_understood position=%s error=%s", watched):
                 await self._view.tell_read(watched, held, expected)
         # One that was watched when the read began may have ended since: the read is then too old to adopt it.
-        await self._adopter.adopt_all(held.rows, symbols, is_first=self._is_first)
+        managed = await self._scoped.to_adopt(held.rows)
+        await self._adopter.adopt_all(managed, symbols, is_first=self._is_first)
         await self._listing.tell()
         await self._executor.way.look_at_adopted()
         self._is_first = False

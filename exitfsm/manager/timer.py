@@ -12,6 +12,7 @@ from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
 from exitfsm.memory.intervals import Polls, Silence, Spaced
 from exitfsm.messages import RaiseAlarm, TimeSeen
+from exitfsm.others.scope import AHEAD
 from exitfsm.outside import log, logged
 from exitfsm.position import Position
 
@@ -91,10 +92,13 @@ class Timer(Part):
             # A bar that was refused leaves it as unwatched as none.
             silence = self._silence.since(p.symbol, slot.previous_at if slot is not None else None, mono)
             timed = bool(p.policy.plan.timed)
+            unseen = timed and self._scoped.is_unseen(p, slot.previous_at if slot is not None else None)
             hours = self._hours.at_a_glance(p.symbol) if timed or silence >= longest else None
             if hours is None:
                 continue
-            if timed and silence >= NO_BAR_S and not self._engine.paused:
+            if unseen and silence >= NO_BAR_S - AHEAD.total_seconds():
+                await self._scoped.say_unseen(p, hours.close)
+            elif timed and silence >= NO_BAR_S and not self._engine.paused:
                 price = self._engine.last_price(p.symbol) or p.entry_price
                 due = TimeSeen(at=now, price=price, session_close=hours.close)
                 await self._mailbox.tell(p.position_id, due)

@@ -40,9 +40,10 @@ class View(Part):
         return await self.reads.answer(LOOK_MAX_S)
 
     async def _read(self) -> Read:
+        ours = self._scoped.ours()
         held = await self._calls.positions()
         own = holdings.own_rows(held, lambda name: account_hash(name) == self._given.account)
-        return Read(rows=own.rows, began=held.began, unreadable=held.unclear | own.unclear)
+        return Read(rows=self._scoped.limited(own.rows, ours), began=held.began, unreadable=held.unclear | own.unclear)
 
     async def agreed(self, p: Position) -> Read:
         """What the broker holds; less of a position than is left of it only where several reads in a row agree."""

@@ -1,0 +1,95 @@
+"""What of the account is managed, and why not: asked of each row that the broker shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+
+import msgspec
+from msgspec.structs import replace
+
+from exitfsm.holdings.executions import ORDER_PREFIX, first_since_flat
+from exitfsm.holdings.facts import Scope
+from exitfsm.position import Position
+from exitfsm.values import EXACT, ZERO, BrokerPosition, Fill, bare, exactly, plain, same_symbol
+
+#: A fee in the asset itself is no purchase of others.
+_GRAIN = Decimal("0.01")
+
+
+class Others(msgspec.Struct, frozen=True):
+    """So much of a row was bought under other ids than the bot's; `by` is one of them, empty where none is known."""
+
+    qty: Decimal
+    by: str
+
+
+def is_named(symbol: str, scope: Scope) -> bool:
+    """True where the configuration names this symbol as managed."""
+    return any(same_symbol(symbol, one) for one in scope.symbols)
+
+
+def why_not(symbol: str, scope: Scope, *, watched: bool) -> str:
+    """Why what is held of a symbol is not managed; empty where it is."""
+    if any(same_symbol(symbol, one) for one in scope.ignore):
+        return "manage.ignore names it"
+    if scope.symbols and not is_named(symbol, scope):
+        return "manage.symbols does not name it"
+    if scope.handed and not watched:
+        return "nobody handed it to watch()"
+    return ""
+
+
+def described_scope(row: BrokerPosition, scope: Scope, *, watched: bool) -> str:
+    """What a row is to us, in words; for a person, at the start."""
+    what, not_so = f"{plain(row.qty)} {row.symbol} {row.side}", why_not(row.symbol, scope, watched=watched)
+    if not_so:
+        return f"{what}: not managed ({not_so})" + (", but watched from before until it ends" if watched else "")
+    return f"{what}: managed ({'what was handed to watch()' if scope.handed else 'all of it, whoever bought it'})"
+
+
+@exactly
+def handed_rows(rows: Sequence[BrokerPosition], ours: Mapping[str, Decimal]) -> tuple[BrokerPosition, ...]:
+    """The rows, each for no more than what is ours of its symbol; `ours` is signed, by the symbol's bare name.
+
+    What others hold on the side of ours is not shown at all: no sale is sized by it, and nothing grows with it.
+    """
+    limited: list[BrokerPosition] = []
+    for row in rows:
+        left = ours.get(bare(row.symbol), ZERO) * row.side.sign
+        if left < 0 or not row.qty.is_finite():
+            limited.append(row)  # the other side of ours: that is to be seen
+        elif left > 0:
+            limited.append(replace(row, qty=min(row.qty, left)))
+    return tuple(limited)
+
+
+@exactly
+def bought_by_others(row: BrokerPosition, executions: Iterable[Fill], prefix: str) -> Others | None:
+    """What of a row was not bought by orders of the bot's prefix, as far as executions say; None where nothing is."""
+    mine = [fill for fill in executions if same_symbol(fill.symbol, row.symbol)]
+    start = first_since_flat(mine, row.side, row.qty)
+    since = [fill for fill in mine if start is None or fill.at >= start]
+    opens = [fill for fill in since if fill.side is not row.side.exit_side]
+    known = sum((fill.qty for fill in opens), ZERO) - sum((f.qty for f in since if f not in opens), ZERO)
+    theirs = [f for f in opens if not (f.client_order_id or "").startswith((prefix, ORDER_PREFIX))]
+    bought = sum((fill.qty for fill in theirs), ZERO) + max(ZERO, row.qty - known)
+    if bought <= row.qty * _GRAIN:
+        return None
+    return Others(min(row.qty, bought), next((f.client_order_id for f in theirs if f.client_order_id), ""))
+
+
+def unclear_scope(row: BrokerPosition, others: Others, prefix: str) -> str:
+    """What a person must know of a row that others have bought."""
+    by = f" by {others.by}" if others.by else " before the executions that are listed"
+    return (
+        f"{plain(others.qty)} of {plain(row.qty)} {row.symbol} were bought{by}, not by {prefix}…: they will be sold, "
+        "too. Name the symbol in manage.symbols if that is meant; else in manage.ignore, or set manage.owner: handed"
+    )
+
+
+@exactly
+def beyond_exits(qty: Decimal, shown: Decimal, selling: Sequence[Position]) -> Decimal:
+    """What of a quantity can be taken up beside exits under way: what is shown beyond all that they still sell."""
+    left = sum((p.remaining_qty for p in selling), ZERO)
+    return max(ZERO, min(qty, EXACT.subtract(shown, left)))

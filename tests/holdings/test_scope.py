@@ -1,0 +1,93 @@
+"""What of the account is managed, what others bought, and how much is taken up beside an exit."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from makers import fill, held, row
+from msgspec.structs import replace
+
+from exitfsm import holdings
+from exitfsm.holdings.facts import Scope
+from exitfsm.values import Side
+
+AAPL = row(10)
+
+
+@pytest.mark.parametrize(
+    ("scope", "watched", "why"),
+    [
+        (Scope(), False, ""),
+        (Scope(symbols=frozenset({"AAPL"})), False, ""),
+        (Scope(symbols=frozenset({"MSFT"})), False, "manage.symbols"),
+        (Scope(ignore=frozenset({"AAPL"})), True, "manage.ignore"),
+        (Scope(handed=True), False, "watch()"),
+        (Scope(handed=True), True, ""),
+    ],
+)
+def test_what_is_not_managed_says_why(scope: Scope, watched: bool, why: str) -> None:
+    said = holdings.why_not("AAPL", scope, watched=watched)
+    assert (why in said) if why else said == ""
+    text = holdings.described_scope(AAPL, scope, watched=watched)
+    assert text.startswith("10 AAPL long: " + ("not managed" if why else "managed"))
+    assert ("watched from before" in text) is (bool(why) and watched)
+
+
+def test_a_pair_is_named_with_or_without_its_slash() -> None:
+    assert holdings.is_named("BTCUSD", Scope(symbols=frozenset({"BTC/USD"})))
+    assert holdings.why_not("BTC/USD", Scope(ignore=frozenset({"BTCUSD"})), watched=False)
+
+
+@given(st.integers(0, 50), st.integers(-20, 20))
+def test_of_a_holding_never_more_is_shown_than_was_handed_over(shown: int, ours: int) -> None:
+    rows = holdings.handed_rows((row(shown),), {"AAPL": Decimal(ours)})
+    qty = sum(one.qty for one in rows)
+    if ours >= 0:
+        assert qty == min(shown, ours)
+    else:
+        assert qty == shown  # what is held against ours is to be seen
+
+
+def test_a_quantity_that_is_no_number_is_shown_as_it_is() -> None:
+    odd = replace(AAPL, qty=Decimal("NaN"))
+    assert holdings.handed_rows((odd,), {"AAPL": Decimal(1)}) == (odd,)
+
+
+@pytest.mark.parametrize(
+    ("fills", "others"),
+    [
+        ([("buy", 10, "bot-1")], None),
+        ([("buy", 9, "web-1"), ("buy", 1, "bot-1")], (9, "web-1")),
+        ([("buy", 20, "web-1"), ("sell", 20, "web-2"), ("buy", 10, "bot-1")], None),  # it was flat in between
+        ([("buy", 1, "bot-1")], (9, "")),  # nine were bought before what is listed
+        ([("buy", 12, "bot-1"), ("sell", 2, "xf1-p-1")], None),
+        ([], (10, "")),
+    ],
+)
+def test_what_others_bought_is_told_from_the_bots_own(
+    fills: list[tuple[str, int, str]], others: tuple[int, str] | None
+) -> None:
+    made = [fill(side, qty, second=n, client_order_id=name) for n, (side, qty, name) in enumerate(fills)]
+    found = holdings.bought_by_others(AAPL, made, "bot-")
+    assert ((found.qty, found.by) if found is not None else None) == others
+    if found is not None:
+        text = holdings.unclear_scope(AAPL, found, "bot-")
+        assert f"{others[0] if others else ''} of 10 AAPL" in text
+        assert "manage.ignore" in text
+
+
+def test_a_fee_in_the_asset_is_no_purchase_of_others() -> None:
+    bought = [fill("buy", "9.99", client_order_id="bot-1")]
+    assert holdings.bought_by_others(AAPL, bought, "bot-") is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown", "left", "taken"), [(10, 10, 10, 0), (10, 15, 10, 5), (3, 15, 10, 3), (3, 5, 10, 0)]
+)
+def test_beside_an_exit_only_what_is_shown_beyond_it_is_taken_up(asked: int, shown: int, left: int, taken: int) -> None:
+    selling = [held(qty=Decimal(left))]
+    assert holdings.beyond_exits(Decimal(asked), Decimal(shown), selling) == taken
+    assert selling[0].side is Side.LONG
