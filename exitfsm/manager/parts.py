@@ -15,6 +15,7 @@ from exitfsm import holdings
 from exitfsm.account import Account
 from exitfsm.aio.tasks import Tasks
 from exitfsm.bar_keeping import keeper_of
+from exitfsm.books import Books
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.hours import Hours, Sessions
@@ -33,7 +34,7 @@ from exitfsm.manager.view import View
 from exitfsm.memory.memory import Memory
 from exitfsm.outside import log
 from exitfsm.ownership import Ownership, Watchdog
-from exitfsm.position import Position
+from exitfsm.position import Position, account_hash
 from exitfsm.recorded_bars import bars_since
 from exitfsm.store import ExitStore
 from exitfsm.store.mending import mend
@@ -75,6 +76,7 @@ class Parts:
             mailbox=mailbox,
             alarms=alarms,
             calls=calls,
+            books=Books(calls, memory, time, lambda name: account_hash(name) == given.account),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions),
             memory=memory,
@@ -133,7 +135,7 @@ class Parts:
         await self.reconciler.runs.close()
         await self.executor.close(float(context.given.config.live.broker_timeout_seconds))
         await context.hours.close()
-        await self.view.reads.close()
+        await self.context.books.reads.close()
         await context.tasks.finish_writes()
         try:
             await context.mailbox.run(self.timer.save_marks)

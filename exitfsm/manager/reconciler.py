@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -71,16 +70,18 @@ class Adopter(Part):
         The fills are read after the positions; what changed in between is looked at anew, or the quantity would be
         held against the wrong fills and the position get a name that no other machine arrives at.
         """
-        new = holdings.unwatched(rows, watched | {p.symbol for p in list(self._engine.positions.values())})
+        known = watched | {p.symbol for p in list(self._engine.positions.values())}
+        rules = lambda symbol: self._calls.capabilities.rules(self._orders.known_spelling(symbol))  # noqa: E731
+        new = holdings.unwatched(rows, known, rules)
         self.missing.keep_only(new)
         if not new:
             return
         try:
-            fills = await self._fills()
+            fills = await self._books.fills_by_symbol(self._live.lookback_days)
         except BrokerError:
             await self._cannot_name(new)
             raise
-        again = await self._view.positions()
+        again = await self._books.positions()
         at_once = asyncio.Semaphore(ADOPTED_AT_ONCE)
 
         async def one(bp: BrokerPosition) -> None:
@@ -108,16 +109,6 @@ class Adopter(Part):
                 text = f"{what}: the broker's fills cannot be read, so it is NOT protected"
                 await self._alarms.raise_alarm("epoch_unknown", text)
 
-    async def _fills(self) -> dict[str, list[Fill]] | None:
-        """The account's executions as far as they are looked at, oldest first; None where the broker lists none."""
-        if not self._calls.has("fills"):
-            return None
-        by_symbol: dict[str, list[Fill]] = {}
-        for fill in await self._calls.fills(self._time.now() - timedelta(days=self._live.lookback_days)):
-            self._orders.note_spelling(fill.symbol)
-            by_symbol.setdefault(bare(fill.symbol), []).append(fill)
-        return by_symbol
-
     async def _adopt(self, bp: BrokerPosition, fills: dict[str, list[Fill]] | None, is_first: bool) -> None:
         symbol = self._orders.known_spelling(bp.symbol)
         what = holdings.described(bp, symbol)
@@ -134,7 +125,7 @@ class Adopter(Part):
                 text = f"{what}: whether an exit of it works is not known: it is NOT protected"
                 await self._alarms.raise_alarm("exit_unknown", text)
             return
-        if found[1] is not None and not holdings.still_held(await self._view.positions(), bp):
+        if found[1] is not None and not holdings.still_held(await self._books.positions(), bp):
             self.missing.tried(bp)
             return  # the order has filled since the positions were read: its figures and theirs are of different ages
         if adopt.first_fill is None:
@@ -281,6 +272,7 @@ class Reconciler(Part):
         await self.runs.run()
         self.is_done = True
         self.due.again(soon=self._adopter.missing.are_impatient())
+        self.due.no_later(self._view.next_look())
 
     async def try_sync(self) -> None:
         """The same; where it fails it is tried again soon. Where it fails for long, that is an alarm."""
@@ -302,7 +294,7 @@ class Reconciler(Part):
         symbols = {p.symbol for p in list(self._engine.positions.values())}
         if self._is_first:
             await self._list_orders()  # nothing leaves before that
-        held = await self._view.positions()
+        held = await self._books.positions()
         for symbol in sorted(held.unreadable):
             of = f"for {symbol} " if symbol else ""
             text = f"an entry {of}in the broker's positions cannot be read: NOT protected"
@@ -338,7 +330,7 @@ class Reconciler(Part):
         began = self._time.monotonic()
         orders = None
         with logged("open_orders_failed error=%s"):
-            orders = await self._working_orders() if self._calls.has("open_orders") else None
+            orders = await self._books.working_orders(is_first=self._is_first)
         if orders is None:
             if not self._calls.has("open_orders"):
                 self._orders.wait_for_no_list()  # it has none, or has just said that it is not implemented
@@ -359,15 +351,6 @@ class Reconciler(Part):
         for report in orders:
             if not report.client_order_id.startswith(ORDER_PREFIX):
                 self._orders.note_foreign(report, self._time.monotonic())
-
-    async def _working_orders(self) -> list[ExecutionReport]:
-        if self._is_first:
-            # Nothing is remembered: where an answer is missing or empty, an exit that works would not be seen, and a
-            # second one sent.
-            with suppress(BrokerError):
-                if orders := await self._calls.open_orders():
-                    return orders
-        return await self._calls.open_orders()
 
     async def _may_work(self, order_id: str) -> bool:
         """False for an orphan order that the list of working orders does not show any more, once that is proved."""

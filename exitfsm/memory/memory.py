@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from exitfsm.clocks import SteadyTime
 from exitfsm.engine import Engine
+from exitfsm.memory.jumps import Jumps
+from exitfsm.memory.kept import Kept
 from exitfsm.memory.orders import Orders
 from exitfsm.memory.sends import Sends
 from exitfsm.memory.shown import Shown
 from exitfsm.memory.waits import Waits
 from exitfsm.position import Position
+from exitfsm.values import Fill
 
 
 class Memory:
@@ -23,6 +28,11 @@ class Memory:
     def __init__(self, engine: Engine, time: SteadyTime, listed_by: float) -> None:
         self.orders, self.sends = Orders(engine, listed_by), Sends(time)
         self.shown, self.waits = Shown(), Waits(time, engine.broker)
+        self.jumps = Jumps()
+        self.kept = Kept(time, engine.broker, self._reported)
+
+    def _reported(self) -> Sequence[Fill]:
+        return list(self.orders.told.values())
 
     def forget(self, p: Position) -> None:
         """A position has ended."""
