@@ -274,6 +274,12 @@ class Engine:
         if slot is not None:
             slot.start_over(bar)
 
+    def rescale(self, symbol: str, factor: Decimal) -> None:
+        """The unit of a symbol changed by `factor`: its last price is held against the next in the new one."""
+        slot = self._slots.get(symbol)
+        if slot is not None:
+            slot.rescale(factor)
+
     # --- what is owed -------------------------------------------------------------------------------------------------
 
     def owed_by(self, p: Position, now: datetime) -> Action | None:
@@ -326,6 +332,11 @@ class Engine:
         """The last accepted price of a symbol that is held; None when there is none."""
         slot = self._slots.get(symbol)
         return slot.reference_price if slot is not None else None
+
+    def last_price_at(self, symbol: str) -> datetime | None:
+        """The time of the last accepted bar of a symbol that is held; None when there is none."""
+        slot = self._slots.get(symbol)
+        return slot.previous_at if slot is not None else None
 
     def refusals(self) -> list[Refused]:
         """All runs of refused bars since the start, those under way included, in order of their first bar."""

@@ -60,6 +60,11 @@ class AlarmKind(StrEnum):
     EXIT_UNKNOWN = "exit_unknown"
     POSITION_UNREADABLE = "position_unreadable"
     BOTH_SIDES = "both_sides"
+    POSITIONS_MISSING = "positions_missing"
+    ENTRY_NOT_SHOWN = "entry_not_shown"
+    UNIT_UNCLEAR = "unit_unclear"
+    UNEXPLAINED_QUANTITY = "unexplained_quantity"
+    OTHER_EXIT = "other_exit"
     NOT_RECONCILED = "not_reconciled"
     BAR_UNREADABLE = "bar_unreadable"
     BARS_NOT_RECORDED = "bars_not_recorded"
@@ -266,6 +271,32 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         Severity.CRITICAL,
         "the broker shows a symbol long and short at once; only one side is watched: **the other is not protected**",
         "close the other side at the broker, or use an account that holds one side of a symbol",
+    ),
+    AlarmKind.POSITIONS_MISSING: AlarmMeaning(
+        Severity.CRITICAL,
+        "the broker lists no position at all though some are watched; the rules go on, and nothing is concluded before "
+        "rows are back",
+        "look whether the positions are there: a broker's list may be empty for a while after a reset",
+    ),
+    AlarmKind.ENTRY_NOT_SHOWN: AlarmMeaning(
+        Severity.CRITICAL,
+        "an execution was reported that no read of positions has shown since: what it bought is not protected",
+        "look whether the broker object lists the right market and account",
+    ),
+    AlarmKind.UNIT_UNCLEAR: AlarmMeaning(
+        Severity.WARNING,
+        "quantity and average entry have changed in a way that is neither a trade nor a split",
+        "compare quantity and average entry with the broker; stops that had moved are dropped where the entry jumped",
+    ),
+    AlarmKind.UNEXPLAINED_QUANTITY: AlarmMeaning(
+        Severity.WARNING,
+        "the broker shows another quantity than is watched, its reads do not agree or no execution says why",
+        "look at the broker what was traded",
+    ),
+    AlarmKind.OTHER_EXIT: AlarmMeaning(
+        Severity.WARNING,
+        "an order with an id of ours that is on no record here sold a part of a position",
+        "find out whether another machine, or an older store, sells the same positions",
     ),
     AlarmKind.NOT_RECONCILED: AlarmMeaning(
         Severity.WARNING,

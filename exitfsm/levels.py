@@ -17,7 +17,7 @@ from functools import lru_cache
 from exitfsm.lifecycle import State
 from exitfsm.policy import AHEAD_MAX, Fault, bar_fault
 from exitfsm.position import NO_STATES, Position, RuleStates, fold_bar, wake_band
-from exitfsm.values import Bar, CheckedBar
+from exitfsm.values import EXACT, Bar, CheckedBar
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _BEFORE = datetime.min.replace(tzinfo=UTC)
@@ -138,6 +138,23 @@ class Slot:
         self.folded = _NOTHING
         self.last, self.reference, self.highest = bar, None, bar.ceiling
         self.arm()
+
+    def rescale(self, factor: Decimal) -> None:
+        """The unit changed: the last price is what it was, divided by `factor`."""
+
+        def scaled(price: Decimal) -> Decimal:
+            return EXACT.divide(price, factor)
+
+        if self.last is _NO_BAR:
+            self.reference = scaled(self.reference) if self.reference is not None else None
+            self.folded = _NOTHING
+            self.arm()
+            return
+        last, highest = self.last, self.highest / float(factor)
+        o, h, lo, c = (scaled(price) for price in (last.open, last.high, last.low, last.close))
+        self.start_over(Bar(last.symbol, last.timestamp, o, h, lo, c))
+        self.highest = max(highest, self.highest)
+        self.ease()
 
     def wake(self) -> None:
         """The short test does not count for the next bar."""

@@ -117,6 +117,7 @@ class PositionRead(Message, frozen=True):
         reads: how many reads in a row have said the same; less than expected is believed from `READS_MIN` on.
         known: state, quantity left and order of the position when the read began, where that is known: one that was
             overtaken by other news, while it waited behind them, proves nothing.
+        how: how it ended where nothing of it is held any more, as `PositionEnd` has it; empty where nothing says more.
         record: the broker's record of the newest exit order, read after this read began. While it is missing, or shows
             an order working of which the end was reported, no attempt follows and the position does not end.
     """
@@ -128,6 +129,7 @@ class PositionRead(Message, frozen=True):
     reads: int = 1
     known: Known | None = None
     record: RecordRead | None = None
+    how: str = ""
 
 
 class TimeSeen(Message, frozen=True):

@@ -89,6 +89,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
             and then no attempt follows a cancel by itself. 0 where late fills are impossible.
         queues_orders: an order sent while the market is closed is taken and works from the next open on; otherwise an
             exit waits for the session before it is sent.
+        positions_lag_s: how many seconds what `positions` shows may be behind. Of what only reads say, nothing is
+            concluded sooner.
+        executions_late_s: how many seconds after a trade its execution may be listed. That none is listed says nothing
+            sooner.
         stocks, crypto: what the venue accepts for each class of assets.
     """
 
@@ -99,6 +103,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     late_fills: bool = True
     late_fill_window_s: int | None = None
     queues_orders: bool = False
+    positions_lag_s: float = 10.0
+    executions_late_s: float = 30.0
     stocks: AssetRules = STOCKS
     crypto: AssetRules = CRYPTO
 

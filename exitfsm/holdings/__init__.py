@@ -27,7 +27,7 @@ from exitfsm.holdings.executions import (
 from exitfsm.holdings.orders import (
     UNKNOWN_MAX, LookUps, brings_fills, end_of_live, execution_of, is_unresolved, leaves_open, looked_up,
     may_be_ours, may_resend, may_still_work, opened_since_exit, our_id, precedes_a_change, record_of_ended,
-    record_of_live,
+    record_of_live, says_no_quantity,
 )  # fmt: skip
 from exitfsm.holdings.reads import (
     NEVER, Closed, Conclusion, Count, Evidence, Executions, Expected, Holds, Jumped, Meaning, Missing, Need, Nothing,
@@ -36,7 +36,8 @@ from exitfsm.holdings.reads import (
 )  # fmt: skip
 from exitfsm.holdings.rows import OwnRows, both_sides, own_rows
 from exitfsm.holdings.scope import (
-    Others, beyond_exits, bought_by_others, described_scope, handed_rows, is_named, unclear_scope, why_not,
+    Others, Share, beyond_exits, bought_by_others, described_scope, handed_rows, is_named, shares, unclear_scope,
+    why_not,
 )  # fmt: skip
 from exitfsm.holdings.sending import (
     FRESH_S, Answer, Beside, Leaving, Look, Short, another_goes_first, awaits_record, covered, late_fills_s,

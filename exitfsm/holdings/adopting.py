@@ -6,16 +6,19 @@ named or priced is asked for again, and then it is an alarm.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
 import msgspec
 
+from exitfsm.holdings import units
 from exitfsm.holdings.executions import average_entry, first_since_flat, next_epoch_start
+from exitfsm.holdings.facts import Instrument
 from exitfsm.holdings.reads import Nothing, Read
+from exitfsm.holdings.rows import sellable
 from exitfsm.kinds import AlarmKind
-from exitfsm.ports import Capabilities, IdMemory
+from exitfsm.ports import AssetRules, Capabilities, IdMemory
 from exitfsm.position import READS_MIN, Position, epoch_of, is_exit_of
 from exitfsm.position.attempting import is_price
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, bare, canonical_symbol, plain, same_symbol
@@ -65,10 +68,19 @@ class Alarm(msgspec.Struct, frozen=True):
     text: str
 
 
-def unwatched(rows: Iterable[BrokerPosition], watched: Iterable[str]) -> list[BrokerPosition]:
-    """The rows of symbols not watched: more of one that is watched is a resize, or a new epoch after its exit."""
+def unwatched(
+    rows: Iterable[BrokerPosition], watched: Iterable[str], rules: Callable[[str], AssetRules]
+) -> list[BrokerPosition]:
+    """The rows of symbols not watched: more of one that is watched is a resize, or a new epoch after its exit.
+
+    What the venue would not take, by its `rules` for a symbol, is a residue: it is flat, and adds to the next purchase.
+    """
     known = set(map(bare, watched))
-    return [row for row in rows if bare(row.symbol) not in known]
+    return [row for row in rows if bare(row.symbol) not in known and not _is_residue(row, rules(row.symbol))]
+
+
+def _is_residue(row: BrokerPosition, rules: AssetRules) -> bool:
+    return not sellable(row.qty, Instrument(step=rules.qty_step, least=rules.qty_min))
 
 
 def still_held(read: Read, row: BrokerPosition) -> bool:
@@ -122,13 +134,15 @@ def names_by_price(price: Decimal) -> Iterator[str]:
 
 
 def entry(opening: Opening, first: datetime | None) -> Decimal | None:
-    """The average entry: the broker's own, else what executions or the bot's updates amount to."""
+    """The average entry: the broker's own, unless its executions, or the bot's updates, say it in another unit."""
     row, known = opening.row, opening.executions
-    if is_price(row.avg_entry_price):
-        return row.avg_entry_price
+    shown = row.avg_entry_price if is_price(row.avg_entry_price) else None
+    if known is None and shown is not None:
+        return shown
     known = known if known is not None else sorted(opening.updates, key=lambda fill: fill.at)
     since = [f for f in known if same_symbol(f.symbol, opening.symbol) and (first is None or f.at >= first)]
-    return average_entry(since, row.side)
+    said = average_entry(since, row.side) if first is not None or shown is None else None
+    return units.entry(shown, said, row.current_price, Instrument())
 
 
 def is_free_of_exits(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from math import floor
 
 import msgspec
 from msgspec.structs import replace
@@ -79,11 +80,15 @@ def case_of(e: Evidence, read: Read, shown: Shown, memory: Memory) -> Case:
     instrument = e.instrument
     expected = expect(e.watched, memory, read.begin, read.end, e.key, instrument)
     found = trades(e.executions, e.key, memory) if e.executions is not None else None
-    heard = found if found is not None else trades(e.reported, e.key, memory)
-    new = explain(heard, e, memory)
+    new = _since_known(explain(found, e, memory), e, memory) if found is not None else _reported(e, memory)
     if not _explains(new, shown.qty - expected.qty, e) and _explains(doubles_merged(new), shown.qty - expected.qty, e):
         new = doubles_merged(new)
-    told = bool(new) and expected.is_clean and _explains(new, shown.qty - expected.qty, e)
+    more = shown.qty * expected.qty > 0 and abs(shown.qty) > max(abs(expected.low), abs(expected.high))
+    told = (
+        bool(new)
+        and (expected.is_clean or (more and not e.scope.by_ids))
+        and _explains(new, shown.qty - expected.qty, e)
+    )
     if memory.born > BEFORE and memory.horizon == BEFORE and not e.watched:
         told = False  # a life with an empty store has no base to add executions to
     counted = count(memory.run, shown.qty, (expected.low, expected.high), shown.said.name, read.begin, instrument.gap_s)
@@ -102,6 +107,39 @@ def case_of(e: Evidence, read: Read, shown: Shown, memory: Memory) -> Case:
     return replace(case, enough=_is_enough(case))
 
 
+def _since_known(new: tuple[Trade, ...], e: Evidence, memory: Memory) -> tuple[Trade, ...]:
+    """What was traded after the executions first came to what is watched; none where they do not say when that was.
+
+    In a life that has concluded nothing yet no time says which executions are history: they are walked from the first
+    fill of the oldest position on.
+    """
+    if memory.horizon > BEFORE or not e.watched or e.scope.by_ids:
+        return new
+    since, held, bought = floor(min(p.opened for p in e.watched)), ZERO, ZERO
+    wanted = _bought_of(e)
+    for at, t in enumerate(new):
+        if t.at < since:
+            continue
+        held, bought = held + t.qty, bought + max(ZERO, t.qty)
+        if held - bought * e.instrument.fee_max <= wanted <= held:
+            return new[at + 1 :]
+    return ()
+
+
+def _bought_of(e: Evidence) -> Decimal:
+    """What is watched, before our own orders sold of it; signed."""
+    return sum(((p.left + sum((o.cum for o in p.orders), ZERO)) * sign(p.side, e.key) for p in e.watched), ZERO)
+
+
+def _reported(e: Evidence, memory: Memory) -> tuple[Trade, ...]:
+    """What updates have reported beyond what is watched, where none are listed: of each order one sum, that grows."""
+    found = explain(trades(e.reported, e.key, memory), e, replace(memory, horizon=BEFORE, booked=frozenset()))
+    since = floor(min(p.opened for p in e.watched)) if e.watched else BEFORE
+    found = tuple(t for t in found if t.at >= since)
+    beyond = total(found) - _bought_of(e)
+    return (replace(found[-1], qty=beyond),) if found and beyond else ()
+
+
 def _explains(new: tuple[Trade, ...], qty: Decimal, e: Evidence) -> bool:
     """True where trades come to this quantity; a purchase may come to a little less by what the venue kept of it."""
     kept = sum((t.qty for t in new if t.qty > 0), ZERO) * e.instrument.fee_max
@@ -114,7 +152,7 @@ def count(
     """How often in a row this was shown while that was expected; a read soon after the one before adds nothing."""
     if run is None or (run.qty, run.expected) != (qty, expected):
         return Run(qty, expected, said, 1, begin, begin)
-    if begin - run.last < gap_s:
+    if begin - run.last < gap_s or begin == run.last:
         return run
     return Run(qty, expected, said, run.reads + 1, run.first, begin)
 

@@ -14,13 +14,13 @@ import msgspec
 
 from exitfsm.holdings.facts import BEFORE, Failed, Instrument, Key, Memory, Read, Scope, Watched
 from exitfsm.holdings.rows import Said, Shown, Silent, is_worth_sending, leaves, net, sellable, sign
-from exitfsm.values import EXACT, ZERO, exactly, floor_to
+from exitfsm.holdings.units import factor_of
+from exitfsm.values import ZERO, exactly, floor_to
 
 #: A clean read so many seconds old still says that so much was held, where none is answered any more.
 SHOWN_LAST_S = 60.0
 #: A quantity that was refused for its value is tried again once it is worth so much more.
 _WORTH_MORE = Decimal("1.005")
-_UNIT_OFF = Decimal("0.02")
 
 
 class Working(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,9 +165,9 @@ def _held(leaving: Leaving, shown: Shown) -> Decimal:
 def _other_unit(leaving: Leaving, shown: Shown) -> Permit | None:
     """Row 3: quantity and average say that the unit changed: that is settled first, and the trigger judged again."""
     p, average, held = leaving.position, shown.average, _held(leaving, shown)
-    if not average or held == p.left or abs(EXACT.divide(p.entry, average) - 1) <= _UNIT_OFF:
+    if not average or held == p.left or factor_of(p.left, p.entry, held, average) is None:
         return None
-    return Wait("unit") if abs(EXACT.divide(p.left * p.entry, average) - held) < 1 else None
+    return Wait("unit")
 
 
 def _refused(leaving: Leaving, shown: Shown) -> Permit | None:

@@ -10,7 +10,7 @@ from exitfsm.holdings import units
 from exitfsm.holdings.cases import Case, figures, remembered
 from exitfsm.holdings.facts import BEFORE, Adopted, Answer, Change, Needed
 from exitfsm.holdings.rows import scope_tag, side_of, sign
-from exitfsm.holdings.trades import Origin, name_of, origin
+from exitfsm.holdings.trades import Origin, name_of, origin, trades
 from exitfsm.values import ZERO
 
 #: How much longer than the executions may be late a name is waited for, in seconds.
@@ -22,11 +22,19 @@ def origin_of(case: Case, qty: Decimal) -> Origin | None:
     return origin(case.found, qty, case.e.instrument) if case.found is not None and qty else None
 
 
+def _reported_entry(case: Case) -> Decimal | None:
+    """The average entry by what updates have reported, where the broker lists no executions."""
+    if case.found is not None:
+        return None
+    first = origin(trades(case.e.reported, case.e.key, case.memory), case.shown.qty, case.e.instrument)
+    return first.entry if first is not None else None
+
+
 def entry_of(case: Case) -> Decimal | None:
     """The average entry of what is shown; None where it is unclear."""
     first = origin_of(case, case.shown.qty)
-    price = case.shown.price or case.e.price
-    return units.entry(case.shown.average, first.entry if first is not None else None, price, case.e.instrument)
+    said = first.entry if first is not None else _reported_entry(case)
+    return units.entry(case.shown.average, said, case.shown.price or case.e.price, case.e.instrument)
 
 
 def name(case: Case, first: Origin | None, entry: Decimal) -> str:

@@ -98,6 +98,12 @@ def leaves_open(p: Position, report: ExecutionReport) -> bool:
     return not said_how_much or report.client_order_id in p.corrected_orders
 
 
+def says_no_quantity(p: Position, report: ExecutionReport) -> bool:
+    """True for a record that calls the position's newest order filled, and says that it filled nothing."""
+    said = report.status is OrderStatus.FILLED and report.filled_qty == 0
+    return said and p.client_order_id == report.client_order_id and p.order_live
+
+
 def execution_of(report: ExecutionReport, before: Fill | None) -> Fill | None:
     """What somebody else's order has filled so far, as one execution; None where an update does not say.
 

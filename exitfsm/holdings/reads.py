@@ -42,6 +42,7 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
     """What one read of the broker's positions showed."""
 
     rows: tuple[BrokerPosition, ...] = ()  # those that could be read
+    ended: float = NEVER
     began: float = NEVER  # in monotonic seconds; it is as old as that, however long the answer took
     unreadable: frozenset[str] = frozenset()  # symbols of the others; empty text for one that does not even name it
     exact: bool = False  # the books cannot be behind (a simulated venue): one read says what several in a row do
@@ -318,11 +319,15 @@ def position_read(e: Evidence, conclusion: Holds | Closed, at: datetime) -> Posi
 # --- a price that jumped beyond belief: the broker's row is the second source -----------------------------------------
 
 
+#: A bar that jumped, and three that confirm it: where the broker shows no price, that is a crash.
+CRASH_BARS = 4
+
+
 class Meaning(Enum):
     """What a price that jumped is."""
 
     SPLIT = "quantity and entry moved as it did: the unit changed, and no level was reached"
-    REAL = "the broker's own price is as far out"
+    REAL = "the broker's own price is as far out, or the bars agree and the holding is as it was"
     UNCLEAR = "the broker says neither"
 
 
@@ -335,6 +340,7 @@ class Jumped(msgspec.Struct, frozen=True, kw_only=True):
     watched: tuple[Position, ...]  # the symbol's monitored positions
     beside: tuple[Position, ...]  # the others of their holdings, on their way out
     ratio_max: Decimal  # what counts as a jump
+    bars: int = 1  # so many in a row have jumped like that, each near the one before
 
 
 @exactly
@@ -347,8 +353,15 @@ def meaning_of(jump: Jumped) -> Meaning:
         return Meaning.SPLIT
     price = row.current_price
     if price is None or not price.is_finite() or price <= 0:
-        return Meaning.UNCLEAR
+        return Meaning.REAL if jump.bars >= CRASH_BARS and _is_as_it_was(jump, row) else Meaning.UNCLEAR
     return Meaning.REAL if _near(jump, jump.bar.close, price) else Meaning.UNCLEAR
+
+
+def _is_as_it_was(jump: Jumped, row: BrokerPosition) -> bool:
+    """True where quantity and entry stay: no unit has changed."""
+    holding = (*jump.watched, *jump.beside)
+    entries = {p.entry_price for p in holding}
+    return row.qty == sum((p.remaining_qty for p in holding), ZERO) and entries == {row.avg_entry_price}
 
 
 def _was_split(jump: Jumped, before: Decimal, row: BrokerPosition) -> bool:

@@ -48,19 +48,39 @@ def described_scope(row: BrokerPosition, scope: Scope, *, watched: bool) -> str:
     return f"{what}: managed ({'what was handed to watch()' if scope.handed else 'all of it, whoever bought it'})"
 
 
+class Share(msgspec.Struct, frozen=True):
+    """What of a symbol is ours: the quantity, signed, and what it cost on average."""
+
+    qty: Decimal
+    entry: Decimal
+
+
 @exactly
-def handed_rows(rows: Sequence[BrokerPosition], ours: Mapping[str, Decimal]) -> tuple[BrokerPosition, ...]:
-    """The rows, each for no more than what is ours of its symbol; `ours` is signed, by the symbol's bare name.
+def shares(positions: Iterable[Position]) -> dict[str, Share]:
+    """What is left of what is watched, by the symbol's bare name."""
+    found: dict[str, Share] = {}
+    for p in positions:
+        left, before = p.remaining_qty * p.side.sign, found.get(bare(p.symbol), Share(ZERO, ZERO))
+        qty = before.qty + left
+        entry = EXACT.divide(before.qty * before.entry + left * p.entry_price, qty) if qty else p.entry_price
+        found[bare(p.symbol)] = Share(qty, entry)
+    return found
+
+
+@exactly
+def handed_rows(rows: Sequence[BrokerPosition], ours: Mapping[str, Share]) -> tuple[BrokerPosition, ...]:
+    """The rows, each for no more than what is ours of its symbol, at what that cost.
 
     What others hold on the side of ours is not shown at all: no sale is sized by it, and nothing grows with it.
     """
     limited: list[BrokerPosition] = []
     for row in rows:
-        left = ours.get(bare(row.symbol), ZERO) * row.side.sign
+        share = ours.get(bare(row.symbol), Share(ZERO, ZERO))
+        left = share.qty * row.side.sign
         if left < 0 or not row.qty.is_finite():
             limited.append(row)  # the other side of ours: that is to be seen
         elif left > 0:
-            limited.append(replace(row, qty=min(row.qty, left)))
+            limited.append(replace(row, qty=min(row.qty, left), avg_entry_price=share.entry))
     return tuple(limited)
 
 

@@ -43,7 +43,9 @@ def trades(fills: Iterable[Fill], key: Key, memory: Memory) -> tuple[Trade, ...]
     """The holding's executions, one a trade (of corrections the newest), oldest first, in the present unit."""
     newest: dict[str, Fill] = {}
     for fill in fills:
-        if not same_symbol(fill.symbol, key.symbol) or fill.account not in (None, key.account):
+        if not same_symbol(fill.symbol, key.symbol) or (
+            key.account is not None and fill.account not in (None, key.account)
+        ):
             continue
         if key.side is not None and fill.position_side is not key.side:
             continue

@@ -7,7 +7,7 @@ conserved by every placement; so the prices choose, and where none fits, that is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 
 import msgspec
 
@@ -17,6 +17,8 @@ from exitfsm.values import EXACT, ZERO, exactly
 
 #: A factor nearer to 1 is no change of the unit; a price may be so far from what the factor says.
 FACTOR_MIN, PRICE_OFF_MAX = Decimal("0.02"), Decimal("0.03")
+#: So far it may be where nothing was traded in between: then value says enough, and the price may have moved, too.
+ALONE_OFF_MAX = Decimal("0.3")
 #: Two averages of one thing differ by less.
 AVERAGE_OFF_MAX = Decimal("0.1")
 _VALUE_OFF_MAX = Decimal("0.01")
@@ -31,6 +33,19 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @exactly
+def factor_of(qty: Decimal, entry: Decimal, held: Decimal, average: Decimal) -> Decimal | None:
+    """By what factor the unit changed where nothing was traded; None where it did not.
+
+    The average says it: a purchase can never bring so much. A fraction of a whole share may have been paid in cash.
+    """
+    factor = EXACT.divide(entry, average)
+    there = qty * factor
+    in_cash = held == held.to_integral_value() and there.to_integral_value(ROUND_FLOOR) == held
+    same = held > 0 and (in_cash or abs(EXACT.divide(there, held) - 1) < _VALUE_OFF_MAX)
+    return factor if same and abs(factor - 1) > FACTOR_MIN else None
+
+
+@exactly
 def unit(
     p: Watched, shown: Decimal, average: Decimal, price: Decimal | None, traded: Sequence[Trade], way: int
 ) -> Change | None:
@@ -39,8 +54,14 @@ def unit(
     Args:
         shown: what is held, signed; `way` is the sign of the position.
     """
+    if not traded:
+        alone = factor_of(p.left, p.entry, shown * way, average)
+        if alone is None or _price_off(p, alone, price) >= ALONE_OFF_MAX:
+            return None
+        return Change(factor=alone, entry=average, before=0)
     qty, entry = p.left, p.entry
     best: tuple[Decimal, Change] | None = None
+    in_cash = price is not None and p.price is not None
     for before in range(len(traded) + 1):
         if before:
             qty, entry = _bought(qty, entry, traded[before - 1], way)
@@ -52,7 +73,8 @@ def unit(
         for t in later:
             held, after = _bought(held, after, t, way)
         off = _price_off(p, factor, price)
-        if abs(factor - 1) <= FACTOR_MIN or not _is_near(after, average, held) or off >= PRICE_OFF_MAX:
+        is_near = _is_near(after, average, held, in_cash=in_cash)
+        if abs(factor - 1) <= FACTOR_MIN or not is_near or off >= PRICE_OFF_MAX:
             continue
         if best is None or off < best[0]:
             best = off, Change(factor=factor, entry=after, before=before)
@@ -66,9 +88,10 @@ def _bought(qty: Decimal, entry: Decimal, t: Trade, way: int) -> tuple[Decimal, 
     return qty + traded, entry
 
 
-def _is_near(after: Decimal, average: Decimal, held: Decimal) -> bool:
-    """Value is conserved but for rounding, and for one unit that was paid in cash."""
-    return abs(EXACT.divide(after, average) - 1) < _VALUE_OFF_MAX + EXACT.divide(Decimal(1), max(Decimal(1), held))
+def _is_near(after: Decimal, average: Decimal, held: Decimal, *, in_cash: bool) -> bool:
+    """Value is conserved but for rounding, and, where prices choose, for one unit that was paid in cash."""
+    paid = EXACT.divide(Decimal(1), held) if in_cash and held > 1 else ZERO
+    return abs(EXACT.divide(after, average) - 1) < _VALUE_OFF_MAX + paid
 
 
 def _price_off(p: Watched, factor: Decimal, price: Decimal | None) -> Decimal:

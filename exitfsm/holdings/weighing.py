@@ -208,7 +208,7 @@ def _average(case: Case, memory: Memory) -> tuple[Memory, tuple[Concluded, ...]]
 
 def _undecided(case: Case) -> Answer | None:
     """Row 8: inside, not clean: nothing can be told apart yet, but that nothing is held for ever."""
-    if not case.is_inside:
+    if not case.is_inside or case.is_clean:
         return None
     memory = replace(case.memory, run=None, unshown=BEFORE)
     said: tuple[Concluded, ...] = (*_calm_missing(case), Calm("entry_not_shown"), Needed("reads"))
@@ -220,6 +220,14 @@ def _undecided(case: Case) -> Answer | None:
     if case.read.begin - since < case.e.instrument.empty_s:
         return said, memory
     return concluded(case, [ClosedBy(p.name, "unresolved", p.left) for p in case.e.watched], memory)
+
+
+def _forgotten(case: Case) -> Answer | None:
+    """Less is held, and an exit under our prefix that is on no record here sold it: is it the next one of ours?"""
+    if case.e.next_ids_known or not case.is_smaller or case.found is None or not case.e.watched:
+        return None
+    theirs = nobodys(case.found, case.e.watched, case.e.scope, case.memory)
+    return ((Needed("next_id"),), case.memory) if theirs else None
 
 
 def _is_empty(case: Case) -> Answer | None:
@@ -236,6 +244,8 @@ def _is_empty(case: Case) -> Answer | None:
     long = case.read.end - since >= instrument.empty_s
     unlisted = case.e.executions is None and not case.e.works
     if often and long and unlisted and case.is_clean:
+        if not case.e.next_ids_known:
+            return (Needed("next_id"),), memory
         return concluded(case, [ClosedBy(p.name, "vanished", p.left) for p in case.e.watched], memory)
     return tuple(said), memory
 
@@ -243,7 +253,7 @@ def _is_empty(case: Case) -> Answer | None:
 def _unsettled(case: Case) -> Answer | None:
     """Rows 12 and 13: outside, while an order of ours may still fill, or its record is not final."""
     memory, instrument = remembered(case), case.e.instrument
-    if not case.is_clean:
+    if not case.is_clean and not case.told:
         low = min(case.expected.low * case.way, case.expected.high * case.way)
         shown = case.shown.qty * case.way
         if case.enough and low > 0 and 0 <= shown < low:
@@ -365,6 +375,7 @@ TABLE: tuple[Row, ...] = (
     _reports,
     _as_expected,
     _undecided,
+    _forgotten,
     _is_empty,
     _unsettled,
     _rescaled,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exitfsm.aio.tasks import Tasks
+from exitfsm.books import Books
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.hours import Hours
 from exitfsm.clocks import SteadyTime
@@ -46,6 +47,7 @@ class Context:
     mailbox: Mailbox
     alarms: Alarms
     calls: BrokerCalls
+    books: Books
     breaker: Breaker
     hours: Hours
     memory: Memory
@@ -60,11 +62,12 @@ class Part:
     def __init__(self, context: Context) -> None:
         self._given, self._time, self._live = context.given, context.given.time, context.given.config.live
         self._engine, self._mailbox, self._alarms = context.engine, context.mailbox, context.alarms
-        self._calls, self._hours = context.calls, context.hours
+        self._calls, self._books, self._hours = context.calls, context.books, context.hours
         self._breaker, self._tasks = context.breaker, context.tasks
         memory = context.memory
         self._ground, self._scoped = context.ground, context.scoped
         self._orders, self._sends, self._shown, self._waits = memory.orders, memory.sends, memory.shown, memory.waits
+        self._kept, self._jumps = memory.kept, memory.jumps
 
 
 def in_order(engine: Engine) -> list[Position]:

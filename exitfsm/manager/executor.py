@@ -12,7 +12,6 @@ decided in `holdings`. Where the broker does not answer, its `BrokerError` ends 
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Iterator
 from decimal import Decimal
@@ -20,18 +19,17 @@ from decimal import Decimal
 from exitfsm import holdings
 from exitfsm.aio.budget import PAUSE_S, Turns
 from exitfsm.aio.workers import Workers
-from exitfsm.broker.calls import Outcome, describe
+from exitfsm.broker.calls import Outcome
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
-from exitfsm.holdings import FRESH_S, NEVER, UNKNOWN_MAX, Answer, Beside, Read
+from exitfsm.holdings import FRESH_S, NEVER, UNKNOWN_MAX, Answer, Beside
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part
-from exitfsm.manager.view import LOOK_MAX_S, View
+from exitfsm.manager.view import View
 from exitfsm.messages import GiveWay
 from exitfsm.others.way import Way
 from exitfsm.outside import log, logged
-from exitfsm.ports import IdMemory
 from exitfsm.position import Action, Cancel, LookUp, Position, Submit, is_proved_over
-from exitfsm.values import ExecutionReport, Order, OrderType, plain, refused_report
+from exitfsm.values import Order, OrderType, plain, refused_report
 
 #: How long the bot's call waits for orders that it caused to have left; a broker that is slower is not waited for.
 GRACE_S = 0.01
@@ -100,7 +98,7 @@ class Executor(Part):
         if isinstance(action, Cancel):
             return await self._cancel(p, action)
         expected = self._view.expectations()
-        await self._view.tell_read(p.position_id, await self._view.positions(), expected)
+        await self._view.tell_read(p.position_id, await self._books.positions(), expected)
         return self._engine.positions.get(p.position_id) is not p
 
     # --- looking up, and canceling ------------------------------------------------------------------------------------
@@ -111,6 +109,8 @@ class Executor(Part):
         report = await self._calls.order(client_order_id)
         if report is not None:
             self._sends.found(client_order_id)
+            if before is not None and holdings.says_no_quantity(before, report):
+                report = await self._books.record_by_executions(before) or report
             report = holdings.record_of_live(before, self._engine.positions.get(position_id), report)
             if report is None:
                 return False
@@ -284,14 +284,14 @@ class Executor(Part):
         await self._mailbox.tell_all([(q.position_id, GiveWay(at=self._time.now(), why=why)) for q in resting])
 
     async def _held_for(self, p: Position) -> Decimal:
-        return self._view.net_of(p, await self._view.positions())[0]
+        return self._view.net_of(p, await self._books.positions())[0]
 
     async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself."""
         failed = shown = 0
         while True:
             seen = self._view.seen(p)
-            read, why = await self._look(p.symbol)
+            read, why = await self._books.look(p.symbol)
             p = self._engine.positions.get(p.position_id, p)
             held = None
             if read is not None:
@@ -304,7 +304,7 @@ class Executor(Part):
                 position=p,
                 qty=order.qty,
                 held=held,
-                executions=await self._view.fills_of(p) or () if held is not None and held < order.qty else (),
+                executions=await self._books.fills_of(p) or () if held is not None and held < order.qty else (),
                 count=self._shown.counted(p),
                 failed=failed,
                 shown=shown,
@@ -318,15 +318,6 @@ class Executor(Part):
             if answer is Answer.BLOCKED:
                 raise BrokerError(f"what is held of {p.symbol} is not known: {why}")
             await self._turns.pause(p.position_id)
-
-    async def _look(self, symbol: str) -> tuple[Read | None, str]:
-        """What is held; or None and why, where that is not known of this symbol."""
-        try:
-            async with asyncio.timeout(LOOK_MAX_S):
-                held = await self._view.positions()
-        except (BrokerError, TimeoutError) as error:
-            return None, describe(error)
-        return (None, "it cannot be read") if holdings.is_silent(held, symbol) else (held, "")
 
     async def _not_sent(self, order: Order, refusal: OrderRefused) -> Answer:
         # An earlier life, whose store was lost, may have sent the same id: then what is missing is what it sold.
@@ -352,7 +343,7 @@ class Executor(Part):
         report = outcome.report
         if report is not None:
             if outcome.outcome is Outcome.REFUSED:
-                report = await self._there_after_all(name) or report
+                report = await self._books.there_after_all(name) or report
             self._sends.found(name)
             await self._mailbox.report(report)
             return True
@@ -360,16 +351,3 @@ class Executor(Part):
             self._engine.not_known(name)
             return False
         return True  # unknown: what is owed now is a look-up
-
-    async def _there_after_all(self, client_order_id: str) -> ExecutionReport | None:
-        """The record of an order that was just refused, where the refusal was said of another copy of its request.
-
-        What is repeated on the way, or sent again, can be refused because of the first copy: it holds the quantity.
-        """
-        try:
-            return await self._calls.order(client_order_id)
-        except BrokerError:
-            again = self._calls.capabilities.ids_refused is IdMemory.FOREVER and self._calls.asks_by_our_id
-            if again or self._sends.may_have_left(client_order_id):
-                raise
-            return None

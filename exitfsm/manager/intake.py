@@ -85,7 +85,7 @@ class Operators(Part):
         current = (self._engine.positions.get(p.position_id) for p in stuck if p.position_id not in failed)
         known, held = [p for p in current if p is not None], None
         try:
-            held = await self._view.positions() if known else None
+            held = await self._books.positions() if known else None
         except BrokerError as error:
             failed |= {p.position_id: error for p in known}
         for position_id, why in failed.items():
@@ -213,7 +213,7 @@ class Intake(Part):
         try:
             held = Read()
             with logged("price_not_confirmed symbol=%s error=%s", symbol):
-                held = await self._view.positions()
+                held = await self._books.positions()
             watched = [p for p in in_order(self._engine) if p.symbol == symbol and p.state is State.MONITORING]
             overtaken = any(expected.get(p.position_id) != self._view.seen(p) for p in watched)
             again = overtaken or self._jumped[symbol] is not bar
@@ -227,24 +227,19 @@ class Intake(Part):
 
     async def _settle(self, bar: Bar, held: Read, watched: list[Position]) -> None:
         beside = {q.position_id: q for p in watched for q in self._engine.beside(p) if q not in watched}
+        ratio_max = self._given.config.policy.price_guard.max_jump_ratio
         jump = holdings.Jumped(
             bar=bar,
             price_before=self._engine.last_price(bar.symbol),
             row=next((row for row in held.rows if same_symbol(row.symbol, bar.symbol)), None),
             watched=tuple(watched),
             beside=tuple(beside.values()),
-            ratio_max=self._given.config.policy.price_guard.max_jump_ratio,
+            ratio_max=ratio_max,
+            bars=self._jumps.note(bar, self._engine.last_price_at(bar.symbol), ratio_max),
         )
         meaning = holdings.meaning_of(jump)
         if meaning is Meaning.SPLIT:
-            reads = [(p.position_id, self._view.message(p, held)) for p in watched]
-
-            def rebased() -> None:
-                # At once, or a bar in between would be held against the levels of before.
-                self._engine.tell_all(reads)
-                self._engine.rebase(bar.symbol, bar)
-
-            await self._mailbox.run(rebased)
+            await self._view.tell_split(watched, held, bar)
         elif meaning is Meaning.REAL:
             await self._mailbox.bars([bar], confirmed=True)
         else:

@@ -15,6 +15,7 @@ from exitfsm import holdings
 from exitfsm.account import Account
 from exitfsm.aio.tasks import Tasks
 from exitfsm.bar_keeping import keeper_of
+from exitfsm.books import Books
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.hours import Hours, Sessions
@@ -32,10 +33,10 @@ from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.memory.memory import Memory
 from exitfsm.others.ground import Ground
-from exitfsm.others.scope import Scoped
+from exitfsm.others.scope import Scoped, Share, scope_of
 from exitfsm.outside import log
 from exitfsm.ownership import Ownership, Watchdog
-from exitfsm.position import Position
+from exitfsm.position import Position, account_hash
 from exitfsm.recorded_bars import bars_since
 from exitfsm.store import ExitStore
 from exitfsm.store.mending import mend
@@ -67,12 +68,16 @@ class Parts:
             bars_since=bars_since(self._keeper.path) if given.config.record_bars else None,
         )
         tasks, timeout_s = Tasks(), float(live.broker_timeout_seconds)
-        memory = Memory(engine, time, listed_by=time.monotonic() + 2 * timeout_s)
+        scope, listed_by = scope_of(given.config.manage), time.monotonic() + 2 * timeout_s
+        memory = Memory(engine, time, listed_by, by_handing=scope.handed)
         mailbox = Mailbox(engine, time, given.clock, self._after_group)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         calls = BrokerCalls(fitting, names=memory.orders, time=time, timeout_s=timeout_s, on_result=self._after_call)
+        share = Share(engine, scope)
+        books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share.limits)
         ground = Ground(
             calls=calls,
+            books=books,
             orders=memory.orders,
             positions=mailbox,
             engine=engine,
@@ -86,12 +91,13 @@ class Parts:
             mailbox=mailbox,
             alarms=alarms,
             calls=calls,
+            books=books,
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions),
             memory=memory,
             tasks=tasks,
             ground=ground,
-            scoped=Scoped(ground, given.config.manage),
+            scoped=Scoped(ground, share),
         )
         self.view = View(context)
         self.executor = Executor(context, self.view)
@@ -146,7 +152,7 @@ class Parts:
         await self.reconciler.runs.close()
         await self.executor.close(float(context.given.config.live.broker_timeout_seconds))
         await context.hours.close()
-        await self.view.reads.close()
+        await self.context.books.reads.close()
         await context.tasks.finish_writes()
         try:
             await context.mailbox.run(self.timer.save_marks)

@@ -71,16 +71,18 @@ class Adopter(Part):
         The fills are read after the positions; what changed in between is looked at anew, or the quantity would be
         held against the wrong fills and the position get a name that no other machine arrives at.
         """
-        new = holdings.unwatched(rows, watched | {p.symbol for p in list(self._engine.positions.values())})
+        known = watched | {p.symbol for p in list(self._engine.positions.values())}
+        rules = lambda symbol: self._calls.capabilities.rules(self._orders.known_spelling(symbol))  # noqa: E731
+        new = holdings.unwatched(rows, known, rules)
         self.missing.keep_only(new)
         if not new:
             return
         try:
-            fills = await self._fills()
+            fills = await self._books.fills_by_symbol(self._live.lookback_days)
         except BrokerError:
             await self._cannot_name(new)
             raise
-        again = await self._view.positions()
+        again = await self._books.positions()
         at_once = asyncio.Semaphore(ADOPTED_AT_ONCE)
 
         async def one(bp: BrokerPosition) -> None:
@@ -108,16 +110,6 @@ class Adopter(Part):
                 text = f"{what}: the broker's fills cannot be read, so it is NOT protected"
                 await self._alarms.raise_alarm("epoch_unknown", text)
 
-    async def _fills(self) -> dict[str, list[Fill]] | None:
-        """The account's executions as far as they are looked at, oldest first; None where the broker lists none."""
-        if not self._calls.has("fills"):
-            return None
-        by_symbol: dict[str, list[Fill]] = {}
-        for fill in await self._calls.fills(self._time.now() - timedelta(days=self._live.lookback_days)):
-            self._orders.note_spelling(fill.symbol)
-            by_symbol.setdefault(bare(fill.symbol), []).append(fill)
-        return by_symbol
-
     async def _adopt(self, bp: BrokerPosition, fills: dict[str, list[Fill]] | None, is_first: bool) -> None:
         symbol = self._orders.known_spelling(bp.symbol)
         what = holdings.described(bp, symbol)
@@ -134,7 +126,7 @@ class Adopter(Part):
                 text = f"{what}: whether an exit of it works is not known: it is NOT protected"
                 await self._alarms.raise_alarm("exit_unknown", text)
             return
-        if found[1] is not None and not holdings.still_held(await self._view.positions(), bp):
+        if found[1] is not None and not holdings.still_held(await self._books.positions(), bp):
             self.missing.tried(bp)
             return  # the order has filled since the positions were read: its figures and theirs are of different ages
         if adopt.first_fill is None:
@@ -203,7 +195,7 @@ class Adopter(Part):
         """Watch a position on the bot's word, unless it is watched already; never what an exit at work still sells."""
         self._scoped.check(symbol)
         if selling := self._scoped.selling(symbol, side):
-            shown = abs(self._view.net_of(selling[0], await self._view.positions())[0])
+            shown = abs(self._view.net_of(selling[0], await self._books.positions())[0])
             qty = holdings.beyond_exits(qty, shown, selling)
             if not qty:
                 return selling[-1]  # once the broker shows more, that is adopted
@@ -285,6 +277,7 @@ class Reconciler(Part):
         await self.runs.run()
         self.is_done = True
         self.due.again(soon=self._adopter.missing.are_impatient())
+        self.due.no_later(self._view.next_look())
 
     async def try_sync(self) -> None:
         """The same; where it fails it is tried again soon. Where it fails for long, that is an alarm."""
@@ -306,7 +299,7 @@ class Reconciler(Part):
         symbols = {p.symbol for p in list(self._engine.positions.values())}
         if self._is_first:
             await self._listing.read(is_first=True)  # nothing leaves before that
-        held = await self._view.positions()
+        held = await self._books.positions()
         for symbol in sorted(held.unreadable):
             of = f"for {symbol} " if symbol else ""
             text = f"an entry {of}in the broker's positions cannot be read: NOT protected"

@@ -5,24 +5,22 @@ What they prove is decided in `holdings`; here it is read, asked, told, and reme
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 
 from msgspec.structs import replace
 
 from exitfsm import holdings
-from exitfsm.aio.tasks import Fresh
 from exitfsm.errors import BrokerError
-from exitfsm.holdings import Evidence, Executions, Expected, Need, Read, same_symbol
-from exitfsm.manager.context import Context, Part
-from exitfsm.memory.orders import own_id
-from exitfsm.messages import Contradiction, PositionRead, RecordRead, Recover
-from exitfsm.outside import logged
-from exitfsm.position import READS_MIN, Position, account_hash, client_order_id
-from exitfsm.values import ExecutionReport, Fill, plain
-
-#: How long one look at what is held may take, where something waits for it.
-LOOK_MAX_S = 1.0
+from exitfsm.holdings import Evidence, Executions, Expected, Need, Read, watching, weighing
+from exitfsm.holdings.facts import Adopted, Needed
+from exitfsm.manager.context import Context, Part, in_order
+from exitfsm.memory.kept import Asked
+from exitfsm.messages import Contradiction, Message, PositionRead, RecordRead, Recover, Rescale
+from exitfsm.position import READS_MIN, Position, client_order_id
+from exitfsm.values import Bar, plain
 
 
 class View(Part):
@@ -30,26 +28,16 @@ class View(Part):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        #: Reads of what is held; callers that wait together share one.
-        self.reads = Fresh(self._read, "exitfsm-positions")
+        #: When the next read helps something that waits for it, in monotonic seconds.
+        self._next_look = math.inf
 
     # --- what is held -------------------------------------------------------------------------------------------------
-
-    async def positions(self) -> Read:
-        """What the broker holds, by a read that begins after this call; callers that wait together share one."""
-        return await self.reads.answer(LOOK_MAX_S)
-
-    async def _read(self) -> Read:
-        ours = self._scoped.ours()
-        held = await self._calls.positions()
-        own = holdings.own_rows(held, lambda name: account_hash(name) == self._given.account)
-        return Read(rows=self._scoped.limited(own.rows, ours), began=held.began, unreadable=held.unclear | own.unclear)
 
     async def agreed(self, p: Position) -> Read:
         """What the broker holds; less of a position than is left of it only where several reads in a row agree."""
         shown: list[Decimal] = []
         while True:
-            read = await self.positions()
+            read = await self._books.positions()
             if holdings.is_silent(read, p.symbol):
                 raise BrokerError(f"what the broker holds of {p.symbol} cannot be read")
             shown.append(self.net_of(p, read)[0])
@@ -83,8 +71,16 @@ class View(Part):
     # --- what a read means --------------------------------------------------------------------------------------------
 
     async def tell_read(self, position_id: str, read: Read, expected: dict[str, Expected]) -> None:
-        """Tell a position what the broker's positions mean for it, with what else must be read for that."""
+        """Tell a position what the broker's positions mean for it, with what else must be read for that.
+
+        Where nothing of its symbol is on its way out, all its positions are told, with the first of them.
+        """
         p = self._engine.positions.get(position_id)
+        holding = self._holding(p.symbol) if p is not None else []
+        if holding and watching.are_at_rest(holding):
+            if position_id == holding[0].position_id:
+                await self._tell_holding(holding[0].symbol, read, expected)
+            return
         if p is None or expected.get(position_id) != self.seen(p) or holdings.is_silent(read, p.symbol):
             return  # `weigh` would say so, too; but no wait may begin with such a read
         evidence: Evidence | None = Evidence(
@@ -113,13 +109,74 @@ class View(Part):
                 await self._mailbox.tell(position_id, holdings.position_read(evidence, conclusion, self._waits.now(p)))
             return
 
+    def _holding(self, symbol: str) -> list[Position]:
+        return [p for p in in_order(self._engine) if p.symbol == symbol]
+
+    async def _tell_holding(self, symbol: str, read: Read, expected: dict[str, Expected]) -> None:
+        """Tell the positions of a symbol, all of them at rest, what a read means for what is held of it."""
+        asked = Asked()
+        while (holding := self._holding(symbol)) and watching.are_at_rest(holding):
+            overtaken = any(expected.get(p.position_id) != self.seen(p) for p in holding)
+            by = self._time.monotonic() if overtaken else read.began
+            price, listed = self._engine.last_price(symbol), self._calls.has("fills")
+            for p in holding:
+                self._shown.count(p, self.net_of(p, read)[0], read.began)  # a send that cannot look goes by it
+            evidence = self._kept.evidence(holding, read, asked, price, listed=listed)
+            if listed and asked.executions is None and watching.is_news(evidence):
+                asked = replace(asked, executions=await self._books.fills_since(holding[0].opened_at))
+                continue
+            said, memory = weighing.weigh(evidence, self._kept.memory(evidence, by))
+            if Needed("next_id") in said and not asked.next_ids:
+                if self._calls.asks_by_our_id and any([await self._took_over(p) for p in holding]):
+                    return  # an exit of ours that an old copy of the store does not know
+                asked = replace(asked, next_ids=True)
+                continue
+            began = {p.position_id: self._waits.at(p, read.began) for p in holding}
+            told = watching.messages(said, {p.position_id: p for p in holding}, began, self._time.now())
+            if told:
+                await self._mailbox.run(partial(self._conclude, symbol, told))
+            self._kept.keep(evidence, memory, self._holding(symbol))
+            if any(isinstance(one, Needed | Adopted) for one in said):
+                soon_s = watching.next_look_s(memory, evidence.instrument)
+                self._next_look = min(self._next_look, self._time.monotonic() + soon_s)
+            return
+
+    def _conclude(self, symbol: str, told: list[tuple[str, Message]]) -> None:
+        """In the writer's thread, in one: a bar in between would be held against levels of another unit."""
+        for position_id, message in told:
+            before = self._engine.positions.get(position_id)
+            self._engine.tell(position_id, message)
+            if isinstance(message, Rescale) and self._engine.positions.get(position_id) is not before:
+                self._engine.rescale(symbol, message.factor)
+
+    async def tell_split(self, watched: list[Position], read: Read, bar: Bar) -> None:
+        """Tell positions of a split that a price which jumped has shown: their figures, and that price is the first."""
+        began = {p.position_id: self._waits.at(p, read.began) for p in watched}
+        shown = {p.position_id: self.net_of(p, read) for p in watched}
+        told = watching.split_messages(watched, shown, began, self._time.now())
+
+        def rebased() -> None:
+            # At once, or a bar in between would be held against the levels of before.
+            self._engine.tell_all(told)
+            self._engine.rebase(bar.symbol, bar)
+
+        await self._mailbox.run(rebased)
+        for p, (_, message) in zip(watched, told, strict=True):
+            if isinstance(message, Rescale):
+                self._kept.rescaled(p, message.factor, self._time.monotonic(), self._holding(p.symbol))
+
+    def next_look(self) -> float:
+        """When the next read of positions helps, in monotonic seconds; asked once for each."""
+        at, self._next_look = self._next_look, math.inf
+        return at
+
     async def _read_more(self, evidence: Evidence, need: Need) -> Evidence | None:
         """The evidence with what it lacks; None where the position has changed over that."""
         p = evidence.position
         if need is Need.NEXT_ORDER:
             return None if await self._took_over(p) else replace(evidence, next_order_known=True)
         if need is Need.EXECUTIONS:
-            items, offered = await self.fills_of(p) or (), self._calls.has("fills")
+            items, offered = await self._books.fills_of(p) or (), self._calls.has("fills")
             is_shared = holdings.is_shared(p, list(self._engine.positions.values()))
             return replace(evidence, executions=Executions(items=items, offered=offered, shared=is_shared))
         record = await self.record_of(p, p.client_order_id or "")
@@ -144,11 +201,10 @@ class View(Part):
         It may have filled after its end was reported, or be working all the same.
         """
         mono, began = self._time.monotonic(), self._waits.at(p, self._time.monotonic())
-        report = told = await self._record(p, client_order_id)
+        report = told = await self._books.record(p, client_order_id)
         hidden = report is None and not self._calls.capabilities.lookup_sees_closed
-        if hidden and client_order_id == p.client_order_id and self._calls.has("fills"):
-            fills = await self._calls.fills(p.opened_at)
-            told = holdings.report_from_executions(p, [f for f in fills if same_symbol(f.symbol, p.symbol)])
+        if hidden and client_order_id == p.client_order_id:
+            told = await self._books.record_by_executions(p)
         if told is not None:
             await self._mailbox.report(told)
         by_id = self._calls.can_look_up(client_order_id)
@@ -159,21 +215,3 @@ class View(Part):
         )  # fmt: skip
         self._shown.looked_up(client_order_id, look_ups)
         return record
-
-    async def _record(self, p: Position, client_order_id: str) -> ExecutionReport | None:
-        """An order's record; by the list of working orders, where the broker cannot be asked about this one."""
-        if self._calls.can_look_up(client_order_id):
-            return await self._calls.order(client_order_id)
-        if not self._calls.has("open_orders"):
-            return None  # what the updates say is all there is
-        own, listed = own_id(p, client_order_id), await self._calls.open_orders()
-        mine = (r for r in listed if r.client_order_id == client_order_id or (own and r.broker_order_id == own))
-        return next(mine, None)
-
-    async def fills_of(self, p: Position) -> tuple[Fill, ...] | None:
-        """The executions in a position's symbol since its entry; None where they cannot be had."""
-        if not self._calls.has("fills"):
-            return holdings.executions_of(p, self._orders.told.values(), listed=False)
-        with logged("fills_failed position=%s error=%s", p.position_id):
-            return holdings.executions_of(p, await self._calls.fills(p.opened_at), listed=True)
-        return None

@@ -28,6 +28,10 @@ class Due:
         """It was done: it is due again in a while, or soon."""
         self._at = self._monotonic() + (self._soon_s if soon else self._every_s)
 
+    def no_later(self, at: float) -> None:
+        """It is due at this time at the latest."""
+        self._at = min(self._at, at)
+
     def has_come(self, monotonic: float) -> bool:
         """True when it is due; the next time is in a while then."""
         due = monotonic >= self._at

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from exitfsm.clocks import SteadyTime
 from exitfsm.engine import Engine
+from exitfsm.memory.jumps import Jumps
+from exitfsm.memory.kept import Kept
 from exitfsm.memory.orders import Orders
 from exitfsm.memory.sends import Sends
 from exitfsm.memory.shown import Shown
 from exitfsm.memory.waits import Waits
 from exitfsm.position import Position
+from exitfsm.values import Fill
 
 
 class Memory:
@@ -18,11 +23,17 @@ class Memory:
         engine: knows what is watched, and what the broker can do.
         time: the present.
         listed_by: as of `Orders`.
+        by_handing: as of `Kept`.
     """
 
-    def __init__(self, engine: Engine, time: SteadyTime, listed_by: float) -> None:
+    def __init__(self, engine: Engine, time: SteadyTime, listed_by: float, *, by_handing: bool = False) -> None:
         self.orders, self.sends = Orders(engine, listed_by), Sends(time)
         self.shown, self.waits = Shown(), Waits(time, engine.broker)
+        self.jumps = Jumps()
+        self.kept = Kept(time, engine.broker, self._reported, by_handing=by_handing)
+
+    def _reported(self) -> Sequence[Fill]:
+        return list(self.orders.told.values())
 
     def forget(self, p: Position) -> None:
         """A position has ended."""

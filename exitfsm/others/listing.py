@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from exitfsm import holdings
-from exitfsm.errors import BrokerError
 from exitfsm.holdings import ORDER_PREFIX, bare
 from exitfsm.kinds import AlarmKind
 from exitfsm.others.ground import Ground
@@ -17,7 +14,7 @@ class Listing:
     """Reads the list of working orders, and tells what is in it."""
 
     def __init__(self, ground: Ground) -> None:
-        self._calls, self._orders, self._time = ground.calls, ground.orders, ground.time
+        self._calls, self._books, self._orders, self._time = ground.calls, ground.books, ground.orders, ground.time
         self._positions, self._engine, self.raise_alarm = ground.positions, ground.engine, ground.raise_alarm
         #: Working orders that look like exits of ours, as the newest list shows them, until they are passed on.
         self._listed: list[ExecutionReport] = []
@@ -30,7 +27,7 @@ class Listing:
         began = self._time.monotonic()
         orders = None
         with logged("open_orders_failed error=%s"):
-            orders = await self._working(is_first) if self._calls.has("open_orders") else None
+            orders = await self._books.working_orders(is_first=is_first)
         if orders is None:
             if not self._calls.has("open_orders"):
                 self._orders.wait_for_no_list()  # it has none, or has just said that it is not implemented
@@ -52,15 +49,6 @@ class Listing:
         for report in orders:
             if not report.client_order_id.startswith(ORDER_PREFIX):
                 self._orders.note_foreign(report, self._time.monotonic())
-
-    async def _working(self, is_first: bool) -> list[ExecutionReport]:
-        if is_first:
-            # Nothing is remembered: where an answer is missing or empty, an exit that works would not be seen, and a
-            # second one sent.
-            with suppress(BrokerError):
-                if orders := await self._calls.open_orders():
-                    return orders
-        return await self._calls.open_orders()
 
     async def _may_work(self, order_id: str) -> bool:
         """False for an orphan order that the list of working orders does not show any more, once that is proved."""

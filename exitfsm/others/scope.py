@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 from exitfsm import holdings
+from exitfsm.books import Rows
 from exitfsm.config import Managed
+from exitfsm.engine import Engine
 from exitfsm.holdings import bare
 from exitfsm.holdings.facts import Scope
 from exitfsm.kinds import AlarmKind
@@ -17,7 +18,7 @@ from exitfsm.others.ground import Ground
 from exitfsm.outside import log, logged
 from exitfsm.position import Position
 from exitfsm.position.evaluating import due_by_time
-from exitfsm.values import ZERO, BrokerPosition, Side, same_symbol
+from exitfsm.values import BrokerPosition, Side, same_symbol
 
 #: A time rule that would act without a price is announced so long before.
 AHEAD = timedelta(minutes=1)
@@ -30,15 +31,34 @@ def scope_of(manage: Managed) -> Scope:
     return Scope(symbols=frozenset(manage.symbols), ignore=frozenset(manage.ignore), handed=manage.owner == "handed")
 
 
+class Share:
+    """What of the account's rows is ours, where not all is: no more than is watched."""
+
+    def __init__(self, engine: Engine, scope: Scope) -> None:
+        self._engine, self.scope = engine, scope
+        #: All rows of the account, as they were read last.
+        self.rows: Rows = ()
+
+    def limits(self) -> Callable[[Rows], Rows]:
+        """What a read that begins now is to show of its rows."""
+        ours = holdings.shares(list(self._engine.positions.values())) if self.scope.handed else None
+
+        def limited(rows: Rows) -> Rows:
+            self.rows = rows
+            return rows if ours is None else holdings.handed_rows(rows, ours)
+
+        return limited
+
+
 class Scoped:
     """Knows what is managed."""
 
-    def __init__(self, ground: Ground, manage: Managed) -> None:
+    def __init__(self, ground: Ground, share: Share) -> None:
         self._calls, self._time, self._live = ground.calls, ground.time, ground.live
         self._positions, self._engine, self.raise_alarm = ground.positions, ground.engine, ground.raise_alarm
-        self.scope, self._began_at = scope_of(manage), self._time.now()
-        #: Symbols of which the start has said what they are; None before it has.
-        self._said: set[str] | None = None
+        self._share, self.scope, self._began_at = share, share.scope, self._time.now()
+        #: True once it was said of each row what it is to us.
+        self._said = False
         #: Since when it is asked who bought what is held of a symbol, in monotonic seconds; for ever once it is known.
         self._asked: dict[str, float] = {}
         #: Positions that the bot handed over in this life; and the last bar of each symbol as it was at first.
@@ -47,23 +67,12 @@ class Scoped:
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
-    def ours(self) -> dict[str, Decimal]:
-        """What is left of what is watched, signed, by bare symbol."""
-        left: dict[str, Decimal] = {}
-        for p in list(self._engine.positions.values()):
-            left[bare(p.symbol)] = left.get(bare(p.symbol), ZERO) + p.remaining_qty * p.side.sign
-        return left
-
-    def limited(self, rows: tuple[BrokerPosition, ...], ours: dict[str, Decimal]) -> tuple[BrokerPosition, ...]:
-        """What a read shows of what is ours: `ours` is as it was when the read began."""
-        return holdings.handed_rows(rows, ours) if self.scope.handed else rows
-
     async def to_adopt(self, rows: Sequence[BrokerPosition]) -> list[BrokerPosition]:
         """The rows that may be adopted; the first time it is said of each row what it is to us."""
         watched = {bare(p.symbol) for p in list(self._engine.positions.values())}
-        if self._said is None:
-            self._said = {bare(row.symbol) for row in rows}
-            for row in rows:
+        if not self._said:
+            self._said = True
+            for row in self._share.rows:
                 said = holdings.described_scope(row, self.scope, watched=bare(row.symbol) in watched)
                 log.info("scope %s", said)
         managed = [r for r in rows if not holdings.why_not(r.symbol, self.scope, watched=bare(r.symbol) in watched)]

@@ -105,7 +105,7 @@ def _read_while_monitoring(p: Position, m: PositionRead) -> list[Event]:
     if m.qty < p.remaining_qty and m.reads < READS_MIN:
         return []
     if m.qty == 0:
-        return _elsewhere(p, m, PositionEnd.BY_HAND)
+        return _elsewhere(p, m, PositionEnd(m.how or PositionEnd.BY_HAND))
     return _resize(p, m, "bought" if m.qty > p.remaining_qty else "sold by other hands")
 
 

@@ -83,6 +83,11 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.stops.trail
 
     @property
+    def break_even_stop(self) -> Decimal | None:
+        """The stop at break-even, where it has moved."""
+        return self.stops.break_even
+
+    @property
     def reason(self) -> ExitType | None:
         """Why it is exited; None while it is not."""
         return self.exit.reason

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from exitfsm import holdings
 from exitfsm.holdings import Adopt, Alarm, Nothing, Opening, Tries
 from exitfsm.lifecycle import State
-from exitfsm.ports import Capabilities, IdMemory
+from exitfsm.ports import CAREFUL, Capabilities, IdMemory
 from exitfsm.position import client_order_id, epoch_of
 from exitfsm.values import Fill, Side
 
@@ -33,8 +33,8 @@ def opening(**fields: Any) -> Opening:
 
 def test_given_a_list_of_positions_then_the_rows_of_symbols_that_nobody_watches_are_new() -> None:
     rows = [row(1), row(1, symbol="MSFT"), row(1, symbol="BTCUSD")]
-    assert holdings.unwatched(rows, ["BTC/USD", "AAPL"]) == [rows[1]]
-    assert holdings.unwatched(rows, []) == rows
+    assert holdings.unwatched(rows, ["BTC/USD", "AAPL"], CAREFUL.rules) == [rows[1]]
+    assert holdings.unwatched(rows, [], CAREFUL.rules) == rows
 
 
 def test_given_a_later_read_then_a_row_is_still_held_where_its_quantity_is_the_same() -> None:

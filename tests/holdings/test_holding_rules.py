@@ -382,7 +382,9 @@ def test_what_is_bought_is_adopted_at_once_where_executions_say_the_same() -> No
 
 
 def test_a_reversal_in_one_order_closes_and_opens() -> None:
-    said, _ = weigh(evidence(row(5, side=Side.SHORT), watched=[held()], fills=[fill(1, 990, -15)]), Memory())
+    said, _ = weigh(
+        evidence(row(5, side=Side.SHORT), watched=[held()], fills=[fill(1, 900, 10), fill(2, 990, -15)]), Memory()
+    )
     closed, adopted = news(said)
     assert closed == ClosedBy("p", "reversed", D(10))
     assert isinstance(adopted, Adopted)

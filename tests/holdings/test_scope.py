@@ -43,17 +43,25 @@ def test_a_pair_is_named_with_or_without_its_slash() -> None:
 
 @given(st.integers(0, 50), st.integers(-20, 20))
 def test_of_a_holding_never_more_is_shown_than_was_handed_over(shown: int, ours: int) -> None:
-    rows = holdings.handed_rows((row(shown),), {"AAPL": Decimal(ours)})
+    rows = holdings.handed_rows((row(shown),), {"AAPL": holdings.Share(Decimal(ours), Decimal(90))})
     qty = sum(one.qty for one in rows)
     if ours >= 0:
         assert qty == min(shown, ours)
+        assert all(one.avg_entry_price == 90 for one in rows)
     else:
         assert qty == shown  # what is held against ours is to be seen
 
 
 def test_a_quantity_that_is_no_number_is_shown_as_it_is() -> None:
     odd = replace(AAPL, qty=Decimal("NaN"))
-    assert holdings.handed_rows((odd,), {"AAPL": Decimal(1)}) == (odd,)
+    assert holdings.handed_rows((odd,), {"AAPL": holdings.Share(Decimal(1), Decimal(90))}) == (odd,)
+
+
+def test_what_is_ours_is_what_is_left_of_all_that_is_watched_at_what_it_cost() -> None:
+    both = [held(), held(position_id="q", qty=Decimal(30), entry_price=Decimal(80))]
+    assert holdings.shares(both) == {"AAPL": holdings.Share(Decimal(40), Decimal(85))}
+    gone = held(qty=Decimal(0))
+    assert holdings.shares([gone])["AAPL"].qty == 0
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,13 @@ from exitfsm.values import Fill
 T0 = datetime(2024, 1, 2, 15, 30, tzinfo=UTC)
 #: A broker that refuses repeated ids and oversized orders, and declares for how long fills may follow a cancel.
 GOOD = Capabilities(
-    ids_refused=IdMemory.FOREVER, lookup_sees_closed=True, reduce_only=True, late_fills=True, late_fill_window_s=5
+    ids_refused=IdMemory.FOREVER,
+    lookup_sees_closed=True,
+    reduce_only=True,
+    late_fills=True,
+    late_fill_window_s=5,
+    positions_lag_s=0,
+    executions_late_s=0,
 )
 #: Words in the log that only a defect writes.
 DEFECTS = ("owed_crashed", "tick_crashed", "task_failed", "not_stored", "listener_failed", "rule_failed")

@@ -109,16 +109,17 @@ async def test_given_one_read_that_two_callers_share_then_it_counts_once(make_wo
     world = await make_world(capabilities=BARE)
     await world.enter(10)
     p = world.position
-    view, shown = world.manager._parts.view, world.manager._parts.context.memory.shown
+    view, books = world.manager._parts.view, world.manager._parts.context.books
+    shown = world.manager._parts.context.memory.shown
     world.broker.answer("positions", Returns([]), times=1)
     expected = view.expectations()
-    shared = await view.positions()
+    shared = await books.positions()
     for _ in range(3):
         await view.tell_read(p.position_id, shared, expected)
     assert shown.counted(p).reads == 1
-    older = await view.positions()
+    older = await books.positions()
     world.clock.move(1)
-    newer = await view.positions()
+    newer = await books.positions()
     assert shown.count(p, Decimal(7), newer.began) == 1
     assert shown.count(p, Decimal(3), older.began) == 1
     assert shown.counted(p).qty == 7  # one that began before it is no newer word

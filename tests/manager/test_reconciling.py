@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import GOOD, T0, MakeWorld, World, executed
@@ -58,7 +59,7 @@ async def test_given_a_read_that_waits_behind_the_news_of_a_fill_then_it_proves_
     for _ in range(2):
         await world.manager.sync()
     view, mailbox = world.manager._parts.view, world.manager._parts.context.mailbox
-    expected, held = view.expectations(), await view.positions()
+    expected, held = view.expectations(), await world.manager._parts.context.books.positions()
     filled = world.broker.fill(world.last_order)
     await asyncio.gather(mailbox.report(filled), view.tell_read(world.position.position_id, held, expected))
     await world.until(lambda: world.state == "filled", seconds=20)
@@ -188,17 +189,23 @@ async def test_given_more_is_held_then_that_counts_once_the_executions_are_there
     assert world.position.remaining_qty == 15
 
 
-async def test_given_the_last_position_closed_by_hand_where_the_broker_lists_no_fills_then_release_ends_it(
+def last_of(world: World) -> list[Any]:
+    """The last event of each position that is over."""
+    return [list(world.manager.store.stream(p.position_id))[-1] for p in world.ended()]
+
+
+async def test_given_the_last_position_closed_by_hand_where_the_broker_lists_no_fills_then_it_ends_after_a_while(
     make_world: MakeWorld,
 ) -> None:
     world = await make_world()
     await world.enter()
     world.broker.fills = None  # type: ignore[assignment, method-assign]
     world.broker.trade_by_hand("AAPL", "sell", 10, 101)
-    await world.until(lambda: world.alarm_kinds == ["protection_lost"], seconds=400)
-    await world.manager.release(world.position)
-    await world.settle()
+    await world.until(lambda: world.alarm_kinds == ["positions_missing"], seconds=200)
+    assert world.state == "monitoring"
+    await world.until(world.ended, seconds=400)
     assert [p.state for p in world.ended()] == ["closed"]
+    assert [r.event.how for r in last_of(world)] == ["vanished"]
 
 
 async def test_given_a_hand_trade_that_is_told_then_it_counts_at_once(world: World) -> None:
@@ -347,22 +354,22 @@ async def test_given_a_purchase_between_attempts_then_the_exit_sells_only_its_ow
     await world.until(lambda: [p.remaining_qty for p in world.manager.positions()] == [5], seconds=20)
 
 
-async def test_given_the_broker_shows_the_other_side_then_nothing_automatic_follows_and_a_person_is_told(
-    world: World,
+@pytest.mark.parametrize("who", ["a person", "the bot"])
+async def test_given_one_order_that_goes_through_zero_then_the_old_side_is_over_and_the_new_one_is_watched(
+    world: World, who: str
 ) -> None:
-    world.broker.trade_by_hand("AAPL", "sell", 25, 100)
-    await world.until(lambda: world.state == "unprotected", seconds=90)
-    assert "protection_lost" in world.alarm_kinds
-    await world.bar(90)
+    if who == "a person":
+        world.broker.trade_by_hand("AAPL", "sell", 25, 100)
+    else:
+        world.broker.fill(world.broker.place("AAPL", "sell", 25, client_order_id="bot-flip"), 25, 100)
+        await world.deliver()
+    await world.until(lambda: [(p.side, p.qty) for p in world.manager.positions()] == [("short", 15)], seconds=90)
+    assert [r.event.how for r in last_of(world)] == ["reversed"]
+    assert world.alarm_kinds == []
+    await world.bar(99)
     assert world.orders == []
-
-
-async def test_given_a_flip_by_the_bot_then_the_new_side_is_watched_or_a_person_is_told(world: World) -> None:
-    flip = world.broker.place("AAPL", "sell", 25, client_order_id="bot-flip")
-    world.broker.fill(flip, 25, 100)
-    await world.deliver()
-    await world.until(lambda: world.alarm_kinds != [], seconds=200)
-    assert world.orders == []
+    await world.bar(102)
+    assert [(o.side, o.qty) for o in world.orders] == [("buy", 15)]
 
 
 async def test_given_a_split_then_the_levels_are_new_and_nothing_is_sold(world: World) -> None:

@@ -28,7 +28,7 @@ class BreakEven(Section, frozen=True):
 
 
 class BreakEvenRule(Rule[BreakEven]):
-    """A stop that moves once."""
+    """A stop that moves once for each entry: after a purchase again, where that is further in the right direction."""
 
     name = "break_even"
     section = BreakEven
@@ -40,22 +40,24 @@ class BreakEvenRule(Rule[BreakEven]):
 
     def next_stop(self, p: Held, best: Decimal) -> Decimal | None:
         settings, sign = p.policy.break_even, p.side.sign
-        if p.stops.break_even is not None:
-            return None
-        if not reached(best, away(p.entry_price, settings.activation_pct, sign), sign):
+        if self._stands(p) or not reached(best, away(p.entry_price, settings.activation_pct, sign), sign):
             return None
         return away(p.entry_price, settings.offset_pct, sign)
 
     def next_stop_at(self, p: Held) -> Decimal | None:
-        if p.stops.break_even is not None:
+        if self._stands(p):
             return None
         return away(p.entry_price, p.policy.break_even.activation_pct, p.side.sign)
 
-    def loosens(self, standing: Decimal, stop: Decimal, sign: int) -> bool:
-        return True
+    def _stands(self, p: Held) -> bool:
+        """True once it has moved for this entry, or stands further out than that would."""
+        standing, sign = p.stops.break_even, p.side.sign
+        return (
+            standing is not None and standing * sign >= away(p.entry_price, p.policy.break_even.offset_pct, sign) * sign
+        )
 
     def begins_pct(self, p: Held) -> Decimal | None:
-        return p.policy.break_even.activation_pct if p.stops.break_even is None else None
+        return p.policy.break_even.activation_pct if not self._stands(p) else None
 
     def conflicts(self, policy: ExitPolicy) -> Iterator[Conflict]:
         offset, activation = policy.break_even.offset_pct, policy.break_even.activation_pct

@@ -1,0 +1,145 @@
+"""The broker's books as a shell reads them: positions, records of orders, executions, working orders.
+
+Rules of this room: it asks the broker, and nothing else. What an answer means is decided in `holdings`; who is told of
+it is the shell's. Where the broker does not answer, its `BrokerError` goes to whoever asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from exitfsm import holdings
+from exitfsm.aio.tasks import Fresh
+from exitfsm.broker.calls import BrokerCalls, describe
+from exitfsm.clocks import SteadyTime
+from exitfsm.errors import BrokerError
+from exitfsm.holdings import Read, bare, same_symbol
+from exitfsm.memory.memory import Memory
+from exitfsm.memory.orders import own_id
+from exitfsm.outside import logged
+from exitfsm.ports import IdMemory
+from exitfsm.position import Position
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill
+
+Rows = tuple[BrokerPosition, ...]
+Limits = Callable[[], Callable[[Rows], Rows]]
+#: How long one look at what is held may take, where something waits for it.
+LOOK_MAX_S = 1.0
+
+
+class Books:
+    """Asks the broker what its books say.
+
+    Args:
+        calls: the broker.
+        memory: of orders, for their ids and the spelling of their symbols.
+        time: the present.
+        is_ours: whether an account of this name is the one that is managed.
+        limits: asked when a read begins: what of the rows that it will show is ours.
+    """
+
+    def __init__(
+        self, calls: BrokerCalls, memory: Memory, time: SteadyTime, is_ours: Callable[[str], bool], limits: Limits
+    ) -> None:
+        self._calls, self._orders, self._sends = calls, memory.orders, memory.sends
+        self._time, self._is_ours, self._limits = time, is_ours, limits
+        #: Reads of what is held; callers that wait together share one.
+        self.reads = Fresh(self._read, "exitfsm-positions")
+
+    # --- what is held -------------------------------------------------------------------------------------------------
+
+    async def positions(self) -> Read:
+        """What the broker holds, by a read that begins after this call; callers that wait together share one."""
+        return await self.reads.answer(LOOK_MAX_S)
+
+    async def look(self, symbol: str) -> tuple[Read | None, str]:
+        """What is held, soon; or None and why, where that is not known of this symbol."""
+        try:
+            async with asyncio.timeout(LOOK_MAX_S):
+                held = await self.positions()
+        except (BrokerError, TimeoutError) as error:
+            return None, describe(error)
+        return (None, "it cannot be read") if holdings.is_silent(held, symbol) else (held, "")
+
+    async def _read(self) -> Read:
+        """The rows of our account, those of one symbol and side added up, as far as they are ours."""
+        limited = self._limits()
+        held = await self._calls.positions()
+        own = holdings.own_rows(held, self._is_ours)
+        ended = self._time.monotonic()
+        return Read(rows=limited(own.rows), began=held.began, ended=ended, unreadable=held.unclear | own.unclear)
+
+    # --- records ------------------------------------------------------------------------------------------------------
+
+    async def record(self, p: Position, client_order_id: str) -> ExecutionReport | None:
+        """An order's record; by the list of working orders, where the broker cannot be asked about this one."""
+        if self._calls.can_look_up(client_order_id):
+            return await self._calls.order(client_order_id)
+        if not self._calls.has("open_orders"):
+            return None  # what the updates say is all there is
+        own, listed = own_id(p, client_order_id), await self._calls.open_orders()
+        mine = (r for r in listed if r.client_order_id == client_order_id or (own and r.broker_order_id == own))
+        return next(mine, None)
+
+    async def there_after_all(self, client_order_id: str) -> ExecutionReport | None:
+        """The record of an order that was just refused, where the refusal was said of another copy of its request.
+
+        What is repeated on the way, or sent again, can be refused because of the first copy: it holds the quantity.
+        """
+        try:
+            return await self._calls.order(client_order_id)
+        except BrokerError:
+            again = self._calls.capabilities.ids_refused is IdMemory.FOREVER and self._calls.asks_by_our_id
+            if again or self._sends.may_have_left(client_order_id):
+                raise
+            return None
+
+    async def record_by_executions(self, p: Position) -> ExecutionReport | None:
+        """What the executions say that a position's newest order has filled; None where they say nothing new."""
+        if not self._calls.has("fills"):
+            return None
+        fills = await self._calls.fills(p.opened_at)
+        return holdings.report_from_executions(p, [f for f in fills if same_symbol(f.symbol, p.symbol)])
+
+    # --- executions ---------------------------------------------------------------------------------------------------
+
+    async def fills_of(self, p: Position) -> tuple[Fill, ...] | None:
+        """The executions in a position's symbol since its entry; None where they cannot be had."""
+        if not self._calls.has("fills"):
+            return holdings.executions_of(p, self._orders.told.values(), listed=False)
+        with logged("fills_failed position=%s error=%s", p.position_id):
+            return holdings.executions_of(p, await self._calls.fills(p.opened_at), listed=True)
+        return None
+
+    async def fills_since(self, since: datetime) -> tuple[Fill, ...]:
+        """The account's executions since a time; none where they cannot be had."""
+        with logged("fills_failed error=%s"):
+            return tuple(await self._calls.fills(since.replace(microsecond=0)))
+        return ()
+
+    async def fills_by_symbol(self, lookback_days: int) -> dict[str, list[Fill]] | None:
+        """The account's executions as far as they are looked at, oldest first; None where the broker lists none."""
+        if not self._calls.has("fills"):
+            return None
+        by_symbol: dict[str, list[Fill]] = {}
+        for fill in await self._calls.fills(self._time.now() - timedelta(days=lookback_days)):
+            self._orders.note_spelling(fill.symbol)
+            by_symbol.setdefault(bare(fill.symbol), []).append(fill)
+        return by_symbol
+
+    async def working_orders(self, *, is_first: bool) -> list[ExecutionReport] | None:
+        """All orders that work, None where the broker lists none; at first asked twice.
+
+        Nothing is remembered then: where an answer is missing or empty, an exit that works would not be seen, and a
+        second one sent.
+        """
+        if not self._calls.has("open_orders"):
+            return None
+        if is_first:
+            with suppress(BrokerError):
+                if orders := await self._calls.open_orders():
+                    return orders
+        return await self._calls.open_orders()

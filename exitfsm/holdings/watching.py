@@ -1,0 +1,199 @@
+"""Positions of the engine as the rules of holdings see them, and what these conclude as messages and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from exitfsm.holdings.facts import (
+    Calm,
+    ClosedBy,
+    Concluded,
+    Evidence,
+    Failed,
+    Instrument,
+    Key,
+    Memory,
+    Placed,
+    Raise,
+    Resized,
+    Unit,
+    Watched,
+)
+from exitfsm.holdings.reads import known
+from exitfsm.holdings.rows import Shown, net
+from exitfsm.kinds import PositionEnd
+from exitfsm.lifecycle import State
+from exitfsm.messages import Acknowledge, Message, PositionRead, RaiseAlarm, Rescale
+from exitfsm.ports import Capabilities
+from exitfsm.position import READS_MIN, Position
+from exitfsm.values import EXACT, ZERO, exactly, rounded, same_symbol, significant
+
+#: What a venue may keep of a purchase in the coin that was bought, as a part of it.
+_FEE_MAX = Decimal("0.01")
+_ABSENT_BY_LAG = 3
+_LOOK_S = 1.0
+
+
+def key_of(p: Position) -> Key:
+    """The holding that a position is part of; the rows of other accounts were left out before."""
+    return Key(None, p.symbol)
+
+
+def instrument_of(broker: Capabilities, symbol: str) -> Instrument:
+    """What a broker declares of an instrument and of its books. Where they cannot be behind, reads need no pause."""
+    rules, lag_s = broker.rules(symbol), broker.positions_lag_s
+    careful = Instrument()
+    return Instrument(
+        step=rules.qty_step,
+        least=rules.qty_min,
+        fee_max=_FEE_MAX if "/" in symbol else ZERO,
+        reduce_only=broker.reduce_only,
+        lag_s=lag_s,
+        executions_late_s=broker.executions_late_s,
+        gap_s=min(careful.gap_s, lag_s),
+        absent_s=_ABSENT_BY_LAG * lag_s,
+    )
+
+
+def are_at_rest(positions: Sequence[Position]) -> bool:
+    """True where none of them is on its way out: no order of ours can change what is held."""
+    return all(p.state is State.MONITORING for p in positions)
+
+
+@exactly
+def watched_of(p: Position, price: Decimal | None) -> Watched:
+    """A position that is monitored. Orders that it had before a release are over, and stand for what they sold."""
+    orders = tuple(
+        Placed(
+            order_id=order.client_order_id,
+            qty=order.filled_qty,
+            cum=order.filled_qty,
+            sent=0.0,
+            ended=0.0,
+            broker_order_id=order.broker_order_id,
+            dead=True,
+        )
+        for order in p.orders
+    )
+    return Watched(
+        name=p.position_id,
+        side=p.side,
+        qty=p.remaining_qty + sum((order.cum for order in orders), ZERO),
+        entry=p.entry_price,
+        opened=p.opened_at.timestamp(),
+        orders=orders,
+        price=price,
+    )
+
+
+@exactly
+def is_news(e: Evidence) -> bool:
+    """True where a read shows another quantity than is watched, or another average: then executions are asked for."""
+    shown = net(e.read, e.key, hedge=e.instrument.hedge) if not isinstance(e.read, Failed) else None
+    if not isinstance(shown, Shown):
+        return False
+    entries = {p.entry for p in e.watched}
+    other = shown.average is not None and len(entries) == 1 and shown.average not in entries
+    return other or shown.qty != sum((p.left * p.side.sign for p in e.watched), ZERO)
+
+
+def next_look_s(memory: Memory, instrument: Instrument) -> float:
+    """How soon the next read helps, in seconds: the first ones as soon as they count, then as often as books change."""
+    few = memory.run is None or memory.run.reads < instrument.reads_min
+    return max(_LOOK_S, instrument.gap_s) if few else max(_LOOK_S, instrument.lag_s)
+
+
+def last_price(e: Evidence) -> Decimal | None:
+    """The price that the broker shows of a holding, else the last accepted one."""
+    rows = () if isinstance(e.read, Failed) else e.read.rows
+    shown = [row.current_price for row in rows if same_symbol(row.symbol, e.key.symbol) and row.qty]
+    return next((price for price in shown if price is not None), e.price)
+
+
+# --- conclusions ------------------------------------------------------------------------------------------------------
+
+
+def messages(
+    said: Iterable[Concluded], positions: Mapping[str, Position], began: Mapping[str, datetime], at: datetime
+) -> list[tuple[str, Message]]:
+    """Conclusions as messages to the positions of a holding, oldest first; its alarms are those of the first.
+
+    Args:
+        began: when the read began, in the time of each position.
+    """
+    first, told = next(iter(positions)), list[tuple[str, Message]]()
+    for one in said:
+        if isinstance(one, Raise) and one.kind not in SAID_OF_READS:
+            told.append((first, RaiseAlarm(at=at, kind=one.kind, text=text_of(one))))
+        elif isinstance(one, Calm):
+            standing = [(key, a.alarm_id) for key, p in positions.items() for a in p.alarms if a.kind == one.kind]
+            told += [(key, Acknowledge(at=at, alarm_id=alarm_id, who=_BOOKS)) for key, alarm_id in standing]
+        elif isinstance(one, Resized | ClosedBy | Unit):
+            p = positions[one.position]
+            told.append((one.position, _message(one, p, began[one.position], at)))
+    return told
+
+
+@exactly
+def split_messages(
+    watched: Sequence[Position],
+    shown: Mapping[str, tuple[Decimal, Decimal | None]],
+    began: Mapping[str, datetime],
+    at: datetime,
+) -> list[tuple[str, Message]]:
+    """What a split that a price has shown means for each position: the unit changed, or its average entry alone did."""
+    told: list[tuple[str, Message]] = []
+    for p in watched:
+        (qty, entry), left = shown[p.position_id], p.remaining_qty
+        if entry is not None and qty > 0 and qty != left:
+            factor = significant(EXACT.divide(p.entry_price, entry))
+            message: Message = Rescale(at=at, factor=factor, qty=qty, entry_price=entry, known=known(p))
+        else:
+            message = PositionRead(
+                at=at,
+                began=began[p.position_id],
+                qty=qty,
+                avg_entry_price=entry,
+                reads=READS_MIN,
+                known=known(p),
+            )
+        told.append((p.position_id, message))
+    return told
+
+
+#: Who takes an alarm down that has resolved itself.
+_BOOKS = "the broker's books"
+
+
+def _message(one: Resized | ClosedBy | Unit, p: Position, began: datetime, at: datetime) -> Message:
+    if isinstance(one, Unit):
+        factor, entry = significant(one.factor), significant(one.entry)
+        return Rescale(at=at, factor=factor, qty=one.left, entry_price=entry, known=known(p))
+    qty, average, how = ZERO, None, ""
+    if isinstance(one, Resized):
+        qty, average = one.left, rounded(one.entry)
+    else:
+        how = PositionEnd.BY_HAND if one.how == PositionEnd.EXTERNAL else PositionEnd(one.how)
+    return PositionRead(at=at, began=began, qty=qty, avg_entry_price=average, reads=READS_MIN, known=known(p), how=how)
+
+
+#: What is not said here: the shell says it of each read.
+SAID_OF_READS = ("positions_unanswered", "positions_unreadable", "both_sides")
+
+
+def text_of(one: Raise) -> str:
+    """An alarm in words, with its figures."""
+    symbol, shown, expected = (one.figures[name] for name in ("symbol", "shown", "expected"))
+    beside = f"{symbol} is shown with {shown}, and {expected} is watched"
+    match one.kind:
+        case "positions_missing":
+            return f"the broker lists no position at all; {symbol} ({expected}) stays watched"
+        case "entry_not_shown":
+            return f"{symbol}: executed, and not shown ({one.figures['executions']}): what it bought is NOT protected"
+        case "unit_unclear":
+            return f"{beside}: quantity and average fit no trade and no split; stops that had moved are dropped"
+        case "other_exit":
+            return f"{beside}: an exit under our prefix sold the rest, and no order on record here is it"
+    return f"{beside}; no execution says why"

@@ -1,0 +1,112 @@
+"""What is remembered of each holding from one read of positions to the next, for the rules that weigh them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+
+import msgspec
+from msgspec.structs import replace
+
+from exitfsm.clocks import SteadyTime
+from exitfsm.holdings import Read, watching
+from exitfsm.holdings.facts import BEFORE, Change, Evidence, Key, Memory, Rescaled, Watched
+from exitfsm.holdings.facts import Read as Shown
+from exitfsm.holdings.rows import KEPT_S, sign
+from exitfsm.ports import Capabilities
+from exitfsm.position import Position
+from exitfsm.values import EXACT, ZERO, Fill, exactly
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What else was asked for beside a read: executions, None where they were not; and the next order of each."""
+
+    executions: tuple[Fill, ...] | None = None
+    next_ids: bool = False
+
+
+class Kept:
+    """The memory of each holding, and what was watched of it when it was last weighed.
+
+    Args:
+        time: the present. Reads and executions are held against each other on one scale: monotonic seconds, set to UTC
+            at the start.
+        broker: what it declares of its books.
+        reported: the executions that order updates have reported.
+        by_handing: only what was handed over is ours: executions do not say whose they are, and reads show no more.
+    """
+
+    def __init__(
+        self, time: SteadyTime, broker: Capabilities, reported: Callable[[], Sequence[Fill]], *, by_handing: bool
+    ) -> None:
+        self._utc = time.now().timestamp() - time.monotonic()
+        self._broker, self._reported, self._by_handing = broker, reported, by_handing
+        self._memory: dict[Key, Memory] = {}
+        self._left: dict[Key, dict[str, Decimal]] = {}
+        #: The last accepted price when a read last showed what was expected.
+        self._price: dict[Key, Decimal | None] = {}
+
+    def evidence(
+        self, positions: Sequence[Position], read: Read, asked: Asked, price: Decimal | None, *, listed: bool
+    ) -> Evidence:
+        """All that is known of the holding of these positions, oldest first; `listed` where executions can be had."""
+        key, reported = watching.key_of(positions[0]), tuple(self._reported() if not self._by_handing else ())
+        listed = listed and not self._by_handing
+        told = asked.executions if asked.executions is not None else reported
+        evidence = Evidence(
+            key=key,
+            instrument=watching.instrument_of(self._broker, key.symbol),
+            read=Shown(
+                rows=read.rows, begin=self._at(read.began), end=self._at(read.ended), unreadable=read.unreadable
+            ),
+            watched=tuple(watching.watched_of(p, None) for p in positions),
+            executions=told if listed else None,
+            reported=reported,
+            price=price,
+            next_ids_known=asked.next_ids,
+        )
+        before = self._price.get(key)
+        if before is None or before == watching.last_price(evidence):
+            return evidence  # a price that has not moved says nothing of the unit
+        return replace(evidence, watched=tuple(watching.watched_of(p, before) for p in positions))
+
+    def memory(self, e: Evidence, by: float) -> Memory:
+        """What is remembered of a holding. What is watched became what it is at that moment (monotonic), or before."""
+        key, at = e.key, self._at(by)
+        memory, before, now = self._memory.get(key, Memory()), self._left.get(key, {}), _left(e.watched, key)
+        changes = [EXACT.subtract(now.get(name, ZERO), before.get(name, ZERO)) for name in before | now]
+        younger = tuple(Change(qty, at) for qty in changes if qty)
+        if not younger:
+            return memory
+        memory = replace(memory, changes=(*(c for c in memory.changes if c.at > at - KEPT_S), *younger))
+        if before.keys() - now.keys():
+            memory = replace(memory, confirmed=False)
+        if now.keys() - before.keys():
+            memory = replace(memory, horizon=BEFORE, run=None, runs=0)  # what opened it is no news
+        return memory
+
+    def keep(self, e: Evidence, memory: Memory, positions: Sequence[Position]) -> None:
+        """This is remembered from now on, and these are watched by it."""
+        self._memory[e.key] = memory
+        self._note(e.key, positions)
+        if not watching.is_news(e):
+            self._price[e.key] = watching.last_price(e)
+
+    def rescaled(self, p: Position, factor: Decimal, by: float, positions: Sequence[Position]) -> None:
+        """The unit of a holding changed, as a price that jumped has shown, at that moment (monotonic)."""
+        key, at = watching.key_of(p), self._at(by)
+        memory = self._memory.get(key, Memory())
+        units = (*memory.units, Rescaled(at, factor))
+        self._memory[key] = replace(memory, units=units, unit_at=at, changes=(), run=None)
+        self._note(key, positions)
+
+    def _note(self, key: Key, positions: Sequence[Position]) -> None:
+        self._left[key] = _left([watching.watched_of(p, None) for p in positions], key)
+
+    def _at(self, monotonic: float) -> float:
+        return self._utc + monotonic
+
+
+@exactly
+def _left(watched: Sequence[Watched], key: Key) -> dict[str, Decimal]:
+    return {p.name: p.left * sign(p.side, key) for p in watched}
