@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
+from typing import NamedTuple
 
 from exitfsm.ports import Capabilities
 from exitfsm.position import Position
@@ -88,13 +89,21 @@ def blocked_by(order: ExecutionReport, p: Position) -> str:
     )
 
 
-def twins(listed: Sequence[ExecutionReport], known: Mapping[str, str | None]) -> list[ExecutionReport]:
+class Surplus(NamedTuple):
+    """A second working order of one id; `is_sure` where it is known that the other one is ours."""
+
+    report: ExecutionReport
+    is_sure: bool
+
+
+def twins(listed: Sequence[ExecutionReport], known: Mapping[str, str | None]) -> list[Surplus]:
     """Second working orders of one id of ours, by the broker's own ids.
 
-    The one on record stays, else the oldest. `known`: the broker's id that is on record of each id of ours. While an
-    order is being replaced two of one id are one.
+    The one on record stays. Where none is on record yet, as before the answer to a submit, it is not known which one
+    that answer will name: none of them may be canceled. `known`: the broker's id on record of each id of ours. While
+    an order is being replaced two of one id are one.
     """
-    surplus: list[ExecutionReport] = []
+    surplus: list[Surplus] = []
     for order_id, own in known.items():
         same = {r.broker_order_id: r for r in listed if r.client_order_id == order_id}
         replaced = any(r.status is OrderStatus.REPLACED or r.orig_client_order_id for r in same.values())
@@ -102,7 +111,7 @@ def twins(listed: Sequence[ExecutionReport], known: Mapping[str, str | None]) ->
             continue
         oldest = min(same, key=lambda own_id: (same[own_id].at, own_id or ""))
         stays = own if own in same else oldest
-        surplus += [report for own_id, report in same.items() if own_id != stays]
+        surplus += [Surplus(report, own in same) for own_id, report in same.items() if own_id != stays]
     return surplus
 
 

@@ -81,10 +81,14 @@ class Listing:
         ours = {r.client_order_id for r in orders if r.client_order_id.startswith(ORDER_PREFIX)}
         known = {order_id: self._orders.known(order_id).broker_order_id for order_id in ours}
         surplus = holdings.twins(orders, known)
-        for report in surplus:
+        for report, is_sure in surplus:
             text = f"order {report.client_order_id} of {report.symbol} works twice at the broker"
-            await self._end(report, kind=AlarmKind.TWIN_ORDERS, text=text)
-        return [report for report in orders if report not in surplus]
+            if is_sure:
+                await self._end(report, kind=AlarmKind.TWIN_ORDERS, text=text)
+            else:
+                await self.raise_alarm(AlarmKind.TWIN_ORDERS, f"{text}: which one is ours is not known yet")
+        second = [report for report, _ in surplus]
+        return [report for report in orders if report not in second]
 
     async def _after_its_end(self, position_id: str, report: ExecutionReport) -> None:
         """An exit works whose position has ended: it would open a position of its own."""

@@ -10,6 +10,7 @@ import argparse
 import gc
 import json
 import os
+import random
 import secrets
 import shlex
 import sys
@@ -26,6 +27,7 @@ from simulation.faults import CLAIMED, ROWS
 from simulation.oracle import CHECKS
 from simulation.profile import BROKERS, OTHERS
 from simulation.shrink import ranges, shrink
+from simulation.worlds import Account, draw_account
 
 #: From so many days on, a row of the fault table that was never exercised fails the run.
 LONG_DAYS = 100
@@ -120,6 +122,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
         "--shrink", type=int, default=0, metavar="TRIES", help="find fewer faults with which a day fails"
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes that the days are shared out to")
+    parser.add_argument(
+        "--accounts",
+        action="store_true",
+        help="accounts with rows in lots, rows of others, closing orders of others and orders listed twice, as drawn",
+    )
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     given = parser.parse_args(list(arguments) if arguments is not None else None)
@@ -167,9 +174,15 @@ def _one_day(given: argparse.Namespace, number: int) -> DayResult:
         minutes=given.minutes,
         broker=given.broker,
         show=_show if given.trace else None,
+        account=_account(given, number),
     ).run()
     gc.collect()
     return day
+
+
+def _account(given: argparse.Namespace, number: int) -> Account | None:
+    """What the account of a day shows; nothing beside its positions where that is not asked for."""
+    return draw_account(random.Random(f"{given.seed}/{number}/kind")) if given.accounts else None
 
 
 def numbers(text: str) -> frozenset[int]:
@@ -218,7 +231,13 @@ def _shrunk(given: argparse.Namespace, day: DayResult) -> frozenset[int]:
     def fails(without: frozenset[int]) -> bool:
         out = numbers(given.without) | without
         again = Day(
-            given.seed, day.number, without=out, symbols=given.symbols, minutes=given.minutes, broker=given.broker
+            given.seed,
+            day.number,
+            without=out,
+            symbols=given.symbols,
+            minutes=given.minutes,
+            broker=given.broker,
+            account=_account(given, day.number),
         ).run()
         return again.violation is not None and again.violation.partition(":")[0] == kind
 

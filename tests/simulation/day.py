@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from exitfsm import audit
 from exitfsm.errors import StoreError
-from exitfsm.events import Recorded
+from exitfsm.events import PositionOpened, Recorded
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
 from exitfsm.testing.books import Booked
@@ -34,6 +34,7 @@ from simulation.profile import Profile, draw, draw_sides, limits
 from simulation.trace import Defects, Trace
 from simulation.venue import Venue
 from simulation.wire import Line
+from simulation.worlds import Account, Worlds
 
 BAR_S = 20.0
 #: With few orders in a minute, an exit that leaves so long after its decision has waited for its turn.
@@ -76,9 +77,12 @@ class Day:
         without: numbers of faults that do not happen.
         symbols, minutes, broker: fixed where given.
         show: told each line of the trace.
+        account: what the account shows and others do there; by default nothing of it.
     """
 
     venue_class: type[Venue] = Venue
+    _account: Account | None = None
+    _of_account = random.Random(0)
 
     def __init__(
         self,
@@ -90,7 +94,9 @@ class Day:
         minutes: int | None = None,
         broker: str | None = None,
         show: Callable[[str], None] | None = None,
+        account: Account | None = None,
     ) -> None:
+        self._account, self._of_account = account, random.Random(f"{seed}/{number}/account")
         rngs = {name: random.Random(f"{seed}/{number}/{name}") for name in ("day", "faults", "net", "venue", "bot")}
         profile = draw(rngs["day"], symbols, minutes, broker)
         end = profile.minutes * 60.0
@@ -125,6 +131,7 @@ class Day:
             self._sent_at, close_at,
         )  # fmt: skip
         self.oracle = Oracle(self.world, self.venue, self.faults)
+        self.worlds = Worlds(self._shown(), self._of_account, self.venue, self.faults, self.trace, self.oracle.fail)
         self.venue.on_updates = self._spread
         self.symbols = [f"S{n:02}" for n in range(self.profile.symbols)]
         sides = draw_sides(self.rng, self.symbols)
@@ -144,6 +151,11 @@ class Day:
         self._split: set[str] = set()
         self._lost_files = self._lost_in_outage = 0
         self.settled_s = 0.0
+
+    def _shown(self) -> Account:
+        """What others do is not done where two machines know nothing of each other."""
+        account = self._account or Account()
+        return account._replace(foreign=False, twins=False) if self.profile.machines == "two machines" else account
 
     def _make_machines(self) -> None:
         two = self.profile.machines == "two machines"
@@ -165,7 +177,8 @@ class Day:
     def _line(self, loop: ProcessLoop, name: str) -> Line:
         return Line(
             self.world, self._net, self.faults, self.trace, self.venue, loop, name,
-            lists_fills=self.profile.lists_fills, on_submit=self._on_submit, on_answer=self._on_answer,
+            lists_fills=self.profile.lists_fills, worlds=self.worlds,
+            on_submit=self._on_submit, on_answer=self._on_answer,
         )  # fmt: skip
 
     # --- the day ------------------------------------------------------------------------------------------------------
@@ -291,10 +304,16 @@ class Day:
 
     def _committed(self, disk: Disk, recorded: list[Recorded]) -> None:
         self.oracle.committed(disk.name, recorded)
+        lives = self.oracle.lives[disk.name]
+        for opened in (lives[r.stream_id].position for r in recorded if isinstance(r.event, PositionOpened)):
+            ours = [p for life in lives.values() if (p := life.position).symbol == opened.symbol]
+            if [p for p in ours if not p.state.terminal] == [opened]:
+                self.worlds.adopted(opened.symbol, opened.qty)
 
     def _on_submit(self, line: Line, order: Order, arrived: bool) -> None:
         if arrived:
             self.oracle.arrives(order)
+            self.worlds.check_alone(order)
         else:
             # What was heard before the close says when it is due, but a clock may be wrong: unheard, it counts as open.
             heard_at = line.hours_heard.get(order.symbol, -1.0)
@@ -354,6 +373,7 @@ class Day:
             self.world.after(rng.uniform(0.02, 0.3), process.feed, bars)
         for symbol in self.symbols:
             self._events_of(symbol)
+        self.worlds.others_trade(self.symbols, self.world.after)
         for process in self.processes:
             self._troubles_of(process)
         if faults.happens("look-ups out", 30):

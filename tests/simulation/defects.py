@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from simulation import Day, DayResult
 from simulation.__main__ import seed
+from simulation.worlds import Account
 
 #: So many days are run at most to come to the exits that are asked for: a day that finds the defect ends early.
 DAYS_MAX = 400
@@ -47,13 +48,16 @@ class Defect(NamedTuple):
     """What is changed, what is wrong then, and how the violations begin that show it.
 
     `often`: what happens often on the days on which it is looked for, with which chance. A defect that shows only where
-    several rare faults meet is looked for on days that have them; all else is drawn as on any day.
+    several rare faults meet is looked for on days that have them; all else is drawn as on any day. `account`, `broker`:
+    as of `Day`.
     """
 
     what: str
     shows: tuple[str, ...]
     changes: tuple[Change, ...]
     often: tuple[tuple[str, float], ...] = ()
+    account: Account | None = None
+    broker: str | None = None
 
 
 _SUBMIT = "exitfsm.holdings.sending:may_send"
@@ -131,6 +135,29 @@ DEFECTS: dict[str, Defect] = {
         ("I5", "I4", "S2"),
         (Change(f"{_CALLS}.report_of", "return None if same_id else report", "return report"),),
     ),
+    "W1": Defect(
+        "of several rows of a symbol the first counts, and the others are dropped without a word",
+        ("I", "S", "L1"),
+        (
+            Change(
+                "exitfsm.holdings.rows:own_rows", "if len(of_one) == 1 else _one(of_one)", "if True else _one(of_one)"
+            ),
+        ),
+        account=Account(lots=True),
+    ),
+    "W2": Defect(
+        "a second working order of one id is taken for the first",
+        ("W2",),
+        (Change("exitfsm.holdings.working:twins", "if len(same) < 2 or", "if True or"),),
+        account=Account(twins=True),
+    ),
+    "W3": Defect(
+        "an exit leaves beside a closing order of others, at a venue that sells both",
+        ("I31",),
+        (Change("exitfsm.holdings.working:blocking", "if asked and asked + p.remaining_qty > held", "if False"),),
+        account=Account(foreign=True),
+        broker="no guard",
+    ),
 }
 
 
@@ -194,19 +221,19 @@ def one_day(name: str, seed_of_run: int, number: int) -> tuple[DayResult, str | 
     """A day with a defect; and what was violated, where the defect shows like that and the day passes without it."""
     defect = DEFECTS[name]
     with put_back(defect.changes):
-        day = _run(seed_of_run, number, defect.often)
+        day = _run(seed_of_run, number, defect)
     if day.violation is None or not day.violation.startswith(defect.shows):
         return day, None
-    return day, day.violation if _run(seed_of_run, number, defect.often).violation is None else None
+    return day, day.violation if _run(seed_of_run, number, defect).violation is None else None
 
 
 #: The day that this process is running.
 _running: list[Day] = []
 
 
-def _run(seed_of_run: int, number: int, often: Iterable[tuple[str, float]]) -> DayResult:
-    day = Day(seed_of_run, number)
-    for kind, chance in often:
+def _run(seed_of_run: int, number: int, defect: Defect) -> DayResult:
+    day = Day(seed_of_run, number, broker=defect.broker, account=defect.account)
+    for kind, chance in defect.often:
         day.faults.often(kind, chance)
     _running[:] = [day]
     return day.run()

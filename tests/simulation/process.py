@@ -7,6 +7,8 @@ import random
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
+from inspect import signature
 from typing import Any
 
 from exitfsm.errors import BrokerError, StoreError, StoreLocked
@@ -249,9 +251,10 @@ class _Threaded:
 
 
 def _plainly(method: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*args: Any) -> Any:
-        return _Answer(method, args)
+    def call(*args: Any, **named: Any) -> Any:
+        return _Answer(partial(method, **named), args)
 
+    call.__signature__ = signature(method)  # type: ignore[attr-defined]  # a cancel says which ids it takes
     return call
 
 

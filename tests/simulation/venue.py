@@ -99,6 +99,10 @@ class Venue(Books):
         #: a refusal is taken as proof that the order does not exist, and the other one would make it exist after all.
         self.under_way: Counter[str] = Counter()
 
+    def seconds(self) -> float:
+        """The world's seconds."""
+        return self._world.time
+
     # --- hours --------------------------------------------------------------------------------------------------------
 
     @property

@@ -22,6 +22,7 @@ from simulation.faults import Faults
 from simulation.loop import ProcessLoop, World
 from simulation.trace import Trace
 from simulation.venue import BEHIND_MAX_S, Venue, seconds_of
+from simulation.worlds import Worlds
 
 #: Longest time that a late request is under way; the person who clears up waits for longer.
 LATE_MAX_S = 45.0
@@ -42,6 +43,7 @@ class Line:
         name: of the process, for the trace.
         plain: the methods are plain functions, as a bot with a thread pool has them.
         lists_fills: the broker lists executions.
+        worlds: how the account shows what it holds.
         on_submit: told of each exit order that leaves, before it does; and of each that arrives.
         on_answer: told when the answer to a submit has come, after the process has it.
 
@@ -61,11 +63,12 @@ class Line:
         name: str,
         *,
         lists_fills: bool,
+        worlds: Worlds,
         on_submit: Callable[[Line, Order, bool], None],
         on_answer: Callable[[Line, str], None],
     ) -> None:
         self._world, self._rng, self._faults, self._trace, self._venue = world, rng, faults, trace, venue
-        self._loop, self.name = loop, name
+        self._loop, self.name, self._worlds = loop, name, worlds
         self.capabilities: Capabilities = venue.capabilities
         self._on_submit, self._on_answer = on_submit, on_answer
         self.awaited: set[str] = set()
@@ -94,8 +97,10 @@ class Line:
         finally:
             self.awaited.discard(order_id)
 
-    async def cancel(self, client_order_id: str) -> Any:
-        """Ask for a cancel."""
+    async def cancel(self, client_order_id: str, *, broker_order_id: str | None = None) -> Any:
+        """Ask for a cancel; of one of two orders of an id by the broker's own."""
+        if broker_order_id is not None:
+            return await self._ask("cancel", client_order_id, self._worlds.canceled, broker_order_id)
         return await self._ask("cancel", client_order_id, self._venue.take_cancel, client_order_id)
 
     async def order(self, client_order_id: str) -> Any:
@@ -104,11 +109,11 @@ class Line:
 
     async def positions(self) -> Any:
         """All positions."""
-        return await self._ask("positions", "", self._positions)
+        return await self._ask("positions", "", lambda: self._worlds.rows(self._positions()))
 
     async def open_orders(self) -> Any:
         """All working orders."""
-        return await self._ask("open_orders", "", self._open_orders)
+        return await self._ask("open_orders", "", lambda: self._worlds.orders(self._open_orders()))
 
     async def fills(self, since: datetime) -> Any:
         """Executions since a time."""

@@ -1,0 +1,177 @@
+"""What kind of account it is: rows in lots, rows of another account, orders of others, second orders of one id.
+
+Drawn by a randomness of its own, so that a day without any of it is the same day as before. Each thing is counted like
+a fault, and what the manager has to make of it is judged here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from exitfsm.values import BrokerPosition, ExecutionReport, Order, OrderSide, Side, WorkingOrder
+from simulation.faults import Faults
+from simulation.trace import Trace
+from simulation.venue import Venue
+
+#: The name of the account that is managed, and of the other one.
+OWN, OTHER = "simulated", "another"
+#: How long a closing order of others works, and how fresh one may be that a send need not know of: a list is behind.
+WORKS_S, UNKNOWN_S = (20.0, 90.0), 60.0
+#: How likely it is that somebody has a symbol closed, at each bar; and that an exit is listed twice, in each list.
+OTHERS_CHANCE, TWIN_CHANCE = 0.03, 0.15
+#: So many answers may list a second order of one id, for so many seconds, before it must have been canceled.
+LISTED_MAX, LISTED_MAX_S = 5, 130.0
+
+
+class Account(NamedTuple):
+    """What this day's account shows beside the positions themselves."""
+
+    lots: bool = False
+    accounts: bool = False
+    twins: bool = False
+    foreign: bool = False
+
+
+def draw_account(rng: random.Random) -> Account:
+    """One day's account."""
+    return Account(*(rng.random() < 0.4 for _ in Account._fields))
+
+
+class Worlds:
+    """The account of one day.
+
+    Args:
+        account: what it shows.
+        rng: for nothing but this.
+        fail: told of what does not hold.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        rng: random.Random,
+        venue: Venue,
+        faults: Faults,
+        trace: Trace,
+        fail: Callable[[str, str], None],
+    ) -> None:
+        self.account, self._rng, self._venue, self._faults, self._trace = account, rng, venue, faults, trace
+        self._fail = fail
+        #: Second orders that are listed, by the broker's own id; how often each was, and which were canceled.
+        self._twins: dict[str, ExecutionReport] = {}
+        self._listed: Counter[str] = Counter()
+        self._since_listed: dict[str, float] = {}
+        self._count = 0
+        #: Since when closing orders of others work, by their id.
+        self._since: dict[str, float] = {}
+
+    # --- what is shown ------------------------------------------------------------------------------------------------
+
+    def rows(self, answer: list[Any]) -> list[Any]:
+        """The positions, as this account shows them; an answer that is none, or a row that is broken, stays so."""
+        truth = [row for row in answer if isinstance(row, BrokerPosition)]
+        shown, broken = list(truth), [row for row in answer if not isinstance(row, BrokerPosition)]
+        if self.account.lots and self._faults.on:
+            shown = [lot for row in shown for lot in self._lots(row)]
+        if self.account.accounts:
+            shown = [replace(row, account=OWN) for row in shown]
+            if truth:
+                self._faults.count("rows of another account")
+            shown += [self._others(row) for row in truth[:3]]
+            self._rng.shuffle(shown)
+        return [*broken, *shown]
+
+    def _lots(self, row: BrokerPosition) -> list[BrokerPosition]:
+        first = Decimal(int(row.qty / 2)) if row.qty.is_finite() else Decimal(0)
+        if first <= 0 or first == row.qty:
+            return [row]
+        self._faults.count("rows in lots")
+        return [replace(row, qty=first), replace(row, qty=row.qty - first)]
+
+    def _others(self, row: BrokerPosition) -> BrokerPosition:
+        qty = Decimal(self._rng.randint(1, 500))
+        return replace(row, account=OTHER, qty=qty, side=self._rng.choice((Side.LONG, Side.SHORT)))
+
+    def orders(self, truth: list[ExecutionReport]) -> list[ExecutionReport]:
+        """The working orders, as this account lists them."""
+        shown = [self._typed(report) for report in truth]
+        if not self.account.twins:
+            return shown
+        working = {report.client_order_id: report for report in truth if report.client_order_id not in self._since}
+        for report in truth:
+            if report.client_order_id.startswith("xf") and self._faults.on and self._rng.random() < TWIN_CHANCE:
+                self._count += 1
+                own = f"twin-{self._count}"
+                self._twins[own] = replace(report, broker_order_id=own)
+                self._faults.count("a second order of one id")
+                self._trace("venue", f"has {report.client_order_id} twice: {own}")
+        for own, twin in list(self._twins.items()):
+            if twin.client_order_id not in working:
+                continue  # the list does not show its first one: then it is none too many
+            self._listed[own] += 1
+            since = self._since_listed.setdefault(own, self._venue.seconds())
+            if self._listed[own] > LISTED_MAX and self._venue.seconds() - since > LISTED_MAX_S:
+                self._fail("W2", f"{twin.client_order_id} works twice and nobody cancels {own}")
+            shown.append(twin)
+        return shown
+
+    def _typed(self, report: ExecutionReport) -> ExecutionReport:
+        if report.client_order_id not in self._since:
+            return report
+        said = {name: getattr(report, name) for name in report.__struct_fields__}
+        return WorkingOrder(**said, order_type="stop", stop_price=self._venue.prices.get(report.symbol or ""))
+
+    def canceled(self, broker_order_id: str) -> None:
+        """One of two orders of an id is canceled by the broker's own."""
+        if self._twins.pop(broker_order_id, None) is None:
+            self._fail("W2", f"{broker_order_id} is canceled as surplus, and is not")
+
+    def adopted(self, symbol: str, qty: Decimal) -> None:
+        """A position was opened, and no other one of its symbol is watched: no part of what is held is left out."""
+        held, now = abs(self._venue.held(symbol)), self._venue.seconds()
+        changed = max(self._venue.bought_on_at[symbol], self._venue.disturbed_at[symbol])
+        if qty < held and now - changed > UNKNOWN_S:
+            self._fail("I34", f"{qty} of {symbol} is watched, and {held} is held")
+
+    # --- what others do -----------------------------------------------------------------------------------------------
+
+    def others_trade(self, symbols: Sequence[str], after: Callable[..., None]) -> None:
+        """Now and then somebody has a closing order work at the venue."""
+        if not self.account.foreign or not self._faults.on or not self._venue.is_open:
+            return
+        for symbol in symbols:
+            held = self._venue.held(symbol)
+            is_free = all(booked.order.symbol != symbol for booked in self._venue.working())
+            if held == 0 or self._rng.random() >= OTHERS_CHANCE or not is_free:
+                continue
+            side = OrderSide.SELL if held > 0 else OrderSide.BUY
+            self._count += 1
+            order = self._venue.place(symbol, side, abs(held), client_order_id=f"web-{self._count}", tell=False)
+            self._since[order.client_order_id] = self._venue.seconds()
+            self._faults.count("a closing order of others")
+            self._trace("person", f"has {order.client_order_id} close {symbol}")
+            after(self._rng.uniform(*WORKS_S), self._withdrawn, order)
+
+    def _withdrawn(self, order: Order) -> None:
+        booked = self._venue.booked(order.client_order_id)
+        if booked is not None and booked.live:
+            self._venue.end_cancel(order)
+
+    def check_alone(self, order: Order) -> None:
+        """No exit leaves beside a closing order of others, where the venue would sell both."""
+        if self._venue.capabilities.reduce_only:
+            return
+        for booked in self._venue.working():
+            theirs = booked.order
+            since = self._since.get(theirs.client_order_id)
+            if since is None or theirs.symbol != order.symbol or theirs.side is not order.side:
+                continue
+            self._faults.count("an exit beside a closing order of others")
+            if self._venue.seconds() - since > UNKNOWN_S:
+                self._fail("I31", f"{order.client_order_id} leaves beside {theirs.client_order_id}: both would sell")
