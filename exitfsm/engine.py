@@ -17,11 +17,12 @@ from msgspec.structs import replace
 
 from exitfsm.committing import append, guard
 from exitfsm.custom_rules import CustomRules, verdict_of
-from exitfsm.errors import StoreError, VersionConflict
+from exitfsm.errors import ConfigError, StoreError, VersionConflict
 from exitfsm.events import Event, Recorded
 from exitfsm.levels import Levels, Slot
 from exitfsm.lifecycle import State, advance
 from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
+from exitfsm.order_ids import form_mistake
 from exitfsm.outside import logger
 from exitfsm.policy import Fault
 from exitfsm.ports import CAREFUL, Capabilities
@@ -52,6 +53,9 @@ class Engine:
         rules: the user's own rules, by (name, version) as in the policy.
         session_close: when the running session ends; needed by `end_of_session` only.
         listener: told of each commit, after it.
+
+    Raises:
+        ConfigError: the broker's client order ids have no room for ours.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class Engine:
         session_close: SessionClose | None = None,
         listener: Listener | None = None,
     ) -> None:
+        if (mistake := form_mistake(broker.id_form)) is not None:
+            raise ConfigError([mistake])
         self.store = store
         self.broker = broker
         self.rules = dict(rules or {})
@@ -91,6 +97,8 @@ class Engine:
             position = replay(events)
             if position.state.terminal:
                 continue  # whatever its row says
+            if (mistake := form_mistake(position.id_form)) is not None:
+                raise StoreError(f"{stream} was opened by a newer version of exitfsm: upgrade exitfsm ({mistake})")
             self._own_orders(position)
             if position.client_order_id is not None and position.order_live and position.state is State.PENDING:
                 self.unknown.add(position.client_order_id)

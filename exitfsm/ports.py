@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import msgspec
 
+from exitfsm.order_ids import DEFAULT_FORM
 from exitfsm.values import ZERO, Bar, BrokerPosition, ExecutionReport, Fill, Order, OrderType, TimeInForce
 
 T = TypeVar("T")
@@ -89,6 +90,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         queues_orders: an order sent while the market is closed is taken and works from the next open on; otherwise an
             exit waits for the session before it is sent.
         stocks, crypto: what the venue accepts for each class of assets.
+        id_form: which client order ids it takes: `xf2` (32 characters of `[a-z0-9]`), `xf2-20` to `xf2-31` (so many
+            characters), or `uuid`; see `exitfsm.order_ids`. It holds for what is opened from now on.
     """
 
     ids_refused: IdMemory = IdMemory.NEVER
@@ -99,6 +102,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     queues_orders: bool = False
     stocks: AssetRules = STOCKS
     crypto: AssetRules = CRYPTO
+    id_form: str = DEFAULT_FORM
 
     def rules(self, symbol: str) -> AssetRules:
         """The rules for a symbol; a pair such as BTC/USD is crypto."""

@@ -243,7 +243,7 @@ def test_deterministic_order_id() -> None:
             == client_order_id(position_id(ACCOUNT, "AAPL", Side.LONG, "e0"), 1)
             == client_order_id(p.position_id, 1)
         )
-    assert ids[0] == ids[1] == "xf1-c27eb975eb4f723b4d5d9d72a7f5f93d-1"
+    assert ids[0] == ids[1] == "xf2pxk88npbstqxs1eetjyroxpeti001"
     assert desk.engine.owner_of(ids[0]) == p.position_id
     assert desk.engine.owner_of("manual-1") is None
 

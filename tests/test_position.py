@@ -761,8 +761,8 @@ PARTS = st.text(st.characters(codec="utf-8"), max_size=40)
 @for_all(PARTS, PARTS, st.sampled_from(Side), PARTS, st.integers(1, 10**6))
 def test_ids_are_pure_short_and_plain(account: str, symbol: str, side: Side, epoch: str, attempt: int) -> None:
     name = position_id(account, symbol, side, epoch)
-    assert client_order_id(name, attempt) == client_order_id(str(name.encode(), "utf-8"), attempt)
-    assert re.fullmatch(r"[A-Za-z0-9._-]{1,48}", client_order_id(name, attempt))
+    assert client_order_id(name, attempt, "xf1") == client_order_id(str(name.encode(), "utf-8"), attempt, "xf1")
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,48}", client_order_id(name, attempt, "xf1"))
 
 
 def test_each_attempt_and_each_position_has_an_id_of_its_own() -> None:
@@ -773,7 +773,8 @@ def test_each_attempt_and_each_position_has_an_id_of_its_own() -> None:
         for side in Side
         for epoch in ("20240102T143000Z", "20240103T143000Z")
     ]
-    ids = [client_order_id(name, attempt) for name in names for attempt in range(1, 30)]
+    forms = ("xf1", "xf2", "xf2-20", "uuid")
+    ids = [client_order_id(name, attempt, form) for name in names for attempt in range(1, 30) for form in forms]
     assert len(set(ids)) == len(ids)
 
 
@@ -959,14 +960,14 @@ def test_whatever_comes_an_attempt_follows_only_when_the_one_before_is_over(
                 assert over
                 # An order found at the broker after the store was lost may be of any later attempt.
                 assert event.attempt > attempt if isinstance(message, Recover) else event.attempt == attempt + 1
-                assert event.client_order_id == client_order_id(name, event.attempt)
+                assert event.client_order_id == client_order_id(name, event.attempt, "xf1")
                 assert event.qty > 0
                 attempt, over, qty = event.attempt, False, event.qty
-            elif isinstance(event, OrderAccepted) and event.client_order_id == client_order_id(name, attempt):
+            elif isinstance(event, OrderAccepted) and event.client_order_id == client_order_id(name, attempt, "xf1"):
                 over = False  # refused, and taken after all
             elif isinstance(event, OrderEnded) or (
                 isinstance(event, FillsRecorded)
-                and event.client_order_id == client_order_id(name, attempt)
+                and event.client_order_id == client_order_id(name, attempt, "xf1")
                 and event.filled_qty >= qty
             ):
                 over = True
@@ -1185,7 +1186,7 @@ def test_given_a_record_that_is_not_shown_then_it_proves_an_end_only_where_the_b
 
 def test_given_an_order_then_how_it_ended_and_whose_it_is_are_known() -> None:
     p = ended.when(holds(6, 93)).now
-    first, second_id = client_order_id(p.position_id, 1), client_order_id(p.position_id, 2)
+    first, second_id = client_order_id(p.position_id, 1, "xf1"), client_order_id(p.position_id, 2, "xf1")
     assert [(order.client_order_id, order.ended_how) for order in p.orders] == [(first, "expired"), (second_id, "")]
     assert [p.find(one) for one in (first, second_id, "another")] == [*p.orders, None]
     assert is_exit_of(p.position_id, second_id)

@@ -19,6 +19,7 @@ import msgspec
 from exitfsm.bars.names import fold
 from exitfsm.broker.spellings import word
 from exitfsm.errors import BrokerError, ConfigError, nearest
+from exitfsm.order_ids import form_mistake
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.values import Order, decimal_of
 
@@ -132,7 +133,8 @@ class Fitting:
             elif method in WITHOUT:
                 self.missing.append(f"{method}(): {f'{why}; ' if why else ''}{WITHOUT[method]}")
         self.capabilities, wrong = _capabilities(broker)
-        self.mistakes += wrong
+        ids = form_mistake(self.capabilities.id_form)
+        self.mistakes += [*wrong, *([f"broker {type(broker).__name__}: {ids}"] if ids is not None else [])]
 
     def check(self) -> None:
         """See that nothing is watched with a broker that cannot be asked.

@@ -16,7 +16,7 @@ from exitfsm.holdings.adopting import (
 )  # fmt: skip
 from exitfsm.holdings.entering import Account, entry_block, may_enter
 from exitfsm.holdings.executions import (
-    ORDER_PREFIX, average_entry, entered_anew, first_since_flat, is_price, is_since, net_traded, next_epoch_start,
+    average_entry, entered_anew, first_since_flat, is_price, is_since, net_traded, next_epoch_start,
     report_from_executions, sold_by_others, surplus,
 )  # fmt: skip
 from exitfsm.holdings.orders import (
@@ -37,7 +37,7 @@ from exitfsm.holdings.splits import Jumped, Meaning, meaning_of
 from exitfsm.holdings.symbols import bare, known_spelling, same_symbol
 
 __all__ = [
-    "FRESH_S", "NEVER", "ORDER_PREFIX", "TRIES_MAX", "UNKNOWN_MAX", "Account", "Adopt", "Alarm", "Answer", "Beside",
+    "FRESH_S", "NEVER", "TRIES_MAX", "UNKNOWN_MAX", "Account", "Adopt", "Alarm", "Answer", "Beside",
     "Closed", "Conclusion", "Count", "Evidence", "Executions", "Expected", "Holds", "Jumped", "Leaving", "Look",
     "LookUps", "Meaning", "Missing", "Need", "Nothing", "Opening", "Read", "Short", "Tries", "adopt", "agreed_qty",
     "agreement", "another_goes_first", "average_entry", "awaits_record", "bare", "brings_fills", "count", "covered",

@@ -9,11 +9,11 @@ from decimal import Decimal
 import msgspec
 from msgspec.structs import replace
 
-from exitfsm.holdings.executions import ORDER_PREFIX
 from exitfsm.holdings.reads import NEVER
 from exitfsm.holdings.symbols import same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.messages import RecordRead
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, ExitOrder, Position, is_over, is_proved_over
 from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, canonical_symbol, tradable
@@ -102,10 +102,10 @@ def our_id(report: ExecutionReport, renamed: Mapping[str, str]) -> str | None:
         renamed: our ids, by those that came after them.
     """
     now, before = report.client_order_id, report.orig_client_order_id
-    if now.startswith(ORDER_PREFIX):
+    if looks_like_exit(now):
         return now
     ours = renamed.get(now) or (renamed.get(before, before) if before is not None else None)
-    return ours if ours is not None and ours.startswith(ORDER_PREFIX) else None
+    return ours if looks_like_exit(ours) else None
 
 
 def brings_fills(report: ExecutionReport) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from typing import NamedTuple
 
 from exitfsm import holdings
 from exitfsm.errors import BrokerError
@@ -18,8 +19,9 @@ from exitfsm.holdings import Adopt, Tries, bare, is_price
 from exitfsm.manager.context import Context
 from exitfsm.manager.view import View
 from exitfsm.messages import Open, Recover
+from exitfsm.order_ids import FIRST_FORM, client_order_id
 from exitfsm.outside import logger
-from exitfsm.position import READS_MIN, Position, client_order_id, epoch_of, position_id
+from exitfsm.position import READS_MIN, Position, epoch_of, position_id
 from exitfsm.values import EXACT, ZERO, BrokerPosition, ExecutionReport, Fill, Side, plain
 
 log = logger("exitfsm")
@@ -28,6 +30,17 @@ log = logger("exitfsm")
 ATTEMPTS_PROBED_MAX = 50
 #: How many positions are adopted at the same time.
 ADOPTED_AT_ONCE = 16
+
+
+class Found(NamedTuple):
+    """The newest exit order that the broker knows for a position: which of its orders, its record, and its ids' form.
+
+    No order: none is known, and the form is the one that its ids are to have; empty for the broker's own.
+    """
+
+    attempt: int = 0
+    order: ExecutionReport | None = None
+    form: str = ""
 
 
 class Adopter:
@@ -137,7 +150,7 @@ class Adopter:
                 text = f"{what}: whether an exit of it works is not known: it is NOT protected"
                 await self._alarms.raise_alarm("exit_unknown", text)
             return
-        if found[1] is not None and not holdings.still_held(await self._view.positions(), bp):
+        if found.order is not None and not holdings.still_held(await self._view.positions(), bp):
             self._tried(bp)
             return  # the order has filled since the positions were read: its figures and theirs are of different ages
         if adopt.first_fill is None:
@@ -174,9 +187,9 @@ class Adopter:
         symbol: str,
         epoch: str,
         adopt: Adopt,
-        found: tuple[int, ExecutionReport | None],
+        found: Found,
     ) -> None:
-        (attempt, order), first, entry = found, adopt.first_fill, adopt.entry_price
+        order, first, entry = found.order, adopt.first_fill, adopt.entry_price
         filled = order.filled_qty or ZERO if order is not None else ZERO
         now = self._time.now()
         message = Open(
@@ -191,11 +204,12 @@ class Adopter:
             policy=self._config.policy,
             strategy_name=self._given.strategy_name,
             source="broker",
+            id_form=found.form,
         )
         reference = bp.current_price if bp.current_price is not None and is_price(bp.current_price) else None
         if reference is None and first is not None:
             reference = self._fresh(entry, first)
-        recover = Recover(at=now, attempt=attempt, report=order) if order is not None else None
+        recover = Recover(at=now, attempt=found.attempt, report=order) if order is not None else None
         position = await self._mailbox.run(partial(self._open_with, message, reference, recover))
         if position.position_id != position_id(self._given.account, symbol, bp.side, epoch):
             return  # the bot has said meanwhile, under another time, that it is to be watched
@@ -257,26 +271,36 @@ class Adopter:
 
     async def _found_order(
         self, name: str, symbol: str, first: datetime | None, listed: Sequence[Fill]
-    ) -> tuple[int, ExecutionReport | None] | None:
+    ) -> Found | None:
         """The newest exit order of ours that the broker knows for a position that we have no record of.
+
+        Its ids have the form of today, or the first one where an earlier version may have sent it.
 
         None when that could not be found out, and a repeated id would not be refused, or the executions show that there
         is one: what it has sold already is not known then, and so not what the position was.
         """
         known = await self._mailbox.run(lambda: self._engine.get(name))
         if known is not None:
-            return 0, None
+            return Found(form=known.id_form)
         if not self._calls.asks_by_our_id:
             began = self._began if self._store_is_new else None
-            return (0, None) if holdings.is_free_of_exits(symbol, first, began, self._orders.open_exits) else None
-        newest: tuple[int, ExecutionReport | None] = (0, None)
+            return Found() if holdings.is_free_of_exits(symbol, first, began, self._orders.open_exits) else None
+        found = await self._probed(name, self._calls.capabilities.id_form, listed)
+        if found is None or found.order is not None or (first is not None and first >= self._began):
+            return found  # what was opened since we run was never anybody else's
+        before = await self._probed(name, FIRST_FORM, listed)
+        return found if before is not None and before.order is None else before
+
+    async def _probed(self, name: str, form: str, listed: Sequence[Fill]) -> Found | None:
+        """The newest exit order of a position whose ids have this form; None as for any."""
+        newest = Found(form=form)
         for attempt in range(1, ATTEMPTS_PROBED_MAX + 1):
             try:
-                report = await self._calls.order(client_order_id(name, attempt))
+                report = await self._calls.order(client_order_id(name, attempt, form))
             except BrokerError as error:
                 log.warning("probe_failed position=%s attempt=%s error=%s", name, attempt, error)
                 return newest if holdings.is_safe_unprobed(name, listed, self._calls.capabilities) else None
             if report is None:
                 return newest
-            newest = (attempt, report)
+            newest = Found(attempt, report, form)
         return newest

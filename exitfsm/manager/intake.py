@@ -14,11 +14,12 @@ from typing import Any
 from exitfsm.bar_keeping import BarKeeper
 from exitfsm.broker.market import bar_of
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import ORDER_PREFIX, brings_fills, leaves_open, may_be_ours, precedes_a_change
+from exitfsm.holdings import brings_fills, leaves_open, may_be_ours, precedes_a_change
 from exitfsm.manager.context import Context
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
 from exitfsm.manager.timer import Timer
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.outside import logger
 from exitfsm.values import Bar, ExecutionReport
 
@@ -92,7 +93,7 @@ class Intake:
             return
         report = self._orders.under_our_id(report)
         try:
-            if report.client_order_id.startswith(ORDER_PREFIX):
+            if looks_like_exit(report.client_order_id):
                 await self._on_ours(report)
             else:
                 await self._on_foreign(report)

@@ -12,13 +12,14 @@ from contextlib import suppress
 
 from exitfsm import holdings
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import ORDER_PREFIX, bare
+from exitfsm.holdings import bare
 from exitfsm.lifecycle import State
 from exitfsm.manager.adopter import Adopter
 from exitfsm.manager.context import Context
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.tasks import begin_shared, shared
 from exitfsm.manager.view import View
+from exitfsm.order_ids import is_exit_of, looks_like_exit
 from exitfsm.outside import logger
 from exitfsm.values import ExecutionReport
 
@@ -168,7 +169,7 @@ class Reconciler:
                 self._executor.sender.were_listed()  # it has just said that it is not implemented
             return
         self._orders.forget_foreign(before=began)
-        self._strange = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
+        self._strange = [report for report in orders if looks_like_exit(report.client_order_id)]
         # Known before anything is taken up that could send a second one.
         listed = {
             report.client_order_id: bare(report.symbol)
@@ -181,7 +182,7 @@ class Reconciler:
         self._absent = {key: times for key, times in self._absent.items() if key in gone}
         self._executor.sender.were_listed()
         for report in orders:
-            if not report.client_order_id.startswith(ORDER_PREFIX):
+            if not looks_like_exit(report.client_order_id):
                 self._orders.note_foreign(report, self._time.monotonic())
 
     async def _working_orders(self) -> list[ExecutionReport]:
@@ -219,7 +220,18 @@ class Reconciler:
                 self._orders.strangers.pop(order_id, None)
                 await self._mailbox.report(report)
             else:
-                text = (
-                    f"order {order_id} of {report.symbol} looks like an exit of ours and belongs to no known position"
-                )
-                await self._alarms.raise_alarm("unknown_exit_order", text)
+                await self._alarms.raise_alarm(*self._of_stranger(report))
+
+    def _of_stranger(self, report: ExecutionReport) -> tuple[str, str]:
+        """The alarm for a working order that looks like an exit of ours, and that is not on record: kind and text."""
+        order_id = report.client_order_id
+        p = next((p for p in list(self._engine.positions.values()) if is_exit_of(p.position_id, order_id)), None)
+        if p is None or is_exit_of(p.position_id, order_id, p.id_form):
+            text = f"order {order_id} of {report.symbol} looks like an exit of ours and belongs to no known position"
+            return "unknown_exit_order", text
+        text = (
+            f"order {order_id} is an exit of {p.position_id}, whose ids have the form {p.id_form} here: another "
+            "machine exits it with another version of exitfsm, or with other capabilities. Nothing is sent beside it; "
+            "stop one of them"
+        )
+        return "id_form_differs", text

@@ -150,6 +150,7 @@ def _opened(event: PositionOpened) -> Position:
         atr=event.atr,
         strategy_name=event.strategy_name,
         source=event.source,
+        id_form=sys.intern(event.form),
     )
 
 

@@ -9,6 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from exitfsm.lifecycle import State
+from exitfsm.order_ids import FIRST_FORM
 from exitfsm.policy import ExitPolicy
 from exitfsm.position.order import NO_ORDER, ExitOrder
 from exitfsm.values import EXACT, ZERO, Alarm, ExitType, OrderType, Side, utc
@@ -39,7 +40,8 @@ NO_EXIT = Exit()
 class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One position and its exit. Quantities are positive on both sides; `version` is the number of events folded.
 
-    `orders` are its exit orders, the last one the current. `refusing` names the run of refused prices under way.
+    `orders` are its exit orders, the last one the current; `id_form` is how they are named. `refusing` names the run
+    of refused prices under way.
     `sold_elsewhere` is what other hands have sold of it. `waiting_since` is when the current wait for the broker began.
     """
 
@@ -61,6 +63,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     refusing: str | None = None
     exit: Exit = NO_EXIT
     orders: tuple[ExitOrder, ...] = ()
+    id_form: str = FIRST_FORM
     sold_elsewhere: Decimal = ZERO
     waiting_since: datetime | None = None
     last_fill_at: datetime | None = None

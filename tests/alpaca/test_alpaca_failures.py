@@ -16,6 +16,7 @@ from desk import Desk
 from exitfsm_alpaca import AlpacaBroker
 
 from exitfsm import OrderSide, OrderStatus
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.testing.alpaca_server import AlpacaServer, Fault, Hours
 
 #: A profit limit that only a stop makes give way (its own patience is longer than a test).
@@ -558,7 +559,7 @@ async def test_a_split_stops_nobody_out(server: AlpacaServer, tmp_path: Path) ->
 
 def desk_id(server: AlpacaServer, at: int = 0) -> str:
     """The client order id of the n-th exit order; also within the server's thread."""
-    return [r for r in server.account.records.values() if r.client_order_id.startswith("xf1-")][at].client_order_id
+    return [r for r in server.account.records.values() if looks_like_exit(r.client_order_id)][at].client_order_id
 
 
 def desk_order(server: AlpacaServer) -> str:

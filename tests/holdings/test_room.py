@@ -12,7 +12,7 @@ import exitfsm.holdings
 
 ROOM = sorted(Path(exitfsm.holdings.__file__).parent.glob("*.py"))
 #: The library's own modules that it may import; of the standard library, what has no effect.
-OURS = {"holdings", "position", "policy", "messages", "ports", "values", "events", "lifecycle", "errors"}
+OURS = {"holdings", "position", "policy", "messages", "ports", "values", "events", "lifecycle", "order_ids", "errors"}
 HARMLESS = {
     "__future__",
     "collections",
