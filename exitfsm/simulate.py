@@ -304,7 +304,9 @@ class Simulation:
             self._carry_out(read_position(self.engine, self.broker, now, bar.timestamp), bar.timestamp)
 
     def _session_close(self, symbol: str, at: datetime) -> datetime | None:
-        """The close that counts for a symbol's bar of this time, for `end_of_session`."""
+        """The close that counts for a symbol's bar of this time, for `end_of_session`, and nothing else."""
+        if not self.policy.end_of_session.enabled:
+            return None
         slot = self._slots.get(symbol)
         return self._sessions.close(symbol, at, slot.previous_at if slot is not None else None)
 

@@ -151,6 +151,7 @@ class BrokerCalls:
         time: for reports that carry no time of their own, and for how old a read is.
         timeout_s: longest wait for one answer, in seconds.
         on_result: called after each call with whether the broker answered, and the method; a refusal is an answer.
+        closes: when the session that runs ends, where the broker does not tell hours and a rule asks for them.
     """
 
     def __init__(
@@ -161,7 +162,9 @@ class BrokerCalls:
         time: SteadyTime,
         timeout_s: float,
         on_result: Callable[[bool, str], None],
+        closes: Callable[[str, datetime], datetime | None] | None = None,
     ) -> None:
+        self._closes = closes
         self._fitting, self._names, self._time = fitting, names, time
         self._timeout_s, self._on_result = timeout_s, on_result
         self._not_implemented: set[str] = set()
@@ -321,13 +324,14 @@ class BrokerCalls:
         return sorted((fill for fill in found if fill is not None), key=lambda fill: fill.at)
 
     async def session(self, symbol: str, at: datetime) -> Session:
-        """The market's hours around a moment; open where the broker does not tell hours.
+        """The market's hours around a moment; open where the broker does not tell hours: no exit waits for a guess.
 
         Raises:
             BrokerError: no answer, or one that is not understood.
         """
         if not self.has("session"):
-            return Session(is_open=True)
+            closes = await self._run(partial(self._closes, symbol, at)) if self._closes is not None else None
+            return Session(is_open=True, close=closes)
         return session_of(await self._asked("session", symbol, at, symbol=symbol, at=at))
 
     async def _asked(self, method: str, *args: Any, **given: Any) -> Any:

@@ -16,6 +16,7 @@ from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.hours import Hours, Sessions
 from exitfsm.clocks import SteadyTime
+from exitfsm.config import ExitConfig
 from exitfsm.engine import Engine, SessionClose
 from exitfsm.errors import StoreError
 from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere
@@ -37,6 +38,7 @@ from exitfsm.outside import logger
 from exitfsm.ports import Capabilities
 from exitfsm.position import Position
 from exitfsm.recorded_bars import bars_path
+from exitfsm.sessions import market_session
 from exitfsm.store import ExitStore
 
 log = logger("exitfsm")
@@ -73,6 +75,7 @@ class Parts:
             time=time,
             timeout_s=float(live.broker_timeout_seconds),
             on_result=_on_call(breaker, alarms, time),
+            closes=_closes(given.config) if given.config.policy.end_of_session.enabled else None,
         )
         self.context = context = Context(
             given=given,
@@ -202,6 +205,11 @@ def _session_closes(capabilities: Capabilities, sessions: Sessions) -> SessionCl
         return known[1].close if known is not None else None
 
     return session_close
+
+
+def _closes(config: ExitConfig) -> SessionClose:
+    """When the session that runs ends by the configuration: for a broker that does not tell hours."""
+    return lambda symbol, at: market_session(config.session, symbol, at).close
 
 
 def _on_call(breaker: Breaker, alarms: Alarms, time: SteadyTime) -> Callable[[bool, str], None]:
