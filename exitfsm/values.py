@@ -8,7 +8,6 @@ bar with a NaN price is still a bar): judging it is the business of `position.de
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import (
@@ -23,7 +22,9 @@ from decimal import (
 )
 from enum import StrEnum
 from functools import wraps
+from string import ascii_lowercase
 from typing import Any, ParamSpec, TypeVar
+from unicodedata import normalize
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -40,8 +41,8 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 #: A price of a market is at least the one and below the other, as floats; see `tradable`.
 PRICE_MIN, PRICE_MAX = float(f"1e-{_SCALE_MAX}"), float(f"1e{_SCALE_MAX}")
-SYMBOL_MAX = 32  # characters
-_SYMBOL = re.compile(rf"[A-Z0-9][A-Z0-9./_-]{{0,{SYMBOL_MAX - 1}}}", re.ASCII)
+SYMBOL_MAX = 64  # characters; an option on a perpetual at a crypto exchange has 30
+_UPPER = {ord(letter): letter.upper() for letter in ascii_lowercase}
 
 
 class Side(StrEnum):
@@ -212,16 +213,28 @@ def round_to_tick(price: Decimal, tick: Decimal, *, up: bool) -> Decimal:
     return EXACT.multiply(EXACT.divide(price, tick).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR), tick)
 
 
+def symbol_key(symbol: str) -> str:
+    """The spelling by which symbols are compared, whatever text it is: ASCII letters in upper case, composed (NFC).
+
+    Only ASCII letters: `upper` would make SS of one German letter, and so one holding of two.
+    """
+    if symbol.isascii():
+        return symbol.upper()
+    return normalize("NFC", symbol).translate(_UPPER)
+
+
 def canonical_symbol(symbol: str) -> str:
-    """The one spelling of a symbol inside the library: upper case ASCII.
+    """The one spelling of a symbol inside the library: as the venue calls it, with ASCII letters in upper case.
 
     Raises:
-        ValueError: not 1–32 characters of `A–Z 0–9 . / _ -`.
+        ValueError: not 1 to 64 characters that can be printed, or a space at either end.
     """
-    upper = symbol.upper()
-    if not symbol.isascii() or not _SYMBOL.fullmatch(upper):  # upper() would make SS of one German letter
-        raise ValueError(f"{symbol!r} is not a symbol: use 1 to 32 of A-Z 0-9 . / _ - and start with a letter or digit")
-    return upper
+    key = symbol_key(symbol)
+    if not 0 < len(key) <= SYMBOL_MAX or not key.isprintable() or key != key.strip():
+        raise ValueError(
+            f"{symbol!r} is not a symbol: it has 1 to {SYMBOL_MAX} printable characters, and no space around"
+        )
+    return key
 
 
 def utc(value: datetime) -> datetime:
@@ -268,7 +281,7 @@ class Bar(_Given, frozen=True, gc=False, eq=False):
     """One price bar of one symbol: immutable, cheap to make, and cheap to find quiet.
 
     Args:
-        symbol: the instrument; kept in upper case.
+        symbol: the instrument, as the venue calls it; ASCII letters are kept in upper case.
         timestamp: aware datetime that identifies the bar.
         open, high, low, close: prices as Decimal, int, text or float (a float counts as its shortest text).
         volume: traded quantity; not used for decisions.
@@ -300,7 +313,7 @@ class Bar(_Given, frozen=True, gc=False, eq=False):
         force_setattr(self, "floor", floor)
         force_setattr(self, "ceiling", ceiling)
         if not self.symbol.isupper():
-            force_setattr(self, "symbol", self.symbol.upper())
+            force_setattr(self, "symbol", symbol_key(self.symbol))
         if self.timestamp.tzinfo is not UTC:
             force_setattr(self, "timestamp", utc(self.timestamp))
 

@@ -30,7 +30,7 @@ from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.fix import DUPLICATE_OF_VERBAL
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities, Session
-from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, refused_report
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, refused_report, symbol_key
 
 log = logger("exitfsm")
 
@@ -308,7 +308,7 @@ class BrokerCalls:
                 position = position_of(raw, symbol)
             except (BrokerError, ValueError) as error:  # a wrapper's own object may raise when it is looked at
                 log.error("position_unreadable error=%s", error)
-                unclear.append(str(meant(raw, "symbol") or symbol or "").upper().replace("/", ""))
+                unclear.append(symbol_key(str(meant(raw, "symbol") or symbol or "")).replace("/", ""))
                 continue
             if position is not None:
                 found.append(position)

@@ -20,6 +20,7 @@ from exitfsm.cli import BAD_INPUT, FINDING, screen
 from exitfsm.cli.bar_files import AdjustedFlag, BarsFromFiles, HowToRead, SymbolOption, TimezoneOption
 from exitfsm.cli.options import JsonFlag, StoreArgument
 from exitfsm.errors import StoreError
+from exitfsm.position import symbol_in
 from exitfsm.values import plain, stamp
 
 if TYPE_CHECKING:
@@ -274,8 +275,8 @@ def audit(
             return
         key = newest(opened, wanted)
         given = BarsGiven(opened, files, [key], HowToRead(symbol, timezone, adjusted))
-        held = [seen for seen in given() if seen.bar.symbol == key.partition(":")[0]]
-        row = next(row for row in opened.positions(symbol=key.partition(":")[0]) if row.position_id == key)
+        held = [seen for seen in given() if seen.bar.symbol == symbol_in(key)]
+        row = next(row for row in opened.positions(symbol=symbol_in(key)) if row.position_id == key)
         given.warn(row.opened_at_utc, row.ended_at_utc)
         supposed = suppose(opened, key, held) if held else []
         page = position_page(opened, key, bars=[s.bar for s in held], chain=chain_of(opened), supposed=supposed)
@@ -298,7 +299,7 @@ def _write_index(store: ExitStore, output: Path, files: Sequence[Path], how: How
     held = _by_symbol(BarsGiven(store, files, keys, how)())
     with progress("pages") as told:
         for number, key in enumerate(keys, 1):
-            symbol = key.partition(":")[0]
+            symbol = symbol_in(key)
             page = position_page(store, key, bars=held.get(symbol, ()), chain=chain, index=f"../{output.name}")
             write(folder / page_name(key), page)
             if told is not None:
@@ -405,7 +406,7 @@ class BarsGiven:
         given = [file for file in files if file.suffix != ".bars"]
         self._files = BarsFromFiles(given, how) if given else None
         self._recorded = recorded[0] if recorded else bars_path(store)
-        self._wanted = {key.partition(":")[0] for key in keys}
+        self._wanted = {symbol_in(key) for key in keys}
         self._spans: dict[str, tuple[datetime, datetime]] = {}
 
     def __call__(self) -> Iterator[Seen]:

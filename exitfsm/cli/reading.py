@@ -22,7 +22,7 @@ from exitfsm.lifecycle import NOTHING, TABLE, State, mermaid
 from exitfsm.policy import Level
 from exitfsm.position import Position, evolve, levels, replay
 from exitfsm.projections import ACCOUNT_PREFIX, AlarmRow, PositionRow, TrackingRow, stamp_ns
-from exitfsm.values import pct_change, plain, stamp
+from exitfsm.values import pct_change, plain, stamp, symbol_key
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -251,7 +251,7 @@ def _chosen(store: ExitStore, wanted: str) -> list[str]:
     streams = store.stream_ids()
     if wanted in streams:
         return [wanted]
-    of_symbol = [row.position_id for row in store.positions(symbol=wanted.upper())]
+    of_symbol = [row.position_id for row in store.positions(symbol=symbol_key(wanted))]
     if of_symbol:
         return of_symbol
     order = store.exit_order(wanted)

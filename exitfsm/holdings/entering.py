@@ -10,6 +10,7 @@ import msgspec
 from exitfsm.holdings.symbols import same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.position import Position
+from exitfsm.values import canonical_symbol
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -35,6 +36,10 @@ def may_enter(symbol: str, at: datetime, account: Account) -> bool:
 
 def entry_block(symbol: str, at: datetime, account: Account) -> str | None:
     """Why a symbol may not be entered; None when it may."""
+    try:
+        canonical_symbol(symbol)
+    except ValueError as error:
+        return str(error)  # a position in it could not be watched
     if not account.is_reconciled:
         return "not reconciled with the broker yet"
     if account.is_paused:

@@ -16,7 +16,7 @@ from exitfsm.messages import RecordRead
 from exitfsm.order_ids import looks_like_exit
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, ExitOrder, Position, is_over, is_proved_over
-from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, canonical_symbol, tradable
+from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, symbol_key, tradable
 
 #: A submit whose outcome stays unknown is looked up and repeated so often before a person is alarmed.
 UNKNOWN_MAX = 3
@@ -137,7 +137,7 @@ def execution_of(report: ExecutionReport, before: Fill | None) -> Fill | None:
         return None
     return Fill(
         fill_id=report.client_order_id,
-        symbol=canonical_symbol(report.symbol),
+        symbol=symbol_key(report.symbol),
         side=report.side,
         qty=max(filled, before.qty) if before is not None else filled,
         price=report.avg_fill_price or ZERO,

@@ -15,7 +15,7 @@ from exitfsm.position.folding import evolve, fold, replay
 from exitfsm.position.order import ExitOrder
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
 from exitfsm.position.reports import READS_MIN, is_over, is_proved_over
-from exitfsm.position.state import Position, account_hash, epoch_of, position_id
+from exitfsm.position.state import Position, account_hash, epoch_of, position_id, symbol_in
 from exitfsm.position.watching import fault_of
 
 __all__ = [
@@ -44,5 +44,6 @@ __all__ = [
     "owed",
     "position_id",
     "replay",
+    "symbol_in",
     "wake_band",
 ]

@@ -243,3 +243,8 @@ def epoch_of(first_fill_at: datetime) -> str:
 def position_id(account: str, symbol: str, side: Side, epoch: str) -> str:
     """The name of a position, which is also its stream: `AAPL:long:20140605T081500Z:1f0c…` (account as its hash)."""
     return ":".join((symbol, side, epoch, account))
+
+
+def symbol_in(position_id: str) -> str:
+    """The symbol in the name of a position; it may hold a colon itself."""
+    return position_id.rsplit(":", 3)[0]
