@@ -25,7 +25,7 @@ from exitfsm.errors import (
 from exitfsm.events import Event, Recorded
 from exitfsm.lifecycle import TABLE, State, advance, allows, mermaid
 from exitfsm.policy import ExitPolicy
-from exitfsm.ports import AssetRules, BarFeed, Broker, Capabilities, Clock, EventBus, IdMemory, Session
+from exitfsm.ports import AssetRules, BarFeed, Broker, Capabilities, Clock, EventBus, IdMemory, Instrument, Session
 from exitfsm.position import ExitOrder, Position, client_order_id, decide, evolve, owed, replay
 from exitfsm.store import ExitStore
 from exitfsm.values import (
@@ -103,6 +103,7 @@ __all__ = [
     "Fill",
     "IdMemory",
     "IllegalTransition",
+    "Instrument",
     "NotSent",
     "Order",
     "OrderRefused",

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 import msgspec
 
 from exitfsm.order_ids import DEFAULT_FORM
-from exitfsm.values import ZERO, Bar, BrokerPosition, ExecutionReport, Fill, Order, OrderType, TimeInForce
+from exitfsm.values import EXACT, ZERO, Bar, BrokerPosition, ExecutionReport, Fill, Order, OrderType, TimeInForce
 
 T = TypeVar("T")
 #: A broker's or feed's method may be plain or async.
@@ -66,6 +66,25 @@ class AssetRules(msgspec.Struct, frozen=True, kw_only=True):
         return wanted if wanted in self.order_types else self.order_types[0]
 
 
+class Instrument(AssetRules, frozen=True, kw_only=True):
+    """What the venue accepts for one symbol; it goes before the rules of its class.
+
+    Attributes:
+        value_min: least value of an order: quantity by price by `multiplier`. What is worth less waits until it
+            is worth that much, with an alarm.
+        multiplier: what one contract's price counts for.
+        id_form: which client order ids are taken for it; empty for the broker's own, see `Capabilities`.
+    """
+
+    value_min: Decimal = ZERO
+    multiplier: Decimal = Decimal(1)
+    id_form: str = ""
+
+    def value(self, qty: Decimal, price: Decimal) -> Decimal:
+        """What an order is worth."""
+        return EXACT.multiply(EXACT.multiply(qty, price), self.multiplier)
+
+
 STOCKS = AssetRules()
 CRYPTO = AssetRules(
     times_in_force=(TimeInForce.GTC, TimeInForce.IOC),
@@ -90,6 +109,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         queues_orders: an order sent while the market is closed is taken and works from the next open on; otherwise an
             exit waits for the session before it is sent.
         stocks, crypto: what the venue accepts for each class of assets.
+        instruments: what it accepts for single symbols, by symbol in our spelling; those that `Broker.instrument` tells
+            are added.
         id_form: which client order ids it takes: `xf2` (32 characters of `[a-z0-9]`), `xf2-20` to `xf2-31` (so many
             characters), or `uuid`; see `exitfsm.order_ids`. It holds for what is opened from now on.
     """
@@ -103,10 +124,25 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     stocks: AssetRules = STOCKS
     crypto: AssetRules = CRYPTO
     id_form: str = DEFAULT_FORM
+    instruments: dict[str, Instrument] = {}
 
     def rules(self, symbol: str) -> AssetRules:
-        """The rules for a symbol; a pair such as BTC/USD is crypto."""
+        """The rules for a symbol: its own, or those of its class; a pair such as BTC/USD is crypto."""
+        return self.instruments.get(symbol) or self.class_rules(symbol)
+
+    def class_rules(self, symbol: str) -> AssetRules:
+        """The rules for the class of a symbol."""
         return self.crypto if "/" in symbol else self.stocks
+
+    def never_closes(self, symbol: str) -> bool | None:
+        """Whether a symbol's market is always open, where its instrument is known; None where it is not."""
+        instrument = self.instruments.get(symbol)
+        return instrument.always_open if instrument is not None else None
+
+    def form(self, symbol: str) -> str:
+        """The form of the client order ids for a symbol."""
+        instrument = self.instruments.get(symbol)
+        return (instrument.id_form if instrument is not None else "") or self.id_form
 
 
 #: Nothing is known about the broker.
@@ -158,6 +194,9 @@ class Broker(Protocol):
     def session(self, symbol: str, at: datetime) -> MaybeAsync[Session]:
         """The market's hours for a symbol around a moment."""
         ...
+
+    # A broker may also have a method `instrument(symbol)` that returns an `Instrument`, a mapping of its fields, or
+    # None: it is asked once for each symbol that is held, and anew after a refusal that names what it says.
 
 
 class BarFeed(Protocol):

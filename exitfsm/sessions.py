@@ -47,13 +47,20 @@ def is_crypto(symbol: str) -> bool:
     )
 
 
-def _never_closes(hours: SessionHours, symbol: str) -> bool:
+def _never_closes(hours: SessionHours, symbol: str, always_open: bool | None) -> bool:
+    if always_open is not None:
+        return always_open
     return hours.calendar in calendars.ALWAYS_OPEN or (not hours.calendar and is_crypto(symbol))
 
 
-def market_session(hours: SessionHours, symbol: str, at: datetime) -> Session:
-    """The regular session around a moment."""
-    if _never_closes(hours, symbol):
+def market_session(hours: SessionHours, symbol: str, at: datetime, always_open: bool | None = None) -> Session:
+    """The regular session around a moment.
+
+    Args:
+        hours, symbol, at: of which market, around when.
+        always_open: whether the market never closes, where that is known; by the symbol's name where it is not.
+    """
+    if _never_closes(hours, symbol, always_open):
         return Session(is_open=True)
     local = at.astimezone(ZoneInfo(hours.timezone))
     coming = next(_sessions(hours, at), None)
@@ -107,15 +114,18 @@ class LongBars:
         self._hours, self._zone = hours, ZoneInfo(hours.timezone)
         self._lengths: dict[str, timedelta] = {}
 
-    def close(self, symbol: str, at: datetime, previous_at: datetime | None) -> datetime | None:
+    def close(
+        self, symbol: str, at: datetime, previous_at: datetime | None, always_open: bool | None = None
+    ) -> datetime | None:
         """The close that counts for a bar; the bar's own time where it is the last that leaves time to exit.
 
         Args:
             symbol: of the bar.
             at: its time.
             previous_at: the time of the bar before it.
+            always_open: as in `market_session`.
         """
-        session = None if _never_closes(self._hours, symbol) else next(_sessions(self._hours, at), None)
+        session = None if _never_closes(self._hours, symbol, always_open) else next(_sessions(self._hours, at), None)
         if session is None:
             return None
         opens, coming = session

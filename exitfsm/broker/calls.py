@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from exitfsm.bars.names import fold
 from exitfsm.broker.fields import by_symbol, listed
 from exitfsm.broker.fitting import Fitting, order_parts
-from exitfsm.broker.market import position_of, session_of
+from exitfsm.broker.market import instrument_of, position_of, session_of
 from exitfsm.broker.orders import fill_of, report_of, says_unknown
 from exitfsm.broker.spellings import meant
 from exitfsm.broker.threads import DaemonThreads
@@ -29,7 +29,7 @@ from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.fix import DUPLICATE_OF_VERBAL
 from exitfsm.outside import logger
-from exitfsm.ports import Capabilities, Session
+from exitfsm.ports import Capabilities, Instrument, Session
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, refused_report, symbol_key
 
 log = logger("exitfsm")
@@ -322,6 +322,14 @@ class BrokerCalls:
         """
         found = (fill_of(raw) for raw in listed(await self._asked("fills", since, since=since)))
         return sorted((fill for fill in found if fill is not None), key=lambda fill: fill.at)
+
+    async def instrument(self, symbol: str) -> Instrument | None:
+        """What the broker says of one symbol; None where it says nothing.
+
+        Raises:
+            BrokerError: no answer, or one that is not understood.
+        """
+        return instrument_of(await self._asked("instrument", symbol, symbol=symbol))
 
     async def session(self, symbol: str, at: datetime) -> Session:
         """The market's hours around a moment; open where the broker does not tell hours: no exit waits for a guess.

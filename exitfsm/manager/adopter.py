@@ -49,7 +49,7 @@ class Adopter:
     def __init__(self, context: Context, view: View) -> None:
         self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
         self._time, self._alarms, self._orders, self._view = context.given.time, context.alarms, context.orders, view
-        self._given, self._config = context.given, context.given.config
+        self._given, self._config, self._instruments = context.given, context.given.config, context.instruments
         #: Positions that could not be adopted yet, with how often that was tried.
         self._missing: dict[tuple[str, Side], Tries] = {}
         self._began = context.given.time.now()
@@ -144,6 +144,7 @@ class Adopter:
             partial(self._epoch_by_price, symbol, bp.side, adopt.entry_price)
         )
         name = position_id(self._given.account, symbol, bp.side, epoch)
+        await self._instruments.ask(symbol)  # its ids may have a form of their own
         found = await self._found_order(name, symbol, adopt.first_fill, listed or ())
         if found is None:
             if self._tried(bp).are_enough:
@@ -233,6 +234,7 @@ class Adopter:
         self, symbol: str, side: Side, qty: Decimal, entry: Decimal, first: datetime, atr: Decimal | None
     ) -> Position:
         """Watch a position on the bot's word, unless it is watched already."""
+        await self._instruments.ask(self._orders.known_spelling(symbol))
         message = Open(
             at=self._time.now(),
             account=self._given.account,
@@ -285,7 +287,7 @@ class Adopter:
         if not self._calls.asks_by_our_id:
             began = self._began if self._store_is_new else None
             return Found() if holdings.is_free_of_exits(symbol, first, began, self._orders.open_exits) else None
-        found = await self._probed(name, self._calls.capabilities.id_form, listed)
+        found = await self._probed(name, self._calls.capabilities.form(symbol), listed)
         if found is None or found.order is not None or (first is not None and first >= self._began):
             return found  # what was opened since we run was never anybody else's
         before = await self._probed(name, FIRST_FORM, listed)

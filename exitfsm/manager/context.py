@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.hours import Hours
+from exitfsm.broker.instruments import Instruments
 from exitfsm.clocks import SteadyTime
 from exitfsm.config import ExitConfig
 from exitfsm.custom_rules import CustomRules
@@ -45,5 +46,6 @@ class Context:
     calls: BrokerCalls
     breaker: Breaker
     hours: Hours
+    instruments: Instruments
     orders: Orders
     tasks: Tasks

@@ -47,7 +47,7 @@ class Executor:
 
     def __init__(self, context: Context, view: View) -> None:
         self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
-        self._view, self._hours = view, context.hours
+        self._view, self._hours, self._instruments = view, context.hours, context.instruments
         self._time, self._clock = context.given.time, context.given.clock
         self._turns = Turns(context.given.clock, context.given.config.live.orders_per_minute, self._standing)
         #: Sends what is to be sent.
@@ -105,6 +105,7 @@ class Executor:
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self._turns.close()
         await self._hours.close()
+        await self._instruments.close()
         await self._view.close()
 
     async def _run(self, position_id: str) -> None:

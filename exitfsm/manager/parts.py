@@ -15,6 +15,7 @@ from exitfsm.bar_keeping import BarKeeper
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.hours import Hours, Sessions
+from exitfsm.broker.instruments import Instruments
 from exitfsm.clocks import SteadyTime
 from exitfsm.config import ExitConfig
 from exitfsm.engine import Engine, SessionClose
@@ -75,7 +76,7 @@ class Parts:
             time=time,
             timeout_s=float(live.broker_timeout_seconds),
             on_result=_on_call(breaker, alarms, time),
-            closes=_closes(given.config) if given.config.policy.end_of_session.enabled else None,
+            closes=_closes(given.config, fitting.capabilities) if given.config.policy.end_of_session.enabled else None,
         )
         self.context = context = Context(
             given=given,
@@ -85,6 +86,7 @@ class Parts:
             calls=calls,
             breaker=breaker,
             hours=Hours(calls, time, sessions),
+            instruments=Instruments(calls, time),
             orders=orders,
             tasks=tasks,
         )
@@ -112,6 +114,8 @@ class Parts:
         try:
             await context.mailbox.run(self._restore)
             self.running = True
+            for symbol in {p.symbol for p in list(context.engine.positions.values())}:
+                context.tasks.spawn(context.instruments.ask(symbol), "exitfsm-instrument")
             context.alarms.remind()
             for lack in self._missing:
                 await context.alarms.raise_alarm("broker_incomplete", f"the broker has no {lack}")
@@ -207,9 +211,9 @@ def _session_closes(capabilities: Capabilities, sessions: Sessions) -> SessionCl
     return session_close
 
 
-def _closes(config: ExitConfig) -> SessionClose:
+def _closes(config: ExitConfig, capabilities: Capabilities) -> SessionClose:
     """When the session that runs ends by the configuration: for a broker that does not tell hours."""
-    return lambda symbol, at: market_session(config.session, symbol, at).close
+    return lambda symbol, at: market_session(config.session, symbol, at, capabilities.never_closes(symbol)).close
 
 
 def _on_call(breaker: Breaker, alarms: Alarms, time: SteadyTime) -> Callable[[bool, str], None]:

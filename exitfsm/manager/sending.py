@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from exitfsm import holdings
 from exitfsm.broker.calls import Outcome, describe
+from exitfsm.broker.instruments import About
 from exitfsm.errors import BrokerError, OrderRefused
 from exitfsm.holdings import FRESH_S, NEVER, Answer, Beside, Read, bare
 from exitfsm.lifecycle import State
@@ -22,9 +23,12 @@ from exitfsm.messages import GiveWay
 from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
 from exitfsm.position import READS_MIN, Position, Submit, is_proved_over
-from exitfsm.values import ExecutionReport, ExitType, Order, OrderType, plain, refused_report
+from exitfsm.values import ExecutionReport, ExitType, Order, OrderStatus, OrderType, plain, refused_report
 
 log = logger("exitfsm")
+
+#: The alarms after refusals that name a rule of an instrument.
+_ALARMS = {About.VALUE: "value_too_small", About.STEP: "quantity_refused", About.PRICE: "price_refused"}
 
 
 class Sender:
@@ -33,6 +37,7 @@ class Sender:
     def __init__(self, context: Context, view: View, turns: Turns) -> None:
         self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
         self._breaker, self._hours, self._orders = context.breaker, context.hours, context.orders
+        self._instruments = context.instruments
         self._time, self._clock, self._live = context.given.time, context.given.clock, context.given.config.live
         self._view, self._turns = view, turns
         #: How often each exit order was looked up, and not known to the broker.
@@ -41,6 +46,8 @@ class Sender:
         self._sent_at: dict[str, float] = {}
         #: Exit orders that are being sent at this moment: the broker may not know them yet.
         self._sending: set[str] = set()
+        #: Orders that wait until they are worth enough, of which a person was told.
+        self._too_small: set[str] = set()
         #: Until when no exit leaves before the working orders were listed once: one of ours might be among them.
         self._listed_by = context.given.clock.monotonic() + 2 * float(context.given.config.live.broker_timeout_seconds)
 
@@ -70,6 +77,7 @@ class Sender:
         for order in p.orders:
             self._sent_at.pop(order.client_order_id, None)
             self._unknown.pop(order.client_order_id, None)
+            self._too_small.discard(order.client_order_id)
 
     async def submit(self, p: Position, action: Submit) -> bool:
         """Send the order whose intent is durable; once.
@@ -79,7 +87,7 @@ class Sender:
         began = self._clock.monotonic()
         if not await self._hours.let_pass(p.symbol) or not self._breaker.allows(self._clock.monotonic()):
             return False
-        if self._is_held_back(p):
+        if self._is_held_back(p) or await self._is_too_small(p, action.order):
             return False
         await self._prove_over(p, began)
         if holdings.another_goes_first(p, self._beside(p), began, self._clock.monotonic()):
@@ -198,6 +206,8 @@ class Sender:
             report = outcome.report
             if outcome.outcome is Outcome.REFUSED:
                 report = await self._there_after_all(order) or report
+            if await self._waits_after(order, report):
+                return False
             self._unknown.pop(order.client_order_id, None)
             await self._mailbox.report(report)
             return True
@@ -205,6 +215,38 @@ class Sender:
             self._engine.not_known(order.client_order_id)
             return False
         return True  # unknown: what is owed now is a look-up
+
+    async def _is_too_small(self, p: Position, order: Order) -> bool:
+        """True while an order is worth less than the venue takes, as a person hears once; an operator's goes."""
+        why = self._instruments.too_small(order, self._engine.last_price(order.symbol))
+        if why is None or p.order.ordered_by:
+            return False
+        await self._tell(order, "value_too_small", f"{why}: it waits until it is worth more")
+        return True
+
+    async def _waits_after(self, order: Order, report: ExecutionReport) -> bool:
+        """Learn from a refusal; True where the order, which never was, waits until it is worth more."""
+        if report.status is not OrderStatus.REJECTED:
+            self._instruments.accepted(order.symbol)
+            return False
+        price = self._engine.last_price(order.symbol)
+        about, text = await self._instruments.refused(order, price, report.refusal, report.text)
+        if about is None or not text:
+            return False
+        await self._tell(order, _ALARMS[about], text)
+        if about is not About.VALUE or not report.refused_at_submit:
+            return False
+        self._engine.not_known(order.client_order_id)
+        return True
+
+    async def _tell(self, order: Order, kind: str, text: str) -> None:
+        """An alarm of an order's position, once for each order that waits."""
+        owner = self._engine.known_owner(order.client_order_id)
+        if owner is None or order.client_order_id in self._too_small:
+            return
+        if kind == _ALARMS[About.VALUE]:
+            self._too_small.add(order.client_order_id)
+        await self._mailbox.alarm(owner, kind, text)
 
     async def _there_after_all(self, order: Order) -> ExecutionReport | None:
         """The record of an order that was just refused, where the refusal was said of another copy of its request.

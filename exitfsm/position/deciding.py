@@ -76,7 +76,7 @@ def open_position(m: Open, broker: Capabilities) -> tuple[Event, ...]:
     for name, number in (("qty", m.qty), ("entry_price", m.entry_price)):
         if not (tradable(number) and number > 0):
             raise ValueError(f"cannot watch {m.symbol}: {name} is {number}, it must be a finite number above 0")
-    form = m.id_form or broker.id_form
+    form = m.id_form or broker.form(canonical_symbol(m.symbol))
     return (
         PositionOpened(
             account=m.account,
