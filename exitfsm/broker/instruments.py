@@ -131,9 +131,10 @@ class Instruments:
         if step is None:
             return about, f"the venue refused {plain(order.qty)} of {symbol} by its step: {declare}"
         self._known[symbol] = replace(_instrument_of(rules), qty_step=step)
+        less = plain(floor_to(order.qty, step))
         return about, (
-            f"the venue refused {plain(order.qty)} of {symbol} by its step; {plain(floor_to(order.qty, step))} is tried "
-            f"next, and what is below {plain(step)} will be left: {declare}"
+            f"the venue refused {plain(order.qty)} of {symbol} by its step; {less} is tried next, and what is below "
+            f"{plain(step)} will be left: {declare}"
         )
 
     def _value_refused(self, order: Order, price: Decimal | None) -> tuple[About | None, str]:

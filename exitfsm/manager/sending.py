@@ -234,7 +234,9 @@ class Sender:
         if about is None or not text:
             return False
         await self._tell(order, _ALARMS[about], text)
-        if about is not About.VALUE or not report.refused_at_submit:
+        owner = self._engine.positions.get(self._engine.known_owner(order.client_order_id) or "")
+        by_hand = owner is None or owner.order.ordered_by  # that one goes on, and is refused as any
+        if about is not About.VALUE or not report.refused_at_submit or by_hand:
             return False
         self._engine.not_known(order.client_order_id)
         return True

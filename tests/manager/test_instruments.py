@@ -114,7 +114,9 @@ async def test_given_a_least_value_then_an_exit_waits_with_an_alarm_until_it_is_
     await world.finish()
 
 
-async def test_given_too_little_value_when_an_operator_says_so_then_it_is_sent(tmp_path: Path) -> None:
+async def test_given_too_little_value_when_another_is_declared_and_it_starts_anew_then_it_is_sent(
+    tmp_path: Path,
+) -> None:
     capabilities = replace(GOOD, instruments={"AAPL": Instrument(value_min=Decimal(10_000))})
     world = World(tmp_path, capabilities=capabilities)
     await world.start()
