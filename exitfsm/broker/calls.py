@@ -19,7 +19,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from exitfsm.bars.names import fold
-from exitfsm.broker.fields import by_symbol, listed
+from exitfsm.broker.fields import by_symbol, listed, name_of
 from exitfsm.broker.fitting import Fitting, order_parts
 from exitfsm.broker.market import instrument_of, position_of, session_of
 from exitfsm.broker.orders import fill_of, report_of, says_unknown
@@ -165,6 +165,8 @@ class BrokerCalls:
         closes: Callable[[str, datetime], datetime | None] | None = None,
     ) -> None:
         self._closes = closes
+        #: Symbols as the broker spells them, by ours, where they differ: some have small letters that count.
+        self._spelled: dict[str, str] = {}
         self._fitting, self._names, self._time = fitting, names, time
         self._timeout_s, self._on_result = timeout_s, on_result
         self._not_implemented: set[str] = set()
@@ -196,7 +198,8 @@ class BrokerCalls:
         """An order as the broker's method wants it named; and whether it would then be found if it were there."""
         known, by_its_own = self._names.known(client_order_id), self._fitting.takes_its_own_id(method)
         order_id = (known.broker_order_id or client_order_id) if by_its_own else client_order_id
-        given = {"client_order_id": client_order_id, "order_id": order_id, "symbol": known.symbol}
+        symbol = self._spelled.get(known.symbol, known.symbol) if known.symbol is not None else None
+        given = {"client_order_id": client_order_id, "order_id": order_id, "symbol": symbol}
         return given, not by_its_own or known.broker_order_id is not None
 
     def report_of(self, source: Any, client_order_id: str | None = None) -> ExecutionReport | None:
@@ -217,6 +220,8 @@ class BrokerCalls:
     async def submit(self, order: Order) -> Submitted:
         """Send an order once, and sort the outcome. Never raises for what the broker does."""
         name = order.client_order_id
+        if order.symbol in self._spelled:
+            order = replace(order, symbol=self._spelled[order.symbol])
         try:
             answer = await self._call("submit", (order,), order_parts(order))
         except OrderRefused as refusal:
@@ -312,7 +317,14 @@ class BrokerCalls:
                 continue
             if position is not None:
                 found.append(position)
+                self._note_spelling(raw, symbol, position.symbol)
         return Held(found, unclear, began=began)
+
+    def _note_spelling(self, raw: Any, listed_under: str | None, ours: str) -> None:
+        said = meant(raw, "symbol")
+        theirs = name_of(said if said is not None else listed_under)
+        if theirs != ours and symbol_key(theirs) == ours:
+            self._spelled[ours] = theirs
 
     async def fills(self, since: datetime) -> list[Fill]:
         """Executions since a time, oldest first.
@@ -329,6 +341,7 @@ class BrokerCalls:
         Raises:
             BrokerError: no answer, or one that is not understood.
         """
+        symbol = self._spelled.get(symbol, symbol)
         return instrument_of(await self._asked("instrument", symbol, symbol=symbol))
 
     async def session(self, symbol: str, at: datetime) -> Session:
@@ -340,6 +353,7 @@ class BrokerCalls:
         if not self.has("session"):
             closes = await self._run(partial(self._closes, symbol, at)) if self._closes is not None else None
             return Session(is_open=True, close=closes)
+        symbol = self._spelled.get(symbol, symbol)
         return session_of(await self._asked("session", symbol, at, symbol=symbol, at=at))
 
     async def _asked(self, method: str, *args: Any, **given: Any) -> Any:

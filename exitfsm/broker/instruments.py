@@ -46,10 +46,15 @@ _WORDS: tuple[tuple[re.Pattern[str], About], ...] = (
     (re.compile(r"lot.?size|step.?size|qty.?step|multiple of|(?:quantity|amount|qty) precision"), About.STEP),
 )
 
+#: A refusal of too much is none of too little.
+_TOO_MUCH = re.compile(r"\bmax|exceed|too (?:large|big|high)|no (?:larger|more) than|no larger")
+
 
 def subject_of(*said: str | None) -> About | None:
     """What a refusal is about, by its kind and text; None where it names none of an instrument's rules."""
     text = " ".join(part for part in said if part).lower()
+    if _TOO_MUCH.search(text):
+        return None
     return next((about for words, about in _WORDS if words.search(text)), None)
 
 

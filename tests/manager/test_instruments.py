@@ -114,7 +114,7 @@ async def test_given_a_least_value_then_an_exit_waits_with_an_alarm_until_it_is_
     await world.finish()
 
 
-async def test_given_too_little_value_when_another_is_declared_and_it_starts_anew_then_it_is_sent(
+async def test_given_too_little_value_when_another_is_declared_then_it_is_sent(
     tmp_path: Path,
 ) -> None:
     capabilities = replace(GOOD, instruments={"AAPL": Instrument(value_min=Decimal(10_000))})
@@ -149,6 +149,7 @@ def test_an_instrument_of_a_slash_may_close_and_one_without_may_not() -> None:
         (("bad_quantity", "cost basis must be >= minimal amount of order 10"), About.VALUE),
         (("insufficient_qty", "requested 10, held 3"), None),
         (("halted", None), None),
+        (("MAX_NOTIONAL", "notional exceeds the limit"), None),
     ],
 )
 def test_what_a_refusal_is_about(said: tuple[str, str | None], about: About | None) -> None:

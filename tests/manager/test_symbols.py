@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import World
+from msgspec.structs import replace
 
-from exitfsm import State
+from exitfsm import Order, State
 from exitfsm.audit import verify
 from exitfsm.audit.trail import find
+from exitfsm.testing import ScriptedBroker
 
 SYMBOLS = (
     "BRK B", "BTC/USDT:USDT", "ES=F", "M&M", "NSE:SBIN", "AAPL  240621C00190000", "^GSPC", "=1+1", "[RED]X", "<B>X",
@@ -68,4 +71,39 @@ async def test_no_question_raises_into_the_bot_for_a_symbol(tmp_path: Path, symb
     await world.settle()
     world.expected |= {"bar_unreadable"}
     assert manager.positions() == []
+    await world.finish()
+
+
+class SmallLetters:
+    """A venue whose names have small letters that count."""
+
+    def __init__(self, broker: ScriptedBroker) -> None:
+        self._broker, self.capabilities = broker, broker.capabilities
+        self.sent: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name)
+
+    async def positions(self) -> list[dict[str, str]]:
+        held = await self._broker.positions()
+        return [
+            {"symbol": p.symbol.replace("K", "k"), "qty": str(p.qty), "entry_price": str(p.avg_entry_price)}
+            for p in held
+        ]
+
+    async def submit(self, order: Order) -> Any:
+        self.sent.append(order.symbol)
+        return await self._broker.submit(replace(order, symbol=order.symbol.upper()))
+
+
+async def test_an_order_names_its_symbol_as_the_venue_does(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.seen_by_manager = venue = SmallLetters(world.broker)
+    world.manager = world._new_manager()
+    await world.start()
+    await world.enter(10, at=100, symbol="KPEPE")
+    await world.bar("98.9", "kPEPE")
+    assert venue.sent == ["kPEPE"]
+    await world.fill()
+    await world.until(lambda: world.manager.positions() == [])
     await world.finish()
