@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import msgspec
+from msgspec.structs import replace
 
 from exitfsm.order_ids import DEFAULT_FORM
 from exitfsm.values import EXACT, ZERO, Bar, BrokerPosition, ExecutionReport, Fill, Order, OrderType, TimeInForce
@@ -69,16 +70,38 @@ class AssetRules(msgspec.Struct, frozen=True, kw_only=True):
 class Instrument(AssetRules, frozen=True, kw_only=True):
     """What the venue accepts for one symbol; it goes before the rules of its class.
 
+    What order types and times in force are not given are those of the class. Other defaults are no bound at all.
+
     Attributes:
+        price_tick, price_tick_below_1: as in `AssetRules`; the second is the first where it is 0.
         value_min: least value of an order: quantity by price by `multiplier`. What is worth less waits until it
             is worth that much, with an alarm.
         multiplier: what one contract's price counts for.
         id_form: which client order ids are taken for it; empty for the broker's own, see `Capabilities`.
     """
 
+    price_tick: Decimal = ZERO
+    price_tick_below_1: Decimal = ZERO
+    order_types: tuple[OrderType, ...] = ()
+    times_in_force: tuple[TimeInForce, ...] = ()
+    fractional_times_in_force: tuple[TimeInForce, ...] = ()
     value_min: Decimal = ZERO
     multiplier: Decimal = Decimal(1)
     id_form: str = ""
+
+    def tick(self, price: Decimal) -> Decimal:
+        """The price step at `price`."""
+        return (self.price_tick_below_1 if price < 1 else ZERO) or self.price_tick
+
+    def completed(self, rules: AssetRules) -> Instrument:
+        """The same with what it leaves open by the rules of its class."""
+        times, fractional = self.times_in_force, self.fractional_times_in_force
+        return replace(
+            self,
+            order_types=self.order_types or rules.order_types,
+            times_in_force=times or rules.times_in_force,
+            fractional_times_in_force=fractional or times or rules.fractional_times_in_force,
+        )
 
     def value(self, qty: Decimal, price: Decimal) -> Decimal:
         """What an order is worth."""
@@ -128,7 +151,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     def rules(self, symbol: str) -> AssetRules:
         """The rules for a symbol: its own, or those of its class; a pair such as BTC/USD is crypto."""
-        return self.instruments.get(symbol) or self.class_rules(symbol)
+        rules, instrument = self.class_rules(symbol), self.instruments.get(symbol)
+        return instrument.completed(rules) if instrument is not None else rules
 
     def class_rules(self, symbol: str) -> AssetRules:
         """The rules for the class of a symbol."""

@@ -341,8 +341,8 @@ class BrokerCalls:
         Raises:
             BrokerError: no answer, or one that is not understood.
         """
-        symbol = self._spelled.get(symbol, symbol)
-        return instrument_of(await self._asked("instrument", symbol, symbol=symbol))
+        rules, theirs = self.capabilities.class_rules(symbol), self._spelled.get(symbol, symbol)
+        return instrument_of(await self._asked("instrument", theirs, symbol=theirs), rules)
 
     async def session(self, symbol: str, at: datetime) -> Session:
         """The market's hours around a moment; open where the broker does not tell hours: no exit waits for a guess.

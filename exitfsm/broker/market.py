@@ -19,7 +19,7 @@ from exitfsm.broker.orders import WRAPS_MAX, is_order
 from exitfsm.broker.spellings import SHORT_WORDS, SPELLINGS, field, meant, word
 from exitfsm.errors import BrokerError
 from exitfsm.order_ids import form_mistake
-from exitfsm.ports import Instrument, Session
+from exitfsm.ports import AssetRules, Instrument, Session
 from exitfsm.values import EXACT, Bar, BrokerPosition, Side, tradable
 
 _SOUGHT = "; ".join(", ".join(SPELLINGS[name][:6]) for name in ("symbol", "bar_at", "close"))
@@ -166,8 +166,12 @@ def session_of(source: Any) -> Session:
     )
 
 
-def instrument_of(source: Any) -> Instrument | None:
+def instrument_of(source: Any, rules: AssetRules) -> Instrument | None:
     """What a broker says of one symbol, out of an `Instrument` or a mapping of its fields; None where it says nothing.
+
+    Args:
+        source: the answer.
+        rules: those of its class, for what a mapping leaves out.
 
     Raises:
         BrokerError: it is neither, or a figure in it can be none.
@@ -181,7 +185,7 @@ def instrument_of(source: Any) -> Instrument | None:
                 f"an instrument has {', '.join(Instrument.__struct_fields__)}, and the answer none of them"
             )
         try:
-            found = msgspec.convert(given, Instrument, strict=False)
+            found = msgspec.convert(msgspec.structs.asdict(rules) | given, Instrument, strict=False)
         except (msgspec.ValidationError, TypeError) as error:
             raise BrokerError(f"an instrument that cannot be read: {error}") from None
     else:
@@ -198,6 +202,4 @@ def _mistake_of(instrument: Instrument) -> str | None:
         value = getattr(instrument, name)
         if not tradable(value) or value < 0 or (name == "multiplier" and value == 0):
             return f"{name} is {value}"
-    if not (instrument.order_types and instrument.times_in_force and instrument.fractional_times_in_force):
-        return "it takes no orders"
     return form_mistake(instrument.id_form) if instrument.id_form else None

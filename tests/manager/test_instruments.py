@@ -10,11 +10,12 @@ import pytest
 from harness import GOOD, World
 from msgspec.structs import replace
 
-from exitfsm import AssetRules, Instrument, State
+from exitfsm import AssetRules, Instrument, State, TimeInForce
 from exitfsm.broker.instruments import About, coarser, subject_of
 from exitfsm.broker.market import instrument_of
 from exitfsm.errors import BrokerError, OrderRefused
 from exitfsm.order_ids import form_of
+from exitfsm.ports import CRYPTO, STOCKS
 from exitfsm.testing import Raises
 
 DOGE = Instrument(qty_step=Decimal(1), price_tick=Decimal("0.01"), price_tick_below_1=Decimal("0.01"))
@@ -164,8 +165,23 @@ def test_a_coarser_step_leaves_next_to_nothing_behind(qty: str, step: str | None
 
 
 def test_an_instrument_comes_as_itself_or_as_a_mapping_of_its_fields() -> None:
-    assert instrument_of({"qty_step": 0.001, "price_tick": "0.5", "other": 1}) == Instrument(
-        qty_step=Decimal("0.001"), price_tick=Decimal("0.5")
-    )
+    told = instrument_of({"qty_step": 0.001, "value_min": "5", "other": 1}, CRYPTO)
+    assert told is not None
+    assert (told.qty_step, told.value_min, told.price_tick) == (Decimal("0.001"), 5, CRYPTO.price_tick)
+    assert told.times_in_force == CRYPTO.times_in_force
+    assert told.always_open
     with pytest.raises(BrokerError, match="multiplier is 0"):
-        instrument_of({"multiplier": 0})
+        instrument_of({"multiplier": 0}, CRYPTO)
+    assert instrument_of(told, STOCKS) is told
+    assert instrument_of(None, STOCKS) is None
+
+
+def test_an_instrument_leaves_to_its_class_what_it_does_not_say() -> None:
+    broker = replace(GOOD, instruments={"SHIB/USDT": Instrument(qty_step=Decimal(1), price_tick=Decimal("1e-8"))})
+    rules = broker.rules("SHIB/USDT")
+    assert rules.times_in_force == CRYPTO.times_in_force
+    assert rules.accepted_time(TimeInForce.DAY, Decimal(1)) is TimeInForce.GTC
+    assert rules.tick(Decimal("0.00001234")) == rules.tick(Decimal(2)) == Decimal("1e-8")
+    assert Instrument(price_tick=Decimal("0.01"), price_tick_below_1=Decimal("0.0001")).tick(Decimal("0.5")) == Decimal(
+        "0.0001"
+    )
