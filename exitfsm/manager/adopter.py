@@ -287,21 +287,25 @@ class Adopter:
         if not self._calls.asks_by_our_id:
             began = self._began if self._store_is_new else None
             return Found() if holdings.is_free_of_exits(symbol, first, began, self._orders.open_exits) else None
-        found = await self._probed(name, self._calls.capabilities.form(symbol), listed)
-        if found is None or found.order is not None or (first is not None and first >= self._began):
-            return found  # what was opened since we run was never anybody else's
-        before = await self._probed(name, FIRST_FORM, listed)
+        broker = self._calls.capabilities
+        is_safe = holdings.is_safe_unprobed(name, listed, broker)
+        form, is_new = broker.form(symbol), first is not None and first >= self._began
+        found = await self._probed(name, form, is_safe)
+        if found is None or found.order is not None or form == FIRST_FORM or is_new:
+            return found  # no earlier version ran when a new one was opened
+        # Under another form a repeated order is not refused for its id: what guards there is the quantity.
+        before = await self._probed(name, FIRST_FORM, is_safe and broker.reduce_only)
         return found if before is not None and before.order is None else before
 
-    async def _probed(self, name: str, form: str, listed: Sequence[Fill]) -> Found | None:
-        """The newest exit order of a position whose ids have this form; None as for any."""
+    async def _probed(self, name: str, form: str, is_safe: bool) -> Found | None:
+        """The newest exit order of a position under ids of this form; None where a look-up fails, and that matters."""
         newest = Found(form=form)
         for attempt in range(1, ATTEMPTS_PROBED_MAX + 1):
             try:
                 report = await self._calls.order(client_order_id(name, attempt, form))
             except BrokerError as error:
                 log.warning("probe_failed position=%s attempt=%s error=%s", name, attempt, error)
-                return newest if holdings.is_safe_unprobed(name, listed, self._calls.capabilities) else None
+                return newest if is_safe else None
             if report is None:
                 return newest
             newest = Found(attempt, report, form)
