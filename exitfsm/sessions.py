@@ -8,13 +8,13 @@ broker's own word always holds: here is asked what no broker says.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from exitfsm import calendars, exchange_days
 from exitfsm.config import SessionHours
-from exitfsm.ports import Session
+from exitfsm.ports import Capabilities, Session
 
 _WEEKDAYS = 5
 _DAYS_AHEAD = 12  # no market is closed for longer
@@ -72,6 +72,11 @@ def market_session(hours: SessionHours, symbol: str, at: datetime, always_open: 
     close = closes if is_open or closes.date() == local.date() else None
     following = opens if local < opens else next(_sessions(hours, closes))[0]
     return Session(is_open=is_open, close=close, next_open=following)
+
+
+def closing(hours: SessionHours, broker: Capabilities) -> Callable[[str, datetime], datetime | None]:
+    """When the session that runs ends by the configuration: for a broker that does not tell hours."""
+    return lambda symbol, at: market_session(hours, symbol, at, broker.never_closes(symbol)).close
 
 
 def _sessions(hours: SessionHours, at: datetime) -> Iterator[tuple[datetime, datetime]]:
@@ -147,4 +152,4 @@ class LongBars:
         return known
 
 
-__all__ = ["LongBars", "is_crypto", "market_session"]
+__all__ = ["LongBars", "closing", "is_crypto", "market_session"]

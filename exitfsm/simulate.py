@@ -309,11 +309,11 @@ class Simulation:
 
     def _session_close(self, symbol: str, at: datetime) -> datetime | None:
         """The close that counts for a symbol's bar of this time, for `end_of_session`, and nothing else."""
-        if not self.policy.end_of_session.enabled:
-            return None
         slot = self._slots.get(symbol)
+        if slot is None or not any(p.policy.end_of_session.enabled for p in slot.positions):
+            return None
         always_open = self.broker.capabilities.never_closes(symbol)
-        return self._sessions.close(symbol, at, slot.previous_at if slot is not None else None, always_open)
+        return self._sessions.close(symbol, at, slot.previous_at, always_open)
 
     def _trade(self, bar: Bar, received_at: datetime | None) -> None:
         """Orders fill at the open of a bar that is believed, and what waited for time comes due.

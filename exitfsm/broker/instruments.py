@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from enum import Enum
 
@@ -20,7 +21,18 @@ from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError
 from exitfsm.outside import logger
 from exitfsm.ports import AssetRules, Instrument
-from exitfsm.values import EXACT, HUNDRED, ZERO, Order, OrderType, floor_to, plain, symbol_key
+from exitfsm.values import (
+    EXACT,
+    HUNDRED,
+    ZERO,
+    ExecutionReport,
+    Order,
+    OrderStatus,
+    OrderType,
+    floor_to,
+    plain,
+    symbol_key,
+)
 
 log = logger("exitfsm")
 
@@ -36,6 +48,9 @@ class About(Enum):
     STEP = "the quantity"
 
 
+#: The alarms of what is learned, and what a person can do.
+_ALARMS = {About.VALUE: "value_too_small", About.STEP: "quantity_refused", About.PRICE: "price_refused"}
+_DECLARE = "declare what it takes: Broker.instrument(symbol)"
 #: The words of refusals, the first that is found counts: a kind or a text of the venue, in lower case.
 _WORDS: tuple[tuple[re.Pattern[str], About], ...] = (
     (
@@ -48,6 +63,14 @@ _WORDS: tuple[tuple[re.Pattern[str], About], ...] = (
 
 #: A refusal of too much is none of too little.
 _TOO_MUCH = re.compile(r"\bmax|exceed|too (?:large|big|high)|no (?:larger|more) than|no larger")
+
+
+class Learned(msgspec.Struct, frozen=True):
+    """What was learned: its alarm, with no text where a person has heard of it; and whether the order waits."""
+
+    kind: str
+    text: str
+    waits: bool = False
 
 
 def subject_of(*said: str | None) -> About | None:
@@ -68,16 +91,23 @@ def coarser(qty: Decimal, rules: AssetRules) -> Decimal | None:
 
 
 class Instruments:
-    """The rules of symbols. They are kept in the capabilities of `calls`."""
+    """The rules of symbols. They are kept in the capabilities of `calls`.
 
-    def __init__(self, calls: BrokerCalls, time: SteadyTime) -> None:
-        self._calls, self._time = calls, time
+    Args:
+        calls, time: the broker, and when it is.
+        alarm: raises an alarm of a position: its id, the alarm's kind and text.
+    """
+
+    def __init__(self, calls: BrokerCalls, time: SteadyTime, alarm: Callable[[str, str, str], Awaitable[None]]) -> None:
+        self._calls, self._time, self._alarm = calls, time, alarm
         self._known = calls.capabilities.instruments
         #: When each symbol is to be asked about again, in monotonic seconds; None for one that was answered.
         self._asked: dict[str, float | None] = {}
         self._reads: dict[str, asyncio.Task[None]] = {}
         #: What an order of each symbol was worth that the venue would not take.
         self._refused_value: dict[str, Decimal] = {}
+        #: Orders that wait until they are worth more, of which a person has heard.
+        self._told: set[str] = set()
 
     async def ask(self, symbol: str, *, anew: bool = False) -> None:
         """See to it that the broker was asked about a symbol; a failure is logged, and it is asked again later."""
@@ -103,57 +133,75 @@ class Instruments:
         if told is not None:
             self._known[symbol_key(symbol)] = told
 
-    def too_small(self, order: Order, price: Decimal | None) -> str | None:
-        """Why an order is worth too little to be sent at this price; None where it is not known to be."""
+    async def hold_back(
+        self, position_id: str, order: Order, price: Decimal | None, report: ExecutionReport | None = None
+    ) -> bool:
+        """True while an order is worth too little to be sent, before it or after this answer; a person hears of it."""
+        learned = self._too_small(order, price) if report is None else await self._heard(order, report, price)
+        if learned is not None and learned.text:
+            await self._alarm(position_id, learned.kind, learned.text)
+        return learned is not None and learned.waits
+
+    def _too_small(self, order: Order, price: Decimal | None) -> Learned | None:
+        """That an order is worth too little to be sent at this price; None where it is not known to be."""
         price = order.limit_price or price
         if price is None:
             return None
-        rules = self._known.get(order.symbol)
-        value = rules.value(order.qty, price) if rules is not None else EXACT.multiply(order.qty, price)
-        refused, least = self._refused_value.get(order.symbol), rules.value_min if rules is not None else ZERO
-        what = f"{plain(order.qty)} {order.symbol} is worth {plain(value)}"
+        rules, refused = self._known.get(order.symbol), self._refused_value.get(order.symbol)
+        value = _value(rules, order.qty, price)
+        least = rules.value_min if rules is not None else ZERO
         if value < least:
-            return f"{what}, and the venue takes {plain(least)} at least"
-        return f"{what}, and the venue refused {plain(refused)} as too little" if refused and value <= refused else None
+            why = f"the venue takes {plain(least)} at least"
+        elif refused is not None and value <= refused:
+            why = f"the venue refused {plain(refused)} as too little"
+        else:
+            return None
+        what = f"{plain(order.qty)} {order.symbol} is worth {plain(value)}, and {why}: it waits until it is worth more"
+        is_told = order.client_order_id in self._told
+        self._told.add(order.client_order_id)
+        return Learned(_ALARMS[About.VALUE], "" if is_told else what, waits=True)
 
-    async def refused(self, order: Order, price: Decimal | None, *said: str | None) -> tuple[About | None, str]:
-        """Learn from a definite refusal: what it is about, and what a person should hear of it."""
-        about, symbol = subject_of(*said), order.symbol
+    async def _heard(self, order: Order, report: ExecutionReport, price: Decimal | None) -> Learned | None:
+        """Learn from the answer to an order: what a person should hear of it, and whether the order waits."""
+        if report.status is not OrderStatus.REJECTED:
+            self._refused_value.pop(order.symbol, None)
+            return None
+        about = subject_of(report.refusal, report.text)
         if about is None:
-            return None, ""
-        before = self._known.get(symbol)
-        await self.ask(symbol, anew=True)
-        if self._known.get(symbol) != before:
-            return (about, "") if about is not About.VALUE else self._value_refused(order, price)
+            return None
+        before = self._known.get(order.symbol)
+        await self.ask(order.symbol, anew=True)
         if about is About.VALUE:
-            return self._value_refused(order, price)
-        declare = "declare what it takes: Broker.instrument(symbol)"
-        if about is About.PRICE:
-            limit = plain(order.limit_price) if order.limit_price is not None else "none"
-            return about, f"the venue refused the limit {limit} of {symbol}: {declare}" if order.limit_price else ""
-        rules = self._calls.capabilities.rules(symbol)
+            return self._value_refused(order, report, price)
+        if self._known.get(order.symbol) != before:
+            return None
+        text = self._limit_refused(order) if about is About.PRICE else self._step_refused(order)
+        return Learned(_ALARMS[about], text)
+
+    def _limit_refused(self, order: Order) -> str:
+        limit = order.limit_price
+        return f"the venue refused the limit {plain(limit)} of {order.symbol}: {_DECLARE}" if limit is not None else ""
+
+    def _step_refused(self, order: Order) -> str:
+        rules, said = self._calls.capabilities.rules(order.symbol), f"{plain(order.qty)} of {order.symbol} by its step"
         step = coarser(order.qty, rules)
         if step is None:
-            return about, f"the venue refused {plain(order.qty)} of {symbol} by its step: {declare}"
-        self._known[symbol] = replace(_instrument_of(rules), qty_step=step)
+            return f"the venue refused {said}: {_DECLARE}"
+        self._known[order.symbol] = replace(_instrument_of(rules), qty_step=step)
         less = plain(floor_to(order.qty, step))
-        return about, (
-            f"the venue refused {plain(order.qty)} of {symbol} by its step; {less} is tried next, and what is below "
-            f"{plain(step)} will be left: {declare}"
-        )
+        return f"the venue refused {said}; {less} is tried next, and what is below {plain(step)} is left: {_DECLARE}"
 
-    def _value_refused(self, order: Order, price: Decimal | None) -> tuple[About | None, str]:
-        price = order.limit_price or price
+    def _value_refused(self, order: Order, report: ExecutionReport, price: Decimal | None) -> Learned | None:
         if price is None or order.order_type is OrderType.LIMIT:
-            return None, ""  # what it was worth is not known, or a market order is to follow
-        rules = self._known.get(order.symbol)
-        worth = rules.value(order.qty, price) if rules is not None else EXACT.multiply(order.qty, price)
+            return None  # what it was worth is not known, or a market order is to follow
+        worth = _value(self._known.get(order.symbol), order.qty, price)
         self._refused_value[order.symbol] = max(worth, self._refused_value.get(order.symbol, ZERO))
-        return About.VALUE, self.too_small(order, price) or ""
+        learned = self._too_small(order, price)
+        return replace(learned, waits=report.refused_at_submit) if learned is not None else None
 
-    def accepted(self, symbol: str) -> None:
-        """The venue took an order: what was too little before is no bound any more."""
-        self._refused_value.pop(symbol, None)
+    def forget(self, client_order_id: str) -> None:
+        """An order's position has ended."""
+        self._told.discard(client_order_id)
 
     async def close(self) -> None:
         """Give up the reads that are under way."""
@@ -163,9 +211,13 @@ class Instruments:
         await asyncio.gather(*reads, return_exceptions=True)
 
 
+def _value(rules: Instrument | None, qty: Decimal, price: Decimal) -> Decimal:
+    return rules.value(qty, price) if rules is not None else EXACT.multiply(qty, price)
+
+
 def _instrument_of(rules: AssetRules) -> Instrument:
     """The rules of a class as those of one symbol."""
     return rules if isinstance(rules, Instrument) else msgspec.convert(msgspec.structs.asdict(rules), Instrument)
 
 
-__all__ = ["About", "Instruments", "coarser", "subject_of"]
+__all__ = ["About", "Instruments", "Learned", "coarser", "subject_of"]

@@ -22,7 +22,7 @@ from exitfsm.holdings.executions import (
 from exitfsm.holdings.orders import (
     UNKNOWN_MAX, LookUps, brings_fills, end_of_live, execution_of, gives_way, is_unresolved, leaves_open, looked_up,
     may_be_ours, may_resend, may_still_work, opened_since_exit, our_id, precedes_a_change, record_of_ended,
-    record_of_live,
+    record_of_live, stranger,
 )  # fmt: skip
 from exitfsm.holdings.reads import (
     NEVER, Closed, Conclusion, Count, Evidence, Executions, Expected, Holds, Missing, Need, Nothing, Read,
@@ -47,6 +47,6 @@ __all__ = [
     "may_be_ours", "may_enter", "may_resend", "may_send", "may_still_work", "meaning_of", "more_than_held", "name",
     "names_by_price", "net", "net_traded", "next_epoch_start", "opened_since_exit", "order_to_prove", "our_id",
     "position_read", "precedes_a_change", "record_of_ended", "record_of_live", "report_from_executions",
-    "same_symbol", "sold_by_others", "still_held", "surplus", "tried", "unwatched", "wait_began",
+    "same_symbol", "sold_by_others", "still_held", "stranger", "surplus", "tried", "unwatched", "wait_began",
     "was_reported_over", "weigh",
 ]  # fmt: skip

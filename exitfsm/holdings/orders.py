@@ -13,7 +13,7 @@ from exitfsm.holdings.reads import NEVER
 from exitfsm.holdings.symbols import same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.messages import RecordRead
-from exitfsm.order_ids import looks_like_exit
+from exitfsm.order_ids import is_exit_of, looks_like_exit
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, ExitOrder, Position, is_over, is_proved_over
 from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, symbol_key, tradable
@@ -106,6 +106,19 @@ def our_id(report: ExecutionReport, renamed: Mapping[str, str]) -> str | None:
         return now
     ours = renamed.get(now) or (renamed.get(before, before) if before is not None else None)
     return ours if looks_like_exit(ours) else None
+
+
+def stranger(report: ExecutionReport, positions: Iterable[Position]) -> tuple[str, str]:
+    """The alarm for a working order that looks like an exit of ours, and that is not on record: kind and text."""
+    order_id = report.client_order_id
+    p = next((p for p in positions if is_exit_of(p.position_id, order_id)), None)
+    if p is None or is_exit_of(p.position_id, order_id, p.id_form):
+        text = f"order {order_id} of {report.symbol} looks like an exit of ours and belongs to no known position"
+        return "unknown_exit_order", text
+    return "id_form_differs", (
+        f"order {order_id} is an exit of {p.position_id}, whose ids have the form {p.id_form} here: another machine "
+        "exits it with another version, or with other capabilities. Nothing is sent beside it; stop one of them"
+    )
 
 
 def brings_fills(report: ExecutionReport) -> bool:

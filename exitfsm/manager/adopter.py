@@ -11,36 +11,23 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import NamedTuple
 
 from exitfsm import holdings
+from exitfsm.broker.probing import Found, probed
 from exitfsm.errors import BrokerError
 from exitfsm.holdings import Adopt, Tries, bare, is_price
 from exitfsm.manager.context import Context
 from exitfsm.manager.view import View
 from exitfsm.messages import Open, Recover
-from exitfsm.order_ids import FIRST_FORM, client_order_id
+from exitfsm.order_ids import FIRST_FORM
 from exitfsm.outside import logger
 from exitfsm.position import READS_MIN, Position, epoch_of, position_id
-from exitfsm.values import EXACT, ZERO, BrokerPosition, ExecutionReport, Fill, Side, plain
+from exitfsm.values import EXACT, ZERO, BrokerPosition, Fill, Side, plain
 
 log = logger("exitfsm")
 
-#: Attempts of a position that are looked up one after another when its record may be lost.
-ATTEMPTS_PROBED_MAX = 50
 #: How many positions are adopted at the same time.
 ADOPTED_AT_ONCE = 16
-
-
-class Found(NamedTuple):
-    """The newest exit order that the broker knows for a position: which of its orders, its record, and its ids' form.
-
-    No order: none is known, and the form is the one that its ids are to have; empty for the broker's own.
-    """
-
-    attempt: int = 0
-    order: ExecutionReport | None = None
-    form: str = ""
 
 
 class Adopter:
@@ -290,23 +277,9 @@ class Adopter:
         broker = self._calls.capabilities
         is_safe = holdings.is_safe_unprobed(name, listed, broker)
         form, is_new = broker.form(symbol), first is not None and first >= self._began
-        found = await self._probed(name, form, is_safe)
+        found = await probed(self._calls, name, form, is_safe)
         if found is None or found.order is not None or form == FIRST_FORM or is_new:
             return found  # no earlier version ran when a new one was opened
         # Under another form a repeated order is not refused for its id: what guards there is the quantity.
-        before = await self._probed(name, FIRST_FORM, is_safe and broker.reduce_only)
+        before = await probed(self._calls, name, FIRST_FORM, is_safe and broker.reduce_only)
         return found if before is not None and before.order is None else before
-
-    async def _probed(self, name: str, form: str, is_safe: bool) -> Found | None:
-        """The newest exit order of a position under ids of this form; None where a look-up fails, and that matters."""
-        newest = Found(form=form)
-        for attempt in range(1, ATTEMPTS_PROBED_MAX + 1):
-            try:
-                report = await self._calls.order(client_order_id(name, attempt, form))
-            except BrokerError as error:
-                log.warning("probe_failed position=%s attempt=%s error=%s", name, attempt, error)
-                return newest if is_safe else None
-            if report is None:
-                return newest
-            newest = Found(attempt, report, form)
-        return newest

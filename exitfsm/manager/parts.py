@@ -17,7 +17,6 @@ from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.hours import Hours, Sessions
 from exitfsm.broker.instruments import Instruments
 from exitfsm.clocks import SteadyTime
-from exitfsm.config import ExitConfig
 from exitfsm.engine import Engine, SessionClose
 from exitfsm.errors import StoreError
 from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere
@@ -39,7 +38,7 @@ from exitfsm.outside import logger
 from exitfsm.ports import Capabilities
 from exitfsm.position import Position
 from exitfsm.recorded_bars import bars_path
-from exitfsm.sessions import market_session
+from exitfsm.sessions import closing
 from exitfsm.store import ExitStore
 
 log = logger("exitfsm")
@@ -76,7 +75,9 @@ class Parts:
             time=time,
             timeout_s=float(live.broker_timeout_seconds),
             on_result=_on_call(breaker, alarms, time),
-            closes=_closes(given.config, fitting.capabilities) if given.config.policy.end_of_session.enabled else None,
+            closes=closing(given.config.session, fitting.capabilities)
+            if given.config.policy.end_of_session.enabled
+            else None,
         )
         self.context = context = Context(
             given=given,
@@ -86,7 +87,7 @@ class Parts:
             calls=calls,
             breaker=breaker,
             hours=Hours(calls, time, sessions),
-            instruments=Instruments(calls, time),
+            instruments=Instruments(calls, time, mailbox.alarm),
             orders=orders,
             tasks=tasks,
         )
@@ -209,11 +210,6 @@ def _session_closes(capabilities: Capabilities, sessions: Sessions) -> SessionCl
         return known[1].close if known is not None else None
 
     return session_close
-
-
-def _closes(config: ExitConfig, capabilities: Capabilities) -> SessionClose:
-    """When the session that runs ends by the configuration: for a broker that does not tell hours."""
-    return lambda symbol, at: market_session(config.session, symbol, at, capabilities.never_closes(symbol)).close
 
 
 def _on_call(breaker: Breaker, alarms: Alarms, time: SteadyTime) -> Callable[[bool, str], None]:

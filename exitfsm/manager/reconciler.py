@@ -19,7 +19,7 @@ from exitfsm.manager.context import Context
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.tasks import begin_shared, shared
 from exitfsm.manager.view import View
-from exitfsm.order_ids import is_exit_of, looks_like_exit
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.outside import logger
 from exitfsm.values import ExecutionReport
 
@@ -220,18 +220,5 @@ class Reconciler:
                 self._orders.strangers.pop(order_id, None)
                 await self._mailbox.report(report)
             else:
-                await self._alarms.raise_alarm(*self._of_stranger(report))
-
-    def _of_stranger(self, report: ExecutionReport) -> tuple[str, str]:
-        """The alarm for a working order that looks like an exit of ours, and that is not on record: kind and text."""
-        order_id = report.client_order_id
-        p = next((p for p in list(self._engine.positions.values()) if is_exit_of(p.position_id, order_id)), None)
-        if p is None or is_exit_of(p.position_id, order_id, p.id_form):
-            text = f"order {order_id} of {report.symbol} looks like an exit of ours and belongs to no known position"
-            return "unknown_exit_order", text
-        text = (
-            f"order {order_id} is an exit of {p.position_id}, whose ids have the form {p.id_form} here: another "
-            "machine exits it with another version of exitfsm, or with other capabilities. Nothing is sent beside it; "
-            "stop one of them"
-        )
-        return "id_form_differs", text
+                kind, text = holdings.stranger(report, list(self._engine.positions.values()))
+                await self._alarms.raise_alarm(kind, text)

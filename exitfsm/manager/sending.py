@@ -12,7 +12,6 @@ from contextlib import suppress
 
 from exitfsm import holdings
 from exitfsm.broker.calls import Outcome, describe
-from exitfsm.broker.instruments import About
 from exitfsm.errors import BrokerError, OrderRefused
 from exitfsm.holdings import FRESH_S, NEVER, Answer, Beside, Read, bare
 from exitfsm.lifecycle import State
@@ -23,12 +22,9 @@ from exitfsm.messages import GiveWay
 from exitfsm.outside import logger
 from exitfsm.ports import IdMemory
 from exitfsm.position import READS_MIN, Position, Submit, is_proved_over
-from exitfsm.values import ExecutionReport, ExitType, Order, OrderStatus, OrderType, plain, refused_report
+from exitfsm.values import ExecutionReport, ExitType, Order, OrderType, plain, refused_report
 
 log = logger("exitfsm")
-
-#: The alarms after refusals that name a rule of an instrument.
-_ALARMS = {About.VALUE: "value_too_small", About.STEP: "quantity_refused", About.PRICE: "price_refused"}
 
 
 class Sender:
@@ -46,8 +42,6 @@ class Sender:
         self._sent_at: dict[str, float] = {}
         #: Exit orders that are being sent at this moment: the broker may not know them yet.
         self._sending: set[str] = set()
-        #: Orders that wait until they are worth enough, of which a person was told.
-        self._too_small: set[str] = set()
         #: Until when no exit leaves before the working orders were listed once: one of ours might be among them.
         self._listed_by = context.given.clock.monotonic() + 2 * float(context.given.config.live.broker_timeout_seconds)
 
@@ -77,7 +71,7 @@ class Sender:
         for order in p.orders:
             self._sent_at.pop(order.client_order_id, None)
             self._unknown.pop(order.client_order_id, None)
-            self._too_small.discard(order.client_order_id)
+            self._instruments.forget(order.client_order_id)
 
     async def submit(self, p: Position, action: Submit) -> bool:
         """Send the order whose intent is durable; once.
@@ -87,7 +81,7 @@ class Sender:
         began = self._clock.monotonic()
         if not await self._hours.let_pass(p.symbol) or not self._breaker.allows(self._clock.monotonic()):
             return False
-        if self._is_held_back(p) or await self._is_too_small(p, action.order):
+        if self._is_held_back(p) or await self._waits(p, action.order):
             return False
         await self._prove_over(p, began)
         if holdings.another_goes_first(p, self._beside(p), began, self._clock.monotonic()):
@@ -118,7 +112,7 @@ class Sender:
         finally:
             if not left:
                 self._turns.give_back(spent)
-        return await self._send(action.order)
+        return await self._send(p, action.order)
 
     def _is_held_back(self, p: Position) -> bool:
         """True while another exit of ours is, or might be, at the broker. Of one that is known there is an alarm."""
@@ -188,7 +182,7 @@ class Sender:
         await self._mailbox.alarm(p.position_id, "ended_order_works", text)
         return False
 
-    async def _send(self, order: Order) -> bool:
+    async def _send(self, p: Position, order: Order) -> bool:
         """It leaves now; what comes of it is told to its position."""
         self._breaker.sends(self._clock.monotonic())
         self._engine.sent(order.client_order_id)
@@ -206,7 +200,8 @@ class Sender:
             report = outcome.report
             if outcome.outcome is Outcome.REFUSED:
                 report = await self._there_after_all(order) or report
-            if await self._waits_after(order, report):
+            if await self._waits(p, order, report):
+                self._engine.not_known(order.client_order_id)  # it never was
                 return False
             self._unknown.pop(order.client_order_id, None)
             await self._mailbox.report(report)
@@ -216,39 +211,11 @@ class Sender:
             return False
         return True  # unknown: what is owed now is a look-up
 
-    async def _is_too_small(self, p: Position, order: Order) -> bool:
-        """True while an order is worth less than the venue takes, as a person hears once; an operator's goes."""
-        why = self._instruments.too_small(order, self._engine.last_price(order.symbol))
-        if why is None or p.order.ordered_by:
-            return False
-        await self._tell(order, "value_too_small", f"{why}: it waits until it is worth more")
-        return True
-
-    async def _waits_after(self, order: Order, report: ExecutionReport) -> bool:
-        """Learn from a refusal; True where the order, which never was, waits until it is worth more."""
-        if report.status is not OrderStatus.REJECTED:
-            self._instruments.accepted(order.symbol)
-            return False
+    async def _waits(self, p: Position, order: Order, report: ExecutionReport | None = None) -> bool:
+        """True while an order is worth less than the venue takes, by its answer too; what an operator ordered goes."""
         price = self._engine.last_price(order.symbol)
-        about, text = await self._instruments.refused(order, price, report.refusal, report.text)
-        if about is None or not text:
-            return False
-        await self._tell(order, _ALARMS[about], text)
-        owner = self._engine.positions.get(self._engine.known_owner(order.client_order_id) or "")
-        by_hand = owner is None or owner.order.ordered_by  # that one goes on, and is refused as any
-        if about is not About.VALUE or not report.refused_at_submit or by_hand:
-            return False
-        self._engine.not_known(order.client_order_id)
-        return True
-
-    async def _tell(self, order: Order, kind: str, text: str) -> None:
-        """An alarm of an order's position, once for each order that waits."""
-        owner = self._engine.known_owner(order.client_order_id)
-        if owner is None or order.client_order_id in self._too_small:
-            return
-        if kind == _ALARMS[About.VALUE]:
-            self._too_small.add(order.client_order_id)
-        await self._mailbox.alarm(owner, kind, text)
+        waits = await self._instruments.hold_back(p.position_id, order, price, report)
+        return waits and not p.order.ordered_by
 
     async def _there_after_all(self, order: Order) -> ExecutionReport | None:
         """The record of an order that was just refused, where the refusal was said of another copy of its request.
