@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from exitfsm import calendars, exchange_days
-from exitfsm.config import SessionHours
+from exitfsm.config import ExitConfig, SessionHours
 from exitfsm.ports import Capabilities, Session
 
 _WEEKDAYS = 5
@@ -74,8 +74,11 @@ def market_session(hours: SessionHours, symbol: str, at: datetime, always_open: 
     return Session(is_open=is_open, close=close, next_open=following)
 
 
-def closing(hours: SessionHours, broker: Capabilities) -> Callable[[str, datetime], datetime | None]:
-    """When the session that runs ends by the configuration: for a broker that does not tell hours."""
+def closing(config: ExitConfig, broker: Capabilities) -> Callable[[str, datetime], datetime | None] | None:
+    """When the session that runs ends, by the configuration; None where no rule asks for it."""
+    if not config.policy.end_of_session.enabled:
+        return None
+    hours = config.session
     return lambda symbol, at: market_session(hours, symbol, at, broker.never_closes(symbol)).close
 
 

@@ -75,9 +75,7 @@ class Parts:
             time=time,
             timeout_s=float(live.broker_timeout_seconds),
             on_result=_on_call(breaker, alarms, time),
-            closes=closing(given.config.session, fitting.capabilities)
-            if given.config.policy.end_of_session.enabled
-            else None,
+            closes=closing(given.config, fitting.capabilities),
         )
         self.context = context = Context(
             given=given,
