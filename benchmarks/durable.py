@@ -23,7 +23,8 @@ from lives import T0, place, raw
 from side_by_side import Table, main
 
 from exitfsm.clocks import ManualClock
-from exitfsm.engine import Engine, Listener
+from exitfsm.committing import Listener
+from exitfsm.engine import Engine
 from exitfsm.events import Recorded
 from exitfsm.manager import ExitManager
 from exitfsm.messages import Open

@@ -32,7 +32,7 @@ _REST = 50
 def _server() -> Iterator[Any]:
     """The server that the tests start, with its files where the benchmarks' files are."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from postgres_server import server  # type: ignore[import-not-found]  # a helper of the tests, found by its folder
+    from postgres_server import server  # a helper of the tests, found by its folder
 
     with server(disk=place()) as running:
         yield running

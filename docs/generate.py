@@ -1,4 +1,4 @@
-"""Write the reference pages from the code: states, events, order words, configuration, command line.
+"""Write the reference pages from the code: states, events, order words, alarms, configuration, command line.
 
     python docs/generate.py           write docs/reference/*.md
     python docs/generate.py --check   write nothing; exit 1 when a page is stale
@@ -18,7 +18,7 @@ from typing import get_type_hints
 
 from msgspec.structs import fields
 
-from exitfsm import fix
+from exitfsm import fix, kinds
 from exitfsm.config import reference_table
 from exitfsm.events import ACCOUNT_EVENTS, POSITION_EVENTS, Event, tag_of
 from exitfsm.lifecycle import MEANING, TABLE, State, mermaid
@@ -117,6 +117,26 @@ def order_words() -> str:
     return "\n".join(out) + "\n"
 
 
+def alarms() -> str:
+    """Every kind of alarm, and the other closed sets of words."""
+    out = [MADE + "# Alarms and other kinds\n\nAn alarm says that a person must look: see [handle alarms]"]
+    out += ["(../how-to/handle-alarms.md). The words are stored; none is ever renamed or removed.", ""]
+    out += ["| severity | what it means |", "|---|---|"]
+    out += [f"| {severity} | {cell(text)} |" for severity, text in kinds.SEVERITY.items()]
+    out += ["", "## Alarms", "", "| kind | severity | what it means | what to do |", "|---|---|---|---|"]
+    for kind, said in kinds.ALARMS.items():
+        out.append(f"| `{kind}` | {said.severity} | {cell(said.means)} | {cell(said.do)} |")
+    for title, words in (
+        ("How an exit order ended", kinds.ORDER_ENDS),
+        ("How a position ended", kinds.POSITION_ENDS),
+        ("Why nothing was decided on a bar", kinds.BAR_REFUSALS),
+        ("Who acted", kinds.WHO),
+    ):
+        out += ["", f"## {title}", "", "| word | what it means |", "|---|---|"]
+        out += [f"| `{word}` | {cell(text)} |" for word, text in words.items()]
+    return "\n".join(out) + "\n"
+
+
 def config() -> str:
     """Every setting."""
     out = [
@@ -156,7 +176,14 @@ def cli() -> str:
     return "\n".join(out) + "\n"
 
 
-PAGES = {"states.md": states, "events.md": events, "order-words.md": order_words, "config.md": config, "cli.md": cli}
+PAGES = {
+    "states.md": states,
+    "events.md": events,
+    "order-words.md": order_words,
+    "alarms.md": alarms,
+    "config.md": config,
+    "cli.md": cli,
+}
 
 
 def stale() -> list[str]:

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING
 
 from exitfsm_alpaca import Access, AlpacaBars, AlpacaBroker, AlpacaUpdates
 
-from exitfsm import Bar, ExitStore, Position, Recorded
-from exitfsm.manager import ExitManager
+from exitfsm import Bar, ExitManager, ExitStore, Position, Recorded
 
 if TYPE_CHECKING:
     from alpaca.trading.client import TradingClient

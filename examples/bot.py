@@ -15,8 +15,17 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from exitfsm import Bar, ExecutionReport, ExitStore, Order, OrderSide, SimulatedBroker, State
-from exitfsm.manager import ExitManager, ManualClock
+from exitfsm import (
+    Bar,
+    ExecutionReport,
+    ExitManager,
+    ExitStore,
+    ManualClock,
+    Order,
+    OrderSide,
+    SimulatedBroker,
+    State,
+)
 
 CONFIG = {"profit_taking": {"threshold_pct": 2.0}, "stop_loss": {"threshold_pct": 1.0}, "exit_cooldown_seconds": 300}
 

@@ -1,11 +1,15 @@
 """Gets a trading bot out of its positions: exactly once, through crashes, with every step recorded.
 
-This module is the whole public API. What only some uses need (the configuration reader, the simulation, the command
-line) is loaded when it is first asked for, so that `import exitfsm` stays quick.
+This module is the whole public API: what a bot, an adapter or a tool of yours needs is here by its name, and the tests
+see to it that it is. For tests there is `exitfsm.testing`. What only some uses need (the manager with its event loop,
+the configuration reader, simulation, audit, files of bars) is loaded when it is first asked for, so that
+`import exitfsm` stays quick.
 """
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from exitfsm.custom_rules import CustomRuleFunction
@@ -22,13 +26,105 @@ from exitfsm.errors import (
     StoreLocked,
     VersionConflict,
 )
-from exitfsm.events import Event, Recorded
-from exitfsm.lifecycle import TABLE, State, advance, allows, mermaid
-from exitfsm.policy import ExitPolicy
-from exitfsm.ports import AssetRules, BarFeed, Broker, Capabilities, Clock, EventBus, IdMemory, Instrument, Session
-from exitfsm.position import ExitOrder, Position, client_order_id, decide, evolve, owed, replay
+from exitfsm.events import (
+    AlarmAcknowledged,
+    AlarmRaised,
+    BreakerClosed,
+    BreakerOpened,
+    CancelRefused,
+    CancelRequested,
+    Event,
+    ExitCompleted,
+    ExitEscalated,
+    ExitRetried,
+    ExitTriggered,
+    FillsRecorded,
+    OrderAccepted,
+    OrderEnded,
+    OrderRestated,
+    PolicyChanged,
+    PositionClosedElsewhere,
+    PositionOpened,
+    PositionReleased,
+    PositionResized,
+    ProtectionLost,
+    Recorded,
+    RefusalEnded,
+    StopMoved,
+    TradingPaused,
+    TradingResumed,
+    TriggerRefused,
+)
+from exitfsm.lifecycle import (
+    TABLE,
+    State,
+    advance,
+    allows,
+    mermaid,
+)
+from exitfsm.messages import (
+    Acknowledge,
+    BarSeen,
+    ChangePolicy,
+    Contradiction,
+    ForceExit,
+    GiveWay,
+    Message,
+    Open,
+    PositionRead,
+    RaiseAlarm,
+    RecordRead,
+    Recover,
+    Release,
+    Report,
+    TimeSeen,
+)
+from exitfsm.outside import harmless, logger
+from exitfsm.policy import (
+    AtrLevels,
+    BreakEven,
+    CustomRule,
+    CustomRules,
+    EndOfSession,
+    ExitPolicy,
+    LadderStep,
+    OneRule,
+    PartialFills,
+    PriceGuard,
+    ProfitTaking,
+    StopLoss,
+    TargetLadder,
+    TimeLimit,
+    TrailingStop,
+)
+from exitfsm.ports import (
+    AssetRules,
+    BarFeed,
+    Broker,
+    Capabilities,
+    Clock,
+    EventBus,
+    IdMemory,
+    Instrument,
+    Session,
+)
+from exitfsm.position import (
+    Action,
+    Cancel,
+    ExitOrder,
+    LookUp,
+    Position,
+    ReadPosition,
+    Submit,
+    client_order_id,
+    decide,
+    evolve,
+    owed,
+    replay,
+)
 from exitfsm.store import ExitStore
 from exitfsm.values import (
+    EXACT,
     Alarm,
     Bar,
     BrokerPosition,
@@ -43,18 +139,53 @@ from exitfsm.values import (
     OrderType,
     Side,
     TimeInForce,
+    canonical_symbol,
+    decimal_of,
+    exactly,
+    plain,
+    tradable,
+    utc,
 )
 
 if TYPE_CHECKING:
+    from exitfsm.audit import (
+        Explanation,
+        Verification,
+        WhatIf,
+        position_at,
+    )
+    from exitfsm.audit.explain import explain
+    from exitfsm.audit.verify import verify
+    from exitfsm.audit.whatif import whatif
+    from exitfsm.bars import read_bars
+    from exitfsm.clocks import ManualClock, SystemClock
     from exitfsm.config import ConfigWarning, ExitConfig, load_config
+    from exitfsm.manager import ExitManager, InProcessBus
+    from exitfsm.simulate import SimulatedExit, SimulationResult, simulate
     from exitfsm.simulated import Act, SimulatedBroker
 
 __version__ = "0.1.0"
 
+#: What is loaded late, and from where.
 _LAZY = {
+    "Explanation": "exitfsm.audit",
+    "Verification": "exitfsm.audit",
+    "WhatIf": "exitfsm.audit",
+    "explain": "exitfsm.audit",
+    "position_at": "exitfsm.audit",
+    "verify": "exitfsm.audit",
+    "whatif": "exitfsm.audit",
+    "read_bars": "exitfsm.bars",
+    "ManualClock": "exitfsm.clocks",
+    "SystemClock": "exitfsm.clocks",
     "ConfigWarning": "exitfsm.config",
     "ExitConfig": "exitfsm.config",
     "load_config": "exitfsm.config",
+    "ExitManager": "exitfsm.manager",
+    "InProcessBus": "exitfsm.manager",
+    "SimulatedExit": "exitfsm.simulate",
+    "SimulationResult": "exitfsm.simulate",
+    "simulate": "exitfsm.simulate",
     "Act": "exitfsm.simulated",
     "SimulatedBroker": "exitfsm.simulated",
 }
@@ -72,62 +203,161 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def __dir__() -> list[str]:
+    """Name what is loaded late, too."""
+    return sorted({*globals(), *__all__})
+
+
+class _Api(ModuleType):
+    """This module, in which `simulate` is always the function, and never the module of that name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "simulate" and isinstance(value, ModuleType):
+            value = value.simulate
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Api
+
 __all__ = [
+    "EXACT",
     "TABLE",
+    "Acknowledge",
     "Act",
+    "Action",
     "Alarm",
+    "AlarmAcknowledged",
+    "AlarmRaised",
     "AssetRules",
+    "AtrLevels",
     "Bar",
     "BarFeed",
+    "BarSeen",
+    "BreakEven",
+    "BreakerClosed",
+    "BreakerOpened",
     "Broker",
     "BrokerError",
     "BrokerPosition",
+    "Cancel",
+    "CancelRefused",
+    "CancelRequested",
     "Capabilities",
+    "ChangePolicy",
     "Clock",
     "ConfigError",
     "ConfigWarning",
+    "Contradiction",
+    "CustomRule",
     "CustomRuleFunction",
+    "CustomRules",
+    "EndOfSession",
     "Engine",
     "EvaluateOn",
     "Event",
     "EventBus",
     "ExecutionReport",
+    "ExitCompleted",
     "ExitConfig",
+    "ExitEscalated",
     "ExitFsmError",
+    "ExitManager",
     "ExitOrder",
     "ExitPolicy",
+    "ExitRetried",
     "ExitStatus",
     "ExitStore",
+    "ExitTriggered",
     "ExitType",
+    "Explanation",
     "FeedError",
     "Fill",
+    "FillsRecorded",
+    "ForceExit",
+    "GiveWay",
     "IdMemory",
     "IllegalTransition",
+    "InProcessBus",
     "Instrument",
+    "LadderStep",
+    "LookUp",
+    "ManualClock",
+    "Message",
     "NotSent",
+    "OneRule",
+    "Open",
     "Order",
+    "OrderAccepted",
+    "OrderEnded",
     "OrderRefused",
+    "OrderRestated",
     "OrderSide",
     "OrderStatus",
     "OrderType",
+    "PartialFills",
+    "PolicyChanged",
     "Position",
+    "PositionClosedElsewhere",
+    "PositionOpened",
+    "PositionRead",
+    "PositionReleased",
+    "PositionResized",
+    "PriceGuard",
+    "ProfitTaking",
+    "ProtectionLost",
+    "RaiseAlarm",
+    "ReadPosition",
+    "RecordRead",
     "Recorded",
+    "Recover",
+    "RefusalEnded",
+    "Release",
+    "Report",
     "Session",
     "Side",
     "SimulatedBroker",
+    "SimulatedExit",
+    "SimulationResult",
     "State",
+    "StopLoss",
+    "StopMoved",
     "StoreError",
     "StoreLocked",
+    "Submit",
+    "SystemClock",
+    "TargetLadder",
     "TimeInForce",
+    "TimeLimit",
+    "TimeSeen",
+    "TradingPaused",
+    "TradingResumed",
+    "TrailingStop",
+    "TriggerRefused",
+    "Verification",
     "VersionConflict",
+    "WhatIf",
     "__version__",
     "advance",
     "allows",
+    "canonical_symbol",
     "client_order_id",
     "decide",
+    "decimal_of",
     "evolve",
+    "exactly",
+    "explain",
+    "harmless",
     "load_config",
+    "logger",
     "mermaid",
     "owed",
+    "plain",
+    "position_at",
+    "read_bars",
     "replay",
+    "simulate",
+    "tradable",
+    "utc",
+    "verify",
+    "whatif",
 ]

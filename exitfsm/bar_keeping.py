@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
@@ -17,7 +17,8 @@ from pathlib import Path
 
 from exitfsm.errors import StoreError
 from exitfsm.outside import logger
-from exitfsm.recorded_bars import BarRecorder
+from exitfsm.recorded_bars import BarRecorder, bars_path
+from exitfsm.store import ExitStore
 from exitfsm.values import Bar
 
 log = logger("exitfsm")
@@ -32,27 +33,32 @@ class BarKeeper:
     """Keeps bars in the file of a store's bars. Everything but `_write` and `_close` runs on the event loop.
 
     Args:
-        path: the file; made where there is none, and added to where there is one.
+        path: the file; made where there is none, and added to where there is one. None: no bars are kept.
         symbols: the symbols whose bars are kept from the first on; `keep` and `note` add to them.
     """
 
-    def __init__(self, path: Path, symbols: Iterable[str]) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, symbols: Iterable[str]) -> None:
+        self.path = path or Path()
         self._symbols = set(symbols)
         self._waiting: deque[tuple[Bar, datetime]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="exitfsm-bars")
         self._recorder: BarRecorder | None = None
         self._writing: Future[None] | None = None
         self._failure: str | None = None
-        self._over = False
-
-    def keeps(self, symbol: str) -> bool:
-        """True when bars of this symbol are kept already."""
-        return symbol in self._symbols
+        self._over = self._is_idle = path is None
 
     def keep(self, symbols: Iterable[str]) -> None:
         """Keep all bars of these symbols from now on."""
         self._symbols.update(symbols)
+
+    def note_held(self, bars: Sequence[Bar], received_at: datetime) -> list[Bar]:
+        """Keep the bars whose symbol was ever held; returns the others."""
+        if self._over:
+            return []
+        for bar in bars:
+            if bar.symbol in self._symbols:
+                self.note(bar, received_at)
+        return [bar for bar in bars if bar.symbol not in self._symbols]
 
     def note(self, bar: Bar, received_at: datetime) -> None:
         """Keep a bar, sound or not, and from now on all bars of its symbol."""
@@ -76,6 +82,8 @@ class BarKeeper:
 
     async def close(self) -> None:
         """Write what waits and close the file; a disk that hangs is left to its fate."""
+        if self._is_idle:
+            return
         done = asyncio.wrap_future(self._thread.submit(self._close))
         await asyncio.wait([done], timeout=CLOSE_WAIT_S)
         if not done.done():
@@ -114,3 +122,11 @@ class BarKeeper:
             self._write()
         if self._recorder is not None:
             self._recorder.close()
+
+
+def keeper_of(store: ExitStore, *, wanted: bool, chosen: str) -> BarKeeper:
+    """Keeps bars, where that is wanted: in the file that was chosen, else beside the store's file."""
+    path = bars_path(store, chosen) if wanted else None
+    if wanted and path is None:
+        log.warning("bars_not_recorded error=the store is no file: set bars: PATH to record them there")
+    return BarKeeper(path, ())

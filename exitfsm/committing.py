@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from exitfsm.errors import StoreError
-from exitfsm.events import Event
+from exitfsm.events import Event, Recorded
 from exitfsm.lifecycle import State, advance
 from exitfsm.outside import logger
 from exitfsm.position import Position
 from exitfsm.store import Append, ExitStore, Result
 
 log = logger("exitfsm")
+
+#: Called after each commit: with the position after it and what was recorded.
+Listener = Callable[[Position, Sequence[Recorded]], None]
 
 
 def guard(position: Position, events: Iterable[Event]) -> None:
@@ -39,3 +42,13 @@ def append(store: ExitStore, batches: Sequence[Append]) -> list[Result]:
             raise
         log.error("commit_failed_and_took_place streams=%s", [b.stream_id for b in batches])
         return list(found)
+
+
+def notify(listener: Listener | None, p: Position, recorded: Sequence[Recorded]) -> None:
+    """Say what was committed. Callbacks are guests: one that raises harms nothing."""
+    if listener is None:
+        return
+    try:
+        listener(p, recorded)
+    except Exception:
+        log.exception("listener_failed position=%s", p.position_id)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from exitfsm.lifecycle import State
 from exitfsm.outside import logger
+from exitfsm.policy import ExitPolicy, UserRule
 from exitfsm.position import Position
 from exitfsm.values import Bar
 
@@ -17,11 +19,28 @@ CustomRuleFunction = Callable[[Position, Bar], str | None]
 CustomRules = Mapping[tuple[str, str], CustomRuleFunction]
 
 
-def verdict_of(rules: CustomRules, p: Position, bar: Bar) -> str | None:
-    """What a position's rule of that kind says to a bar. One that is missing or raises says nothing, and is logged."""
-    rule = p.policy.custom_rule
-    if not rule.enabled or p.state is not State.MONITORING:
-        return None
+class Answer(NamedTuple):
+    """A reason to exit, and the rule that gave it, by name and version."""
+
+    reason: str | None
+    rule: str
+
+
+NO_ANSWER = Answer(None, "")
+
+
+def answer_of(rules: CustomRules, p: Position, bar: Bar) -> Answer:
+    """What the user's rules that a position has say to a bar, asked in order: the first reason counts."""
+    if p.state is State.MONITORING:
+        for rule in p.policy.plan.user_rules:
+            reason = _reason_of(rules, rule, p, bar)
+            if reason is not None:
+                return Answer(reason, str(rule))
+    return NO_ANSWER
+
+
+def _reason_of(rules: CustomRules, rule: UserRule, p: Position, bar: Bar) -> str | None:
+    """What one rule says. One that is missing or raises says nothing, and is logged."""
     function = rules.get((rule.name, rule.version))
     if function is None:
         log.error("rule_missing name=%s version=%s position=%s", rule.name, rule.version, p.position_id)
@@ -32,3 +51,8 @@ def verdict_of(rules: CustomRules, p: Position, bar: Bar) -> str | None:
         # A rule of the user's may fail in any way; the fixed levels must be tested all the same.
         log.exception("rule_failed name=%s version=%s position=%s", rule.name, rule.version, p.position_id)
         return None
+
+
+def missing(rules: CustomRules, policy: ExitPolicy) -> UserRule | None:
+    """The first rule that a policy names and that is not given; None where all are."""
+    return next((rule for rule in policy.plan.user_rules if (rule.name, rule.version) not in rules), None)

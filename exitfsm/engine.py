@@ -15,29 +15,26 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from exitfsm.committing import append, guard
-from exitfsm.custom_rules import CustomRules, verdict_of
+from exitfsm.committing import Listener, append, guard, notify
+from exitfsm.custom_rules import NO_ANSWER, CustomRules, answer_of
 from exitfsm.errors import ConfigError, StoreError, VersionConflict
-from exitfsm.events import Event, Recorded
+from exitfsm.events import Event
+from exitfsm.kinds import BarRefusal
 from exitfsm.levels import Levels, Slot
 from exitfsm.lifecycle import State, advance
+from exitfsm.marking import BarsSince, marks_of, states_of
 from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
 from exitfsm.order_ids import form_mistake
-from exitfsm.outside import logger
 from exitfsm.policy import Fault
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position import Action, Position, decide, evolve, fold, owed, position_id, replay
 from exitfsm.projections import Mark
 from exitfsm.refusals import Refusals, Refused
 from exitfsm.store import Append, ExitStore
-from exitfsm.values import Bar, ExecutionReport, canonical_symbol, pct_change
-
-log = logger("exitfsm")
+from exitfsm.values import Bar, ExecutionReport, canonical_symbol
 
 #: When the session that runs at a moment ends for a symbol; None when it never does or is not known.
 SessionClose = Callable[[str, datetime], datetime | None]
-#: Told of each commit: the position after it and what was recorded.
-Listener = Callable[[Position, Sequence[Recorded]], None]
 #: A position, what it was told, the events that follow, and the position after them.
 _Decided = tuple[Position, Message, tuple[Event, ...], Position]
 #: How often a decision is taken anew because another writer was faster.
@@ -53,9 +50,7 @@ class Engine:
         rules: the user's own rules, by (name, version) as in the policy.
         session_close: when the running session ends; needed by `end_of_session` only.
         listener: told of each commit, after it.
-
-    Raises:
-        ConfigError: the broker's client order ids have no room for ours.
+        bars_since: gives the bars of a symbol from a time on, for rules whose folded state is lost.
     """
 
     def __init__(
@@ -66,14 +61,14 @@ class Engine:
         rules: CustomRules | None = None,
         session_close: SessionClose | None = None,
         listener: Listener | None = None,
+        bars_since: BarsSince | None = None,
     ) -> None:
         if (mistake := form_mistake(broker.id_form)) is not None:
             raise ConfigError([mistake])
-        self.store = store
-        self.broker = broker
-        self.rules = dict(rules or {})
+        self.store, self.broker, self.rules = store, broker, dict(rules or {})
         self.session_close = session_close
         self.listener = listener
+        self.bars_since = bars_since
         #: No new triggers; exits under way go on.
         self.paused = False
         self.levels = Levels()
@@ -97,22 +92,28 @@ class Engine:
             position = replay(events)
             if position.state.terminal:
                 continue  # whatever its row says
-            if (mistake := form_mistake(position.id_form)) is not None:
-                raise StoreError(f"{stream} was opened by a newer version of exitfsm: upgrade exitfsm ({mistake})")
-            self._own_orders(position)
+            for order in position.orders:
+                self._orders[order.client_order_id] = stream
             if position.client_order_id is not None and position.order_live and position.state is State.PENDING:
                 self.unknown.add(position.client_order_id)
+            if (mistake := form_mistake(position.id_form)) is not None:
+                raise StoreError(f"{stream} was opened by a newer version of exitfsm: upgrade exitfsm ({mistake})")
             self.positions[stream] = position
             row = held[stream]
             # One that no bar has reached yet is held against its entry: the first price must not be beyond belief.
             reference = row.current_price if row.current_price is not None else position.entry_price
             self.levels.restore(position, reference=reference, seen_at=row.last_evaluated_at_utc)
+            self._refold(position)
         return len(self.positions)
+
+    def _refold(self, p: Position) -> None:
+        """The states of a position's rules as they were saved, and what bars have come since."""
+        if p.policy.plan.folding:
+            self._slots[p.symbol].refold(p, states_of(p, self.store.folded(p.position_id), self.bars_since))
 
     def get(self, position_id: str) -> Position | None:
         """The position, open or ended; None when there is none of this id."""
-        position = self.positions.get(position_id)
-        return position or fold(None, (r.event for r in self.store.stream(position_id)))
+        return self.positions.get(position_id) or fold(None, (r.event for r in self.store.stream(position_id)))
 
     def open(self, message: Open, *, reference: Decimal | None = None, bar: Bar | None = None) -> Position:
         """Watch a position from now on; one that is known already is returned as it is.
@@ -144,29 +145,27 @@ class Engine:
         result = append(self.store, [Append(position.position_id, 0, events, message.at, message.by)])[0]
         if isinstance(result, StoreError):
             raise result
-        recorded = result
         self._keep(position, reference=reference, bar=bar)
-        self._tell_listener(position, recorded)
+        self._refold(position)
+        notify(self.listener, position, result)
         return position
 
     def beside(self, p: Position) -> list[Position]:
         """The other open positions of its symbol and side: further epochs of the same holding."""
-        slot = self._slots.get(p.symbol)
-        watched = list(slot.positions) if slot is not None else []
-        return [q for q in watched if q.side is p.side and q.position_id != p.position_id]
+        return [q for q in self._of(p.symbol) if q.side is p.side and q.position_id != p.position_id]
 
     def against(self, p: Position) -> list[Position]:
         """The open positions of its symbol on the other side: of an account that nets, only one side can be held."""
-        slot = self._slots.get(p.symbol)
-        return [q for q in list(slot.positions) if q.side is not p.side] if slot is not None else []
+        return [q for q in self._of(p.symbol) if q.side is not p.side]
+
+    def _of(self, symbol: str) -> tuple[Position, ...]:
+        slot = self._slots.get(symbol)
+        return slot.positions if slot is not None else ()
 
     def open_unless_watched(self, message: Open, *, reference: Decimal | None = None) -> Position:
         """The same, but one holding is watched once: what is watched of the symbol and side already is returned.
 
         Only what was opened after the exit of that had begun is another position.
-
-        Raises:
-            ValueError: no position can be made of the message.
         """
         symbol = canonical_symbol(message.symbol)
         for p in self.positions.values():
@@ -200,9 +199,7 @@ class Engine:
         ):
             slot.last = bar
             return ()
-        if slot.quiet(bar, received_at):
-            return ()
-        return tuple(self._woken([(slot, bar)], received_at, confirmed))
+        return () if slot.quiet(bar, received_at) else tuple(self._woken([(slot, bar)], received_at, confirmed))
 
     def quiet(self, bar: Bar, received_at: datetime | None = None) -> bool:
         """True when the bar changes nothing (it is then taken note of, in memory); False when `on_bar` must see it."""
@@ -251,11 +248,10 @@ class Engine:
 
     def owner_of(self, client_order_id: str) -> str | None:
         """The position that an exit order belongs to; None when the order is not ours."""
-        owner = self._orders.get(client_order_id)
-        if owner is None:
-            row = self.store.exit_order(client_order_id)
-            owner = row.position_id if row is not None else None
-        return owner
+        if (owner := self._orders.get(client_order_id)) is not None:
+            return owner
+        row = self.store.exit_order(client_order_id)
+        return row.position_id if row is not None else None
 
     def tell(self, position_id: str, message: Message) -> list[Action]:
         """One message to one position; returns what is owed after it."""
@@ -267,16 +263,14 @@ class Engine:
         Raises:
             StoreError: nothing could be committed, and nothing is owed that was not before.
         """
-        changed = self._commit(messages)
-        now = {position_id: message.at for position_id, message in messages}
-        self._worst_first(changed)
-        return [action for p in changed if (action := self.owed_by(p, now[p.position_id])) is not None]
+        told = dict(messages)
+        return self._owed_by_all(self._commit(messages), lambda p: told[p.position_id].at)
 
     def fault(self, bar: Bar, received_at: datetime | None = None) -> Fault | None:
         """Why a position of the bar's symbol would refuse it; None when it would not."""
         slot = self._slots.get(bar.symbol)
         if slot is None:
-            return None if bar.floor > 0 else Fault("unsound", str(bar.close))
+            return None if bar.floor > 0 else Fault(BarRefusal.UNSOUND, str(bar.close))
         return slot.fault(bar, received_at, slot.reference_price, slot.previous_at)
 
     def rebase(self, symbol: str, bar: Bar) -> None:
@@ -292,8 +286,7 @@ class Engine:
         return owed(p, now, outcome_unknown=p.client_order_id in self.unknown)
 
     def standing(self, p: Position) -> float:
-        """Present return of a position, -0.01 for a loss of 1 %; infinity where no price is known: who goes first."""
-        # Floats will do: nothing else is decided by it.
+        """Present return, -0.01 for a loss of 1 %; infinity without a price. It says who goes first: floats will do."""
         price = self.last_price(p.symbol)
         known = price if price is not None else p.trigger_price
         return p.side.sign * (float(known) / float(p.entry_price) - 1) if known is not None else math.inf
@@ -301,8 +294,7 @@ class Engine:
     def owed(self, now: datetime) -> list[Action]:
         """Everything that is owed to the broker at `now`, worst position first."""
         due = [p for p in self.positions.values() if p.state is not State.MONITORING]
-        self._worst_first(due)
-        return [action for p in due if (action := self.owed_by(p, now)) is not None]
+        return self._owed_by_all(due, lambda _: now)
 
     def sent(self, client_order_id: str) -> None:
         """The order is about to be sent: until the broker answers, its outcome is unknown."""
@@ -322,57 +314,41 @@ class Engine:
 
     def tick(self, now: datetime, *, patience_s: float | None = None, symbol: str | None = None) -> list[Action]:
         """Time has come this far: what was waiting for it happens. `symbol` limits it to one symbol's positions."""
-        if symbol is None:
-            waiting = list(self.positions.values())
-        else:
-            slot = self._slots.get(symbol)
-            waiting = list(slot.positions) if slot is not None else []
-        due = [p for p in waiting if p.state is not State.MONITORING]
-        if not due:
-            return []
-        message = TimeSeen(at=now, patience_s=patience_s)
-        self._commit([(p.position_id, message) for p in due])
-        due = [self.positions[p.position_id] for p in due if p.position_id in self.positions]
-        self._worst_first(due)
-        return [action for p in due if (action := self.owed_by(p, now)) is not None]
+        held = tuple(self.positions.values()) if symbol is None else self._of(symbol)
+        due = [p for p in held if p.state is not State.MONITORING]
+        waits = [p.position_id for p in due if p.waiting_since is not None]
+        if waits:
+            message = TimeSeen(at=now, patience_s=patience_s)
+            self._commit([(position_id, message) for position_id in waits])
+            due = [self.positions[p.position_id] for p in due if p.position_id in self.positions]
+        return self._owed_by_all(due, lambda _: now)
 
     def marks(self) -> list[Mark]:
         """Last price, profit and highest price of each open position, for `ExitStore.save_marks`."""
-        marks = []
-        for slot in self._slots.values():
-            bar = slot.last_bar
-            if bar is None:
-                continue
-            for p in slot.positions:
-                marks.append(
-                    Mark(
-                        symbol=p.symbol,
-                        position_id=p.position_id,
-                        price=bar.close,
-                        pnl_pct=pct_change(p.entry_price, bar.close, p.side),
-                        best_price=Decimal(str(slot.highest)),
-                        at=bar.timestamp,
-                    )
-                )
-        return marks
+        return marks_of(self._slots.values())
 
     def last_price(self, symbol: str) -> Decimal | None:
         """The last accepted price of a symbol that is held; None when there is none."""
         slot = self._slots.get(symbol)
         return slot.reference_price if slot is not None else None
 
+    def refusals(self) -> list[Refused]:
+        """All runs of refused bars since the start, those under way included, in order of their first bar."""
+        return self._refusals.all()
+
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _woken(self, woken: Sequence[tuple[Slot, Bar]], received_at: datetime | None, confirmed: bool) -> list[Action]:
         """Bars of different symbols, outside their quiet bands: ask every position of each symbol, exactly."""
-        messages: list[tuple[str, BarSeen]] = []
+        messages: dict[str, BarSeen] = {}
         faults: list[tuple[Slot, Bar, tuple[Position, ...], Fault | None]] = []
         for slot, bar in woken:
             held, reference, previous_at = slot.positions, slot.reference_price, slot.previous_at
             fault = slot.fault(bar, received_at, None if confirmed else reference, previous_at)
             faults.append((slot, bar, held, fault))
             for p in held:
-                message = BarSeen(
+                verdict, rule = answer_of(self.rules, p, bar) if fault is None else NO_ANSWER
+                messages[p.position_id] = BarSeen(
                     at=bar.timestamp,
                     bar=bar,
                     reference_price=reference,
@@ -380,27 +356,22 @@ class Engine:
                     received_at=received_at,
                     refused_count=self._refusals.length(p.position_id),
                     session_close=self.session_close(p.symbol, bar.timestamp) if self.session_close else None,
-                    verdict=verdict_of(self.rules, p, bar) if fault is None else None,
+                    verdict=verdict,
+                    verdict_of=rule,
+                    folded=slot.folded_of(p).states,
                     paused=self.paused,
                     confirmed=confirmed,
                 )
-                messages.append((p.position_id, message))
-        changed, told = self._commit(messages, armed=False), dict(messages)
+        changed = self._commit(list(messages.items()), armed=False)
         for slot, bar, held, fault in faults:
-            for before in held:
-                now = self.positions.get(before.position_id, before)
-                self._refusals.note(before, now, fault, told[before.position_id])
+            for p in held:
+                self._refusals.note(p, self.positions.get(p.position_id, p), fault, messages[p.position_id])
             if fault is None:
                 slot.accept(bar)
+                slot.fold(bar)
             if slot.positions:
                 slot.arm()
-        self._worst_first(changed)
-        times = {bar.symbol: bar.timestamp for _, bar in woken}
-        return [action for p in changed if (action := self.owed_by(p, times[p.symbol])) is not None]
-
-    def refusals(self) -> list[Refused]:
-        """All runs of refused bars since the start, those under way included, in order of their first bar."""
-        return self._refusals.all()
+        return self._owed_by_all(changed, lambda p: messages[p.position_id].at)
 
     def _commit(self, messages: Sequence[tuple[str, Message]], *, armed: bool = True) -> list[Position]:
         """Decide on each message, commit all events in one transaction, fold them; the positions that changed.
@@ -426,9 +397,9 @@ class Engine:
                 else:
                     self._keep(after, armed=armed)
                     changed[after.position_id] = after
-                    self._tell_listener(after, result)
+                    notify(self.listener, after, result)
             for stream in dict.fromkeys(s for s, _ in waiting):
-                self._keep(self._replay(stream))
+                self._keep(replay(r.event for r in self.store.stream(stream)))
             if failure is not None:
                 raise failure
             if not waiting:
@@ -458,43 +429,27 @@ class Engine:
                 now[stream] = after
         return decided
 
-    def _replay(self, stream_id: str) -> Position:
-        return replay(r.event for r in self.store.stream(stream_id))
-
     def _keep(
         self, p: Position, *, reference: Decimal | None = None, bar: Bar | None = None, armed: bool = True
     ) -> None:
         """The position as it is now, in memory and armed; a terminal one leaves memory."""
-        self._own_orders(p)
-        if p.client_order_id is not None and p.state is not State.PENDING:
-            self.unknown.discard(p.client_order_id)
+        ids = [order.client_order_id for order in p.orders]
+        if ids and p.state is not State.PENDING:
+            self.unknown.discard(ids[-1])
         if p.refusing is None:
             self._refusals.end(p.position_id)
         if p.state.terminal:
             self.positions.pop(p.position_id, None)
-            for order in p.orders:
-                self._orders.pop(order.client_order_id, None)
+            for order_id in ids:
+                self._orders.pop(order_id, None)
         else:
             self.positions[p.position_id] = p
+            for order_id in ids:
+                self._orders[order_id] = p.position_id
         self.levels.put(p, reference=reference, bar=bar, armed=armed)
 
-    def _own_orders(self, p: Position) -> None:
-        for order in p.orders:
-            self._orders[order.client_order_id] = p.position_id
-
-    def _worst_first(self, positions: list[Position]) -> None:
-        """Order by present loss, the largest first; those without a price last."""
+    def _owed_by_all(self, positions: list[Position], now_for: Callable[[Position], datetime]) -> list[Action]:
+        """What they owe, by present loss, the largest first; those without a price last."""
         if len(positions) > 1:
             positions.sort(key=self.standing)
-
-    def _tell_listener(self, p: Position, recorded: Sequence[Recorded]) -> None:
-        """Callbacks are guests: one that raises harms nothing."""
-        if self.listener is None:
-            return
-        try:
-            self.listener(p, recorded)
-        except Exception:
-            log.exception("listener_failed position=%s", p.position_id)
-
-
-__all__ = ["Engine", "SessionClose"]
+        return [action for p in positions if (action := self.owed_by(p, now_for(p))) is not None]

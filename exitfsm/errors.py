@@ -12,6 +12,9 @@ What the market does (a reject, a fill after a cancel, an insane price) is never
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 class ExitFsmError(Exception):
@@ -89,6 +92,9 @@ class VersionConflict(StoreError):
 class BrokerError(ExitFsmError):
     """The broker's answer is missing or not understood. The outcome is unknown: look the order up by its id."""
 
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(storable(arg) for arg in args))
+
 
 class OrderRefused(BrokerError):
     """The broker definitely refused the order: it does not exist and never will under this id.
@@ -100,8 +106,8 @@ class OrderRefused(BrokerError):
 
     def __init__(self, kind: str, text: str = "") -> None:
         super().__init__(kind, text)
-        self.kind = str(kind)  # a broker's code may well be a number, and its text missing
-        self.text = str(text or "")
+        self.kind = storable(str(kind))  # a broker's code may well be a number, and its text missing
+        self.text = storable(str(text or ""))
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}" if self.text else self.kind
@@ -109,6 +115,11 @@ class OrderRefused(BrokerError):
 
 class NotSent(BrokerError):
     """The request never left this machine (connection refused, local rate limit): the same id may be sent again."""
+
+
+def storable(said: _T) -> _T:
+    """What a broker said, as every store can hold it: in a text, U+FFFD in the place of each NUL character."""
+    return said.replace("\0", "\ufffd") if isinstance(said, str) and "\0" in said else said  # type: ignore[return-value]  # text stays text
 
 
 def nearest(text: str, known: Collection[str]) -> str | None:

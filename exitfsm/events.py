@@ -1,9 +1,10 @@
 """What happened to a position: past tense, permanent.
 
 Rules of this room: the class names, tags and field names below ARE the storage format. A stored event is read back by
-every later version of this library, so a field may be added with a default; nothing is ever renamed, retyped or
-removed, and a changed meaning is a new version (`….v2`) with a reader for the old one in `UPCASTS`. An event says all
-its evidence itself: the price, the time, the level, the id. Folding it must never need anything else.
+every later version of this library. A field may be added, as `name: kind | msgspec.UnsetType = msgspec.UNSET`: where
+nothing is said it is left out of the bytes, so that what was written before is what is written today. Nothing is ever
+renamed, retyped or removed, and a changed meaning is a new version (`….v2`) with a reader for the old one in `UPCASTS`.
+An event says all its evidence itself: the price, the time, the level, the id. Folding it must never need anything else.
 """
 
 from __future__ import annotations

@@ -9,13 +9,14 @@ may be too narrow (it then wakes for nothing), never too wide.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 
 from exitfsm.lifecycle import State
 from exitfsm.policy import AHEAD_MAX, Fault, bar_fault
-from exitfsm.position import Position, wake_band
+from exitfsm.position import NO_STATES, Position, RuleStates, fold_bar, wake_band
 from exitfsm.values import Bar, CheckedBar
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -24,6 +25,8 @@ _BEFORE = datetime.min.replace(tzinfo=UTC)
 _LOWEST = -math.inf
 #: The jump guard as a band round an anchor is narrowed by this, so that rounding can only wake too early.
 _NARROWER = 1 - 1e-9
+#: One object for all slots in which no rule folds bars.
+_NOTHING: Mapping[str, RuleStates] = {}
 #: Stands for the last bar where there is none.
 _NO_BAR = CheckedBar("", _BEFORE, "NaN", "NaN", "NaN", "NaN")
 
@@ -49,10 +52,12 @@ class Slot:
         reference: the last accepted price as given with a position, until a bar brings a newer one.
         highest: highest price seen since the oldest position opened, for the read model.
         positions: the open positions of the symbol.
+        folded: the states of the rules that fold each bar, by the position's id; empty where no rule does.
     """
 
     __slots__ = (
         "busy",
+        "folded",
         "high",
         "highest",
         "last",
@@ -76,6 +81,7 @@ class Slot:
         self.reference: Decimal | None = None
         self.highest = _LOWEST
         self.positions: tuple[Position, ...] = ()
+        self.folded: Mapping[str, RuleStates] = _NOTHING
 
     @property
     def last_bar(self) -> Bar | None:
@@ -107,6 +113,20 @@ class Slot:
         place = known.index(p.position_id) if p.position_id in known else len(known)
         self.positions = (*self.positions[:place], p, *self.positions[place + 1 :])
 
+    def fold(self, bar: Bar) -> None:
+        """Fold a bar that was accepted, and was not quiet, into the states of the rules that want it."""
+        folding = [p for p in self.positions if p.policy.plan.folding]
+        if folding:
+            self.folded = {p.position_id: fold_bar(p, bar, self.folded_of(p)) for p in folding}
+
+    def folded_of(self, p: Position) -> RuleStates:
+        """The states of a position's rules."""
+        return self.folded.get(p.position_id, NO_STATES)
+
+    def refold(self, p: Position, states: RuleStates) -> None:
+        """Take up the states of a position's rules where they were left."""
+        self.folded = {**self.folded, p.position_id: states}
+
     def accept(self, bar: Bar) -> None:
         """`bar` is the newest that is believed."""
         self.last, self.reference = bar, None
@@ -114,7 +134,8 @@ class Slot:
         self.ease()
 
     def start_over(self, bar: Bar) -> None:
-        """The symbol's prices begin anew at `bar`, as after a split: its high is the only one."""
+        """The symbol's prices begin anew at `bar`, as after a split: its high is the only one, nothing is folded."""
+        self.folded = _NOTHING
         self.last, self.reference, self.highest = bar, None, bar.ceiling
         self.arm()
 
@@ -153,7 +174,12 @@ class Slot:
             reference: the price that it is held against; None leaves the jump guard out.
             previous_at: the time of the bar before it.
         """
-        for guard in {id(p.policy.price_guard): p.policy.price_guard for p in self.positions}.values():
+        asked = None
+        for p in self.positions:
+            guard = p.policy.price_guard
+            if guard is asked:  # mostly all have the same
+                continue
+            asked = guard
             fault = bar_fault(bar, guard, reference=reference, previous_at=previous_at, received_at=received_at)
             if fault is not None:
                 return fault

@@ -73,11 +73,6 @@ class State(StrEnum):
         """True when an exit is under way."""
         return self in _EXITING
 
-    @property
-    def order_may_be_live(self) -> bool:
-        """True when an exit order of ours may be working at the broker."""
-        return self in _ORDER_MAY_BE_LIVE
-
 
 MEANING: dict[State, str] = {
     State.MONITORING: "open, levels armed, no exit order can exist",
@@ -92,7 +87,6 @@ MEANING: dict[State, str] = {
 }
 NOTHING = "(nothing)"
 _EXITING = frozenset({State.PENDING, State.SUBMITTED, State.PARTIAL, State.CANCELING, State.REJECTED})
-_ORDER_MAY_BE_LIVE = frozenset({State.PENDING, State.SUBMITTED, State.PARTIAL, State.CANCELING})
 
 
 class Row(NamedTuple):

@@ -13,7 +13,8 @@ from typing import ClassVar
 
 import msgspec
 
-from exitfsm.policy import ExitPolicy
+from exitfsm.kinds import By
+from exitfsm.policy import NOTHING_FOLDED, ExitPolicy, Folded
 from exitfsm.values import Bar, ExecutionReport, Side
 
 #: State, quantity left and current order of a position, when a read of the broker's books began.
@@ -23,7 +24,7 @@ Known = tuple[str, Decimal, str | None]
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of all messages; `at` is when it happened."""
 
-    by: ClassVar[str] = "bot"
+    by: ClassVar[By] = By.BOT
     at: datetime
 
 
@@ -58,12 +59,14 @@ class BarSeen(Message, frozen=True):
         received_at: when the bar arrived; None where age means nothing (simulation).
         refused_count: length so far of the run of refused bars that is under way.
         session_close: when the current session ends, None when unknown or never.
-        verdict: what the custom rule answered to this bar.
+        verdict: the reason that one of the user's own rules answered to this bar.
+        verdict_of: name and version of that rule; empty where the policy has one only.
+        folded: the folded states of the position's rules, before this bar.
         paused: new triggers are on hold.
         confirmed: a second source confirmed this price, so the jump guard does not apply.
     """
 
-    by: ClassVar[str] = "bar"
+    by: ClassVar[By] = By.BAR
     bar: Bar
     reference_price: Decimal | None = None
     previous_bar_at: datetime | None = None
@@ -71,6 +74,8 @@ class BarSeen(Message, frozen=True):
     refused_count: int = 0
     session_close: datetime | None = None
     verdict: str | None = None
+    verdict_of: str = ""
+    folded: Folded = NOTHING_FOLDED
     paused: bool = False
     confirmed: bool = False
 
@@ -78,7 +83,7 @@ class BarSeen(Message, frozen=True):
 class Report(Message, frozen=True):
     """The broker says something about one of our orders; `at` is when we heard it."""
 
-    by: ClassVar[str] = "broker"
+    by: ClassVar[By] = By.BROKER
     report: ExecutionReport
 
 
@@ -118,7 +123,7 @@ class PositionRead(Message, frozen=True):
             an order working of which the end was reported, no attempt follows and the position does not end.
     """
 
-    by: ClassVar[str] = "broker"
+    by: ClassVar[By] = By.BROKER
     began: datetime
     qty: Decimal
     avg_entry_price: Decimal | None = None
@@ -138,7 +143,7 @@ class TimeSeen(Message, frozen=True):
         session_close: when the current session ends, None when unknown or never.
     """
 
-    by: ClassVar[str] = "timer"
+    by: ClassVar[By] = By.TIMER
     patience_s: float | None = None
     price: Decimal | None = None
     session_close: datetime | None = None
@@ -151,7 +156,7 @@ class ForceExit(Message, frozen=True):
     an order after a first one is never larger. `known` is what was known of the position when that read began.
     """
 
-    by: ClassVar[str] = "operator"
+    by: ClassVar[By] = By.OPERATOR
     who: str = "operator"
     reason: str = ""
     price: Decimal | None = None
@@ -162,7 +167,7 @@ class ForceExit(Message, frozen=True):
 class ChangePolicy(Message, frozen=True):
     """Other settings, from now on; they apply while the position is monitored only."""
 
-    by: ClassVar[str] = "operator"
+    by: ClassVar[By] = By.OPERATOR
     policy: ExitPolicy
     who: str = "operator"
 
@@ -173,7 +178,7 @@ class Release(Message, frozen=True):
     `known` is what was known of the position when the read of that began.
     """
 
-    by: ClassVar[str] = "operator"
+    by: ClassVar[By] = By.OPERATOR
     qty: Decimal
     entry_price: Decimal
     who: str = "operator"
@@ -183,7 +188,7 @@ class Release(Message, frozen=True):
 class Acknowledge(Message, frozen=True):
     """An operator has looked at an alarm."""
 
-    by: ClassVar[str] = "operator"
+    by: ClassVar[By] = By.OPERATOR
     alarm_id: str
     who: str = "operator"
 
@@ -195,7 +200,7 @@ class Recover(Message, frozen=True):
     `attempt` is the number that its id names, `report` what the broker says of it.
     """
 
-    by: ClassVar[str] = "reconcile"
+    by: ClassVar[By] = By.RECONCILE
     attempt: int
     report: ExecutionReport
 
@@ -203,7 +208,7 @@ class Recover(Message, frozen=True):
 class RaiseAlarm(Message, frozen=True):
     """Something around the position needs a person (feed lost, a rule of yours failed, a foreign order in the way)."""
 
-    by: ClassVar[str] = "reconcile"
+    by: ClassVar[By] = By.RECONCILE
     kind: str
     text: str
 
@@ -214,7 +219,7 @@ class Contradiction(Message, frozen=True):
     `known` is what was known of the position when the evidence was read; it proves nothing about what came since.
     """
 
-    by: ClassVar[str] = "reconcile"
+    by: ClassVar[By] = By.RECONCILE
     why: str
     known: Known | None = None
 
@@ -222,5 +227,5 @@ class Contradiction(Message, frozen=True):
 class GiveWay(Message, frozen=True):
     """Another exit of the same holding waits for this position's order: a limit order that rests is canceled for it."""
 
-    by: ClassVar[str] = "timer"
+    by: ClassVar[By] = By.TIMER
     why: str

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -186,6 +186,18 @@ def recorded_bars(
         raise StoreError(f"cannot read the bars in {file}: {error}") from error
 
 
+def bars_since(path: str | os.PathLike[str]) -> Callable[[str, datetime], Iterator[Bar]]:
+    """What gives the recorded bars of a symbol from a time on; none where there is no file, or it cannot be read."""
+
+    def since(symbol: str, at: datetime) -> Iterator[Bar]:
+        try:
+            yield from (seen.bar for seen in recorded_bars(path, [symbol], since=at))
+        except StoreError as error:
+            log.warning("bars_not_read symbol=%s error=%s", symbol, error)
+
+    return since
+
+
 def _condition(
     symbols: Iterable[str] | None, since: datetime | None, until: datetime | None
 ) -> tuple[str, list[str | int]]:
@@ -266,4 +278,4 @@ def _time(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=us)
 
 
-__all__ = ["BarRecorder", "Seen", "bars_path", "new_bars_path", "recorded_bars"]
+__all__ = ["BarRecorder", "Seen", "bars_path", "bars_since", "new_bars_path", "recorded_bars"]

@@ -41,7 +41,7 @@ class Refusals:
     def note(self, before: Position, p: Position, fault: Fault | None, told: BarSeen) -> None:
         """A bar was told to a position; `before` and `p` are what it was and is, `fault` why its symbol refused it."""
         own = fault
-        reason = fault.reason if fault is not None else None
+        reason: str | None = fault.reason if fault is not None else None
         if before.state is State.MONITORING:  # what the symbol's others refused, it may have believed
             # Only by its range can a position refuse a bar that its symbol as a whole does not.
             asked = fault is not None or before.policy.evaluate_on is EvaluateOn.RANGE

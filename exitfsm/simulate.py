@@ -22,17 +22,18 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from exitfsm import holdings
-from exitfsm.carrying_out import carry_out, read_position
+from exitfsm.carrying_out import Carrier
 from exitfsm.config import ExitConfig
-from exitfsm.custom_rules import CustomRuleFunction
+from exitfsm.custom_rules import CustomRuleFunction, missing
 from exitfsm.engine import Engine
 from exitfsm.errors import ConfigError, StoreError
 from exitfsm.events import Recorded
 from exitfsm.jumps import Jump, Jumps, split_ratio
+from exitfsm.kinds import AlarmKind
 from exitfsm.levels import Slot
 from exitfsm.lifecycle import State
 from exitfsm.messages import Open, RaiseAlarm
-from exitfsm.policy import average_true_range, is_jump
+from exitfsm.policy import bars_before_entry, is_jump, range_at_entry
 from exitfsm.position import (
     Action,
     Position,
@@ -43,18 +44,7 @@ from exitfsm.refusals import Refused
 from exitfsm.sessions import LongBars, is_crypto, market_session
 from exitfsm.simulated import SimulatedBroker
 from exitfsm.store import ExitStore
-from exitfsm.values import (
-    EXACT,
-    ZERO,
-    Bar,
-    BrokerPosition,
-    Fill,
-    OrderType,
-    Side,
-    pct_change,
-    plain,
-    stamp,
-)
+from exitfsm.values import EXACT, ZERO, Bar, BrokerPosition, Fill, OrderType, Side, pct_change, plain, rounded, stamp
 
 #: The account name under which simulated positions are kept.
 SIMULATION_ACCOUNT = "simulation"
@@ -62,7 +52,6 @@ _PROGRESS_EVERY = 2000
 #: The reason of a position that ended at a price that jumped as in a split.
 SPLIT = "split?"
 _PRICE_JUMP = "price_jump"
-_NANO = Decimal("0.000000001")
 
 
 class SimulatedExit(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,11 +177,9 @@ class Simulation:
                 f"the store is not empty ({store.count()} recorded); a simulation starts from an empty store: "
                 "give a new path, or move the old file away"
             )
-        rule = config.policy.custom_rule
-        if rule.enabled and (rule.name, rule.version) not in rules:
-            raise ConfigError(
-                [f"custom_rule names {rule.name!r} version {rule.version!r}, but no such function was given"]
-            )
+        if (rule := missing(rules, config.policy)) is not None:
+            text = f"{rule.section} names {rule.name!r} version {rule.version!r}, but no such function was given"
+            raise ConfigError([text])
         self.policy, self.records_bars, self.bars_file = config.policy, config.record_bars, config.bars
         self.qty, self.side, self.re_enter, self.strategy_name = qty, side, re_enter, strategy_name
         self.broker = broker or SimulatedBroker()
@@ -203,13 +190,14 @@ class Simulation:
             session_close=self._session_close,
             listener=self._on_commit,
         )
+        self._carrier = Carrier(self.engine, self.broker)
         self.bars = 0
         self._slots = self.engine.levels.slots
         self._sessions = LongBars(config.session)
         self._jumps = Jumps()
         #: What is shown of positions that ended at a split, or at a price that looks like one, by id.
         self._splits: dict[str, dict[str, Any]] = {}
-        self._keeps_history = self.policy.atr_levels.enabled
+        self._history_bars = bars_before_entry(self.policy)
         self._account = account_hash(SIMULATION_ACCOUNT)
         self._entered: dict[str, datetime] = {}
         self._cooldowns: dict[str, datetime] = {}
@@ -219,7 +207,7 @@ class Simulation:
 
     def feed(self, bars: Iterable[Bar], progress: Callable[[int], None] | None = None) -> None:
         """All the bars. Most are quiet, and for those nothing but the band is looked at."""
-        slots, on_bar, keeps_history = self._slots, self.on_bar, self._keeps_history
+        slots, on_bar, keeps_history = self._slots, self.on_bar, self._history_bars > 0
         count = 0  # of the quiet ones
         for bar in bars:
             slot = slots.get(bar.symbol)
@@ -261,11 +249,11 @@ class Simulation:
             actions = self._told(slot, bar, received_at)
             if actions:
                 self.broker.now = bar.timestamp
-                self._carry_out(actions, bar.timestamp)
+                self._carrier.carry_out(actions, bar.timestamp)
         if slot is None or symbol not in self._slots:
             self._maybe_enter(bar)
-        if self._keeps_history and bar.floor > 0:
-            self._history.setdefault(symbol, deque(maxlen=self.policy.atr_levels.period + 1)).append(bar)
+        if self._history_bars and bar.floor > 0:
+            self._history.setdefault(symbol, deque(maxlen=self._history_bars)).append(bar)
 
     def _told(self, slot: Slot, bar: Bar, received_at: datetime | None) -> Sequence[Action]:
         """Tell the engine of a bar; one that confirms a jump as a crash, or ends a position as a split, is settled."""
@@ -297,11 +285,11 @@ class Simulation:
         )
         for p in list(slot.positions):
             self._splits[p.position_id] = _at_split(p, jump)
-            self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind="split", text=text))
+            self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind=AlarmKind.SPLIT, text=text))
             order_side = p.side.exit_side
             self.broker.trade_by_hand(p.symbol, order_side, p.remaining_qty, jump.reference)
             now = self.engine.positions[p.position_id]
-            self._carry_out(read_position(self.engine, self.broker, now, bar.timestamp), bar.timestamp)
+            self._carrier.carry_out(self._carrier.read_position(now, bar.timestamp), bar.timestamp)
 
     def _never_closes(self, symbol: str) -> bool:
         known = self.broker.capabilities.never_closes(symbol)
@@ -327,8 +315,8 @@ class Simulation:
         if fault is not None:
             self._warn_of_jump(bar)
         for report in self.broker.on_bar(bar, limits=fault is None):
-            self._carry_out(self.engine.on_report(report, at=bar.timestamp), bar.timestamp)
-        self._carry_out(self.engine.tick(bar.timestamp, symbol=bar.symbol), bar.timestamp)
+            self._carrier.carry_out(self.engine.on_report(report, at=bar.timestamp), bar.timestamp)
+        self._carrier.carry_out(self.engine.tick(bar.timestamp, symbol=bar.symbol), bar.timestamp)
 
     def _warn_of_jump(self, bar: Bar) -> None:
         """Say beside an exit that it fills at a price beyond belief; near a split's ratio, it is counted apart."""
@@ -343,7 +331,7 @@ class Simulation:
             order = self.broker.order(p.client_order_id) if p.client_order_id is not None else None
             if order is None or order.status.terminal or p.order_type is not OrderType.MARKET:
                 continue
-            self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind="filled_at_jump", text=text))
+            self.engine.tell(p.position_id, RaiseAlarm(at=bar.timestamp, kind=AlarmKind.FILLED_AT_JUMP, text=text))
             if ratio is not None:
                 self._splits[p.position_id] = {}
 
@@ -389,9 +377,7 @@ class Simulation:
         if not isinstance(adopt, holdings.Adopt) or adopt.epoch is None:
             return
         self._entered[bar.symbol] = bar.timestamp
-        atr = None
-        if self.policy.atr_levels.enabled:
-            atr = average_true_range([*self._history.get(bar.symbol, ()), bar], self.policy.atr_levels.period)
+        atr = range_at_entry(self.policy, [*self._history.get(bar.symbol, ()), bar])
         message = Open(
             at=bar.timestamp,
             account=self._account,
@@ -415,10 +401,6 @@ class Simulation:
             bar.symbol, "unsound", str(bar.close), bar.timestamp, bar.timestamp, 0, ""
         )
         self._unsound[key] = replace(run, last_at=bar.timestamp, count=run.count + 1)
-
-    def _carry_out(self, actions: Sequence[Action], at: datetime) -> None:
-        """Do what is owed to the simulated broker, until nothing more is."""
-        carry_out(self.engine, self.broker, actions, at)
 
     def _on_commit(self, p: Position, _: Sequence[Recorded]) -> None:
         if p.state.terminal:
@@ -452,7 +434,7 @@ def _at_split(p: Position, jump: Jump) -> dict[str, Any]:
     """What is shown of a position that ends at a split: what was left of it counts at the price before."""
     left = EXACT.multiply(p.remaining_qty, jump.reference)
     sold = EXACT.multiply(p.sold_qty, p.avg_exit_price or ZERO)
-    average = EXACT.divide(EXACT.add(left, sold), EXACT.add(p.remaining_qty, p.sold_qty)).quantize(_NANO, context=EXACT)
+    average = rounded(EXACT.divide(EXACT.add(left, sold), EXACT.add(p.remaining_qty, p.sold_qty)))
     return {
         "filled_at": jump.first.timestamp,
         "avg_fill_price": Decimal(plain(average)),

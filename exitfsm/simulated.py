@@ -139,9 +139,9 @@ class SimulatedBroker:
     def positions(self) -> Sequence[BrokerPosition]:
         """All open positions, by symbol."""
         with_fault = self._fault("positions")
-        held = [self.position(symbol) for symbol in sorted(self._held)]
+        held = [p for symbol in sorted(self._held) if (p := self.position(symbol)) is not None]
         with_fault()
-        return [p for p in held if p is not None]
+        return [replace(p, qty_available=self._free(p.symbol, p.side)) for p in held]
 
     def submit(self, order: Order) -> ExecutionReport:
         """Take an order.
@@ -306,19 +306,16 @@ class SimulatedBroker:
         self._subscribers.append(handler)
         return lambda: self._subscribers.remove(handler)
 
-    @exactly
     def position(self, symbol: str) -> BrokerPosition | None:
-        """What is held of one symbol, as the list of positions shows it; None where nothing is."""
+        """What is held of one symbol, without what of it is free to sell; None where nothing is."""
         qty, entry = self._held.get(symbol, (ZERO, ZERO))
         if qty == 0:
             return None
-        side = Side.LONG if qty > 0 else Side.SHORT
         return BrokerPosition(
             symbol=symbol,
-            side=side,
-            qty=abs(qty),
+            side=Side.LONG if qty > 0 else Side.SHORT,
+            qty=qty.copy_abs(),
             avg_entry_price=entry,
-            qty_available=self._free(symbol, side),
             current_price=self._prices.get(symbol),
         )
 

@@ -38,7 +38,7 @@ from exitfsm.events import (
 )
 from exitfsm.policy import Level
 from exitfsm.position import Position, levels
-from exitfsm.values import ExitType, pct_change, plain, stamp
+from exitfsm.values import pct_change, plain, stamp
 
 
 def in_words(before: Position | None, after: Position | None, event: Event) -> str:
@@ -62,7 +62,7 @@ def n(value: Decimal | None) -> str:
 
 def level_in_words(level: Level) -> str:
     """A level with its rule, e.g. `stop_loss 99 (1 %)`."""
-    return f"{level.rule} {n(level.price)} ({n(level.threshold_pct)} %)"
+    return f"{level.name} {n(level.price)} ({n(level.threshold_pct)} %)"
 
 
 def levels_in_words(p: Position, at: datetime) -> str:
@@ -89,7 +89,7 @@ def _policy(_: Position, p: Position, e: PolicyChanged) -> str:
 
 
 def _stop_moved(before: Position, _: Position, e: StopMoved) -> str:
-    old = before.trail_stop if e.rule is ExitType.TRAILING_STOP else before.stops.break_even
+    old = before.stops.of(e.rule)
     start = f"from {n(old)} " if old is not None else ""
     return f"{e.rule} {start}to {n(e.stop)}; best price {n(e.best_price)}"
 

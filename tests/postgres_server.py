@@ -55,14 +55,16 @@ def _nobody() -> tuple[int, int]:
     return nobody.pw_uid, nobody.pw_gid
 
 
-def _as_nobody() -> dict[str, Any]:
+def as_nobody() -> dict[str, Any]:
+    """How a program is started as nobody, where this is root."""
     if os.geteuid() != 0:
         return {}
     user, group = _nobody()
     return {"user": user, "group": group, "extra_groups": []}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
@@ -73,7 +75,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data = folder, folder / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self._bin = programs()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -90,7 +92,7 @@ class Server:
     def run(self, program: str, *args: str) -> None:
         """Run one of PostgreSQL's programs."""
         command = [str(self._bin / program), *args]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, check=False, **_as_nobody())
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, check=False, **as_nobody())
         assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
 
     def make(self) -> None:
@@ -104,7 +106,7 @@ class Server:
         for setting in (*options, "max_connections=60", *settings):
             command += ["-c", setting]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **_as_nobody())
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **as_nobody())
         import psycopg
 
         deadline = time.monotonic() + _START_S

@@ -1,15 +1,24 @@
 """What may stand between a store and its PostgreSQL server: a network that is cut, and a pooler.
 
-Both take one client's bytes to the server and back, as threads on loopback.
+`Proxy` and `Pooler` take a client's bytes to the server and back, as threads on loopback; `pgbouncer` is the real one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import socket
 import struct
+import subprocess
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import pytest
+from postgres_server import Server, as_nobody, free_port
 
 _CHUNK = 65536
 
@@ -89,6 +98,35 @@ class Proxy:
                 target.sendall(data)
         for one in {source, target} - self._kept:
             _end(one)
+
+
+@contextmanager
+def pgbouncer(server: Server, mode: str, settings: str = "") -> Iterator[int]:
+    """The port of a PgBouncer before a server; skips the test where that is not installed."""
+    program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        pytest.skip("PgBouncer is not installed (apt-get install pgbouncer)")
+    port, folder = free_port(), server.folder
+    (folder / "users").write_text('"postgres" ""\n')
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\npostgres = host=127.0.0.1 port={server.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+        f"listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {folder}/users\n"
+        f"pool_mode = {mode}\n{settings}\n"
+    )
+    with (folder / "pgbouncer.log").open("ab") as log:
+        command = [program, str(folder / "pgbouncer.ini")]
+        running = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **as_nobody())
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            assert time.monotonic() < deadline, (folder / "pgbouncer.log").read_text()
+            time.sleep(0.02)
+        yield port
+    finally:
+        running.terminate()
+        running.wait(20)
 
 
 class Pooler:

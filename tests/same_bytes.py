@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 from corpus.freeze import readings
+from simulation import Day
 
 from exitfsm.store import ExitStore
-from exitfsm.testing.simulation import Day
 
 CORPUS = Path(__file__).parent / "corpus"
 #: (seed, day): small days, so that each takes a second or two.

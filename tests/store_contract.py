@@ -439,6 +439,26 @@ def test_marks_are_kept_beside_the_events(store):
     store.save_marks([])
 
 
+def test_what_rules_have_folded_is_kept_with_the_marks_while_the_position_is_open(store):
+    put(store, "p1", opened())
+    put(store, "p2", opened(symbol="MSFT"))
+    store.save_marks(
+        [
+            msgspec.structs.replace(mark(), folded='{"to":1}'),
+            msgspec.structs.replace(mark("p2", symbol="MSFT"), folded='{"to":2}'),
+        ]
+    )
+    store.save_marks([msgspec.structs.replace(mark(), folded='{"to":3}')])
+    assert (store.folded("p1"), store.folded("p2"), store.folded("p0")) == ('{"to":3}', '{"to":2}', "")
+    assert list(checking.damage(store)) == []
+    check(store)
+    store.rebuild()
+    assert store.folded("p1") == '{"to":3}'
+    put(store, "p2", *life("c2", "MSFT")[1:], after=1)
+    store.save_marks([msgspec.structs.replace(mark(), folded='{"to":4}')])
+    assert (store.folded("p1"), store.folded("p2")) == ('{"to":4}', ""), "an ended position needs none"
+
+
 def test_a_rebuild_gives_the_same_rows(store):
     for n in range(20):
         put(store, f"p{n}", *life(f"c{n}", f"S{n % 7}")[: n % 6])

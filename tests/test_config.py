@@ -599,7 +599,7 @@ _SETTINGS = st.fixed_dictionaries({}, optional={field.name: _valid(field) for fi
 def _loaded(source: Mapping[str, Any]) -> ExitConfig:
     """The configuration, unless the settings contradict each other."""
     config, mistakes = outcome(source)
-    contradictions = ("no steps", "the step before", "has no name", "activation_pct (", "before close")
+    contradictions = ("no steps", "are none", "the step before", "has no name", "activation_pct (", "before close")
     assert all(any(text in line for text in contradictions) for line in mistakes), mistakes
     assume(config is not None)
     assert config is not None

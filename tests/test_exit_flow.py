@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from engine_desk import Desk
 from exitfsm_csv import read_bars
 from hypothesis import given as for_all
 from hypothesis import strategies as st
-from test_engine import Desk
 
 from exitfsm.config import load_config
 from exitfsm.errors import ConfigError, StoreError

@@ -19,11 +19,13 @@ import exitfsm
 ROOT = Path(__file__).parents[1]
 #: The package that is tested: in a checkout the source, with a wheel what was installed from it.
 PACKAGE = Path(exitfsm.__file__).parent
-ROOMS = ("manager", "holdings", "broker", "position")
+ROOMS = ("manager", "memory", "aio", "holdings", "broker", "position")
 FILES = [path for room in ROOMS for path in sorted((PACKAGE / room).glob("*.py"))]
 FILES += [PACKAGE / "engine.py"]
 #: Lines of the manager, in all and in one file. The design wants 2,200 in all; what has been reached is not given away.
-LINES_MAX, LINES_OF_A_FILE_MAX = 3_700, 450
+LINES_MAX, LINES_OF_A_FILE_MAX = 2_450, 450
+#: Lines of the manager, and of what it asks: the client side of a broker, and what books prove. The design wants 4,800.
+LINES_OF_THREE_MAX = 5_015
 #: What is set from outside all the same, and why.
 ALLOWED = {
     ("engine.py", "slot.last"): "a quiet bar costs two comparisons; a call that sets it would cost as much again"
@@ -102,11 +104,23 @@ def test_what_the_rules_see(code: str, outside: list[str], unborn: list[str]) ->
     assert set_before_they_are_born(tree) == unborn
 
 
-def test_the_manager_is_small() -> None:
-    rooms = [path for path in FILES if path.parent.name == "manager"]
-    lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in rooms}
+def lines_of(*rooms: str) -> dict[str, int]:
+    """How long the files of these rooms are."""
+    paths = [path for path in FILES if path.parent.name in rooms]
+    return {f"{path.parent.name}/{path.name}": len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
+
+
+def test_the_manager_and_what_it_asks_are_small() -> None:
+    lines = lines_of("manager", "memory", "aio", "broker", "holdings")
     assert {name: count for name, count in lines.items() if count > LINES_OF_A_FILE_MAX} == {}
-    assert sum(lines.values()) <= LINES_MAX
+    assert sum(lines_of("manager").values()) <= LINES_MAX
+    assert sum(lines_of("manager", "broker", "holdings").values()) <= LINES_OF_THREE_MAX
+
+
+def test_the_rooms_around_the_manager_are_small() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert sum(count for path, count in lines.items() if path.parent.name in ("broker", "holdings")) <= 2_565
+    assert lines[PACKAGE / "engine.py"] <= LINES_OF_A_FILE_MAX
 
 
 def test_ruff_keeps_functions_small_in_these_rooms() -> None:
@@ -116,4 +130,4 @@ def test_ruff_keeps_functions_small_in_these_rooms() -> None:
     assert ruff["mccabe"]["max-complexity"] == 10
     assert ruff["pylint"]["max-args"] == 6
     elsewhere = [pattern for pattern, ignored in ruff["per-file-ignores"].items() if "C901" in ignored]
-    assert elsewhere == ["!exitfsm/{engine.py,manager/*,holdings/*,broker/*,position/*}"]
+    assert elsewhere == ["!exitfsm/{engine.py,manager/*,memory/*,aio/*,holdings/*,broker/*,position/*}"]

@@ -286,10 +286,9 @@ def test_every_state_has_a_meaning() -> None:
     assert all(len(text) > 20 for text in MEANING.values())
 
 
-def test_only_filled_and_closed_are_terminal_and_an_order_is_live_only_while_exiting() -> None:
+def test_only_filled_and_closed_are_terminal_and_neither_is_exiting() -> None:
     assert {s for s in State if s.terminal} == {FIL, CLO}
     assert {s for s in State if s.exiting} == {PEN, SUB, PAR, CAN, REJ}
-    assert {s for s in State if s.order_may_be_live} == {PEN, SUB, PAR, CAN}
 
 
 # --- every state, every event -----------------------------------------------------------------------------------------

@@ -31,10 +31,9 @@ from exitfsm.policy import (
     average_true_range,
     away,
     bar_fault,
-    fixed_stop,
     is_jump,
-    target_level,
 )
+from exitfsm.position import levels
 from exitfsm.position.watching import REFUSED_BARS_ALARM
 from exitfsm.testing.given import Scenario, after, bar, given, holds, like, opened, policy, reported, seen, to_open
 from exitfsm.values import EXACT, Bar, ExitType, OrderType, Side, first_by_precedence
@@ -778,14 +777,14 @@ def test_given_bars_of_the_present_that_are_dated_before_the_entry_then_a_person
 
 def test_given_a_bot_that_rounds_then_levels_and_ranges_are_exact() -> None:
     entry, atr = Decimal("98765.432198765"), Decimal("12.345678912")
-    by_range = policy(atr_levels={"stop_multiple": "1.2345678"})
+    settings = {"atr": atr, "entry": entry, "atr_levels": {"stop_multiple": "1.2345678"}}
     bars = [bar("1234.567891"), bar("1230.123456", 120), bar("1244.765432", 180)]
 
     def figures() -> tuple[Any, ...]:
         return (
             away(entry, Decimal("1.2345678"), 1),
-            target_level(by_range, Side.LONG, entry, atr, 0),
-            fixed_stop(by_range, Side.SHORT, entry, atr),
+            levels(held(Side.LONG, **settings).position, after(0)),
+            levels(held(Side.SHORT, **settings).position, after(0)),
             average_true_range(bars, 2),
         )
 

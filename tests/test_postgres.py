@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from postgres_server import Server, server
-from postgres_wire import Pooler, Proxy
+from postgres_wire import Pooler, Proxy, pgbouncer
 from store_engines import T0, D, Postgres, check, life, opened, put, stop_moved, triggered
 
 from exitfsm.errors import StoreError, StoreLocked, VersionConflict
@@ -331,6 +331,30 @@ class TestTheServer:
                     ExitStore(url, read_only=read_only)
         finally:
             pooler.close()
+
+    @pytest.mark.parametrize("settings", ["", "server_round_robin = 1"])
+    @pytest.mark.parametrize("others", [0, 1, 2])
+    def test_the_real_pgbouncer_is_refused_in_transaction_mode(self, on, settings, others):
+        with pgbouncer(on.server, "transaction", settings) as port:
+            url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+            clients = [psycopg.connect(url) for _ in range(others)]
+            for client in clients:
+                client.execute("SELECT 1")  # each has a session of the server to itself, in a transaction
+            for client in clients:
+                client.close()
+            for read_only in (False, True):
+                with pytest.raises(StoreError, match="is a pooler that shares sessions"):
+                    ExitStore(f"{url}?exitfsm_schema={on.schema}", read_only=read_only)
+
+    def test_the_real_pgbouncer_in_session_mode_carries_a_store(self, on):
+        with pgbouncer(on.server, "session") as port:
+            url = f"postgresql://postgres@127.0.0.1:{port}/postgres?exitfsm_schema={on.schema}"
+            with ExitStore(url) as store:
+                put(store, "p1", *life())
+                with pytest.raises(StoreLocked):
+                    ExitStore(url)
+            with ExitStore(url) as store:
+                check(store)
 
     def test_one_without_a_free_connection_says_so(self, on):
         role = f"few_{on.schema}"

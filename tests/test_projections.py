@@ -45,7 +45,7 @@ from exitfsm.policy import ExitPolicy
 from exitfsm.position import replay
 from exitfsm.projections import KINDS, MARK, TABLES, Mark, ReadModels, differences, mark_params
 from exitfsm.projections import tables as tables_module
-from exitfsm.store.sqlite import DDL
+from exitfsm.store.sqlite.layout import DDL
 from exitfsm.values import ExitType, OrderType, Side, TimeInForce
 
 T0 = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)

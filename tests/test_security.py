@@ -26,7 +26,7 @@ from exitfsm.events import AlarmRaised, TradingPaused
 from exitfsm.outside import harmless, logger
 from exitfsm.position import decide
 from exitfsm.recorded_bars import BarRecorder, bars_path, recorded_bars
-from exitfsm.store.sqlite import ROW_MAX
+from exitfsm.store.sqlite.connection import ROW_MAX
 from exitfsm.testing.given import BROKER, fold, holds, opened, order_id, reported, triggered
 from exitfsm.values import plain, tradable
 

@@ -30,8 +30,8 @@ from exitfsm.events import (
 from exitfsm.policy import ExitPolicy
 from exitfsm.store import ExitStore
 from exitfsm.store import appending as appending_module
-from exitfsm.store import sqlite as sqlite_module
 from exitfsm.store.mapping import EventMapper
+from exitfsm.store.sqlite import connection, engine, files
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_writer_without_the_lock_is_noticed(store, path):
     """Where the platform has no file locks, two processes may write in turns; neither overwrites the other."""
     put(store, "p1", opened(), triggered())
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sqlite_module, "_HAS_FLOCK", False)
+        patched.setattr(files, "_HAS_FLOCK", False)
         with ExitStore(path) as second:
             put(second, "p1", OrderAccepted(client_order_id="c1", broker_order_id="b7", at=T0), after=2)
             put(second, "p2", opened("MSFT"))
@@ -139,7 +139,7 @@ def test_a_store_that_settled_has_room_for_the_next_commits_and_everything_in_it
     put(store, "p1", *life())
     store.settle()
     room = wal.stat().st_size
-    assert room == sqlite_module._ROOM
+    assert room == files.ROOM
     assert stat.S_IMODE(wal.stat().st_mode) == 0o600
     with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as file_alone:
         assert file_alone.execute("SELECT COUNT(*) FROM stored_events").fetchone() == (5,)
@@ -158,7 +158,7 @@ def test_a_store_that_settled_has_room_for_the_next_commits_and_everything_in_it
 
 
 def test_a_store_settles_again_after_many_commits_and_without_room_it_does_without(store, path, monkeypatch):
-    monkeypatch.setattr(sqlite_module, "_SETTLE_AFTER", 3)
+    monkeypatch.setattr(engine, "_SETTLE_AFTER", 3)
     checkpoints = []
     connection = store._db._connection
     monkeypatch.setattr(connection, "checkpoint", lambda: checkpoints.append(1) or True)
@@ -292,7 +292,7 @@ def test_a_crash_while_it_is_made_leaves_no_store(path, monkeypatch):
     modes: list[int] = []
 
     with monkeypatch.context() as patched:
-        patched.setattr(sqlite_module.SQLiteDatabase, "_create", crash)
+        patched.setattr(engine.SQLiteDatabase, "_create", crash)
         with pytest.raises(KeyboardInterrupt):
             ExitStore(path)
     assert not path.exists()
@@ -346,7 +346,7 @@ def test_a_disk_that_fails_while_it_is_opened_is_told_in_plain_words(path, monke
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as m:
-        m.setattr(sqlite_module._Pool, "_create_connection", fails)
+        m.setattr(connection.Pool, "_create_connection", fails)
         with pytest.raises(StoreError, match="disk I/O error"):
             ExitStore(path)
     ExitStore(path).close()

@@ -16,9 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from exitfsm import Bar, BrokerError
-from exitfsm.outside import logger
-from exitfsm.values import canonical_symbol
+from exitfsm import Bar, BrokerError, canonical_symbol, logger
 from exitfsm_alpaca import words
 from exitfsm_alpaca.access import Access
 from exitfsm_alpaca.rest import Budget, Rest
@@ -164,11 +162,6 @@ class AlpacaBars:
                 yield batch
             if bar is None:
                 return
-
-    def silent_s(self, symbol: str) -> float | None:
-        """How long nothing was heard of a symbol; None when it is not watched."""
-        watched = self._watched.get(canonical_symbol(symbol))
-        return self._now() - watched.heard if watched is not None else None
 
     def is_connected(self, symbol: str) -> bool:
         """True while the stream of a symbol's kind is connected."""

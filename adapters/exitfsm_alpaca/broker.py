@@ -24,9 +24,9 @@ from exitfsm import (
     OrderType,
     Session,
     TimeInForce,
+    exactly,
+    logger,
 )
-from exitfsm.outside import logger
-from exitfsm.values import exactly
 from exitfsm_alpaca import words
 from exitfsm_alpaca.access import Access
 from exitfsm_alpaca.fills import FillsLog

@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any
 
-from exitfsm import BrokerError, Fill
-from exitfsm.outside import logger
+from exitfsm import BrokerError, Fill, logger
 from exitfsm_alpaca import words
 from exitfsm_alpaca.rest import Rest
 

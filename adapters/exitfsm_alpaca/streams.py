@@ -17,7 +17,7 @@ from alpaca.data.live.crypto import CryptoDataStream
 from alpaca.data.live.stock import StockDataStream
 from alpaca.trading.stream import TradingStream
 
-from exitfsm.outside import logger
+from exitfsm import logger
 from exitfsm_alpaca.access import Access
 
 Hear = Callable[[dict[str, Any]], None]

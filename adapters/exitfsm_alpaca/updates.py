@@ -17,9 +17,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from exitfsm import BrokerError, ExecutionReport
-from exitfsm.outside import logger
-from exitfsm.values import EXACT
+from exitfsm import EXACT, BrokerError, ExecutionReport, logger
 from exitfsm_alpaca import words
 from exitfsm_alpaca.access import Access
 from exitfsm_alpaca.broker import AlpacaBroker

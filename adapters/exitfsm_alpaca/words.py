@@ -24,8 +24,12 @@ from exitfsm import (
     OrderStatus,
     OrderType,
     Side,
+    canonical_symbol,
+    decimal_of,
+    plain,
+    tradable,
+    utc,
 )
-from exitfsm.values import canonical_symbol, decimal_of, plain, tradable, utc
 from exitfsm_alpaca.rest import Refused
 
 #: The order's status. `replaced` is not here: the order goes on under another id, see `AlpacaBroker.order`.

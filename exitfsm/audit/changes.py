@@ -123,10 +123,16 @@ def _value(text: str) -> Any:
 def _taken(policy: Any, source: Any, path: Sequence[str]) -> Any:
     """`policy` with one setting taken from `source`; itself where that is the same."""
     name, *rest = path
-    value = _taken(getattr(policy, name), getattr(source, name), rest) if rest else getattr(source, name)
-    same = msgspec.json.encode(value) == msgspec.json.encode(getattr(policy, name))
-    equal = value == getattr(policy, name)
+    ours, theirs = _setting(policy, name), _setting(source, name)
+    value = _taken(ours, theirs, rest) if rest else theirs
+    same = msgspec.json.encode(value) == msgspec.json.encode(ours)
+    equal = value == ours
     return policy if same or equal else replace(policy, **{name: value})
+
+
+def _setting(of: Any, name: str) -> Any:
+    """A setting or section of a policy or of one of its sections."""
+    return of.section(name) if isinstance(of, ExitPolicy) else getattr(of, name)
 
 
 def _common(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ that a price between two events is known only where bars are given or were recor
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +22,7 @@ from exitfsm.audit.facts import (
     OutcomeFact,
     PriceFact,
     RefusalFact,
+    RuleFact,
     TrailFact,
 )
 from exitfsm.audit.plainly import plainly
@@ -44,14 +45,15 @@ from exitfsm.events import (
     StopMoved,
     TriggerRefused,
 )
+from exitfsm.kinds import BarRefusal, PositionEnd
 from exitfsm.lifecycle import State
-from exitfsm.policy import away
-from exitfsm.position import Position, levels
+from exitfsm.policy import away, rules_off, rules_on
+from exitfsm.position import NO_STATES, Position, RuleStates, fold_bar, levels, restored
 from exitfsm.store import ExitStore
 from exitfsm.values import EXACT, Bar, ExitType, Side, pct_change
 
 #: Reasons of refusals that last until a price is believed again, so that no bar in between was.
-_BY_PRICE = frozenset({"price_jump", "stale", "in_the_future"})
+_BY_PRICE = frozenset({BarRefusal.PRICE_JUMP, BarRefusal.STALE, BarRefusal.IN_THE_FUTURE})
 
 
 def explain(store: ExitStore, position_id: str, *, at: datetime | None = None, bars: Iterable[Bar] = ()) -> Explanation:
@@ -87,7 +89,8 @@ class _Explaining:
         # What stood at the decision is what explains it; without a decision, what stands now.
         self.deciding = self.trigger.before if self.trigger is not None and self.trigger.before else self.p
         self.refusals = _refusals(told)
-        self.bars = _Bars(bars, self.p, self._evidence_at(), at, self.refusals)
+        self.bars = _Bars(bars, self.p, self.deciding, self._evidence_at(), at, self.refusals)
+        self.states = self.bars.states if self.bars.states.to is not None else self._states(at)
         self.mark, self.peak = self._marks(at)
         known = (self.bars.last, self.bars.refused, self.mark)
         self.as_of = at or max([told[-1].at, *(price.at for price in known if price is not None)])
@@ -97,7 +100,6 @@ class _Explaining:
         price = self._price()
         account = account_at(self.store, p.account, self.as_of)
         watched = p.state is State.MONITORING
-        rule, custom = p.policy.time_limit, p.policy.custom_rule
         return Explanation(
             position_id=p.position_id,
             symbol=p.symbol,
@@ -117,9 +119,7 @@ class _Explaining:
             best=self._best(),
             levels=self._levels(price),
             waiting=_waiting(self.deciding),
-            time_limit_at=p.opened_at + timedelta(seconds=rule.max_seconds) if rule.enabled else None,
-            end_of_session=p.policy.end_of_session.enabled,
-            custom_rule=f"{custom.name} {custom.version}" if custom.enabled else None,
+            watching=_watching(p),
             exit=self._exit(trigger) if trigger is not None else None,
             orders=_orders(self.told),
             outcome=self._outcome(),
@@ -130,9 +130,16 @@ class _Explaining:
             paused_by=account.paused_by,
             breaker_since=account.breaker_since,
             next_attempt_at=p.next_attempt_at if p.state is State.REJECTED else None,
-            rules_off=_rules_off(p),
+            rules_off=rules_off(p.policy),
             not_recorded=self._not_recorded(price, watched=watched),
         )
+
+    def _states(self, at: datetime | None) -> RuleStates:
+        """What the rules have folded of bars, as the store noted it beside its events, where that is of then."""
+        if not self.deciding.policy.plan.folding or self.trigger is not None:
+            return NO_STATES
+        known = restored(self.p, self.store.folded(self.p.position_id))
+        return known if at is None or (known.to is not None and known.to <= at) else NO_STATES
 
     def _trigger(self) -> Step | None:
         """The decision that stands: the newest, unless an operator handed the position back after it."""
@@ -189,7 +196,7 @@ class _Explaining:
         when = price.at if price is not None else self.as_of
         if self.trigger is None:
             when = self.as_of
-        target, stops = levels(p, when)
+        target, stops = levels(p, when, self.states.states)
         found = []
         for level, is_target in [*((stop, False) for stop in stops), *([(target, True)] if target else [])]:
             distance = percent = None
@@ -205,6 +212,7 @@ class _Explaining:
                     since_event=self._set_by(level.rule),
                     distance=distance,
                     distance_pct=percent,
+                    section=level.section,
                 )
             )
         return found
@@ -247,7 +255,7 @@ class _Explaining:
         if average is not None:
             gain = EXACT.multiply(EXACT.subtract(average, p.entry_price), p.sold_qty) * p.side.sign
         return OutcomeFact(
-            how=e.how if isinstance(e, PositionClosedElsewhere) else "filled",
+            how=e.how if isinstance(e, PositionClosedElsewhere) else PositionEnd.FILLED,
             event=ended.version,
             at=p.ended_at,
             qty=p.sold_qty,
@@ -267,13 +275,8 @@ class _Explaining:
             missing.append(f"the {extreme} price while it was held (no bars were given or recorded)")
         if watched and price is None:
             missing.append("the last price (no bars were given or recorded, and no mark was saved)")
-        if watched and self.p.policy.end_of_session.enabled:
-            missing.append("the session's hours, so when end_of_session would be due")
-        if watched and self.p.policy.custom_rule.enabled:
-            missing.append("the answers of the custom rule while it gave no reason to exit")
-        if self.p.policy.atr_levels.enabled and self.p.atr is None:
-            missing.append("an average true range at the entry, so the fixed levels apply")
-        return missing
+        said = (rule.not_on_record(self.p, watched=watched) for rule in rules_on(self.p.policy))
+        return [*missing, *filter(None, said)]
 
 
 class _Bars:
@@ -284,12 +287,14 @@ class _Bars:
         refused: the newest price that was not, by a run of refusals that is on record.
         best: the best price while it was held, up to the decision to exit.
         evidence: the bar that decided.
+        states: what the rules had folded of them, up to that one.
     """
 
     def __init__(
         self,
         bars: Iterable[Bar],
         p: Position,
+        deciding: Position,
         evidence_at: datetime | None,
         at: datetime | None,
         runs: Sequence[RefusalFact],
@@ -298,6 +303,7 @@ class _Bars:
         self.refused: PriceFact | None = None
         self.best: PriceFact | None = None
         self.evidence: dict[str, str] | None = None
+        self.states = NO_STATES
         end = evidence_at or p.triggered_at or p.ended_at
         for bar in bars:
             if bar.symbol != p.symbol or (at is not None and bar.timestamp > at) or not bar.floor > 0:
@@ -308,6 +314,8 @@ class _Bars:
                 self.refused = _newer(self.refused, bar)
                 continue
             self.last = _newer(self.last, bar)
+            if deciding.policy.plan.folding and (end is None or bar.timestamp < end):
+                self.states = fold_bar(deciding, bar, self.states)
             if p.opened_at < bar.timestamp and (end is None or bar.timestamp <= end):
                 self._note_best(bar, p.side)
             if bar.timestamp == evidence_at:
@@ -338,33 +346,17 @@ def _was_refused(bar: Bar, runs: Sequence[RefusalFact]) -> bool:
 
 def _waiting(p: Position) -> list[TrailFact]:
     """The stops that have not begun to move."""
-    rules = (
-        (ExitType.BREAK_EVEN, p.policy.break_even, p.stops.break_even),
-        (ExitType.TRAILING_STOP, p.policy.trailing_stop, p.trail_stop),
-    )
     return [
-        TrailFact(
-            rule=rule,
-            activation_pct=settings.activation_pct,
-            begins_at=away(p.entry_price, settings.activation_pct, p.side.sign),
-        )
-        for rule, settings, stop in rules
-        if settings.enabled and stop is None
+        TrailFact(rule=rule.reason, activation_pct=pct, begins_at=away(p.entry_price, pct, p.side.sign))
+        for rule in p.policy.plan.moving
+        if (pct := rule.begins_pct(p)) is not None
     ]
 
 
-def _rules_off(p: Position) -> list[str]:
-    policy = p.policy
-    sections = {
-        "profit_taking": policy.profit_taking.enabled or policy.atr_levels.enabled or policy.target_ladder.enabled,
-        "stop_loss": policy.stop_loss.enabled or policy.atr_levels.enabled,
-        "trailing_stop": policy.trailing_stop.enabled,
-        "break_even": policy.break_even.enabled,
-        "time_limit": policy.time_limit.enabled,
-        "end_of_session": policy.end_of_session.enabled,
-        "custom_rule": policy.custom_rule.enabled,
-    }
-    return [name for name, on in sections.items() if not on]
+def _watching(p: Position) -> list[RuleFact]:
+    """The rules without a level that have not ended the position."""
+    known = ((rule.name, rule.due_at(p), rule.watches(p)) for rule in rules_on(p.policy))
+    return [RuleFact(rule=name, due_at=due, text=text) for name, due, text in known if due is not None or text]
 
 
 def _orders(told: Sequence[Step]) -> list[OrderFact]:

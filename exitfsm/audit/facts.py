@@ -15,7 +15,8 @@ class LevelFact(msgspec.Struct, frozen=True, kw_only=True):
     """A level that stood: its price, the percentage it stands for, and how far the last known price was from it.
 
     `distance` and `distance_pct` (of the price, to four places) are above zero while the level is not reached; both are
-    None where no price is known. `since_event` is the event that set it.
+    None where no price is known. `since_event` is the event that set it. `section` names its rule where `rule`, the
+    reason, alone does not.
     """
 
     rule: ExitType
@@ -24,6 +25,12 @@ class LevelFact(msgspec.Struct, frozen=True, kw_only=True):
     since_event: int
     distance: Decimal | None = None
     distance_pct: Decimal | None = None
+    section: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the level is called."""
+        return self.section or str(self.rule)
 
 
 class PriceFact(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +117,14 @@ class TrailFact(msgspec.Struct, frozen=True, kw_only=True):
     begins_at: Decimal
 
 
+class RuleFact(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule without a level that is on: when it is due, where that is known, or what else is to be said of it."""
+
+    rule: str
+    due_at: datetime | None
+    text: str
+
+
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Everything on record about whether, why and how a position was exited, as it was known at `as_of`.
 
@@ -136,9 +151,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     best: PriceFact | None
     levels: list[LevelFact]
     waiting: list[TrailFact]
-    time_limit_at: datetime | None
-    end_of_session: bool
-    custom_rule: str | None
+    watching: list[RuleFact]
     exit: ExitFact | None
     orders: list[OrderFact]
     outcome: OutcomeFact | None

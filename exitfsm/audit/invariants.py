@@ -39,8 +39,9 @@ from exitfsm.events import (
     StopMoved,
     TriggerRefused,
 )
+from exitfsm.kinds import ORDER_ENDS
 from exitfsm.lifecycle import State
-from exitfsm.policy import break_even_stop, reached, trailing_stop
+from exitfsm.policy import BY_LEVEL, MOVING, reached
 from exitfsm.position import Position, client_order_id, levels, position_id
 from exitfsm.values import EXACT, ZERO, ExitType, OrderType, first_by_precedence, plain
 
@@ -62,12 +63,10 @@ INVARIANTS: dict[str, str] = {
     "I19": "what follows from the log follows the same way again",
     "I20": "of several reasons the first in the order of precedence won",
 }
-_HOW = ("rejected", "refused", "canceled", "expired")
 #: What may stand between the loss of protection and its alarm: facts that came with the same news.
 _FACTS = (FillsRecorded, OrderAccepted, OrderRestated, OrderEnded, CancelRequested)
 _OF_ORDER = (OrderAccepted, OrderRestated, CancelRequested, CancelRefused, ExitEscalated, OrderEnded)
 _BY_BROKER = ("broker", "reconcile")
-_LEVELS = (ExitType.STOP_LOSS, ExitType.BREAK_EVEN, ExitType.TRAILING_STOP, ExitType.PROFIT_TAKE)
 _UNCONTESTED = (ExitType.EMERGENCY, ExitType.RECOVERED)
 
 
@@ -203,7 +202,7 @@ def _triggered(p: Position, r: Recorded, e: ExitTriggered) -> _Found:
         yield "I6", "an exit on a bar from before the entry"
     if r.by in ("bar", "timer") and not p.policy.enabled:
         yield "I6", "an exit while exits are off (enabled: false)"
-    if e.reason in _LEVELS:
+    if e.reason in BY_LEVEL:
         yield from _reached(p, e)
     if e.bar_at is not None and e.reason not in _UNCONTESTED:
         winner = first_by_precedence({e.reason, *_reasons(p, e, e.bar_at)})
@@ -214,11 +213,12 @@ def _triggered(p: Position, r: Recorded, e: ExitTriggered) -> _Found:
 def _reached(p: Position, e: ExitTriggered) -> _Found:
     """The level must be the one that stood, and the price must have reached it."""
     target, stops = levels(p, e.bar_at or e.at)
+    folds = any(rule.label and rule.label == e.detail for rule in p.policy.plan.folding)  # the log alone has no level
     standing = [level for level in (target, *stops) if level is not None and level.rule is e.reason]
-    if not any(level.price == e.level and level.threshold_pct == e.threshold_pct for level in standing):
+    if not folds and not any(level.price == e.level and level.threshold_pct == e.threshold_pct for level in standing):
         said = " and ".join(plain(level.price) for level in standing) or "none"
         yield "I6", f"{e.reason} at level {plain(e.level)}, but the level that stood is {said}"
-    sign = p.side.sign if e.reason is ExitType.PROFIT_TAKE else -p.side.sign
+    sign = p.side.sign if e.reason.takes_profit else -p.side.sign
     if not reached(e.trigger_price, e.level, sign):
         yield "I6", f"{plain(e.trigger_price)} did not reach {plain(e.level)}"
 
@@ -231,9 +231,7 @@ def _reasons(p: Position, e: ExitTriggered, at: datetime) -> Iterator[ExitType]:
             yield level.rule
     if target is not None and reached(e.trigger_price, target.price, p.side.sign):
         yield target.rule
-    limit = p.policy.time_limit
-    if limit.enabled and (at - p.opened_at).total_seconds() >= limit.max_seconds:
-        yield ExitType.TIME_LIMIT
+    yield from (rule.reason for rule in p.policy.plan.timed if rule.due(p, at, None))
 
 
 def _retried(p: Position, r: Recorded, e: ExitRetried) -> _Found:
@@ -274,7 +272,7 @@ def _from_broker(r: Recorded) -> _Found:
 
 def _ended(p: Position, r: Recorded, e: OrderEnded) -> _Found:
     yield from _from_broker(r)
-    if e.how not in _HOW:
+    if e.how not in ORDER_ENDS:
         yield "I5", f"{e.how!r} ends no order"
     known, _ = _fills_of(p, e.client_order_id)
     if e.filled_qty < known:
@@ -323,16 +321,13 @@ def _released(p: Position, r: Recorded, e: PositionReleased) -> _Found:
 
 
 def _stop_moved(p: Position, r: Recorded, e: StopMoved) -> _Found:
-    if e.rule is ExitType.TRAILING_STOP:
-        standing = p.trail_stop
-        due = trailing_stop(p.policy, p.side, p.entry_price, e.best_price, standing)
-    elif e.rule is ExitType.BREAK_EVEN:
-        standing = p.stops.break_even
-        due = break_even_stop(p.policy, p.side, p.entry_price, e.best_price)
-    else:
+    rule = MOVING.get(e.rule)
+    if rule is None:
         yield "I15", f"{e.rule} is no stop that moves"
         return
-    if standing is not None and (e.rule is ExitType.BREAK_EVEN or not (e.stop - standing) * p.side.sign > 0):
+    standing = p.stops.of(e.rule)
+    due = rule.next_stop(p, e.best_price) if rule.on(p.policy) else None
+    if standing is not None and rule.loosens(standing, e.stop, p.side.sign):
         yield "I15", f"{e.rule} goes from {plain(standing)} to {plain(e.stop)}: that loosens it"
     elif due != e.stop:
         said = plain(due) if due is not None else "nowhere"

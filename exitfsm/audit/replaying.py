@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from exitfsm.audit.trail import time_of
 from exitfsm.config import ExitConfig, SessionHours
-from exitfsm.custom_rules import CustomRuleFunction
+from exitfsm.custom_rules import CustomRuleFunction, missing
 from exitfsm.errors import ConfigError
 from exitfsm.events import (
     Event,
@@ -34,7 +34,7 @@ from exitfsm.events import (
 )
 from exitfsm.lifecycle import State
 from exitfsm.messages import ChangePolicy, ForceExit, Message, Open, PositionRead
-from exitfsm.policy import ExitPolicy, average_true_range
+from exitfsm.policy import ExitPolicy, bars_before_entry, range_at_entry, same_range
 from exitfsm.position import READS_MIN, Position
 from exitfsm.recorded_bars import Seen
 from exitfsm.simulate import Simulation
@@ -103,7 +103,7 @@ class _Lane(Simulation):
     def tell(self, position_id: str, message: Message) -> None:
         """Tell a position something that is not a bar."""
         self.broker.now = max(self.broker.now, message.at)
-        self._carry_out(self.engine.tell(position_id, message), message.at)
+        self._carrier.carry_out(self.engine.tell(position_id, message), message.at)
 
     def hold_exactly(self, p: Position, qty: Decimal) -> None:
         """Other hands make the account hold this much."""
@@ -164,8 +164,8 @@ class Replay:
             self.policies[one.position.position_id] = policy
             self._waiting[one.opened.symbol].append(one)
             by_symbol[one.opened.symbol].extend(one.given)
-            if policy.atr_levels.enabled:
-                depth = max(policy.atr_levels.period + 1, _depth(self._history.get(one.opened.symbol)))
+            if wanted := bars_before_entry(policy):
+                depth = max(wanted, _depth(self._history.get(one.opened.symbol)))
                 self._history[one.opened.symbol] = deque(maxlen=depth)
         for symbol, given in by_symbol.items():
             self._given[symbol] = deque(sorted(given, key=lambda g: g.at))
@@ -230,7 +230,7 @@ class Replay:
             entry_price=e.entry_price,
             opened_at=e.opened_at,
             policy=policy,
-            atr=e.atr if policy.atr_levels == e.policy.atr_levels else self._range(e.symbol, policy),
+            atr=e.atr if same_range(policy, e.policy) else self._range(e.symbol, policy),
             strategy_name=e.strategy_name,
             source=e.source,
         )
@@ -241,8 +241,7 @@ class Replay:
 
     def _range(self, symbol: str, policy: ExitPolicy) -> Decimal | None:
         """The average true range at the entry, where a changed policy wants one that was not recorded."""
-        rule = policy.atr_levels
-        return average_true_range(list(self._history.get(symbol, ())), rule.period) if rule.enabled else None
+        return range_at_entry(policy, list(self._history.get(symbol, ())))
 
     def _free_lane(self, side: Side, symbol: str) -> _Lane:
         for lane in self._lanes[side]:
@@ -258,11 +257,11 @@ class Replay:
 
     def _policy(self, policy: ExitPolicy) -> ExitPolicy:
         changed = self._change(policy)
-        rule = changed.custom_rule
-        if rule.enabled and (rule.name, rule.version) not in self._rules:
+        rule = missing(self._rules, changed)
+        if rule is not None:
             text = (
                 f"a position's policy has the custom rule {rule.name!r} version {rule.version!r}, and no such function "
-                "was given: what it would answer is not known; custom_rule.enabled=false leaves it out"
+                f"was given: what it would answer is not known; {rule.section}.enabled=false leaves it out"
             )
             raise ConfigError([text])
         return changed

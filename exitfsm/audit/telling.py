@@ -13,6 +13,7 @@ from typing import Any
 from exitfsm.audit.facts import ExitFact, Explanation, LevelFact, OrderFact, OutcomeFact, RefusalFact
 from exitfsm.audit.plainly import plainly
 from exitfsm.lifecycle import State
+from exitfsm.policy import MOVING, TIMED
 from exitfsm.values import ExitType, OrderType, Side, plain, stamp
 
 _SAID = {
@@ -68,13 +69,13 @@ def _sentences(x: Explanation) -> Iterator[str]:
 
 def _exited(x: Explanation, e: ExitFact) -> Iterator[str]:
     yield f"{_decided(x, e)} (event {e.event})."
-    if e.level_set_by_event is not None and e.reason in (ExitType.TRAILING_STOP, ExitType.BREAK_EVEN):
+    if e.level_set_by_event is not None and e.reason in MOVING:
         best = f", when the best price was {plain(e.best_price)}" if e.best_price is not None else ""
         yield f"That stop was set at event {e.level_set_by_event}{best}."
     if e.bar is not None:
         prices = ", ".join(f"{name} {price}" for name, price in e.bar.items())
         yield f"The bar that decided: {prices}."
-    others = [level for level in x.levels if level.rule is not e.reason]
+    others = [level for level in x.levels if level.rule is not e.reason or level.price != e.level]
     if others:
         yield f"The other levels at that moment: {'; '.join(map(_level, others))}."
     yield from _best(x)
@@ -85,7 +86,7 @@ def _decided(x: Explanation, e: ExitFact) -> str:
     when = f"the bar of {_time(e.bar_at)}" if e.bar_at is not None else f"at {_time(e.at)}"
     price, level = plain(e.trigger_price), plain(e.level)
     detail = f" ({e.detail})" if e.detail else ""
-    if e.reason in (ExitType.TIME_LIMIT, ExitType.END_OF_SESSION):
+    if e.reason in TIMED:
         found = "found it due" if e.bar_at is not None else "it was due, without a bar"
         return f"It was exited by {e.reason}: {when} {found}, at {price}{detail}"
     if e.reason is ExitType.EMERGENCY:
@@ -94,7 +95,7 @@ def _decided(x: Explanation, e: ExitFact) -> str:
         return f"Its exit was found at the broker without a record of it{detail}, {when}"
     if e.reason is ExitType.CUSTOM:
         return f"It was exited by the custom rule{detail}: {when}, at {price}"
-    profit = e.reason is ExitType.PROFIT_TAKE
+    profit = e.reason.takes_profit
     reached = "at or above" if profit is (x.side is Side.LONG) else "at or below"
     name = "target" if profit else "stop"
     percent = f" ({plain(e.threshold_pct)} %)" if e.threshold_pct else ""
@@ -102,7 +103,7 @@ def _decided(x: Explanation, e: ExitFact) -> str:
 
 
 def _level(level: LevelFact) -> str:
-    return f"{level.rule} {plain(level.price)}, {_distance(level)}"
+    return f"{level.name} {plain(level.price)}, {_distance(level)}"
 
 
 def _distance(level: LevelFact) -> str:
@@ -148,16 +149,14 @@ def _not_exited(x: Explanation) -> Iterator[str]:
         begins, percent = plain(waiting.begins_at), plain(waiting.activation_pct)
         yield f"{waiting.rule} has not begun: it begins at {begins} ({percent} % in profit)."
     yield from _best(x)
-    yield from _by_time(x)
-    if x.custom_rule is not None:
-        yield f"The custom rule {x.custom_rule} has given no reason to exit."
+    yield from _watching(x)
     if x.rules_off:
         yield f"Rules that are off: {', '.join(x.rules_off)}."
 
 
 def _not_reached(level: LevelFact) -> str:
     percent = f" ({plain(level.threshold_pct)} %)" if level.threshold_pct else ""
-    said = f"{level.rule} stands at {plain(level.price)}{percent}"
+    said = f"{level.name} stands at {plain(level.price)}{percent}"
     if level.distance is None:
         return f"{said}; how far the price is from it is not recorded."
     if level.distance <= 0:
@@ -165,13 +164,14 @@ def _not_reached(level: LevelFact) -> str:
     return f"{said}, {_distance(level)}: it was not reached."
 
 
-def _by_time(x: Explanation) -> Iterator[str]:
-    if x.time_limit_at is not None:
-        left = round((x.time_limit_at - x.as_of).total_seconds())
-        due = f"in {_duration(left)}" if left > 0 else "so it is due now"
-        yield f"time_limit is due at {_time(x.time_limit_at)}, {due}."
-    if x.end_of_session:
-        yield "end_of_session is on."
+def _watching(x: Explanation) -> Iterator[str]:
+    for rule in x.watching:
+        if rule.due_at is not None:
+            left = round((rule.due_at - x.as_of).total_seconds())
+            due = f"in {_duration(left)}" if left > 0 else "so it is due now"
+            yield f"{rule.rule} is due at {_time(rule.due_at)}, {due}."
+        if rule.text:
+            yield rule.text
 
 
 # --- orders, outcome, refusals ----------------------------------------------------------------------------------------

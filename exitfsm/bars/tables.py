@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from math import isfinite
 
 from exitfsm.bars.figures import Figure, plainly, volume
 from exitfsm.bars.layout import Layout, Row
 from exitfsm.bars.symbols import given_symbol
 from exitfsm.bars.times import CACHE_MAX, SHOWN_MAX, Times, shown
-from exitfsm.values import EXACT, PRICE_MAX, PRICE_MIN, Bar, CheckedBar, canonical_symbol, decimal_of, plain
+from exitfsm.values import EXACT, PRICE_MAX, PRICE_MIN, Bar, CheckedBar, canonical_symbol, decimal_of, plain, rounded
 
-_NANO = Decimal("0.000000001")
 _HALF = Decimal("0.5")
 _MILLISECONDS = 9  # digits of a time since midnight, and some
 
@@ -189,7 +188,7 @@ def _moved(price: str, adjusted: str, close: str) -> str:
     whole, share, of = decimal_of(price), decimal_of(adjusted), decimal_of(close)
     if not (whole.is_finite() and share.is_finite() and of.is_finite()) or of == 0:
         return "NaN"
-    return plain(EXACT.divide(EXACT.multiply(whole, share), of).quantize(_NANO, ROUND_HALF_EVEN, EXACT))
+    return plain(rounded(EXACT.divide(EXACT.multiply(whole, share), of)))
 
 
 __all__ = ["Symbols", "Table"]

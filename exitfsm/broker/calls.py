@@ -18,19 +18,19 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from exitfsm.aio.threads import DaemonThreads
 from exitfsm.bars.names import fold
 from exitfsm.broker.fields import by_symbol, listed, name_of
 from exitfsm.broker.fitting import Fitting, order_parts
 from exitfsm.broker.market import instrument_of, position_of, session_of
 from exitfsm.broker.orders import fill_of, report_of, says_unknown
 from exitfsm.broker.spellings import meant
-from exitfsm.broker.threads import DaemonThreads
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.fix import DUPLICATE_OF_VERBAL
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities, Instrument, Session
-from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, refused_report, symbol_key
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, bare, refused_report, symbol_key
 
 log = logger("exitfsm")
 
@@ -54,32 +54,23 @@ class Outcome(Enum):
 
 
 class Submitted(NamedTuple):
-    """The outcome of a submit.
-
-    Attributes:
-        report: what an ACK or a refusal amounts to.
-        why: in words, where it is no ACK; safe to log.
-        error: what was raised, where something was; its text may hold the broker's secrets.
-    """
+    """The outcome of a submit."""
 
     outcome: Outcome
-    report: ExecutionReport | None = None
-    why: str = ""
-    error: Exception | None = None
+    report: ExecutionReport | None = None  # what an ACK or a refusal amounts to
+    why: str = ""  # in words, where it is no ACK; safe to log
+    error: Exception | None = None  # what was raised, where something was; its text may hold the broker's secrets
 
 
 class Held(list[BrokerPosition]):
-    """What the broker held when it was asked.
+    """What the broker held at `began`, in monotonic seconds: it is as old as that, however long the answer took.
 
-    Attributes:
-        began: monotonic seconds at which the read began; it is as old as that, however long the answer took.
-        unclear: symbols of entries that could not be read; empty text for one that does not even name its symbol.
+    `unclear` are symbols of entries that could not be read; empty text is one that does not even name its symbol.
     """
 
     def __init__(self, positions: Iterable[BrokerPosition] = (), unclear: Iterable[str] = (), *, began: float) -> None:
         super().__init__(positions)
-        self.began = began
-        self.unclear = frozenset(unclear)
+        self.began, self.unclear = began, frozenset(unclear)
 
 
 class Breaker:
@@ -91,8 +82,7 @@ class Breaker:
     def __init__(self, failures_max: int, probe_s: float) -> None:
         self._failures_max, self._probe_s = failures_max, probe_s
         self._probed_at: float | None = None
-        self.failures = 0
-        self.is_open = False
+        self.failures, self.is_open = 0, False
 
     def restore(self, is_open: bool) -> None:
         """It was left like this by the life before."""
@@ -110,15 +100,12 @@ class Breaker:
     def failed(self) -> bool:
         """One more failure; True when it opened the breaker."""
         self.failures += 1
-        if self.is_open or self.failures < self._failures_max:
-            return False
-        self.is_open = True
-        return True
+        was_open, self.is_open = self.is_open, self.is_open or self.failures >= self._failures_max
+        return self.is_open and not was_open
 
     def succeeded(self) -> bool:
         """The broker answered; True when that closed the breaker."""
-        self.failures = 0
-        self._probed_at = None
+        self.failures, self._probed_at = 0, None
         was_open, self.is_open = self.is_open, False
         return was_open
 
@@ -135,23 +122,18 @@ class OrderNames(Protocol):
 
     def known(self, client_order_id: str) -> Known:
         """What is known of an order by now."""
-        ...
 
     def client_id(self, broker_order_id: str) -> str | None:
         """Our id of an order; None for one that is not ours."""
-        ...
 
 
 class BrokerCalls:
     """The bot's broker, as the manager uses it: from one start to the next stop, then `close` it and make a new one.
 
-    Args:
-        fitting: how the broker is called.
-        names: ids of orders; asked at each call.
-        time: for reports that carry no time of their own, and for how old a read is.
-        timeout_s: longest wait for one answer, in seconds.
-        on_result: called after each call with whether the broker answered, and the method; a refusal is an answer.
-        closes: when the session that runs ends, where the broker does not tell hours and a rule asks for them.
+    But for `submit`, which never raises, a call raises `BrokerError` where no answer came, or one not understood.
+    `names` is asked for ids of orders at each call; `time` dates reports that carry no time, and reads. One answer is
+    waited for `timeout_s` at most; `on_result` then hears whether there was one, as a refusal is, and the method.
+    `closes` says when a session ends, where the broker does not and a rule asks for it.
     """
 
     def __init__(
@@ -170,11 +152,16 @@ class BrokerCalls:
         self._fitting, self._names, self._time = fitting, names, time
         self._timeout_s, self._on_result = timeout_s, on_result
         self._not_implemented: set[str] = set()
+        self._forbidden: str | None = None
         self._threads = DaemonThreads(THREADS_MAX, "exitfsm-broker")
 
     def close(self) -> None:
         """Stop taking calls; one that hangs is left to its fate, and does not keep the process from ending."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def forbid(self, why: str) -> None:
+        """Nothing is sent from now on, neither orders nor cancels: somebody else drives them. It may still be read."""
+        self._forbidden = why
 
     @property
     def capabilities(self) -> Capabilities:
@@ -206,9 +193,6 @@ class BrokerCalls:
         """What a broker says of an order; None when it does not say what became of it.
 
         A rejection for an id that the broker knows already says nothing of the order: it may well be working.
-
-        Raises:
-            BrokerError: a field holds what it cannot hold.
         """
         now = self._time.now()
         report = report_of(source, now=now, client_order_id=client_order_id, client_id_of=self._names.client_id)
@@ -224,6 +208,8 @@ class BrokerCalls:
             order = replace(order, symbol=self._spelled[order.symbol])
         try:
             answer = await self._call("submit", (order,), order_parts(order))
+            if isinstance(answer, (str, int, UUID)) and not isinstance(answer, bool):
+                answer = {"client_order_id": name, "status": "new", "broker_order_id": str(answer)}
         except OrderRefused as refusal:
             if _says_duplicate(refusal.kind, refusal.text):
                 return Submitted(Outcome.UNKNOWN, None, str(refusal), refusal)
@@ -231,11 +217,8 @@ class BrokerCalls:
             return Submitted(Outcome.REFUSED, report, str(refusal), refusal)
         except NotSent as error:
             return Submitted(Outcome.NOT_SENT, None, str(error), error)
-        except Exception as error:
-            # Whatever else a wrapper raises: the order may be live.
+        except Exception as error:  # whatever else a wrapper raises: the order may be live
             return Submitted(Outcome.UNKNOWN, None, describe(error), error)
-        if isinstance(answer, (str, int, UUID)) and not isinstance(answer, bool):
-            answer = {"client_order_id": name, "status": "new", "broker_order_id": str(answer)}
         try:
             acked = self.report_of(answer, name)
         except Exception as error:
@@ -246,11 +229,7 @@ class BrokerCalls:
         return Submitted(Outcome.ACK, acked)
 
     async def order(self, client_order_id: str) -> ExecutionReport | None:
-        """What the broker knows of an order; None only when it says that it does not know the id.
-
-        Raises:
-            BrokerError: no answer, or one that is not understood.
-        """
+        """What the broker knows of an order; None only when it says that it does not know the id."""
         asked, proves = self._named("order", client_order_id)
         try:
             answer = await self._call("order", (client_order_id,), asked)
@@ -275,11 +254,7 @@ class BrokerCalls:
         return own is not None and report.broker_order_id == own
 
     async def cancel(self, client_order_id: str) -> ExecutionReport | None:
-        """Ask for a cancel; a report where the broker refused to cancel.
-
-        Raises:
-            BrokerError: no answer; asking again does no harm.
-        """
+        """Ask for a cancel, which does no harm when repeated; a report where the broker refused to cancel."""
         given, proves = self._named("cancel", client_order_id)
         if not proves:
             raise BrokerError(f"order {client_order_id} cannot be canceled: the broker's own id of it is not known")
@@ -291,20 +266,12 @@ class BrokerCalls:
         return None
 
     async def open_orders(self) -> list[ExecutionReport]:
-        """All working orders of the account; those that are not understood are left out.
-
-        Raises:
-            BrokerError: no answer, or one that is not understood.
-        """
+        """All working orders of the account; those that are not understood are left out."""
         reports = (self.report_of(raw) for raw in listed(await self._asked("open_orders")))
         return [report for report in reports if report is not None]
 
     async def positions(self) -> Held:
-        """What the broker holds. A position that cannot be read is logged and noted; it hides none of the others.
-
-        Raises:
-            BrokerError: no answer, or one that is not understood.
-        """
+        """What the broker holds. A position that cannot be read is logged and noted; it hides none of the others."""
         began = self._time.monotonic()
         found: list[BrokerPosition] = []
         unclear: list[str] = []
@@ -313,7 +280,7 @@ class BrokerCalls:
                 position = position_of(raw, symbol)
             except (BrokerError, ValueError) as error:  # a wrapper's own object may raise when it is looked at
                 log.error("position_unreadable error=%s", error)
-                unclear.append(symbol_key(str(meant(raw, "symbol") or symbol or "")).replace("/", ""))
+                unclear.append(bare(symbol_key(str(meant(raw, "symbol") or symbol or ""))))
                 continue
             if position is not None:
                 found.append(position)
@@ -327,34 +294,22 @@ class BrokerCalls:
             self._spelled[ours] = theirs
 
     async def fills(self, since: datetime) -> list[Fill]:
-        """Executions since a time, oldest first.
-
-        Raises:
-            BrokerError: no answer, or one that is not understood.
-        """
+        """Executions since a time, oldest first."""
         found = (fill_of(raw) for raw in listed(await self._asked("fills", since, since=since)))
         return sorted((fill for fill in found if fill is not None), key=lambda fill: fill.at)
 
     async def instrument(self, symbol: str) -> Instrument | None:
-        """What the broker says of one symbol; None where it says nothing.
-
-        Raises:
-            BrokerError: no answer, or one that is not understood.
-        """
+        """What the broker says of one symbol; None where it says nothing."""
         rules, theirs = self.capabilities.class_rules(symbol), self._spelled.get(symbol, symbol)
         return instrument_of(await self._asked("instrument", theirs, symbol=theirs), rules)
 
     async def session(self, symbol: str, at: datetime) -> Session:
-        """The market's hours around a moment; open where the broker does not tell hours: no exit waits for a guess.
-
-        Raises:
-            BrokerError: no answer, or one that is not understood.
-        """
+        """The market's hours around a moment; open where the broker does not tell hours: no exit waits for a guess."""
         if not self.has("session"):
             closes = await self._run(partial(self._closes, symbol, at)) if self._closes is not None else None
             return Session(is_open=True, close=closes)
-        symbol = self._spelled.get(symbol, symbol)
-        return session_of(await self._asked("session", symbol, at, symbol=symbol, at=at))
+        theirs = self._spelled.get(symbol, symbol)
+        return session_of(await self._asked("session", theirs, at, symbol=theirs, at=at))
 
     async def _asked(self, method: str, *args: Any, **given: Any) -> Any:
         """A call whose failure is a `BrokerError`."""
@@ -364,25 +319,18 @@ class BrokerCalls:
             raise _as_broker_error(method, error) from None
 
     async def _call(self, method: str, args: tuple[Any, ...], given: Mapping[str, Any]) -> Any:
-        """One bounded call, in a thread of its own where it is a plain function.
-
-        Args:
-            method: of the port.
-            args: the port's own arguments.
-            given: what the parameters of a method that was fitted may ask for.
-        """
+        """One bounded call, as `Fitting.call` makes it, in a thread of its own where it is a plain function."""
+        if self._forbidden is not None and method in ("submit", "cancel"):
+            raise NotSent(self._forbidden)
         call = self._fitting.call(method, args, given)
         try:
             # Not wait_for: where the answer and a cancel come together, Python 3.11's loses the cancel.
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._run(call)
-        except OrderRefused:
-            self._on_result(True, method)
-            raise
         except Exception as error:
             if isinstance(error, NotImplementedError):
                 self._not_implemented.add(method)
-            self._on_result(False, method)
+            self._on_result(isinstance(error, OrderRefused), method)
             raise
         self._on_result(True, method)
         return answer

@@ -1,8 +1,7 @@
 """What a field holds, whoever wrote it: numbers, quantities, times, sides and names, as values of ours.
 
 This is where values are read and never guessed: what is missing is None, which is not zero, and what is not what it
-should be is a `BrokerError` that says which field. A meaning is looked up in `exitfsm.broker.spellings`, the only place
-that guesses at names; what is read out of fields is in `orders` and `market`.
+should be is a `BrokerError` that says which field. Only `spellings` guesses at names.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exitfsm.broker.spellings import BUY_WORDS, SELL_WORDS, field, meant, word
-from exitfsm.errors import BrokerError
+from exitfsm.errors import BrokerError, storable
 from exitfsm.values import EXACT, OrderSide, OrderStatus, Side, canonical_symbol, decimal_of, plain, tradable, utc
 
 NAN = Decimal("NaN")
@@ -37,11 +36,7 @@ _Ours = TypeVar("_Ours", bound=Struct)
 
 
 def number(source: Any, meaning: str) -> Decimal | None:
-    """A numeric field as an exact decimal; None when it is missing.
-
-    Raises:
-        BrokerError: the field holds something that is not a number.
-    """
+    """A numeric field as an exact decimal; None when it is missing."""
     value = meant(source, meaning)
     if value is None or value == "" or isinstance(value, bool):  # `filled: True` is no figure
         return None
@@ -72,15 +67,7 @@ def moment(source: Any, meaning: str) -> datetime | None:
 
 
 def time_of(value: Any, name: str) -> datetime:
-    """A time as aware UTC: a datetime or ISO 8601 (without a zone it counts as UTC), or a number since 1970.
-
-    Args:
-        value: a number counts seconds, ms, µs or ns, by its size.
-        name: of the field, for the error.
-
-    Raises:
-        BrokerError: it is not a time.
-    """
+    """A time as aware UTC: ISO 8601 or a datetime, without a zone in UTC; or a number of s, ms, µs or ns since 1970."""
     try:
         if isinstance(value, datetime):
             at = value
@@ -142,6 +129,8 @@ def as_declared(source: _Ours, side: type[Side | OrderSide]) -> _Ours:
             changes[name] = _read_as(side, str(value))
         elif name == "status" and type(value) is not OrderStatus:
             changes[name] = _read_as(OrderStatus, str(value))
+        elif type(value) is str and "\0" in value:
+            changes[name] = storable(value)
     return replace(source, **changes) if changes else source
 
 
@@ -153,11 +142,7 @@ def _read_as(make: Callable[[str], _T], text: str) -> _T:
 
 
 def listed(answer: Any) -> list[Any]:
-    """A list of things, out of a list, of a dictionary of them, or of one that a list lies in.
-
-    Raises:
-        BrokerError: it is neither; that is no empty answer, but none.
-    """
+    """A list of things, out of a list, of a dictionary of them, or of one that a list lies in; all else is none."""
     if isinstance(answer, Mapping):
         if _NO_ANSWER & answer.keys():
             raise BrokerError(f"a list was expected, not an answer with {', '.join(sorted(map(str, answer)))}"[:200])

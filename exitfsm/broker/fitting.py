@@ -26,21 +26,22 @@ from exitfsm.values import Order, decimal_of
 
 #: Method of the port -> the names under which it is looked for; the first is the port's own.
 METHODS: dict[str, tuple[str, ...]] = {
-    "positions": (
-        "positions", "get_positions", "get_all_positions", "list_positions", "fetch_positions", "open_positions",
-        "get_open_positions",
-    ),
-    "submit": ("submit", "submit_order", "place_order", "create_order", "send_order"),
-    "order": (
-        "order", "get_order_by_client_order_id", "get_order_by_client_id", "order_by_client_id", "get_order",
-        "fetch_order", "find_order", "query_order",
-    ),
-    "open_orders": ("open_orders", "get_open_orders", "list_open_orders", "fetch_open_orders"),
-    "cancel": ("cancel", "cancel_order", "cancel_order_by_client_id", "cancel_order_by_id"),
-    "fills": ("fills", "get_fills", "list_fills", "executions", "get_executions"),
-    "instrument": ("instrument", "get_instrument"),
-    "session": ("session", "get_session", "get_clock", "is_market_open", "market_is_open"),
-}  # fmt: skip
+    method: tuple(names.split())
+    for method, names in {
+        "positions": """
+            positions get_positions get_all_positions list_positions fetch_positions open_positions
+            get_open_positions""",
+        "submit": "submit submit_order place_order create_order send_order",
+        "order": """
+            order get_order_by_client_order_id get_order_by_client_id order_by_client_id get_order fetch_order
+            find_order query_order""",
+        "open_orders": "open_orders get_open_orders list_open_orders fetch_open_orders",
+        "cancel": "cancel cancel_order cancel_order_by_client_id cancel_order_by_id",
+        "fills": "fills get_fills list_fills executions get_executions",
+        "instrument": "instrument get_instrument",
+        "session": "session get_session get_clock is_market_open market_is_open",
+    }.items()
+}
 #: Without these nothing can be watched.
 NEEDED = ("positions", "submit")
 #: What it means where one of the others is missing.
@@ -108,21 +109,14 @@ class Fitted(NamedTuple):
 
 
 class Fitting:
-    """A broker's methods, as far as they fit, and what it declares, as they are when this is made.
-
-    Args:
-        broker: anything with the methods of the `Broker` port, plain or async, or with methods that can be fitted.
-
-    Attributes:
-        missing: what the broker has no method for that can be done without at a price, and the price.
-        mistakes: why nothing can be watched with this broker, and what to do; empty when it can.
-        capabilities: what the broker declares; the most careful assumptions where it declares nothing.
-    """
+    """A broker's methods, as far as they fit, and what it declares, as they are when this is made."""
 
     def __init__(self, broker: Any) -> None:
         self._broker = broker
         self._found: dict[str, Fitted] = {}
+        #: Why nothing can be watched with this broker, and what to do; empty when it can.
         self.mistakes: list[str] = []
+        #: What the broker has no method for that can be done without at a price, and the price.
         self.missing: list[str] = []
         for method in METHODS:
             fitted, why = _fit(broker, method)
@@ -142,11 +136,7 @@ class Fitting:
         self.mistakes += [*wrong, *(f"broker {type(broker).__name__}: {mistake}" for mistake in mistakes)]
 
     def check(self) -> None:
-        """See that nothing is watched with a broker that cannot be asked.
-
-        Raises:
-            ConfigError: what is needed is missing or does not fit; the text says what to do.
-        """
+        """Raise `ConfigError` where the broker cannot be asked what is needed, so that nothing is watched with it."""
         if self.mistakes:
             raise ConfigError(self.mistakes)
 
@@ -165,16 +155,7 @@ class Fitting:
         return function if callable(function) else None
 
     def call(self, method: str, port: tuple[Any, ...], given: Mapping[str, Any]) -> partial[Any]:
-        """A call of the broker that only has to be made.
-
-        Args:
-            method: of the port.
-            port: the port's own arguments.
-            given: by meaning, what the parameters of a method that was fitted may ask for.
-
-        Raises:
-            BrokerError: the broker has no such method.
-        """
+        """A call with the port's arguments, or what a fitted method asks for; `BrokerError` where there is none."""
         function = self.function(method)
         if function is None:
             raise BrokerError(f"the broker has no method {method!r}")
@@ -204,15 +185,12 @@ def _fit_one(function: Callable[..., Any], name: str, method: str) -> tuple[Fitt
     if name == METHODS[method][0] and _takes_port(signature, method):
         as_dict = method == "submit" and _is_mapping(hints.get(parameters[0].name))
         return Fitted(name, ((parameters[0], "order_dict"),) if as_dict else None), ""
-    wants: list[tuple[inspect.Parameter, str]] = []
-    for parameter in parameters:
-        meaning = _meaning(parameter, method, hints)
-        if meaning is not None:
-            wants.append((parameter, meaning))
-        elif parameter.default is _NO_DEFAULT and parameter.kind not in _VARIABLE:
+    known = [(parameter, _meaning(parameter, method, hints)) for parameter in parameters]
+    for parameter, meaning in known:
+        if meaning is None and parameter.default is _NO_DEFAULT and parameter.kind not in _VARIABLE:
             return None, f"{name}: nothing is known for its parameter {parameter.name!r}"
-    meanings = {meaning for _, meaning in wants}
-    why = ""
+    wants = [(parameter, meaning) for parameter, meaning in known if meaning is not None]
+    meanings, why = {meaning for _, meaning in wants}, ""
     if method == "submit":
         if not meanings & {"order", "order_dict", "client_order_id", "params"}:
             wants += [(p, "rest") for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
@@ -265,8 +243,7 @@ def _why_no_submit(name: str, wants: list[tuple[inspect.Parameter, str]], hints:
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(function)
-    except Exception:
-        # Annotations may name what is not there at run time; they are a help, no condition.
+    except Exception:  # annotations may name what is not there at run time; they are a help, no condition
         return {}
 
 
@@ -277,27 +254,18 @@ def _is_mapping(hint: Any) -> bool:
 
 def order_parts(order: Order) -> dict[str, Any]:
     """What the parameters of a submit may ask for, by meaning."""
+    order_id, qty, limit = order.client_order_id, order.qty, order.limit_price
     words = {
         "symbol": order.symbol,
         "side": order.side.value,
         "order_type": order.order_type.value,
         "time_in_force": order.time_in_force.value,
-        "client_order_id": order.client_order_id,
+        "client_order_id": order_id,
     }
-    qty = _number(order.qty)
-    as_dict: dict[str, Any] = {**words, "type": words["order_type"], "qty": qty, "quantity": qty}
-    if order.limit_price is not None:
-        as_dict["limit_price"] = _number(order.limit_price)
-    return {
-        **words,
-        "qty": order.qty,
-        "limit_price": order.limit_price,
-        "order": order,
-        "order_dict": as_dict,
-        "reduce_only": True,
-        "params": {"clientOrderId": order.client_order_id},
-        "rest": {"client_order_id": order.client_order_id},
-    }
+    as_dict = {**words, "type": words["order_type"], "qty": _number(qty), "quantity": _number(qty)}
+    as_dict |= {"limit_price": _number(limit)} if limit is not None else {}
+    given = {**words, "qty": qty, "limit_price": limit, "order": order, "order_dict": as_dict, "reduce_only": True}
+    return {**given, "params": {"clientOrderId": order_id}, "rest": {"client_order_id": order_id}}
 
 
 def _number(value: Decimal) -> float | Decimal:

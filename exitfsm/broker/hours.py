@@ -22,23 +22,15 @@ RETRY_S = 5.0
 OPENS_MIN_S = 60.0
 #: How long an exit waits to hear whether it may go.
 WAIT_MAX_S = 1.0
-
-
 #: Hours by symbol as last read, and until when they are believed, in monotonic seconds.
 Sessions = dict[str, tuple[float, Session]]
 
 
 class Hours:
-    """Hours by symbol. What is not known counts as open.
-
-    Args:
-        calls, time: the broker, and when it is.
-        sessions: where the hours are kept; who has no broker to ask reads them there.
-    """
+    """Hours by symbol. What is not known counts as open. Who has no broker to ask reads them in `sessions`."""
 
     def __init__(self, calls: BrokerCalls, time: SteadyTime, sessions: Sessions) -> None:
-        self._calls, self._time = calls, time
-        self._sessions = sessions
+        self._calls, self._time, self._sessions = calls, time, sessions
         #: When each closed market is to open by what was read, in monotonic seconds: a clock that is set moves it not.
         self._opens: dict[str, float] = {}
         self._reads: dict[str, asyncio.Task[None]] = {}

@@ -14,27 +14,19 @@ from typing import Any
 
 import msgspec
 
-from exitfsm.broker.fields import GRAIN, NAN, as_declared, moment, name_of, number, quantity, symbol_of, time_of
+from exitfsm.broker.fields import NAN, as_declared, moment, name_of, number, quantity, symbol_of, time_of
 from exitfsm.broker.orders import WRAPS_MAX, is_order
 from exitfsm.broker.spellings import SHORT_WORDS, SPELLINGS, field, meant, word
 from exitfsm.errors import BrokerError
 from exitfsm.order_ids import form_mistake
 from exitfsm.ports import AssetRules, Instrument, Session
-from exitfsm.values import EXACT, Bar, BrokerPosition, Side, tradable
+from exitfsm.values import EXACT, Bar, BrokerPosition, Side, rounded, tradable
 
 _SOUGHT = "; ".join(", ".join(SPELLINGS[name][:6]) for name in ("symbol", "bar_at", "close"))
 
 
 def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None:
-    """A position; None for one of quantity zero, which is none. A negative quantity is a short.
-
-    Args:
-        source: an object or mapping; or a bare quantity, or `(quantity, entry price)`.
-        symbol: whose position it is, where it does not say so itself.
-
-    Raises:
-        BrokerError: symbol or quantity is missing, or is none.
-    """
+    """A position, None for none held; of a given symbol a bare quantity, or `(quantity, entry price)`, will do."""
     if isinstance(source, BrokerPosition):
         exact = (  # mostly, and there may be hundreds in each answer: in a row, because that costs the least
             type(source.qty) is type(source.avg_entry_price) is Decimal
@@ -47,31 +39,29 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         source = {"qty": source}
     elif symbol is not None and isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
         source = dict(zip(("qty", "avg_entry_price"), source, strict=False))
-    named = meant(source, "symbol")
-    named = named if named is not None else symbol
-    qty = quantity(source, "held")
+    said, qty = meant(source, "symbol"), quantity(source, "held")
+    named = said if said is not None else symbol
     if named is None or qty is None or not qty.is_finite():
         raise BrokerError(f"a position without symbol or quantity: {type(source).__name__}")
     entry, cost = number(source, "entry_price"), number(source, "cost")
     if entry is None and cost is not None and cost.is_finite() and qty:
-        entry = EXACT.divide(cost.copy_abs(), qty.copy_abs()).quantize(GRAIN, context=EXACT)
+        entry = rounded(EXACT.divide(cost.copy_abs(), qty.copy_abs()))
     short = qty < 0 or word(meant(source, "position_side")) in SHORT_WORDS
     available = quantity(source, "available")
     try:
         opened_at = moment(source, "opened_at")
     except BrokerError:
         opened_at = None  # it is welcome but not needed
-    return _if_held(
-        BrokerPosition(
-            symbol=symbol_of(named),
-            side=Side.SHORT if short else Side.LONG,
-            qty=qty.copy_abs(),
-            avg_entry_price=entry.copy_abs() if entry is not None else NAN,
-            qty_available=available.copy_abs() if available is not None else None,
-            current_price=number(source, "price"),
-            opened_at=opened_at,
-        )
+    position = BrokerPosition(
+        symbol=symbol_of(named),
+        side=Side.SHORT if short else Side.LONG,
+        qty=qty.copy_abs(),
+        avg_entry_price=entry.copy_abs() if entry is not None else NAN,
+        qty_available=available.copy_abs() if available is not None else None,
+        current_price=number(source, "price"),
+        opened_at=opened_at,
     )
+    return _if_held(position)
 
 
 def _if_held(position: BrokerPosition) -> BrokerPosition | None:
@@ -82,15 +72,7 @@ def _if_held(position: BrokerPosition) -> BrokerPosition | None:
 
 
 def bar_of(source: Any, symbol: str | None = None) -> Bar:
-    """A bar out of whatever carries symbol, time and prices; a feed with a single price gives a flat bar.
-
-    Args:
-        source: an object, a mapping, a row, or a plain sequence `([symbol,] time, open, high, low, close[, volume])`.
-        symbol: of what it is a bar, where the bar does not say so itself.
-
-    Raises:
-        BrokerError: something is missing, or is not what it should be.
-    """
+    """A bar of an object, a mapping or `([symbol,] time, open, high, low, close[, volume])`; flat of one price."""
     if isinstance(source, Bar):
         return source
     if isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
@@ -147,11 +129,7 @@ def is_bar(source: Any) -> bool:
 
 
 def session_of(source: Any) -> Session:
-    """The market's hours out of a clock object, a mapping, a plain truth value, or the word `open` or `closed`.
-
-    Raises:
-        BrokerError: it does not say whether the market is open, or a time in it is none.
-    """
+    """The market's hours out of a clock object, a mapping, a plain truth value, or the word `open` or `closed`."""
     if isinstance(source, Session):
         return source
     is_open = source if isinstance(source, bool) else meant(source, "is_open")

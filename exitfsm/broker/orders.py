@@ -29,15 +29,10 @@ def report_of(
     client_order_id: str | None = None,
     client_id_of: Callable[[str], str | None] = lambda broker_order_id: None,
 ) -> ExecutionReport | None:
-    """What a broker says of an order; None when it names no order, or does not say what became of it.
+    """What a broker says of an order, or in an update; None when it names none, or not what became of it.
 
     None too where it says that it does not know the order, or that it knows the id already: that is no record of it.
-
-    Args:
-        source: a report, an order, or an update that carries an order.
-        now: the time to assume where the broker gives none.
-        client_order_id: the id that was asked for, where an answer may leave it out.
-        client_id_of: our id of an order that is named by the broker's id alone.
+    Where it gives no time it is `now`, and where no id, that which was asked for; `client_id_of` knows ours by its own.
     """
     if isinstance(source, ExecutionReport):
         return as_declared(source, OrderSide)

@@ -22,10 +22,12 @@ from exitfsm.cli.bar_files import AdjustedFlag, SymbolOption, TimezoneOption
 from exitfsm.cli.configuring import configured
 from exitfsm.cli.options import JsonFlag, quantity
 from exitfsm.cli.words import in_words
-from exitfsm.errors import ConfigError
+from exitfsm.errors import ConfigError, StoreLocked
 from exitfsm.values import Alarm, Side, stamp
 
 if TYPE_CHECKING:
+    import asyncio
+
     from exitfsm_alpaca import Access, AlpacaBars, AlpacaBroker
 
     from exitfsm.config import ExitConfig
@@ -85,6 +87,7 @@ def run_alpaca(
     account: str | None = None,
     feed: str = "iex",
     strategy: str = "",
+    standby: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run the live manager on an Alpaca account until interrupted.
@@ -104,7 +107,7 @@ def run_alpaca(
     where = "LIVE, real money" if live else "paper"
     screen.emit(f"exitfsm on Alpaca ({where}), account {masked(name)}, store {screen.store(store)}; stop with Ctrl-C\n")
     try:
-        asyncio.run(_Session(access, broker, name, settings, store, feed, strategy).run())
+        asyncio.run(_Session(access, broker, name, settings, store, feed, strategy, standby=standby).run())
     finally:
         broker.close()
     screen.emit("stopped; what is under way goes on with the next start\n")
@@ -122,13 +125,20 @@ class _Session:
         store: str,
         feed: str,
         strategy: str,
+        *,
+        standby: bool,
     ) -> None:
         from exitfsm_alpaca import AlpacaBars, AlpacaUpdates
 
         from exitfsm.manager import ExitManager
 
+        self._standby = standby
         self._manager = ExitManager(
-            broker, store, None, settings, strategy, account=name, on_event=_Printer(), on_alarm=_on_alarm
+            *(broker, store, None, settings, strategy),
+            account=name,
+            on_event=_Printer(),
+            on_alarm=_on_alarm,
+            standby=standby,
         )
         self._updates = AlpacaUpdates(access, broker, self._manager.on_order_update, self._manager.sync)
         max_age_s = settings.policy.price_guard.max_age_seconds  # what is older would be refused anyway
@@ -142,6 +152,8 @@ class _Session:
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError):  # a system without them stops by KeyboardInterrupt
                 loop.add_signal_handler(number, stop.set)
+        if self._standby and not await self._is_owner(stop):
+            return
         async with self._manager, self._updates, self._bars:
             screen.emit(f"watching {screen.plural(len(self._manager.positions()), 'position')}\n")
             sys.stdout.flush()
@@ -160,12 +172,34 @@ class _Session:
             if isinstance(end, Exception):
                 raise end
 
+    async def _is_owner(self, stop: asyncio.Event) -> bool:
+        """Wait until the manager is started and the store is ours; False where it was stopped before."""
+        import asyncio
+
+        screen.emit("standing by: the store is taken over when its owner ends or falls silent\n")
+        sys.stdout.flush()
+        starting, stopped = asyncio.create_task(self._manager.start()), asyncio.create_task(stop.wait())
+        await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            return False
+        await starting
+        return True
+
 
 async def _watch(manager: ExitManager, bars: AlpacaBars) -> None:
-    """Have bars of what is held, and of nothing else."""
+    """Have bars of what is held, and of nothing else, until the store is somebody else's.
+
+    Raises:
+        StoreLocked: it is.
+    """
     import asyncio
 
     while True:
+        if manager.lost_to is not None:
+            raise StoreLocked(manager.lost_to)
         bars.watch({p.symbol for p in manager.positions()})
         await asyncio.sleep(WATCH_S)
 
@@ -227,6 +261,9 @@ def run(
     store: Annotated[str, typer.Option("--store", metavar="STORE", help="Where the events are kept.")] = "exits.db",
     live: _Live = False,
     account: _Account = None,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Alpaca: wait until the store is free, or its owner has fallen silent.")
+    ] = False,
     feed: Annotated[str, typer.Option("--feed", metavar="NAME", help="Alpaca: stock data, iex or sip.")] = "iex",
     strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Alpaca: label of the positions.")] = "",
     bars: Annotated[
@@ -251,7 +288,9 @@ def run(
     (APCA_API_KEY_ID, APCA_API_SECRET_KEY): a paper account, unless --live is given and confirmed by --account.
     """
     if broker == "alpaca":
-        run_alpaca(config=config, store=store, live=live, account=account, feed=feed, strategy=strategy)
+        run_alpaca(
+            config=config, store=store, live=live, account=account, feed=feed, strategy=strategy, standby=standby
+        )
         return
     if broker != "paper":
         raise typer.BadParameter(
@@ -259,6 +298,8 @@ def run(
         )
     if live or account is not None:
         raise typer.BadParameter("--live and --account are for --broker alpaca")
+    if standby:
+        raise typer.BadParameter("a paper run starts from an empty store, which nobody owns: --standby is for alpaca")
     if not bars:
         raise typer.BadParameter("the paper broker needs recorded bars", param_hint="--bars")
     running.run(

@@ -19,6 +19,7 @@ from exitfsm.cli.configuring import configured
 from exitfsm.errors import ConfigError, ExitFsmError, StoreMissing
 from exitfsm.events import Event, ExitCompleted, FillsRecorded, PositionOpened
 from exitfsm.order_ids import looks_like_exit
+from exitfsm.policy import ExitPolicy, rules_by_section, rules_on
 from exitfsm.values import BrokerPosition, plain
 
 if TYPE_CHECKING:
@@ -85,17 +86,20 @@ def _configuration(path: Path | None, checks: list[Check]) -> ExitConfig | None:
     except ConfigError as error:
         checks.append(Check("configuration", False, str(error)))
         return None
-    policy = settings.policy
-    rules = ("profit_taking", "stop_loss", "trailing_stop", "break_even", "time_limit", "end_of_session", "atr_levels")
-    on = [rule for rule in rules if getattr(policy, rule).enabled]
-    stops = policy.stop_loss.enabled or policy.atr_levels.enabled
-    target, stop = policy.profit_taking.threshold_pct, policy.stop_loss.threshold_pct
-    checks.append(
-        Check("enabled", policy.enabled, "exits are on" if policy.enabled else "enabled: false triggers nothing")
-    )
-    figures = f"target {plain(target)} %, stop {plain(stop)} %; on: {', '.join(on) or 'nothing'}"
-    checks.append(Check("thresholds", stops, figures if stops else f"no stop is on; {figures}"))
+    checks += policy_checks(settings.policy)
     return settings
+
+
+def policy_checks(policy: ExitPolicy) -> list[Check]:
+    """What the settings of the exits say, rule by rule."""
+    on = [rule.name for rule in rules_on(policy)]
+    stops = bool(policy.plan.entry_stops)
+    briefs = [brief for rule in rules_by_section(policy) if (brief := rule.brief(policy))]
+    figures = f"{', '.join(briefs)}; on: {', '.join(on) or 'nothing'}"
+    return [
+        Check("enabled", policy.enabled, "exits are on" if policy.enabled else "enabled: false triggers nothing"),
+        Check("thresholds", stops, figures if stops else f"no stop is on; {figures}"),
+    ]
 
 
 def _account(broker: AlpacaBroker, name: str) -> Check:

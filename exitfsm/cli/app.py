@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from exitfsm import __version__
-from exitfsm.cli import alpaca, auditing, configuring, copying, demo, reading, screen, simulating
+from exitfsm.cli import alpaca, auditing, configuring, copying, demo, owning, reading, screen, simulating
 
 app = typer.Typer(
     name="exitfsm",
@@ -51,6 +51,7 @@ app.command("status")(reading.status)
 app.command("history")(reading.history)
 auditing.register(app)  # verify, anchor, explain, whatif, audit, export
 app.command("copy")(copying.copy)
+app.command("owner")(owning.owner)
 app.command("diagram")(reading.diagram)
 app.add_typer(config_app, name="config", help="Check, describe and show the configuration.")
 config_app.command("check")(configuring.check)

@@ -15,7 +15,7 @@ from decimal import Decimal
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from exitfsm.carrying_out import carry_out
+from exitfsm.carrying_out import Carrier
 from exitfsm.config import ExitConfig, load_config
 from exitfsm.engine import Engine
 from exitfsm.errors import ExitFsmError, StoreError
@@ -245,17 +245,18 @@ def _go_on(path: str, venue: SimulatedBroker, order_id: str, rest: Sequence[Bar]
     now = rest[0].timestamp
     with ExitStore(path) as store:
         engine = Engine(store, venue.capabilities)
+        carry_out = Carrier(engine, venue).carry_out
         held = engine.load()
         position = engine.get(engine.owner_of(order_id) or "")
         owed = engine.owed(now)
         known = venue.order(order_id)
-        carry_out(engine, venue, owed, now)
+        carry_out(owed, now)
         for bar in rest:
             at = bar.timestamp
             for report in venue.on_bar(bar):
-                carry_out(engine, venue, engine.on_report(report, at=at), at)
-            carry_out(engine, venue, engine.tick(at, symbol=bar.symbol), at)
-            carry_out(engine, venue, engine.on_bar(bar), at)
+                carry_out(engine.on_report(report, at=at), at)
+            carry_out(engine.tick(at, symbol=bar.symbol), at)
+            carry_out(engine.on_bar(bar), at)
         store.save_marks(engine.marks())
     state = str(position.state) if position is not None else "(nothing)"
     asked = type(owed[0]).__name__ if owed else "nothing"

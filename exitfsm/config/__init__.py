@@ -1,6 +1,6 @@
 """The configuration: the `exit_manager` section of the bot's YAML file, read, checked and explained.
 
-Rules of this room: a setting is described once, in the `Spec` beside its field (in policy.py, and in settings.py for
+Rules of this room: a setting is described once, in the `Spec` beside its field (in policy, and in settings.py for
 what is no policy); the reader, the JSON Schema and the reference table are all made from that. Every mistake is
 reported at once, with its place, its value and what is allowed. Nothing is guessed: what could be meant in two ways is
 a mistake, because a wrong threshold costs money and a message does not. The file is data: no tag in it is ever acted

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import time
 from decimal import Decimal
 from functools import cache, partial
-from itertools import pairwise
 from numbers import Integral
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 from zoneinfo import ZoneInfo
@@ -17,7 +16,7 @@ import msgspec
 from exitfsm.config.mistakes import SECTION, Mistake, Origin, Path, shown
 from exitfsm.config.settings import ExitConfig, Field, allowed, bounds, field_at, fields_of, root_fields
 from exitfsm.errors import nearest
-from exitfsm.policy import ExitPolicy
+from exitfsm.policy import RULES, ExitPolicy
 from exitfsm.values import EXACT, decimal_of, plain
 
 if TYPE_CHECKING:
@@ -58,10 +57,9 @@ def checked(origin: Origin) -> tuple[ExitConfig, list[Mistake]]:
 
 def doubts(config: ExitConfig) -> Iterator[tuple[Path, str]]:
     """What is allowed but probably not meant."""
-    profit, stop = config.policy.profit_taking, config.policy.stop_loss
-    if profit.enabled and stop.enabled and profit.threshold_pct <= stop.threshold_pct:
-        figures = f"{plain(profit.threshold_pct)} is not above stop_loss.threshold_pct ({plain(stop.threshold_pct)})"
-        yield ("profit_taking", "threshold_pct"), f"{figures}: a win would gain no more than a loss costs"
+    for rule in RULES:
+        for paths, text in rule.doubts(config.policy):
+            yield paths[0], text
 
 
 # --- One value ------------------------------------------------------------------------------------------------------
@@ -193,11 +191,6 @@ def _touches(mistakes: Collection[Mistake], paths: Sequence[Path]) -> bool:
 
 # --- What is wrong --------------------------------------------------------------------------------------------------
 
-#: Why, where the bare rule would puzzle.
-_WHY: dict[Path, str] = {
-    ("stop_loss", "order_type"): "a stop order is always market, because one that waits at a limit may never fill",
-}
-
 
 def _mistake_of(detail: ErrorDetails) -> Mistake:
     """One of pydantic's errors in our words."""
@@ -205,7 +198,7 @@ def _mistake_of(detail: ErrorDetails) -> Mistake:
     field = field_at(path)
     match detail["type"]:
         case "value_error":
-            why = _WHY.get(path)
+            why = field.spec.why if field is not None else ""
             text = f"{detail['ctx']['error']}{f' ({why})' if why else ''}"
         case "extra_forbidden":
             text = _unknown(path)
@@ -230,21 +223,9 @@ def _unknown(path: Path) -> str:
 
 def _conflicts(config: ExitConfig) -> Iterator[tuple[list[Path], str]]:
     """Settings that are right by themselves and wrong together: the paths concerned, the one to report first."""
-    policy, session = config.policy, config.session
-    ladder, steps = policy.target_ladder, ("target_ladder", "steps")
-    if ladder.enabled and not ladder.steps:
-        yield [steps, ("target_ladder", "enabled")], "the ladder is enabled but has no steps; give at least one"
-    for index, (before, after) in enumerate(pairwise(ladder.steps), 1):
-        if after.after_seconds <= before.after_seconds:
-            text = f"{after.after_seconds} is not allowed; must be greater than {before.after_seconds}, the step before"
-            yield [(*steps, index, "after_seconds"), steps], text
-    if policy.custom_rule.enabled and not policy.custom_rule.name.strip():
-        text = "the rule is enabled but has no name; give the name under which the function is registered"
-        yield [("custom_rule", "name"), ("custom_rule", "enabled")], text
-    offset, activation = policy.break_even.offset_pct, policy.break_even.activation_pct
-    if offset >= activation:
-        text = f"{plain(offset)} is not allowed; must be less than activation_pct ({plain(activation)})"
-        yield [("break_even", "offset_pct"), ("break_even", "activation_pct")], text
+    session = config.session
+    for rule in RULES:
+        yield from rule.conflicts(config.policy)
     if (trouble := _zone_trouble(session.timezone)) is not None:
         yield [("session", "timezone")], trouble
     if session.open >= session.close:

@@ -6,7 +6,7 @@ import inspect
 from datetime import time
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -56,6 +56,10 @@ class LiveSettings(Section, frozen=True):
     lookback_days: Annotated[
         int, Spec("how far back the broker's fills are read to find a position's start", gt=0, le=3650)
     ] = 30
+    takeover_after_seconds: Annotated[
+        Decimal,
+        Spec("how long the owner of a store on a server may be silent before a standby takes it", gt=2, le=3600),
+    ] = Decimal(10)
     entry_id_prefix: Annotated[
         str,
         Spec("how the client order ids of the bot's own entry orders begin; such an order is canceled before an exit"),
@@ -128,9 +132,16 @@ def fields_of(struct: type[msgspec.Struct]) -> list[Field]:
     for field in msgspec.structs.fields(struct):
         hint = hints[field.name]
         kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        kind = _without_unset(kind)
         spec = next((note for note in notes if isinstance(note, Spec)), None)
         fields.append(Field(field.name, kind, spec or Spec(doc_of(kind)), field.default))
     return fields
+
+
+def _without_unset(kind: Any) -> Any:
+    """The type of a setting; a section that is stored only where it is set has it beside `UnsetType`."""
+    kinds = get_args(kind)
+    return next(k for k in kinds if k is not msgspec.UnsetType) if msgspec.UnsetType in kinds else kind
 
 
 @cache
@@ -180,7 +191,8 @@ def allowed(field: Field) -> str:
 def plain_value(value: object) -> Any:
     """A value of a struct as plain data for YAML and JSON."""
     if isinstance(value, msgspec.Struct):
-        return {name: plain_value(getattr(value, name)) for name in value.__struct_fields__}
+        get = value.section if isinstance(value, ExitPolicy) else partial(getattr, value)
+        return {name: plain_value(get(name)) for name in value.__struct_fields__}
     if isinstance(value, (tuple, list)):
         return [plain_value(item) for item in value]
     if isinstance(value, time):

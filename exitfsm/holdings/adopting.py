@@ -6,34 +6,31 @@ named or priced is asked for again, and then it is an alarm.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
 import msgspec
 
-from exitfsm.holdings.executions import average_entry, first_since_flat, is_price, next_epoch_start
+from exitfsm.holdings.executions import average_entry, first_since_flat, next_epoch_start
 from exitfsm.holdings.reads import Nothing, Read
-from exitfsm.holdings.symbols import bare, same_symbol
+from exitfsm.kinds import AlarmKind
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, Position, epoch_of, is_exit_of
-from exitfsm.values import BrokerPosition, ExecutionReport, Fill, plain
+from exitfsm.position.attempting import is_price
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill, bare, canonical_symbol, plain, same_symbol
 
 #: So many answers in all, where what is held is another quantity each time.
 TRIES_MAX = 10
 
 
 class Tries(msgspec.Struct, frozen=True):
-    """How often it was tried to adopt a position of a symbol.
-
-    `answered`: the broker's answer did not help, for this quantity; another one is another position. `in_all`: the same
-    for any quantity. `failed`: there was no answer.
-    """
+    """How often it was tried to adopt a position of a symbol."""
 
     qty: Decimal
-    answered: int = 0
-    in_all: int = 0
-    failed: int = 0
+    answered: int = 0  # the broker's answer did not help, for this quantity; another one is another position
+    in_all: int = 0  # the same for any quantity
+    failed: int = 0  # there was no answer
 
     @property
     def are_enough(self) -> bool:
@@ -42,25 +39,15 @@ class Tries(msgspec.Struct, frozen=True):
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
-    """A position that the broker shows and nobody watches, and what is known of it.
+    """A position that the broker shows and nobody watches, and what is known of it."""
 
-    Attributes:
-        row: as the broker's list shows it.
-        symbol: its symbol as the bars spell it.
-        executions: the symbol's executions as far back as is looked, oldest first; None where the broker lists none.
-        updates: executions of any symbol, as the bot's order updates report them.
-        first_fill: the first fill of the position by these.
-        previous: the newest position of the symbol and side on record.
-        is_old: it was there before we were, at a broker that lists no executions: it will never be known better.
-    """
-
-    row: BrokerPosition
-    symbol: str
-    executions: Sequence[Fill] | None = None
-    updates: Sequence[Fill] = ()
-    first_fill: datetime | None = None
-    previous: Position | None = None
-    is_old: bool = False
+    row: BrokerPosition  # as the broker's list shows it
+    symbol: str  # as the bars spell it
+    executions: Sequence[Fill] | None = None  # the symbol's, oldest first; None where the broker lists none
+    updates: Sequence[Fill] = ()  # executions of any symbol, as the bot's order updates report them
+    first_fill: datetime | None = None  # the first fill of the position by these
+    previous: Position | None = None  # the newest position of the symbol and side on record
+    is_old: bool = False  # it was there before we were, and the broker lists no executions: never to be known better
 
 
 class Adopt(msgspec.Struct, frozen=True):
@@ -79,10 +66,7 @@ class Alarm(msgspec.Struct, frozen=True):
 
 
 def unwatched(rows: Iterable[BrokerPosition], watched: Iterable[str]) -> list[BrokerPosition]:
-    """The rows of symbols that are not watched.
-
-    More of a symbol that is watched is a resize while it is monitored, and a new epoch once its exit has ended.
-    """
+    """The rows of symbols not watched: more of one that is watched is a resize, or a new epoch after its exit."""
     known = set(map(bare, watched))
     return [row for row in rows if bare(row.symbol) not in known]
 
@@ -100,10 +84,7 @@ def tried(tries: Tries | None, qty: Decimal, *, answered: bool) -> Tries:
 
 
 def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothing, Tries | None]:
-    """Whether a position can be watched, and how often that was tried in vain.
-
-    Executions may be a moment behind the list of positions, so that what is lacking is waited for.
-    """
+    """Whether a position can be watched, and the tries in vain: executions may be behind, and are waited for."""
     first = name(opening)
     price = entry(opening, first)
     if first is not None and price is not None:
@@ -112,7 +93,8 @@ def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothin
     if not (tries.are_enough or opening.is_old):
         return Nothing(), tries
     if price is None:
-        return Alarm("unpriceable", f"{described(opening.row, opening.symbol)} has no entry price: {_NOT}"), tries
+        what = described(opening.row, opening.symbol)
+        return Alarm(AlarmKind.UNPRICEABLE, f"{what} has no entry price: it is NOT protected"), tries
     reported = opening.first_fill
     return Adopt(epoch_of(reported) if reported is not None else None, reported, price), tries
 
@@ -133,19 +115,17 @@ def name(opening: Opening) -> datetime | None:
 def names_by_price(price: Decimal) -> Iterator[str]:
     """Epochs for a position whose first fill is not known, in the order in which they are to be tried.
 
-    The broker keeps the average entry while a position is only sold, so that another machine mostly arrives at the
-    same one. An ended position keeps its name for itself.
+    The average entry stays while a position is only sold: another machine mostly arrives at the same name.
     """
-    yield f"at-{plain(price)}"
+    yield f"at-{plain(price)}"  # an ended position keeps its name for itself
     yield from (f"at-{plain(price)}-{number}" for number in range(2, 1000))
 
 
 def entry(opening: Opening, first: datetime | None) -> Decimal | None:
     """The average entry: the broker's own, else what executions or the bot's updates amount to."""
-    row = opening.row
+    row, known = opening.row, opening.executions
     if is_price(row.avg_entry_price):
         return row.avg_entry_price
-    known = opening.executions
     known = known if known is not None else sorted(opening.updates, key=lambda fill: fill.at)
     since = [f for f in known if same_symbol(f.symbol, opening.symbol) and (first is None or f.at >= first)]
     return average_entry(since, row.side)
@@ -154,12 +134,9 @@ def entry(opening: Opening, first: datetime | None) -> Decimal | None:
 def is_free_of_exits(
     symbol: str, first: datetime | None, store_began: datetime | None, working: Sequence[ExecutionReport] | None
 ) -> bool:
-    """True when no exit order of ours can work for a position that the store does not know.
+    """True when no exit order of ours can work for a position of this first fill that the store does not know.
 
-    Args:
-        symbol, first: the position's symbol and first fill.
-        store_began: when the store was empty; None where it has a past, and knows every order.
-        working: our working exit orders; None where the broker does not list any.
+    `store_began` is None where it has a past, and knows every order; `working` where the broker does not list ours.
     """
     if store_began is None or (first is not None and first >= store_began):
         return True
@@ -169,16 +146,18 @@ def is_free_of_exits(
 def is_safe_unprobed(name: str, executions: Iterable[Fill], broker: Capabilities) -> bool:
     """True where a position may be adopted though its exit orders cannot be looked up.
 
-    A first send under a used id is then refused, looked up and taken over. Not where the executions show that there is
-    one: what it has sold is not known, and so not what the position was.
+    A first send under a used id is refused, and looked up. Not where executions show one: what it sold is not known.
     """
     sold = any(is_exit_of(name, fill.client_order_id) for fill in executions)
     return not sold and broker.ids_refused is IdMemory.FOREVER
 
 
-_NOT = "it is NOT protected"
-
-
 def described(row: BrokerPosition, symbol: str) -> str:
     """What is held, in words."""
     return f"{plain(row.qty)} {symbol} {row.side}"
+
+
+def known_spelling(symbol: str, watched: Iterable[str], pairs: Mapping[str, str]) -> str:
+    """The spelling under which a symbol's bars come: that of one watched, or of `pairs`, by those without a slash."""
+    known = next((one for one in watched if same_symbol(one, symbol)), None)
+    return known or pairs.get(symbol) or canonical_symbol(symbol)

@@ -12,17 +12,13 @@ from decimal import Decimal
 from exitfsm.lifecycle import State
 from exitfsm.order_ids import looks_like_exit
 from exitfsm.position import READS_MIN, Position
-from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, OrderStatus, Side, exactly, tradable
+from exitfsm.position.attempting import is_price
+from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, Side, exactly
 
 
 @exactly
 def first_since_flat(fills: Sequence[Fill], side: Side, qty: Decimal) -> datetime | None:
-    """The time of the fill that opened what is held now; None when the fills do not reach that far.
-
-    Args:
-        fills: the symbol's executions, oldest first.
-        side, qty: what is held now.
-    """
+    """The time of the fill, of these, oldest first, that opened what is held now; None when they do not reach it."""
     at = _opening_of(fills, side, qty)
     return fills[at].at if at is not None else None
 
@@ -54,12 +50,8 @@ def net_traded(fills: Iterable[Fill], side: Side) -> Decimal:
 def entered_anew(fills: Sequence[Fill], side: Side, qty: Decimal, reads: int) -> bool:
     """True when the symbol came to be flat among these executions and was entered anew: it is another position now.
 
-    Args:
-        fills: the symbol's executions since the position's first one, oldest first.
-        side, qty: what is held now. Where the executions amount to more, one of the two lists is behind, and nothing is
-            proved. Where they amount to less, sales of what was held before are among them: that counts once it
-            was read often enough.
-        reads: how often in a row that much was held.
+    They are those since the position's first one, oldest first. Where they amount to more than is held, a list lags;
+    where to less, earlier sales are among them: that counts once so much was held in `READS_MIN` reads in a row.
     """
     at, traded = _opening_of(fills, side, qty), net_traded(fills, side)
     if at is None or traded > qty or (traded < qty and reads < READS_MIN):
@@ -69,10 +61,7 @@ def entered_anew(fills: Sequence[Fill], side: Side, qty: Decimal, reads: int) ->
 
 @exactly
 def average_entry(fills: Sequence[Fill], side: Side) -> Decimal | None:
-    """The average entry that a symbol's executions, oldest first, amount to; None where they do not say.
-
-    What is sold leaves the average as it is.
-    """
+    """The average entry that executions, oldest first, amount to; None where unsaid. A sale leaves it as it is."""
     held, average = ZERO, ZERO
     for fill in fills:
         if fill.side is side.exit_side:
@@ -82,13 +71,12 @@ def average_entry(fills: Sequence[Fill], side: Side) -> Decimal | None:
         elif fill.qty > 0:
             before = max(held, ZERO)
             held = before + fill.qty
-            average = EXACT.divide(EXACT.fma(before, average, EXACT.multiply(fill.qty, fill.price)), held)
-    return average.quantize(Decimal("0.000000001"), context=EXACT).normalize(EXACT) if held > 0 else None
+            average = before.fma(average, fill.qty * fill.price) / held
+    return _rounded(average) if held > 0 else None
 
 
-def is_price(value: Decimal) -> bool:
-    """True for a number that a price can be."""
-    return tradable(value) and value > 0
+def _rounded(price: Decimal) -> Decimal:
+    return price.quantize(Decimal("0.000000001")).normalize()
 
 
 @exactly
@@ -97,17 +85,11 @@ def next_epoch_start(fills: Sequence[Fill], previous: Position, side: Side) -> d
 
     It came while the exit was under way, or shortly before it and beyond the quantity that was exited.
     """
-    since = previous.triggered_at or previous.ended_at
+    since, left = previous.triggered_at or previous.ended_at, previous.qty
     opening = [f for f in fills if f.side is not side.exit_side and f.at >= previous.opened_at]
     during = [f.at for f in opening if since is not None and f.at >= since]
-    if during:
-        return during[0]
-    left = previous.qty
-    for fill in opening:
-        left -= fill.qty
-        if left < 0:
-            return fill.at
-    return None
+    beyond = (f.at for f in opening if (left := left - f.qty) < 0)
+    return during[0] if during else next(beyond, None)
 
 
 @exactly
@@ -137,13 +119,12 @@ def report_from_executions(p: Position, fills: Iterable[Fill]) -> ExecutionRepor
     filled = sum((f.qty for f in ours), ZERO)
     if filled <= p.filled_qty or not all(is_price(f.price) for f in ours):
         return None
-    worth = sum((EXACT.multiply(f.qty, f.price) for f in ours), ZERO)
     return ExecutionReport(
         client_order_id=p.client_order_id or "",
         status=OrderStatus.CANCELED,
         at=max(*(f.at for f in ours), p.opened_at),
         filled_qty=filled,
-        avg_fill_price=EXACT.divide(worth, filled).quantize(Decimal("0.000000001"), context=EXACT).normalize(EXACT),
+        avg_fill_price=_rounded(sum((f.qty * f.price for f in ours), ZERO) / filled),
         broker_order_id=own,
         symbol=p.symbol,
         side=p.side.exit_side,
@@ -155,10 +136,7 @@ def sold_by_others(p: Position, fills: Iterable[Fill], *, unsent: bool = False) 
     """What others have certainly sold of a position since its entry, beyond what it accounts for already.
 
     What is bought on may be what is sold after that. What was sold of a position on its way out before it was bought on
-    stays sold: that is another position's.
-
-    Args:
-        unsent: the current exit order has never left, so that no execution can be its.
+    stays sold: that is another position's. Where the current exit order is `unsent`, no execution can be its.
     """
     ordered = sorted(fills, key=lambda fill: fill.at)
     before = sum(p.triggered_at is None or fill.at < p.triggered_at for fill in ordered)
@@ -170,8 +148,7 @@ def sold_by_others(p: Position, fills: Iterable[Fill], *, unsent: bool = False) 
 def _by_others(p: Position, fills: Iterable[Fill], *, by_name_only: bool) -> Iterator[tuple[Decimal, Decimal]]:
     """After each execution, what was opened in all, and what others than our exits closed: while one works, by name.
 
-    Executions may name their order by the broker's id alone, and of an order whose answer was lost that is not known:
-    what it sold counts as ours first.
+    Of an order whose answer was lost the broker's id is not known: what it may have sold counts as ours first.
     """
     own_ids, sent = p.broker_order_ids, {order.client_order_id for order in p.orders}
     opened = ours = theirs = nameless = ZERO

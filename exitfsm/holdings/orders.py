@@ -10,48 +10,34 @@ import msgspec
 from msgspec.structs import replace
 
 from exitfsm.holdings.reads import NEVER
-from exitfsm.holdings.symbols import same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.messages import RecordRead
 from exitfsm.order_ids import is_exit_of, looks_like_exit
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, ExitOrder, Position, is_over, is_proved_over
-from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, symbol_key, tradable
+from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, same_symbol, symbol_key, tradable
 
 #: A submit whose outcome stays unknown is looked up and repeated so often before a person is alarmed.
 UNKNOWN_MAX = 3
 
 
 class LookUps(msgspec.Struct, frozen=True):
-    """What the look-ups of an order whose end was reported have shown.
+    """What the look-ups of an order whose end was reported have shown."""
 
-    Attributes:
-        shown_over: when the newest one began that showed it over, in monotonic seconds.
-        works: the newest one that showed it showed it working.
-        absent: how often in a row it was not shown.
-    """
-
-    shown_over: float = NEVER
-    works: bool = False
-    absent: int = 0
+    shown_over: float = NEVER  # when the newest one began that showed it over, in monotonic seconds
+    works: bool = False  # the newest one that showed it showed it working
+    absent: int = 0  # how often in a row it was not shown
 
 
 def looked_up(
     p: Position, record: RecordRead, before: LookUps, asked: float, broker: Capabilities, *, can_show: bool
 ) -> tuple[RecordRead, LookUps]:
-    """A look-up beside those before it: the record with how often in a row it was not shown, and what to remember.
+    """A look-up begun at `asked` beside those before: its record, with how often in a row none was shown; what to keep.
 
-    Args:
-        asked: when it began, in monotonic seconds.
-        can_show: the broker can be asked about the order, or lists working ones; else that it shows none is all there
-            is to know.
+    Where the broker can neither be asked about it nor lists working orders, that it shows none is all there is to know.
     """
-    if record.report is not None:
-        absent = times = 0
-    else:
-        absent = before.absent + can_show
-        times = absent if can_show else READS_MIN
-    record = replace(record, times=times)
+    absent = 0 if record.report is not None else before.absent + can_show
+    record = replace(record, times=absent if can_show or record.report is not None else READS_MIN)
     order = p.find(record.client_order_id)
     if order is not None and is_proved_over(order, record, broker):
         return record, LookUps(asked, False, absent)
@@ -61,8 +47,7 @@ def looked_up(
 def record_of_live(before: Position | None, now: Position | None, report: ExecutionReport) -> ExecutionReport | None:
     """The record of an order that may be live, as its position is to see it; None where it may be too old for that.
 
-    The broker may have corrected an execution while it was read. After one correction of an order, older reports may
-    still come: the record is what counts.
+    An execution may have been corrected meanwhile. After one correction older reports may come: the record counts.
     """
     known = before.corrected_orders if before is not None else ()
     if known != (now.corrected_orders if now is not None else ()):
@@ -71,10 +56,7 @@ def record_of_live(before: Position | None, now: Position | None, report: Execut
 
 
 def may_be_ours(positions: Iterable[Position], report: ExecutionReport) -> bool:
-    """True when an update names its order by the broker's id alone, and may mean an exit whose id is not known yet.
-
-    Taken for somebody else's, our own sale would count as one by others.
-    """
+    """True for an update by the broker's id alone that may mean an exit: as another's, our sale counts as theirs."""
     symbol = report.symbol
     if report.client_order_id != report.broker_order_id or symbol is None:
         return False
@@ -95,11 +77,8 @@ def precedes_a_change(p: Position, report: ExecutionReport) -> bool:
 def our_id(report: ExecutionReport, renamed: Mapping[str, str]) -> str | None:
     """The id that we gave the order of a report; None where it is not ours, or not known to be.
 
-    In FIX a request to cancel or to replace has an id of its own: what it leads to is reported under that, with the one
-    before it beside it, and all that follows for a replaced order is reported under the new id alone.
-
-    Args:
-        renamed: our ids, by those that came after them.
+    In FIX a request has an id of its own, with the one before beside it; and what follows for a replaced order comes
+    under the new id alone: `renamed` has our ids by those.
     """
     now, before = report.client_order_id, report.orig_client_order_id
     if looks_like_exit(now):
@@ -127,11 +106,7 @@ def brings_fills(report: ExecutionReport) -> bool:
 
 
 def leaves_open(p: Position, report: ExecutionReport) -> bool:
-    """True for a report of our order after which it must be looked up.
-
-    One that has filled, nobody says how much; and one whose executions the broker has corrected: a report may be older
-    than the correction.
-    """
+    """True for a report of our order that does not say how much has filled, or may be older than a correction."""
     said_how_much = report.filled_qty is not None or not (brings_fills(report) or report.status.terminal)
     return not said_how_much or report.client_order_id in p.corrected_orders
 
@@ -141,12 +116,12 @@ def execution_of(report: ExecutionReport, before: Fill | None) -> Fill | None:
 
     Updates come once or often, in any order: `before` is what they said of the order until now.
     """
-    filled = report.filled_qty
-    if filled is None:  # how much is only known of an order that is filled whole
+    said, filled = report.filled_qty, report.filled_qty
+    if said is None:  # how much is only known of an order that is filled whole
         filled = report.qty if report.status is OrderStatus.FILLED else ZERO
     if report.symbol is None or report.side is None or filled is None or not tradable(filled):
         return None
-    if report.filled_qty is not None and filled <= 0:
+    if said is not None and said <= 0:
         return None
     return Fill(
         fill_id=report.client_order_id,
@@ -160,10 +135,7 @@ def execution_of(report: ExecutionReport, before: Fill | None) -> Fill | None:
 
 
 def opened_since_exit(p: Position, executions: Iterable[Fill]) -> datetime | None:
-    """When others first opened something of an ended position's symbol since its exit was triggered, or else its end.
-
-    That is the start of the one after it.
-    """
+    """When others first opened something of its symbol since its exit was triggered, or else its end: the next one."""
     since = p.triggered_at or p.ended_at
     if since is None:
         return None
@@ -173,10 +145,7 @@ def opened_since_exit(p: Position, executions: Iterable[Fill]) -> datetime | Non
 
 
 def may_still_work(report: ExecutionReport | None, times: int) -> bool:
-    """False for an order that no list of working orders shows any more, once that is proved.
-
-    A list that is behind, or empty, proves nothing: its record does, or that it was not shown so often in a row.
-    """
+    """False where an order's record, or so many lists in a row that lack it, prove its end: one list may be behind."""
     return not report.status.terminal if report is not None else times < READS_MIN
 
 
@@ -201,13 +170,9 @@ def end_of_live(report: ExecutionReport | None, order_id: str, filled: Decimal, 
     One that was replaced there is canceled, and one that does not say how much has filled what is known.
     """
     if report is None:
+        status, text = OrderStatus.REJECTED, "the broker does not know it; given up on an operator's word"
         return ExecutionReport(
-            client_order_id=order_id,
-            status=OrderStatus.REJECTED,
-            at=at,
-            refusal="not_known",
-            refused_at_submit=True,
-            text="the broker does not know it; given up on an operator's word",
+            client_order_id=order_id, status=status, at=at, refusal="not_known", refused_at_submit=True, text=text
         )
     if report.status is OrderStatus.REPLACED:
         report = replace(report, status=OrderStatus.CANCELED)
@@ -217,10 +182,7 @@ def end_of_live(report: ExecutionReport | None, order_id: str, filled: Decimal, 
 
 
 def record_of_ended(order: ExitOrder, report: ExecutionReport) -> ExecutionReport:
-    """An ended order's record: where it shows less than is known, some was taken back.
-
-    An older report would show it working, for what has ended fills no less.
-    """
+    """An ended order's record. Less than is known was taken back: an older record would show the order working."""
     said = report.filled_qty
     less = is_over(order, report) and said is not None and said < order.filled_qty
     return replace(report, corrected=True) if less else report

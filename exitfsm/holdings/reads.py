@@ -16,12 +16,13 @@ from enum import Enum
 import msgspec
 
 from exitfsm.holdings.executions import average_entry, entered_anew, is_since, net_traded, sold_by_others, surplus
-from exitfsm.holdings.symbols import bare, same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.messages import Known, PositionRead, RecordRead
+from exitfsm.policy import is_jump
 from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Position, is_proved_over
-from exitfsm.values import ZERO, BrokerPosition, Fill, exactly, tradable
+from exitfsm.position.attempting import is_price
+from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, bare, exactly, same_symbol
 
 #: A time before everything.
 NEVER = -math.inf
@@ -30,70 +31,43 @@ Expected = tuple[tuple[str, Known], ...]
 
 
 class Read(msgspec.Struct, frozen=True, kw_only=True):
-    """What one read of the broker's positions showed.
+    """What one read of the broker's positions showed."""
 
-    Attributes:
-        rows: the rows that could be read.
-        began: monotonic seconds at which the read began; it is as old as that, however long the answer took.
-        unreadable: symbols of rows that could not be read; empty text for one that does not even name its symbol.
-        exact: the books cannot be behind (a simulated venue), so that one read says what several in a row do.
-    """
-
-    rows: tuple[BrokerPosition, ...] = ()
-    began: float = NEVER
-    unreadable: frozenset[str] = frozenset()
-    exact: bool = False
+    rows: tuple[BrokerPosition, ...] = ()  # those that could be read
+    began: float = NEVER  # in monotonic seconds; it is as old as that, however long the answer took
+    unreadable: frozenset[str] = frozenset()  # symbols of the others; empty text for one that does not even name it
+    exact: bool = False  # the books cannot be behind (a simulated venue): one read says what several in a row do
 
 
 class Executions(msgspec.Struct, frozen=True, kw_only=True):
-    """The executions in a position's symbol since its entry, oldest first.
+    """The executions in a position's symbol since its entry, oldest first."""
 
-    Attributes:
-        items: the executions; none where they could not be had.
-        offered: the broker lists executions.
-        shared: another position of the symbol is open, so that not all of them are this one's.
-    """
-
-    items: tuple[Fill, ...] = ()
-    offered: bool = True
-    shared: bool = False
+    items: tuple[Fill, ...] = ()  # none where they could not be had
+    offered: bool = True  # the broker lists executions
+    shared: bool = False  # another position of the symbol is open, so that not all of them are this one's
 
 
 class Count(msgspec.Struct, frozen=True, gc=False):
-    """How often in a row the books showed the same quantity for a position while the same was expected.
-
-    `began` is when the newest of these reads began: one read counts once, however many callers shared it.
-    """
+    """How often in a row the books showed the same quantity for a position while the same was expected."""
 
     qty: Decimal
     expected: Known
     reads: int
-    began: float
+    began: float  # of the newest: one read counts once, however many callers shared it
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a position when a read of the broker's positions is weighed.
-
-    Attributes:
-        position, beside: the position, and the others of its symbol and side.
-        expected: what `expect` said of them before the read began; None where the position was not watched then.
-        read: the read.
-        began: when it began, in the position's own time.
-        broker: what the broker can do.
-        record: the record of the newest order, where its end was reported; None until it was read.
-        executions: None until they were read.
-        next_order_known: the broker was asked for the order of the next attempt, or cannot be asked.
-    """
+    """What is known of a position when a read of the broker's positions is weighed."""
 
     position: Position
-    beside: tuple[Position, ...]
-    expected: Expected | None
+    beside: tuple[Position, ...]  # the others of its symbol and side
+    expected: Expected | None  # of them, before the read began; None where the position was not watched then
     read: Read
-    began: datetime
+    began: datetime  # the read, in the position's own time
     broker: Capabilities
-    record: RecordRead | None = None
-    executions: Executions | None = None
-    next_order_known: bool = False
+    record: RecordRead | None = None  # of the newest order, where its end was reported; None until it was read
+    executions: Executions | None = None  # None until they were read
+    next_order_known: bool = False  # the broker was asked for the order of the next attempt, or cannot be asked
 
 
 class Need(Enum):
@@ -132,8 +106,10 @@ def known(p: Position) -> Known:
     return p.state, p.remaining_qty, p.client_order_id
 
 
-def expect(p: Position, beside: Iterable[Position]) -> Expected:
+def expect(p: Position, beside: Sequence[Position]) -> Expected:
     """What is known of a position and of the others of its holding; taken before a read, it shows one overtaken."""
+    if not beside:  # mostly
+        return ((p.position_id, known(p)),)
     return tuple(sorted((q.position_id, known(q)) for q in (p, *beside)))
 
 
@@ -148,26 +124,35 @@ def is_silent(read: Read, symbol: str) -> bool:
 def net(read: Read, p: Position, beside: Sequence[Position]) -> tuple[Decimal, Decimal | None]:
     """The broker's quantity for a position, less what the others of its holding have left; and its average entry.
 
-    Where it shows less than all of them together, that is missing of the oldest first. What is held on the other side
-    is negative.
+    What it shows too little for all of them is missing of the oldest first. What is held on the other side is negative.
     """
-    row = next((row for row in read.rows if same_symbol(row.symbol, p.symbol)), None)
+    row = _row_of(read, p.symbol)
     if row is not None and row.side is not p.side:
         return -row.qty, None
-    shown, others = row.qty if row is not None else ZERO, _left(beside)
-    missing = _left([p]) + others - shown
+    shown, others, left = row.qty if row is not None else ZERO, _left(beside), _left((p,))
+    missing = left + others - shown
     if missing > ZERO:
-        missing -= _left([q for q in beside if is_older(q, p)])
-        shown_of_it = min(_left([p]), max(ZERO, _left([p]) - missing))
+        missing -= _left(q for q in beside if is_older(q, p))
+        shown_of_it = min(left, max(ZERO, left - missing))
     else:
         shown_of_it = shown - others
     entry = row.avg_entry_price if row is not None and not others else None
-    return shown_of_it, entry if entry is not None and tradable(entry) and entry > 0 else None
+    return shown_of_it, entry if entry is not None and is_price(entry) else None
 
 
-def _left(positions: Sequence[Position]) -> Decimal:
+def _row_of(read: Read, symbol: str) -> BrokerPosition | None:
+    for row in read.rows:
+        if same_symbol(row.symbol, symbol):
+            return row
+    return None
+
+
+def _left(positions: Iterable[Position]) -> Decimal:
     """What is still to sell of these together; one that sold too much takes nothing from the others."""
-    return sum((max(ZERO, p.remaining_qty) for p in positions), ZERO)
+    left = ZERO
+    for p in positions:
+        left += max(ZERO, p.remaining_qty)
+    return left
 
 
 def is_older(one: Position, other: Position) -> bool:
@@ -181,14 +166,9 @@ def is_shared(p: Position, watched: Iterable[Position]) -> bool:
 
 
 def executions_of(p: Position, fills: Iterable[Fill], *, listed: bool) -> tuple[Fill, ...]:
-    """The executions in a position's symbol since its entry, oldest first: what was sold before is no sale of it.
-
-    Args:
-        listed: they are the broker's list, which may hold more than it was asked for, at times that are cut off;
-            otherwise the bot's order updates reported them.
-    """
-    ours = [f for f in fills if same_symbol(f.symbol, p.symbol)]
-    since = [f for f in ours if (is_since(f, p.opened_at) if listed else f.at >= p.opened_at)]
+    """The executions in a position's symbol since its entry, oldest first; a `listed` time may be cut off."""
+    ours = (f for f in fills if same_symbol(f.symbol, p.symbol))
+    since = (f for f in ours if (is_since(f, p.opened_at) if listed else f.at >= p.opened_at))
     return tuple(sorted(since, key=lambda fill: fill.at))
 
 
@@ -198,14 +178,10 @@ def count(memory: Count | None, p: Position, qty: Decimal, began: float) -> tupl
     A read that is older than the newest one, or that other callers have counted, adds nothing.
     """
     if memory is None or memory.expected != known(p):
-        memory = Count(qty, known(p), 0, NEVER)
-    elif memory.qty != qty:
-        if began <= memory.began:
-            return 1, memory
-        memory = Count(qty, known(p), 0, NEVER)
-    if began > memory.began:
-        memory = Count(qty, memory.expected, memory.reads + 1, began)
-    return memory.reads, memory
+        memory = Count(qty, known(p), int(began > NEVER), began)
+    elif began > memory.began:
+        memory = Count(qty, memory.expected, memory.reads + 1 if memory.qty == qty else 1, began)
+    return memory.reads if memory.qty == qty else 1, memory
 
 
 def agreed_qty(memory: Count | None, p: Position) -> Decimal | None:
@@ -216,18 +192,12 @@ def agreed_qty(memory: Count | None, p: Position) -> Decimal | None:
 
 
 def last_qty(memory: Count | None, p: Position) -> Decimal | None:
-    """What the newest read showed, if only once; None where orders have filled something since: a reason to ask again.
-
-    No proof.
-    """
+    """What the newest read showed, if only once: no proof, a reason to ask again; None where orders filled since."""
     return memory.qty if memory is not None and memory.expected[1] == p.remaining_qty else None
 
 
 def agreement(p: Position, shown: Sequence[Decimal]) -> bool | None:
-    """Whether reads in a row agree on what is held for a position; None where one more is needed.
-
-    Less than is left counts only where `READS_MIN` of them say the same.
-    """
+    """Whether reads in a row agree on what is held; None where one more is needed, as it is for less than is left."""
     if shown[-1] >= p.remaining_qty:
         return True
     if len(set(shown)) > 1:
@@ -242,61 +212,58 @@ def weigh(e: Evidence, memory: Count | None) -> tuple[Conclusion, Count | None]:
     A read that began before the newest was learned about the position, or about one beside it, proves nothing. Asked
     again with the same evidence, it concludes the same, and counts the read no second time.
     """
-    p = e.position
+    p, left = e.position, e.position.remaining_qty
     if e.expected != expect(p, e.beside) or is_silent(e.read, p.symbol):
         return Nothing(), memory
     qty, entry = net(e.read, p, e.beside)
     due = p.next_attempt_at is not None and e.began >= p.next_attempt_at
-    if (due or p.remaining_qty <= ZERO or qty < p.remaining_qty) and _lacks_record(e):
+    if (due or left <= ZERO or qty < left) and _lacks_record(e):
         return Need.RECORD, memory
     if due and _lacks_next_order(e):
         return Need.NEXT_ORDER, memory
-    if p.state is State.MONITORING and qty == p.remaining_qty and entry in (None, p.entry_price):
+    if p.state is State.MONITORING and qty == left and entry in (None, p.entry_price):
         return Nothing(), None
-    if _lacks_executions(e, qty):
+    if e.executions is not None:
+        return _explained(e, e.executions, qty, entry, memory)
+    if qty != left or (not e.read.exact and (p.state is State.MONITORING or not p.order_live)):
         return Need.EXECUTIONS, memory
-    return _explained(e, qty, entry, memory)
+    if e.read.exact:
+        return Holds(qty, entry, READS_MIN), memory
+    reads, memory = count(memory, p, qty, e.read.began)
+    return Holds(qty, entry, reads), memory
 
 
 def _lacks_record(e: Evidence) -> bool:
     """True where an attempt, or the position's end, rests on the record of an order whose end was only reported."""
     p = e.position
-    ended = p.client_order_id is not None and not p.order_live and p.state in (State.REJECTED, State.UNPROTECTED)
-    return ended and e.record is None
+    return e.record is None and bool(p.orders) and not p.order_live and p.state in (State.REJECTED, State.UNPROTECTED)
 
 
 def _lacks_next_order(e: Evidence) -> bool:
     """True where the next attempt may be the broker's already: what it sells would look as if others had sold it."""
-    p = e.position
-    if e.next_order_known or e.record is None or p.state is not State.REJECTED or p.remaining_qty <= ZERO:
-        return False
-    return is_proved_over(p.order, e.record, e.broker)
+    p, record = e.position, e.record
+    waits = not e.next_order_known and p.state is State.REJECTED and p.remaining_qty > ZERO
+    return waits and record is not None and is_proved_over(p.order, record, e.broker)
 
 
-def _lacks_executions(e: Evidence, qty: Decimal) -> bool:
-    """True where what is shown must be held against the executions; not where exact books show what is expected."""
-    p = e.position
-    if e.executions is not None or (e.read.exact and qty == p.remaining_qty):
-        return False
-    return qty != p.remaining_qty or p.state is State.MONITORING or not p.order_live
-
-
-def _explained(e: Evidence, qty: Decimal, entry: Decimal | None, memory: Count | None) -> tuple[Conclusion, Count]:
+def _explained(
+    e: Evidence, listed: Executions, qty: Decimal, entry: Decimal | None, memory: Count | None
+) -> tuple[Conclusion, Count]:
     """What the quantity means beside the executions."""
-    p, listed = e.position, e.executions or Executions()
-    if entry is None and qty > p.remaining_qty:
+    p, left = e.position, e.position.remaining_qty
+    if entry is None and qty > left:
         entry = average_entry(listed.items, p.side)  # the broker shows no average: what was bought on says it
     shown, qty = qty, qty - surplus(p, qty, listed.items)
     reads, memory = count(memory, p, qty, e.read.began)
     reads = max(reads, READS_MIN) if e.read.exact else reads
     if _is_another(e, listed, shown, reads):
         return Need.RECORD if _lacks_record(e) else Closed(), memory
-    if qty < p.remaining_qty and sold_by_others(p, listed.items) >= p.remaining_qty - qty:
+    if qty < left and sold_by_others(p, listed.items) >= left - qty:
         reads = max(reads, READS_MIN)  # two sources agree
-    elif not e.read.rows and not e.read.exact and p.remaining_qty > ZERO:
+    elif not e.read.rows and not e.read.exact and left > ZERO:
         missing = reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live
         return Missing() if missing else Nothing(), memory
-    elif _may_be_another(e, listed, qty, reads):
+    elif _may_be_another(p, listed, qty, reads):
         return Nothing(), memory
     return Holds(qty, entry, reads), memory
 
@@ -308,9 +275,8 @@ def _is_another(e: Evidence, listed: Executions, shown: Decimal, reads: int) -> 
     return at_rest and shown > ZERO and not listed.shared and entered_anew(listed.items, p.side, shown, reads)
 
 
-def _may_be_another(e: Evidence, listed: Executions, qty: Decimal, reads: int) -> bool:
+def _may_be_another(p: Position, listed: Executions, qty: Decimal, reads: int) -> bool:
     """True where more is held, and before its executions are there it may just as well have been entered anew."""
-    p = e.position
     grew = p.state is State.MONITORING and qty > p.remaining_qty and reads < READS_MIN
     return grew and listed.offered and net_traded(listed.items, p.side) != qty
 
@@ -318,12 +284,62 @@ def _may_be_another(e: Evidence, listed: Executions, qty: Decimal, reads: int) -
 def position_read(e: Evidence, conclusion: Holds | Closed, at: datetime) -> PositionRead:
     """The message to a position that carries the conclusion."""
     holds = Holds(ZERO, None, READS_MIN) if isinstance(conclusion, Closed) else conclusion
-    return PositionRead(
-        at=at,
-        began=e.began,
-        qty=holds.qty,
-        avg_entry_price=holds.entry_price,
-        reads=holds.reads,
-        known=known(e.position),
-        record=e.record,
-    )
+    qty, entry, reads = holds.qty, holds.entry_price, holds.reads
+    seen = known(e.position)
+    return PositionRead(at=at, began=e.began, qty=qty, avg_entry_price=entry, reads=reads, known=seen, record=e.record)
+
+
+# --- a price that jumped beyond belief: the broker's row is the second source -----------------------------------------
+
+
+class Meaning(Enum):
+    """What a price that jumped is."""
+
+    SPLIT = "quantity and entry moved as it did: the unit changed, and no level was reached"
+    REAL = "the broker's own price is as far out"
+    UNCLEAR = "the broker says neither"
+
+
+class Jumped(msgspec.Struct, frozen=True, kw_only=True):
+    """A price that jumped, and what the broker shows."""
+
+    bar: Bar
+    price_before: Decimal | None  # the last accepted one
+    row: BrokerPosition | None  # the broker's row of the symbol
+    watched: tuple[Position, ...]  # the symbol's monitored positions
+    beside: tuple[Position, ...]  # the others of their holdings, on their way out
+    ratio_max: Decimal  # what counts as a jump
+
+
+@exactly
+def meaning_of(jump: Jumped) -> Meaning:
+    """What a price that jumped is, by the broker's row. Sold and entered anew is no split: the print may be bad."""
+    row = jump.row
+    if row is None:
+        return Meaning.UNCLEAR
+    if jump.watched and jump.price_before is not None and _was_split(jump, jump.price_before, row):
+        return Meaning.SPLIT
+    price = row.current_price
+    if price is None or not price.is_finite() or price <= 0:
+        return Meaning.UNCLEAR
+    return Meaning.REAL if _near(jump, jump.bar.close, price) else Meaning.UNCLEAR
+
+
+def _was_split(jump: Jumped, before: Decimal, row: BrokerPosition) -> bool:
+    """True when quantity and entry moved as the price did: a tenth of the price, ten times the shares.
+
+    Beside an exit that is under way, what is held may be less by what that has filled, and its average is of both.
+    """
+    holding, entry, now = (*jump.watched, *jump.beside), row.avg_entry_price, jump.bar.close
+    if entry.is_finite() and not any(_near(jump, entry * before, p.entry_price * now) for p in holding):
+        return False
+    most = sum((p.remaining_qty for p in holding), ZERO)
+    least = sum((p.remaining_qty for p in jump.watched), ZERO)
+    if least <= row.qty <= most:
+        return entry.is_finite()  # the entry alone moved: a part of the company was spun off, say
+    was = row.qty * now / before
+    return least <= was <= most or _near(jump, was, least) or _near(jump, was, most)
+
+
+def _near(jump: Jumped, one: Decimal, other: Decimal) -> bool:
+    return not is_jump(one, other, jump.ratio_max)

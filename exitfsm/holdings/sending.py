@@ -44,71 +44,46 @@ def more_than_held(qty: Decimal, short: Short) -> OrderRefused:
 
 
 class Beside(msgspec.Struct, frozen=True):
-    """Another position of the symbol, of either side, and what is known of its newest order.
-
-    Attributes:
-        position: the position.
-        is_unknown: the order was sent, or may have been, and the broker has said nothing of it.
-        look_ups: what they have shown of it, where its end was reported.
-        settled: when no fill can follow its cancel any more, in monotonic seconds.
-    """
+    """Another position of the symbol, of either side, and what is known of its newest order."""
 
     position: Position
-    is_unknown: bool = False
-    look_ups: LookUps = LookUps()
-    settled: float = NEVER
+    is_unknown: bool = False  # the order was sent, or may have been, and the broker has said nothing of it
+    look_ups: LookUps = LookUps()  # what they have shown of it, where its end was reported
+    settled: float = NEVER  # when no fill can follow its cancel any more, in monotonic seconds
 
 
 class Leaving(msgspec.Struct, frozen=True, kw_only=True):
-    """An order that is about to leave, and what is known at this moment.
-
-    Attributes:
-        order: what is to be sent.
-        position: as it is now; None where it has ended.
-        owed: what it owes the broker now.
-        beside: the others of its symbol.
-        asked, now, fresh_s: when the first of what was read for it was asked for, the present, and how old that may be.
-        is_held_back: another exit of ours works that belongs to no known position, or might.
-    """
+    """An order that is about to leave, and what is known at this moment."""
 
     order: Submit
-    position: Position | None
-    owed: Action | None
-    beside: tuple[Beside, ...] = ()
-    asked: float = 0.0
+    position: Position | None  # as it is now; None where it has ended
+    owed: Action | None  # what it owes the broker now
+    beside: tuple[Beside, ...] = ()  # the others of its symbol
+    asked: float = 0.0  # when the first of what was read for it was asked for
     now: float = 0.0
-    fresh_s: float = FRESH_S
-    is_held_back: bool = False
+    fresh_s: float = FRESH_S  # how old what was read may be
+    is_held_back: bool = False  # another exit of ours works that belongs to no known position, or might
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """Looks at what is held, before an order of a venue that would take one for more.
-
-    Attributes:
-        position, qty: the position, and what the order is to sell.
-        held: what the newest look showed for it; None where it failed.
-        executions: those in its symbol, where less is held.
-        count: what the reads before showed.
-        failed, shown: looks that failed, and looks that showed something.
-        may_have_left: an earlier copy of the order may be at the broker.
-    """
+    """Looks at what is held, before an order of a venue that would take one for more."""
 
     position: Position
-    qty: Decimal
-    held: Decimal | None = None
-    executions: Sequence[Fill] = ()
-    count: Count | None = None
+    qty: Decimal  # what the order is to sell
+    held: Decimal | None = None  # what the newest look showed; None where it failed
+    executions: Sequence[Fill] = ()  # those in its symbol, where less is held
+    count: Count | None = None  # what the reads before showed
     failed: int = 0
-    shown: int = 0
-    may_have_left: bool = False
+    shown: int = 0  # looks that did not fail
+    may_have_left: bool = False  # an earlier copy of the order may be at the broker
 
 
 def may_send(leaving: Leaving) -> Answer:
     """The last look before an order leaves: nothing that was true before a wait is taken for true here."""
-    p = leaving.position
-    if p is None or leaving.owed != leaving.order or leaving.now - leaving.asked > leaving.fresh_s:
+    p, asked, now = leaving.position, leaving.asked, leaving.now
+    if p is None or leaving.owed != leaving.order or now - asked > leaving.fresh_s:
         return Answer.WAIT
-    if another_goes_first(p, leaving.beside, leaving.asked, leaving.now):
+    if another_goes_first(p, leaving.beside, asked, now):
         return Answer.WAIT
     return Answer.BLOCKED if leaving.is_held_back else Answer.SEND
 
@@ -119,14 +94,15 @@ def another_goes_first(p: Position, beside: Iterable[Beside], asked: float, now:
     What is held may be less than all of them are to sell: one after the other, each is sized by what is there. Of two
     sides only one can be held: there the one goes first whose quantity is shown.
     """
-    return any(_goes_before(p, other, asked, now) for other in beside)
-
-
-def _goes_before(p: Position, other: Beside, asked: float, now: float) -> bool:
-    q = other.position
-    if q.state is State.PENDING and not other.is_unknown:
-        return q.side is p.side and is_older(q, p)
-    return bool(q.live_orders) or may_work(other, asked, now)
+    for other in beside:
+        q = other.position
+        if q.state is State.PENDING and not other.is_unknown:
+            goes_first = q.side is p.side and is_older(q, p)
+        else:
+            goes_first = bool(q.live_orders) or may_work(other, asked, now)
+        if goes_first:
+            return True
+    return False
 
 
 def may_work(other: Beside, asked: float, now: float) -> bool:

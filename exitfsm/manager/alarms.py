@@ -1,7 +1,6 @@
-"""What people are told: alarms, the bot's callbacks, the log, and facts about the whole account.
+"""What people hear: alarms, the bot's callbacks, the log, and facts about the whole account.
 
-The pause, the breaker, and alarms that concern no single position are events on the account's own stream, so that a
-restart finds them as they were. Callbacks are guests: plain or async, and one that raises harms nothing.
+Callbacks are guests: plain or async, and one that raises harms nothing.
 """
 
 from __future__ import annotations
@@ -11,22 +10,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from exitfsm.errors import StoreError, VersionConflict
-from exitfsm.events import (
-    AlarmAcknowledged,
-    AlarmRaised,
-    BreakerClosed,
-    BreakerOpened,
-    Event,
-    Recorded,
-    TradingPaused,
-    TradingResumed,
-)
+from exitfsm.account import Account
+from exitfsm.aio.tasks import Tasks
+from exitfsm.errors import StoreError
+from exitfsm.events import AlarmAcknowledged, AlarmRaised, Event, Recorded, TradingPaused, TradingResumed
 from exitfsm.manager.mailbox import Mailbox
-from exitfsm.manager.tasks import Tasks
+from exitfsm.messages import Acknowledge
 from exitfsm.outside import logger
 from exitfsm.position import Position
-from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm
 
@@ -36,71 +27,11 @@ OnEvent = Callable[[Position | None, Recorded], Any]
 OnAlarm = Callable[[Alarm], Any]
 
 
-class Account:
-    """The account as its stream tells it. Everything here runs in the writer's thread."""
-
-    def __init__(self, store: ExitStore, account: str) -> None:
-        self._store = store
-        self.stream_id = f"{ACCOUNT_PREFIX}{account}"
-        self._version = 0
-        self.paused = False
-        self.breaker_open = False
-        self.alarms: dict[str, Alarm] = {}
-
-    def load(self) -> None:
-        """Fold the stream as far as it goes."""
-        for recorded in self._store.stream(self.stream_id, self._version):
-            self._fold(recorded.event)
-            self._version = recorded.version
-
-    def _fold(self, event: Event) -> None:
-        match event:
-            case TradingPaused():
-                self.paused = True
-            case TradingResumed():
-                self.paused = False
-            case BreakerOpened():
-                self.breaker_open = True
-            case BreakerClosed():
-                self.breaker_open = False
-            case AlarmRaised():
-                self.alarms[event.alarm_id] = Alarm(
-                    alarm_id=event.alarm_id, kind=event.kind, text=event.text, raised_at=event.at
-                )
-            case AlarmAcknowledged():
-                self.alarms.pop(event.alarm_id, None)
-
-    def record(self, event: Event, *, at: datetime, by: str) -> Sequence[Recorded]:
-        """Append one fact and fold it."""
-        while True:
-            try:
-                recorded = self._store.append(self.stream_id, self._version, [event], at=at, by=by)
-            except VersionConflict:
-                self.load()
-                continue
-            self._version += 1
-            self._fold(event)
-            return recorded
-
-    def raise_alarm(self, kind: str, text: str, *, at: datetime) -> Sequence[Recorded]:
-        """Put up an alarm, unless the same stands already."""
-        if any(a.kind == kind and a.text == text for a in self.alarms.values()):
-            return ()
-        alarm_id = f"{self.stream_id}/{kind}/{self._version + 1}"
-        return self.record(AlarmRaised(alarm_id=alarm_id, kind=kind, text=text, at=at), at=at, by="reconcile")
-
-    def acknowledge(self, alarm_id: str, *, at: datetime, who: str) -> Sequence[Recorded]:
-        """Take an alarm down; one that does not stand is left alone."""
-        if alarm_id not in self.alarms:
-            return ()
-        return self.record(AlarmAcknowledged(alarm_id=alarm_id, by=who, at=at), at=at, by="operator")
-
-
 class Alarms:
-    """What is told, and to whom.
+    """Who hears what.
 
     Attributes:
-        active: each alarm that stands, with the stream it stands in, by its id.
+        active: each active alarm, with the stream of its events, by its id.
     """
 
     def __init__(
@@ -115,47 +46,36 @@ class Alarms:
         self._on_event, self._on_alarm = callbacks
         self.active: dict[str, tuple[str, Alarm]] = {}
 
-    @property
-    def account_stream(self) -> str:
-        """The stream of what concerns no single position."""
-        return self._account.stream_id
-
     def load(self, store: ExitStore) -> None:
-        """In the writer's thread: the alarms that stand."""
+        """In the writer's thread: the active alarms."""
         for row in store.alarms():
             alarm = Alarm(alarm_id=row.alarm_id, kind=row.kind, text=row.text, raised_at=row.raised_at_utc)
             self.active[alarm.alarm_id] = (row.stream_id, alarm)
 
     def remind(self) -> None:
-        """Every alarm that stands, once more: at the start."""
+        """Every active alarm, once more: at the start."""
         for _, alarm in list(self.active.values()):
-            self._call_back(self._on_alarm, alarm)
+            self._tasks.call(self._on_alarm, alarm)
 
     def announce(self, position: Position | None, recorded: Recorded) -> None:
         """One event, after it is durable."""
-        event = recorded.event
-        log.info(
-            "event=%s stream=%s version=%s by=%s",
-            type(event).__name__,
-            recorded.stream_id,
-            recorded.version,
-            recorded.by,
-        )
+        event, stream = recorded.event, recorded.stream_id
+        log.info("event=%s stream=%s version=%s by=%s", type(event).__name__, stream, recorded.version, recorded.by)
         if isinstance(event, AlarmRaised):
             alarm = Alarm(alarm_id=event.alarm_id, kind=event.kind, text=event.text, raised_at=event.at)
-            self.active[alarm.alarm_id] = (recorded.stream_id, alarm)
+            self.active[alarm.alarm_id] = (stream, alarm)
             log.error("alarm kind=%s text=%s", alarm.kind, alarm.text)
-            self._call_back(self._on_alarm, alarm)
+            self._tasks.call(self._on_alarm, alarm)
         elif isinstance(event, AlarmAcknowledged):
             self.active.pop(event.alarm_id, None)
-        self._call_back(self._on_event, position, recorded)
+        self._tasks.call(self._on_event, position, recorded)
 
     def alarm_without_store(self, kind: str, text: str) -> None:
-        """An alarm that cannot be stored still reaches a person: the log, the callback, and the list of alarms."""
+        """An alarm that cannot be stored still reaches a person: the callback, and the list of alarms."""
         alarm = Alarm(alarm_id=f"{self._account.stream_id}/{kind}", kind=kind, text=text, raised_at=self._now())
         if alarm.alarm_id not in self.active:
             self.active[alarm.alarm_id] = (self._account.stream_id, alarm)
-            self._call_back(self._on_alarm, alarm)
+            self._tasks.call(self._on_alarm, alarm)
 
     async def raise_alarm(self, kind: str, text: str) -> None:
         """An alarm about the account."""
@@ -163,11 +83,11 @@ class Alarms:
         await self._in_writer(lambda: self._account.raise_alarm(kind, text, at=now))
 
     def raise_soon(self, kind: str, text: str) -> None:
-        """The same, without waiting for it; one of its kind that stands is enough."""
+        """The same, without waiting for it; one of its kind that is active is enough."""
         if not any(alarm.kind == kind for _, alarm in self.active.values()):
-            self._tasks.write(self._raise_or_tell(kind, text))
+            self._tasks.write(self._raise_anyway(kind, text))
 
-    async def _raise_or_tell(self, kind: str, text: str) -> None:
+    async def _raise_anyway(self, kind: str, text: str) -> None:
         try:
             await self.raise_alarm(kind, text)
         except StoreError:
@@ -179,8 +99,11 @@ class Alarms:
         return self._tasks.write(self._in_writer(lambda: self._account.record(event, at=at, by=by)))
 
     def acknowledge(self, alarm_id: str, who: str) -> asyncio.Task[None]:
-        """Take down an alarm about the account. Await it to know that it is durable."""
-        now = self._now()
+        """Take an alarm down. Await it to know that it is durable."""
+        now, stream = self._now(), self.active[alarm_id][0] if alarm_id in self.active else ""
+        if stream != self._account.stream_id:
+            message = Acknowledge(at=now, alarm_id=alarm_id, who=who)
+            return self._tasks.write(self._mailbox.tell(stream, message))
         if alarm_id not in self._account.alarms:
             self.active.pop(alarm_id, None)  # it could not be stored when it went up
         return self._tasks.write(self._in_writer(lambda: self._account.acknowledge(alarm_id, at=now, who=who)))
@@ -188,14 +111,3 @@ class Alarms:
     async def _in_writer(self, work: Callable[[], Sequence[Recorded]]) -> None:
         for recorded in await self._mailbox.run(work):
             self.announce(None, recorded)
-
-    def _call_back(self, callback: Callable[..., Any] | None, *args: Any) -> None:
-        if callback is None:
-            return
-        try:
-            result = callback(*args)
-        except Exception:
-            log.exception("callback_failed")
-            return
-        if asyncio.iscoroutine(result):
-            self._tasks.spawn(result, "exitfsm-callback")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exitfsm.aio.tasks import Tasks
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.hours import Hours
 from exitfsm.broker.instruments import Instruments
@@ -13,9 +14,11 @@ from exitfsm.custom_rules import CustomRules
 from exitfsm.engine import Engine
 from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.manager.mailbox import Mailbox
-from exitfsm.manager.orders import Orders
-from exitfsm.manager.tasks import Tasks
+from exitfsm.memory.orders import Orders
+from exitfsm.memory.sends import Sends
+from exitfsm.memory.waits import Waits
 from exitfsm.ports import Clock
+from exitfsm.position import Position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,4 +51,22 @@ class Context:
     hours: Hours
     instruments: Instruments
     orders: Orders
+    sends: Sends
+    waits: Waits
     tasks: Tasks
+
+
+class Part:
+    """Has at hand what all parts use."""
+
+    def __init__(self, context: Context) -> None:
+        self._given, self._time, self._live = context.given, context.given.time, context.given.config.live
+        self._engine, self._mailbox, self._alarms = context.engine, context.mailbox, context.alarms
+        self._calls, self._orders, self._hours = context.calls, context.orders, context.hours
+        self._breaker, self._tasks = context.breaker, context.tasks
+        self._sends, self._waits, self._instruments = context.sends, context.waits, context.instruments
+
+
+def in_order(engine: Engine) -> list[Position]:
+    """All open positions, oldest first."""
+    return sorted(engine.positions.values(), key=lambda p: (p.opened_at, p.position_id))

@@ -1,226 +1,142 @@
 """Carrying out what is owed: one task for each position, so that a slow answer about one never delays another.
 
-A task asks the engine what its position owes, does it, tells the engine what came of it, and asks again until nothing
-is owed or nothing moves. What did not move is asked again by the manager's timer, after a pause that grows. The same
-code serves the first send, the retry and the recovery after a crash.
+A task asks the engine what its position owes, takes that step, tells the engine what came of it, and asks again until
+nothing is owed or nothing moves. What did not move is asked again by the manager's timer, after a pause that grows. The
+same code serves the first send, the retry and the recovery after a crash.
+
+An exit order whose intent is durable is sent once, and only on knowledge that is fresh. Before it leaves, everything
+that it could meet is read: the market's hours, the records of orders beside it, what is held where the broker would not
+refuse to sell more. Each read waits, so that what was true before it is asked again after it. Whether it may leave is
+decided in `holdings`. Where the broker does not answer, its `BrokerError` ends the step: it is still owed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable
-from decimal import Decimal
-from functools import partial
+from collections.abc import Iterator
+from contextlib import suppress
 
 from exitfsm import holdings
-from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import UNKNOWN_MAX
-from exitfsm.manager.budget import PAUSE_S, Turns
-from exitfsm.manager.context import Context
-from exitfsm.manager.sending import Sender
-from exitfsm.manager.view import View
+from exitfsm.aio.budget import PAUSE_S, Turns
+from exitfsm.aio.workers import Workers
+from exitfsm.broker.calls import Outcome, describe
+from exitfsm.errors import BrokerError, OrderRefused, StoreError
+from exitfsm.holdings import FRESH_S, NEVER, UNKNOWN_MAX, Answer, Beside, Read, bare
+from exitfsm.lifecycle import State
+from exitfsm.manager.context import Context, Part
+from exitfsm.manager.view import LOOK_MAX_S, View
+from exitfsm.messages import GiveWay
 from exitfsm.outside import logger
-from exitfsm.position import (
-    Action,
-    Cancel,
-    ExitOrder,
-    LookUp,
-    Position,
-    ReadPosition,
-    Submit,
-    is_over,
-)
+from exitfsm.ports import IdMemory
+from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, Submit, is_proved_over
+from exitfsm.values import ExecutionReport, Order, OrderType, plain, refused_report
 
 log = logger("exitfsm")
 
-#: Steps that one task takes in a row before it leaves the rest to the timer: a bound on any loop with the broker.
-STEPS_MAX = 25
-#: The longest pause before the same thing is tried again; the first is `PAUSE_S`.
-PAUSE_MAX_S = 30.0
 #: How long the bot's call waits for orders that it caused to have left; a broker that is slower is not waited for.
 GRACE_S = 0.01
 
 
-class Executor:
-    """Does what positions owe the broker."""
+class Executor(Part):
+    """Works on what positions owe the broker."""
 
     def __init__(self, context: Context, view: View) -> None:
-        self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
-        self._view, self._hours, self._instruments = view, context.hours, context.instruments
-        self._time, self._clock = context.given.time, context.given.clock
-        self._turns = Turns(context.given.clock, context.given.config.live.orders_per_minute, self._standing)
-        #: Sends what is to be sent.
-        self.sender = Sender(context, view, self._turns)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._closing = False
-        self._pauses: dict[str, tuple[float, float]] = {}
-
-    # --- tasks --------------------------------------------------------------------------------------------------------
-
-    def drive(self, position_ids: Iterable[str], *, now: bool = True) -> None:
-        """See to it that each position's debts are worked on; `now` does not wait for its pause to end."""
-        for position_id in position_ids:
-            if now:
-                self._pauses.pop(position_id, None)
-            elif self._clock.monotonic() < self._pauses.get(position_id, (0.0, 0.0))[0]:
-                continue
-            if position_id not in self._tasks:
-                p = self._engine.positions.get(position_id)
-                if p is not None:  # all of these are announced before the first of them runs
-                    self._turns.announce(position_id, self._engine.owed_by(p, self._view.now_for(p)))
-                task = asyncio.create_task(self._run(position_id), name=f"exitfsm-{position_id}")
-                self._tasks[position_id] = task
-                task.add_done_callback(partial(self._ended, position_id))
-
-    def _ended(self, position_id: str, _: asyncio.Task[None]) -> None:
-        self._tasks.pop(position_id, None)
-        self._turns.announce(position_id, None)
-
-    def _standing(self, position_id: str) -> float:
-        p = self._engine.positions.get(position_id)
-        return self._engine.standing(p) if p is not None else math.inf
-
-    async def grace(self) -> None:
-        """Give orders that were caused just now a moment to leave."""
-        if self._tasks:
-            await asyncio.wait(self.tasks, timeout=GRACE_S)
+        super().__init__(context)
+        self._view = view
+        #: Whose turn it is to send.
+        self._turns = Turns(self._given.clock, self._live.orders_per_minute, self._standing)
+        self._workers = Workers(
+            self._step,
+            begins=lambda position_id: self._announce(position_id, self._owed(position_id)[1]),
+            ended=lambda position_id: self._announce(position_id, None),
+            monotonic=self._time.monotonic,
+            pause_s=PAUSE_S,
+        )
+        #: See to it that what positions owe is worked on.
+        self.drive = self._workers.drive
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
         """What is being worked on."""
-        return list(self._tasks.values())
+        return self._workers.tasks
+
+    async def grace(self) -> None:
+        """Give orders that were caused just now a moment to leave."""
+        await self._workers.wait(GRACE_S)
 
     async def close(self, wait_s: float) -> None:
         """Let calls that are under way come back, within reason; then give up. Nothing is lost: it stays owed.
 
         What only waits for time to pass is not waited for.
         """
-        self._closing = True
         self._turns.stop()
-        if self._tasks:
-            await asyncio.wait(self.tasks, timeout=wait_s)
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self._workers.close(wait_s)
         await self._turns.close()
-        await self._hours.close()
-        await self._instruments.close()
-        await self._view.close()
 
-    async def _run(self, position_id: str) -> None:
-        for _ in range(STEPS_MAX):
-            if self._closing:
-                return
-            p = self._engine.positions.get(position_id)
-            action = self._engine.owed_by(p, self._view.now_for(p)) if p is not None else None
-            if p is None or action is None:
-                self._pauses.pop(position_id, None)
-                return
-            self._turns.announce(position_id, action)
-            try:
-                moved = await self._act(p, action)
-            except (BrokerError, StoreError) as error:
-                log.warning("owed_failed position=%s action=%s error=%s", position_id, type(action).__name__, error)
-                moved = False
-            except Exception:
-                # A defect here must not end the only task that gets this position out: log it, and try again later.
-                log.exception("owed_crashed position=%s action=%s", position_id, type(action).__name__)
-                moved = False
-            if not moved:
-                break
-        pause = min(self._pauses.get(position_id, (0.0, PAUSE_S / 2))[1] * 2, PAUSE_MAX_S)
-        self._pauses[position_id] = (self._clock.monotonic() + pause, pause)
+    def forget(self, p: Position) -> None:
+        """A position has ended."""
+        self._workers.forget(p.position_id)
 
-    async def _act(self, p: Position, action: Action) -> bool:
-        """Do one thing; True when something moved, so that the next question makes sense at once."""
-        match action:
-            case Submit():
-                return await self.sender.submit(p, action)
-            case LookUp():
-                return await self.look_up(p.position_id, action.client_order_id)
-            case Cancel():
-                return await self._cancel(p, action)
-            case ReadPosition():
-                return await self._read(p)
+    def _standing(self, position_id: str) -> float:
+        p = self._engine.positions.get(position_id)
+        return self._engine.standing(p) if p is not None else math.inf
+
+    def _owed(self, position_id: str) -> tuple[Position | None, Action | None]:
+        p = self._engine.positions.get(position_id)
+        return p, self._engine.owed_by(p, self._waits.now(p)) if p is not None else None
+
+    def _announce(self, position_id: str, action: Action | None) -> None:
+        self._turns.announce(position_id, sends=isinstance(action, (Submit, Cancel)))
+
+    async def _step(self, position_id: str) -> bool | None:
+        p, action = self._owed(position_id)
+        if p is None or action is None:
+            return None
+        self._announce(position_id, action)
+        try:
+            return await self._take(p, action)
+        except (BrokerError, StoreError) as error:
+            log.warning("owed_failed position=%s action=%s error=%s", position_id, type(action).__name__, error)
+        except Exception:
+            # A defect here must not end the only task that gets this position out: log it, and try again later.
+            log.exception("owed_crashed position=%s action=%s", position_id, type(action).__name__)
+        return False
+
+    # --- the steps ----------------------------------------------------------------------------------------------------
+
+    async def _take(self, p: Position, action: Action) -> bool:
+        """Take one step; True when something moved, so that asking what is owed makes sense at once."""
+        if isinstance(action, Submit):
+            return await self._submit(p, action)
+        if isinstance(action, LookUp):
+            return await self.look_up(p.position_id, action.client_order_id)
+        if isinstance(action, Cancel):
+            return await self._cancel(p, action)
+        expected = self._view.expectations()
+        await self._view.tell_read(p.position_id, await self._view.positions(), expected)
+        return self._engine.positions.get(p.position_id) is not p
+
+    # --- looking up, and canceling ------------------------------------------------------------------------------------
 
     async def look_up(self, position_id: str, client_order_id: str) -> bool:
         """Ask what the broker knows of an order, and tell its position; True when something moved."""
-        before, asked = self._engine.positions.get(position_id), self._clock.monotonic()
+        before, asked = self._engine.positions.get(position_id), self._time.monotonic()
         report = await self._calls.order(client_order_id)
         if report is not None:
-            self.sender.was_found(client_order_id)
+            self._sends.found(client_order_id)
             report = holdings.record_of_live(before, self._engine.positions.get(position_id), report)
             if report is None:
                 return False
             await self._mailbox.report(report)
             return self._engine.positions.get(position_id) is not before
-        if self.sender.sent_since(client_order_id, asked):
+        if self._sends.since(client_order_id, asked):
             return False  # it was asked for before it was sent
         return await self._not_found(position_id, client_order_id)
 
-    async def clear_up(self, p: Position, *, must: bool) -> None:
-        """Find out what became of a position's orders, on an operator's word.
-
-        One that the broker does not know counts as refused then, and one that was replaced there as canceled: the
-        operator has looked, and answers for it.
-
-        Args:
-            p: the position.
-            must: the records of orders that have ended must be readable, too, where the broker shows such.
-
-        Raises:
-            BrokerError: an order that may be live cannot be looked up, or one that had ended works again, or cannot be
-                read and must be.
-        """
-        must = must and self._calls.asks_by_our_id and self._calls.capabilities.lookup_sees_closed
-        for order in p.orders:
-            if order.live:
-                await self._end_of_live(order.client_order_id, order.filled_qty)
-            else:
-                await self._news_of_ended(order, must=must)
-
-    async def _end_of_live(self, client_order_id: str, filled: Decimal) -> None:
-        """What became of an order that may be live, by its record or by the operator's word.
-
-        Raises:
-            BrokerError: it cannot be looked up.
-        """
-        asked = self._clock.monotonic()
-        report = await self._calls.order(client_order_id)
-        if report is None and self.sender.sent_since(client_order_id, asked):
-            raise BrokerError(f"exit order {client_order_id} was being sent at that moment")
-        await self._mailbox.report(holdings.end_of_live(report, client_order_id, filled, self._time.now()))
-
-    async def _news_of_ended(self, order: ExitOrder, *, must: bool) -> None:
-        """What an ended order's record says now: more filled than is known, or less, or that it works again.
-
-        Raises:
-            BrokerError: it works again (the venue took a fill back, or its end); nothing may be sent beside it. Or it
-                cannot be read, and must be.
-        """
-        client_order_id, report = order.client_order_id, None
-        try:
-            report = await self._calls.order(client_order_id)
-        except BrokerError:
-            if must:
-                raise
-        if report is not None:
-            report = holdings.record_of_ended(order, report)
-            await self._mailbox.report(report)
-        if report is None or is_over(order, report):
-            return
-        await self._calls.cancel(client_order_id)
-        report = await self._calls.order(client_order_id)
-        if report is not None and not is_over(order, report):
-            raise BrokerError(f"exit order {client_order_id} works again at the broker, and is asked to be canceled")
-        if report is not None:
-            await self._mailbox.report(report)
-
     async def _not_found(self, position_id: str, client_order_id: str) -> bool:
         """The broker does not know the id. Proof of nothing, unless it refuses a repeated id for ever."""
-        times = self.sender.was_not_found(client_order_id)
-        p = self._engine.positions.get(position_id)
+        times, p = self._sends.not_found(client_order_id), self._engine.positions.get(position_id)
         if p is None or p.client_order_id != client_order_id or not p.order_live:
             return False
         can_resend = holdings.may_resend(p, self._calls.capabilities)
@@ -236,14 +152,9 @@ class Executor:
         return can_resend and times < UNKNOWN_MAX
 
     async def _cancel(self, p: Position, action: Cancel) -> bool:
-        """Ask for the cancel, then for what became of the order: only its record ends it.
-
-        Where an earlier order works again, none of those that may be live waits for another's cancel.
-
-        Raises:
-            BrokerError: of one of them there was no answer.
-        """
+        """Ask for the cancel, then for what became of the order: only its record ends it."""
         failed: BrokerError | None = None
+        # Where an earlier order works again, none of those that may be live waits for another's cancel.
         for order_id in p.live_orders if p.works_again else (action.client_order_id,):
             try:
                 await self._cancel_one(p.position_id, order_id)
@@ -254,27 +165,245 @@ class Executor:
         return self._engine.positions.get(p.position_id) is not p
 
     async def _cancel_one(self, position_id: str, client_order_id: str) -> None:
-        spent = await self._turns.take(position_id)
+        place = await self._turns.take(position_id)
         p = self._engine.positions.get(position_id)
         if p is None or client_order_id not in p.live_orders:
-            self._turns.give_back(spent)
+            self._turns.give_back(place)
             return  # it has ended while this waited for its turn
         refused = await self._calls.cancel(client_order_id)
         report = await self._calls.order(client_order_id)
-        if report is not None and (report.status.terminal or refused is None):
+        if report is None or (refused is not None and not report.status.terminal):
+            report = refused
+        if report is not None:
             await self._mailbox.report(report)
-        elif refused is not None:
-            await self._mailbox.report(refused)
 
-    async def _read(self, p: Position) -> bool:
-        """A fresh read for one position, and what it means."""
-        expected = self._view.expectations()
-        held = await self._view.positions()
-        await self._view.tell_read(p.position_id, held, expected)
-        return self._engine.positions.get(p.position_id) is not p
+    # --- whether an order may leave -----------------------------------------------------------------------------------
 
-    def forget(self, p: Position) -> None:
-        """A position has ended."""
-        self._view.forget(p)
-        self._pauses.pop(p.position_id, None)
-        self.sender.forget(p)
+    async def _submit(self, p: Position, action: Submit) -> bool:
+        """Send the order whose intent is durable; once."""
+        began = self._time.monotonic()
+        if not await self._hours.let_pass(p.symbol) or not self._breaker.allows(self._time.monotonic()):
+            return False
+        if self._orders.hold_back(p.symbol, self._time.monotonic()) or await self._is_too_small(p, action.order):
+            return False
+        await self._prove_over(p, began)
+        if holdings.another_goes_first(p, tuple(self._beside(p)), began, self._time.monotonic()):
+            await self._ask_for_way(p)
+            await self._turns.pause(p.position_id)
+            return True
+        await self._make_way(p)
+        place, answer = await self._turns.take(p.position_id), Answer.BLOCKED
+        try:
+            answer = await self._last_look(p, action)
+        finally:
+            if answer is not Answer.SEND:
+                self._turns.give_back(place)
+        return await self._send(p, action.order) if answer is Answer.SEND else answer is Answer.WAIT
+
+    async def _last_look(self, p: Position, action: Submit) -> Answer:
+        """What is read for an order is read after it waited for its turn, and must still be fresh when it leaves."""
+        asked = self._time.monotonic()
+        await self._prove_over(p, asked)
+        answer = self._may_send(p, action, asked)
+        if answer is not Answer.SEND:
+            return answer  # it was learned while it waited
+        if self._hours.may_have_changed(p.symbol) and not await self._hours.let_pass(p.symbol):
+            return Answer.BLOCKED
+        guarded = self._calls.capabilities.reduce_only and not self._engine.against(p)
+        refusal = None if guarded else await self._no_longer_held(p, action.order)
+        if refusal is not None:
+            return await self._not_sent(action.order, refusal)
+        if not await self._one_before_is_over(p):
+            return Answer.BLOCKED
+        return self._may_send(p, action, asked)
+
+    def _may_send(self, p: Position, action: Submit, asked: float) -> Answer:
+        """Whether an order may leave now, by what was asked for since `asked` (monotonic seconds)."""
+        now, current = self._time.monotonic(), self._engine.positions.get(p.position_id)
+        beside = tuple(self._beside(current)) if current is not None else ()
+        leaving = holdings.Leaving(
+            order=action,
+            position=current,
+            owed=self._engine.owed_by(current, self._waits.now(current)) if current is not None else None,
+            beside=beside,
+            asked=asked,
+            now=now,
+            # A slow broker is no reason never to send, a long sleep is one.
+            fresh_s=FRESH_S + (1 + len(beside)) * float(self._live.broker_timeout_seconds),
+            is_held_back=self._orders.hold_back(p.symbol, now),
+        )
+        answer = holdings.may_send(leaving)
+        closed = self._hours.heard_closed(p.symbol) or not self._breaker.allows(now)
+        return Answer.BLOCKED if closed and answer is Answer.SEND else answer
+
+    # --- the orders beside it -----------------------------------------------------------------------------------------
+
+    def _beside(self, p: Position) -> Iterator[Beside]:
+        """The other positions of a symbol, of either side, and what is known at this moment of their newest orders."""
+        for q in (*self._engine.beside(p), *self._engine.against(p)):
+            order_id, reported = q.client_order_id or "", q.state is State.REJECTED and holdings.was_reported_over(q)
+            yield Beside(
+                q,
+                is_unknown=order_id in self._engine.unknown,
+                look_ups=self._view.look_ups(order_id),
+                settled=self._waits.settled(q) if reported else NEVER,
+            )
+
+    async def _prove_over(self, p: Position, asked: float) -> None:
+        """Read the record of each order beside a position's own of which only an update has reported the end."""
+        for other in self._beside(p):
+            if holdings.awaits_record(other, asked, self._time.monotonic()):
+                q = other.position
+                try:
+                    await self._view.record_of(q, q.client_order_id or "")
+                except BrokerError:
+                    if q.state is not State.UNPROTECTED:  # a person looks after that
+                        raise
+
+    async def _one_before_is_over(self, p: Position) -> bool:
+        """True unless the record of the order before this one shows it working; then a person hears of it."""
+        before = holdings.order_to_prove(p)
+        if before is None:
+            return True
+        named = before.client_order_id
+        # It was read before this attempt was decided. After a long wait, or a restart, it is read again.
+        if self._time.monotonic() - self._view.look_ups(named).shown_over <= FRESH_S:
+            return True
+        record = await self._view.record_of(p, named)
+        if is_proved_over(before, record, self._calls.capabilities):
+            return True
+        if record.report is not None:  # else it is looked up again: an answer may be behind
+            waits = p.client_order_id
+            text = f"the end of order {named} was reported, and its record shows it working: {waits} waits"
+            await self._mailbox.alarm(p.position_id, "ended_order_works", text)
+        return False
+
+    async def _ask_for_way(self, p: Position) -> None:
+        """A limit order that rests does not keep a stop waiting: it is canceled for it."""
+        if p.reason is not None and p.reason.takes_profit:
+            return
+        why = f"the exit of {p.position_id} ({p.reason}) waits for it"
+        others = [other.position for other in self._beside(p)]
+        resting = [q for q in others if q.order_live and q.order_type is OrderType.LIMIT]
+        await self._mailbox.tell_all([(q.position_id, GiveWay(at=self._time.now(), why=why)) for q in resting])
+
+    async def _make_way(self, p: Position) -> None:
+        """The exit goes before the bot's entries: one that is known to rest on the symbol is canceled, or reported."""
+        working = self._orders.foreign.get(bare(p.symbol), {})
+        for order_id, order in list(working.items()):
+            if not holdings.gives_way(order_id, self._live.entry_id_prefix):
+                side = order.side or "unknown side"
+                text = f"order {order_id} ({side}) of {p.symbol} works while {p.symbol} is exited"
+                await self._mailbox.alarm(p.position_id, "foreign_order", text)
+                continue
+            with suppress(BrokerError):
+                await self._calls.cancel(order_id)
+                for _ in range(READS_MIN):
+                    record = await self._calls.order(order_id)
+                    if record is None or record.status.terminal:
+                        working.pop(order_id, None)
+                        break
+                    await self._turns.pause(p.position_id)
+
+    # --- what is held -------------------------------------------------------------------------------------------------
+
+    async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
+        """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself."""
+        failed = shown = 0
+        while True:
+            seen = self._view.seen(p)
+            read, why = await self._look(p.symbol)
+            p = self._engine.positions.get(p.position_id, p)
+            held = None
+            if read is not None:
+                if self._view.seen(p) != seen:
+                    continue  # its orders, or those beside it, have changed what is held since
+                held = self._view.net_of(p, read)[0]
+                self._view.count(p, held, read.began)
+            failed, shown = failed + (read is None), shown + (read is not None)
+            look = holdings.Look(
+                position=p,
+                qty=order.qty,
+                held=held,
+                executions=await self._view.fills_of(p) or () if held is not None and held < order.qty else (),
+                count=self._view.counted(p),
+                failed=failed,
+                shown=shown,
+                may_have_left=self._sends.may_have_left(order.client_order_id),
+            )
+            answer = holdings.covered(look)
+            if isinstance(answer, holdings.Short):
+                return holdings.more_than_held(order.qty, answer)
+            if answer is Answer.SEND:
+                return None
+            if answer is Answer.BLOCKED:
+                raise BrokerError(f"what is held of {p.symbol} is not known: {why}")
+            await self._turns.pause(p.position_id)
+
+    async def _look(self, symbol: str) -> tuple[Read | None, str]:
+        """What is held; or None and why, where that is not known of this symbol."""
+        try:
+            async with asyncio.timeout(LOOK_MAX_S):
+                held = await self._view.positions()
+        except (BrokerError, TimeoutError) as error:
+            return None, describe(error)
+        return (None, "it cannot be read") if holdings.is_silent(held, symbol) else (held, "")
+
+    async def _not_sent(self, order: Order, refusal: OrderRefused) -> Answer:
+        """What becomes of an order that would sell more than is held."""
+        # An earlier life, whose store was lost, may have sent the same id: then what is missing is what it sold.
+        report = await self._calls.order(order.client_order_id) if self._calls.asks_by_our_id else None
+        if report is None and self._sends.may_have_left(order.client_order_id):
+            # It may be on its way, with the same effect. Not sent, not refused; it is asked for again.
+            log.warning("submit_held_back id=%s why=%s", order.client_order_id, refusal)
+            self._engine.sent(order.client_order_id)
+            return Answer.BLOCKED
+        await self._mailbox.report(report or refused_report(order.client_order_id, refusal, self._time.now()))
+        return Answer.WAIT
+
+    # --- it leaves ----------------------------------------------------------------------------------------------------
+
+    async def _send(self, p: Position, order: Order) -> bool:
+        """It leaves now; its position hears what comes of it."""
+        name = order.client_order_id
+        self._breaker.sends(self._time.monotonic())
+        self._engine.sent(name)
+        with self._sends.sending(name):
+            outcome = await self._calls.submit(order)
+        log.info(
+            "submit id=%s symbol=%s side=%s qty=%s outcome=%s why=%s",
+            name, order.symbol, order.side, plain(order.qty), outcome.outcome.value, outcome.why,
+        )  # fmt: skip
+        report = outcome.report
+        if report is not None:
+            if outcome.outcome is Outcome.REFUSED:
+                report = await self._there_after_all(name) or report
+            if await self._is_too_small(p, order, report):
+                self._engine.not_known(name)  # it never was
+                return False
+            self._sends.found(name)
+            await self._mailbox.report(report)
+            return True
+        if outcome.outcome is Outcome.NOT_SENT:
+            self._engine.not_known(name)
+            return False
+        return True  # unknown: what is owed now is a look-up
+
+    async def _is_too_small(self, p: Position, order: Order, report: ExecutionReport | None = None) -> bool:
+        """True while an order is worth less than the venue takes, by its answer too; what an operator ordered goes."""
+        price = self._engine.last_price(order.symbol)
+        waits = await self._instruments.hold_back(p.position_id, order, price, report)
+        return waits and not p.order.ordered_by
+
+    async def _there_after_all(self, client_order_id: str) -> ExecutionReport | None:
+        """The record of an order that was just refused, where the refusal was said of another copy of its request.
+
+        What is repeated on the way, or sent again, can be refused because of the first copy: it holds the quantity.
+        """
+        try:
+            return await self._calls.order(client_order_id)
+        except BrokerError:
+            again = self._calls.capabilities.ids_refused is IdMemory.FOREVER and self._calls.asks_by_our_id
+            if again or self._sends.may_have_left(client_order_id):
+                raise
+            return None

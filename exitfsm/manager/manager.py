@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
 from exitfsm import holdings
+from exitfsm.aio.bus import check_bus
+from exitfsm.aio.loops import NOT_STARTED, Begun, handed_over, on_its_loop, running
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.market import is_bar
 from exitfsm.broker.orders import is_order_update
@@ -24,16 +26,15 @@ from exitfsm.clocks import SteadyTime, SystemClock
 from exitfsm.config import ExitConfig, load_config
 from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.engine import Engine
-from exitfsm.errors import StoreError
+from exitfsm.errors import StoreError, StoreLocked
 from exitfsm.events import TradingPaused, TradingResumed
 from exitfsm.manager.alarms import OnAlarm, OnEvent
-from exitfsm.manager.bus import check_bus
-from exitfsm.manager.context import Given
-from exitfsm.manager.loops import NOT_STARTED, Begun, on_its_loop, running, running_loop
+from exitfsm.manager.context import Given, in_order
 from exitfsm.manager.parts import Parts
 from exitfsm.manager.view import View
 from exitfsm.outside import logger
-from exitfsm.ports import Clock, EventBus
+from exitfsm.ownership import Opening
+from exitfsm.ports import Broker, Clock, EventBus
 from exitfsm.position import Position, account_hash
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side, decimal_of, symbol_key, utc
@@ -48,22 +49,25 @@ class ExitManager:
         broker: anything with the methods of the `Broker` port, plain or async; its `capabilities` attribute says what
             it can do, and where it has none the most careful assumptions hold.
         state_store: an `ExitStore`, or the path or URL of one (then it is opened and closed here).
-        event_bus: anything with `subscribe(handler)`; bars and order updates on it are taken up. None: call `on_bar`
-            and `on_order_update` yourself.
+        event_bus: anything with `subscribe(handler)`; it brings bars and order updates. None: call `on_bar` and
+            `on_order_update` yourself.
         config: an `ExitConfig`, a mapping, or the path of a YAML file; the defaults when None.
-        strategy_name: a label on the positions taken up.
+        strategy_name: a label on the positions it watches.
         account: names the account; enters ids and the store as a hash only.
         clock: the system's clock when None.
+        standby: wait at the start until the store is nobody else's, and take it where its owner on a server has been
+            silent for `live.takeover_after_seconds`. The process that writes a file is only waited for.
         rules: functions for `custom_rule`, by (name, version).
         on_event: called with (position or None, recorded event) for each event, after it is durable.
-        on_alarm: called for each alarm that goes up, and at the start for each that still stands.
+        on_alarm: called for each alarm that goes up, and at the start for each that is active.
 
-    All methods belong to one event loop. Callbacks may be plain or async; one that raises is logged and harms nothing.
+    It works on the event loop of `start`; what is called elsewhere is carried out there. Callbacks may be plain or
+    async; one that raises is logged and harms nothing.
     """
 
     def __init__(  # noqa: PLR0913  # the public constructor: a bot names what it needs
         self,
-        broker: Any,
+        broker: Broker,
         state_store: ExitStore | str | os.PathLike[str],
         event_bus: EventBus | None = None,
         config: ExitConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
@@ -74,6 +78,7 @@ class ExitManager:
         rules: Mapping[tuple[str, str], CustomRuleFunction] | None = None,
         on_event: OnEvent | None = None,
         on_alarm: OnAlarm | None = None,
+        standby: bool = False,
     ) -> None:
         self.config = load_config(config) if config is not None else ExitConfig()
         self.strategy_name = strategy_name
@@ -89,38 +94,28 @@ class ExitManager:
             on_event=on_event,
             on_alarm=on_alarm,
         )
+        after_s = float(self.config.live.takeover_after_seconds) if standby else None
+        self._opening = Opening(state_store, self._given.account, after_s)
         self._starting = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._made: Parts | None = None
-        self._unsubscribe: Callable[[], Any] | None = None
+        self._unsubscribe: Any = None
 
     @property
     def store(self) -> ExitStore:
-        """The store it works on.
-
-        Raises:
-            RuntimeError: it is not started.
-        """
+        """The store it works on; `RuntimeError` before the start."""
         return self._parts.store
 
     @property
     def _parts(self) -> Parts:
-        """What it is made of since the last start.
-
-        Raises:
-            RuntimeError: it is not started.
-        """
+        """What it is made of since the last start."""
         if self._made is None:
             raise RuntimeError(NOT_STARTED)
         return self._made
 
     @property
     def _at_work(self) -> Parts:
-        """The same for a command, which is not to come to nothing unheard.
-
-        Raises:
-            StoreError: it is stopped.
-        """
+        """The same for a command, which must not come to nothing without an error."""
         if not self._parts.running:
             raise StoreError("the manager is stopped")
         return self._parts
@@ -136,6 +131,11 @@ class ExitManager:
     @property
     def _view(self) -> View:
         return self._parts.view
+
+    @property
+    def lost_to(self) -> str | None:
+        """Who has taken the store from this manager, in words; it has stopped then. None while nobody has."""
+        return self._made.ownership.lost if self._made is not None else None
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -160,29 +160,28 @@ class ExitManager:
         loop, fitting = asyncio.get_running_loop(), Fitting(self._broker)
         fitting.check()
         check_bus(self._bus)
-        store = self._store_given
-        if not isinstance(store, ExitStore):  # on a server each account has one of its own
-            store = await loop.run_in_executor(None, partial(ExitStore, store, account=self._given.account))
-        self._made, self._loop = Parts(self._given, store, fitting), loop
+        store = await self._opening.opened()
+        self._made, self._loop = Parts(self._given, store, fitting, is_own=store is not self._store_given), loop
         try:
+            await self._made.ownership.begin(self._stop)
             await self._made.begin()
         except BaseException:
-            self._close_own(store)
+            await self._made.ownership.end()
             self._made = self._loop = None
             raise
         if self._bus is not None:
-            ending = await _awaited(self._bus.subscribe(self._on_bus_event))
-            self._unsubscribe = ending if callable(ending) else None
+            self._unsubscribe = await _awaited(self._bus.subscribe(self._on_bus_event))
         await self._made.reconciler.try_sync()
         self._made.context.tasks.spawn(self._made.timer.watch(), "exitfsm-time")
-
-    def _close_own(self, store: ExitStore) -> None:
-        """Close a store that was opened here."""
-        if store is not self._store_given:
-            store.close()
+        if self._made.ownership.lost is not None:
+            await self._stop()
+            raise StoreLocked(self._made.ownership.lost)
 
     async def stop(self) -> None:
-        """Stop watching. Idempotent; loses nothing and leaves no task behind: what is owed stays owed in the store."""
+        """Stop watching, or waiting: a standby's `start` then raises `StoreError`. Idempotent; loses nothing and leaves
+        no task behind: what is owed stays owed in the store.
+        """
+        self._opening.end()
         if self._running:
             await self._stop()
 
@@ -193,11 +192,9 @@ class ExitManager:
             return
         parts.stop_taking()
         self._unsubscribe = None
-        if unsubscribe is not None:
+        if callable(unsubscribe):
             await _awaited(unsubscribe())
         await parts.end()
-        self._close_own(parts.store)
-        await parts.close_bars()
 
     async def __aenter__(self) -> ExitManager:
         """`async with ExitManager(...) as manager:` starts and stops it."""
@@ -220,11 +217,7 @@ class ExitManager:
 
     @on_its_loop
     async def on_bars(self, bars: Sequence[Any] | Mapping[str, Any]) -> None:
-        """Many bars at once, for feeds that deliver a whole minute: what breaches together is committed together.
-
-        Args:
-            bars: a sequence of bars, or a mapping of them by symbol.
-        """
+        """Many bars at once, in order or by symbol: what breaches together is committed together."""
         if not self._running:
             log.warning("bars_ignored count=%s why=stopped", len(bars))
             return
@@ -232,7 +225,7 @@ class ExitManager:
 
     @on_its_loop
     async def on_order_update(self, update: Any) -> None:
-        """Alarms of any order of the account: an exit of ours, or an entry of the bot.
+        """A report on any order of the account: an exit of ours, or an entry of the bot.
 
         Args:
             update: an `ExecutionReport`, or an order or update in the broker's own shape. It may come late, doubled or
@@ -298,22 +291,18 @@ class ExitManager:
 
     def positions(self) -> list[Position]:
         """All open positions, oldest first; none before the start."""
-        if self._made is None:
-            return []
-        return sorted(self._engine.positions.values(), key=lambda p: (p.opened_at, p.position_id))
+        return in_order(self._engine) if self._made is not None else []
 
     def alarms(self) -> list[Alarm]:
-        """All alarms that stand, oldest first; none before the start."""
-        if self._made is None:
-            return []
-        alarms = [alarm for _, alarm in list(self._made.context.alarms.active.values())]
-        return sorted(alarms, key=lambda a: (a.raised_at, a.alarm_id))
+        """All active alarms, oldest first; none before the start."""
+        active = list(self._made.context.alarms.active.values()) if self._made is not None else []
+        return sorted((alarm for _, alarm in active), key=lambda a: (a.raised_at, a.alarm_id))
 
     @on_its_loop
     async def settled(self) -> None:
         """Return when nothing is being carried out or confirmed. What waits for time or for the broker still waits."""
         parts = self._parts
-        while under_way := [*parts.executor.tasks, *parts.confirmer.tasks]:
+        while under_way := [*parts.executor.tasks, *parts.intake.asking]:
             await asyncio.wait(under_way)
             await asyncio.sleep(0)
 
@@ -334,7 +323,7 @@ class ExitManager:
 
         What is watched goes first; then the broker is asked for what is not watched yet, and that follows.
         """
-        return await self._at_work.operators.flatten(self.positions, reason, who)
+        return await self._at_work.operators.flatten(reason, who)
 
     def pause(self, who: str = "operator", why: str = "") -> Awaitable[None]:
         """No new triggers and no entries, at once; exits under way go on. Await it to know that it is durable."""
@@ -357,41 +346,35 @@ class ExitManager:
         return Begun(self._loop, begin)
 
     def acknowledge(self, alarm: Alarm | str, who: str = "operator") -> Awaitable[None]:
-        """A person has seen an alarm; it no longer stands. Await it to know that it is durable."""
+        """A person has seen an alarm; it is no longer active. Await it to know that it is durable."""
         alarm_id = alarm if isinstance(alarm, str) else alarm.alarm_id
-        return Begun(self._loop, lambda: self._at_work.operators.acknowledge(alarm_id, who))
+        return Begun(self._loop, lambda: self._at_work.context.alarms.acknowledge(alarm_id, who))
 
     def release(self, position: Position | str, who: str = "operator") -> Awaitable[None]:
         """Hand an unprotected position back to the rules, with what the broker shows for it now.
 
-        Where the broker shows nothing, it is over: then the operator's word makes up for the missing execution.
+        Where the broker shows nothing, it has ended: then the operator's word makes up for the missing execution.
         Nothing happens while an order of it may be live.
         """
         key = position if isinstance(position, str) else position.position_id
-        return Begun(self._loop, lambda: self._at_work.operators.release(key, who))
+
+        def begin() -> asyncio.Task[None]:
+            parts = self._at_work
+            return parts.context.tasks.spawn(parts.operators.release(key, who), "exitfsm-release")
+
+        return Begun(self._loop, begin)
 
     @on_its_loop
     async def tick(self) -> None:
         """Do what has come due: timers, what is owed, look-ups, reconciliation, marks. Called by the manager itself."""
         await self._at_work.timer.tick()
 
-    # --- inside ---
-
     def _on_bus_event(self, event: Any) -> Any:
         """For the bus: whether it awaits what comes back or not, and from whatever thread it calls."""
         take = self.on_bar if is_bar(event) else self.on_order_update if is_order_update(event) else None
         assert self._loop is not None  # subscribed in start
-        here = running_loop()
-        if here is self._loop:
-            if take is not None and self._running:
-                return self._parts.context.tasks.spawn(take(event), "exitfsm-bus")
-            nothing = self._loop.create_future()
-            nothing.set_result(None)
-            return nothing
-        if take is None or not self._running or not self._loop.is_running():
-            return None
-        taken = asyncio.run_coroutine_threadsafe(take(event), self._loop)
-        return asyncio.wrap_future(taken) if here is not None else taken
+        work = partial(take, event) if take is not None and self._running else None
+        return handed_over(self._loop, work, lambda begun: self._parts.context.tasks.spawn(begun, "exitfsm-bus"))
 
 
 async def _awaited(value: Any) -> Any:

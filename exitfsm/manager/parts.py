@@ -1,43 +1,45 @@
 """The parts of a manager between a start and the stop after it, and how they come to be.
 
 Each is made of those before it and is whole from then on. Three things would need what is made after them: the engine
-asks when a session ends, and reads a table that the hours fill later; it tells of its commits, and a list takes them
-until the mailbox fetches them; and the broker's calls ask for names of orders, which a table of them knows.
+asks when a session ends, and reads a table that the hours fill later; it hands its commits to a queue, which is
+emptied after each turn of the mailbox; and the broker's calls ask for names of orders, which a table of them knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Sequence
 from datetime import datetime
 
 from exitfsm import holdings
-from exitfsm.bar_keeping import BarKeeper
+from exitfsm.account import Account
+from exitfsm.aio.tasks import Tasks
+from exitfsm.bar_keeping import keeper_of
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.hours import Hours, Sessions
 from exitfsm.broker.instruments import Instruments
-from exitfsm.clocks import SteadyTime
-from exitfsm.engine import Engine, SessionClose
+from exitfsm.engine import Engine
 from exitfsm.errors import StoreError
-from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere
+from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere, Recorded
 from exitfsm.lifecycle import State
 from exitfsm.manager.adopter import Adopter
-from exitfsm.manager.alarms import Account, Alarms
-from exitfsm.manager.confirming import Confirmer
+from exitfsm.manager.alarms import Alarms
 from exitfsm.manager.context import Context, Given
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.intake import Intake
-from exitfsm.manager.mailbox import Commits, Group, Mailbox
+from exitfsm.manager.mailbox import Group, Mailbox
 from exitfsm.manager.operators import Operators
-from exitfsm.manager.orders import Orders
 from exitfsm.manager.reconciler import Reconciler
-from exitfsm.manager.tasks import Tasks
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
+from exitfsm.memory.orders import Orders
+from exitfsm.memory.sends import Sends
+from exitfsm.memory.waits import Waits
 from exitfsm.outside import logger
-from exitfsm.ports import Capabilities
+from exitfsm.ownership import Ownership, Watchdog
 from exitfsm.position import Position
-from exitfsm.recorded_bars import bars_path
+from exitfsm.recorded_bars import bars_since
 from exitfsm.sessions import closing
 from exitfsm.store import ExitStore
 
@@ -45,36 +47,40 @@ log = logger("exitfsm")
 
 
 class Parts:
-    """One life of a manager, on an open store.
+    """One life of a manager, on an open store, which is closed with it where it is its own."""
 
-    Args:
-        given: what the bot gave.
-        store: where everything is recorded.
-        fitting: how the bot's broker is called.
-    """
+    def __init__(self, given: Given, store: ExitStore, fitting: Fitting, *, is_own: bool) -> None:
+        live, time = given.config.live, given.time
+        sessions: Sessions = {}
+        #: Commits of which nobody on the event loop has heard yet.
+        self._commits: deque[tuple[Position, Sequence[Recorded]]] = deque()
 
-    def __init__(self, given: Given, store: ExitStore, fitting: Fitting) -> None:
-        live, time, sessions, commits = given.config.live, given.time, Sessions(), Commits()
-        self._missing = fitting.missing
-        self.store, self._account = store, Account(store, given.account)
+        def session_close(symbol: str, _: datetime) -> datetime | None:
+            """In the writer's thread: when the session ends, as last read."""
+            known = None if fitting.capabilities.rules(symbol).always_open else sessions.get(symbol)
+            return known[1].close if known is not None else None
+
+        self.store, self._account, self._fitting = store, Account(store, given.account), fitting
+        self._is_own = is_own
+        self._keeper = keeper_of(store, wanted=given.config.record_bars, chosen=given.config.bars)
         engine = Engine(
             store,
             fitting.capabilities,
             rules=given.rules,
-            session_close=_session_closes(fitting.capabilities, sessions),
-            listener=commits,
+            session_close=session_close,
+            listener=lambda position, recorded: self._commits.append((position, recorded)),
+            bars_since=bars_since(self._keeper.path) if given.config.record_bars else None,
         )
-        tasks = Tasks()
-        mailbox = Mailbox(engine, commits, time.now, given.clock.now)
+        tasks, timeout_s = Tasks(), float(live.broker_timeout_seconds)
+        orders = Orders(engine, listed_by=time.monotonic() + 2 * timeout_s)
+        mailbox = Mailbox(engine, time, given.clock, self._after_group)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
-        breaker = Breaker(live.breaker_failures, float(live.breaker_probe_seconds))
-        orders = Orders(engine)
         calls = BrokerCalls(
             fitting,
             names=orders,
             time=time,
-            timeout_s=float(live.broker_timeout_seconds),
-            on_result=_on_call(breaker, alarms, time),
+            timeout_s=timeout_s,
+            on_result=self._after_call,
             closes=closing(given.config, fitting.capabilities),
         )
         self.context = context = Context(
@@ -83,45 +89,42 @@ class Parts:
             mailbox=mailbox,
             alarms=alarms,
             calls=calls,
-            breaker=breaker,
+            breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions),
             instruments=Instruments(calls, time, mailbox.alarm),
             orders=orders,
+            sends=Sends(time),
+            waits=Waits(time, fitting.capabilities),
             tasks=tasks,
         )
-        self._keeper = _keeper_of(given, store)
         self.view = View(context)
         self.executor = Executor(context, self.view)
         self.adopter = Adopter(context, self.view)
         self.reconciler = Reconciler(context, self.view, self.executor, self.adopter)
-        self.timer = Timer(context, self.view, self.executor, self.reconciler, self._keeper)
-        self.confirmer = Confirmer(context, self.view)
-        self.intake = Intake(context, self.executor, self.reconciler, self.timer, self._keeper)
+        self.timer = Timer(context, self.executor, self.reconciler, self._keeper)
+        self.intake = Intake(context, self.view, self.executor, self.reconciler, self.timer, self._keeper)
         self.operators = Operators(context, self.view, self.executor, self.reconciler)
+        #: That this is the owner of the store, and what happens when it is not any more.
+        self.ownership = Ownership(store, calls.forbid, alarms.alarm_without_store)
         #: True from when everything is restored until it is stopped.
         self.running = False
         self._cooldowns: dict[str, datetime] = {}
 
     async def begin(self) -> None:
-        """Restore what the store knows, remind of what stands, and be at work.
-
-        Raises:
-            StoreError: the store cannot be read, or belongs to another account; then nothing is left behind.
-        """
+        """Restore what the store knows, remind of active alarms, and be at work."""
         context = self.context
-        context.mailbox.open(self._after_group)
+        context.mailbox.open(Watchdog(context.alarms.alarm_without_store))
         try:
             await context.mailbox.run(self._restore)
             self.running = True
             for symbol in {p.symbol for p in list(context.engine.positions.values())}:
                 context.tasks.spawn(context.instruments.ask(symbol), "exitfsm-instrument")
             context.alarms.remind()
-            for lack in self._missing:
+            for lack in self._fitting.missing:
                 await context.alarms.raise_alarm("broker_incomplete", f"the broker has no {lack}")
         except BaseException:
             self.running = False
-            await context.mailbox.close()
-            context.calls.close()
+            await self._close()
             raise
 
     def _restore(self) -> None:
@@ -136,8 +139,7 @@ class Parts:
         context.alarms.load(store)
         context.breaker.restore(self._account.breaker_open)
         self._cooldowns.update(store.cooldowns(context.given.time.now()))
-        if self._keeper is not None:
-            self._keeper.keep([row.symbol for row in store.trackings()])
+        self._keeper.keep([row.symbol for row in store.trackings()])
 
     def stop_taking(self) -> None:
         """Nothing new is taken from now on."""
@@ -146,21 +148,26 @@ class Parts:
     async def end(self) -> None:
         """Let what must become durable be; leave no task behind."""
         context = self.context
+        await self.ownership.end()
         await context.tasks.cancel()
-        await self.reconciler.close()
+        await self.reconciler.runs.close()
         await self.executor.close(float(context.given.config.live.broker_timeout_seconds))
+        await context.hours.close()
+        await context.instruments.close()
+        await self.view.reads.close()
         await context.tasks.finish_writes()
         try:
             await context.mailbox.run(self.timer.save_marks)
         except StoreError as error:
             log.error("marks_not_saved error=%s", error)
-        await context.mailbox.close()
-        context.calls.close()
+        await self._close()
+        await self._keeper.close()
 
-    async def close_bars(self) -> None:
-        """Close the file of the bars that were kept."""
-        if self._keeper is not None:
-            await self._keeper.close()
+    async def _close(self) -> None:
+        await self.context.mailbox.close()
+        self.context.calls.close()
+        if self._is_own:
+            self.store.close()
 
     def account(self) -> holdings.Account:
         """What speaks for or against an entry."""
@@ -171,12 +178,11 @@ class Parts:
             is_paused=self.context.engine.paused,
         )
 
-    # --- what comes back from the mailbox -----------------------------------------------------------------------------
-
     def _after_group(self, group: Group) -> None:
-        """On the event loop, after each group: tell the callbacks, work on what is owed, confirm prices that jumped."""
+        """On the event loop, after each group: call back, work on what is owed, confirm prices that jumped."""
         context = self.context
-        for position, recorded in group.commits:
+        while self._commits:
+            position, recorded = self._commits.popleft()
             if any(isinstance(one.event, (ExitCompleted, PositionClosedElsewhere)) for one in recorded):
                 self._on_ended(position)
             waiting = [q.position_id for q in context.engine.beside(position) if q.state is State.PENDING]
@@ -184,50 +190,29 @@ class Parts:
             for one in recorded:
                 context.alarms.announce(position, one)
                 if isinstance(one.event, OrderEnded):
-                    self.view.note_wait(position)
+                    context.waits.settled(position)
                     self.reconciler.hurry()  # what stands in the way of the next attempt is read before it is due
+        self.ownership.note(group.failures)
         for error in group.failures if self.running else ():
             log.critical("not_stored error=%s", error)
             context.alarms.alarm_without_store("store_unwritable", f"the store could not be written: {error}")
         self.executor.drive(group.owing)
-        self.confirmer.confirm(group.jumps)
+        self.intake.confirm(group.jumps)
 
     def _on_ended(self, p: Position) -> None:
-        self.executor.forget(p)
+        context = self.context
+        for memory in (self.view, self.executor, context.sends, context.waits, context.orders):
+            memory.forget(p)
         if p.cooldown_until is not None:
             self._cooldowns[p.symbol] = max(p.cooldown_until, self._cooldowns.get(p.symbol, p.cooldown_until))
-        self.context.orders.note_end(p)
-        self.reconciler.hurry()  # what was bought meanwhile is taken up now
+        self.reconciler.hurry()  # what was bought meanwhile is adopted now
 
-
-def _session_closes(capabilities: Capabilities, sessions: Sessions) -> SessionClose:
-    """For the engine, in the writer's thread: when the session ends, as last read."""
-
-    def session_close(symbol: str, _: datetime) -> datetime | None:
-        known = None if capabilities.rules(symbol).always_open else sessions.get(symbol)
-        return known[1].close if known is not None else None
-
-    return session_close
-
-
-def _on_call(breaker: Breaker, alarms: Alarms, time: SteadyTime) -> Callable[[bool, str], None]:
-    """Sends that fail in a row open the breaker; one that gets through closes it."""
-
-    def on_call(answered: bool, method: str) -> None:
+    def _after_call(self, answered: bool, method: str) -> None:
+        """Sends that fail in a row open the breaker; one that gets through closes it."""
+        breaker, alarms, now = self.context.breaker, self.context.alarms, self.context.given.time.now
         if method not in ("submit", "cancel"):
             return
         if not answered and breaker.failed():
-            alarms.record(BreakerOpened(failures=breaker.failures, at=time.now(), why=method))
+            alarms.record(BreakerOpened(failures=breaker.failures, at=now(), why=method))
         elif answered and breaker.succeeded():
-            alarms.record(BreakerClosed(at=time.now()))
-
-    return on_call
-
-
-def _keeper_of(given: Given, store: ExitStore) -> BarKeeper | None:
-    if not given.config.record_bars:
-        return None
-    path = bars_path(store, given.config.bars)
-    if path is None:
-        log.warning("bars_not_recorded error=the store is no file: set bars: PATH to record them there")
-    return BarKeeper(path, ()) if path is not None else None
+            alarms.record(BreakerClosed(at=now()))

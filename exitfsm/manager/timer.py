@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
-from decimal import Decimal
 
 from exitfsm.bar_keeping import BarKeeper
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.lifecycle import State
-from exitfsm.manager.context import Context
+from exitfsm.manager.context import Context, Part, in_order
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
-from exitfsm.manager.view import View
 from exitfsm.messages import RaiseAlarm, TimeSeen
 from exitfsm.outside import logger
 from exitfsm.ports import Session
@@ -27,31 +24,20 @@ NO_BAR_S = 90.0
 MARKS_EVERY_S = 1.0
 #: The hours of a market that never closes.
 ALWAYS = Session(is_open=True)
-#: State, order, what of it filled, and since when by the record.
-Wait = tuple[State, str | None, Decimal, datetime | None]
 
 
-class Timer:
+class Timer(Part):
     """Does what has come due."""
 
-    def __init__(
-        self, context: Context, view: View, executor: Executor, reconciler: Reconciler, keeper: BarKeeper | None
-    ) -> None:
-        self._engine, self._mailbox, self._calls = context.engine, context.mailbox, context.calls
-        self._alarms = context.alarms
-        self._time, self._clock = context.given.time, context.given.clock
-        self._live, self._tasks = context.given.config.live, context.tasks
-        self._view, self._executor, self._reconciler, self._market = view, executor, reconciler, context.hours
-        self._keeper = keeper
+    def __init__(self, context: Context, executor: Executor, reconciler: Reconciler, keeper: BarKeeper) -> None:
+        super().__init__(context)
+        self._executor, self._reconciler, self._keeper = executor, reconciler, keeper
         #: Prices have moved since they were last stored; and when that may be again, in monotonic seconds.
         self._marks_due = False
         self._marks_at = 0.0
-        #: Timestamp of the last bar of each symbol that was believed, and when it was seen to be.
-        self._believed: dict[str, tuple[datetime | None, float]] = {}
+        #: Timestamp of the last bar of each symbol that was accepted, and when it was seen to be.
+        self._accepted: dict[str, tuple[datetime | None, float]] = {}
         self._polled: dict[str, float] = {}
-        #: What each position waits for, and since when by our own watch: that of bars and brokers may be wrong.
-        self._waits: dict[str, tuple[Wait, float]] = {}
-        self._restored = True
 
     def prices_moved(self) -> None:
         """There are prices to be stored."""
@@ -60,7 +46,7 @@ class Timer:
     async def watch(self) -> None:
         """Turn after turn, for ever."""
         while True:
-            await self._clock.sleep(TICK_S)
+            await self._given.clock.sleep(TICK_S)
             try:
                 await self.tick()
             except (BrokerError, StoreError) as error:
@@ -71,25 +57,22 @@ class Timer:
 
     async def tick(self) -> None:
         """One turn."""
-        now, mono = self._time.now(), self._clock.monotonic()
-        held = sorted(self._engine.positions.values(), key=lambda p: (p.opened_at, p.position_id))
-        busy = [p for p in held if p.state is not State.MONITORING]
+        now, mono = self._time.now(), self._time.monotonic()
+        busy = [p for p in in_order(self._engine) if p.state is not State.MONITORING]
         if busy:
-            self._waits = {p.position_id: self._wait_of(p, mono) for p in busy}
-            messages = [(p.position_id, self._time_seen(p, mono)) for p in busy]
-            await self._mailbox.tell_all(messages)
+            self._waits.begin(busy)
+            await self._mailbox.tell_all([(p.position_id, self._time_seen(p, mono)) for p in busy])
             self._executor.drive([p.position_id for p in busy], now=False)
             self._poll(busy, mono)
-        self._restored = False
+        self._waits.watched()
         await self._rules_of_time(now, mono)
         if self._reconciler.is_due(mono):
             self._tasks.spawn(self._reconciler.try_sync(), "exitfsm-sync")
         if self._marks_due and mono >= self._marks_at:
             self._marks_due, self._marks_at = False, mono + MARKS_EVERY_S
-            if self._keeper is not None:
-                self._keeper.write()
+            self._keeper.write()
             await self._mailbox.run(self.save_marks)
-        failure = self._keeper.failure() if self._keeper is not None else None
+        failure = self._keeper.failure()
         if failure is not None:
             await self._alarms.raise_alarm("bars_not_recorded", failure)
 
@@ -98,23 +81,15 @@ class Timer:
         self._engine.store.save_marks(self._engine.marks())
         self._engine.store.settle()
 
-    def _hours(self, symbol: str) -> Session | None:
+    def _hours_of(self, symbol: str) -> Session | None:
         """The market's hours, as far as they are known."""
-        return ALWAYS if self._calls.capabilities.rules(symbol).always_open else self._market.at_a_glance(symbol)
-
-    def _wait_of(self, p: Position, mono: float) -> tuple[Wait, float]:
-        """What a position waits for, and since when. A wait from before a restart is as old as its record says."""
-        wait = (p.state, p.client_order_id, p.filled_qty, p.waiting_since)
-        known = self._waits.get(p.position_id)
-        return known if known is not None and known[0] == wait else (wait, -math.inf if self._restored else mono)
+        return ALWAYS if self._calls.capabilities.rules(symbol).always_open else self._hours.at_a_glance(symbol)
 
     def _time_seen(self, p: Position, mono: float) -> TimeSeen:
         """Patience runs while the market is open only: a closed one keeps everybody waiting."""
-        hours = self._hours(p.symbol)
-        patience_s = float(self._live.patience_seconds)
-        impatient = mono - self._waits[p.position_id][1] >= patience_s
-        told = hours is not None and hours.is_open and impatient
-        return TimeSeen(at=self._view.now_for(p), patience_s=patience_s if told else None)
+        hours, patience_s = self._hours_of(p.symbol), float(self._live.patience_seconds)
+        ends = hours is not None and hours.is_open and mono - self._waits.began(p) >= patience_s
+        return TimeSeen(at=self._waits.now(p), patience_s=patience_s if ends else None)
 
     def _poll(self, busy: list[Position], mono: float) -> None:
         """Look working orders up now and then: an update may have been lost."""
@@ -131,23 +106,21 @@ class Timer:
         """Ask the broker about an order, without waiting for the answer."""
         self._tasks.spawn(self._look_up(position_id, client_order_id), "exitfsm-poll")
 
-    async def _look_up(self, key: str, order_id: str) -> None:
+    async def _look_up(self, position_id: str, client_order_id: str) -> None:
         try:
-            await self._executor.look_up(key, order_id)
+            await self._executor.look_up(position_id, client_order_id)
         except (BrokerError, StoreError) as error:
-            log.warning("look_up_failed id=%s error=%s", order_id, error)
+            log.warning("look_up_failed id=%s error=%s", client_order_id, error)
 
     async def _rules_of_time(self, now: datetime, mono: float) -> None:
         """Time rules where no bar comes, and a word to a person where none has come for long."""
         longest = float(self._live.feed_silence_seconds)
-        for p in sorted(self._engine.positions.values(), key=lambda p: (p.opened_at, p.position_id)):
+        for p in in_order(self._engine):
             if p.state is not State.MONITORING:
                 continue
             silence = self._silence_s(p.symbol, mono)
-            timed = p.policy.time_limit.enabled or p.policy.end_of_session.enabled
-            if not timed and silence < longest:
-                continue
-            hours = self._hours(p.symbol)
+            timed = bool(p.policy.plan.timed)
+            hours = self._hours_of(p.symbol) if timed or silence >= longest else None
             if hours is None:
                 continue
             if timed and silence >= NO_BAR_S and not self._engine.paused:
@@ -160,10 +133,10 @@ class Timer:
                 await self._mailbox.tell(p.position_id, RaiseAlarm(at=now, kind="feed_silent", text=text))
 
     def _silence_s(self, symbol: str, mono: float) -> float:
-        """How long no bar of a symbol has been believed; one that was refused leaves it as unwatched as none."""
+        """How long no bar of a symbol has been accepted; one that was refused leaves it as unwatched as none."""
         slot = self._engine.levels.slots.get(symbol)
         at = slot.previous_at if slot is not None else None
-        known = self._believed.get(symbol)
+        known = self._accepted.get(symbol)
         if known is None or known[0] != at:
-            known = self._believed[symbol] = (at, mono)
+            known = self._accepted[symbol] = (at, mono)
         return mono - known[1]

@@ -15,10 +15,12 @@ from exitfsm.position.folding import evolve, fold, replay
 from exitfsm.position.order import ExitOrder
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
 from exitfsm.position.reports import READS_MIN, is_over, is_proved_over
+from exitfsm.position.rule_states import NO_STATES, RuleStates, fold_bar, fold_bars, refolded, restored, saved
 from exitfsm.position.state import Position, account_hash, epoch_of, position_id, symbol_in
 from exitfsm.position.watching import fault_of
 
 __all__ = [
+    "NO_STATES",
     "READS_MIN",
     "Action",
     "Cancel",
@@ -26,6 +28,7 @@ __all__ = [
     "LookUp",
     "Position",
     "ReadPosition",
+    "RuleStates",
     "Submit",
     "Verdict",
     "account_hash",
@@ -36,6 +39,8 @@ __all__ = [
     "evolve",
     "fault_of",
     "fold",
+    "fold_bar",
+    "fold_bars",
     "is_exit_of",
     "is_over",
     "is_proved_over",
@@ -43,7 +48,10 @@ __all__ = [
     "order_of",
     "owed",
     "position_id",
+    "refolded",
     "replay",
+    "restored",
+    "saved",
     "symbol_in",
     "wake_band",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from exitfsm.events import AlarmRaised, CancelRequested, Event, ProtectionLost
+from exitfsm.kinds import AlarmKind
 from exitfsm.position.state import Position
 
 
@@ -30,8 +31,8 @@ def lost(
         after: the events of the same commit that the alarm's id counts.
     """
     raised = AlarmRaised(
-        alarm_id=f"{p.position_id}/protection_lost/{p.version + len(after) + 2}",
-        kind="protection_lost",
+        alarm_id=f"{p.position_id}/{AlarmKind.PROTECTION_LOST}/{p.version + len(after) + 2}",
+        kind=AlarmKind.PROTECTION_LOST,
         text=why,
         at=at,
     )

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from exitfsm.events import ExitEscalated, ExitRetried, ExitTriggered
 from exitfsm.lifecycle import State
 from exitfsm.order_ids import client_order_id
+from exitfsm.policy import order_terms
 from exitfsm.ports import AssetRules, Capabilities
 from exitfsm.position.evaluating import Verdict
 from exitfsm.position.state import Position
-from exitfsm.values import ZERO, ExitType, OrderType, TimeInForce, floor_to, round_to_tick, tradable
+from exitfsm.values import ZERO, OrderType, TimeInForce, floor_to, round_to_tick, tradable
 
 
 def trigger(
@@ -20,9 +21,8 @@ def trigger(
 ) -> ExitTriggered:
     """The decision to exit, with everything its order needs."""
     rules = broker.rules(p.symbol)
-    section = p.policy.profit_taking if v.reason is ExitType.PROFIT_TAKE else p.policy.stop_loss
-    wanted = p.policy.profit_taking.order_type if v.reason is ExitType.PROFIT_TAKE else OrderType.MARKET
-    order_type = rules.accepted_type(wanted)
+    terms = order_terms(p.policy, v.reason)
+    order_type = rules.accepted_type(terms.order_type)
     attempt = p.attempt + 1
     left = p.remaining_qty
     size = sellable(p, left, broker) or left  # of a mere residue the venue is to say so itself
@@ -32,7 +32,7 @@ def trigger(
         attempt=attempt,
         qty=size,
         order_type=order_type,
-        time_in_force=rules.accepted_time(section.time_in_force, size),
+        time_in_force=rules.accepted_time(terms.time_in_force, size),
         at=at,
         trigger_price=v.price,
         level=v.level,

@@ -8,7 +8,6 @@ raises for what a market or a broker does: it is recorded, or it changes nothing
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import localcontext
 from typing import Any
 
 from msgspec import UNSET
@@ -48,9 +47,10 @@ from exitfsm.position.reporting import on_report
 from exitfsm.position.state import Position
 from exitfsm.position.timing import on_time
 from exitfsm.position.watching import on_bar
-from exitfsm.values import EXACT, canonical_symbol, tradable
+from exitfsm.values import canonical_symbol, exactly, tradable
 
 
+@exactly
 def decide(position: Position | None, message: Message, broker: Capabilities = CAREFUL) -> tuple[Event, ...]:
     """The events that `message` means for `position`; empty when it means nothing.
 
@@ -67,8 +67,7 @@ def decide(position: Position | None, message: Message, broker: Capabilities = C
     handler = _HANDLERS.get(type(message))
     if handler is None:
         return ()
-    with localcontext(EXACT):  # whatever the bot has set for its own arithmetic must not round ours
-        return tuple(handler(position, message, broker))
+    return tuple(handler(position, message, broker))
 
 
 def open_position(m: Open, broker: Capabilities) -> tuple[Event, ...]:

@@ -1,34 +1,28 @@
 """Does this bar end the position, and where would it?
 
 `evaluate` is the one place where a price meets a level. `wake_band` gives the prices between which nothing at all can
-happen to a position, so that a quiet bar never gets here.
+happen to a position, so that a quiet bar never gets here. Both ask the rules that the position's policy has on, and
+name none.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from decimal import Decimal
+from operator import attrgetter
 
 import msgspec
 
 from exitfsm.lifecycle import State
-from exitfsm.policy import (
-    ORDER_FAULTS,
-    Level,
-    away,
-    break_even_stop,
-    fixed_stop,
-    next_ladder_step_s,
-    reached,
-    target_level,
-    trailing_stop,
-)
+from exitfsm.policy import NOTHING_FOLDED, ORDER_FAULTS, Folded, Level, reached
 from exitfsm.position.state import Position
-from exitfsm.values import EXACT, HUNDRED, ZERO, Bar, EvaluateOn, ExitType, OrderType, first_by_precedence
+from exitfsm.values import ZERO, Bar, EvaluateOn, ExitType, OrderType, first_by_precedence
+
+_PRICE = attrgetter("price")
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """Why to exit: the rule, the price that breached, the level it breached and the percentage it stands for."""
+    """Why to exit: the reason, the price that breached, the level it breached and the percentage it stands for."""
 
     reason: ExitType
     price: Decimal
@@ -37,27 +31,30 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     detail: str = ""
 
 
-def held_s(p: Position, at: datetime) -> float:
-    """Seconds since the entry."""
-    return (at - p.opened_at).total_seconds()
+def levels(p: Position, at: datetime, folded: Folded = NOTHING_FOLDED) -> tuple[Level | None, list[Level]]:
+    """The profit target and the stops that count at `at`, the tightest stop first.
 
-
-def levels(p: Position, at: datetime) -> tuple[Level | None, list[Level]]:
-    """The profit target and the stops that stand at `at`, the tightest stop first."""
-    policy = p.policy
-    held = held_s(p, at) if policy.target_ladder.enabled else 0.0
-    target = target_level(policy, p.side, p.entry_price, p.atr, held)
+    Args:
+        folded: the states of the rules that have one; without it they have no level.
+    """
+    plan = p.policy.plan
+    target = None
+    for rule in plan.targets:
+        target = rule.target(p, at)
+        if target is not None:
+            break
     stops: list[Level] = []
-    fixed = fixed_stop(policy, p.side, p.entry_price, p.atr)
-    if fixed is not None:
-        stops.append(fixed)
-    moved = p.stops
-    if moved.break_even is not None:
-        stops.append(Level(moved.break_even, ExitType.BREAK_EVEN, policy.break_even.offset_pct))
-    if moved.trail is not None:
-        stops.append(Level(moved.trail, ExitType.TRAILING_STOP, policy.trailing_stop.trail_pct))
+    for rule in plan.entry_stops:
+        stop = rule.entry_stop(p)
+        if stop is not None:
+            stops.append(stop)
+            break
+    if p.stops.moved_at is not None:
+        stops += [stop for rule in plan.moved_stops if (stop := rule.moved_stop(p)) is not None]
+    if plan.stops:
+        stops += [stop for rule in plan.stops if (stop := rule.stop(p, at, folded)) is not None]
     if len(stops) > 1:
-        stops.sort(key=lambda level: level.price, reverse=p.side.sign > 0)
+        stops.sort(key=_PRICE, reverse=p.side.sign > 0)
     return target, stops
 
 
@@ -70,73 +67,64 @@ def worst_and_best(p: Position, bar: Bar) -> tuple[Decimal, Decimal]:
 
 
 def evaluate(
-    p: Position, bar: Bar, *, session_close: datetime | None = None, custom: str | None = None
+    p: Position,
+    bar: Bar,
+    *,
+    session_close: datetime | None = None,
+    custom: str | None = None,
+    folded: Folded = NOTHING_FOLDED,
 ) -> Verdict | None:
-    """Why this sound bar ends the position; None when it does not. Of several reasons `ExitType`'s order decides."""
+    """Why this sound bar ends the position; None when it does not.
+
+    Of several reasons `ExitType`'s order decides, of several levels with one reason the tightest counts.
+
+    Args:
+        p, bar: the position and the bar.
+        session_close: when the session ends.
+        custom: the reason that a rule of the user's own gives, with its name.
+        folded: the states of the position's rules, before this bar.
+    """
     worst, best = worst_and_best(p, bar)
-    target, stops = levels(p, bar.timestamp)
+    target, stops = levels(p, bar.timestamp, folded)
     found: dict[ExitType, Verdict] = {}
     sign = p.side.sign
     for stop in stops:
-        if reached(worst, stop.price, -sign):
-            found[stop.rule] = Verdict(stop.rule, worst, stop.price, stop.threshold_pct)
+        if reached(worst, stop.price, -sign) and stop.rule not in found:
+            found[stop.rule] = Verdict(stop.rule, worst, stop.price, stop.threshold_pct, stop.section)
     if target is not None and reached(best, target.price, sign):
-        found[target.rule] = Verdict(target.rule, best, target.price, target.threshold_pct)
-    for rule in due_by_time(p, bar.timestamp, session_close):
-        found[rule] = Verdict(rule, bar.close, bar.close, ZERO)
+        found[target.rule] = Verdict(target.rule, best, target.price, target.threshold_pct, target.section)
+    if p.policy.plan.timed:
+        for reason, label in due_by_time(p, bar.timestamp, session_close).items():
+            found[reason] = Verdict(reason, bar.close, bar.close, ZERO, label)
     if custom is not None:
-        rule_name = f"{p.policy.custom_rule.name} {p.policy.custom_rule.version}: {custom}"
-        found[ExitType.CUSTOM] = Verdict(ExitType.CUSTOM, bar.close, bar.close, ZERO, rule_name)
-    winner = first_by_precedence(found) if len(found) > 1 else next(iter(found), None)
+        found[ExitType.CUSTOM] = Verdict(ExitType.CUSTOM, bar.close, bar.close, ZERO, custom)
+    if not found:
+        return None
+    winner = first_by_precedence(found) if len(found) > 1 else next(iter(found))
     return found[winner] if winner is not None else None
 
 
-def due_by_time(p: Position, at: datetime, session_close: datetime | None) -> list[ExitType]:
-    """The time rules that have come due at `at`."""
-    due = []
-    if p.policy.time_limit.enabled and held_s(p, at) >= p.policy.time_limit.max_seconds:
-        due.append(ExitType.TIME_LIMIT)
-    rule = p.policy.end_of_session
-    if (
-        rule.enabled
-        and session_close is not None
-        and at >= session_close - timedelta(minutes=rule.minutes_before_close)
-    ):
-        due.append(ExitType.END_OF_SESSION)
-    return due
+def due_by_time(p: Position, at: datetime, session_close: datetime | None) -> dict[ExitType, str]:
+    """The reasons of the time rules that have come due at `at`, each with the label of its rule."""
+    return {rule.reason: rule.label for rule in p.policy.plan.timed if rule.due(p, at, session_close)}
 
 
 def next_stops(p: Position, bar: Bar) -> list[tuple[ExitType, Decimal, Decimal]]:
-    """The stops that this bar moves, as (rule, new stop, best price): the ratchet after the evaluation."""
+    """The stops that this bar moves, as (reason, new stop, best price): the ratchet after the evaluation."""
+    asked = p.policy.plan.moving
+    if not asked:
+        return []
     best = worst_and_best(p, bar)[1]
-    moves: list[tuple[ExitType, Decimal, Decimal]] = []
-    if p.stops.break_even is None:
-        stop = break_even_stop(p.policy, p.side, p.entry_price, best)
-        if stop is not None:
-            moves.append((ExitType.BREAK_EVEN, stop, best))
-    stop = trailing_stop(p.policy, p.side, p.entry_price, best, p.stops.trail)
-    if stop is not None:
-        moves.append((ExitType.TRAILING_STOP, stop, best))
-    return moves
+    return [(rule.reason, stop, best) for rule in asked if (stop := rule.next_stop(p, best)) is not None]
 
 
 def ratchet_price(p: Position) -> Decimal | None:
     """A price short of which no stop moves: the nearest at which `next_stops` may have something. None: none moves."""
-    prices = []
-    sign = p.side.sign
-    if p.policy.break_even.enabled and p.stops.break_even is None:
-        prices.append(away(p.entry_price, p.policy.break_even.activation_pct, sign))
-    trail = p.policy.trailing_stop
-    if trail.enabled and p.stops.trail is None:
-        prices.append(away(p.entry_price, trail.activation_pct, sign))
-    elif trail.enabled and p.stops.trail is not None:
-        least = away(p.stops.trail, trail.step_pct, sign).scaleb(2, EXACT)
-        # The one division: rounded toward the entry, so that it wakes early rather than late.
-        rounding = Context(prec=28, rounding=ROUND_FLOOR if sign > 0 else ROUND_CEILING)
-        prices.append(rounding.divide(least, away(HUNDRED, trail.trail_pct, -sign)))
-    if not prices:
+    asked = p.policy.plan.moving
+    if not asked:
         return None
-    return min(prices) if sign > 0 else max(prices)
+    prices = [price for rule in asked if (price := rule.next_stop_at(p)) is not None]
+    return (min if p.side.sign > 0 else max)(prices, default=None)
 
 
 class Band(msgspec.Struct, frozen=True, gc=False):
@@ -153,19 +141,21 @@ _UNBOUNDED = Band(None, None, None)
 def wake_band(p: Position, at: datetime) -> Band | None:
     """The band in which bars are quiet for `p` from `at` on; None when each bar must be looked at.
 
-    A resting limit exit only watches its stops and the time; any other exit under way does not depend on bars at all.
+    A resting limit exit only watches its stops and the time; any other exit under way does not depend on bars at all,
+    but for rules that fold each of them.
     """
+    plan = p.policy.plan
+    if plan.folding:
+        return None
     monitored = p.state is State.MONITORING
     if not (monitored or (p.state in (State.SUBMITTED, State.PARTIAL) and p.order_type is OrderType.LIMIT)):
         return _UNBOUNDED
-    if p.policy.end_of_session.enabled:
+    if plan.every_bar:
         return None
     if not monitored:
         stops = levels(p, at)[1]
         return _band(p, stops[0].price if stops else None, None, _time_bound(p, at))
-    if p.policy.custom_rule.enabled:
-        return None
-    if p.refusing is not None and p.refusing not in ORDER_FAULTS:
+    if plan.user_rules or (p.refusing is not None and p.refusing not in ORDER_FAULTS):
         return None
     target, stops = levels(p, at)
     favourable = [price for price in (target.price if target else None, ratchet_price(p)) if price is not None]
@@ -179,9 +169,8 @@ def _band(p: Position, stop: Decimal | None, favourable: Decimal | None, until: 
 
 def _time_bound(p: Position, at: datetime) -> datetime | None:
     """When time alone next changes something for the position."""
-    policy, seconds = p.policy, []
-    if policy.time_limit.enabled:
-        seconds.append(policy.time_limit.max_seconds)
-    if policy.target_ladder.enabled and (step := next_ladder_step_s(policy, held_s(p, at))) is not None:
-        seconds.append(step)
+    changing = p.policy.plan.changing
+    if not changing:
+        return None
+    seconds = [after for rule in changing if (after := rule.next_change_s(p, at)) is not None]
     return p.opened_at + timedelta(seconds=min(seconds)) if seconds else None

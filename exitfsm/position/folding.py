@@ -41,19 +41,12 @@ from exitfsm.events import (
 )
 from exitfsm.lifecycle import LOOKUP, NOTHING, State
 from exitfsm.policy import is_jump
-from exitfsm.position.order import NO_ORDER, ExitOrder
+from exitfsm.position.order import ExitOrder
 from exitfsm.position.state import NO_EXIT, Exit, Position, Stops, position_id
 from exitfsm.values import EXACT, ZERO, Alarm, ExitType
 
 #: An average entry that moved by more than this did not move by trading a little more: the share itself changed.
 SPLIT_RATIO = Decimal("1.3")
-
-#: Fields and their new values.
-_Values = dict[str, Any]
-#: What an event changes: of the position, and of its current order.
-_Changes = tuple[_Values, _Values]
-_NONE: _Values = {}
-_OVER: _Values = {"live": False}
 
 
 def evolve(position: Position | None, event: Event) -> Position:
@@ -66,24 +59,9 @@ def evolve(position: Position | None, event: Event) -> Position:
     Raises:
         IllegalTransition: the first event is not `PositionOpened`.
     """
-    if position is None:
-        if not isinstance(event, PositionOpened):
-            raise IllegalTransition(NOTHING, type(event).__name__)
-        return _opened(event)
-    change, targets = _FOLD[type(event)]
-    orders = position.orders
-    order = orders[-1] if orders else NO_ORDER
-    changes, of_order = change(position, order, event)
-    p = replace(position)
-    for field, value in changes.items():
-        force_setattr(p, field, value)
-    if of_order and orders:
-        force_setattr(p, "orders", (*orders[:-1], replace(order, **of_order)))
-    target = targets.get(position.state)
-    if target is not None:
-        force_setattr(p, "state", target)
-    force_setattr(p, "version", position.version + 1)
-    return p
+    after = fold(position, (event,))
+    assert after is not None
+    return after
 
 
 def fold(position: Position | None, events: Iterable[Event]) -> Position | None:
@@ -92,32 +70,22 @@ def fold(position: Position | None, events: Iterable[Event]) -> Position | None:
     Raises:
         IllegalTransition: the first event is not `PositionOpened`.
     """
-    events = iter(events)
-    first = next(events, None)
-    if first is None:
-        return position
-    # From here on the position is changed in place: nobody else has it yet, and copies would take twice the time. So it
-    # is with its orders, but for the last of those that it begins with: `position` may have that, too.
-    p = evolve(position, first)
-    version, shared = p.version, len(p.orders)
+    p, version = position, 0 if position is None else position.version
     for event in events:
         version += 1
+        if p is None:
+            p = _opened(event)
+            continue
         change, targets = _FOLD[type(event)]
-        orders = p.orders
-        order = orders[-1] if orders else NO_ORDER
-        changes, of_order = change(p, order, event)
-        for field, value in changes.items():
-            force_setattr(p, field, value)
-        if of_order and orders:
-            if len(orders) == shared:
-                order, shared = replace(order), 0
-                force_setattr(p, "orders", (*orders[:-1], order))
-            for field, value in of_order.items():
-                force_setattr(order, field, value)
-        target = targets.get(p.state)
+        before, p = p, change(p, event)
+        if p is before:
+            p = replace(p)
+        # What was just made is nobody else's yet, and to copy it once more would take as long as all the rest.
+        target = targets.get(before.state)
         if target is not None:
             force_setattr(p, "state", target)
-    force_setattr(p, "version", version)
+    if p is not None and p is not position:
+        force_setattr(p, "version", version)
     return p
 
 
@@ -136,7 +104,9 @@ def replay(events: Iterable[Event]) -> Position:
 # --- what each event changes ------------------------------------------------------------------------------------------
 
 
-def _opened(event: PositionOpened) -> Position:
+def _opened(event: Event) -> Position:
+    if not isinstance(event, PositionOpened):
+        raise IllegalTransition(NOTHING, type(event).__name__)
     return Position(
         position_id=position_id(event.account, event.symbol, event.side, event.epoch),
         account=sys.intern(event.account),  # one for all positions of it
@@ -154,38 +124,39 @@ def _opened(event: PositionOpened) -> Position:
     )
 
 
-def _resized(p: Position, order: ExitOrder, e: PositionResized) -> _Changes:
+def _resized(p: Position, e: PositionResized) -> Position:
     """New figures. A stop that had moved stays, for it never loosens; only a split leaves it without a meaning."""
-    changes: _Values = {"qty": EXACT.add(e.qty, p.sold_qty), "entry_price": e.entry_price}
-    if is_jump(e.entry_price, p.entry_price, SPLIT_RATIO):
-        changes["stops"] = Stops(moved_at=p.stops.moved_at)
-    return changes, _NONE
+    split = is_jump(e.entry_price, p.entry_price, SPLIT_RATIO)
+    stops = Stops(moved_at=p.stops.moved_at) if split else p.stops
+    return replace(p, qty=EXACT.add(e.qty, p.sold_qty), entry_price=e.entry_price, stops=stops)
 
 
-def _stop_moved(p: Position, order: ExitOrder, e: StopMoved) -> _Changes:
+def _stop_moved(p: Position, e: StopMoved) -> Position:
     stops = p.stops
     if e.rule is ExitType.TRAILING_STOP:
-        return {"stops": Stops(stops.break_even, e.stop, e.best_price, e.bar_at)}, _NONE
-    return {"stops": Stops(e.stop, stops.trail, e.best_price, e.bar_at)}, _NONE
+        return replace(p, stops=Stops(stops.break_even, e.stop, e.best_price, e.bar_at))
+    return replace(p, stops=Stops(e.stop, stops.trail, e.best_price, e.bar_at))
 
 
-def _triggered(p: Position, order: ExitOrder, e: ExitTriggered) -> _Changes:
-    return {
-        "exit": Exit(e.reason, e.at, e.trigger_price, p.exit.budget_spent),
-        "orders": (*p.orders, _new_order(e, found=e.reason is ExitType.RECOVERED)),
-        "sold_elsewhere": e.sold_elsewhere,
-        "refusing": None,
-        "waiting_since": e.at,
-    }, _NONE
+def _triggered(p: Position, e: ExitTriggered) -> Position:
+    return replace(
+        p,
+        exit=Exit(e.reason, e.at, e.trigger_price, p.exit.budget_spent),
+        orders=(*p.orders, _new_order(e, found=e.reason is ExitType.RECOVERED)),
+        sold_elsewhere=e.sold_elsewhere,
+        refusing=None,
+        waiting_since=e.at,
+    )
 
 
-def _retried(p: Position, order: ExitOrder, e: ExitRetried) -> _Changes:
-    return {
-        "exit": Exit(p.exit.reason, p.exit.triggered_at, p.exit.trigger_price, e.budget_spent),
-        "orders": (*p.orders, _new_order(e, by=e.by)),
-        "sold_elsewhere": e.sold_elsewhere,
-        "waiting_since": e.at,
-    }, _NONE
+def _retried(p: Position, e: ExitRetried) -> Position:
+    return replace(
+        p,
+        exit=Exit(p.exit.reason, p.exit.triggered_at, p.exit.trigger_price, e.budget_spent),
+        orders=(*p.orders, _new_order(e, by=e.by)),
+        sold_elsewhere=e.sold_elsewhere,
+        waiting_since=e.at,
+    )
 
 
 def _new_order(e: ExitTriggered | ExitRetried, *, found: bool = False, by: str = "") -> ExitOrder:
@@ -202,135 +173,148 @@ def _new_order(e: ExitTriggered | ExitRetried, *, found: bool = False, by: str =
     )
 
 
-def _fills(p: Position, order: ExitOrder, e: FillsRecorded) -> _Changes:
+def _with(p: Position, order: ExitOrder) -> tuple[ExitOrder, ...]:
+    """The position's orders, with another current one; none where it has none."""
+    orders = p.orders
+    return (order,) if len(orders) == 1 else (*orders[:-1], order) if orders else ()
+
+
+def _with_earlier(p: Position, client_order_id: str, **changes: Any) -> tuple[ExitOrder, ...]:
+    """The position's orders, with what is reported of one before the current one: refused, it may work after all."""
+    return tuple([replace(o, **changes) if o.client_order_id == client_order_id else o for o in p.orders])
+
+
+def _fills(p: Position, e: FillsRecorded) -> Position:
+    order, filled = p.order, e.filled_qty
     if e.client_order_id != order.client_order_id:
-        return {**_told_of_earlier(p, e), "last_fill_at": e.at}, _NONE
+        changes: dict[str, Any] = {"filled_qty": filled, "avg_fill_price": e.avg_fill_price}
+        changes |= {"corrected": True} if e.corrected else {}
+        return replace(p, orders=_with_earlier(p, e.client_order_id, **changes), last_fill_at=e.at)
     # An order that was over because it was filled whole may work again when some of that is taken back.
     works = order.live or (e.corrected and order.filled_qty >= order.qty)
-    of_order: _Values = {
-        "filled_qty": e.filled_qty,
-        "avg_fill_price": e.avg_fill_price,
-        "live": works and e.filled_qty < order.qty,
-    }
-    if e.corrected:
-        of_order["corrected"] = True
-    return {"last_fill_at": e.at, "waiting_since": _waiting(p, e.at)}, of_order
+    live = works and filled < order.qty
+    corrected = order.corrected or e.corrected
+    order = replace(order, filled_qty=filled, avg_fill_price=e.avg_fill_price, live=live, corrected=corrected)
+    return replace(p, orders=_with(p, order), last_fill_at=e.at, waiting_since=_waiting(p, e.at))
 
 
-def _accepted(p: Position, order: ExitOrder, e: OrderAccepted) -> _Changes:
+def _accepted(p: Position, e: OrderAccepted) -> Position:
     """The broker has it; and where it had been refused, it has it after all."""
+    order, own = p.order, e.broker_order_id
     if e.client_order_id != order.client_order_id:
-        return _told_of_earlier(p, e), _NONE
-    of_order: _Values = {"broker_order_id": e.broker_order_id}
-    if not order.live:
-        of_order |= {"live": True, "ended_how": "", "next_attempt_at": None, "cancel_asked": False}
-    return {"waiting_since": _waiting(p, e.at)}, of_order
+        earlier = _with_earlier(p, e.client_order_id, live=True, ended_how="", broker_order_id=own)
+        return replace(p, orders=earlier)
+    if order.live:
+        order = replace(order, broker_order_id=own)
+    else:
+        again: dict[str, Any] = {"live": True, "ended_how": "", "next_attempt_at": None, "cancel_asked": False}
+        order = replace(order, broker_order_id=own, **again)
+    return replace(p, orders=_with(p, order), waiting_since=_waiting(p, e.at))
 
 
-def _restated(p: Position, order: ExitOrder, e: OrderRestated) -> _Changes:
+def _restated(p: Position, e: OrderRestated) -> Position:
     """One that is made as small as what it has filled works until its end is reported."""
+    order = p.order
     if e.client_order_id != order.client_order_id:
-        return _NONE, _NONE
+        return p
     over = not order.live and order.filled_qty < order.qty
     live = not over and (e.qty > order.filled_qty or (order.live and e.qty == order.filled_qty))
-    return {"waiting_since": e.at}, {"qty": e.qty, "restated": True, "live": live}
+    return replace(p, orders=_with(p, replace(order, qty=e.qty, restated=True, live=live)), waiting_since=e.at)
 
 
-def _cancel_requested(p: Position, order: ExitOrder, e: CancelRequested) -> _Changes:
+def _cancel_requested(p: Position, e: CancelRequested) -> Position:
     """Of an earlier order that works again the cancel is owed without being noted."""
+    if e.client_order_id != p.order.client_order_id:
+        return p
+    return replace(p, orders=_with(p, replace(p.order, cancel_asked=True)), waiting_since=e.at)
+
+
+def _cancel_refused(p: Position, e: CancelRefused) -> Position:
+    refused = p.order.cancels_refused + 1
+    order = replace(p.order, cancel_asked=False, escalated=False, cancels_refused=refused)
+    return replace(p, orders=_with(p, order), waiting_since=e.at)
+
+
+def _escalated(p: Position, e: ExitEscalated) -> Position:
+    return replace(p, orders=_with(p, replace(p.order, cancel_asked=True, escalated=True)), waiting_since=e.at)
+
+
+def _ended(p: Position, e: OrderEnded) -> Position:
+    order = p.order
     if e.client_order_id != order.client_order_id:
-        return _NONE, _NONE
-    return {"waiting_since": e.at}, {"cancel_asked": True}
-
-
-def _cancel_refused(p: Position, order: ExitOrder, e: CancelRefused) -> _Changes:
-    return {"waiting_since": e.at}, {
-        "cancel_asked": False,
-        "escalated": False,
-        "cancels_refused": order.cancels_refused + 1,
-    }
-
-
-def _ended(p: Position, order: ExitOrder, e: OrderEnded) -> _Changes:
-    if e.client_order_id != order.client_order_id:
-        return _told_of_earlier(p, e), _NONE
-    return {"waiting_since": e.at}, {
-        "filled_qty": max(order.filled_qty, e.filled_qty),
-        "live": False,
-        "ended_how": e.how,
-        "refusal": e.refusal,
-        "next_attempt_at": e.next_attempt_at,
-    }
-
-
-def _told_of_earlier(p: Position, e: FillsRecorded | OrderAccepted | OrderEnded) -> _Values:
-    """The orders, with what is told of one before the current one. One that was refused may turn out to work."""
-    values: _Values
-    if isinstance(e, FillsRecorded):
-        values = {"filled_qty": e.filled_qty, "avg_fill_price": e.avg_fill_price}
-        values |= {"corrected": True} if e.corrected else {}
-    elif isinstance(e, OrderAccepted):
-        values = {"live": True, "ended_how": "", "broker_order_id": e.broker_order_id}
-    else:
-        values = {"live": False, "ended_how": e.how}
-    return {"orders": tuple([replace(o, **values) if o.client_order_id == e.client_order_id else o for o in p.orders])}
+        return replace(p, orders=_with_earlier(p, e.client_order_id, live=False, ended_how=e.how))
+    order = replace(
+        order,
+        filled_qty=max(order.filled_qty, e.filled_qty),
+        live=False,
+        ended_how=e.how,
+        refusal=e.refusal,
+        next_attempt_at=e.next_attempt_at,
+    )
+    return replace(p, orders=_with(p, order), waiting_since=e.at)
 
 
 def _waiting(p: Position, at: datetime) -> datetime:
-    """Since when we wait, after news that the broker dates `at`: its clock may be slow, but our order came first."""
+    """Since when we wait, after a report dated `at`: the broker's clock may be slow, but our order came first."""
     since = p.waiting_since
     return since if since is not None and since > at else at
 
 
-def _completed(p: Position, order: ExitOrder, e: ExitCompleted) -> _Changes:
-    return {"ended_at": e.filled_at, "cooldown_until": e.cooldown_until}, _OVER if order.live else _NONE
+def _completed(p: Position, e: ExitCompleted) -> Position:
+    return _at_end(p, e.filled_at, e.cooldown_until)
 
 
-def _closed_elsewhere(p: Position, order: ExitOrder, e: PositionClosedElsewhere) -> _Changes:
-    return {"ended_at": e.at, "cooldown_until": e.cooldown_until}, _OVER if order.live else _NONE
+def _closed_elsewhere(p: Position, e: PositionClosedElsewhere) -> Position:
+    return _at_end(p, e.at, e.cooldown_until)
 
 
-def _released(p: Position, order: ExitOrder, e: PositionReleased) -> _Changes:
+def _at_end(p: Position, at: datetime, cooldown_until: datetime) -> Position:
+    orders = _with(p, replace(p.order, live=False)) if p.order_live else p.orders
+    return replace(p, orders=orders, ended_at=at, cooldown_until=cooldown_until)
+
+
+def _released(p: Position, e: PositionReleased) -> Position:
     """Nothing of the exit outlasts it; its orders stay, for what they sold is sold."""
-    return {
-        "qty": EXACT.add(e.qty, p.sold_qty),
-        "entry_price": e.entry_price,
-        "exit": NO_EXIT,
-        "sold_elsewhere": ZERO,
-        "waiting_since": None,
-    }, {"escalated": False, "refusal": "", "next_attempt_at": None}
+    return replace(
+        p,
+        qty=EXACT.add(e.qty, p.sold_qty),
+        entry_price=e.entry_price,
+        exit=NO_EXIT,
+        orders=_with(p, replace(p.order, escalated=False, refusal="", next_attempt_at=None)),
+        sold_elsewhere=ZERO,
+        waiting_since=None,
+    )
 
 
-def _alarm(p: Position, order: ExitOrder, e: AlarmRaised) -> _Changes:
-    alarm = Alarm(alarm_id=e.alarm_id, kind=e.kind, text=e.text, raised_at=e.at)
-    return {"alarms": (*p.alarms, alarm)}, _NONE
+def _alarm(p: Position, e: AlarmRaised) -> Position:
+    return replace(p, alarms=(*p.alarms, Alarm(alarm_id=e.alarm_id, kind=e.kind, text=e.text, raised_at=e.at)))
 
 
-_CHANGES: dict[type[Event], Callable[[Position, ExitOrder, Any], _Changes]] = {
+_CHANGES: dict[type[Event], Callable[[Position, Any], Position]] = {
     PositionResized: _resized,
-    PolicyChanged: lambda p, order, e: ({"policy": e.policy}, _NONE),
+    PolicyChanged: lambda p, e: replace(p, policy=e.policy),
     StopMoved: _stop_moved,
-    TriggerRefused: lambda p, order, e: ({"refusing": e.reason}, _NONE),
-    RefusalEnded: lambda p, order, e: ({"refusing": None}, _NONE),
+    TriggerRefused: lambda p, e: replace(p, refusing=e.reason),
+    RefusalEnded: lambda p, e: replace(p, refusing=None),
     ExitTriggered: _triggered,
     OrderAccepted: _accepted,
     FillsRecorded: _fills,
     OrderRestated: _restated,
     CancelRequested: _cancel_requested,
     CancelRefused: _cancel_refused,
-    ExitEscalated: lambda p, order, e: ({"waiting_since": e.at}, {"cancel_asked": True, "escalated": True}),
+    ExitEscalated: _escalated,
     OrderEnded: _ended,
     ExitRetried: _retried,
     ExitCompleted: _completed,
     PositionClosedElsewhere: _closed_elsewhere,
-    ProtectionLost: lambda p, order, e: ({"waiting_since": None}, _NONE),
+    ProtectionLost: lambda p, e: replace(p, waiting_since=None),
     PositionReleased: _released,
     AlarmRaised: _alarm,
-    AlarmAcknowledged: lambda p, order, e: ({"alarms": tuple(a for a in p.alarms if a.alarm_id != e.alarm_id)}, _NONE),
-    PositionOpened: lambda p, order, e: (_NONE, _NONE),  # it is open already
+    AlarmAcknowledged: lambda p, e: replace(p, alarms=tuple(a for a in p.alarms if a.alarm_id != e.alarm_id)),
+    PositionOpened: lambda p, e: p,  # it is open already
 }
-#: event class -> what it changes, and state before -> state after, of the lifecycle's rows.
-_FOLD: dict[type[Event], tuple[Callable[[Position, ExitOrder, Any], _Changes], dict[State | None, State]]] = {
-    kind: (changes, {source: target for (source, event), target in LOOKUP.items() if event is kind})
-    for kind, changes in _CHANGES.items()
+#: event class -> what it makes of a position, and state before -> state after, of the lifecycle's rows.
+_FOLD: dict[type[Event], tuple[Callable[[Position, Any], Position], dict[State | None, State]]] = {
+    kind: (change, {source: target for (source, event), target in LOOKUP.items() if event is kind})
+    for kind, change in _CHANGES.items()
 }

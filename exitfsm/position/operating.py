@@ -6,6 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from exitfsm.events import AlarmAcknowledged, Event, PolicyChanged, PositionReleased
+from exitfsm.kinds import AlarmKind
 from exitfsm.lifecycle import State
 from exitfsm.messages import Acknowledge, ChangePolicy, Contradiction, ForceExit, GiveWay, RaiseAlarm, Release
 from exitfsm.policy import typed
@@ -41,7 +42,7 @@ def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event
 def _too_old(p: Position, at: datetime) -> list[Event]:
     """What an operator's command rests on was read before something else became known."""
     text = f"nothing was done for {p.symbol}: its orders changed while the broker's books were read; try again"
-    return alarm(p, "not_done", text, at)
+    return alarm(p, AlarmKind.NOT_DONE, text, at)
 
 
 def _not_done(p: Position, held: Decimal | None, at: datetime) -> list[Event]:
@@ -52,7 +53,7 @@ def _not_done(p: Position, held: Decimal | None, at: datetime) -> list[Event]:
     why = f"the broker shows {plain(held)} beside what else is watched, and by our own count {left} is left to sell"
     if p.live_orders:
         why = f"order {p.live_orders[0]} may still be live"
-    return alarm(p, "not_done", f"nothing was done for {p.symbol}: {why}", at)
+    return alarm(p, AlarmKind.NOT_DONE, f"nothing was done for {p.symbol}: {why}", at)
 
 
 def on_change_policy(p: Position, m: ChangePolicy, broker: Capabilities) -> list[Event]:

@@ -45,6 +45,8 @@ class LookUp(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 Action = Submit | Cancel | ReadPosition | LookUp
+#: The broker has the order, or had it. Named once: to look a member of an enumeration up costs more than all the rest.
+_WORKING = (State.SUBMITTED, State.PARTIAL, State.CANCELING)
 
 
 def owed(p: Position, now: datetime, *, outcome_unknown: bool = False) -> Action | None:
@@ -57,14 +59,15 @@ def owed(p: Position, now: datetime, *, outcome_unknown: bool = False) -> Action
     if not p.orders:
         return None
     order = p.orders[-1]
+    if p.state in _WORKING:
+        if not order.live:
+            return ReadPosition(position_id=p.position_id, symbol=p.symbol)
+        asked = p.state is State.CANCELING
+        return Cancel(position_id=p.position_id, client_order_id=order.client_order_id) if asked else None
     if p.state is State.PENDING:
         if outcome_unknown:
             return LookUp(position_id=p.position_id, client_order_id=order.client_order_id)
         return Submit(position_id=p.position_id, order=order_of(p))
-    if p.state in (State.PARTIAL, State.CANCELING, State.SUBMITTED) and not order.live:
-        return ReadPosition(position_id=p.position_id, symbol=p.symbol)
-    if p.state is State.CANCELING:
-        return Cancel(position_id=p.position_id, client_order_id=order.client_order_id)
     due = order.next_attempt_at
     if p.state is State.REJECTED and (p.remaining_qty <= ZERO or (due is not None and now >= due)):
         return ReadPosition(position_id=p.position_id, symbol=p.symbol)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from exitfsm.events import Event, ExitCompleted, PositionClosedElsewhere, PositionResized
+from exitfsm.kinds import AlarmKind, PositionEnd
 from exitfsm.lifecycle import State
 from exitfsm.messages import Known, PositionRead, RecordRead
 from exitfsm.ports import Capabilities
@@ -41,11 +42,11 @@ def _read_at_rest(p: Position, m: PositionRead, broker: Capabilities) -> list[Ev
     if left == 0 and m.qty == 0:
         return _completed(p, m.at) if p.orders else []
     if p.state is State.UNPROTECTED:
-        return _elsewhere(p, m, "by_hand") if m.qty == 0 and m.reads >= READS_MIN else []
+        return _elsewhere(p, m, PositionEnd.BY_HAND) if m.qty == 0 and m.reads >= READS_MIN else []
     if m.qty < left and m.reads < READS_MIN:
         return []
     if left > 0 and m.qty <= left and sellable(p, m.qty, broker) == 0:
-        return _elsewhere(p, m, "residue" if m.qty > 0 else "by_hand")
+        return _elsewhere(p, m, PositionEnd.RESIDUE if m.qty > 0 else PositionEnd.BY_HAND)
     if m.reads < READS_MIN:
         return []
     sold = plain(p.sold_qty)
@@ -84,9 +85,9 @@ def _works_by_record(p: Position, m: PositionRead) -> list[Event]:
     text = f"the end of order {order.client_order_id} ({order.ended_how}) was reported, and "
     if record.report is None:
         why = "the broker does not show it: nothing is sent before its record does"
-        return alarm(p, "order_not_found", text + why, m.at) if record.times >= READS_MIN else []
+        return alarm(p, AlarmKind.ORDER_NOT_FOUND, text + why, m.at) if record.times >= READS_MIN else []
     why = "its record shows it working: nothing is sent before the record shows its end"
-    return alarm(p, "ended_order_works", text + why, m.at)
+    return alarm(p, AlarmKind.ENDED_ORDER_WORKS, text + why, m.at)
 
 
 def _read_while_working(p: Position, m: PositionRead) -> list[Event]:
@@ -104,7 +105,7 @@ def _read_while_monitoring(p: Position, m: PositionRead) -> list[Event]:
     if m.qty < p.remaining_qty and m.reads < READS_MIN:
         return []
     if m.qty == 0:
-        return _elsewhere(p, m, "by_hand")
+        return _elsewhere(p, m, PositionEnd.BY_HAND)
     return _resize(p, m, "bought" if m.qty > p.remaining_qty else "sold by other hands")
 
 
@@ -119,13 +120,13 @@ def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -
     if m.qty < left and m.reads < READS_MIN:
         return []
     if m.qty == 0:
-        return _elsewhere(p, m, "by_hand")
+        return _elsewhere(p, m, PositionEnd.BY_HAND)
     if p.next_attempt_at is None or m.began < p.next_attempt_at:
         return []
     there = min(left, m.qty)
     size = sellable(p, there, broker)
     if size == 0:
-        return _elsewhere(p, m, "residue")
+        return _elsewhere(p, m, PositionEnd.RESIDUE)
     spent = spent_by_next(p)
     if spent > p.policy.partial_fills.max_resubmit_attempts:
         return lost(p, f"{p.attempt} attempts ended with {plain(left)} {p.symbol} left to sell", m.at)
@@ -145,8 +146,8 @@ def _completed(p: Position, at: datetime) -> list[Event]:
     ]
 
 
-def _elsewhere(p: Position, m: PositionRead, how: str) -> list[Event]:
-    ended = p.last_fill_at if how == "residue" and p.last_fill_at else m.at
+def _elsewhere(p: Position, m: PositionRead, how: PositionEnd) -> list[Event]:
+    ended = p.last_fill_at if how == PositionEnd.RESIDUE and p.last_fill_at else m.at
     return [
         PositionClosedElsewhere(how=how, remaining_qty=p.remaining_qty, at=m.at, cooldown_until=_cooldown(p, ended))
     ]

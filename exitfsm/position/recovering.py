@@ -6,6 +6,7 @@ from exitfsm.events import Event, ExitTriggered
 from exitfsm.lifecycle import State
 from exitfsm.messages import Recover, Report
 from exitfsm.order_ids import client_order_id
+from exitfsm.policy import order_terms
 from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import lost
 from exitfsm.position.attempting import Attempt, is_price, next_attempt, spent_by_next
@@ -30,13 +31,14 @@ def on_recover(p: Position, m: Recover, broker: Capabilities) -> list[Event]:
         return []
     if m.attempt <= p.attempt or not is_price(r.qty) or r.qty > p.remaining_qty:
         return lost(p, f"the broker has exit order {r.client_order_id} for {r.qty} of {plain(p.remaining_qty)}", m.at)
+    terms = order_terms(p.policy, ExitType.RECOVERED)
     triggered = ExitTriggered(
         reason=ExitType.RECOVERED,
         client_order_id=r.client_order_id,
         attempt=m.attempt,
         qty=r.qty,
         order_type=OrderType.MARKET,
-        time_in_force=broker.rules(p.symbol).accepted_time(p.policy.stop_loss.time_in_force, r.qty),
+        time_in_force=broker.rules(p.symbol).accepted_time(terms.time_in_force, r.qty),
         at=m.at,
         trigger_price=p.entry_price,
         level=p.entry_price,

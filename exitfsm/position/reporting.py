@@ -24,6 +24,7 @@ from exitfsm.events import (
     ProtectionLost,
 )
 from exitfsm.fix import DUPLICATE_OF_VERBAL
+from exitfsm.kinds import AlarmKind
 from exitfsm.lifecycle import State
 from exitfsm.messages import Report
 from exitfsm.ports import Capabilities
@@ -67,7 +68,7 @@ def _oversold(p: Position, events: Sequence[Event], at: datetime) -> list[Event]
     text = (
         f"by our own count {plain(-after.remaining_qty)} {p.symbol} more was sold than was held; nothing watches that"
     )
-    return alarm(p, "oversold", text, at, after=events)
+    return alarm(p, AlarmKind.OVERSOLD, text, at, after=events)
 
 
 def _folded(p: Position, events: Sequence[Event]) -> Position:
@@ -105,7 +106,7 @@ def cancel_refused(n: News) -> list[Event]:
     events: list[Event] = [CancelRefused(client_order_id=r.client_order_id, at=r.at, text=r.text)]
     if n.order.cancels_refused:
         why = f"order {r.client_order_id} works, and the broker will not cancel it: {r.text or 'it does not say why'}"
-        events += alarm(n.p, "cancel_refused", why, n.at, after=events)
+        events += alarm(n.p, AlarmKind.CANCEL_REFUSED, why, n.at, after=events)
     events += [_fills(n)] if n.filled > 0 else []
     how = how_ended(n)
     return [*events, *_end(n, how)] if how else events
@@ -173,7 +174,7 @@ def corrected(n: News) -> list[Event]:
     if n.grown == 0 and n.p.state in _GOES_ON:
         fills = _fills(n, corrected=True)
         text = f"the broker corrected the price of order {order_id}"
-        return [fills, *alarm(n.p, "fill_corrected", text, n.at, after=[fills])]
+        return [fills, *alarm(n.p, AlarmKind.FILL_CORRECTED, text, n.at, after=[fills])]
     why = f"the broker corrected order {order_id} from {plain(n.order.filled_qty)} to {plain(n.filled)}"
     return lost(n.p, why, n.at, facts=corrected_fact(n))
 
@@ -209,7 +210,7 @@ def restated(n: News) -> list[Event]:
         unprotected = _folded(n.p, [ProtectionLost(why=why, at=n.at), told])
         return lost(n.p, why, n.at, facts=[told, *_after_restating(unprotected, n)])
     events = [_accepted(n), told] if n.stage is Stage.PENDING else [told]
-    events += alarm(n.p, "order_restated", why, n.at, after=events)
+    events += alarm(n.p, AlarmKind.ORDER_RESTATED, why, n.at, after=events)
     return [*events, *_after_restating(_folded(n.p, events), n)]
 
 
@@ -289,7 +290,7 @@ def _revived(n: News, fills: Sequence[Event]) -> list[Event]:
     facts += cancel(p, n.at, "an order before it works after all")
     text = f"order {order_id} was refused, and is working at the broker all the same"
     if p.state is State.UNPROTECTED:
-        return [*facts, *alarm(p, "refused_order_works", text, n.at, after=facts)]
+        return [*facts, *alarm(p, AlarmKind.REFUSED_ORDER_WORKS, text, n.at, after=facts)]
     return lost(p, text, n.at, facts=facts, after=facts)
 
 

@@ -13,17 +13,22 @@ from enum import StrEnum
 
 import msgspec
 
+from exitfsm.kinds import OrderEnd
 from exitfsm.lifecycle import State
 from exitfsm.messages import RecordRead
 from exitfsm.ports import Capabilities
 from exitfsm.position.order import ExitOrder
 from exitfsm.position.state import Position
-from exitfsm.values import ZERO, ExecutionReport, OrderStatus, TimeInForce, plain, tradable
+from exitfsm.values import ZERO, ExecutionReport, OrderStatus, TimeInForce, bare, plain, tradable
 
 #: A broker's answer that may be behind is believed after this many equal ones in a row.
 READS_MIN = 3
 #: How an order ended, by the status that ends it short.
-HOW = {OrderStatus.REJECTED: "rejected", OrderStatus.CANCELED: "canceled", OrderStatus.EXPIRED: "expired"}
+HOW = {
+    OrderStatus.REJECTED: OrderEnd.REJECTED,
+    OrderStatus.CANCELED: OrderEnd.CANCELED,
+    OrderStatus.EXPIRED: OrderEnd.EXPIRED,
+}
 #: What can say that an order is over.
 _ENDS = frozenset({*HOW, OrderStatus.FILLED, OrderStatus.DONE_FOR_DAY})
 
@@ -53,6 +58,14 @@ class Kind(StrEnum):
     REFUSED = "refused"  # it was rejected or refused, with nothing filled
     ENDED = "ended"  # it is over, with quantity left
     NEWS = "news"  # it works, or what more it has filled
+
+
+#: What a status is a report of, where it fits.
+_SPECIAL = {
+    OrderStatus.REPLACED: Kind.REPLACED,
+    OrderStatus.CANCEL_REJECTED: Kind.CANCEL_REFUSED,
+    OrderStatus.REJECTED: Kind.REFUSED,
+}
 
 
 class News(msgspec.Struct, frozen=True, gc=False):
@@ -132,7 +145,7 @@ def filled_by(order: ExitOrder, stage: Stage, r: ExecutionReport) -> Decimal:
 
 def why_impossible(p: Position, order: ExitOrder, r: ExecutionReport) -> str:
     """Why the order under our id cannot be ours; empty when it can."""
-    if r.symbol is not None and r.symbol.replace("/", "") != p.symbol.replace("/", ""):
+    if r.symbol is not None and bare(r.symbol) != bare(p.symbol):
         return f"order {r.client_order_id} at the broker is for {r.symbol}, not {p.symbol}"
     if r.side is not None and r.side is not p.side.exit_side:
         return f"order {r.client_order_id} at the broker is a {r.side}, not a {p.side.exit_side}"
@@ -156,12 +169,13 @@ def kind_of(n: News) -> Kind:
         return changed
     if _is_revived(n):
         return Kind.REVIVED
-    if n.report.status is OrderStatus.REPLACED:
-        return Kind.REPLACED
-    if n.report.status is OrderStatus.CANCEL_REJECTED and n.stage is Stage.CANCELING:
-        return Kind.CANCEL_REFUSED
-    if n.report.status is OrderStatus.REJECTED and n.filled == 0:
-        return Kind.REFUSED
+    special = _SPECIAL.get(n.report.status)
+    if special is not None and (
+        special is Kind.REPLACED
+        or (special is Kind.CANCEL_REFUSED and n.stage is Stage.CANCELING)
+        or (special is Kind.REFUSED and n.filled == 0)
+    ):
+        return special
     return Kind.ENDED if how_ended(n) else Kind.NEWS
 
 

@@ -12,7 +12,7 @@ from exitfsm.lifecycle import State
 from exitfsm.order_ids import FIRST_FORM
 from exitfsm.policy import ExitPolicy
 from exitfsm.position.order import NO_ORDER, ExitOrder
-from exitfsm.values import EXACT, ZERO, Alarm, ExitType, OrderType, Side, utc
+from exitfsm.values import EXACT, ZERO, Alarm, ExitType, OrderType, Side, rounded, utc
 
 
 class Stops(msgspec.Struct, frozen=True, gc=False):
@@ -22,6 +22,12 @@ class Stops(msgspec.Struct, frozen=True, gc=False):
     trail: Decimal | None = None
     best_price: Decimal | None = None
     moved_at: datetime | None = None
+
+    def of(self, rule: ExitType) -> Decimal | None:
+        """Where the stop of a rule stands; None where it has not moved."""
+        if rule is ExitType.TRAILING_STOP:
+            return self.trail
+        return self.break_even if rule is ExitType.BREAK_EVEN else None
 
 
 class Exit(msgspec.Struct, frozen=True, gc=False):
@@ -35,6 +41,7 @@ class Exit(msgspec.Struct, frozen=True, gc=False):
 
 NO_STOPS = Stops()
 NO_EXIT = Exit()
+_subtract = EXACT.subtract
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -212,7 +219,10 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def remaining_qty(self) -> Decimal:
         """What is still to sell, by the broker's own figures for our orders."""
-        return EXACT.subtract(EXACT.subtract(self.qty, self.sold_qty), self.sold_elsewhere)
+        left = self.qty
+        for order in self.orders:
+            left = _subtract(left, order.filled_qty)
+        return _subtract(left, self.sold_elsewhere)
 
     @property
     def avg_exit_price(self) -> Decimal | None:
@@ -225,7 +235,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             value = EXACT.add(value, EXACT.multiply(qty, price))
         if len(parts) < 2:
             return parts[0][1] if parts else None
-        return EXACT.divide(value, self.sold_qty).quantize(Decimal("0.000000001"), context=EXACT).normalize()
+        return rounded(EXACT.divide(value, self.sold_qty)).normalize(EXACT)
 
 
 def account_hash(account: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from exitfsm.events import Event
+from exitfsm.kinds import AlarmKind
 from exitfsm.lifecycle import State
 from exitfsm.messages import TimeSeen
 from exitfsm.ports import Capabilities
@@ -13,12 +14,12 @@ from exitfsm.position.state import Position
 from exitfsm.position.watching import end_refusals
 from exitfsm.values import ZERO, first_by_precedence
 
-_WAITS: dict[State, tuple[str, str]] = {
-    State.PENDING: ("submit_unresolved", "is not known to have reached the broker"),
-    State.SUBMITTED: ("order_stalled", "is working without a fill"),
-    State.PARTIAL: ("order_stalled", "makes no progress"),
-    State.CANCELING: ("cancel_unresolved", "was asked to be canceled and has no final record"),
-    State.REJECTED: ("retry_stalled", "ended, and no further attempt could be made"),
+_WAITS: dict[State, tuple[AlarmKind, str]] = {
+    State.PENDING: (AlarmKind.SUBMIT_UNRESOLVED, "is not known to have reached the broker"),
+    State.SUBMITTED: (AlarmKind.ORDER_STALLED, "is working without a fill"),
+    State.PARTIAL: (AlarmKind.ORDER_STALLED, "makes no progress"),
+    State.CANCELING: (AlarmKind.CANCEL_UNRESOLVED, "was asked to be canceled and has no final record"),
+    State.REJECTED: (AlarmKind.RETRY_STALLED, "ended, and no further attempt could be made"),
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from exitfsm.events import Event, RefusalEnded, StopMoved, TriggerRefused
+from exitfsm.kinds import AlarmKind, BarRefusal
 from exitfsm.lifecycle import State
 from exitfsm.messages import BarSeen
 from exitfsm.policy import BEFORE_ENTRY, ORDER_FAULTS, PRICE_FAULTS, Fault, bar_fault, is_ahead
@@ -14,7 +15,7 @@ from exitfsm.position.alarming import alarm
 from exitfsm.position.attempting import escalated, rests, trigger
 from exitfsm.position.evaluating import evaluate, next_stops
 from exitfsm.position.state import Position
-from exitfsm.values import ZERO, EvaluateOn, ExitType, plain
+from exitfsm.values import ZERO, EvaluateOn, plain
 
 #: A run of this many refused bars is an alarm: without prices there is no protection.
 REFUSED_BARS_ALARM = 10
@@ -31,9 +32,11 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
         if not is_ahead(p.opened_at, m.received_at, p.policy.price_guard):
             return []
         fault = Fault(BEFORE_ENTRY, plain(m.bar.close))
-    verdict = None if fault else evaluate(p, m.bar, session_close=m.session_close, custom=m.verdict)
+    custom = custom_of(p, m) if m.verdict is not None else None
+    close = m.session_close
+    verdict = None if fault else evaluate(p, m.bar, session_close=close, custom=custom, folded=m.folded)
     if verdict is not None and (m.paused or not p.policy.enabled):
-        fault = Fault("paused" if m.paused else "disabled", plain(verdict.price))
+        fault = Fault(BarRefusal.PAUSED if m.paused else BarRefusal.DISABLED, plain(verdict.price))
     if fault is not None:
         return refuse(p, m, fault)
     events: list[Event] = []
@@ -46,6 +49,12 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
         for rule, stop, best in next_stops(p, m.bar)
     ]
     return events
+
+
+def custom_of(p: Position, m: BarSeen) -> str:
+    """What one of the user's own rules answered to the bar, with its name."""
+    name = m.verdict_of or next(map(str, p.policy.plan.user_rules), "a rule")
+    return f"{name}: {m.verdict}"
 
 
 def fault_of(p: Position, m: BarSeen) -> Fault | None:
@@ -74,10 +83,10 @@ def refuse(p: Position, m: BarSeen, fault: Fault) -> list[Event]:
         events += jump_alarm(p, m, fault, events)
     elif fault.reason == BEFORE_ENTRY:
         text = f"bars of {p.symbol} are dated before its entry at {p.opened_at.isoformat()}: a clock is wrong"
-        events += alarm(p, "feed_unusable", f"{text}, and there is no price to watch", m.at, after=events)
+        events += alarm(p, AlarmKind.FEED_UNUSABLE, f"{text}, and there is no price to watch", m.at, after=events)
     elif fault.reason in PRICE_FAULTS and p.refusing == fault.reason and m.refused_count + 1 >= REFUSED_BARS_ALARM:
         text = f"{m.refused_count + 1} bars of {p.symbol} in a row were refused ({fault.reason}): no price to watch"
-        events += alarm(p, "feed_unusable", text, m.at, after=events)
+        events += alarm(p, AlarmKind.FEED_UNUSABLE, text, m.at, after=events)
     return events
 
 
@@ -88,15 +97,15 @@ def jump_alarm(p: Position, m: BarSeen, fault: Fault, after: Sequence[Event]) ->
         f"{p.symbol} at {fault.price} is more than {ratio} times away from {reference}; "
         "nothing is decided on it: a split, or a real crash?"
     )
-    return alarm(p, "price_jump", text, m.at, after=after)
+    return alarm(p, AlarmKind.PRICE_JUMP, text, m.at, after=after)
 
 
 def escalate_on_stop(p: Position, m: BarSeen) -> list[Event]:
     """A resting profit limit gives way at once to the stop, and to the time."""
     if not rests(p):
         return []
-    verdict = evaluate(p, m.bar, session_close=m.session_close)
-    if verdict is None or verdict.reason is ExitType.PROFIT_TAKE:
+    verdict = evaluate(p, m.bar, session_close=m.session_close, folded=m.folded)
+    if verdict is None or verdict.reason.takes_profit:
         return []
     return [escalated(p, m.at, str(verdict.reason), verdict.price)]
 

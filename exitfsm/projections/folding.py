@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -43,13 +43,12 @@ from exitfsm.projections.tables import (
     number,
     update,
 )
-from exitfsm.values import EXACT, ZERO, ExitStatus, Side, stamp
+from exitfsm.values import EXACT, ZERO, ExitStatus, Side, rounded, stamp
 
 #: Streams with this prefix hold facts about the whole account, not about one position.
 ACCOUNT_PREFIX = "account:"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NANO = Decimal("1e-9")
 _NEXT: dict[tuple[Param, type[Event]], str] = {
     (str(state), event): str(target) for (state, event), target in LOOKUP.items() if state is not None
 }
@@ -438,7 +437,7 @@ def _sold(m: ReadModels, p: Row, r: Recorded) -> None:
         worth = EXACT.add(worth, EXACT.multiply(qty, _decimal(price or 0)))
     average = None
     if sold and all(price is not None for _, price in parts):
-        average = number(EXACT.divide(worth, sold).quantize(_NANO, ROUND_HALF_EVEN, EXACT))
+        average = number(rounded(EXACT.divide(worth, sold)))
     m.change("positions", p, sold_qty=number(sold), avg_exit_price=average)
 
 

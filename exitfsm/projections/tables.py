@@ -111,7 +111,10 @@ class AlarmRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """The last look at a position: price, profit in percent, best price since the entry, time of the look."""
+    """The last look at a position: price, profit in percent, best price since the entry, time of the look.
+
+    `folded` is what its rules have folded of the bars, as text; empty where no rule does.
+    """
 
     symbol: str
     position_id: str
@@ -119,6 +122,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     pnl_pct: Decimal
     best_price: Decimal
     at: datetime
+    folded: str = ""
 
 
 class Table(NamedTuple):

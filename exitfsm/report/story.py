@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from operator import itemgetter
 from typing import NamedTuple
 
 from exitfsm.audit import Explanation, Invariants, Step, Violation, explain, trail
@@ -26,8 +27,8 @@ from exitfsm.events import (
     StopMoved,
 )
 from exitfsm.lifecycle import LOOKUP, State
-from exitfsm.policy import ORDER_FAULTS, bar_fault
-from exitfsm.position import Position, levels
+from exitfsm.policy import NOTHING_FOLDED, ORDER_FAULTS, Folded, bar_fault
+from exitfsm.position import Position, RuleStates, fold_bars, levels
 from exitfsm.store import ExitStore, checking
 from exitfsm.values import Bar
 
@@ -142,7 +143,7 @@ def story_of(store: ExitStore, position_id: str, *, bars: Iterable[Bar] = (), ch
         hashes=[(row.hash or b"").hex() for row in rows],
         violations=_violations(told),
         explanation=explain(store, position_id, bars=[*shown, *window.newest_refused]),
-        standing=_standing(told, until or told[-1].at),
+        standing=_standing(told, until or _seen_to(told, position, shown), shown),
         candles=candles(shown),
         refused=window.refused,
         bars=len(shown),
@@ -154,6 +155,11 @@ def story_of(store: ExitStore, position_id: str, *, bars: Iterable[Bar] = (), ch
 def _until(told: Sequence[Step], p: Position) -> datetime | None:
     """When it was over, with what came after it; None while it is not."""
     return max(told[-1].at, p.ended_at or told[-1].at) if p.state.terminal else None
+
+
+def _seen_to(told: Sequence[Step], p: Position, bars: Sequence[Bar]) -> datetime:
+    """Until when the levels of an open position are known: the last event, or the last bar that its rules fold."""
+    return max([told[-1].at, *(bar.timestamp for bar in bars[-1:] if p.policy.plan.folding)])
 
 
 def _violations(told: Sequence[Step]) -> list[Violation]:
@@ -168,7 +174,7 @@ def _violations(told: Sequence[Step]) -> list[Violation]:
     return [*found, *checks.finish()]
 
 
-def _standing(told: Sequence[Step], until: datetime) -> list[Standing]:
+def _standing(told: Sequence[Step], until: datetime, bars: Sequence[Bar]) -> list[Standing]:
     """The levels at every time at which they changed; while the position is not watched there are none."""
     found: list[list[Standing]] = []
     end = until
@@ -176,7 +182,7 @@ def _standing(told: Sequence[Step], until: datetime) -> list[Standing]:
         p = s.after
         watched = p is not None and p.state is State.MONITORING
         if watched and p is not None and isinstance(s.recorded.event, _ARMS):
-            found.append([_stand(p, at) for at in [s.at, *_ladder_times(p, s.at, end)]])
+            found.append(_stands(p, [s.at, *_change_times(p, s.at, end)], _folded(p, bars, s.at, end)))
             end = s.at
         elif s.moved and s.before is not None and s.before.state is State.MONITORING:
             found.append([Standing(s.at)])
@@ -184,15 +190,43 @@ def _standing(told: Sequence[Step], until: datetime) -> list[Standing]:
     return [standing for group in reversed(found) for standing in group]
 
 
-def _stand(p: Position, at: datetime) -> Standing:
-    target, stops = levels(p, at)
+def _folded(p: Position, bars: Sequence[Bar], since: datetime, until: datetime) -> list[RuleStates]:
+    """What the rules had folded after each bar of a time; empty where no rule does."""
+    if not p.policy.plan.folding:
+        return []
+    return [known for known in fold_bars(p, bars) if known.to is not None and since < known.to < until]
+
+
+def _stands(p: Position, times: Iterable[datetime], folded: Sequence[RuleStates]) -> list[Standing]:
+    """The levels at these times and after each of these states, each where it differs from the one before."""
+    found: list[Standing] = []
+    news: list[tuple[datetime, Folded | None]] = [(at, None) for at in times]
+    news += [(known.to, known.states) for known in folded if known.to is not None]
+    states: Folded = NOTHING_FOLDED
+    for at, newer in sorted(news, key=itemgetter(0)):
+        states = newer if newer is not None else states
+        standing = _stand(p, at, states)
+        if not found or (standing.stop, standing.target) != (found[-1].stop, found[-1].target):
+            found.append(standing)
+    return found
+
+
+def _stand(p: Position, at: datetime, states: Folded) -> Standing:
+    target, stops = levels(p, at, states)
     return Standing(at, p.entry_price, stops[0].price if stops else None, target.price if target else None)
 
 
-def _ladder_times(p: Position, since: datetime, until: datetime) -> list[datetime]:
-    rule = p.policy.target_ladder
-    times = [p.opened_at + timedelta(seconds=step.after_seconds) for step in rule.steps] if rule.enabled else []
-    return [at for at in times if since < at < until]
+def _change_times(p: Position, since: datetime, until: datetime) -> list[datetime]:
+    """When time alone changes a level between two events."""
+    found: list[datetime] = []
+    for rule in p.policy.plan.changing:
+        at = since
+        while (after := rule.next_change_s(p, at)) is not None and (
+            then := p.opened_at + timedelta(seconds=after)
+        ) > at:
+            at = then
+            found.append(at)
+    return sorted(at for at in found if since < at < until)
 
 
 class _Window:

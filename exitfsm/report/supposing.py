@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import NamedTuple
 
 from exitfsm.audit import WhatIfPosition, whatif
 from exitfsm.config import SessionHours
 from exitfsm.errors import ConfigError
-from exitfsm.policy import ExitPolicy
+from exitfsm.policy import RULES, ExitPolicy
 from exitfsm.position import replay
 from exitfsm.recorded_bars import Seen
 from exitfsm.store import ExitStore
-from exitfsm.values import plain
 
 
 class Supposed(NamedTuple):
@@ -55,19 +53,5 @@ def suppose(
 
 
 def _changes(policy: ExitPolicy) -> list[dict[str, str]]:
-    """The levels that the policy has, at half and at twice the distance; and the trail on or off."""
-    found = []
-    for name in ("stop_loss", "profit_taking"):
-        section = getattr(policy, name)
-        if section.enabled:
-            found += [{f"{name}.threshold_pct": _scaled(section.threshold_pct, by)} for by in ("0.5", "2")]
-    trail = policy.trailing_stop
-    if trail.enabled:
-        found += [{"trailing_stop.trail_pct": _scaled(trail.trail_pct, by)} for by in ("0.5", "2")]
-    found.append({"trailing_stop.enabled": "false" if trail.enabled else "true"})
-    return found
-
-
-def _scaled(value: Decimal, by: str) -> str:
-    """A percentage scaled, kept below the 100 at which a level would be no price."""
-    return plain(min(value * Decimal(by), Decimal(99)))
+    """What each rule has to offer: mostly its level at half and at twice the distance."""
+    return [changes for rule in RULES for changes in rule.alternatives(policy)]

@@ -11,24 +11,29 @@ An event is a row of `stored_events`: its place in the store, its stream and ver
 - `exit_store` is the interface.
 - `appending` takes appends and writes them together.
 - `mapping` turns events into bytes and back, and chains their hashes.
+- `policies` reads events that hold a policy, each policy once.
 - `database` is the port to a database; `sqlite` and `postgres` are the engines behind it, and `opening` tells which.
 - `checking` reads what a check of a store needs; `copying` copies a store into another one.
 """
 
 from exitfsm.projections import AlarmRow, ExitOrderRow, Mark, PositionRow, TrackingRow
 from exitfsm.store.appending import Append, Result
+from exitfsm.store.database import Heart
 from exitfsm.store.exit_store import ExitStore
-from exitfsm.store.opening import is_url, shown
+from exitfsm.store.opening import is_url, owner_of, shown, watch
 
 __all__ = [
     "AlarmRow",
     "Append",
     "ExitOrderRow",
     "ExitStore",
+    "Heart",
     "Mark",
     "PositionRow",
     "Result",
     "TrackingRow",
     "is_url",
+    "owner_of",
     "shown",
+    "watch",
 ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from exitfsm.errors import StoreError
 
@@ -27,6 +27,59 @@ EventRow = tuple[int, str, int, str, bytes]
 ChainRow = tuple[int, bytes]
 #: SQL, and the parameters of each of its rows.
 Write = tuple[str, Sequence[Params]]
+
+
+class Owner(NamedTuple):
+    """Who owns a store on a server.
+
+    Attributes:
+        who: process and host, as it called itself.
+        since: when it took the store.
+        fence: how often the store has been taken.
+        session: its session at the server; None where it has none any more.
+        alive_s: seconds since it last said that it is alive; None where it does not say so.
+    """
+
+    who: str
+    since: str
+    fence: int
+    session: str | None
+    alive_s: float | None
+
+    @property
+    def is_owned(self) -> bool:
+        """True while somebody owns it, alive or not."""
+        return self.session is not None or self.alive_s is not None
+
+
+class Heart(Protocol):
+    """Says that an owner is alive. Used from one thread, beside whatever the store does."""
+
+    def beat(self) -> None:
+        """Say it once.
+
+        Raises:
+            StoreLocked: somebody else has taken the store.
+            StoreError: it could not be said.
+        """
+
+    def close(self) -> None:
+        """Say no more."""
+
+
+class Watch(Protocol):
+    """Waits for a store that somebody else owns. Used from one thread."""
+
+    def look(self) -> bool:
+        """Look once; True when the store may be opened now, which may still find it locked.
+
+        Raises:
+            StoreError: it cannot be waited for.
+        """
+        ...
+
+    def close(self) -> None:
+        """Look no more."""
 
 
 class Database(Protocol):
@@ -129,6 +182,10 @@ class Database(Protocol):
 
     def is_damage(self, error: Exception) -> bool:
         """True when what is stored is damaged; False when it is no store, or out of reach."""
+        ...
+
+    def heart(self) -> Heart | None:
+        """What says to others that this owner is alive; None where nobody would take the store from it."""
         ...
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from exitfsm.errors import StoreError
 from exitfsm.events import Event, Recorded
 from exitfsm.projections import AlarmRow, ExitOrderRow, HeldRow, Mark, PositionRow, ReadModels, TrackingRow
 from exitfsm.store.appending import Append, Bulk, Prepared, Result, Writer, last_order_id, prepare, stored_rows
-from exitfsm.store.database import Database, Write
+from exitfsm.store.database import Database, Heart, Write
 from exitfsm.store.mapping import GENESIS, EventMapper, link
 from exitfsm.store.opening import open_database
 from exitfsm.values import ExitStatus, Side, stamp
@@ -32,6 +32,13 @@ _BODIES = "SELECT originator_id, topic, state FROM stored_events WHERE originato
 _IN_ORDER = "ORDER BY originator_id, originator_version"
 _BY_AGE = "opened_at_utc, position_id"
 _PAGE = 1000
+#: How the rows begin that hold, beside the marks, what a position's rules have folded of bars.
+FOLDED = "folded/"
+FOLD = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+_DROP_FOLDED = (
+    "DELETE FROM meta WHERE key >= 'folded/' AND key < 'folded0' AND NOT EXISTS "
+    f"(SELECT 1 FROM positions WHERE 'folded/' || position_id = key AND {projections.OPEN})"
+)
 _STREAMS = 200
 _Row = TypeVar("_Row", bound=msgspec.Struct)
 
@@ -181,9 +188,18 @@ class ExitStore:
 
     def save_marks(self, marks: Iterable[Mark]) -> None:
         """Writes the last look at positions into `position_tracking`. Marks are no events and are not rebuilt."""
-        params = [projections.mark_params(mark) for mark in marks]
-        if params:
-            self._write([(projections.MARK, params)])
+        given = list(marks)
+        writes: list[Write] = [(projections.MARK, [projections.mark_params(mark) for mark in given])] if given else []
+        if folded := [(f"{FOLDED}{mark.position_id}", mark.folded) for mark in given if mark.folded]:
+            # There is no other column for it in a store of format 1: what it says of itself takes text of any kind.
+            writes += [(_DROP_FOLDED, [()]), (FOLD, folded)]
+        if writes:
+            self._write(writes)
+
+    def folded(self, position_id: str) -> str:
+        """What the rules of a position had folded of bars when its marks were saved; empty where nothing is known."""
+        rows = self._rows("SELECT value FROM meta WHERE key = ?", (f"{FOLDED}{position_id}",))
+        return str(rows[0][0]) if rows else ""
 
     def settle(self) -> None:
         """For a moment in which nothing is urgent: has work of the database done that a later commit would have to do.
@@ -196,6 +212,11 @@ class ExitStore:
         with self._translated(write=True) as db:
             if self._bulk is None:
                 db.settle()
+
+    def heart(self) -> Heart | None:
+        """What says to others that this owner is alive; None where nobody would take the store from it."""
+        with self._lock:
+            return self._open_db(write=True).heart()
 
     # ---- reading events
 

@@ -9,31 +9,20 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 from eventsourcing.persistence import JSONTranscoder, Mapper, StoredEvent
-from msgspec.structs import force_setattr
 
 from exitfsm.errors import StoreError
 from exitfsm.events import ACCOUNT_EVENTS, POSITION_EVENTS, UPCASTS, Event, Recorded, tag_of
-from exitfsm.policy import ExitPolicy
+from exitfsm.store.policies import Decode, Envelope, Policies
 
 #: Hash of the chain before the first event.
 GENESIS = bytes(32)
-_POLICIES_MAX = 1000
-_KEY = b'"policy"'
-_NO_POLICY = _KEY + b":{}"
 _NUL = rb"\u0000"
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # after a backslash that is one itself it is no NUL
-_Body = TypeVar("_Body")
-
-
-class _Envelope(msgspec.Struct, Generic[_Body], frozen=True, gc=False):
-    at: int
-    by: str
-    body: _Body
 
 
 class Encoded(msgspec.Struct, frozen=True, gc=False):
@@ -44,9 +33,6 @@ class Encoded(msgspec.Struct, frozen=True, gc=False):
     event: Event
 
 
-_Decode = Callable[[bytes], _Envelope[Event]]
-
-
 class EventMapper(Mapper[Any]):
     """`Recorded` events <-> stored bytes."""
 
@@ -55,10 +41,8 @@ class EventMapper(Mapper[Any]):
         self._encode = msgspec.json.Encoder().encode
         self._topics: dict[type[Event], str] = {cls: tag_of(cls) for cls in (*POSITION_EVENTS, *ACCOUNT_EVENTS)}
         self._classes = {topic: cls for cls, topic in self._topics.items()}
-        self._decoders: dict[str, _Decode] = {}
-        self._policies: dict[bytes, ExitPolicy] = {}
-        self._newest: tuple[bytes, ExitPolicy] | None = None
-        self._policy = msgspec.json.Decoder(ExitPolicy).decode
+        self._decoders: dict[str, Decode] = {}
+        self._policies = Policies()
 
     def encode(self, at_ns: int, by: str, event: Event) -> Encoded:
         """An event as it is stored.
@@ -72,7 +56,7 @@ class EventMapper(Mapper[Any]):
             raise StoreError(f"{type(event).__name__} is no event of this library: not stored")
         try:
             encode, decode = self._encode, self._decoders.get(topic) or self._decoder(topic)
-            state = encode(_Envelope(at_ns, by, event))
+            state = encode(Envelope(at_ns, by, event))
             decoded = decode(state)
             same = encode(decoded) == state
         except (TypeError, ValueError, OverflowError) as e:
@@ -127,7 +111,7 @@ class EventMapper(Mapper[Any]):
         except ValueError as e:
             raise _unreadable("an event", topic, stream_id, e) from e
 
-    def _decoder(self, topic: str) -> _Decode:
+    def _decoder(self, topic: str) -> Decode:
         decode = self._decoders.get(topic)
         if decode is None:
             cls = self._classes.get(topic)
@@ -135,73 +119,25 @@ class EventMapper(Mapper[Any]):
             self._decoders[topic] = decode
         return decode
 
-    def _decoder_of(self, cls: type[Event]) -> _Decode:
+    def _decoder_of(self, cls: type[Event]) -> Decode:
         if "policy" in cls.__struct_fields__:
-            return self._policy_decoder(cls)
-        return msgspec.json.Decoder(_Envelope[cls]).decode  # type: ignore[valid-type]  # a class from the table of events
+            return self._policies.decoder(cls)
+        return msgspec.json.Decoder(Envelope[cls]).decode  # type: ignore[valid-type]  # a class from the table of events
 
-    def _policy_decoder(self, cls: type[Event]) -> _Decode:
-        """A decoder for an event with a policy: one that was read before is not read again, and is held only once."""
-        fields = msgspec.structs.fields(cls)
-        raw = msgspec.defstruct(
-            cls.__name__,
-            [_raw(f) for f in fields],
-            bases=(Event,),
-            tag=tag_of(cls),
-            frozen=True,
-            kw_only=True,
-            gc=False,
-        )
-        decode_raw = msgspec.json.Decoder(_Envelope[raw]).decode  # type: ignore[valid-type]  # made here
-        decode_rest = msgspec.json.Decoder(_Envelope[cls]).decode  # type: ignore[valid-type]  # as in _decoder_of
-
-        def decode(state: bytes) -> _Envelope[Event]:
-            # Mostly it has the policy of the one before: without that text there is little left to read.
-            newest = self._newest
-            if newest is not None and isinstance(state, bytes):  # text is a case for verify_chain
-                text, place = newest[0], state.find(_KEY)
-                end = place + len(text)
-                if state.startswith(text, place) and state.find(_KEY, end) < 0:
-                    read = decode_rest(state[:place] + _NO_POLICY + state[end:])
-                    force_setattr(read.body, "policy", newest[1])
-                    return read
-            envelope = decode_raw(state)
-            values = msgspec.structs.asdict(envelope.body)
-            values["policy"] = self._policy_of(values["policy"])
-            return _Envelope(envelope.at, envelope.by, cls(**values))
-
-        return decode
-
-    def _policy_of(self, raw: msgspec.Raw) -> ExitPolicy:
-        text = bytes(raw)
-        policy = self._policies.get(text)
-        if policy is None:
-            if len(self._policies) >= _POLICIES_MAX:
-                self._policies.clear()
-            policy = self._policies[text] = self._policy(text)
-        self._newest = _KEY + b":" + text, policy
-        return policy
-
-    def _old_decoder(self, topic: str) -> _Decode:
+    def _old_decoder(self, topic: str) -> Decode:
         """A decoder for an older version of an event: its fields are upcast, then read as those of the current one."""
         upcast, name = UPCASTS.get(topic), topic.rpartition(".")[0]
         current = next((t for t in self._classes if t.rpartition(".")[0] == name), None)
         if upcast is None or current is None:
             raise StoreError(f"the store holds {topic!r}, written by a newer version of exitfsm: upgrade exitfsm")
-        decode_raw = msgspec.json.Decoder(_Envelope[dict[str, Any]]).decode
+        decode_raw = msgspec.json.Decoder(Envelope[dict[str, Any]]).decode
 
-        def decode(state: bytes) -> _Envelope[Event]:
+        def decode(state: bytes) -> Envelope[Event]:
             raw = decode_raw(state)
             fields = upcast({key: value for key, value in raw.body.items() if key != "event"})
-            return self._decoder(current)(self._encode(_Envelope(raw.at, raw.by, {**fields, "event": current})))
+            return self._decoder(current)(self._encode(Envelope(raw.at, raw.by, {**fields, "event": current})))
 
         return decode
-
-
-def _raw(field: msgspec.structs.FieldInfo) -> tuple[str, Any] | tuple[str, Any, Any]:
-    """A field as it is, but a policy unread."""
-    kind = msgspec.Raw if field.type is ExitPolicy else field.type
-    return (field.name, kind) if field.required else (field.name, kind, field.default)
 
 
 def _unreadable(which: str, topic: str, stream_id: str, why: ValueError) -> StoreError:

@@ -6,10 +6,12 @@ Rules of this room: an engine's driver is imported only when a store of that eng
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from exitfsm.errors import StoreError
-from exitfsm.store.database import Database
+from exitfsm.store.database import Database, Owner, Watch
 from exitfsm.store.sqlite import SQLiteDatabase
 
 _SCHEMES = ("postgresql://", "postgres://")
@@ -56,9 +58,60 @@ def open_database(url: str | os.PathLike[str], *, read_only: bool, account: str 
     return SQLiteDatabase(Path(text).expanduser().absolute(), read_only=read_only)
 
 
+def watch(url: str | os.PathLike[str], *, account: str, takeover_after_s: float) -> Watch:
+    """What waits for a store that somebody else owns; see `Watch`.
+
+    Args:
+        takeover_after_s: how long an owner on a server may be silent before it is replaced. That of a file is not: its
+            lock ends with its process.
+    """
+    text = os.fspath(url)
+    if text == ":memory:":
+        raise StoreError("a store in memory is nobody else's: nothing can be waited for")
+    if not is_url(url):
+        return _FileWatch()
+    with _psycopg():
+        from exitfsm.store.postgres.watching import Watch as ServerWatch
+    return ServerWatch(text, account, takeover_after_s)
+
+
+class _FileWatch:
+    """For a file: to try is to look."""
+
+    def look(self) -> bool:
+        """Always: opening it finds out."""
+        return True
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def owner_of(url: str, *, release: bool = False) -> Owner:
+    """Who owns a store on a server; with `release` it is freed, and the owner's session ended.
+
+    Raises:
+        StoreMissing: there is no store.
+        StoreError: it is a file, or the server refuses; the text says what to do.
+    """
+    if not is_url(url):
+        raise StoreError(
+            f"{shown(url)} is a file: its lock is held by the process that writes it, and ends with it; stop that one"
+        )
+    with _psycopg():
+        from exitfsm.store.postgres.watching import owner_of as on_a_server
+    return on_a_server(url, release=release)
+
+
 def _on_a_server(url: str, *, read_only: bool, account: str) -> Database:
-    try:
+    with _psycopg():
         from exitfsm.store.postgres import PostgresDatabase
+    return PostgresDatabase(url, read_only=read_only, account=account)
+
+
+@contextmanager
+def _psycopg() -> Iterator[None]:
+    """For an import that needs it."""
+    try:
+        yield
     except ImportError as e:
         raise StoreError(f'a store on PostgreSQL needs psycopg: pip install "exitfsm[postgres]" ({e})') from e
-    return PostgresDatabase(url, read_only=read_only, account=account)

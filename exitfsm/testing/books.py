@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from typing import Literal
 
 from msgspec.structs import replace
@@ -32,9 +32,9 @@ from exitfsm.values import (
     Side,
     exactly,
     plain,
+    rounded,
 )
 
-_NANO = Decimal("0.000000001")
 Number = Decimal | int | str
 
 
@@ -69,7 +69,7 @@ class Booked:
 
     def report(self, *, corrected: bool = False) -> ExecutionReport:
         """What the venue says of it."""
-        average = EXACT.divide(self.value, self.filled).quantize(_NANO, ROUND_HALF_EVEN, EXACT) if self.filled else None
+        average = rounded(EXACT.divide(self.value, self.filled)) if self.filled else None
         return ExecutionReport(
             client_order_id=self.order.client_order_id,
             status=self.status,
@@ -411,7 +411,7 @@ class Books:
         now = held + change
         if held * change >= 0 and now != 0:
             value = EXACT.add(EXACT.multiply(abs(held), entry), EXACT.multiply(qty, price))
-            entry = EXACT.divide(value, abs(now)).quantize(_NANO, ROUND_HALF_EVEN, EXACT).normalize()
+            entry = rounded(EXACT.divide(value, abs(now))).normalize(EXACT)
         elif held * now < 0:
             entry = price
         self._held[symbol] = (now, entry if now else ZERO)

@@ -154,7 +154,8 @@ def policy(**changes: Any) -> ExitPolicy:
 
     `policy(trailing_stop={"trail_pct": 2}, profit_taking=False, evaluate_on="range")`
     """
-    settings = msgspec.to_builtins(ExitPolicy())
+    default = ExitPolicy()
+    settings = {name: msgspec.to_builtins(default.section(name)) for name in default.__struct_fields__}
     for name, value in changes.items():
         if isinstance(value, dict):
             settings[name] |= ({"enabled": True} if "enabled" in settings[name] else {}) | value

@@ -18,12 +18,14 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer
+from postgres_server import Server
 
 from exitfsm import Act, Bar, ExitStore, OrderSide, SimulatedBroker
 from exitfsm.cli import _run, alpaca_checks
 from exitfsm.cli.alpaca import connected, register
 from exitfsm.order_ids import looks_like_exit
 from exitfsm.position import account_hash
+from exitfsm.store import owner_of
 from exitfsm.testing.alpaca_server import AlpacaServer, Fault
 
 #: Keys that must turn up nowhere.
@@ -63,7 +65,7 @@ def exitfsm(server: AlpacaServer, *args: str, **changes: str) -> Done:
 
 
 @contextmanager
-def running(server: AlpacaServer, folder: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
+def running(server: AlpacaServer, folder: Path, *args: str, code: int = 0) -> Iterator[subprocess.Popen[str]]:
     """The command until the block ends, then a Ctrl-C; what it wrote is in `out` and `err`."""
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
         process = subprocess.Popen(
@@ -76,7 +78,7 @@ def running(server: AlpacaServer, folder: Path, *args: str) -> Iterator[subproce
             except AssertionError as error:
                 raise AssertionError(f"{error}\n{(folder / 'out').read_text()}{(folder / 'err').read_text()}") from None
             process.send_signal(signal.SIGINT)
-            assert process.wait(120) == 0, (folder / "err").read_text()
+            assert process.wait(120) == code, (folder / "err").read_text()
         finally:
             process.kill()
             process.wait(60)
@@ -124,6 +126,41 @@ def test_runs_until_it_is_interrupted(canary: AlpacaServer, tmp_path: Path) -> N
     assert len([b for b in canary.posts if looks_like_exit(b["client_order_id"])]) <= 3
     assert canary.held("AAPL") == 0
     assert leaks(tmp_path) == []
+
+
+def test_a_standby_waits_for_the_store_and_then_runs(canary: AlpacaServer, tmp_path: Path) -> None:
+    store, out = tmp_path / "exits.db", tmp_path / "out"
+    with ExitStore(store), running(canary, tmp_path, "--store", str(store), "--standby"):
+        until(lambda: "standing by" in out.read_text(), "it stands by")
+        time.sleep(1)
+    assert "watching" not in out.read_text(), "it was stopped while it waited"
+    with ExitStore(store) as owned, running(canary, tmp_path, "--store", str(store), "--standby") as process:
+        until(lambda: "standing by" in out.read_text(), "it stands by")
+        owned.close()
+        until(lambda: "watching 0 positions" in out.read_text() or process.poll() is not None, "it has the store")
+    assert "stopped" in out.read_text()
+
+
+@pytest.mark.postgres
+def test_one_that_loses_its_store_ends_and_says_who_has_it(
+    canary: AlpacaServer, tmp_path: Path, postgres_server: Server
+) -> None:
+    pytest.importorskip("psycopg")
+    url, out = f"{postgres_server.url}?exitfsm_schema=run_loses", tmp_path / "out"
+    with running(canary, tmp_path, "--store", url, "--standby", code=2) as process:
+        until(lambda: "watching 0 positions" in out.read_text() or process.poll() is not None, "it runs")
+        assert owner_of(url, release=True).alive_s is not None
+        process.wait(60)
+    said = (tmp_path / "err").read_text()
+    assert "ALARM ownership_lost" in said
+    assert "was taken by an operator" in said
+    assert "Traceback" not in said
+
+
+def test_a_standby_is_for_a_real_account(canary: AlpacaServer) -> None:
+    done = exitfsm(canary, "run", "--standby", "--bars", __file__)
+    assert done.returncode == 2
+    assert "--standby is for alpaca" in done.stderr
 
 
 def test_a_store_is_for_one_account(canary: AlpacaServer, tmp_path: Path) -> None:

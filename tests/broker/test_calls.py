@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from asked import calls_of
 
-from exitfsm.broker.threads import DaemonThreads
+from exitfsm.aio.threads import DaemonThreads
 
 
 class Slow:

@@ -14,7 +14,7 @@ import pytest
 
 from exitfsm.broker.market import bar_of, is_bar, position_of, session_of
 from exitfsm.broker.orders import fill_of, is_order_update, report_of
-from exitfsm.errors import BrokerError
+from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.values import EXACT, Bar, BrokerPosition, ExecutionReport, Fill, OrderSide, OrderStatus, Side
 
 AT = datetime(2024, 1, 2, 15, 30, tzinfo=UTC)
@@ -321,3 +321,28 @@ def test_a_symbol_that_is_none_is_an_answer_that_cannot_be_read_and_nothing_else
         position_of({"symbol": symbol, "qty": 1})
     with pytest.raises(BrokerError, match="is not a symbol"):
         fill_of({"symbol": symbol, "side": "buy", "qty": 1, "price": 2, "at": AT})
+
+
+# --- text that no database holds
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"client_order_id": "c1", "id": "b\0", "status": "rejected", "reject_reason": "no\0t allowed", "filled_qty": 0},
+        ExecutionReport(
+            client_order_id="c1", status=OrderStatus.REJECTED, at=AT, broker_order_id="b\0", text="no\0t allowed"
+        ),
+    ],
+)
+def test_a_nul_character_is_taken_out_of_what_a_broker_says(said: Any) -> None:
+    report = report_of(said, now=AT)
+    assert report is not None
+    assert (report.broker_order_id, report.text) == ("b\ufffd", "no\ufffdt allowed")
+
+
+def test_and_out_of_what_it_raises() -> None:
+    refused = OrderRefused("not\0tradable", "A\0")
+    assert (refused.kind, refused.text) == ("not\ufffdtradable", "A\ufffd")
+    assert str(BrokerError("half an answer\0", 7)) == "('half an answer\ufffd', 7)"
+    assert str(NotSent("\0")) == "\ufffd"

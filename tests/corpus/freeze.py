@@ -1,12 +1,16 @@
-"""Freeze a store and what is read from it, once for each format: `python tests/corpus/freeze.py`.
+"""Freeze stores and what is read from them, each once: `python tests/corpus/freeze.py NAME`.
 
-What lies here was written by the version of its time and must always read back the same (`tests/test_corpus.py`). The
-figures are made up: they are for reading back, and not all of them could come of the rules.
+What lies here was written by the version of its time and must always read back the same (`tests/test_corpus.py`). A
+store is never written again: an event, or a field of one, that came later goes into a store of its own, as in `later1`,
+and its digest into the test. The figures are made up: they are for reading back, and not all of them could come of the
+rules.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import sys
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -48,7 +52,6 @@ from exitfsm.policy import ExitPolicy
 from exitfsm.position import Position, client_order_id, position_id, replay
 from exitfsm.projections import ACCOUNT_PREFIX, TABLES
 from exitfsm.store import ExitStore
-from exitfsm.store.sqlite import FORMAT
 from exitfsm.values import ExitType, OrderType, Side, TimeInForce
 
 D = Decimal
@@ -70,7 +73,10 @@ def opened(symbol: str, side: Side, qty: str, price: str) -> PositionOpened:
 
 
 def lives() -> list[tuple[str, list[Event]]]:
-    """One life with everything that can happen on the way, one that a person ends, one open, and the account's."""
+    """One life with everything that can happen on the way, one that a person ends, one open, and the account's.
+
+    Format 1 as it was first written; nothing is added here.
+    """
     first, second = opened("AAPL", Side.LONG, "10", "100.5"), opened("BTC/USD", Side.SHORT, "0.3", "42000")
     third = opened("MSFT", Side.LONG, "7", "370.01")
     one, two, three = (position_id(ACCOUNT, o.symbol, o.side, o.epoch) for o in (first, second, third))
@@ -103,8 +109,6 @@ def lives() -> list[tuple[str, list[Event]]]:
             client_order_id=again, attempt=2, qty=D(7), order_type=market, time_in_force=day, at=at(451), budget_spent=1
         ),
         OrderAccepted(client_order_id=again, broker_order_id=None, at=at(452)),
-        OrderRestated(client_order_id=again, qty=D("7.5"), at=at(452.5), text="a dividend in shares"),
-        OrderRestated(client_order_id=again, qty=D(7), at=at(452.75)),
         FillsRecorded(client_order_id=again, filled_qty=D(7), avg_fill_price=D("99.456789123"), at=at(453)),
         ExitCompleted(
             filled_qty=D(12), avg_fill_price=D("100.837293655"), filled_at=at(453), at=at(454), cooldown_until=at(514.5)
@@ -137,6 +141,33 @@ def lives() -> list[tuple[str, list[Event]]]:
         AlarmRaised(alarm_id="a3", kind="broker_incomplete", text="the broker has no fills", at=at(9)),
     ]
     return [(one, long), (two, by_hand), (three, still), (f"{ACCOUNT_PREFIX}{ACCOUNT}", account)]
+
+
+def later1() -> list[tuple[str, list[Event]]]:
+    """What came later: the broker changes the quantity of an order."""
+    first = opened("AAPL", Side.LONG, "12", "100.5")
+    one = position_id(ACCOUNT, first.symbol, first.side, first.epoch)
+    order = client_order_id(one, 1)
+    life: list[Event] = [
+        first,
+        ExitTriggered(
+            reason=ExitType.STOP_LOSS, client_order_id=order, attempt=1, qty=D(12), order_type=OrderType.MARKET,
+            time_in_force=TimeInForce.DAY, at=at(300), trigger_price=D("99.4"), level=D("99.495"), threshold_pct=D(1),
+            bar_at=at(300),
+        ),
+        OrderAccepted(client_order_id=order, broker_order_id="b-1", at=at(301)),
+        OrderRestated(client_order_id=order, qty=D("12.5"), at=at(301.5), text="a dividend in shares"),
+        OrderRestated(client_order_id=order, qty=D(12), at=at(301.75)),
+        FillsRecorded(client_order_id=order, filled_qty=D(12), avg_fill_price=D("99.456789123"), at=at(302)),
+        ExitCompleted(
+            filled_qty=D(12), avg_fill_price=D("99.456789123"), filled_at=at(302), at=at(303), cooldown_until=at(602)
+        ),
+    ]  # fmt: skip
+    return [(one, life)]
+
+
+#: What each store holds.
+STORES: dict[str, Callable[[], list[tuple[str, list[Event]]]]] = {"format1": lives, "later1": later1}
 
 
 #: Figures of a position that were frozen under other names than they have now.
@@ -194,16 +225,22 @@ def readings(store: ExitStore) -> dict[str, Any]:
     return dict(msgspec.json.decode(msgspec.json.encode(said)))
 
 
-def freeze(path: Path) -> None:
-    """Make the store at `path`, which must not exist, and its readings beside it."""
+def write(store: ExitStore, name: str) -> None:
+    """Append what the store of this name holds."""
+    store.bind(ACCOUNT, "paper")
+    for number, (stream, events) in enumerate(STORES[name]()):
+        for version, event in enumerate(events):
+            by = ("bar", "broker", "timer", "operator", "reconcile", "bot")[(number + version) % 6]
+            store.append(stream, version, [event], at=at(version), by=by)
+
+
+def freeze(name: str) -> None:
+    """Make the store of this name, which must not exist, and its readings beside it."""
+    path = HERE / f"{name}.store"
     if path.exists():
         raise SystemExit(f"{path} is frozen: it stays as it is")
     with ExitStore(path) as store:
-        store.bind(ACCOUNT, "paper")
-        for number, (stream, events) in enumerate(lives()):
-            for version, event in enumerate(events):
-                by = ("bar", "broker", "timer", "operator", "reconcile", "bot")[(number + version) % 6]
-                store.append(stream, version, [event], at=at(version), by=by)
+        write(store, name)
         read = readings(store)
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA journal_mode = DELETE")  # one file, as small as it can be; opening makes a WAL store of it
@@ -213,4 +250,4 @@ def freeze(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    freeze(HERE / f"format{FORMAT}.store")
+    freeze(sys.argv[1])

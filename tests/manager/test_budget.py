@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exitfsm import NotSent
+from exitfsm.aio.budget import KEPT_S, SPAN_S, RateBudget
 from exitfsm.manager import ManualClock
-from exitfsm.manager.budget import KEPT_S, SPAN_S, RateBudget
 from exitfsm.ports import Session
 from exitfsm.testing import Raises
 from exitfsm.values import Order

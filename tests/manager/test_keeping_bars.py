@@ -21,6 +21,7 @@ from exitfsm.audit import whatif
 from exitfsm.bar_keeping import BarKeeper
 from exitfsm.config import load_config
 from exitfsm.events import AlarmRaised
+from exitfsm.ownership import Opening
 from exitfsm.paper import PaperRun
 from exitfsm.recorded_bars import BarRecorder, Seen, recorded_bars
 from exitfsm.values import BrokerPosition
@@ -177,7 +178,8 @@ async def test_nothing_of_it_runs_on_the_event_loop(make_world: MakeWorld, monke
 
 async def test_in_memory_there_is_no_place_for_them_and_that_is_said(make_world: MakeWorld) -> None:
     world = await make_world(RECORDING, started=False)
-    world.manager._store_given = store = ExitStore(":memory:")
+    store = ExitStore(":memory:")
+    world.manager._opening = Opening(store, "", None)
     await world.start()
     await world.enter(at=100)
     await world.bar(98.9)

@@ -133,8 +133,8 @@ class TestSettling:
     def test_a_wal_that_grows_is_warned_of_each_time_it_has_doubled(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("exitfsm.store.sqlite._WAL_LARGE", 200_000)
-        monkeypatch.setattr("exitfsm.store.sqlite._SETTLE_AFTER", 1)
+        monkeypatch.setattr("exitfsm.store.sqlite.engine._WAL_LARGE", 200_000)
+        monkeypatch.setattr("exitfsm.store.sqlite.engine._SETTLE_AFTER", 1)
         path = tmp_path / "exits.db"
         with ExitStore(path) as store, ExitStore(path, read_only=True) as reader:
             put(store, "p0", opened())

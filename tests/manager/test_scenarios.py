@@ -10,6 +10,7 @@ from harness import GOOD, MakeWorld, World, executed, shuffled
 from msgspec.structs import replace
 
 from exitfsm import IdMemory, NotSent, OrderRefused
+from exitfsm.events import OrderEnded
 from exitfsm.testing import Hang, LostReply, Raises, Returns
 
 LIMIT = {"profit_taking": {"threshold_pct": 2, "order_type": "limit"}}
@@ -613,3 +614,12 @@ async def test_given_a_stale_answer_to_a_submit_then_only_the_same_order_counts(
     assert world.position.filled_qty == 0
     await world.until(lambda: len(world.orders) == 1)
     assert world.state == "submitted"
+
+
+async def test_given_a_broker_whose_words_hold_nul_characters_then_they_are_stored_without_them(world: World) -> None:
+    world.broker.answer("submit", Raises(OrderRefused("halted\0", "trading in A\0 is halted")))
+    await world.bar(98)
+    assert [e.text for _, e in world.events if isinstance(e, OrderEnded)] == ["trading in A\ufffd is halted"]
+    await world.until(lambda: len(world.orders) == 1)
+    await world.fill()
+    await world.until(lambda: world.state == "filled")

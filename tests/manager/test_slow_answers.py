@@ -12,8 +12,8 @@ from harness import GOOD, T0, MakeWorld, World
 from msgspec.structs import replace
 
 from exitfsm import BrokerError, NotSent, Order
+from exitfsm.aio.budget import RateBudget
 from exitfsm.manager import ManualClock
-from exitfsm.manager.budget import RateBudget
 from exitfsm.messages import Contradiction
 from exitfsm.ports import Session
 from exitfsm.testing import Hang, Meanwhile, Raises, Returns

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from exitfsm.aio.tasks import begin_shared, shared
 from exitfsm.errors import BrokerError
-from exitfsm.manager.tasks import begin_shared, shared
 
 
 async def test_a_failure_after_its_callers_have_left_is_no_failure_of_the_loop() -> None:

@@ -1,6 +1,6 @@
 """Defects put back on purpose: one-place changes of a function, and after how many exits the simulation finds each.
 
-    python tests/simulation/defects.py [NAME ...] [--exits 20000] [--seed now] [--jobs 2]
+    python3 dev defects [NAME ...] [--exits 20000] [--seed now] [--jobs 2]
 
 A day counts only where what is violated is what the defect shows as, and the code as it is passes the same day.
 Exit code 1: a defect was not found.
@@ -23,8 +23,8 @@ from multiprocessing import Pool
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
-from exitfsm.testing.simulation import Day, DayResult
-from exitfsm.testing.simulation.__main__ import seed
+from simulation import Day, DayResult
+from simulation.__main__ import seed
 
 #: So many days are run at most to come to the exits that are asked for: a day that finds the defect ends early.
 DAYS_MAX = 400
@@ -242,7 +242,9 @@ def search(name: str, seed_of_run: int, exits_max: int, jobs: int) -> str:
 
 def main(arguments: Iterable[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Put defects back, and see after how many exits each is found.")
+    parser = argparse.ArgumentParser(
+        prog="python3 dev defects", description="Put defects back, and see after how many exits each is found."
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(DEFECTS)}; all by default")
     parser.add_argument("--exits", type=int, default=20_000, help="how many exits may go by until it is found")
     parser.add_argument("--seed", type=seed, default="now", help="names the days; now, the default, draws one")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from defects import DEFECTS, Change, function_of, main, put_back
 
-from exitfsm.testing.simulation.recorded import RecordedDay
+from simulation.defects import DEFECTS, Change, function_of, main, put_back
+from simulation.recorded import RecordedDay
 
 DAYS = Path(__file__).parent / "days"
 #: On which recorded day a defect shows.

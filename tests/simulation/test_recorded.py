@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exitfsm.testing.simulation.recorded import RecordedDay, read
+from simulation.recorded import RecordedDay, read
 
 DAYS = Path(__file__).parent / "days"
 

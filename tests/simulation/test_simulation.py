@@ -14,16 +14,17 @@ from typing import Any
 
 import pytest
 
+import exitfsm
+import simulation
 from exitfsm import OrderRefused
 from exitfsm.manager.executor import Executor
 from exitfsm.position import reports
-from exitfsm.testing import simulation
-from exitfsm.testing.simulation import CLAIMED, ROWS, Day, DayResult
-from exitfsm.testing.simulation.__main__ import main, numbers
-from exitfsm.testing.simulation.recorded import RecordedDay
 from exitfsm.values import OrderStatus, refused_report
+from simulation import CLAIMED, ROWS, Day, DayResult
+from simulation.__main__ import main, numbers
+from simulation.recorded import RecordedDay
 
-DIGEST = "from exitfsm.testing.simulation import Day; print(Day(11, 1, symbols=10, minutes=4).run().digest)"
+DIGEST = "from simulation import Day; print(Day(11, 1, symbols=10, minutes=4).run().digest)"
 
 
 #: Faults that come often enough to be in these few days.
@@ -53,7 +54,9 @@ def test_the_same_seed_gives_the_same_bytes_in_every_process() -> None:
     assert here.lines > 100
     assert here.digest != Day(11, 2, symbols=10, minutes=4).run().digest
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
-    there = subprocess.run([sys.executable, "-c", DIGEST], env=environment, capture_output=True, text=True, check=True)
+    code = [sys.executable, "-c", DIGEST]
+    tests = Path(__file__).parents[1]
+    there = subprocess.run(code, cwd=tests, env=environment, capture_output=True, text=True, check=True)
     assert there.stdout.strip() == here.digest
 
 
@@ -153,3 +156,11 @@ def test_what_is_broken_on_purpose_is_found(broken: Break, day: str, how: str, m
     assert RecordedDay(text).run().violation is None
     broken(monkeypatch)
     assert (RecordedDay(text).run().violation or "").startswith(how)
+
+
+def test_the_simulation_is_not_shipped_and_its_old_name_says_where_it_is() -> None:
+    assert not (Path(exitfsm.__file__).parent / "testing" / "simulation").exists()
+    code = [sys.executable, "-m", "exitfsm.testing.simulation", "--seed", "1"]
+    done = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "python3 dev simulation --seed" in done.stderr

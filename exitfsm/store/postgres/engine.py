@@ -296,6 +296,7 @@ class PostgresDatabase:
             self._link = link
             self._choose_schema()
             if not self.read_only:
+                self._check_still_mine(link)  # before the lock as well: whoever has the store is not waited for
                 owning.lock(link, self._address, mine=lost.backend)
                 self._check_still_mine(link)
         except BaseException:
@@ -403,6 +404,12 @@ class PostgresDatabase:
         """True when the server says that what is stored is damaged."""
         return linking.is_damage(error)
 
+    # ---- owning
+
+    def heart(self) -> owning.Heart | None:
+        """What says to others that this owner is alive."""
+        return owning.Heart(self._address, self._fence) if self._fence is not None else None
+
     # ---- closing
 
     def _open_link(self) -> Link:
@@ -423,6 +430,7 @@ class PostgresDatabase:
             if not self.read_only and self._fence is not None and not link.broken:
                 if link.in_transaction:
                     link.connection.rollback()
+                owning.say_goodbye(link, self._fence)
                 owning.unlock(link, self.schema)
         link.close()
 

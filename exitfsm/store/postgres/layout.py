@@ -5,7 +5,7 @@ Rules of this room: a schema that is not ours is never written to, and a store i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from exitfsm.errors import StoreError
@@ -13,7 +13,7 @@ from exitfsm.projections import KINDS, TABLES
 from exitfsm.store.database import FORMAT
 from exitfsm.store.postgres.address import Address
 from exitfsm.store.postgres.link import Link
-from exitfsm.store.postgres.statements import DDL, MAKE, PLACE, Statement
+from exitfsm.store.postgres.statements import DDL, HEARTBEAT, MAKE, PLACE, Statement
 
 _STORES = (
     "SELECT n.nspname FROM pg_namespace n WHERE 3 = (SELECT COUNT(*) FROM pg_class c WHERE c.relnamespace = n.oid AND "
@@ -36,11 +36,13 @@ _OWN: dict[str, dict[str, str]] = {
     "chain": {"sequence": "bigint", "hash": "bytea"},
     "meta": {"key": "text", "value": "text"},
     "owner": {"id": "bigint", "fence": "bigint", "who": "text", "since": "timestamp with time zone"},
+    "heartbeat": {"id": "bigint", "fence": "bigint", "seen": "timestamp with time zone"},
 }
 _KEYS = {
     "chain_pkey",
     "meta_pkey",
     "owner_pkey",
+    "heartbeat_pkey",
     "stored_events_pkey",
     f"stored_events_{PLACE}_key",
     "exit_orders_client_order_id_key",
@@ -92,14 +94,21 @@ def make(link: Link, address: Address, account: str) -> None:
     """Make the store in one transaction, for an account where one is given, unless it is there; its lock is held."""
     assert address.schema is not None
     if link.rows(_NAMED, (address.schema,)):
+        if not link.rows("SELECT 1 WHERE to_regclass('heartbeat') IS NOT NULL"):  # it was made before there were any
+            _carry_out(link, [Statement(sql, ()) for sql in HEARTBEAT])
         return
     there = link.rows("SELECT 1 FROM pg_namespace WHERE nspname = ?", (address.schema,))
     statements = [f"CREATE SCHEMA {_quoted(address.schema)}"] * (not there) + list(MAKE)
     made = [Statement(sql, ()) for sql in statements]
     said = {"created_by": "exitfsm", "format": str(FORMAT)} | ({"account": account} if account else {})
     made += (Statement("INSERT INTO meta VALUES (%s, %s)", pair) for pair in said.items())
+    _carry_out(link, made)
+
+
+def _carry_out(link: Link, statements: Sequence[Statement]) -> None:
+    """All of them in one transaction, or none."""
     try:
-        for sql, params in (Statement("BEGIN", ()), *made, Statement("COMMIT", ())):
+        for sql, params in (Statement("BEGIN", ()), *statements, Statement("COMMIT", ())):
             link.connection.execute(sql, params or None, prepare=False)
     except BaseException:
         if link.in_transaction and not link.broken:

@@ -35,9 +35,15 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S}s",
     "plan_cache_mode": "force_generic_plan",  # a store's statements have one good plan each
     "jit": "off",
+    # The server notices a host that is gone within half a minute, and with its session frees the lock.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
     "client_min_messages": "warning",
 }
 _OTHERS = {"CockroachDB": "CockroachDB", "-YB-": "YugabyteDB", "Yugabyte": "YugabyteDB"}
+#: Who asks when, ours or theirs: a pooler hands out the session that it got back last, or each of them in turn.
+_TURNS = "oot"
 _LOST = "57P01", "57P02", "57P03", "57P05", "25P03"  # the session was ended by the server
 
 #: SQLSTATE, or its class (two letters) -> what to do.
@@ -273,14 +279,19 @@ def check_pooler(link: Link, address: Address) -> None:
     except psycopg.Error:
         return  # the server takes no second connection: nothing is shared with it either
     with other:
-        theirs, ours = (
-            c.execute("SELECT pg_backend_pid()", prepare=False).fetchone() for c in (other, link.connection)
-        )
-    if theirs is None or ours is None or ours[0] != link.backend[0] or theirs[0] == ours[0]:
+        asked = [_backend_of(link.connection if turn == "o" else other) for turn in _TURNS]
+    ours, theirs = ({pid for pid, turn in zip(asked, _TURNS, strict=True) if turn == who} for who in "ot")
+    if ours != {link.backend[0]} or len(theirs) != 1 or ours & theirs:
         raise StoreError(
             f"{address.shown} is a pooler that shares sessions between clients (transaction mode): the lock of the one "
             "writer cannot be held through it: give the server itself, or a pool in session mode"
         )
+
+
+def _backend_of(connection: Connection) -> int:
+    """The process at the server that answers now; prepared statements would not survive a pooler."""
+    row = connection.execute("SELECT pg_backend_pid()", prepare=False).fetchone()
+    return int(row[0]) if row is not None else 0
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,84 @@
+"""The account's own stream: the pause, the breaker, and alarms that concern no single position.
+
+A restart finds them as they were. Everything here runs in the writer's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from exitfsm.errors import VersionConflict
+from exitfsm.events import (
+    AlarmAcknowledged,
+    AlarmRaised,
+    BreakerClosed,
+    BreakerOpened,
+    Event,
+    Recorded,
+    TradingPaused,
+    TradingResumed,
+)
+from exitfsm.projections import ACCOUNT_PREFIX
+from exitfsm.store import ExitStore
+from exitfsm.values import Alarm
+
+
+class Account:
+    """The account as its stream has it."""
+
+    def __init__(self, store: ExitStore, account: str) -> None:
+        self._store = store
+        self.stream_id = f"{ACCOUNT_PREFIX}{account}"
+        self._version = 0
+        self.paused = False
+        self.breaker_open = False
+        self.alarms: dict[str, Alarm] = {}
+
+    def load(self) -> None:
+        """Fold the stream as far as it goes."""
+        for recorded in self._store.stream(self.stream_id, self._version):
+            self._fold(recorded.event)
+            self._version = recorded.version
+
+    def _fold(self, event: Event) -> None:
+        match event:
+            case TradingPaused():
+                self.paused = True
+            case TradingResumed():
+                self.paused = False
+            case BreakerOpened():
+                self.breaker_open = True
+            case BreakerClosed():
+                self.breaker_open = False
+            case AlarmRaised():
+                self.alarms[event.alarm_id] = Alarm(
+                    alarm_id=event.alarm_id, kind=event.kind, text=event.text, raised_at=event.at
+                )
+            case AlarmAcknowledged():
+                self.alarms.pop(event.alarm_id, None)
+
+    def record(self, event: Event, *, at: datetime, by: str) -> Sequence[Recorded]:
+        """Append one fact and fold it."""
+        while True:
+            try:
+                recorded = self._store.append(self.stream_id, self._version, [event], at=at, by=by)
+            except VersionConflict:
+                self.load()
+                continue
+            self._version += 1
+            self._fold(event)
+            return recorded
+
+    def raise_alarm(self, kind: str, text: str, *, at: datetime) -> Sequence[Recorded]:
+        """Put up an alarm, unless the same is active."""
+        if any(a.kind == kind and a.text == text for a in self.alarms.values()):
+            return ()
+        alarm_id = f"{self.stream_id}/{kind}/{self._version + 1}"
+        return self.record(AlarmRaised(alarm_id=alarm_id, kind=kind, text=text, at=at), at=at, by="reconcile")
+
+    def acknowledge(self, alarm_id: str, *, at: datetime, who: str) -> Sequence[Recorded]:
+        """Take an alarm down; one that is not active is left alone."""
+        if alarm_id not in self.alarms:
+            return ()
+        return self.record(AlarmAcknowledged(alarm_id=alarm_id, by=who, at=at), at=at, by="operator")

@@ -1,0 +1,55 @@
+"""Sends of exit orders: which are under way, when each was last sent, and how often the broker did not know it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from exitfsm.clocks import SteadyTime
+from exitfsm.holdings import NEVER
+from exitfsm.position import Position
+
+
+class Sends:
+    """What is known of the sending of exit orders, by their ids."""
+
+    def __init__(self, time: SteadyTime) -> None:
+        self._time = time
+        self._unknown: dict[str, int] = {}
+        #: When each was last sent, in monotonic seconds: what was asked before says nothing of it.
+        self._sent_at: dict[str, float] = {}
+        #: Those that are being sent at this moment: the broker may not know them yet.
+        self.under_way: set[str] = set()
+
+    @contextmanager
+    def sending(self, client_order_id: str) -> Iterator[None]:
+        """While this lasts, an order is being sent."""
+        self.under_way.add(client_order_id)
+        try:
+            yield
+        finally:
+            self.under_way.discard(client_order_id)
+            self._sent_at[client_order_id] = self._time.monotonic()
+
+    def since(self, client_order_id: str, monotonic: float) -> bool:
+        """True for an order that is being sent, or was since then: what was asked then says nothing of it."""
+        return client_order_id in self.under_way or monotonic < self._sent_at.get(client_order_id, NEVER)
+
+    def found(self, client_order_id: str) -> None:
+        """The broker knows an order."""
+        self._unknown.pop(client_order_id, None)
+
+    def not_found(self, client_order_id: str) -> int:
+        """The broker does not know an order; returns how often that was so."""
+        self._unknown[client_order_id] = self._unknown.get(client_order_id, 0) + 1
+        return self._unknown[client_order_id]
+
+    def may_have_left(self, client_order_id: str) -> bool:
+        """True for an order of which an earlier copy may be at the broker: it was asked for, and not known there."""
+        return client_order_id in self._unknown
+
+    def forget(self, p: Position) -> None:
+        """A position has ended."""
+        for order in p.orders:
+            self._sent_at.pop(order.client_order_id, None)
+            self._unknown.pop(order.client_order_id, None)

@@ -1,0 +1,61 @@
+"""The stop loss."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from exitfsm.policy.prices import Level, away
+from exitfsm.policy.rule import Held, OrderTerms, Rule
+from exitfsm.policy.rules.scaling import scaled
+from exitfsm.policy.settings import Section, Spec
+from exitfsm.values import ExitType, OrderType, TimeInForce, plain
+
+if TYPE_CHECKING:
+    from exitfsm.policy.exit_policy import ExitPolicy
+
+
+class StopLoss(Section, frozen=True):
+    """Stop the loss at a fixed percentage below the entry (above it for a short). The order is always market."""
+
+    enabled: Annotated[bool, Spec("whether the rule is on")] = True
+    threshold_pct: Annotated[Decimal, Spec("loss in percent of the entry price at which to exit", gt=0, lt=100)] = (
+        Decimal("1.0")
+    )
+    order_type: Annotated[
+        Literal["market"],
+        Spec(
+            "only `market`: a stop that rests is no stop",
+            why="a stop order is always market, because one that waits at a limit may never fill",
+        ),
+    ] = "market"
+    time_in_force: Annotated[TimeInForce, Spec("how long the venue keeps the order")] = TimeInForce.DAY
+
+
+class StopLossRule(Rule[StopLoss]):
+    """A level below the entry. Its order is that of every exit but the profit target's."""
+
+    name = "stop_loss"
+    section = StopLoss
+    reason = ExitType.STOP_LOSS
+
+    def entry_stop(self, p: Held) -> Level | None:
+        pct = p.policy.stop_loss.threshold_pct
+        return Level(away(p.entry_price, pct, -p.side.sign), self.reason, pct)
+
+    def orders(self, reason: ExitType) -> bool:
+        return not reason.takes_profit
+
+    def terms(self, policy: ExitPolicy) -> OrderTerms:
+        return OrderTerms(OrderType.MARKET, policy.stop_loss.time_in_force)
+
+    def brief(self, policy: ExitPolicy) -> str:
+        return f"stop {plain(policy.stop_loss.threshold_pct)} %"
+
+    def alternatives(self, policy: ExitPolicy) -> list[dict[str, str]]:
+        settings = policy.stop_loss
+        name = f"{self.name}.threshold_pct"
+        return [{name: scaled(settings.threshold_pct, by)} for by in ("0.5", "2")] if settings.enabled else []
+
+
+RULE = StopLossRule()

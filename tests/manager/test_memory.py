@@ -1,0 +1,95 @@
+"""What is remembered between two looks at the broker: sends, and whose orders work."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from harness import T0
+
+from exitfsm.clocks import SteadyTime
+from exitfsm.manager import ManualClock
+from exitfsm.memory.orders import Orders
+from exitfsm.memory.sends import Sends
+from exitfsm.values import ExecutionReport, OrderStatus
+
+
+def report(client_order_id: str, status: OrderStatus = OrderStatus.NEW) -> ExecutionReport:
+    return ExecutionReport(client_order_id=client_order_id, status=status, at=T0, symbol="AAPL")
+
+
+def orders(owners: dict[str, str] | None = None) -> Orders:
+    """Nothing is watched; nothing leaves before the first list, or second 10."""
+    engine: Any = SimpleNamespace(
+        positions={}, known_owner=({} if owners is None else owners).get, levels=SimpleNamespace(slots={})
+    )
+    return Orders(engine, listed_by=10.0)
+
+
+def test_given_an_order_that_is_being_sent_then_what_was_asked_before_it_came_back_says_nothing_of_it() -> None:
+    clock = ManualClock(T0)
+    sends = Sends(SteadyTime(clock))
+    asked = clock.monotonic()
+    with sends.sending("x"):
+        clock.move(1)
+        assert sends.since("x", clock.monotonic())
+        clock.move(1)
+    assert sends.since("x", asked)
+    assert not sends.since("x", clock.monotonic())
+    assert not sends.since("another", asked)
+
+
+def test_given_a_send_that_fails_then_it_is_under_way_no_more_and_counts_as_sent() -> None:
+    clock = ManualClock(T0)
+    clock.move(1)
+    sends = Sends(SteadyTime(clock))
+    with pytest.raises(RuntimeError), sends.sending("x"):
+        raise RuntimeError
+    assert sends.under_way == set()
+    assert sends.since("x", 0.5)
+
+
+def test_given_an_order_that_was_not_found_when_it_is_found_then_no_earlier_copy_of_it_is_feared() -> None:
+    sends = Sends(SteadyTime(ManualClock(T0)))
+    assert (sends.not_found("x"), sends.not_found("x")) == (1, 2)
+    assert sends.may_have_left("x")
+    sends.found("x")
+    assert not sends.may_have_left("x")
+
+
+def test_given_no_list_of_working_orders_yet_then_exits_are_held_back_for_a_while() -> None:
+    known = orders()
+    assert known.hold_back("AAPL", 9.9)
+    assert not known.hold_back("AAPL", 10.0)
+    known.not_listed()
+    assert known.hold_back("AAPL", 0.0), "a list that failed is no list"
+    known.wait_for_no_list()
+    assert not known.hold_back("AAPL", 0.0)
+
+
+def test_given_an_orphan_order_that_works_then_exits_of_its_symbol_are_held_back_until_it_has_an_owner() -> None:
+    owners: dict[str, str] = {}
+    known = orders(owners)
+    known.listed([report("xf1-a-01")], {"xf1-a-01": "BTCUSD"})
+    assert known.hold_back("BTC/USD", 0.0)
+    assert not known.hold_back("AAPL", 0.0)
+    owners["xf1-a-01"] = "a position"
+    assert not known.hold_back("BTC/USD", 0.0)
+
+
+def test_given_an_order_of_others_that_has_ended_then_an_older_report_does_not_revive_it() -> None:
+    known = orders()
+    known.note_foreign(report("bot-1"), 1.0)
+    assert "bot-1" in known.foreign["AAPL"]
+    known.note_foreign(report("bot-1", OrderStatus.CANCELED), 2.0)
+    known.note_foreign(report("bot-1"), 3.0)
+    assert known.foreign["AAPL"] == {}
+
+
+def test_given_a_list_of_working_orders_when_it_is_noted_then_what_came_up_since_it_began_stays() -> None:
+    known = orders()
+    known.note_foreign(report("before"), 1.0)
+    known.note_foreign(report("since"), 3.0)
+    known.forget_foreign(before=2.0)
+    assert list(known.foreign["AAPL"]) == ["since"]
