@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import localcontext
 from typing import NamedTuple
 
 from exitfsm.lifecycle import State
@@ -46,7 +47,8 @@ def _reason_of(rules: CustomRules, rule: UserRule, p: Position, bar: Bar) -> str
         log.error("rule_missing name=%s version=%s position=%s", rule.name, rule.version, p.position_id)
         return None
     try:
-        return function(p, bar)
+        with localcontext():  # what it sets for its own decimals must not reach ours
+            return function(p, bar)
     except Exception:
         # A rule of the user's may fail in any way; the fixed levels must be tested all the same.
         log.exception("rule_failed name=%s version=%s position=%s", rule.name, rule.version, p.position_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from decimal import Decimal
+from decimal import Decimal, getcontext, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import exitfsm
 from exitfsm import Bar
 from exitfsm.audit import whatif
 from exitfsm.config import load_config
+from exitfsm.custom_rules import answer_of
 from exitfsm.errors import ConfigError
 from exitfsm.events import ExitTriggered
 from exitfsm.policy import LATER, RULES, CustomRules, ExitPolicy, OneRule, Rule, typed
@@ -24,7 +25,7 @@ from exitfsm.recorded_bars import Seen
 from exitfsm.simulate import simulate
 from exitfsm.store import ExitStore
 from exitfsm.testing.given import after, bar, given, like, opened, policy, seen
-from exitfsm.values import ExitType, Side
+from exitfsm.values import EXACT, ExitType, Side
 
 PACKAGE = Path(exitfsm.__file__).parent
 
@@ -122,6 +123,18 @@ def test_given_several_custom_rules_then_the_first_reason_counts_and_its_rule_is
             whatif(store, lambda: told, rules={key: rules[key] for key in rules if key[0] != "loud"})
     with pytest.raises(ConfigError, match="custom_rules names 'quiet' version '1'"):
         simulate(bars, load_config(TWO), rules={})
+
+
+def test_given_a_rule_that_sets_the_precision_of_decimals_then_ours_is_as_it_was() -> None:
+    def rounds(p: Any, bar: Bar) -> str | None:
+        getcontext().prec = 3
+        return None
+
+    config = load_config({"custom_rule": {"enabled": True, "name": "rounds"}})
+    held = given(opened()).position
+    with localcontext(EXACT) as ours:
+        answer_of({("rounds", "1"): rounds}, msgspec.structs.replace(held, policy=config.policy), bar("100", 60))
+        assert getcontext().prec == ours.prec == EXACT.prec
 
 
 def test_given_a_verdict_without_a_name_then_it_is_that_of_the_only_rule() -> None:
