@@ -194,7 +194,7 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
     ),
     AlarmKind.VALUE_TOO_SMALL: AlarmMeaning(
         Severity.WARNING,
-        "an exit is worth less than the venue takes, by its instrument or its refusal; it is sent when it is worth more",
+        "an exit is worth less than the venue takes, by its instrument or its refusal; it is sent when worth more",
         "nothing, or close it at the broker by a means of its own (many convert what is small)",
     ),
     AlarmKind.QUANTITY_REFUSED: AlarmMeaning(

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from exitfsm.broker.calls import BrokerCalls
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError
+from exitfsm.kinds import AlarmKind
 from exitfsm.outside import logger
 from exitfsm.ports import AssetRules, Instrument
 from exitfsm.values import (
@@ -48,8 +49,7 @@ class About(Enum):
     STEP = "the quantity"
 
 
-#: The alarms of what is learned, and what a person can do.
-_ALARMS = {About.VALUE: "value_too_small", About.STEP: "quantity_refused", About.PRICE: "price_refused"}
+#: What a person can do.
 _DECLARE = "declare what it takes: Broker.instrument(symbol)"
 #: The words of refusals, the first that is found counts: a kind or a text of the venue, in lower case.
 _WORDS: tuple[tuple[re.Pattern[str], About], ...] = (
@@ -159,7 +159,7 @@ class Instruments:
         what = f"{plain(order.qty)} {order.symbol} is worth {plain(value)}, and {why}: it waits until it is worth more"
         is_told = order.client_order_id in self._told
         self._told.add(order.client_order_id)
-        return Learned(_ALARMS[About.VALUE], "" if is_told else what, waits=True)
+        return Learned(kind=AlarmKind.VALUE_TOO_SMALL, text="" if is_told else what, waits=True)
 
     async def _heard(self, order: Order, report: ExecutionReport, price: Decimal | None) -> Learned | None:
         """Learn from the answer to an order: what a person should hear of it, and whether the order waits."""
@@ -175,8 +175,9 @@ class Instruments:
             return self._value_refused(order, report, price)
         if self._known.get(order.symbol) != before:
             return None
-        text = self._limit_refused(order) if about is About.PRICE else self._step_refused(order)
-        return Learned(_ALARMS[about], text)
+        if about is About.PRICE:
+            return Learned(kind=AlarmKind.PRICE_REFUSED, text=self._limit_refused(order))
+        return Learned(kind=AlarmKind.QUANTITY_REFUSED, text=self._step_refused(order))
 
     def _limit_refused(self, order: Order) -> str:
         limit = order.limit_price

@@ -9,7 +9,9 @@ from decimal import Decimal
 import msgspec
 from msgspec.structs import replace
 
+from exitfsm.holdings.adopting import Alarm
 from exitfsm.holdings.reads import NEVER
+from exitfsm.kinds import AlarmKind
 from exitfsm.lifecycle import State
 from exitfsm.messages import RecordRead
 from exitfsm.order_ids import is_exit_of, looks_like_exit
@@ -87,17 +89,18 @@ def our_id(report: ExecutionReport, renamed: Mapping[str, str]) -> str | None:
     return ours if looks_like_exit(ours) else None
 
 
-def stranger(report: ExecutionReport, positions: Iterable[Position]) -> tuple[str, str]:
-    """The alarm for a working order that looks like an exit of ours, and that is not on record: kind and text."""
+def stranger(report: ExecutionReport, positions: Iterable[Position]) -> Alarm:
+    """The alarm for a working order that looks like an exit of ours, and that is not on record."""
     order_id = report.client_order_id
     p = next((p for p in positions if is_exit_of(p.position_id, order_id)), None)
     if p is None or is_exit_of(p.position_id, order_id, p.id_form):
         text = f"order {order_id} of {report.symbol} looks like an exit of ours and belongs to no known position"
-        return "unknown_exit_order", text
-    return "id_form_differs", (
+        return Alarm(kind=AlarmKind.UNKNOWN_EXIT_ORDER, text=text)
+    text = (
         f"order {order_id} is an exit of {p.position_id}, whose ids have the form {p.id_form} here: another machine "
         "exits it with another version, or with other capabilities. Nothing is sent beside it; stop one of them"
     )
+    return Alarm(kind=AlarmKind.ID_FORM_DIFFERS, text=text)
 
 
 def brings_fills(report: ExecutionReport) -> bool:

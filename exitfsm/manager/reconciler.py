@@ -183,5 +183,5 @@ class Reconciler(Part):
                 self._orders.orphans.pop(order_id, None)
                 await self._mailbox.report(report)
             else:
-                kind, text = holdings.stranger(report, list(self._engine.positions.values()))
-                await self._alarms.raise_alarm(kind, text)
+                alarm = holdings.stranger(report, list(self._engine.positions.values()))
+                await self._alarms.raise_alarm(alarm.kind, alarm.text)
