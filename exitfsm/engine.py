@@ -17,14 +17,14 @@ from msgspec.structs import replace
 
 from exitfsm.committing import Listener, append, guard, notify
 from exitfsm.custom_rules import NO_ANSWER, CustomRules, answer_of
-from exitfsm.errors import ConfigError, StoreError, VersionConflict
+from exitfsm.errors import StoreError, VersionConflict
 from exitfsm.events import Event
 from exitfsm.kinds import BarRefusal
 from exitfsm.levels import Levels, Slot
 from exitfsm.lifecycle import State, advance
 from exitfsm.marking import BarsSince, marks_of, states_of
 from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
-from exitfsm.order_ids import form_mistake
+from exitfsm.order_ids import check_stored
 from exitfsm.policy import Fault
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position import Action, Position, decide, evolve, fold, owed, position_id, replay
@@ -63,12 +63,8 @@ class Engine:
         listener: Listener | None = None,
         bars_since: BarsSince | None = None,
     ) -> None:
-        if (mistake := form_mistake(broker.id_form)) is not None:
-            raise ConfigError([mistake])
         self.store, self.broker, self.rules = store, broker, dict(rules or {})
-        self.session_close = session_close
-        self.listener = listener
-        self.bars_since = bars_since
+        self.session_close, self.listener, self.bars_since = session_close, listener, bars_since
         #: No new triggers; exits under way go on.
         self.paused = False
         self.levels = Levels()
@@ -96,8 +92,7 @@ class Engine:
                 self._orders[order.client_order_id] = stream
             if position.client_order_id is not None and position.order_live and position.state is State.PENDING:
                 self.unknown.add(position.client_order_id)
-            if (mistake := form_mistake(position.id_form)) is not None:
-                raise StoreError(f"{stream} was opened by a newer version of exitfsm: upgrade exitfsm ({mistake})")
+            check_stored(stream, position.id_form)
             self.positions[stream] = position
             row = held[stream]
             # One that no bar has reached yet is held against its entry: the first price must not be beyond belief.

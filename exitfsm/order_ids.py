@@ -17,6 +17,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from exitfsm.errors import StoreError
+
 #: The form of positions whose first event names none.
 FIRST_FORM = "xf1"
 #: The form of what is opened today, unless the venue wants another.
@@ -49,6 +51,16 @@ def form_mistake(form: str) -> str | None:
             f"order, so no exit could be found again: {_LENGTH_MIN} are needed; where UUIDs are taken, declare 'uuid'"
         )
     return None if length < _LENGTH else f"id_form {form!r}: 'xf2' has {_LENGTH} characters, so declare 'xf2'"
+
+
+def check_stored(stream_id: str, form: str) -> None:
+    """See that this version knows the form of a stored position's ids.
+
+    Raises:
+        StoreError: it does not.
+    """
+    if (mistake := form_mistake(form)) is not None:
+        raise StoreError(f"{stream_id} was opened by a newer version of exitfsm: upgrade exitfsm ({mistake})")
 
 
 def client_order_id(position_id: str, attempt: int, form: str = DEFAULT_FORM) -> str:
@@ -127,6 +139,7 @@ __all__ = [
     "DEFAULT_FORM",
     "FIRST_FORM",
     "UUID_FORM",
+    "check_stored",
     "client_order_id",
     "form_mistake",
     "form_of",

@@ -191,7 +191,7 @@ def test_given_an_ended_position_when_it_is_opened_again_then_it_stays_ended(des
 
 
 @pytest.mark.parametrize(
-    ("qty", "entry", "symbol"), [("0", 1, "A"), ("-1", 1, "A"), ("NaN", 1, "A"), (1, "0", "A"), (1, 1, "Ä")]
+    ("qty", "entry", "symbol"), [("0", 1, "A"), ("-1", 1, "A"), ("NaN", 1, "A"), (1, "0", "A"), (1, 1, "A\x00")]
 )
 def test_given_figures_that_no_position_has_when_it_is_opened_then_it_is_refused_and_nothing_stored(
     desk: Desk, qty: Any, entry: Any, symbol: str

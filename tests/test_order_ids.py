@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exitfsm import Engine, ExitPolicy, ExitStore, Side
+from exitfsm.broker.fitting import Fitting
 from exitfsm.errors import ConfigError, StoreError
 from exitfsm.events import PositionOpened
 from exitfsm.messages import Open
@@ -20,6 +21,7 @@ from exitfsm.order_ids import client_order_id, form_mistake, form_of, is_exit_of
 from exitfsm.ports import Capabilities
 from exitfsm.position import Position, evolve
 from exitfsm.store.mapping import EventMapper
+from exitfsm.testing import ScriptedBroker
 
 FORMS = ("xf1", "xf2", "xf2-20", "xf2-28", "xf2-31", "uuid")
 NAMES = st.text(st.characters(codec="utf-8"), max_size=60)
@@ -95,8 +97,9 @@ def test_an_id_that_only_begins_like_ours_is_not_taken_for_one(order_id: str | N
 )
 def test_a_form_without_room_is_refused_at_the_start(form: str, said: str) -> None:
     assert said in (form_mistake(form) or "")
-    with pytest.raises(ConfigError, match=said), ExitStore(":memory:") as store:
-        Engine(store, Capabilities(id_form=form))
+    broker = ScriptedBroker(capabilities=Capabilities(id_form=form))
+    with pytest.raises(ConfigError, match=said):
+        Fitting(broker).check()
 
 
 def opened(form: str, engine: Engine) -> Position:
