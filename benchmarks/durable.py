@@ -261,7 +261,7 @@ async def managed(folder: Path, count: int = DECISIONS, *, guards: bool = False)
             await manager.on_bar(the_bar)
             await desk.at.wait()
             taken.ours.append(desk.handed[the_bar.symbol] - begun)
-            while tasks := manager._parts.executor.tasks:  # what the broker's answer leads to is not part of it
+            while tasks := manager._parts.executor.workers.tasks:  # what the broker's answer leads to is not part of it
                 await asyncio.wait(tasks)
     assert len(desk.handed) == count
     await manager.stop()

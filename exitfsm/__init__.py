@@ -1,8 +1,8 @@
 """Gets a trading bot out of its positions: exactly once, through crashes, with every step recorded.
 
 This module is the whole public API: what a bot, an adapter or a tool of yours needs is here by its name, and the tests
-see to it that it is. For tests there is `exitfsm.testing`. What only some uses need (the manager with its event loop,
-the configuration reader, simulation, audit, files of bars) is loaded when it is first asked for, so that
+see to it that it is. For tests there is `exitfsm.testing`. What only some uses need (the store, the manager with its
+event loop, the configuration reader, simulation, audit, files of bars) is loaded when it is first asked for, so that
 `import exitfsm` stays quick.
 """
 
@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from exitfsm.custom_rules import CustomRuleFunction
-from exitfsm.engine import Engine
 from exitfsm.errors import (
     BrokerError,
     ConfigError,
@@ -122,7 +121,6 @@ from exitfsm.position import (
     owed,
     replay,
 )
-from exitfsm.store import ExitStore
 from exitfsm.values import (
     EXACT,
     Alarm,
@@ -160,9 +158,11 @@ if TYPE_CHECKING:
     from exitfsm.bars import read_bars
     from exitfsm.clocks import ManualClock, SystemClock
     from exitfsm.config import ConfigWarning, ExitConfig, load_config
+    from exitfsm.engine import Engine
     from exitfsm.manager import ExitManager, InProcessBus
     from exitfsm.simulate import SimulatedExit, SimulationResult, simulate
     from exitfsm.simulated import Act, SimulatedBroker
+    from exitfsm.store import ExitStore
 
 __version__ = "0.1.0"
 
@@ -181,6 +181,7 @@ _LAZY = {
     "ConfigWarning": "exitfsm.config",
     "ExitConfig": "exitfsm.config",
     "load_config": "exitfsm.config",
+    "Engine": "exitfsm.engine",
     "ExitManager": "exitfsm.manager",
     "InProcessBus": "exitfsm.manager",
     "SimulatedExit": "exitfsm.simulate",
@@ -188,6 +189,7 @@ _LAZY = {
     "simulate": "exitfsm.simulate",
     "Act": "exitfsm.simulated",
     "SimulatedBroker": "exitfsm.simulated",
+    "ExitStore": "exitfsm.store",
 }
 
 

@@ -1,6 +1,7 @@
 """The account's own stream: the pause, the breaker, and alarms that concern no single position.
 
-A restart finds them as they were. Everything here runs in the writer's thread.
+A restart finds them as they were. Everything here runs in the writer's thread; but its cooldowns, once they are read,
+are the event loop's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from exitfsm.events import (
     TradingPaused,
     TradingResumed,
 )
+from exitfsm.position import Position
 from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm
@@ -34,6 +36,18 @@ class Account:
         self.paused = False
         self.breaker_open = False
         self.alarms: dict[str, Alarm] = {}
+        #: Until when symbols are not to be entered.
+        self.cooldowns: dict[str, datetime] = {}
+
+    def restore(self, at: datetime) -> None:
+        """All that the store knows."""
+        self.load()
+        self.cooldowns.update(self._store.cooldowns(at))
+
+    def ended(self, p: Position) -> None:
+        """A position has ended: its symbol cools down."""
+        if p.cooldown_until is not None:
+            self.cooldowns[p.symbol] = max(p.cooldown_until, self.cooldowns.get(p.symbol, p.cooldown_until))
 
     def load(self) -> None:
         """Fold the stream as far as it goes."""

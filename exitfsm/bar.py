@@ -144,6 +144,9 @@ class Bar(_Given, frozen=True, gc=False, eq=False):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Bar) and self._key() == other._key()
 
+    def __ne__(self, other: object) -> bool:  # the struct below has one of its own, which knows nothing of this
+        return not self == other
+
     def __hash__(self) -> int:
         return hash((self.symbol, self.timestamp))
 

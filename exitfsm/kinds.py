@@ -44,6 +44,7 @@ class AlarmKind(StrEnum):
     RETRY_STALLED = "retry_stalled"
     ENDED_ORDER_WORKS = "ended_order_works"
     ORDER_RESTATED = "order_restated"
+    BROKER_TIME = "broker_time"
     FILL_CORRECTED = "fill_corrected"
     CANCEL_REFUSED = "cancel_refused"
     UNKNOWN_EXIT_ORDER = "unknown_exit_order"
@@ -60,6 +61,7 @@ class AlarmKind(StrEnum):
     BAR_UNREADABLE = "bar_unreadable"
     BARS_NOT_RECORDED = "bars_not_recorded"
     BROKER_INCOMPLETE = "broker_incomplete"
+    STORE_MENDED = "store_mended"
     STORE_UNWRITABLE = "store_unwritable"
     STORE_SILENT = "store_silent"
     OWNERSHIP_LOST = "ownership_lost"
@@ -171,6 +173,12 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         "attempt",
         "nothing, unless it was a mistake",
     ),
+    AlarmKind.BROKER_TIME: AlarmMeaning(
+        Severity.WARNING,
+        "the broker dates a report of our order before the exit was decided, or in the future, by more than a minute; "
+        "the report counts as of the exit's decision, or of now, and so do the end and the cooldown",
+        "look which clock is wrong, the broker's or yours; the broker's own date is in the alarm",
+    ),
     AlarmKind.FILL_CORRECTED: AlarmMeaning(
         Severity.NOTICE,
         "the broker changed the price of an execution of ours",
@@ -254,6 +262,12 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         "the broker has no method to look orders up, or to cancel them",
         "give it one; until then the text says what cannot be done",
     ),
+    AlarmKind.STORE_MENDED: AlarmMeaning(
+        Severity.WARNING,
+        "what lies beside the events (a mark, a row of the read models) could not be read when the manager started; "
+        "it was made again from the events, or set aside",
+        "nothing for the positions; find out what damaged the file (`exitfsm verify`), and look at the disk",
+    ),
     AlarmKind.STORE_UNWRITABLE: AlarmMeaning(
         Severity.CRITICAL,
         "the disk is full or failing; nothing that needs the store is done",
@@ -267,8 +281,9 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
     ),
     AlarmKind.OWNERSHIP_LOST: AlarmMeaning(
         Severity.CRITICAL,
-        "another process has taken the store: a standby, because this one had fallen silent, or an operator by "
-        "`exitfsm owner --release`; this manager sends nothing any more, and has stopped",
+        "another process has taken the store: a standby, because this one had fallen silent, an operator by "
+        "`exitfsm owner --release`, or another manager, after somebody removed the lock file beside the "
+        "store; this manager sends nothing any more, and has stopped",
         "see that the other one runs; find out why this one was silent; start it again as a standby",
     ),
 }

@@ -120,6 +120,7 @@ TABLE: tuple[Row, ...] = (
     Row(_CAN, FillsRecorded, _CAN, "fills still count while the cancel is pending"),
     Row(_REJ, FillsRecorded, _REJ, "a fill can cross a cancel"),
     Row(_UNP, FillsRecorded, _UNP, "fills are facts, whatever else is in doubt"),
+    *_rows((_FIL, _CLO), FillsRecorded, why="a price can be corrected after the end; the quantity is as it was"),
     *_rows((_SUB, _PAR, _CAN, _UNP), OrderRestated, why="of less, it goes on; of more, it is `unprotected` first"),
     *_rows((_SUB, _PAR), CancelRequested, _CAN, "the request is on disk before it is sent"),
     Row(_CAN, CancelRefused, _SUB, "followed by FillsRecorded in the same commit where something had filled"),

@@ -3,11 +3,15 @@
 A symbol, a broker's message or an operator's name may hold anything: a line break that forges a line of the log, an
 escape sequence that repaints the terminal, a mark that turns the direction of what follows. It is kept as it came, as
 evidence; whoever shows it shows what cannot be seen by its code.
+
+What fails without harm, and is tried again, is said in that log, too.
 """
 
 from __future__ import annotations
 
 import logging
+
+from exitfsm.errors import BrokerError
 
 
 def harmless(text: object) -> str:
@@ -28,6 +32,22 @@ def logger(name: str) -> logging.Logger:
     return log
 
 
+class logged:  # noqa: N801  # used as `suppress` is
+    """Suppress what may fail without harm, and say so in the log: `args` and the error are put into `text`."""
+
+    def __init__(self, text: str, *args: object, of: tuple[type[Exception], ...] = (BrokerError,)) -> None:
+        self._text, self._args, self._of = text, args, of
+
+    def __enter__(self) -> None:
+        """Nothing begins."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        suppressed = isinstance(error, self._of)
+        if suppressed:
+            log.warning(self._text, *self._args, error)
+        return suppressed
+
+
 def _harmless_arguments(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
         record.args = tuple(map(_argument, record.args))
@@ -45,4 +65,7 @@ def _argument(value: object) -> object:
     return value if said.isprintable() else harmless(said)
 
 
-__all__ = ["harmless", "logger"]
+#: The log of this library.
+log = logger("exitfsm")
+
+__all__ = ["harmless", "log", "logged", "logger"]

@@ -79,6 +79,10 @@ def new_bars_path(store: ExitStore, chosen: str = "") -> Path | None:
     return path
 
 
+class BarDamaged(StoreError):
+    """One recorded bar cannot be read; those before it were given."""
+
+
 class BarRecorder:
     """Writes bars down, in groups. May be used from any thread; `record` and `flush` never raise.
 
@@ -173,17 +177,37 @@ def recorded_bars(
     if not file.is_file():
         raise StoreError(f"there are no recorded bars at {file}: set record_bars: true, or give bars from files")
     where, given = _condition(symbols, since, until)
-    sql = f"SELECT symbol, at_us, open, high, low, close, volume, received_us FROM bars {where}ORDER BY id"
+    sql = f"SELECT id, symbol, at_us, open, high, low, close, volume, received_us FROM bars {where}ORDER BY id"
     try:
-        with closing(_connect(file, "ro")) as db:
+        with closing(_connect_to_read(file)) as db:
             if _is_blank(db):
                 return  # somebody is about to make it
             _check(db, file)
-            for symbol, at, *prices, received in db.execute(sql, given):
-                bar = Bar(symbol, _time(at), *prices)
-                yield Seen(bar, _time(received) if received is not None else None)
-    except (sqlite3.Error, ValueError, OverflowError, TypeError) as error:
-        raise StoreError(f"cannot read the bars in {file}: {error}") from error
+            for place, symbol, at, *prices, received in db.execute(sql, given):
+                try:
+                    bar = Bar(symbol, _time(at), *prices)
+                    seen = Seen(bar, _time(received) if received is not None else None)
+                except (ValueError, OverflowError, TypeError, AttributeError) as error:
+                    raise BarDamaged(
+                        f"{file}: the bar in row {place} cannot be read: {error}: delete that row, or give other bars"
+                    ) from error
+                yield seen
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot read the bars in {file}: {error}: give bars from files") from error
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """Connect to a file that somebody may be writing; where nobody can be, to the bare file."""
+    db = _connect(path, "ro")
+    try:
+        db.execute("SELECT 1 FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError:
+        db.close()
+        # WAL wants to make its -shm, even to read. Without a -wal the file alone is all there is.
+        if path.with_name(path.name + "-wal").exists():
+            raise
+        return _connect(path, "ro&immutable=1")
+    return db
 
 
 def bars_since(path: str | os.PathLike[str]) -> Callable[[str, datetime], Iterator[Bar]]:
@@ -278,4 +302,4 @@ def _time(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=us)
 
 
-__all__ = ["BarRecorder", "Seen", "bars_path", "bars_since", "new_bars_path", "recorded_bars"]
+__all__ = ["BarDamaged", "BarRecorder", "Seen", "bars_path", "bars_since", "new_bars_path", "recorded_bars"]

@@ -38,20 +38,26 @@ from exitfsm.events import (
 )
 from exitfsm.policy import Level
 from exitfsm.position import Position, levels
-from exitfsm.values import pct_change, plain, stamp
+from exitfsm.profit import Change, Profit, change_of, gain_in_words, others_in_words
+from exitfsm.values import plain, stamp
 
 
-def in_words(before: Position | None, after: Position | None, event: Event) -> str:
+def in_words(before: Position | None, after: Position | None, event: Event, profit: Profit | None = None) -> str:
     """What happened and why.
 
     Args:
         before: the position before the event; None before its first one, and for events that are of no position.
         after: the position after it; None for events that are of no position.
         event: the event.
+        profit: what has come of the position with it, where its whole log is known.
     """
     say = WORDS.get(type(event))
     if say is None or after is None:
         return ", ".join(f"{name} {getattr(event, name)}" for name in event.__struct_fields__)
+    if profit is not None and isinstance(event, ExitCompleted):
+        return _completed(before or after, after, event, profit)
+    if profit is not None and isinstance(event, PositionClosedElsewhere):
+        return _elsewhere(before or after, after, event, profit)
     return say(before or after, after, event)
 
 
@@ -79,6 +85,9 @@ def _opened(_: Position, p: Position, e: PositionOpened) -> str:
 
 
 def _resized(before: Position, p: Position, e: PositionResized) -> str:
+    if change_of(before, e) is Change.SPLIT:
+        units = f"{n(before.remaining_qty)} at {n(before.entry_price)} to {n(e.qty)} at {n(e.entry_price)}"
+        return f"from {units}, worth the same (a split, or the like); {levels_in_words(p, e.at)}"
     why = f" ({e.why})" if e.why else ""
     return f"from {n(before.remaining_qty)} to {n(e.qty)} at {n(e.entry_price)}{why}; {levels_in_words(p, e.at)}"
 
@@ -158,20 +167,18 @@ def _retried(p: Position, _: Position, e: ExitRetried) -> str:
     return f"attempt {e.attempt}{by}; {_order(p, e)}"
 
 
-def _completed(_: Position, p: Position, e: ExitCompleted) -> str:
-    profit = f" ({_percent(p, e.avg_fill_price)})" if e.avg_fill_price is not None else ""
+def _completed(_: Position, p: Position, e: ExitCompleted, profit: Profit | None = None) -> str:
     price = f" at {n(e.avg_fill_price)}" if e.avg_fill_price is not None else ", price not known"
-    return f"{n(e.filled_qty)}{price}{profit}; the broker shows none left; cooldown until {stamp(e.cooldown_until)}"
+    gain = gain_in_words(profit) if profit is not None and e.avg_fill_price is not None else ""
+    others = f"; {others_in_words(profit)}" if profit is not None and others_in_words(profit) else ""
+    until = f"cooldown until {stamp(e.cooldown_until)}"
+    return f"{n(e.filled_qty)}{price}{gain}{others}; the broker shows none left; {until}"
 
 
-def _percent(p: Position, price: Decimal) -> str:
-    change = pct_change(p.entry_price, price, p.side)
-    return f"{'+' if change > 0 else ''}{n(change)} %"
-
-
-def _elsewhere(_: Position, __: Position, e: PositionClosedElsewhere) -> str:
+def _elsewhere(_: Position, __: Position, e: PositionClosedElsewhere, profit: Profit | None = None) -> str:
     how = "a residue that cannot be sold" if e.how == "residue" else e.how.replace("_", " ")
-    return f"{how}: {n(e.remaining_qty)} not sold by us; cooldown until {stamp(e.cooldown_until)}"
+    ours = f"; {plain(profit.qty)} sold by us{gain_in_words(profit)}" if profit is not None and profit.qty else ""
+    return f"{how}: {n(e.remaining_qty)} not sold by us{ours}; cooldown until {stamp(e.cooldown_until)}"
 
 
 def _released(_: Position, p: Position, e: PositionReleased) -> str:

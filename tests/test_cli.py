@@ -351,6 +351,7 @@ class TestStatus:
         store = tmp_path / "exits.db"
         cli("simulate", bars_file(tmp_path / "calm.csv", "100", "101"), "--store", store)
         assert cli("status", store, "--json").json() == {
+            "as_of": None,
             "positions": [
                 {
                     "position_id": f"AAPL:long:20240102T143000Z:{ACCOUNT}",
@@ -375,6 +376,7 @@ class TestStatus:
                     "client_order_id": None,
                     "next_attempt_at": None,
                     "strategy_name": "simulate",
+                    "events": 1,
                     "alarms": [],
                 }
             ],
@@ -446,7 +448,7 @@ class TestHistory:
             r"  4  2024-01-02 14:33:00  FillsRecorded   submitted → partial     by broker",
             r"     10 of 10 at 102.6",
             r"  5  2024-01-02 14:33:00  ExitCompleted   partial → filled        by broker",
-            r"     10 at 102.6 \(\+2.6 %\); the broker shows none left; cooldown until 2024-01-02T14:38:00Z",
+            r"     10 at 102.6, \+2.6 % \(\+26\); the broker shows none left; cooldown until 2024-01-02T14:38:00Z",
         ]
         lines = out.splitlines()
         assert len(lines) == len(expected)
@@ -640,7 +642,7 @@ SAID: list[tuple[Event, str]] = [
     ),
     (
         ExitCompleted(filled_qty=_d("5"), avg_fill_price=_d("98"), filled_at=T0, at=T0, cooldown_until=T0),
-        "5 at 98 (+2 %); the broker shows none left; cooldown until 2024-01-02T14:30:00Z",
+        "5 at 98; the broker shows none left; cooldown until 2024-01-02T14:30:00Z",
     ),
     (
         ExitCompleted(filled_qty=_d("5"), avg_fill_price=None, filled_at=T0, at=T0, cooldown_until=T0),

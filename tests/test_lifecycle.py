@@ -115,6 +115,8 @@ WALKS: dict[tuple[State | None, type[Event]], tuple[Scenario, Told]] = {
     (CAN, FillsRecorded): (canceling, reported("pending_cancel", 5, 102)),
     (REJ, FillsRecorded): (rejected, reported("expired", 5, 99)),
     (UNP, FillsRecorded): (unprotected_live, reported("partially_filled", 5, 99)),
+    (FIL, FillsRecorded): (filled, reported("filled", 10, 98, corrected=True)),
+    (CLO, FillsRecorded): (rejected.when(holds(0)), reported("expired", 4, 98, corrected=True)),
     (SUB, OrderRestated): (submitted, reported("new", qty=Decimal(9))),
     (PAR, OrderRestated): (partial, reported("partially_filled", 4, 99, qty=Decimal(9))),
     (CAN, OrderRestated): (canceling, reported("pending_cancel", 4, 102, qty=Decimal(9))),
@@ -173,6 +175,8 @@ PUBLISHED = """
     canceling FillsRecorded canceling
     rejected FillsRecorded rejected
     unprotected FillsRecorded unprotected
+    filled FillsRecorded filled
+    closed FillsRecorded closed
     submitted OrderRestated submitted
     partial OrderRestated partial
     canceling OrderRestated canceling

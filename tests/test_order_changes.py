@@ -142,9 +142,21 @@ def test_given_only_a_price_that_was_corrected_then_nothing_stops_and_a_person_i
     fair = partial.when(reported("partially_filled", 4, 98, corrected=True))
     fair.then(like(FillsRecorded, avg_fill_price=Decimal(98), corrected=True), like(AlarmRaised, kind="fill_corrected"))
     fair.is_in("partial").has(order_live=True).when(reported("partially_filled", 4, 98, corrected=True)).then()
-    filled.when(reported("filled", 10, 98, corrected=True)).then(ProtectionLost, FillsRecorded, AlarmRaised).when(
-        holds(0)
-    ).then(like(ExitCompleted, avg_fill_price=Decimal(98)))
+    again = reported("filled", 10, 98, corrected=True)
+    complete = filled.when(again).then(like(FillsRecorded, corrected=True), like(AlarmRaised, kind="fill_corrected"))
+    complete.is_in("filled").has(avg_exit_price=Decimal(98), cooldown_until=filled.position.cooldown_until)
+    complete.when(again).then()
+    filled.when(reported("filled", 8, 98, corrected=True)).is_in("unprotected")  # another quantity is another matter
+
+
+def test_given_an_earlier_order_whose_price_is_corrected_after_the_end_then_the_average_follows() -> None:
+    two = partial.when(
+        reported("expired", 4), timer(200), holds(6, at=200), reported("filled", 6, 98, attempt=2, at=201)
+    )
+    ended = two.when(holds(0, at=202)).is_in("filled")
+    corrected = ended.when(reported("expired", 4, 97, corrected=True, attempt=1, at=300))
+    corrected.then(like(FillsRecorded, avg_fill_price=Decimal(97)), like(AlarmRaised, kind="fill_corrected"))
+    corrected.is_in("filled").has(avg_exit_price=Decimal("97.6"), sold_qty=Decimal(10))
 
 
 def test_given_a_cancel_that_is_refused_again_and_again_then_a_person_is_told() -> None:

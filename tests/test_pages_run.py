@@ -45,6 +45,7 @@ NOT_RUN = {
     "python examples/alpaca_bot.py ": "tests/alpaca/test_alpaca_example.py does",
     'exitfsm status "postgresql://': "needs a server: test_postgres.py has one",
     'exitfsm verify "postgresql://': "the same",
+    'exitfsm owner "postgresql://': "the same: test_ownership.py",
     'exitfsm copy exits.db "postgresql://': "the same",
     'exitfsm copy "postgresql://': "the same",
 }

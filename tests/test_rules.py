@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from datetime import timedelta
 from decimal import Decimal, getcontext, localcontext
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,29 @@ from exitfsm import Bar
 from exitfsm.audit import whatif
 from exitfsm.config import load_config
 from exitfsm.custom_rules import answer_of
+from exitfsm.engine import Engine
 from exitfsm.errors import ConfigError
 from exitfsm.events import ExitTriggered
-from exitfsm.policy import LATER, RULES, CustomRules, ExitPolicy, OneRule, Rule, typed
+from exitfsm.policy import (
+    LATER,
+    RULES,
+    CustomRules,
+    ExitPolicy,
+    Level,
+    OneRule,
+    Rule,
+    bars_before_entry,
+    rules_off,
+    rules_on,
+    typed,
+)
 from exitfsm.policy.exit_policy import Format1
+from exitfsm.policy.listed import plan_of
 from exitfsm.position import NO_STATES, fold_bars, levels, refolded, restored, saved
 from exitfsm.recorded_bars import Seen
 from exitfsm.simulate import simulate
 from exitfsm.store import ExitStore
-from exitfsm.testing.given import after, bar, given, like, opened, policy, seen
+from exitfsm.testing.given import after, bar, given, like, opened, policy, seen, to_open
 from exitfsm.values import EXACT, ExitType, Side
 
 PACKAGE = Path(exitfsm.__file__).parent
@@ -182,11 +197,135 @@ def test_bars_that_are_not_accepted_are_not_folded_and_prices_that_start_over_be
     told = [bar(100, 0), bar(101, 60), bar(50, 120), bar(101, 180), bar("NaN", 240), bar(101, 180), bar(102, 300)]
     counts = [getattr(states.states["custom_rules"], "bars") for states in fold_bars(p, told) if states.to]  # noqa: B009
     assert counts == [1, 2, 3], "neither that of the entry, nor a spike, nor what is no price, nor one twice"
+    other = Bar("ELSE", bar(7, 420).timestamp, 7, 7, 7, 7)
+    assert refolded(p, [*told, other]) == refolded(p, told)
     text = saved(refolded(p, told))
     assert restored(p, text) == refolded(p, told)
     assert refolded(p, [bar(103, 360)], restored(p, text)).states["custom_rules"] == Counted(4)
     split = [bar(50, 360), bar(50, 420), bar(51, 480)]
     assert refolded(p, [*told, *split]).states["custom_rules"] == Counted(2)
+
+
+class Third(Counting):
+    """A stop at 99 from the third bar on."""
+
+    def stop(self, p: Any, at: Any, folded: Any) -> Level | None:
+        state = folded.get(self.name)
+        return Level(Decimal(99), ExitType.STOP_LOSS, Decimal(1), self.name) if state and state.bars > 2 else None
+
+
+@pytest.mark.parametrize("kept", ["saved", "recorded", "lost"])
+def test_given_a_folded_state_when_the_engine_restarts_then_its_stop_is_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    rule = (Third(),)
+    plan = property(lambda policy: plan_of(policy)._replace(folding=rule, stops=rule))
+    monkeypatch.setattr(ExitPolicy, "plan", plan)
+    told = [bar("100.5", 60 * minute) for minute in range(1, 4)]
+    with ExitStore(":memory:") as store:
+        engine = Engine(store)
+        p = engine.open(to_open(opened(policy=policy(stop_loss={"enabled": False}))))
+        for one in told:
+            assert list(engine.on_bar(one)) == []
+        assert [
+            level.price for level in levels(p, told[-1].timestamp, engine._slots[p.symbol].folded_of(p).states)[1]
+        ] == [99]
+        if kept == "saved":
+            store.save_marks(engine.marks())
+        again = Engine(store, bars_since=(lambda symbol, at: told) if kept == "recorded" else None)
+        again.load()
+        reason = [action.order.qty for action in again.on_bar(bar("98.9", 240))]  # type: ignore[union-attr]
+        assert bool(reason) is (kept != "lost"), "a state that is lost is not guessed"
+
+
+def test_what_each_rule_says_of_itself() -> None:
+    everything = policy(
+        atr_levels={"enabled": True},
+        trailing_stop={"enabled": True},
+        break_even={"enabled": True},
+        time_limit={"enabled": True},
+        end_of_session={"enabled": True},
+        target_ladder={"enabled": True, "steps": [{"after_seconds": 60, "threshold_pct": "1"}]},
+        custom_rule={"enabled": True, "name": "mine"},
+        custom_rules={"enabled": True, "rules": [{"name": "other"}]},
+    )
+    p = given(opened(policy=everything)).position
+    said = {}
+    for rule in rules_on(everything):
+        begins, due = rule.begins_pct(p), rule.due_at(p)
+        words = [rule.brief(everything), rule.watches(p), rule.not_on_record(p, watched=True)]
+        changes = [f"{name}: {value}" for one in rule.alternatives(everything) for name, value in one.items()]
+        said[rule.name] = [*filter(None, words), *changes, *([f"{begins}"] if begins else []), *([due] if due else [])]
+    assert said == {
+        "profit_taking": ["target 2 %", "profit_taking.threshold_pct: 1", "profit_taking.threshold_pct: 4"],
+        "stop_loss": ["stop 1 %", "stop_loss.threshold_pct: 0.5", "stop_loss.threshold_pct: 2"],
+        "trailing_stop": [
+            "trailing_stop.trail_pct: 0.5",
+            "trailing_stop.trail_pct: 2",
+            "trailing_stop.enabled: false",
+            "1.0",
+        ],
+        "atr_levels": ["an average true range at the entry, so the fixed levels apply"],
+        "break_even": ["1.0"],
+        "time_limit": [p.opened_at + timedelta(seconds=everything.time_limit.max_seconds)],
+        "end_of_session": ["end_of_session is on.", "the session's hours, so when end_of_session would be due"],
+        "target_ladder": [],
+        "custom_rule": [
+            "The custom rule mine 1 has given no reason to exit.",
+            "the answers of the custom rule while it gave no reason to exit",
+        ],
+        "custom_rules": [
+            "The custom rules other 1 have given no reason to exit.",
+            "the answers of the custom rules while they gave no reason to exit",
+        ],
+    }
+    assert rules_off(everything) == []
+    assert "trailing_stop" in rules_off(policy())
+    assert bars_before_entry(everything) == everything.atr_levels.period + 1
+    assert levels(p, p.opened_at)[1][0].rule is ExitType.STOP_LOSS, "without a range the fixed stop counts"
+    plan = everything.plan
+    everything.__dict__["plan"] = plan._replace(entry_stops=(Rule(), *plan.entry_stops))
+    assert levels(p, p.opened_at)[1][0].rule is ExitType.STOP_LOSS, "one that has none leaves it to the next"
+    with pytest.raises(NotImplementedError, match="says nothing of orders"):
+        Counting().terms(everything)
+
+
+def test_what_a_rule_leaves_out_says_nothing() -> None:
+    rule: Rule[Any] = Rule()
+    p, none = given(opened()).position, Decimal(0)
+    assert rule.target(p, p.opened_at) is rule.entry_stop(p) is rule.moved_stop(p) is None
+    assert rule.stop(p, p.opened_at, {}) is rule.next_stop(p, none) is rule.next_stop_at(p) is None
+    assert rule.fold("state", p, bar(100, 60)) == "state"
+    assert not rule.due(p, p.opened_at, None)
+    assert rule.next_change_s(p, p.opened_at) is None
+    assert not rule.orders(ExitType.CUSTOM)
+    assert rule.loosens(Decimal(99), Decimal(98), 1)
+    assert not rule.loosens(Decimal(99), Decimal(98), -1)
+    [break_even] = (rule for rule in RULES if rule.name == "break_even")
+    assert break_even.loosens(Decimal(99), Decimal(100), 1), "it moves once"
+
+
+def ladder(*after_s: int) -> dict[str, Any]:
+    return {"enabled": True, "steps": [{"after_seconds": one, "threshold_pct": "1"} for one in after_s]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"break_even": {"enabled": True, "activation_pct": "1", "offset_pct": "1"}}, "1 is not allowed; must be less"),
+        ({"target_ladder": {"enabled": True}}, "the ladder is enabled but has no steps"),
+        ({"target_ladder": ladder(60, 120, 120)}, "120 is not allowed; must be greater than 120"),
+        ({"custom_rule": {"enabled": True}}, "name"),
+        ({"custom_rules": {"enabled": True}}, "rule"),
+        ({"custom_rules": {"enabled": True, "rules": [{"name": " "}]}}, "name"),
+        ({"profit_taking": {"threshold_pct": "1"}}, "a win would gain no more than a loss costs"),
+    ],
+)
+def test_what_does_not_fit_together_is_said(settings: dict[str, Any], said: str) -> None:
+    made = policy(**settings)
+    texts = [text for rule in RULES for _, text in (*rule.conflicts(made), *rule.doubts(made))]
+    assert len(texts) == 1
+    assert said in texts[0]
 
 
 def test_without_a_rule_that_folds_nothing_is_folded_and_nothing_saved() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from exitfsm.errors import ConfigError, IllegalTransition, OrderRefused, VersionConflict
+from exitfsm.errors import BrokerError, ConfigError, IllegalTransition, OrderRefused, StoreError, VersionConflict
 from exitfsm.events import (
     POSITION_EVENTS,
     AlarmAcknowledged,
@@ -34,8 +34,9 @@ from exitfsm.events import (
     TradingPaused,
     TriggerRefused,
 )
-from exitfsm.outside import harmless, logger
+from exitfsm.outside import harmless, logged, logger
 from exitfsm.position import evolve
+from exitfsm.profit import Profit
 from exitfsm.testing.given import Scenario, after, given, holds, opened, order_id, policy, reported, triggered
 from exitfsm.values import ExitType, OrderType, TimeInForce
 from exitfsm.words import WORDS, in_words
@@ -119,9 +120,9 @@ SAYINGS: list[tuple[Scenario, Event, str]] = [
     (expired, retried, f"attempt 2; sell 6 market day as {TWO}"),
     (expired, replace(retried, by="jo"), f"attempt 2, by jo; sell 6 market day as {TWO}"),
     (partial, completed,
-     "10 at 98.5 (-1.5 %); the broker shows none left; cooldown until 2024-01-02T14:36:15Z"),
+     "10 at 98.5; the broker shows none left; cooldown until 2024-01-02T14:36:15Z"),
     (partial, replace(completed, avg_fill_price=D("100.5")),
-     "10 at 100.5 (+0.5 %); the broker shows none left; cooldown until 2024-01-02T14:36:15Z"),
+     "10 at 100.5; the broker shows none left; cooldown until 2024-01-02T14:36:15Z"),
     (partial, replace(completed, avg_fill_price=None),
      "10, price not known; the broker shows none left; cooldown until 2024-01-02T14:36:15Z"),
     (monitoring, gone, "by hand: 10 not sold by us; cooldown until 2024-01-02T14:36:02Z"),
@@ -226,3 +227,34 @@ def test_given_a_line_with_named_arguments_then_it_is_left_as_it_is(caplog: pyte
     with caplog.at_level(logging.INFO, "exitfsm.some_part"):
         logger("exitfsm.some_part").info("%(a)s", {"a": 1})
     assert caplog.messages == ["1"]
+
+
+def test_given_a_failure_that_does_no_harm_then_it_is_logged_and_any_other_is_raised(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with logged("not_done id=%s error=%s", "x\ny"):
+        raise BrokerError("no answer")
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "not_done id=x\\ny error=no answer")
+    ]
+    with pytest.raises(StoreError), logged("not_done error=%s"):
+        raise StoreError("the disk")
+    with logged("not_done error=%s", of=(StoreError,)):
+        raise StoreError("the disk")
+    with logged("not_done error=%s"):
+        pass
+    assert len(caplog.records) == 2
+
+
+def test_given_what_came_of_it_then_the_end_says_what_our_orders_gained_and_what_others_sold() -> None:
+    part = Profit(qty=D(4), pnl=D("-6.4"), pnl_pct=D("-1.6000"), by_hand_qty=D(6))
+    done = in_words(partial.now, evolve(partial.now, completed), completed, replace(part, qty=D(10)))
+    assert done.startswith("10 at 98.5, -1.6 % (-6.4); 6 by a manual trade, price not recorded; the broker shows none")
+    elsewhere = in_words(partial.now, evolve(partial.now, gone), gone, part)
+    assert elsewhere.startswith("by hand: 10 not sold by us; 4 sold by us, -1.6 % (-6.4); cooldown until")
+
+
+def test_given_a_size_in_other_units_then_it_is_called_a_split_and_not_bought() -> None:
+    e = PositionResized(qty=D(100), entry_price=D(10), at=after(1), why="bought")
+    text = in_words(monitoring.now, evolve(monitoring.now, e), e)
+    assert text.startswith("from 10 at 100 to 100 at 10, worth the same (a split, or the like); stop_loss 9.9")

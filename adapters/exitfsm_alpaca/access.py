@@ -21,7 +21,8 @@ DATA_URL = "https://data.alpaca.markets"
 DATA_STREAM_URL = "wss://stream.data.alpaca.markets"
 #: Here nothing is said of orders, whatever older programs call it.
 _NO_UPDATES = urlsplit(DATA_STREAM_URL).hostname
-_KEY = re.compile(r"[!-~]{4,200}", re.ASCII)
+_KEY_MIN = 4
+_KEY = re.compile(rf"[!-~]{{{_KEY_MIN},200}}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,8 @@ def _key_mistakes(key_id: str, secret_key: str) -> list[str]:
     for name, value in (("APCA_API_KEY_ID", key_id), ("APCA_API_SECRET_KEY", secret_key)):
         if not value:
             mistakes.append(f"{name} is not set; keys are made at https://app.alpaca.markets (paper keys first)")
+        elif len(value) < _KEY_MIN and _KEY.fullmatch(value * _KEY_MIN):
+            mistakes.append(f"{name} is too short for a key: it has {len(value)} characters; was all of it copied?")
         elif not _KEY.fullmatch(value):
             mistakes.append(f"{name} holds a space, a line end or another character that no key has")
     return mistakes

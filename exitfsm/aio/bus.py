@@ -44,6 +44,33 @@ class InProcessBus:
                 log.exception("bus_handler_failed handler=%r", handler)
 
 
+class Subscription:
+    """Of a handler, to a bot's bus, plain or async; there may be none.
+
+    Args:
+        bus: the bus; None: nothing comes.
+    """
+
+    def __init__(self, bus: Any) -> None:
+        self._bus = bus
+        self._unsubscribe: Any = None
+
+    async def begin(self, handler: Callable[[Any], Any]) -> None:
+        """Have the handler called for each event."""
+        if self._bus is not None:
+            self._unsubscribe = await _awaited(self._bus.subscribe(handler))
+
+    async def end(self) -> None:
+        """No longer, where the bus offers a way to end it."""
+        unsubscribe, self._unsubscribe = self._unsubscribe, None
+        if callable(unsubscribe):
+            await _awaited(unsubscribe())
+
+
+async def _awaited(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
 def check_bus(bus: Any) -> None:
     """See that a bus can be subscribed to with one handler.
 

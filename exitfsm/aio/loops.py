@@ -8,10 +8,12 @@ caller hears so at once, instead of waiting for an answer that cannot come.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from exitfsm.aio.tasks import shared
 
@@ -21,10 +23,14 @@ T = TypeVar("T")
 
 #: What is said of anything that is asked for too early.
 NOT_STARTED = "not started: await manager.start() first, or use `async with manager:`"
+_NO_LOOP = "the manager runs on asyncio, and no asyncio event loop runs here (trio has none): start it with asyncio.run"
 _GONE = (
     "the event loop that the manager was started on does not run any more: start, feed and stop it on one loop that "
     "keeps running (not with asyncio.run for each call)"
 )
+
+#: The process in which each loop runs: in a forked child it looks as if it ran there.
+HOMES: WeakKeyDictionary[Loop, int] = WeakKeyDictionary()
 
 
 class OnALoop(Protocol):
@@ -105,6 +111,19 @@ def handed_over(
     return asyncio.wrap_future(done) if here is not None else done
 
 
+def home() -> Loop:
+    """The event loop that runs here, as the home of what is started now.
+
+    Raises:
+        RuntimeError: none of asyncio's runs here.
+    """
+    loop = running_loop()
+    if loop is None:
+        raise RuntimeError(_NO_LOOP)
+    HOMES[loop] = os.getpid()
+    return loop
+
+
 def running_loop() -> Loop | None:
     """The event loop that runs in this thread; None where none does."""
     try:
@@ -123,6 +142,10 @@ def running(loop: Loop | None) -> Loop:
         raise RuntimeError(NOT_STARTED)
     if loop is not running_loop() and not loop.is_running():
         raise RuntimeError(_GONE)
+    if HOMES.get(loop, os.getpid()) != os.getpid():
+        raise RuntimeError(
+            "the manager was started before a fork: start one of its own in the new process, on another store"
+        )
     return loop
 
 

@@ -120,6 +120,10 @@ class Tasks:
         task.add_done_callback(self._writes.discard)
         return task
 
+    def named(self, name: str) -> list[asyncio.Task[Any]]:
+        """Those of this name that have not ended."""
+        return [task for task in self._tasks if task.get_name() == name]
+
     def call(self, callback: Callable[..., Any] | None, *args: Any) -> None:
         """Call a guest's callback, plain or async: where it raises, that is logged, and harms nothing."""
         if callback is None:

@@ -29,6 +29,7 @@ class Turn:
 
 
 T = TypeVar("T", bound=Turn)
+R = TypeVar("R")
 
 
 class Waiting(NamedTuple):
@@ -87,9 +88,10 @@ class Writer(Generic[T]):
         self._queue.put_nowait(waiting)
         return waiting.answer
 
-    async def run(self, work: Callable[[], Any]) -> Any:
+    async def run(self, work: Callable[[], R]) -> R:
         """Have a function done in the writer's thread."""
-        return await self.put(None, work)
+        done: R = await self.put(None, work)
+        return done
 
     async def _work(self, watchdog: AbstractContextManager[None]) -> None:
         loop = asyncio.get_running_loop()

@@ -16,7 +16,7 @@ from exitfsm.audit.export import export_csv, export_jsonl
 from exitfsm.audit.facts import Explanation
 from exitfsm.audit.invariants import INVARIANTS, Invariants, Violation
 from exitfsm.audit.telling import sentences
-from exitfsm.audit.trail import Step, account_at, find, open_at, position_at, steps, trail
+from exitfsm.audit.trail import Step, account_at, alarms_at, find, open_at, position_at, positions_at, steps, trail
 from exitfsm.audit.verify import Finding, Verification, verify
 from exitfsm.audit.whatif import WhatIf, WhatIfPosition, whatif
 
@@ -32,6 +32,7 @@ __all__ = [
     "WhatIf",
     "WhatIfPosition",
     "account_at",
+    "alarms_at",
     "anchor",
     "changed",
     "explain",
@@ -42,6 +43,7 @@ __all__ = [
     "open_at",
     "parse_change",
     "position_at",
+    "positions_at",
     "read_anchors",
     "sentences",
     "steps",

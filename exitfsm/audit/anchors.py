@@ -85,8 +85,9 @@ def _anchors(lines: Iterable[str], name: str) -> list[Anchor]:
             continue
         try:
             one = msgspec.json.decode(line, type=Anchor)
-        except msgspec.MsgspecError as error:
-            raise StoreError(f"{name}:{number}: no anchor: {error}") from error
+        except (msgspec.MsgspecError, RecursionError) as error:
+            why = error if isinstance(error, msgspec.MsgspecError) else "it is nested too deeply"
+            raise StoreError(f"{name}:{number}: no anchor: {why}") from error
         if one.sequence < 0 or len(one.hash) != 64 or set(one.hash) - set("0123456789abcdef"):
             raise StoreError(f"{name}:{number}: no anchor: a sequence from 0 and a hash of 64 hex digits are expected")
         found.append(msgspec.structs.replace(one, line=number))

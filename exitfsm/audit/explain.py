@@ -10,34 +10,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 
 from exitfsm.audit.facts import (
-    ExitFact,
     Explanation,
     LevelFact,
-    OrderFact,
     OutcomeFact,
     PriceFact,
     RefusalFact,
     RuleFact,
     TrailFact,
 )
+from exitfsm.audit.life import (
+    changes_of,
+    decisions_of,
+    entry_of,
+    exit_fact,
+    last_split,
+    orders_of,
+    overtaken_of,
+)
 from exitfsm.audit.plainly import plainly
-from exitfsm.audit.trail import Step, account_at, last_of, steps, until
+from exitfsm.audit.trail import Causes, Step, account_at, last_of, steps, until
 from exitfsm.errors import StoreError
 from exitfsm.events import (
-    CancelRequested,
     ExitCompleted,
-    ExitEscalated,
-    ExitRetried,
     ExitTriggered,
-    FillsRecorded,
-    OrderAccepted,
-    OrderEnded,
-    OrderRestated,
     PolicyChanged,
     PositionClosedElsewhere,
     ProtectionLost,
@@ -49,13 +48,15 @@ from exitfsm.kinds import BarRefusal, PositionEnd
 from exitfsm.lifecycle import State
 from exitfsm.policy import away, rules_off, rules_on
 from exitfsm.position import NO_STATES, Position, RuleStates, fold_bar, levels, restored
+from exitfsm.profit import Profit
 from exitfsm.store import ExitStore
-from exitfsm.values import EXACT, Bar, ExitType, Side, pct_change
+from exitfsm.values import EXACT, Bar, Side, exactly, pct_change
 
 #: Reasons of refusals that last until a price is believed again, so that no bar in between was.
 _BY_PRICE = frozenset({BarRefusal.PRICE_JUMP, BarRefusal.STALE, BarRefusal.IN_THE_FUTURE})
 
 
+@exactly
 def explain(store: ExitStore, position_id: str, *, at: datetime | None = None, bars: Iterable[Bar] = ()) -> Explanation:
     """Why a position was exited, or why it was not.
 
@@ -85,11 +86,13 @@ class _Explaining:
         last = told[-1].after
         assert last is not None
         self.p: Position = last
+        self.profit = told[-1].profit or Profit()
+        self.split = last_split(told)
         self.trigger = self._trigger()
         # What stood at the decision is what explains it; without a decision, what stands now.
         self.deciding = self.trigger.before if self.trigger is not None and self.trigger.before else self.p
         self.refusals = _refusals(told)
-        self.bars = _Bars(bars, self.p, self.deciding, self._evidence_at(), at, self.refusals)
+        self.bars = _Bars(bars, self.p, self.deciding, self._evidence_at(), at, self.refusals, self.split)
         self.states = self.bars.states if self.bars.states.to is not None else self._states(at)
         self.mark, self.peak = self._marks(at)
         known = (self.bars.last, self.bars.refused, self.mark)
@@ -106,6 +109,8 @@ class _Explaining:
             side=p.side,
             qty=p.qty,
             entry_price=p.entry_price,
+            entered=entry_of(self.told),
+            changes=changes_of(self.told),
             opened_at=p.opened_at,
             strategy_name=p.strategy_name,
             as_of=self.as_of,
@@ -120,8 +125,11 @@ class _Explaining:
             levels=self._levels(price),
             waiting=_waiting(self.deciding),
             watching=_watching(p),
-            exit=self._exit(trigger) if trigger is not None else None,
-            orders=_orders(self.told),
+            exit=exit_fact(trigger, self.bars.evidence) if trigger is not None else None,
+            earlier_exits=[exit_fact(s, None) for s in decisions_of(self.told) if s is not trigger],
+            orders=orders_of(self.told),
+            overtaken=overtaken_of(self.told),
+            profit=self.profit,
             outcome=self._outcome(),
             refusals=self.refusals,
             alarms=[f"{alarm.kind}: {alarm.text}" for alarm in p.alarms],
@@ -186,7 +194,8 @@ class _Explaining:
             return self.bars.best
         if self.peak is not None and self.p.side is Side.LONG:
             return self.peak
-        moved = last_of(self.told, StopMoved)
+        since = self.split.version if self.split is not None else 0  # prices of before are in other units
+        moved = last_of(self.told[since:], StopMoved)
         if moved is None or not isinstance(moved.recorded.event, StopMoved):
             return None
         return PriceFact(price=moved.recorded.event.best_price, at=moved.at, source="event")
@@ -197,7 +206,7 @@ class _Explaining:
         if self.trigger is None:
             when = self.as_of
         target, stops = levels(p, when, self.states.states)
-        found = []
+        found, causes = [], self._causes()
         for level, is_target in [*((stop, False) for stop in stops), *([(target, True)] if target else [])]:
             distance = percent = None
             if price is not None:
@@ -209,7 +218,7 @@ class _Explaining:
                     rule=level.rule,
                     price=level.price,
                     threshold_pct=level.threshold_pct,
-                    since_event=self._set_by(level.rule),
+                    since_event=causes.setter(level.rule) or 1,
                     distance=distance,
                     distance_pct=percent,
                     section=level.section,
@@ -217,32 +226,12 @@ class _Explaining:
             )
         return found
 
-    def _set_by(self, rule: ExitType) -> int:
-        end = self.trigger.version if self.trigger is not None else len(self.told) + 1
-        moved = [
-            s.version
-            for s in self.told[: end - 1]
-            if isinstance(s.recorded.event, StopMoved) and s.recorded.event.rule is rule
-        ]
-        return moved[-1] if moved else self._event_of_policy()
-
-    def _exit(self, trigger: Step) -> ExitFact:
-        e = trigger.recorded.event
-        assert isinstance(e, ExitTriggered)
-        return ExitFact(
-            event=trigger.version,
-            reason=e.reason,
-            at=e.at,
-            by=trigger.recorded.by,
-            bar_at=e.bar_at,
-            trigger_price=e.trigger_price,
-            level=e.level,
-            threshold_pct=e.threshold_pct,
-            best_price=e.best_price,
-            detail=e.detail,
-            bar=self.bars.evidence,
-            level_set_by_event=trigger.cause,
-        )
+    def _causes(self) -> Causes:
+        """What set the levels that stood at the decision, or that stand now."""
+        causes = Causes()
+        for s in self.told[: self.trigger.version - 1] if self.trigger is not None else self.told:
+            causes.of(s.recorded)
+        return causes
 
     def _outcome(self) -> OutcomeFact | None:
         p = self.p
@@ -250,18 +239,17 @@ class _Explaining:
             return None
         ended = last_of(self.told, ExitCompleted if p.state is State.FILLED else PositionClosedElsewhere)
         assert ended is not None
-        e, average = ended.recorded.event, p.avg_exit_price
-        gain = None
-        if average is not None:
-            gain = EXACT.multiply(EXACT.subtract(average, p.entry_price), p.sold_qty) * p.side.sign
+        e, profit = ended.recorded.event, self.profit
         return OutcomeFact(
             how=e.how if isinstance(e, PositionClosedElsewhere) else PositionEnd.FILLED,
             event=ended.version,
             at=p.ended_at,
-            qty=p.sold_qty,
-            avg_price=average,
-            pnl=gain,
-            pnl_pct=pct_change(p.entry_price, average, p.side) if average is not None else None,
+            qty=profit.qty,
+            avg_price=p.avg_exit_price,
+            pnl=profit.pnl,
+            pnl_pct=profit.pnl_pct,
+            by_hand_qty=profit.by_hand_qty,
+            residue_qty=profit.residue_qty,
             held_seconds=round((p.ended_at - p.opened_at).total_seconds()),
             cooldown_until=p.cooldown_until,
         )
@@ -298,12 +286,14 @@ class _Bars:
         evidence_at: datetime | None,
         at: datetime | None,
         runs: Sequence[RefusalFact],
+        split: Step | None,
     ) -> None:
         self.last: PriceFact | None = None
         self.refused: PriceFact | None = None
         self.best: PriceFact | None = None
         self.evidence: dict[str, str] | None = None
         self.states = NO_STATES
+        since = split.at if split is not None else p.opened_at  # prices of before are in other units
         end = evidence_at or p.triggered_at or p.ended_at
         for bar in bars:
             if bar.symbol != p.symbol or (at is not None and bar.timestamp > at) or not bar.floor > 0:
@@ -316,7 +306,7 @@ class _Bars:
             self.last = _newer(self.last, bar)
             if deciding.policy.plan.folding and (end is None or bar.timestamp < end):
                 self.states = fold_bar(deciding, bar, self.states)
-            if p.opened_at < bar.timestamp and (end is None or bar.timestamp <= end):
+            if since < bar.timestamp and (end is None or bar.timestamp <= end):
                 self._note_best(bar, p.side)
             if bar.timestamp == evidence_at:
                 names = ("open", "high", "low", "close")
@@ -357,52 +347,6 @@ def _watching(p: Position) -> list[RuleFact]:
     """The rules without a level that have not ended the position."""
     known = ((rule.name, rule.due_at(p), rule.watches(p)) for rule in rules_on(p.policy))
     return [RuleFact(rule=name, due_at=due, text=text) for name, due, text in known if due is not None or text]
-
-
-def _orders(told: Sequence[Step]) -> list[OrderFact]:
-    """Every exit order in the order of its intent."""
-    found: dict[str, OrderFact] = {}
-    for s in told:
-        e = s.recorded.event
-        if isinstance(e, ExitTriggered | ExitRetried):
-            found[e.client_order_id] = OrderFact(
-                event=s.version,
-                client_order_id=e.client_order_id,
-                attempt=e.attempt,
-                qty=e.qty,
-                order_type=e.order_type,
-                time_in_force=e.time_in_force,
-                limit_price=e.limit_price,
-                at=e.at,
-                by=s.recorded.by,
-            )
-            continue
-        order = found.get(getattr(e, "client_order_id", ""))
-        if order is not None:
-            found[order.client_order_id] = msgspec.structs.replace(order, **_news(e))
-    return list(found.values())
-
-
-def _news(e: Any) -> dict[str, Any]:
-    """What an event says of its order."""
-    match e:
-        case OrderAccepted():
-            return {"accepted_at": e.at, "broker_order_id": e.broker_order_id}
-        case FillsRecorded():
-            return {"filled_qty": e.filled_qty, "avg_fill_price": e.avg_fill_price, "filled_at": e.at}
-        case OrderRestated():
-            return {"qty": e.qty}
-        case CancelRequested() | ExitEscalated():
-            return {"cancel_asked": e.why}
-        case OrderEnded():
-            return {
-                "ended_how": e.how,
-                "ended_at": e.at,
-                "refusal": e.refusal,
-                "text": e.text,
-                "next_attempt_at": e.next_attempt_at,
-            }
-    return {}
 
 
 def _refusals(told: Sequence[Step]) -> list[RefusalFact]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,13 +18,14 @@ import msgspec
 from exitfsm.audit.trail import time_of
 from exitfsm.events import ACCOUNT_EVENTS, POSITION_EVENTS, Event, Recorded, tag_of
 from exitfsm.lifecycle import LOOKUP, State
+from exitfsm.outside import harmless
 from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.store import ExitStore, checking
 from exitfsm.values import stamp
 
 _HEAD = ("sequence", "stream_id", "version", "at", "by", "event", "state_before", "state_after")
 #: What a spreadsheet would take for the start of a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = re.compile(r"(^|;)(\s*[=+\-@\t\r])")
 
 
 def export_jsonl(store: ExitStore) -> Iterator[str]:
@@ -42,7 +44,8 @@ def export_jsonl(store: ExitStore) -> Iterator[str]:
 def export_csv(store: ExitStore) -> Iterator[str]:
     """Every event as a line of CSV, the names of the columns first.
 
-    A nested value (a policy) is JSON in its cell. Text that a spreadsheet would run as a formula has a `'` before it.
+    A nested value (a policy) is JSON in its cell. An event stays on one line: what cannot be seen is shown by its code.
+    Text that a spreadsheet would run as a formula, also one that parts cells at `;`, has a `'` before it.
 
     Raises:
         StoreError: the store cannot be read, or an event in it.
@@ -96,9 +99,9 @@ def _fields(event: Event) -> dict[str, Any]:
 def _cell(value: Any) -> Any:
     if isinstance(value, dict | list):
         return json.dumps(value)
-    if isinstance(value, str) and value.startswith(_FORMULA) and not _is_number(value):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str) or _is_number(value):
+        return value
+    return harmless(_FORMULA.sub(lambda found: f"{found[1]}'{found[2]}", value))
 
 
 def _is_number(text: str) -> bool:

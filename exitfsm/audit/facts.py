@@ -8,7 +8,41 @@ from decimal import Decimal
 import msgspec
 
 from exitfsm.lifecycle import State
+from exitfsm.profit import Change, Profit
 from exitfsm.values import ExitType, OrderType, Side, TimeInForce
+
+
+class EntryFact(msgspec.Struct, frozen=True, kw_only=True):
+    """What a position was entered at, as it was then."""
+
+    qty: Decimal
+    price: Decimal
+    at: datetime
+
+
+class ChangeFact(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of the size or the average entry while it was watched, or a release by an operator."""
+
+    event: int
+    at: datetime
+    kind: Change
+    qty_before: Decimal
+    entry_price_before: Decimal
+    qty: Decimal
+    entry_price: Decimal
+    by: str
+
+
+class OvertakenFact(msgspec.Struct, frozen=True, kw_only=True):
+    """A resting limit that was given up: for a rule that was reached (`why`, at `level`), or for something else."""
+
+    event: int
+    at: datetime
+    client_order_id: str
+    why: str
+    price: Decimal | None
+    level: Decimal | None
+    threshold_pct: Decimal | None
 
 
 class LevelFact(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,9 +93,10 @@ class ExitFact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderFact(msgspec.Struct, frozen=True, kw_only=True):
-    """One exit order, from its intent to its end."""
+    """One exit order, from its intent to its end; `decision` is the event of the decision that it belongs to."""
 
     event: int
+    decision: int
     client_order_id: str
     attempt: int
     qty: Decimal
@@ -84,7 +119,11 @@ class OrderFact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutcomeFact(msgspec.Struct, frozen=True, kw_only=True):
-    """How the position ended: `filled`, or the way it was closed by other hands."""
+    """How the position ended: `filled`, or the way it was closed externally.
+
+    `qty`, `avg_price`, `pnl` and `pnl_pct` are of our own orders, held against the entries of their times;
+    `by_hand_qty` is what manual trades have sold, `residue_qty` what cannot be sold.
+    """
 
     how: str
     event: int
@@ -93,6 +132,8 @@ class OutcomeFact(msgspec.Struct, frozen=True, kw_only=True):
     avg_price: Decimal | None
     pnl: Decimal | None
     pnl_pct: Decimal | None
+    by_hand_qty: Decimal
+    residue_qty: Decimal
     held_seconds: int
     cooldown_until: datetime
 
@@ -128,9 +169,11 @@ class RuleFact(msgspec.Struct, frozen=True, kw_only=True):
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Everything on record about whether, why and how a position was exited, as it was known at `as_of`.
 
-    `levels` are those that stood at the decision to exit, or, without one, at `as_of`. `price` is the last that was
-    believed, `refused_price` the newest that was not, where it is newer. `best` is the highest price while it was held
-    (of a short the lowest), up to the decision. `not_recorded` names what would be of interest and is not on record.
+    `entered` is the entry as it was then, `changes` what changed it since; `qty` and `entry_price` are those of now.
+    `exit` is the decision to exit that stands, `earlier_exits` those that a release gave up; `profit` is what has come
+    of it. `levels` are those that stood at the decision to exit, or, without one, at `as_of`. `price` is the last that
+    was accepted, `refused_price` the newest that was not, where it is newer. `best` is the highest price while it was
+    held (of a short the lowest), up to the decision. `not_recorded` names what would be of interest and is not there.
     """
 
     position_id: str
@@ -138,6 +181,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     side: Side
     qty: Decimal
     entry_price: Decimal
+    entered: EntryFact
+    changes: list[ChangeFact]
     opened_at: datetime
     strategy_name: str
     as_of: datetime
@@ -153,7 +198,10 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     waiting: list[TrailFact]
     watching: list[RuleFact]
     exit: ExitFact | None
+    earlier_exits: list[ExitFact]
     orders: list[OrderFact]
+    overtaken: list[OvertakenFact]
+    profit: Profit
     outcome: OutcomeFact | None
     refusals: list[RefusalFact]
     alarms: list[str]

@@ -42,7 +42,7 @@ from exitfsm.events import (
 from exitfsm.kinds import ORDER_ENDS
 from exitfsm.lifecycle import State
 from exitfsm.policy import BY_LEVEL, MOVING, reached
-from exitfsm.position import Position, client_order_id, levels, position_id
+from exitfsm.position import Position, client_order_id, held_within, levels, position_id
 from exitfsm.values import EXACT, ZERO, ExitType, OrderType, first_by_precedence, plain
 
 #: What is checked, by number.
@@ -255,6 +255,8 @@ def _filled(p: Position, r: Recorded, e: FillsRecorded) -> _Found:
     again = p.state is State.SUBMITTED  # after a refused cancel they are said again, to be `partial` again
     if (e.filled_qty, e.avg_fill_price) == (known, average) and not (again or e.corrected):
         yield "I2", f"it says nothing new of {e.client_order_id}"
+    if p.state.terminal and (e.filled_qty != known or not e.corrected):
+        yield "I18", f"{plain(e.filled_qty)} filled of {e.client_order_id} after the end; only a price can change then"
     current = e.client_order_id == p.client_order_id
     if current and e.filled_qty > p.order_qty and p.state is not State.UNPROTECTED:
         yield "I1", f"{plain(e.filled_qty)} filled of an order for {plain(p.order_qty)}"
@@ -293,7 +295,7 @@ def _completed(p: Position, r: Recorded, e: ExitCompleted) -> _Found:
     if e.filled_qty != p.sold_qty or e.avg_fill_price != p.avg_exit_price:
         sold, average = plain(p.sold_qty), p.avg_exit_price
         yield "I19", f"{plain(e.filled_qty)} at {e.avg_fill_price}, but the fills come to {sold} at {average}"
-    if e.filled_at != (p.last_fill_at or e.at):
+    if e.filled_at not in (p.last_fill_at or e.at, held_within(p, p.last_fill_at or e.at, e.at)):
         yield "I19", "the time of the last fill is not that of the fills"
     yield from _cooldown(p, e.cooldown_until, e.filled_at)
 
@@ -303,11 +305,17 @@ def _closed_elsewhere(p: Position, r: Recorded, e: PositionClosedElsewhere) -> _
         yield "I8", f"order {p.live_orders[0]} may still be live"
     if e.remaining_qty != p.remaining_qty:
         yield "I19", f"{plain(e.remaining_qty)} remaining, but the log leaves {plain(p.remaining_qty)}"
-    yield from _cooldown(p, e.cooldown_until, (e.how == "residue" and p.last_fill_at) or e.at)
+    since = p.last_fill_at if e.how == "residue" and p.last_fill_at else e.at
+    if e.cooldown_until - since != _length(p):  # so it was reckoned before the broker's time was held
+        yield from _cooldown(p, e.cooldown_until, held_within(p, since, e.at))
+
+
+def _length(p: Position) -> timedelta:
+    return timedelta(seconds=p.policy.exit_cooldown_seconds)
 
 
 def _cooldown(p: Position, until: datetime, since: datetime) -> _Found:
-    due = since + timedelta(seconds=p.policy.exit_cooldown_seconds)
+    due = since + _length(p)
     if until != due:
         yield "I19", f"the cooldown ends at {until.isoformat()}, not at {due.isoformat()}"
 

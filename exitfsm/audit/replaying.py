@@ -17,6 +17,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from exitfsm.audit.trail import time_of
 from exitfsm.config import ExitConfig, SessionHours
 from exitfsm.custom_rules import CustomRuleFunction, missing
@@ -27,34 +29,60 @@ from exitfsm.events import (
     PolicyChanged,
     PositionClosedElsewhere,
     PositionOpened,
+    PositionReleased,
     PositionResized,
     Recorded,
+    RefusalEnded,
+    StopMoved,
     TradingPaused,
     TradingResumed,
+    TriggerRefused,
 )
-from exitfsm.lifecycle import State
+from exitfsm.levels import Slot
+from exitfsm.lifecycle import LOOKUP, State
 from exitfsm.messages import ChangePolicy, ForceExit, Message, Open, PositionRead
 from exitfsm.policy import ExitPolicy, bars_before_entry, range_at_entry, same_range
-from exitfsm.position import READS_MIN, Position
+from exitfsm.position import READS_MIN, Action, Position, fold
 from exitfsm.recorded_bars import Seen
 from exitfsm.simulate import Simulation
 from exitfsm.simulated import SimulatedBroker
 from exitfsm.store import ExitStore
-from exitfsm.values import Bar, ExitType, OrderSide, Side
+from exitfsm.values import ZERO, Bar, ExitType, OrderSide, Side
 
+#: What a policy decides; the rest is what the broker did.
+DECISIONS: tuple[type[Event], ...] = (StopMoved, TriggerRefused, RefusalEnded, ExitTriggered)
 Rules = Mapping[tuple[str, str], CustomRuleFunction]
 #: What a setting of a logged policy becomes.
 Change = Callable[[ExitPolicy], ExitPolicy]
 
 
 class Given(NamedTuple):
-    """Something that came from outside, and when: an event of a position's log, or of the account's."""
+    """Something that came from outside, and when: an event of a position's log, or of the account's.
+
+    `before` is, of a release, the log of the position up to and with it.
+    """
 
     at: datetime
     position_id: str
     event: Event
     by: str
     refusing: str | None = None
+    before: tuple[Recorded, ...] = ()
+
+
+class Watched(NamedTuple):
+    """A time in which a position was watched, and the runs in it of prices that were refused as a jump."""
+
+    since: datetime
+    until: datetime | None
+    refused: tuple[tuple[datetime, datetime | None], ...]
+
+    def accepted(self, bar: Bar) -> bool:
+        """True where a bar of this time was accepted."""
+        at = bar.timestamp
+        if not (self.since < at and (self.until is None or at <= self.until)):
+            return False
+        return not any(begin <= at and (end is None or at < end) for begin, end in self.refused)
 
 
 class Logged(NamedTuple):
@@ -64,6 +92,7 @@ class Logged(NamedTuple):
     events: tuple[Event, ...]
     opened_at: datetime
     given: tuple[Given, ...]
+    watched: tuple[Watched, ...] = ()
 
     @property
     def opened(self) -> PositionOpened:
@@ -80,6 +109,14 @@ class Replayed(NamedTuple):
     events: tuple[Event, ...]
 
 
+def bare(e: Event) -> Event:
+    """What of an event the policy decided: of an exit why and on what evidence, not how its order looks at a broker."""
+    if not isinstance(e, ExitTriggered):
+        return e
+    order = {"client_order_id": "", "time_in_force": "day", "limit_price": None, "sold_elsewhere": ZERO, "detail": ""}
+    return replace(e, **order)
+
+
 class _Lane(Simulation):
     """A simulated account of one side in which a symbol is held once at a time."""
 
@@ -94,16 +131,35 @@ class _Lane(Simulation):
         super().__init__(config, store, Decimal(1), side, False, broker, rules, "what-if")
         self.logs: dict[str, list[Event]] = {}
         self.ended: dict[str, Position] = {}
+        #: Whether a price that jumped was accepted when the log was written: a second source had confirmed it.
+        self.was_accepted: Callable[[Bar], bool] = lambda _: False
 
     def enter(self, message: Open, *, bar: Bar | None, reference: Decimal | None) -> str:
         """Hold a position from now on."""
         self.broker.hold(message.symbol, message.side, message.qty, message.entry_price, message.at)
         return self.engine.open(message, bar=bar, reference=reference).position_id
 
+    def restore(self, p: Position, recorded: Sequence[Recorded], last: Bar | None) -> None:
+        """Go on with a position from where its log stood; this account must be empty."""
+        at = time_of(recorded[-1])
+        self.engine.store.append(p.position_id, 0, [r.event for r in recorded], at=at, by=recorded[-1].by)
+        self.broker.hold(p.symbol, p.side, p.remaining_qty, p.entry_price, at)
+        self.logs[p.position_id] = [r.event for r in recorded]
+        self.engine.load()
+        if last is not None and last.floor > 0:
+            self.engine.rebase(p.symbol, last)
+
     def tell(self, position_id: str, message: Message) -> None:
         """Tell a position something that is not a bar."""
         self.broker.now = max(self.broker.now, message.at)
         self._carrier.carry_out(self.engine.tell(position_id, message), message.at)
+
+    def forget(self, position_id: str) -> None:
+        """A position goes on elsewhere: what is left of it here counts for nothing."""
+        p = self.engine.positions.pop(position_id, None)
+        if p is not None:
+            self.engine.levels.drop(p)
+        self.ended.pop(position_id, None)
 
     def hold_exactly(self, p: Position, qty: Decimal) -> None:
         """Other hands make the account hold this much."""
@@ -111,6 +167,12 @@ class _Lane(Simulation):
         buys = (change > 0) is (p.side is Side.LONG)
         if change:
             self.broker.trade_by_hand(p.symbol, OrderSide.BUY if buys else OrderSide.SELL, abs(change), p.entry_price)
+
+    def _told(self, slot: Slot, bar: Bar, received_at: datetime | None) -> Sequence[Action]:
+        fault = self.engine.fault(bar, received_at) if slot.positions else None
+        if fault is not None and fault.reason == "price_jump" and self.was_accepted(bar):
+            return self.engine.on_bar(bar, received_at, True)
+        return super()._told(slot, bar, received_at)
 
     def _maybe_enter(self, bar: Bar) -> None:
         """Never by itself."""
@@ -158,12 +220,14 @@ class Replay:
         self._last: dict[str, Bar] = {}
         self._history: dict[str, deque[Bar]] = {}
         self.policies: dict[str, ExitPolicy] = {}
+        self._watched: dict[str, list[Watched]] = defaultdict(list)
         by_symbol: dict[str, list[Given]] = defaultdict(list)
         for one in sorted(logged, key=lambda one: one.opened_at):
             policy = self._policy(one.opened.policy)
             self.policies[one.position.position_id] = policy
             self._waiting[one.opened.symbol].append(one)
             by_symbol[one.opened.symbol].extend(one.given)
+            self._watched[one.opened.symbol].extend(one.watched)
             if wanted := bars_before_entry(policy):
                 depth = max(wanted, _depth(self._history.get(one.opened.symbol)))
                 self._history[one.opened.symbol] = deque(maxlen=depth)
@@ -188,6 +252,8 @@ class Replay:
                     self._bar(bar, received_at)
                 if progress is not None and count % 2000 == 0:
                     progress(count)
+            for symbol in list(self._given):  # what came from outside after the last bar needs no bar
+                self._outside(symbol, None)
             return {key: self._result(key, lane) for key, lane in self._at.items()}
 
     def _result(self, key: str, lane: _Lane) -> Replayed:
@@ -247,9 +313,13 @@ class Replay:
         for lane in self._lanes[side]:
             if symbol not in lane.engine.levels.slots:
                 return lane
+        return self._new_lane(side)
+
+    def _new_lane(self, side: Side) -> _Lane:
         store = self._stack.enter_context(ExitStore(":memory:"))
         self._stack.enter_context(store.bulk())
         lane = _Lane(store, side, self._session, self._slippage_pct, self._rules)
+        lane.was_accepted = lambda bar: any(one.accepted(bar) for one in self._watched[bar.symbol])
         if self._paused:
             lane.engine.pause()
         self._lanes[side].append(lane)
@@ -268,18 +338,21 @@ class Replay:
 
     # --- what came from outside ---------------------------------------------------------------------------------------
 
-    def _outside(self, symbol: str, at: datetime) -> None:
-        """What came from outside before `at`."""
-        while self._pauses and self._pauses[0].at < at:
+    def _outside(self, symbol: str, at: datetime | None) -> None:
+        """What came from outside before `at`; all of it where that is None."""
+        while self._pauses and (at is None or self._pauses[0].at < at):
             self._paused = isinstance(self._pauses.popleft().event, TradingPaused)
             for lane in (lane for lanes in self._lanes.values() for lane in lanes):
                 (lane.engine.pause if self._paused else lane.engine.resume)()
         given = self._given.get(symbol)
-        while given and given[0].at < at:
+        while given and (at is None or given[0].at < at):
             self._tell(given.popleft())
 
     def _tell(self, g: Given) -> None:
         lane = self._at.get(g.position_id)
+        if lane is not None and isinstance(g.event, PositionReleased):
+            self._release(lane, g)
+            return
         p = lane.engine.positions.get(g.position_id) if lane is not None else None
         if lane is None or p is None or p.state is not State.MONITORING:
             return
@@ -300,6 +373,45 @@ class Replay:
                 lane.hold_exactly(p, Decimal(0))
                 lane.tell(g.position_id, PositionRead(at=g.at, began=g.at, qty=Decimal(0), reads=READS_MIN))
 
+    def _release(self, lane: _Lane, g: Given) -> None:
+        """A position that was handed back to the rules goes on from there, where it had decided as the log says.
+
+        Where it decided otherwise, nothing had to be released.
+        """
+        before = [r.event for r in g.before[:-1]]
+        if [bare(e) for e in lane.logs[g.position_id] if isinstance(e, DECISIONS)] != [
+            bare(e) for e in before if isinstance(e, DECISIONS)
+        ]:
+            return
+        p = fold(None, (r.event for r in g.before))
+        assert p is not None
+        fresh = self._new_lane(p.side)  # its store must be empty of this position
+        fresh.restore(p, g.before, self._last.get(p.symbol))
+        lane.forget(g.position_id)
+        self._at[g.position_id] = fresh
+
+
+def watched_of(recorded: Sequence[Recorded], positions: Sequence[Position | None]) -> tuple[Watched, ...]:
+    """When a position was watched, and which prices were refused meanwhile; arguments as of `given_of`."""
+    found: list[Watched] = []
+    since: datetime | None = None
+    refused: list[tuple[datetime, datetime | None]] = []
+    for r, before in zip(recorded, positions, strict=True):
+        e, at = r.event, time_of(r)
+        state = LOOKUP.get((before.state if before is not None else None, type(e)))
+        if isinstance(e, TriggerRefused) and e.reason == "price_jump":
+            refused.append((e.bar_at, None))
+        elif isinstance(e, RefusalEnded) and refused and refused[-1][1] is None:
+            refused[-1] = (refused[-1][0], e.bar_at)
+        if since is None and state is State.MONITORING:
+            since = at
+        elif since is not None and state is not State.MONITORING:
+            found.append(Watched(since, at, tuple(refused)))
+            since, refused = None, []
+    if since is not None:
+        found.append(Watched(since, None, tuple(refused)))
+    return tuple(found)
+
 
 def given_of(position_id: str, recorded: Sequence[Recorded], positions: Sequence[Position | None]) -> tuple[Given, ...]:
     """What of a position's log came from outside while it was monitored.
@@ -312,6 +424,8 @@ def given_of(position_id: str, recorded: Sequence[Recorded], positions: Sequence
     found = []
     for r, before in zip(recorded, positions, strict=True):
         e = r.event
+        if isinstance(e, PositionReleased):
+            found.append(Given(time_of(r), position_id, e, r.by, None, tuple(recorded[: r.version])))
         if before is None or before.state is not State.MONITORING:
             continue
         forced = isinstance(e, ExitTriggered) and e.reason is ExitType.EMERGENCY

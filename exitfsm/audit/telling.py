@@ -7,14 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
-from exitfsm.audit.facts import ExitFact, Explanation, LevelFact, OrderFact, OutcomeFact, RefusalFact
+from exitfsm.audit.facts import (
+    ChangeFact,
+    ExitFact,
+    Explanation,
+    LevelFact,
+    OrderFact,
+    OutcomeFact,
+    OvertakenFact,
+    RefusalFact,
+)
 from exitfsm.audit.plainly import plainly
 from exitfsm.lifecycle import State
 from exitfsm.policy import MOVING, TIMED
-from exitfsm.values import ExitType, OrderType, Side, plain, stamp
+from exitfsm.profit import Change, Profit, gain_in_words, others_in_words, sold_in_words
+from exitfsm.values import EXACT, ExitType, OrderType, Side, plain, stamp
 
 _SAID = {
     State.MONITORING: "It is watched, and no exit is under way.",
@@ -40,20 +49,25 @@ def as_dict(x: Explanation) -> dict[str, Any]:
 
 def _sentences(x: Explanation) -> Iterator[str]:
     strategy = f" for strategy {x.strategy_name}" if x.strategy_name else ""
-    yield f"{x.symbol} {x.side} {plain(x.qty)} was entered at {plain(x.entry_price)} on {_time(x.opened_at)}{strategy}."
+    entered = f"{plain(x.entered.qty)} was entered at {plain(x.entered.price)} on {_time(x.entered.at)}"
+    yield f"{x.symbol} {x.side} {entered}{strategy}."
+    yield from _before(x)
     if x.exit is not None:
         yield from _exited(x, x.exit)
+        yield from _orders(x, x.exit)
+    elif x.outcome is not None and x.earlier_exits:
+        yield "After the release no rule of ours exited what was left."
     elif x.outcome is not None:
         yield "No rule of ours exited it."
     else:
         yield from _not_exited(x)
-    for order in x.orders:
-        yield _order(x, order)
     if x.outcome is not None:
-        yield _outcome(x.outcome)
+        yield _outcome(x.outcome, x.profit)
     elif x.exit is not None or x.state is not State.MONITORING:
         due = f" The next attempt is due from {_time(x.next_attempt_at)}." if x.next_attempt_at is not None else ""
         yield _SAID.get(x.state, f"It is {x.state}.") + due
+    if x.outcome is None and (x.profit.qty or x.profit.by_hand_qty):
+        yield f"So far: {sold_in_words(x.profit)}."
     for run in x.refusals:
         yield _refusal(run)
     for why in x.lost:
@@ -62,6 +76,36 @@ def _sentences(x: Explanation) -> Iterator[str]:
         yield _closed(f"An alarm stands: {alarm}")
     for missing in x.not_recorded:
         yield f"Not recorded: {missing}."
+
+
+# --- what came before -------------------------------------------------------------------------------------------------
+
+
+def _before(x: Explanation) -> Iterator[str]:
+    """What changed it, and the decisions that were given up, in the order in which they came."""
+    happened: list[ChangeFact | ExitFact] = [*x.changes, *x.earlier_exits]
+    for one in sorted(happened, key=lambda fact: fact.event):
+        if isinstance(one, ChangeFact):
+            yield _change(one)
+        else:
+            yield f"{_decided(x, one)} (event {one.event})."
+            yield from _orders(x, one)
+
+
+def _change(c: ChangeFact) -> str:
+    when, now = f"{_time(c.at)} (event {c.event})", f"{plain(c.qty)} at {plain(c.entry_price)}"
+    was = f"{plain(c.qty_before)} at {plain(c.entry_price_before)}"
+    match c.kind:
+        case Change.SPLIT:
+            return f"It was split, or the like, at {when}: {was} became {now}, worth the same."
+        case Change.BOUGHT:
+            return f"{plain(EXACT.subtract(c.qty, c.qty_before))} more was bought at {when}: {was} became {now}."
+        case Change.SOLD_BY_HAND:
+            gone = plain(EXACT.subtract(c.qty_before, c.qty))
+            return f"{gone} was sold by a manual trade, price not recorded, at {when}: {now} was left."
+        case Change.RELEASED:
+            return f"It was released by {c.by or 'an operator'} at {when}, and watched again: {now}."
+    return f"The average entry changed at {when}: {was} became {now}."
 
 
 # --- why it exited ----------------------------------------------------------------------------------------------------
@@ -177,6 +221,26 @@ def _watching(x: Explanation) -> Iterator[str]:
 # --- orders, outcome, refusals ----------------------------------------------------------------------------------------
 
 
+def _orders(x: Explanation, decision: ExitFact) -> Iterator[str]:
+    """The orders of a decision, each with what overtook it while it rested."""
+    for order in x.orders:
+        if order.decision != decision.event:
+            continue
+        yield _order(x, order)
+        for fact in x.overtaken:
+            if fact.client_order_id == order.client_order_id and fact.level is not None:
+                yield _overtaken(x, fact)
+
+
+def _overtaken(x: Explanation, o: OvertakenFact) -> str:
+    reached = "at or below" if x.side is Side.LONG else "at or above"
+    percent = f" ({plain(o.threshold_pct)} %)" if o.threshold_pct else ""
+    price = plain(o.price) if o.price is not None else "the price"
+    level = plain(o.level) if o.level is not None else "its level"
+    what = f"{price}, {reached} the stop at {level}{percent}"
+    return f"While that limit rested, {o.why} overtook it at {_time(o.at)}: {what} (event {o.event})."
+
+
 def _order(x: Explanation, o: OrderFact) -> str:
     price = f" {plain(o.limit_price)}" if o.limit_price is not None else ""
     what = f"{x.side.exit_side} {plain(o.qty)} {o.order_type}{price} {o.time_in_force}"
@@ -200,22 +264,24 @@ def _order(x: Explanation, o: OrderFact) -> str:
     return "; ".join(parts) + "."
 
 
-def _outcome(o: OutcomeFact) -> str:
+def _outcome(o: OutcomeFact, profit: Profit) -> str:
     until = f"Held {_duration(o.held_seconds)}; the symbol cools down until {_time(o.cooldown_until)}."
     when = f"{_time(o.at)} (event {o.event})"
     if o.how != "filled":
         how = (
             "only a residue that cannot be sold is left" if o.how == "residue" else f"it went flat {_elsewhere(o.how)}"
         )
-        return f"It is closed since {when}: {how}. {until}"
+        parts = sold_in_words(profit) if o.qty else "its price is not recorded" if o.by_hand_qty else ""
+        return f"It is closed since {when}: {how}{f'; {parts}' if parts else ''}. {until}"
+    others = f"; {others_in_words(profit)}" if others_in_words(profit) else ""
     if o.avg_price is None or o.pnl_pct is None or o.pnl is None:
-        return f"The exit was complete at {when}; its price is not recorded. {until}"
-    profit = f"{_signed(o.pnl_pct)} % ({_signed(o.pnl)})"
-    return f"The exit was complete at {when}: {plain(o.qty)} at {plain(o.avg_price)}, {profit}. {until}"
+        return f"The exit was complete at {when}; its price is not recorded{others}. {until}"
+    ours = f"{plain(o.qty)} at {plain(o.avg_price)}{gain_in_words(profit)}"
+    return f"The exit was complete at {when}: {ours}{others}. {until}"
 
 
 def _elsewhere(how: str) -> str:
-    return "by other hands" if how == "by_hand" else f"by other hands ({how})"
+    return "by a manual trade" if how == "by_hand" else f"by a manual trade ({how})"
 
 
 def _refusal(run: RefusalFact) -> str:
@@ -237,10 +303,6 @@ def _closed(sentence: str) -> str:
 
 def _time(at: datetime | None) -> str:
     return stamp(at).replace("T", " ").removesuffix("Z") + " UTC" if at is not None else "an unknown time"
-
-
-def _signed(value: Decimal) -> str:
-    return f"{'+' if value > 0 else ''}{plain(value)}"
 
 
 def _duration(seconds: int) -> str:

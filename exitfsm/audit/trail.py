@@ -6,7 +6,7 @@ around an event; both are None for events of the account's own stream, which are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
@@ -42,21 +42,29 @@ from exitfsm.events import (
     TradingResumed,
     TriggerRefused,
 )
-from exitfsm.position import Position, evolve, fold, symbol_in
+from exitfsm.lifecycle import NOTHING
+from exitfsm.policy import is_jump
+from exitfsm.position import SPLIT_RATIO, Position, evolve, fold, symbol_in
+from exitfsm.profit import Ledger, Profit
 from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.store import ExitStore
-from exitfsm.values import ExitType, symbol_key
+from exitfsm.values import Alarm, ExitType, symbol_key
+from exitfsm.words import in_words
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One event of a stream, what it did, and the event of the same stream (its version) that it follows from."""
+    """One event of a stream, what it did, and the event of the same stream (its version) that it follows from.
+
+    `profit` is what has come of the position with it; None for events of the account.
+    """
 
     recorded: Recorded
     before: Position | None
     after: Position | None
     cause: int | None = None
+    profit: Profit | None = None
 
     @property
     def version(self) -> int:
@@ -73,6 +81,19 @@ class Step(msgspec.Struct, frozen=True):
         """True when the state changed."""
         return self.after is not None and (self.before is None or self.before.state is not self.after.state)
 
+    @property
+    def words(self) -> str:
+        """What happened and why."""
+        return in_words(self.before, self.after, self.recorded.event, self.profit)
+
+    @property
+    def states(self) -> str:
+        """The state, or the change of state; empty for events of the account."""
+        if self.after is None:
+            return ""
+        before = str(self.before.state) if self.before is not None else NOTHING
+        return f"{before} → {self.after.state}" if self.moved else str(self.after.state)
+
 
 def time_of(recorded: Recorded) -> datetime:
     """When the message that caused an event happened, to the microsecond."""
@@ -82,14 +103,15 @@ def time_of(recorded: Recorded) -> datetime:
 def steps(recorded: Iterable[Recorded]) -> list[Step]:
     """A stream, folded event by event."""
     made: list[Step] = []
-    causes = _Causes()
+    causes, ledger = Causes(), Ledger()
     p: Position | None = None
     for r in recorded:
         if r.stream_id.startswith(ACCOUNT_PREFIX):
             made.append(Step(r, None, None, causes.of(r)))
             continue
         before, p = p, evolve(p, r.event)
-        made.append(Step(r, before, p, causes.of(r)))
+        ledger.add(before, r.event, p)
+        made.append(Step(r, before, p, causes.of(r), ledger.profit()))
     return made
 
 
@@ -146,12 +168,15 @@ def _nearest(store: ExitStore, wanted: str, streams: Sequence[str]) -> str:
 # --- the past ---------------------------------------------------------------------------------------------------------
 
 
-def until(recorded: Iterable[Recorded], at: datetime) -> Iterator[Recorded]:
-    """The events up to and at a time: what was known then."""
-    for r in recorded:
-        if time_of(r) > at:
-            return
-        yield r
+def until(recorded: Sequence[Recorded], at: datetime) -> Sequence[Recorded]:
+    """The events that were recorded up to and at a time: what was known then.
+
+    Where a clock was set back in between, all that stand before one that was recorded by then were recorded by then.
+    """
+    for index in range(len(recorded), 0, -1):
+        if time_of(recorded[index - 1]) <= at:
+            return recorded[:index]
+    return ()
 
 
 def position_at(store: ExitStore, position_id: str, at: datetime) -> Position | None:
@@ -163,16 +188,36 @@ def position_at(store: ExitStore, position_id: str, at: datetime) -> Position | 
     return fold(None, (r.event for r in until(store.stream(position_id), at)))
 
 
+def positions_at(store: ExitStore, at: datetime) -> list[Position]:
+    """The positions that were known at a time, open and over, as they were known then, oldest first."""
+    known = (position_at(store, stream, at) for stream in store.stream_ids() if not stream.startswith(ACCOUNT_PREFIX))
+    return sorted((p for p in known if p is not None), key=lambda p: (p.opened_at, p.position_id))
+
+
 def open_at(store: ExitStore, at: datetime) -> list[Position]:
     """The positions that were open at a time, as they were known then, oldest first."""
-    found = []
-    for row in store.positions():
-        if row.opened_at_utc > at:
+    return [p for p in positions_at(store, at) if not p.state.terminal]
+
+
+def alarms_at(store: ExitStore, at: datetime, known: Iterable[Position]) -> list[tuple[str, Alarm]]:
+    """The alarms that nobody had acknowledged at a time, oldest first, each with its stream.
+
+    Args:
+        known: the positions as they were known then.
+    """
+    found = [(p.position_id, alarm) for p in known for alarm in p.alarms]
+    for stream in store.stream_ids():
+        if not stream.startswith(ACCOUNT_PREFIX):
             continue
-        p = position_at(store, row.position_id, at)
-        if p is not None and not p.state.terminal:
-            found.append(p)
-    return found
+        active: dict[str, Alarm] = {}
+        for r in until(store.stream(stream), at):
+            match r.event:
+                case AlarmRaised(alarm_id=alarm_id, kind=kind, text=text, at=raised_at):
+                    active[alarm_id] = Alarm(alarm_id=alarm_id, kind=kind, text=text, raised_at=raised_at)
+                case AlarmAcknowledged(alarm_id=alarm_id):
+                    active.pop(alarm_id, None)
+        found += [(stream, alarm) for alarm in active.values()]
+    return sorted(found, key=lambda one: (one[1].raised_at, one[0], one[1].alarm_id))
 
 
 class AccountAt(msgspec.Struct, frozen=True):
@@ -203,7 +248,7 @@ def account_at(store: ExitStore, account: str, at: datetime) -> AccountAt:
 # --- causes -----------------------------------------------------------------------------------------------------------
 
 
-class _Causes:
+class Causes:
     """Finds for each event the earlier one that it follows from, as the log itself links them: ids, runs, levels."""
 
     def __init__(self) -> None:
@@ -220,18 +265,23 @@ class _Causes:
         self._last: Recorded | None = None
 
     def of(self, r: Recorded) -> int | None:
+        """The event that the next one of the log follows from; None where it follows from none."""
         cause = self._cause(r.event)
         if cause is None and self._last is not None and self._last.at_ns == r.at_ns and self._last.by == r.by:
             cause = self._last.version  # of the same message
         self._note(r)
         return cause
 
+    def setter(self, rule: ExitType) -> int | None:
+        """The event that set the level of a rule as it is now."""
+        return self._stops.get(rule, self._armed)
+
     def _cause(self, e: Event) -> int | None:
         match e:
             case StopMoved(rule=rule):
-                return self._stops.get(rule, self._armed)
+                return self.setter(rule)
             case ExitTriggered(reason=reason):
-                return self._stops.get(reason, self._armed)
+                return self.setter(reason)
             case OrderAccepted() | CancelRequested() | ExitEscalated() | FillsRecorded() | OrderRestated():
                 return self._orders.get(e.client_order_id)
             case CancelRefused():
@@ -254,11 +304,14 @@ class _Causes:
         e, version = r.event, r.version
         match e:
             case PositionOpened(entry_price=entry) | PositionResized(entry_price=entry):
-                self._armed = version
                 if entry != self._entry:
-                    self._stops.clear()  # a stop that had moved belonged to the old entry
+                    self._armed = version
+                if self._entry is not None and is_jump(entry, self._entry, SPLIT_RATIO):
+                    self._stops.clear()  # after a split a stop that had moved means nothing; else it stays
                 self._entry = entry
-            case PolicyChanged() | PositionReleased():
+            case PositionReleased(entry_price=entry):
+                self._armed, self._lost, self._entry = version, None, entry
+            case PolicyChanged():
                 self._armed, self._lost = version, None
             case StopMoved(rule=rule):
                 self._stops[rule] = version

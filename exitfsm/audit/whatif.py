@@ -15,19 +15,26 @@ import msgspec
 from msgspec.structs import replace
 
 from exitfsm.audit.changes import Changes, changed, settings_of
-from exitfsm.audit.replaying import Given, Logged, Replay, Replayed, Rules, given_of, pauses_of
+from exitfsm.audit.replaying import (
+    DECISIONS,
+    Given,
+    Logged,
+    Replay,
+    Replayed,
+    Rules,
+    bare,
+    given_of,
+    pauses_of,
+    watched_of,
+)
 from exitfsm.audit.trail import steps, time_of
 from exitfsm.config import SessionHours
 from exitfsm.errors import StoreError
 from exitfsm.events import (
     Event,
-    ExitTriggered,
     OrderAccepted,
     PolicyChanged,
     PositionOpened,
-    RefusalEnded,
-    StopMoved,
-    TriggerRefused,
 )
 from exitfsm.policy import ExitPolicy
 from exitfsm.position import Position, evolve
@@ -35,13 +42,11 @@ from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.recorded_bars import Seen
 from exitfsm.simulate import SimulatedExit, simulated_exit
 from exitfsm.store import ExitStore
-from exitfsm.values import ZERO, stamp
+from exitfsm.values import ZERO, exactly, stamp
 from exitfsm.words import in_words
 
 #: Gives the bars, in order of arrival, from the first on: asked once for each policy.
 Bars = Callable[[], Iterable[Seen]]
-#: What a policy decides; the rest is what the broker did.
-DECISIONS: tuple[type[Event], ...] = (StopMoved, TriggerRefused, RefusalEnded, ExitTriggered)
 
 
 class WhatIfPosition(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +119,7 @@ class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
         return {"policy": self.policy, "positions": [p.as_dict() for p in self.positions]}
 
 
+@exactly
 def whatif(
     store: ExitStore,
     bars: Bars,
@@ -191,13 +197,14 @@ def _logged(store: ExitStore, position_id: str) -> Logged:
     if not recorded or not isinstance(recorded[0].event, PositionOpened):
         raise StoreError(f"the store has no position {position_id!r}")
     told = steps(recorded)
-    last = told[-1].after
+    last, before = told[-1].after, [s.before for s in told]
     assert last is not None
     return Logged(
         position=last,
         events=tuple(r.event for r in recorded),
         opened_at=time_of(recorded[0]),
-        given=given_of(position_id, recorded, [s.before for s in told]),
+        given=given_of(position_id, recorded, before),
+        watched=watched_of(recorded, before),
     )
 
 
@@ -216,7 +223,7 @@ def _compared(
     logged = _exit(one.position)
     replayed = _exit(ran.position) if ran is not None else None
     policies = [one.opened.policy, *(g.event.policy for g in one.given if isinstance(g.event, PolicyChanged))]
-    decided = [_decision(e) for e in one.events if isinstance(e, DECISIONS)]
+    decided = [bare(e) for e in one.events if isinstance(e, DECISIONS)]
     events = ran.events if ran is not None else ()
     difference = _first_difference(one.events, events, bars_end, watched=not one.position.state.terminal)
     return WhatIfPosition(
@@ -246,14 +253,6 @@ def _difference(logged: SimulatedExit | None, replayed: SimulatedExit | None) ->
     return other - one if one is not None and other is not None else None
 
 
-def _decision(e: Event) -> Event:
-    """What of an event the policy decided: of an exit why and on what evidence, not how its order looks at a broker."""
-    if not isinstance(e, ExitTriggered):
-        return e
-    bare = {"client_order_id": "", "time_in_force": "day", "limit_price": None, "sold_elsewhere": ZERO, "detail": ""}
-    return replace(e, **bare)
-
-
 def _nameless(e: Event) -> Event:
     """An event without the number that the broker gave the order."""
     return replace(e, broker_order_id=None) if isinstance(e, OrderAccepted) else e
@@ -265,11 +264,11 @@ def _first_difference(
     """The first decision that differs, in words; empty when none does. `watched`: the log ends before the exit."""
     ours, theirs = _decisions(logged), _decisions(replayed)
     for number, ((one, said), (other, said_other)) in enumerate(zip(ours, theirs, strict=False), 1):
-        if _decision(one) != _decision(other):
+        if bare(one) != bare(other):
             return f"decision {number} of the log is {said}; of the replay {said_other}"
     if len(theirs) < len(ours):
         missing, said = ours[len(theirs)]
-        at = getattr(missing, "bar_at", None)
+        at = getattr(missing, "bar_at", None) or getattr(missing, "at", None)
         ended = bars_end is not None and at is not None and bars_end < at
         why = f" (the bars end at {stamp(bars_end)})" if ended and bars_end is not None else ""
         return f"decision {len(theirs) + 1} of the log, {said}, is not in the replay{why}"

@@ -37,6 +37,8 @@ class Hours:
 
     def at_a_glance(self, symbol: str) -> Session | None:
         """The market's hours as last read, None before the first answer; what is old is read anew meanwhile."""
+        if self._calls.capabilities.rules(symbol).always_open:
+            return Session(is_open=True)
         self._ask(symbol)
         return self.known(symbol)
 

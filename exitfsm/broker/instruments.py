@@ -20,7 +20,7 @@ from exitfsm.broker.calls import BrokerCalls
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError
 from exitfsm.kinds import AlarmKind
-from exitfsm.outside import logger
+from exitfsm.outside import log
 from exitfsm.ports import AssetRules, Instrument
 from exitfsm.values import (
     EXACT,
@@ -34,8 +34,6 @@ from exitfsm.values import (
     plain,
     symbol_key,
 )
-
-log = logger("exitfsm")
 
 #: How soon a symbol is asked about again that the broker could not tell of.
 RETRY_S = 60.0

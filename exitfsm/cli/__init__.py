@@ -15,18 +15,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TextIO
 
+from exitfsm.cli.codes import BAD_INPUT, DEFECT, FINDING, PIPE_CLOSED
 from exitfsm.errors import ExitFsmError
-
-#: Something was found.
-FINDING = 1
-#: Wrong usage, or input that cannot be used.
-BAD_INPUT = 2
-#: Whoever read our output stopped reading: what a shell shows of a program that the signal PIPE ended.
-PIPE_CLOSED = 141
-#: A defect of ours (EX_SOFTWARE): not 1, which means a finding.
-DEFECT = 70
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,8 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments after the program's name; those of the process when None.
     """
+    silent = _with_all_streams()
     for stream in (sys.stdout, sys.stderr):
         _never_fails_to_encode(stream)
+    if silent:
+        print("exitfsm: warning: there is no stdout: the answer is shown nowhere", file=sys.stderr)
     try:
         from exitfsm.cli.app import app
     except ModuleNotFoundError as missing:
@@ -65,7 +62,8 @@ def _run(app: object, argv: Sequence[str] | None) -> int:
     except Exception:
         import traceback
 
-        traceback.print_exc()
+        with suppress(OSError):
+            traceback.print_exc()
         complain("this is a defect of exitfsm; please report it with the lines above")
         return DEFECT
     return code
@@ -85,6 +83,26 @@ def _exit_code_of(app: object, argv: Sequence[str] | None) -> int:
             raise end.__context__ from None
         return end.code if isinstance(end.code, int) else 0
     return 0
+
+
+def _with_all_streams() -> bool:
+    """Put nothing in the place of streams that are closed, so that no file takes their numbers; True without a stdout.
+
+    Whoever has no stdout has the same exit codes.
+    """
+    if sys.stdout is not None and sys.stderr is not None:
+        return False
+    silent = sys.stdout is None
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  to the end of the process
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  the same
+    return silent
 
 
 def _never_fails_to_encode(stream: TextIO) -> None:

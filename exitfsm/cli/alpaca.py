@@ -10,20 +10,14 @@ import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from exitfsm.cli import FINDING, running, screen
-from exitfsm.cli.bar_files import AdjustedFlag, SymbolOption, TimezoneOption
+from exitfsm.cli import screen
 from exitfsm.cli.configuring import configured
-from exitfsm.cli.options import JsonFlag, quantity
-from exitfsm.cli.words import in_words
+from exitfsm.cli.words import Printer
 from exitfsm.errors import ConfigError, StoreLocked
-from exitfsm.values import Alarm, Side, stamp
+from exitfsm.values import Alarm
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,9 +25,7 @@ if TYPE_CHECKING:
     from exitfsm_alpaca import Access, AlpacaBars, AlpacaBroker
 
     from exitfsm.config import ExitConfig
-    from exitfsm.events import Recorded
     from exitfsm.manager import ExitManager
-    from exitfsm.position import Position
 
 #: How often the symbols whose bars are wanted are brought in line with what is held.
 WATCH_S = 0.5
@@ -136,7 +128,7 @@ class _Session:
         self._manager = ExitManager(
             *(broker, store, None, settings, strategy),
             account=name,
-            on_event=_Printer(),
+            on_event=Printer(),
             on_alarm=_on_alarm,
             standby=standby,
         )
@@ -209,23 +201,6 @@ async def _feed(manager: ExitManager, bars: AlpacaBars) -> None:
         await manager.on_bars(batch)
 
 
-class _Printer:
-    """One line for each step, in the words of `exitfsm history`."""
-
-    def __init__(self) -> None:
-        self._before: dict[str, Position] = {}
-
-    def __call__(self, position: Position | None, recorded: Recorded) -> None:
-        stream, event = recorded.stream_id, recorded.event
-        said = in_words(self._before.get(stream), position, event)
-        if position is not None:
-            self._before[stream] = position
-        where = screen.clean(position.symbol) if position is not None else "account"
-        at = stamp(datetime.fromtimestamp(recorded.at_ns // 10**9, UTC))
-        screen.emit(f"{at}  {where:<10} {type(event).__name__:<24} {said}\n")
-        sys.stdout.flush()
-
-
 def _on_alarm(alarm: Alarm) -> None:
     screen.complain(f"ALARM {alarm.kind}: {alarm.text}")
 
@@ -239,111 +214,3 @@ def _log_to_stderr() -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     handler.addFilter(lambda r: not r.name.startswith("alpaca") and not r.getMessage().startswith("alarm "))
     logging.getLogger().addHandler(handler)
-
-
-# --- commands ---------------------------------------------------------------------------------------------------------
-
-_Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="YAML file with an exit_manager section.")
-]
-_Live = Annotated[bool, typer.Option("--live", help="Alpaca: trade real money; needs --account.")]
-_Account = Annotated[
-    str | None, typer.Option("--account", metavar="NUMBER", help="Alpaca: the account's number, to confirm it.")
-]
-
-
-def run(
-    *,
-    broker: Annotated[
-        str, typer.Option("--broker", metavar="NAME", help="paper: the simulated broker; alpaca: an Alpaca account.")
-    ] = "paper",
-    config: _Config = None,
-    store: Annotated[str, typer.Option("--store", metavar="STORE", help="Where the events are kept.")] = "exits.db",
-    live: _Live = False,
-    account: _Account = None,
-    standby: Annotated[
-        bool, typer.Option("--standby", help="Alpaca: wait until the store is free, or its owner has fallen silent.")
-    ] = False,
-    feed: Annotated[str, typer.Option("--feed", metavar="NAME", help="Alpaca: stock data, iex or sip.")] = "iex",
-    strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Alpaca: label of the positions.")] = "",
-    bars: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--bars", metavar="FILE", exists=True, dir_okay=False, help="Paper: file of bars; may be repeated."
-        ),
-    ] = None,
-    qty: Annotated[
-        Decimal, typer.Option("--qty", parser=quantity, metavar="NUMBER", help="Paper: quantity of each entry.")
-    ] = Decimal(10),
-    side: Annotated[Side, typer.Option("--side", help="Paper: which way to enter.")] = Side.LONG,
-    re_enter: Annotated[bool, typer.Option("--re-enter", help="Paper: enter again whenever it is allowed.")] = False,
-    pace: Annotated[float, typer.Option("--pace", min=0, metavar="SECONDS", help="Paper: wait between bars.")] = 0.0,
-    symbol: SymbolOption = None,
-    timezone: TimezoneOption = None,
-    adjusted: AdjustedFlag = False,
-) -> None:
-    """Run the live manager on a broker.
-
-    paper: recorded bars go through it, and time follows the bars. alpaca: an account, with the keys of the environment
-    (APCA_API_KEY_ID, APCA_API_SECRET_KEY): a paper account, unless --live is given and confirmed by --account.
-    """
-    if broker == "alpaca":
-        run_alpaca(
-            config=config, store=store, live=live, account=account, feed=feed, strategy=strategy, standby=standby
-        )
-        return
-    if broker != "paper":
-        raise typer.BadParameter(
-            f"{broker!r} is no broker that can be run here; use paper or alpaca", param_hint="--broker"
-        )
-    if live or account is not None:
-        raise typer.BadParameter("--live and --account are for --broker alpaca")
-    if standby:
-        raise typer.BadParameter("a paper run starts from an empty store, which nobody owns: --standby is for alpaca")
-    if not bars:
-        raise typer.BadParameter("the paper broker needs recorded bars", param_hint="--bars")
-    running.run(
-        broker=broker,
-        bars=bars,
-        config=config,
-        store=store,
-        qty=qty,
-        side=side,
-        re_enter=re_enter,
-        pace=pace,
-        symbol=symbol,
-        timezone=timezone,
-        adjusted=adjusted,
-    )
-
-
-def preflight(
-    *,
-    config: _Config = None,
-    store: Annotated[str, typer.Option("--store", metavar="STORE", help="The store of the run to come.")] = "exits.db",
-    live: _Live = False,
-    account: _Account = None,
-    feed: Annotated[str, typer.Option("--feed", metavar="NAME", help="Stock data, iex or sip.")] = "iex",
-    paper_store: Annotated[
-        str | None, typer.Option("--paper-store", metavar="STORE", help="The store of a paper run, as evidence.")
-    ] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Check an Alpaca account before exits run on it.
-
-    Checks what a program can check. Sends no order, and writes nothing.
-
-    Exit codes: 0 nothing speaks against it, 1 something does, 2 wrong usage.
-    """
-    from exitfsm.cli.alpaca_checks import check_all, show
-
-    checks = check_all(config=config, store=store, live=live, account=account, feed=feed, paper_store=paper_store)
-    show(checks, as_json=as_json)
-    if any(check.ok is False for check in checks):
-        raise typer.Exit(FINDING)
-
-
-def register(app: typer.Typer) -> None:
-    """Put `run` (for every broker) and `preflight` into the list of commands."""
-    app.command("run")(run)
-    app.command("preflight")(preflight)

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
+import typer
 from rich.text import Text
 
 from exitfsm.cli import screen
 from exitfsm.cli.alpaca import connected, masked
+from exitfsm.cli.codes import FINDING
 from exitfsm.cli.configuring import configured
+from exitfsm.cli.options import AccountOption, ConfigFile, JsonFlag, LiveFlag
 from exitfsm.errors import ConfigError, ExitFsmError, StoreMissing
 from exitfsm.events import Event, ExitCompleted, FillsRecorded, PositionOpened
 from exitfsm.order_ids import looks_like_exit
@@ -272,3 +275,30 @@ def show(checks: list[Check], *, as_json: bool) -> None:
     for check in checks:
         text, style = marks[check.ok]
         screen.out().print(Text.assemble((text, style), f"{check.name:<14} ", screen.clean(check.text)), soft_wrap=True)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def preflight(
+    *,
+    config: ConfigFile = None,
+    store: Annotated[str, typer.Option("--store", metavar="STORE", help="The store of the run to come.")] = "exits.db",
+    live: LiveFlag = False,
+    account: AccountOption = None,
+    feed: Annotated[str, typer.Option("--feed", metavar="NAME", help="Stock data, iex or sip.")] = "iex",
+    paper_store: Annotated[
+        str | None, typer.Option("--paper-store", metavar="STORE", help="The store of a paper run, as evidence.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check an Alpaca account before exits run on it.
+
+    Checks what a program can check. Sends no order, and writes nothing.
+
+    Exit codes: 0 nothing speaks against it, 1 something does, 2 wrong usage.
+    """
+    checks = check_all(config=config, store=store, live=live, account=account, feed=feed, paper_store=paper_store)
+    show(checks, as_json=as_json)
+    if any(check.ok is False for check in checks):
+        raise typer.Exit(FINDING)

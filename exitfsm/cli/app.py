@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from exitfsm import __version__
-from exitfsm.cli import alpaca, auditing, configuring, copying, demo, owning, reading, screen, simulating
+from exitfsm.cli import (
+    alpaca_checks,
+    auditing,
+    backing_up,
+    configuring,
+    copying,
+    demo,
+    owning,
+    reading,
+    running,
+    screen,
+    simulating,
+    standing,
+    whatif,
+)
 
 app = typer.Typer(
     name="exitfsm",
@@ -46,10 +60,17 @@ def root(
 
 app.command("demo")(demo.demo)
 app.command("simulate")(simulating.simulate)
-alpaca.register(app)  # run, preflight
-app.command("status")(reading.status)
+app.command("run")(running.run)
+app.command("preflight")(alpaca_checks.preflight)
+app.command("status")(standing.status)
 app.command("history")(reading.history)
-auditing.register(app)  # verify, anchor, explain, whatif, audit, export
+app.command("verify")(auditing.verify)
+app.command("anchor")(auditing.anchor)
+app.command("explain")(auditing.explain)
+app.command("whatif")(whatif.whatif)
+app.command("audit")(auditing.audit)
+app.command("export")(auditing.export)
+app.command("backup")(backing_up.backup)
 app.command("copy")(copying.copy)
 app.command("owner")(owning.owner)
 app.command("diagram")(reading.diagram)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exitfsm.cli import FINDING, screen
+from exitfsm.cli import screen
+from exitfsm.cli.codes import FINDING
 from exitfsm.cli.options import JsonFlag
 from exitfsm.errors import ConfigError
 

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from exitfsm.cli import screen
-from exitfsm.cli.auditing import progress
 
 
 def copy(
@@ -24,7 +23,7 @@ def copy(
 
     with ExitStore(source, read_only=True) as read:
         account = read.meta.get("account", "")
-        with ExitStore(target, account=account) as written, progress("events") as told:
+        with ExitStore(target, account=account) as written, screen.progress("events") as told:
             copied = copy_store(read, written, told)
             events, head = written.chain_head()
             where = screen.clean(written.where)

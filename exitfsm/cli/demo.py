@@ -61,7 +61,7 @@ def demo(
 
 def _write_page(store: ExitStore, path: str) -> Path:
     """The page of the position that the crash hit, beside the store where that is a file."""
-    from exitfsm.cli.auditing import write
+    from exitfsm.cli.files import write
     from exitfsm.cli.market_day import CRASH, bars
     from exitfsm.recorded_bars import Seen
     from exitfsm.report import position_page, suppose

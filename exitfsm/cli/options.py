@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,13 @@ from exitfsm.values import decimal_of, plain
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead, for programs.")]
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="The store: a file, or postgresql://…; only read.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="YAML file with an exit_manager section.")
+]
+LiveFlag = Annotated[bool, typer.Option("--live", help="Alpaca: trade real money; needs --account.")]
+AccountOption = Annotated[
+    str | None, typer.Option("--account", metavar="NUMBER", help="Alpaca: the account's number, to confirm it.")
+]
 
 
 def quantity(text: str | Decimal) -> Decimal:

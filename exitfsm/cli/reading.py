@@ -1,207 +1,32 @@
-"""`exitfsm status`, `history` and `diagram`: what a store holds, and the lifecycle itself. Nothing here writes."""
+"""`exitfsm history` and `diagram`: what a store has recorded, and the lifecycle itself. Nothing here writes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from exitfsm.cli import screen
 from exitfsm.cli.options import JsonFlag, StoreArgument
-from exitfsm.cli.words import in_words
 from exitfsm.errors import StoreError
-from exitfsm.events import Recorded, tag_of
-from exitfsm.lifecycle import NOTHING, TABLE, State, mermaid
-from exitfsm.policy import Level
-from exitfsm.position import Position, evolve, levels, replay
-from exitfsm.projections import ACCOUNT_PREFIX, AlarmRow, PositionRow, TrackingRow, stamp_ns
-from exitfsm.values import pct_change, plain, stamp, symbol_key
+from exitfsm.events import PositionOpened, Recorded, tag_of
+from exitfsm.lifecycle import TABLE, mermaid
+from exitfsm.position import Position
+from exitfsm.profit import sold_in_words
+from exitfsm.projections import stamp_ns
+from exitfsm.values import symbol_key
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
+    from exitfsm.audit.trail import Step
     from exitfsm.store import ExitStore
-
-
-# --- status -----------------------------------------------------------------------------------------------------------
-
-
-class Held(NamedTuple):
-    """An open position, its last known price and the levels that stand."""
-
-    position: Position
-    price: Decimal | None
-    price_at: datetime | None
-    pnl_pct: Decimal | None
-    target: Level | None
-    stop: Level | None
-
-    @property
-    def to_stop_pct(self) -> Decimal | None:
-        """How far the last price is from the stop, in percent of the price; None without either, negative beyond it."""
-        if self.stop is None or self.price is None:
-            return None
-        return pct_change(self.price, self.stop.price, self.position.side) * -1
-
-
-def status(
-    store: StoreArgument,
-    as_json: JsonFlag = False,
-    as_of: Annotated[
-        str | None,
-        typer.Option(
-            "--as-of", metavar="TIME", help="As it was known then, e.g. 2014-06-09T13:45:00Z.", show_default=False
-        ),
-    ] = None,
-) -> None:
-    """Show the open positions, their levels and their alarms."""
-    from exitfsm.cli.auditing import status_as_of
-    from exitfsm.store import ExitStore
-
-    if as_of is not None:
-        status_as_of(store, as_of, as_json)
-        return
-    now = datetime.now(UTC)
-    with ExitStore(store, read_only=True) as opened:
-        held = [_held(opened, row) for row in opened.open_positions()]
-        alarms = opened.alarms()
-        over = len(opened.positions()) - len(held)
-    if as_json:
-        data = {"positions": [_held_json(h) for h in held], "alarms": [_alarm_json(a) for a in alarms], "over": over}
-        screen.emit_json(data)
-        return
-    console = screen.out()
-    off = [h for h in held if not h.position.policy.enabled]
-    if off:
-        symbols = ", ".join(screen.clean(h.position.symbol) for h in off)
-        off_line = f"Exits are off (enabled: false) for {symbols}: nothing will be triggered."
-        console.print(Text(off_line, style="bold red"))
-    if held:
-        console.print(_held_table(console, held, now))
-    console.print(f"{screen.plural(len(held), 'position')} open, {over:,} over" + ("" if alarms else ", no alarms"))
-    for alarm in alarms:
-        console.print()
-        kind = (screen.clean(alarm.kind), "bold red")
-        where = screen.clean(alarm.stream_id)
-        console.print(Text.assemble("alarm ", kind, f" since {screen.when(alarm.raised_at_utc)} UTC on {where}"))
-        console.print(Padding(Text(screen.clean(alarm.text)), (0, 0, 0, 2), expand=False))
-
-
-def _held(store: ExitStore, row: PositionRow) -> Held:
-    recorded = store.stream(row.position_id)
-    p = replay(r.event for r in recorded)
-    tracked = store.tracking(p.symbol)
-    mark: TrackingRow | None = tracked if tracked is not None and tracked.position_id == p.position_id else None
-    # There is no clock here: levels that change with time are those of the last time the store knows.
-    looked_at = mark.last_evaluated_at_utc if mark is not None else None
-    target, stops = levels(p, looked_at or p.opened_at)
-    watched = p.state is State.MONITORING
-    return Held(
-        position=p,
-        price=mark.current_price if mark is not None else None,
-        price_at=looked_at,
-        pnl_pct=mark.unrealised_pnl_pct if mark is not None else None,
-        target=target if watched else None,
-        stop=stops[0] if watched and stops else None,
-    )
-
-
-def _held_table(console: Console, held: Sequence[Held], now: datetime) -> screen.Rows:
-    columns: list[screen.Column] = [("Symbol", "left"), ("Held", "left"), ("State", "left"), ("Entry", "right")]
-    columns += [("Last", "right"), ("P&L %", "right"), ("Stop", "right"), ("To stop %", "right"), ("Target", "right")]
-    columns += [("Bar age", "right"), ("Exit", "left")]
-    rows: list[Sequence[screen.Cell]] = [
-        (
-            screen.clean(h.position.symbol),
-            f"{h.position.side} {screen.number(h.position.remaining_qty)}",
-            Text(str(h.position.state), style="bold red" if h.position.state is State.UNPROTECTED else ""),
-            screen.number(h.position.entry_price),
-            screen.number(h.price),
-            screen.colored(h.pnl_pct, screen.percent(h.pnl_pct)),
-            screen.number(h.stop.price if h.stop else None),
-            screen.percent(h.to_stop_pct),
-            screen.number(h.target.price if h.target else None),
-            screen.age(h.price_at, now),
-            f"{h.position.reason}, attempt {h.position.attempt}" if h.position.reason else screen.NONE,
-        )
-        for h in held
-    ]
-    if not any(h.position.reason for h in held):  # none on its way out: a column of dashes says nothing
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
-    return screen.table(columns, rows, fit=console, may_drop=("Entry", "Target", "Last"))
-
-
-def _held_json(h: Held) -> dict[str, Any]:
-    p = h.position
-    return {
-        "position_id": p.position_id,
-        "symbol": p.symbol,
-        "side": str(p.side),
-        "state": str(p.state),
-        "enabled": p.policy.enabled,
-        "qty": plain(p.qty),
-        "remaining_qty": plain(p.remaining_qty),
-        "entry_price": plain(p.entry_price),
-        "opened_at": stamp(p.opened_at),
-        "last_price": _plain(h.price),
-        "last_price_at": _stamp(h.price_at),
-        "unrealised_pnl_pct": _plain(h.pnl_pct),
-        "stop": _level_json(h.stop),
-        "to_stop_pct": _plain(h.to_stop_pct),
-        "target": _level_json(h.target),
-        "reason": str(p.reason) if p.reason is not None else None,
-        "triggered_at": _stamp(p.triggered_at),
-        "trigger_price": _plain(p.trigger_price),
-        "attempts": p.attempt,
-        "client_order_id": p.client_order_id,
-        "next_attempt_at": _stamp(p.next_attempt_at),
-        "strategy_name": p.strategy_name,
-        "alarms": [a.alarm_id for a in p.alarms],
-    }
-
-
-def _level_json(level: Level | None) -> dict[str, str] | None:
-    if level is None:
-        return None
-    return {"price": plain(level.price), "rule": str(level.rule), "threshold_pct": plain(level.threshold_pct)}
-
-
-def _alarm_json(alarm: AlarmRow) -> dict[str, str]:
-    return {
-        "alarm_id": alarm.alarm_id,
-        "stream": alarm.stream_id,
-        "kind": alarm.kind,
-        "text": alarm.text,
-        "raised_at": stamp(alarm.raised_at_utc),
-    }
 
 
 # --- history ----------------------------------------------------------------------------------------------------------
-
-
-class Step(NamedTuple):
-    """One event of a stream with what it did: `before` and `after` are None for events of no position."""
-
-    recorded: Recorded
-    before: Position | None
-    after: Position | None
-
-    @property
-    def moved(self) -> str:
-        """The state, or the change of state."""
-        if self.after is None:
-            return ""
-        if self.before is None:
-            return f"{NOTHING} → {self.after.state}"
-        same = self.before.state is self.after.state
-        return str(self.after.state) if same else f"{self.before.state} → {self.after.state}"
 
 
 def history(
@@ -227,19 +52,6 @@ def history(
             _print_json(opened, streams)
         else:
             _print_steps(opened, streams)
-
-
-def steps(recorded: Sequence[Recorded]) -> list[Step]:
-    """A stream, folded event by event."""
-    made: list[Step] = []
-    p: Position | None = None
-    for r in recorded:
-        if r.stream_id.startswith(ACCOUNT_PREFIX):
-            made.append(Step(r, None, None))
-            continue
-        before, p = p, evolve(p, r.event)
-        made.append(Step(r, before, p))
-    return made
 
 
 def _chosen(store: ExitStore, wanted: str) -> list[str]:
@@ -279,30 +91,43 @@ def _print_steps(store: ExitStore, streams: Sequence[str]) -> None:
 
 def print_stream(stream: str, recorded: Sequence[Recorded]) -> None:
     """One stream: a heading, and two lines for each event."""
+    from exitfsm.audit.trail import steps
+
     console = screen.out()
     told = steps(recorded)
     last = told[-1].after
     console.print(Text(screen.clean(stream), style="bold"), soft_wrap=True)
     if last is not None:
-        console.print(_position_line(last))
+        console.print(Text(_position_line(told[0], last)))
+        profit = told[-1].profit
+        if profit is not None and (
+            profit.by_hand_qty or profit.residue_qty or (profit.qty and not last.state.terminal)
+        ):
+            console.print(Text(f"{'' if last.state.terminal else 'so far: '}{sold_in_words(profit)}"))
     count_width = len(str(len(told)))
     event_width = max(len(type(s.recorded.event).__name__) for s in told)
-    moved_width = max(len(s.moved) for s in told)
+    moved_width = max(len(s.states) for s in told)
     indent = count_width + 4
     for s in told:
         r = s.recorded
         name = type(r.event).__name__
         line = Text(f"  {r.version:>{count_width}}  {_shown_time(r.at_ns)}  ")
         line.append(f"{name:<{event_width}}", style="bold")
-        line.append(f"  {s.moved:<{moved_width}}  by {screen.clean(r.by)}")
+        line.append(f"  {s.states:<{moved_width}}  by {screen.clean(r.by)}")
         console.print(line)
-        console.print(Padding(Text(in_words(s.before, s.after, r.event)), (0, 0, 0, indent), expand=False))
+        console.print(Padding(Text(screen.clean(s.words)), (0, 0, 0, indent), expand=False))
 
 
-def _position_line(p: Position) -> Text:
+def _position_line(first: Step, p: Position) -> str:
+    """What was entered, as it was then, and how it stands."""
+    e = first.recorded.event
+    assert isinstance(e, PositionOpened)
     alarms = f", {screen.plural(len(p.alarms), 'alarm')}" if p.alarms else ""
-    held = f"{p.side} {screen.number(p.qty)} at {screen.number(p.entry_price)}"
-    return Text(f"{screen.clean(p.symbol)} {held}: {p.state}{alarms}; times are UTC")
+    entered = f"{p.side} {screen.number(e.qty)} at {screen.number(e.entry_price)}"
+    now = (p.remaining_qty, p.entry_price)
+    changed = not p.state.terminal and now != (e.qty, e.entry_price)
+    left = f", now {screen.number(now[0])} at {screen.number(now[1])}" if changed else ""
+    return f"{screen.clean(p.symbol)} {entered}{left}: {p.state}{alarms}; times are UTC"
 
 
 def _shown_time(at_ns: int) -> str:
@@ -320,6 +145,8 @@ def _print_json(store: ExitStore, streams: Sequence[str]) -> None:
 
 
 def _json_steps(store: ExitStore, streams: Sequence[str]) -> Iterator[dict[str, Any]]:
+    from exitfsm.audit.trail import steps
+
     for stream in streams:
         for s in steps(store.stream(stream)):
             r = s.recorded
@@ -332,7 +159,7 @@ def _json_steps(store: ExitStore, streams: Sequence[str]) -> Iterator[dict[str, 
                 "at": stamp_ns(r.at_ns),
                 "by": r.by,
                 "event": tag_of(r.event),
-                "what": in_words(s.before, s.after, r.event),
+                "what": screen.clean(s.words),
                 "state_before": str(s.before.state) if s.before is not None else None,
                 "state_after": str(s.after.state) if s.after is not None else None,
                 "fields": fields,
@@ -361,11 +188,3 @@ def diagram(as_json: JsonFlag = False) -> None:
             for row in TABLE
         ]
     )
-
-
-def _plain(value: Decimal | None) -> str | None:
-    return plain(value) if value is not None else None
-
-
-def _stamp(value: datetime | None) -> str | None:
-    return stamp(value) if value is not None else None

@@ -1,55 +1,94 @@
-"""`exitfsm run`: the live manager, on a paper broker or on a real one."""
+"""`exitfsm run`: the live manager, on the paper broker or on a real one."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from exitfsm.cli import screen
 from exitfsm.cli.bar_files import AdjustedFlag, BarsFromFiles, HowToRead, SymbolOption, TimezoneOption
 from exitfsm.cli.configuring import configured
-from exitfsm.cli.options import quantity
-from exitfsm.cli.words import in_words
+from exitfsm.cli.options import AccountOption, ConfigFile, LiveFlag, quantity
+from exitfsm.cli.words import Printer
 from exitfsm.errors import StoreError
-from exitfsm.values import Side, stamp
-
-if TYPE_CHECKING:
-    from exitfsm.events import Recorded
-    from exitfsm.position import Position
+from exitfsm.values import Side
 
 
 def run(
     *,
-    broker: Annotated[str, typer.Option("--broker", metavar="NAME", help="paper: the simulated broker.")] = "paper",
+    broker: Annotated[
+        str, typer.Option("--broker", metavar="NAME", help="paper: the simulated broker; alpaca: an Alpaca account.")
+    ] = "paper",
+    config: ConfigFile = None,
+    store: Annotated[str, typer.Option("--store", metavar="STORE", help="Where the events are kept.")] = "exits.db",
+    live: LiveFlag = False,
+    account: AccountOption = None,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Alpaca: wait until the store is free, or its owner has fallen silent.")
+    ] = False,
+    feed: Annotated[str, typer.Option("--feed", metavar="NAME", help="Alpaca: stock data, iex or sip.")] = "iex",
+    strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Alpaca: label of the positions.")] = "",
     bars: Annotated[
-        list[Path],
-        typer.Option("--bars", metavar="FILE", exists=True, dir_okay=False, help="File of bars; may be repeated."),
-    ],
-    config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="YAML file with an exit_manager section.")
+        list[Path] | None,
+        typer.Option(
+            "--bars", metavar="FILE", exists=True, dir_okay=False, help="Paper: file of bars; may be repeated."
+        ),
     ] = None,
-    store: Annotated[
-        str,
-        typer.Option("--store", metavar="STORE", help="Keep the events in this new store: a file, or postgresql://…"),
-    ] = "exits.db",
     qty: Annotated[
-        Decimal, typer.Option("--qty", parser=quantity, metavar="NUMBER", help="Quantity of each entry.")
+        Decimal, typer.Option("--qty", parser=quantity, metavar="NUMBER", help="Paper: quantity of each entry.")
     ] = Decimal(10),
-    side: Annotated[Side, typer.Option("--side", help="Which way to enter.")] = Side.LONG,
-    re_enter: Annotated[bool, typer.Option("--re-enter", help="Enter again whenever the manager allows it.")] = False,
-    pace: Annotated[float, typer.Option("--pace", min=0, metavar="SECONDS", help="Wait between bars, to watch.")] = 0.0,
+    side: Annotated[Side, typer.Option("--side", help="Paper: which way to enter.")] = Side.LONG,
+    re_enter: Annotated[bool, typer.Option("--re-enter", help="Paper: enter again whenever it is allowed.")] = False,
+    pace: Annotated[float, typer.Option("--pace", min=0, metavar="SECONDS", help="Paper: wait between bars.")] = 0.0,
     symbol: SymbolOption = None,
     timezone: TimezoneOption = None,
     adjusted: AdjustedFlag = False,
 ) -> None:
     """Run the live manager on a broker.
 
-    With the paper broker, recorded bars go through it, and time follows the bars. Prints each step as it
-    happens; meanwhile `exitfsm status STORE` shows the positions from another terminal.
+    paper: recorded bars go through it, and time follows the bars. alpaca: an account, with the keys of the environment
+    (APCA_API_KEY_ID, APCA_API_SECRET_KEY): a paper account, unless --live is given and confirmed by --account.
+    """
+    if broker == "alpaca":
+        from exitfsm.cli.alpaca import run_alpaca
+
+        run_alpaca(
+            config=config, store=store, live=live, account=account, feed=feed, strategy=strategy, standby=standby
+        )
+        return
+    if broker != "paper":
+        raise typer.BadParameter(
+            f"{broker!r} is no broker that can be run here; use paper or alpaca", param_hint="--broker"
+        )
+    if live or account is not None:
+        raise typer.BadParameter("--live and --account are for --broker alpaca")
+    if standby:
+        raise typer.BadParameter("a paper run starts from an empty store, which nobody owns: --standby is for alpaca")
+    if not bars:
+        raise typer.BadParameter("the paper broker needs recorded bars", param_hint="--bars")
+    entry = Entry(qty, side, re_enter)
+    run_paper(bars, HowToRead(symbol, timezone, adjusted), config=config, store=store, entry=entry, pace=pace)
+
+
+class Entry(NamedTuple):
+    """How the paper run enters."""
+
+    qty: Decimal
+    side: Side
+    re_enter: bool
+
+
+def run_paper(
+    bars: Sequence[Path], how: HowToRead, *, config: Path | None, store: str, entry: Entry, pace: float
+) -> None:
+    """Run the live manager on the paper broker: recorded bars go through it, and time follows them.
+
+    Raises:
+        StoreError: the store already holds events.
     """
     import asyncio
 
@@ -57,8 +96,6 @@ def run(
     from exitfsm.recorded_bars import new_bars_path
     from exitfsm.store import ExitStore
 
-    if broker != "paper":
-        raise typer.BadParameter(f"{broker!r} is not a broker that can be run here; use paper", param_hint="--broker")
     with ExitStore(store) as opened:
         if opened.count():
             raise StoreError(
@@ -67,30 +104,12 @@ def run(
         settings = configured(config)
         if settings.record_bars:
             new_bars_path(opened, settings.bars)
-        paper = PaperRun(settings, opened, qty=qty, side=side, re_enter=re_enter, pace_s=pace, on_event=_Printer())
-        given = BarsFromFiles(bars, HowToRead(symbol, timezone, adjusted))
+        paper = PaperRun(
+            settings, opened, qty=entry.qty, side=entry.side, re_enter=entry.re_enter, pace_s=pace, on_event=Printer()
+        )
+        given = BarsFromFiles(bars, how)
         asyncio.run(paper.run(given))
         path = screen.store(store)
         for line in [*given.said(), *given.empty()]:
             screen.warn(line)
         screen.out().print(f"\n{paper.bars:,} bars. Every step is in {path}; read it with: exitfsm history {path}")
-
-
-class _Printer:
-    """One line for each step, in the words of `exitfsm history`."""
-
-    def __init__(self) -> None:
-        self._positions: dict[str, Position] = {}
-
-    def __call__(self, position: Position | None, recorded: Recorded) -> None:
-        from exitfsm.position import evolve
-
-        event, stream = recorded.event, recorded.stream_id
-        before = self._positions.get(stream)
-        after = evolve(before, event) if position is not None else None
-        if after is not None:
-            self._positions[stream] = after
-        where = screen.clean(position.symbol) if position is not None else "account"
-        at = stamp(datetime.fromtimestamp(recorded.at_ns // 10**9, UTC))
-        said = screen.clean(in_words(before, after, event))
-        screen.emit(f"{at}  {where:<10} {type(event).__name__:<24} {said}\n")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _UNBOUNDED = 10_000  # columns
+_TERMINAL, _NARROWEST = 80, 20
 #: The longest line of prose, in columns.
 PROSE = 100
 NONE = "-"
@@ -60,10 +62,19 @@ def err() -> Console:
 
 
 def _made(*, stderr: bool) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
-    bounded = stream.isatty() or "COLUMNS" in os.environ
-    width = None if bounded else _UNBOUNDED
+    width = _width(sys.stderr if stderr else sys.stdout)
     return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
+
+
+def _width(stream: TextIO) -> int:
+    """How wide the screen is; where nobody says a width that can be, as wide as a line needs to be."""
+    said = os.environ.get("COLUMNS", "")
+    columns = int(said) if said.isascii() and said.isdecimal() and len(said) < 6 else 0
+    if not columns and stream.isatty():
+        with suppress(OSError, ValueError):
+            columns = os.get_terminal_size(stream.fileno()).columns
+        columns = columns or _TERMINAL
+    return max(columns, _NARROWEST) if columns else _UNBOUNDED
 
 
 def emit(text: str) -> None:
@@ -92,7 +103,8 @@ def warn(text: str) -> None:
 def _say(what: str, text: str, style: str) -> None:
     lines = [clean(line) for line in text.split("\n")]
     message = Text.assemble("exitfsm: ", (f"{what}: ", style), "\n  ".join(lines))
-    err().print(message, soft_wrap=True)
+    with suppress(PipeClosed, OSError):  # nobody reads it any more; what is answered stays the same
+        err().print(message, soft_wrap=True)
 
 
 def number(value: Decimal | None) -> str:
@@ -219,3 +231,18 @@ def broken(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
     for row in rows:
         made.add_row(*row)
     return made
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on stderr where that is a terminal; told how many are done, of how many."""
+    console = err()
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

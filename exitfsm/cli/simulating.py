@@ -13,8 +13,9 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from exitfsm.cli import FINDING, screen
+from exitfsm.cli import screen
 from exitfsm.cli.bar_files import AdjustedFlag, BarsFromFiles, HowToRead, SymbolOption, TimezoneOption
+from exitfsm.cli.codes import FINDING
 from exitfsm.cli.configuring import configured
 from exitfsm.cli.options import JsonFlag, quantity, slippage
 from exitfsm.errors import FeedError

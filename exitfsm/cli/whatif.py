@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from exitfsm.cli import FINDING, screen
-from exitfsm.cli.auditing import BarFiles, BarsGiven, PositionAndFiles, split
+from exitfsm.cli import screen
+from exitfsm.cli.asked import BarFiles, BarsGiven, PositionsAndFiles, split
 from exitfsm.cli.bar_files import AdjustedFlag, HowToRead, SymbolOption, TimezoneOption
+from exitfsm.cli.codes import FINDING
 from exitfsm.cli.configuring import configured
 from exitfsm.cli.options import JsonFlag, StoreArgument, slippage
 from exitfsm.errors import ConfigError, StoreError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 def whatif(
     store: StoreArgument,
-    position: PositionAndFiles = None,
+    position: PositionsAndFiles = None,
     *,
     bars: BarFiles = None,
     settings: Annotated[
@@ -66,8 +67,8 @@ def whatif(
 
     With their real entries, on the same bars.
 
-    POSITION may be a symbol: then all its positions are replayed. Without --set and --grid the policy is the one that
-    each position had, and the replay must decide what the log says.
+    POSITION may be a symbol: then all its positions are replayed, not only the newest. Without --set and --grid the
+    policy is the one that each position had, and the replay must decide what the log says.
 
     Exit codes: 0, 1 when a position with its own policy has no bars or does not decide what the log says, 2 when
     nothing can be replayed at all.
@@ -82,7 +83,7 @@ def whatif(
     session = configured(config).session
     with ExitStore(store, read_only=True) as opened:
         keys = find(opened, wanted) if wanted is not None else [row.position_id for row in opened.positions()]
-        source = BarsGiven(opened, files, keys, HowToRead(symbol, timezone, adjusted))
+        source = BarsGiven(opened, files, keys, HowToRead(symbol, timezone, adjusted), needed=True)
         if not files and next(iter(source()), None) is None:
             raise StoreError("there are no bars to replay on: give --bars FILE, or record them with record_bars: true")
         ran = [
@@ -257,6 +258,3 @@ def _how_well(own: Sequence[WhatIfPosition]) -> str:
         return f"{said}, and everything else that is recorded is the same too"
     whose = "its" if len(own) == 1 else f"of {others} the"
     return f"{said}; {whose} orders went another way at the broker than in the replay, which fills at the next open"
-
-
-__all__ = ["whatif"]

@@ -29,8 +29,8 @@ from exitfsm.holdings.orders import (
 )  # fmt: skip
 from exitfsm.holdings.reads import (
     NEVER, Closed, Conclusion, Count, Evidence, Executions, Expected, Holds, Jumped, Meaning, Missing, Need, Nothing,
-    Read, agreed_qty, agreement, count, executions_of, expect, is_shared, is_silent, known, last_qty, meaning_of, net,
-    position_read, weigh,
+    Read, agreed_qty, agreement, count, executions_of, expect, is_shared, is_silent, known, last_qty, may_have_exited,
+    meaning_of, net, position_read, weigh,
 )  # fmt: skip
 from exitfsm.holdings.sending import (
     FRESH_S, Answer, Beside, Leaving, Look, Short, another_goes_first, awaits_record, covered, late_fills_s,

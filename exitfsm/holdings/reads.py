@@ -15,9 +15,17 @@ from enum import Enum
 
 import msgspec
 
-from exitfsm.holdings.executions import average_entry, entered_anew, is_since, net_traded, sold_by_others, surplus
+from exitfsm.holdings.executions import (
+    average_entry,
+    entered_anew,
+    is_since,
+    net_traded,
+    sold_by_others,
+    surplus,
+)  # fmt: skip
 from exitfsm.lifecycle import State
 from exitfsm.messages import Known, PositionRead, RecordRead
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.policy import is_jump
 from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Position, is_proved_over
@@ -163,6 +171,24 @@ def is_older(one: Position, other: Position) -> bool:
 def is_shared(p: Position, watched: Iterable[Position]) -> bool:
     """True when another position of the symbol is open, so that not all of its executions are this one's."""
     return any(q.position_id != p.position_id and same_symbol(q.symbol, p.symbol) for q in watched)
+
+
+def may_have_exited(e: Evidence, conclusion: Conclusion) -> bool:
+    """True where less is held of a watched position, and an exit of ours may have sold it that the store forgot.
+
+    So it is with an old copy of the store that was put back: the broker knows our order by its id.
+    """
+    p, executions = e.position, e.executions
+    if p.state is not State.MONITORING:
+        return False
+    if isinstance(conclusion, Missing):
+        return True
+    if not isinstance(conclusion, Holds) or conclusion.qty >= p.remaining_qty:
+        return False
+    if executions is None or not executions.offered:
+        return True
+    sold = [f.client_order_id for f in executions.items if f.side is p.side.exit_side]
+    return any(one is None or (looks_like_exit(one) and p.find(one) is None) for one in sold)
 
 
 def executions_of(p: Position, fills: Iterable[Fill], *, listed: bool) -> tuple[Fill, ...]:

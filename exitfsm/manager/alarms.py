@@ -16,23 +16,17 @@ from exitfsm.errors import StoreError
 from exitfsm.events import AlarmAcknowledged, AlarmRaised, Event, Recorded, TradingPaused, TradingResumed
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.messages import Acknowledge
-from exitfsm.outside import logger
+from exitfsm.outside import log
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm
-
-log = logger("exitfsm")
 
 OnEvent = Callable[[Position | None, Recorded], Any]
 OnAlarm = Callable[[Alarm], Any]
 
 
 class Alarms:
-    """Who hears what.
-
-    Attributes:
-        active: each active alarm, with the stream of its events, by its id.
-    """
+    """Who hears what."""
 
     def __init__(
         self,
@@ -44,6 +38,7 @@ class Alarms:
     ) -> None:
         self._mailbox, self._account, self._tasks, self._now = mailbox, account, tasks, now
         self._on_event, self._on_alarm = callbacks
+        #: Each active alarm, with the stream of its events, by its id.
         self.active: dict[str, tuple[str, Alarm]] = {}
 
     def load(self, store: ExitStore) -> None:

@@ -14,9 +14,7 @@ from exitfsm.custom_rules import CustomRules
 from exitfsm.engine import Engine
 from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.manager.mailbox import Mailbox
-from exitfsm.memory.orders import Orders
-from exitfsm.memory.sends import Sends
-from exitfsm.memory.waits import Waits
+from exitfsm.memory.memory import Memory
 from exitfsm.ports import Clock
 from exitfsm.position import Position
 
@@ -50,9 +48,7 @@ class Context:
     breaker: Breaker
     hours: Hours
     instruments: Instruments
-    orders: Orders
-    sends: Sends
-    waits: Waits
+    memory: Memory
     tasks: Tasks
 
 
@@ -62,9 +58,10 @@ class Part:
     def __init__(self, context: Context) -> None:
         self._given, self._time, self._live = context.given, context.given.time, context.given.config.live
         self._engine, self._mailbox, self._alarms = context.engine, context.mailbox, context.alarms
-        self._calls, self._orders, self._hours = context.calls, context.orders, context.hours
+        self._calls, self._hours = context.calls, context.hours
         self._breaker, self._tasks = context.breaker, context.tasks
-        self._sends, self._waits, self._instruments = context.sends, context.waits, context.instruments
+        memory, self._instruments = context.memory, context.instruments
+        self._orders, self._sends, self._shown, self._waits = memory.orders, memory.sends, memory.shown, memory.waits
 
 
 def in_order(engine: Engine) -> list[Position]:

@@ -21,18 +21,16 @@ from exitfsm import holdings
 from exitfsm.aio.budget import PAUSE_S, Turns
 from exitfsm.aio.workers import Workers
 from exitfsm.broker.calls import Outcome, describe
+from exitfsm.broker.probing import there_after_all
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
 from exitfsm.holdings import FRESH_S, NEVER, UNKNOWN_MAX, Answer, Beside, Read, bare
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.view import LOOK_MAX_S, View
 from exitfsm.messages import GiveWay
-from exitfsm.outside import logger
-from exitfsm.ports import IdMemory
+from exitfsm.outside import log, logged
 from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, Submit, is_proved_over
 from exitfsm.values import ExecutionReport, Order, OrderType, plain, refused_report
-
-log = logger("exitfsm")
 
 #: How long the bot's call waits for orders that it caused to have left; a broker that is slower is not waited for.
 GRACE_S = 0.01
@@ -46,7 +44,7 @@ class Executor(Part):
         self._view = view
         #: Whose turn it is to send.
         self._turns = Turns(self._given.clock, self._live.orders_per_minute, self._standing)
-        self._workers = Workers(
+        self.workers = Workers(
             self._step,
             begins=lambda position_id: self._announce(position_id, self._owed(position_id)[1]),
             ended=lambda position_id: self._announce(position_id, None),
@@ -54,29 +52,17 @@ class Executor(Part):
             pause_s=PAUSE_S,
         )
         #: See to it that what positions owe is worked on.
-        self.drive = self._workers.drive
-
-    @property
-    def tasks(self) -> list[asyncio.Task[None]]:
-        """What is being worked on."""
-        return self._workers.tasks
+        self.drive = self.workers.drive
 
     async def grace(self) -> None:
         """Give orders that were caused just now a moment to leave."""
-        await self._workers.wait(GRACE_S)
+        await self.workers.wait(GRACE_S)
 
     async def close(self, wait_s: float) -> None:
-        """Let calls that are under way come back, within reason; then give up. Nothing is lost: it stays owed.
-
-        What only waits for time to pass is not waited for.
-        """
+        """Let calls under way, but not waits for time, come back within reason; what is given up stays owed."""
         self._turns.stop()
-        await self._workers.close(wait_s)
+        await self.workers.close(wait_s)
         await self._turns.close()
-
-    def forget(self, p: Position) -> None:
-        """A position has ended."""
-        self._workers.forget(p.position_id)
 
     def _standing(self, position_id: str) -> float:
         p = self._engine.positions.get(position_id)
@@ -102,8 +88,6 @@ class Executor(Part):
             # A defect here must not end the only task that gets this position out: log it, and try again later.
             log.exception("owed_crashed position=%s action=%s", position_id, type(action).__name__)
         return False
-
-    # --- the steps ----------------------------------------------------------------------------------------------------
 
     async def _take(self, p: Position, action: Action) -> bool:
         """Take one step; True when something moved, so that asking what is owed makes sense at once."""
@@ -133,6 +117,15 @@ class Executor(Part):
         if self._sends.since(client_order_id, asked):
             return False  # it was asked for before it was sent
         return await self._not_found(position_id, client_order_id)
+
+    async def try_look_up(self, position_id: str, client_order_id: str, *of: type[Exception]) -> None:
+        """The same; where the broker does not answer, or what is `of` these fails, it is asked another time."""
+        with logged("look_up_failed id=%s error=%s", client_order_id, of=(BrokerError, *of)):
+            await self.look_up(position_id, client_order_id)
+
+    def look_up_soon(self, position_id: str, client_order_id: str) -> None:
+        """The same, without waiting for the answer."""
+        self._tasks.spawn(self.try_look_up(position_id, client_order_id, StoreError), "exitfsm-poll")
 
     async def _not_found(self, position_id: str, client_order_id: str) -> bool:
         """The broker does not know the id. Proof of nothing, unless it refuses a repeated id for ever."""
@@ -245,7 +238,7 @@ class Executor(Part):
             yield Beside(
                 q,
                 is_unknown=order_id in self._engine.unknown,
-                look_ups=self._view.look_ups(order_id),
+                look_ups=self._shown.look_ups(order_id),
                 settled=self._waits.settled(q) if reported else NEVER,
             )
 
@@ -267,7 +260,7 @@ class Executor(Part):
             return True
         named = before.client_order_id
         # It was read before this attempt was decided. After a long wait, or a restart, it is read again.
-        if self._time.monotonic() - self._view.look_ups(named).shown_over <= FRESH_S:
+        if self._time.monotonic() - self._shown.look_ups(named).shown_over <= FRESH_S:
             return True
         record = await self._view.record_of(p, named)
         if is_proved_over(before, record, self._calls.capabilities):
@@ -305,8 +298,6 @@ class Executor(Part):
                         break
                     await self._turns.pause(p.position_id)
 
-    # --- what is held -------------------------------------------------------------------------------------------------
-
     async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself."""
         failed = shown = 0
@@ -319,14 +310,14 @@ class Executor(Part):
                 if self._view.seen(p) != seen:
                     continue  # its orders, or those beside it, have changed what is held since
                 held = self._view.net_of(p, read)[0]
-                self._view.count(p, held, read.began)
+                self._shown.count(p, held, read.began)
             failed, shown = failed + (read is None), shown + (read is not None)
             look = holdings.Look(
                 position=p,
                 qty=order.qty,
                 held=held,
                 executions=await self._view.fills_of(p) or () if held is not None and held < order.qty else (),
-                count=self._view.counted(p),
+                count=self._shown.counted(p),
                 failed=failed,
                 shown=shown,
                 may_have_left=self._sends.may_have_left(order.client_order_id),
@@ -350,7 +341,6 @@ class Executor(Part):
         return (None, "it cannot be read") if holdings.is_silent(held, symbol) else (held, "")
 
     async def _not_sent(self, order: Order, refusal: OrderRefused) -> Answer:
-        """What becomes of an order that would sell more than is held."""
         # An earlier life, whose store was lost, may have sent the same id: then what is missing is what it sold.
         report = await self._calls.order(order.client_order_id) if self._calls.asks_by_our_id else None
         if report is None and self._sends.may_have_left(order.client_order_id):
@@ -361,10 +351,7 @@ class Executor(Part):
         await self._mailbox.report(report or refused_report(order.client_order_id, refusal, self._time.now()))
         return Answer.WAIT
 
-    # --- it leaves ----------------------------------------------------------------------------------------------------
-
     async def _send(self, p: Position, order: Order) -> bool:
-        """It leaves now; its position hears what comes of it."""
         name = order.client_order_id
         self._breaker.sends(self._time.monotonic())
         self._engine.sent(name)
@@ -377,7 +364,8 @@ class Executor(Part):
         report = outcome.report
         if report is not None:
             if outcome.outcome is Outcome.REFUSED:
-                report = await self._there_after_all(name) or report
+                may_have_left = self._sends.may_have_left(name)
+                report = await there_after_all(self._calls, name, may_have_left=may_have_left) or report
             if await self._is_too_small(p, order, report):
                 self._engine.not_known(name)  # it never was
                 return False
@@ -394,16 +382,3 @@ class Executor(Part):
         price = self._engine.last_price(order.symbol)
         waits = await self._instruments.hold_back(p.position_id, order, price, report)
         return waits and not p.order.ordered_by
-
-    async def _there_after_all(self, client_order_id: str) -> ExecutionReport | None:
-        """The record of an order that was just refused, where the refusal was said of another copy of its request.
-
-        What is repeated on the way, or sent again, can be refused because of the first copy: it holds the quantity.
-        """
-        try:
-            return await self._calls.order(client_order_id)
-        except BrokerError:
-            again = self._calls.capabilities.ids_refused is IdMemory.FOREVER and self._calls.asks_by_our_id
-            if again or self._sends.may_have_left(client_order_id):
-                raise
-            return None

@@ -1,4 +1,4 @@
-"""What the bot hands in: bars and order updates, in its own shapes, as far as they can be read.
+"""What comes in from outside: bars and order updates as the bot has them, and what a person orders.
 
 What cannot be read decides nothing, and is an alarm. What decides something is durable before the call returns; the
 orders that it leads to leave on their own.
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from exitfsm import holdings
-from exitfsm.bar_keeping import BarKeeper
 from exitfsm.broker.market import bar_of
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import Meaning, Read, same_symbol
@@ -25,38 +25,152 @@ from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
-from exitfsm.messages import PositionRead
+from exitfsm.messages import ForceExit, Message, RecordRead, Release
 from exitfsm.order_ids import looks_like_exit
-from exitfsm.outside import logger
-from exitfsm.position import READS_MIN, Position
-from exitfsm.values import Bar, ExecutionReport
-
-log = logger("exitfsm")
+from exitfsm.outside import log, logged
+from exitfsm.position import ExitOrder, Position, is_over
+from exitfsm.position.operating import is_stuck
+from exitfsm.values import Bar, ExecutionReport, OrderStatus
 
 #: How long an update waits until a new position is adopted; a bot with one consumer has bars waiting behind.
 SYNC_WAIT_S = 1.0
+#: Tasks that ask the broker about a price that jumped.
+CONFIRM = "exitfsm-confirm"
+
+
+class Operators(Part):
+    """Commands from outside the rules."""
+
+    def __init__(self, context: Context, view: View, executor: Executor, reconciler: Reconciler) -> None:
+        super().__init__(context)
+        self._view, self._executor, self._reconciler = view, executor, reconciler
+
+    async def flatten(self, reason: str, who: str) -> list[Position]:
+        """Exit all there is: what is watched first, then what the broker shows beside it."""
+        first = await self.force(in_order(self._engine), reason, who)
+        with logged("sync_after_flatten_failed error=%s"):
+            await self._reconciler.sync()
+        known = {p.position_id for p in first}
+        beside = [p for p in in_order(self._engine) if p.position_id not in known]
+        return first + await self.force(beside, reason, who)
+
+    async def force(self, positions: list[Position], reason: str, who: str) -> list[Position]:
+        """Exit these positions now; returns them as they are then."""
+        stuck = [p for p in positions if is_stuck(p)]  # they need a look at the broker, and do not keep others waiting
+        await self._tell_force([(p, None) for p in positions if p not in stuck], reason, who)
+        if stuck:
+            await self._tell_force(await self._cleared_up(stuck), reason, who)
+        await self._executor.grace()
+        return [self._engine.positions.get(p.position_id) or p for p in positions]
+
+    async def _tell_force(self, positions: list[tuple[Position, Decimal | None]], reason: str, who: str) -> None:
+        messages: list[tuple[str, Message]] = []
+        for p, qty in positions:
+            # One that became unprotected since is not among those that were looked up.
+            now, price, known = self._time.now(), self._engine.last_price(p.symbol), holdings.known(p)
+            force = ForceExit(at=now, who=who, reason=reason, price=price, qty=qty, known=known)
+            messages.append((p.position_id, force))
+        await self._mailbox.tell_all(messages)
+        self._executor.drive([p.position_id for p, _ in positions])
+
+    async def _cleared_up(self, stuck: list[Position]) -> list[tuple[Position, Decimal | None]]:
+        """Look up the orders of these, and what is held: a second order is only safe on fresh knowledge.
+
+        An ended order's record that cannot be read keeps an exit back until the operator, who has read the alarm,
+        orders it again. Returns those of which all is known, as they are before what is held was read, with that.
+        """
+        # What is sent is no more than is held.
+        looks = (self._clear_up(p, must=all(alarm.kind != "not_done" for alarm in p.alarms)) for p in stuck)
+        results = zip(stuck, await asyncio.gather(*looks, return_exceptions=True), strict=True)
+        failed = {p.position_id: result for p, result in results if isinstance(result, BaseException)}
+        current = (self._engine.positions.get(p.position_id) for p in stuck if p.position_id not in failed)
+        known, held = [p for p in current if p is not None], None
+        try:
+            held = await self._view.positions() if known else None
+        except BrokerError as error:
+            failed |= {p.position_id: error for p in known}
+        for position_id, why in failed.items():
+            log.error("unprotected_not_forced position=%s error=%s", position_id, why)
+            text = f"nothing was done for what is unprotected: {why}; say it again to go on without such a record"
+            await self._mailbox.alarm(position_id, "not_done", text)
+            if not isinstance(why, BrokerError):
+                raise why
+        return [(p, self._view.net_of(p, held)[0]) for p in known] if held is not None else []
+
+    async def release(self, position_id: str, who: str) -> None:
+        """Hand an unprotected position back to the rules."""
+        p = self._engine.positions.get(position_id)
+        if p is not None:
+            await self._clear_up(p, must=True)
+        p = self._engine.positions.get(position_id)
+        if p is None:
+            return
+        held = await self._view.agreed(p)
+        net, entry = self._view.net_of(p, held)
+        now, known = self._time.now(), holdings.known(p)
+        if net != 0:
+            price = entry or p.entry_price
+            await self._mailbox.tell(position_id, Release(at=now, qty=net, entry_price=price, who=who, known=known))
+            return
+        # Its orders were cleared up before this read: what their records leave open, the operator answers for.
+        order_id = p.client_order_id or ""
+        ended = ExecutionReport(client_order_id=order_id, status=OrderStatus.CANCELED, at=now)
+        record = RecordRead(client_order_id=order_id, began=self._waits.at(p, held.began), report=ended)
+        await self._mailbox.tell(position_id, self._view.message(p, held, record))
+
+    async def _clear_up(self, p: Position, *, must: bool) -> None:
+        """Find out what became of a position's orders, on an operator's word.
+
+        One that the broker does not know counts as refused then, and one that was replaced there as canceled: the
+        operator has looked, and answers for it. `must`: the records of ended orders must be readable, too.
+
+        Raises:
+            BrokerError: an order may be live and cannot be looked up, or works again, or its record must be read.
+        """
+        must = must and self._calls.asks_by_our_id and self._calls.capabilities.lookup_sees_closed
+        for order in p.orders:
+            if order.live:
+                await self._end_live(order)
+            else:
+                await self._check_ended(order, must=must)
+
+    async def _end_live(self, order: ExitOrder) -> None:
+        asked, name = self._time.monotonic(), order.client_order_id
+        report = await self._calls.order(name)
+        if report is None and self._sends.since(name, asked):
+            raise BrokerError(f"exit order {name} was being sent at that moment")
+        await self._mailbox.report(holdings.end_of_live(report, name, order.filled_qty, self._time.now()))
+
+    async def _check_ended(self, order: ExitOrder, *, must: bool) -> None:
+        name, report = order.client_order_id, None
+        try:
+            report = await self._calls.order(name)
+        except BrokerError:
+            if must:
+                raise
+        if report is not None:
+            report = holdings.record_of_ended(order, report)
+            await self._mailbox.report(report)
+        if report is None or is_over(order, report):
+            return
+        await self._calls.cancel(name)
+        report = await self._calls.order(name)
+        if report is None:
+            return
+        if not is_over(order, report):  # the venue took a fill back, or its end: nothing may be sent beside it
+            raise BrokerError(f"exit order {name} works again at the broker, and is asked to be canceled")
+        await self._mailbox.report(report)
 
 
 class Intake(Part):
     """Reads what comes in, and hands it to the parts that it concerns."""
 
-    def __init__(
-        self,
-        context: Context,
-        view: View,
-        executor: Executor,
-        reconciler: Reconciler,
-        timer: Timer,
-        keeper: BarKeeper,
-    ) -> None:
+    def __init__(self, context: Context, view: View, executor: Executor, reconciler: Reconciler, timer: Timer) -> None:
         super().__init__(context)
         self._view, self._executor, self._reconciler, self._timer = view, executor, reconciler, timer
-        self._keeper = keeper
-        #: The newest bar of each symbol that jumped and is asked about; and the questions that are under way.
+        self._keeper = timer.keeper
+        #: The newest bar of each symbol that jumped and is asked about.
         self._jumped: dict[str, Bar] = {}
-        self.asking: set[asyncio.Task[None]] = set()
-
-    # --- bars ---------------------------------------------------------------------------------------------------------
 
     async def bars(self, bars: Sequence[Any] | Mapping[str, Any]) -> None:
         """Many bars at once, in order or by symbol; returns when what they decided is durable, or could not be."""
@@ -64,7 +178,7 @@ class Intake(Part):
         readable = [bar for symbol, raw in named if (bar := self._readable(raw, symbol)) is not None]
         for bar in readable:
             self._orders.note_spelling(bar.symbol)
-        self._timer.prices_moved()
+        self._timer.marks.want()
         arrived_at = self._time.now()
         others = self._keeper.note_held(readable, arrived_at)
         try:
@@ -86,44 +200,33 @@ class Intake(Part):
             self._alarms.raise_soon("bar_unreadable", f"a bar cannot be read, so nothing is decided on it: {error}")
             return None
 
-    # --- prices that jumped -------------------------------------------------------------------------------------------
-
     def confirm(self, bars: list[Bar]) -> None:
         """Ask the broker about the newest of these bars of each symbol, one question for each at a time."""
         for bar in bars:
             if bar.symbol not in self._jumped:
-                self._ask(bar.symbol)
+                self._tasks.spawn(self._confirm(bar.symbol), CONFIRM)
             self._jumped[bar.symbol] = bar
-
-    def _ask(self, symbol: str) -> None:
-        task = self._tasks.spawn(self._confirm(symbol), "exitfsm-confirm")
-        self.asking.add(task)
-        task.add_done_callback(self.asking.discard)
 
     async def _confirm(self, symbol: str) -> None:
         """Ask about the newest jump. Of one that comes meanwhile the answer may know nothing: that is asked anew."""
         bar, expected = self._jumped[symbol], self._view.expectations()
         again = False
         try:
-            try:
+            held = Read()
+            with logged("price_not_confirmed symbol=%s error=%s", symbol):
                 held = await self._view.positions()
-            except BrokerError as error:
-                log.warning("price_not_confirmed symbol=%s error=%s", symbol, error)
-                held = Read()
-            held_now = in_order(self._engine)
-            watched = [p for p in held_now if p.symbol == symbol and p.state is State.MONITORING]
+            watched = [p for p in in_order(self._engine) if p.symbol == symbol and p.state is State.MONITORING]
             overtaken = any(expected.get(p.position_id) != self._view.seen(p) for p in watched)
             again = overtaken or self._jumped[symbol] is not bar
         finally:
             if not again:
                 del self._jumped[symbol]  # also where something failed: the next jump is asked about
         if again:
-            self._ask(symbol)
+            self._tasks.spawn(self._confirm(symbol), CONFIRM)
         if not overtaken:
             await self._settle(bar, held, watched)
 
     async def _settle(self, bar: Bar, held: Read, watched: list[Position]) -> None:
-        """What the broker's answer means for a bar that jumped."""
         beside = {q.position_id: q for p in watched for q in self._engine.beside(p) if q not in watched}
         jump = holdings.Jumped(
             bar=bar,
@@ -135,7 +238,7 @@ class Intake(Part):
         )
         meaning = holdings.meaning_of(jump)
         if meaning is Meaning.SPLIT:
-            reads = [(p.position_id, self._read_of(p, held)) for p in watched]
+            reads = [(p.position_id, self._view.message(p, held)) for p in watched]
 
             def rebased() -> None:
                 # At once, or a bar in between would be held against the levels of before.
@@ -148,23 +251,14 @@ class Intake(Part):
         else:
             await self._mailbox.run(lambda: self._engine.on_bar(bar, received_at=self._given.clock.now()))
 
-    def _read_of(self, p: Position, held: Read) -> PositionRead:
-        net, entry = self._view.net_of(p, held)
-        now, began, known = self._time.now(), self._waits.at(p, held.began), holdings.known(p)
-        return PositionRead(at=now, began=began, qty=net, avg_entry_price=entry, reads=READS_MIN, known=known)
-
-    # --- order updates ------------------------------------------------------------------------------------------------
-
     async def update(self, update: Any) -> None:
         """A report on any order of the account. One that is not understood makes the orders be looked up."""
-        try:
+        report = None
+        with logged("update_unreadable error=%s", of=(BrokerError, ValueError)):
             report = self._calls.report_of(update)
-        except (BrokerError, ValueError) as error:
-            log.warning("update_unreadable error=%s", error)
-            report = None
         if report is None or holdings.may_be_ours(list(self._engine.positions.values()), report):
             log.warning("update_not_understood type=%s", type(update).__name__)
-            self._reconciler.hurry()
+            self._reconciler.due.hurry()
             return
         report = self._orders.under_our_id(report)
         try:
@@ -182,17 +276,14 @@ class Intake(Part):
         So is one of which the broker has corrected an execution: a report may be older than the correction. And reports
         from before our order was changed at the broker are not taken for another change.
         """
-        p = self._owner(report)
+        p = self._orders.owner(report.client_order_id)
         if p is not None and self._calls.asks_by_our_id and holdings.precedes_a_change(p, report):
-            self._timer.look_up_soon(p.position_id, report.client_order_id)
+            self._executor.look_up_soon(p.position_id, report.client_order_id)
             return
         await self._mailbox.report(report)
-        p = self._owner(report)
+        p = self._orders.owner(report.client_order_id)
         if p is not None and holdings.leaves_open(p, report):
-            self._timer.look_up_soon(p.position_id, report.client_order_id)
-
-    def _owner(self, report: ExecutionReport) -> Position | None:
-        return self._engine.positions.get(self._engine.known_owner(report.client_order_id) or "")
+            self._executor.look_up_soon(p.position_id, report.client_order_id)
 
     async def _on_foreign(self, report: ExecutionReport) -> None:
         """An order that is not ours: remember it while it works; what it filled is adopted at once."""

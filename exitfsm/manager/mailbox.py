@@ -29,13 +29,9 @@ class Group(Turn):
 
 
 class Mailbox(Writer[Group]):
-    """The queue to the engine.
+    """The queue to the engine, which is used in the writer's thread only, but for reading what it holds in memory.
 
-    Args:
-        engine: used in the writer's thread only, but for reading what it holds in memory.
-        time: the present.
-        clock: for the age of bars: putting the time right must not make fresh bars look old.
-        after: told on the event loop what each group brought, before the callers are answered.
+    `clock` tells the age of bars: putting the time right must not make fresh bars look old.
     """
 
     def __init__(self, engine: Engine, time: SteadyTime, clock: Clock, after: Callable[[Group], None]) -> None:
@@ -75,7 +71,7 @@ class Mailbox(Writer[Group]):
 
     async def owner_of(self, client_order_id: str) -> str | None:
         """The position that an order belongs to, by memory or by the store; None where it belongs to none."""
-        owner: str | None = self._engine.known_owner(client_order_id)
+        owner = self._engine.known_owner(client_order_id)
         return owner or await self.run(partial(self._engine.owner_of, client_order_id))
 
     # --- in the writer's thread: a run of one kind is one commit ------------------------------------------------------

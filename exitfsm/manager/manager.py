@@ -8,7 +8,6 @@ loaded, everything is reconciled with the broker, and what is then still owed is
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
@@ -17,8 +16,8 @@ from functools import partial
 from typing import Any
 
 from exitfsm import holdings
-from exitfsm.aio.bus import check_bus
-from exitfsm.aio.loops import NOT_STARTED, Begun, handed_over, on_its_loop, running
+from exitfsm.aio.bus import Subscription, check_bus
+from exitfsm.aio.loops import NOT_STARTED, Begun, handed_over, home, on_its_loop, running
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.market import is_bar
 from exitfsm.broker.orders import is_order_update
@@ -30,16 +29,14 @@ from exitfsm.errors import StoreError, StoreLocked
 from exitfsm.events import TradingPaused, TradingResumed
 from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.context import Given, in_order
+from exitfsm.manager.intake import CONFIRM
 from exitfsm.manager.parts import Parts
-from exitfsm.manager.view import View
-from exitfsm.outside import logger
+from exitfsm.outside import log
 from exitfsm.ownership import Opening
 from exitfsm.ports import Broker, Clock, EventBus
 from exitfsm.position import Position, account_hash
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side, decimal_of, symbol_key, utc
-
-log = logger("exitfsm")
 
 
 class ExitManager:
@@ -83,6 +80,7 @@ class ExitManager:
         self.config = load_config(config) if config is not None else ExitConfig()
         self.strategy_name = strategy_name
         self._broker, self._store_given, self._bus = broker, state_store, event_bus
+        self._subscription = Subscription(event_bus)
         clock = clock or SystemClock()
         self._given = Given(
             config=self.config,
@@ -99,7 +97,6 @@ class ExitManager:
         self._starting = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._made: Parts | None = None
-        self._unsubscribe: Any = None
 
     @property
     def store(self) -> ExitStore:
@@ -129,10 +126,6 @@ class ExitManager:
         return self._parts.context.engine
 
     @property
-    def _view(self) -> View:
-        return self._parts.view
-
-    @property
     def lost_to(self) -> str | None:
         """Who has taken the store from this manager, in words; it has stopped then. None while nobody has."""
         return self._made.ownership.lost if self._made is not None else None
@@ -157,7 +150,7 @@ class ExitManager:
                 await self._start()
 
     async def _start(self) -> None:
-        loop, fitting = asyncio.get_running_loop(), Fitting(self._broker)
+        loop, fitting = home(), Fitting(self._broker)
         fitting.check()
         check_bus(self._bus)
         store = await self._opening.opened()
@@ -169,8 +162,7 @@ class ExitManager:
             await self._made.ownership.end()
             self._made = self._loop = None
             raise
-        if self._bus is not None:
-            self._unsubscribe = await _awaited(self._bus.subscribe(self._on_bus_event))
+        await self._subscription.begin(self._on_bus_event)
         await self._made.reconciler.try_sync()
         self._made.context.tasks.spawn(self._made.timer.watch(), "exitfsm-time")
         if self._made.ownership.lost is not None:
@@ -187,17 +179,10 @@ class ExitManager:
 
     @on_its_loop
     async def _stop(self) -> None:
-        parts, unsubscribe = self._parts, self._unsubscribe
-        if not parts.running:
-            return
-        parts.stop_taking()
-        self._unsubscribe = None
-        if callable(unsubscribe):
-            await _awaited(unsubscribe())
-        await parts.end()
+        if self._parts.running:
+            await self._parts.end(self._subscription.end)
 
     async def __aenter__(self) -> ExitManager:
-        """`async with ExitManager(...) as manager:` starts and stops it."""
         await self.start()
         return self
 
@@ -209,9 +194,8 @@ class ExitManager:
     async def on_bar(self, bar: Any, symbol: str | None = None) -> None:
         """A bar, of any symbol; returns when what it decided is durable. Orders leave on their own.
 
-        Args:
-            bar: a `Bar`, or anything that carries symbol, timestamp and prices. One that cannot be read is an alarm.
-            symbol: of what it is a bar, where the bar does not say so itself.
+        It is a `Bar`, or anything that carries timestamp, prices, and the symbol, or else that is given beside it. One
+        that cannot be read is an alarm.
         """
         await self.on_bars([bar] if symbol is None else {symbol: bar})
 
@@ -227,9 +211,8 @@ class ExitManager:
     async def on_order_update(self, update: Any) -> None:
         """A report on any order of the account: an exit of ours, or an entry of the bot.
 
-        Args:
-            update: an `ExecutionReport`, or an order or update in the broker's own shape. It may come late, doubled or
-                out of order. One that is not understood makes the order be looked up.
+        It is an `ExecutionReport`, or an order or update in the broker's own shape, and may come late, doubled or out
+        of order. One that is not understood makes the order be looked up.
         """
         if not self._running:
             log.warning("update_ignored why=stopped")
@@ -302,7 +285,7 @@ class ExitManager:
     async def settled(self) -> None:
         """Return when nothing is being carried out or confirmed. What waits for time or for the broker still waits."""
         parts = self._parts
-        while under_way := [*parts.executor.tasks, *parts.intake.asking]:
+        while under_way := [*parts.executor.workers.tasks, *parts.context.tasks.named(CONFIRM)]:
             await asyncio.wait(under_way)
             await asyncio.sleep(0)
 
@@ -375,7 +358,3 @@ class ExitManager:
         assert self._loop is not None  # subscribed in start
         work = partial(take, event) if take is not None and self._running else None
         return handed_over(self._loop, work, lambda begun: self._parts.context.tasks.spawn(begun, "exitfsm-bus"))
-
-
-async def _awaited(value: Any) -> Any:
-    return await value if inspect.isawaitable(value) else value

@@ -8,7 +8,7 @@ emptied after each turn of the mailbox; and the broker's calls ask for names of 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 from exitfsm import holdings
@@ -23,27 +23,22 @@ from exitfsm.engine import Engine
 from exitfsm.errors import StoreError
 from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere, Recorded
 from exitfsm.lifecycle import State
-from exitfsm.manager.adopter import Adopter
 from exitfsm.manager.alarms import Alarms
 from exitfsm.manager.context import Context, Given
 from exitfsm.manager.executor import Executor
-from exitfsm.manager.intake import Intake
+from exitfsm.manager.intake import Intake, Operators
 from exitfsm.manager.mailbox import Group, Mailbox
-from exitfsm.manager.operators import Operators
-from exitfsm.manager.reconciler import Reconciler
+from exitfsm.manager.reconciler import Adopter, Reconciler
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
-from exitfsm.memory.orders import Orders
-from exitfsm.memory.sends import Sends
-from exitfsm.memory.waits import Waits
-from exitfsm.outside import logger
+from exitfsm.memory.memory import Memory
+from exitfsm.outside import log
 from exitfsm.ownership import Ownership, Watchdog
 from exitfsm.position import Position
 from exitfsm.recorded_bars import bars_since
 from exitfsm.sessions import closing
 from exitfsm.store import ExitStore
-
-log = logger("exitfsm")
+from exitfsm.store.mending import mend
 
 
 class Parts:
@@ -72,17 +67,13 @@ class Parts:
             bars_since=bars_since(self._keeper.path) if given.config.record_bars else None,
         )
         tasks, timeout_s = Tasks(), float(live.broker_timeout_seconds)
-        orders = Orders(engine, listed_by=time.monotonic() + 2 * timeout_s)
+        memory = Memory(engine, time, listed_by=time.monotonic() + 2 * timeout_s)
         mailbox = Mailbox(engine, time, given.clock, self._after_group)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         calls = BrokerCalls(
-            fitting,
-            names=orders,
-            time=time,
-            timeout_s=timeout_s,
-            on_result=self._after_call,
+            fitting, names=memory.orders, time=time, timeout_s=timeout_s, on_result=self._after_call,
             closes=closing(given.config, fitting.capabilities),
-        )
+        )  # fmt: skip
         self.context = context = Context(
             given=given,
             engine=engine,
@@ -92,9 +83,7 @@ class Parts:
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions),
             instruments=Instruments(calls, time, mailbox.alarm),
-            orders=orders,
-            sends=Sends(time),
-            waits=Waits(time, fitting.capabilities),
+            memory=memory,
             tasks=tasks,
         )
         self.view = View(context)
@@ -102,13 +91,13 @@ class Parts:
         self.adopter = Adopter(context, self.view)
         self.reconciler = Reconciler(context, self.view, self.executor, self.adopter)
         self.timer = Timer(context, self.executor, self.reconciler, self._keeper)
-        self.intake = Intake(context, self.view, self.executor, self.reconciler, self.timer, self._keeper)
+        self.intake = Intake(context, self.view, self.executor, self.reconciler, self.timer)
         self.operators = Operators(context, self.view, self.executor, self.reconciler)
         #: That this is the owner of the store, and what happens when it is not any more.
         self.ownership = Ownership(store, calls.forbid, alarms.alarm_without_store)
         #: True from when everything is restored until it is stopped.
         self.running = False
-        self._cooldowns: dict[str, datetime] = {}
+        self._mended: list[str] = []
 
     async def begin(self) -> None:
         """Restore what the store knows, remind of active alarms, and be at work."""
@@ -122,6 +111,8 @@ class Parts:
             context.alarms.remind()
             for lack in self._fitting.missing:
                 await context.alarms.raise_alarm("broker_incomplete", f"the broker has no {lack}")
+            for line in self._mended:
+                await context.alarms.raise_alarm("store_mended", line)
         except BaseException:
             self.running = False
             await self._close()
@@ -131,23 +122,20 @@ class Parts:
         """In the writer's thread: everything the store knows."""
         store, context = self.store, self.context
         store.bind(context.given.account)
+        self._mended = mend(store)
         self.adopter.load()
         context.engine.load()
-        self._account.load()
+        self._account.restore(context.given.time.now())
         if self._account.paused:
             context.engine.pause()
         context.alarms.load(store)
         context.breaker.restore(self._account.breaker_open)
-        self._cooldowns.update(store.cooldowns(context.given.time.now()))
         self._keeper.keep([row.symbol for row in store.trackings()])
 
-    def stop_taking(self) -> None:
-        """Nothing new is taken from now on."""
-        self.running = False
-
-    async def end(self) -> None:
-        """Let what must become durable be; leave no task behind."""
-        context = self.context
+    async def end(self, unsubscribe: Callable[[], Awaitable[None]]) -> None:
+        """Take nothing new from now on, let what must become durable be, and leave no task behind."""
+        self.running, context = False, self.context
+        await unsubscribe()
         await self.ownership.end()
         await context.tasks.cancel()
         await self.reconciler.runs.close()
@@ -173,7 +161,7 @@ class Parts:
         """What speaks for or against an entry."""
         return holdings.Account(
             positions=list(self.context.engine.positions.values()),
-            cooldowns=dict(self._cooldowns),
+            cooldowns=dict(self._account.cooldowns),
             is_reconciled=self.running and self.reconciler.is_done,
             is_paused=self.context.engine.paused,
         )
@@ -190,8 +178,8 @@ class Parts:
             for one in recorded:
                 context.alarms.announce(position, one)
                 if isinstance(one.event, OrderEnded):
-                    context.waits.settled(position)
-                    self.reconciler.hurry()  # what stands in the way of the next attempt is read before it is due
+                    context.memory.waits.settled(position)
+                    self.reconciler.due.hurry()  # what stands in the way of the next attempt is read before it is due
         self.ownership.note(group.failures)
         for error in group.failures if self.running else ():
             log.critical("not_stored error=%s", error)
@@ -201,18 +189,15 @@ class Parts:
 
     def _on_ended(self, p: Position) -> None:
         context = self.context
-        for memory in (self.view, self.executor, context.sends, context.waits, context.orders):
-            memory.forget(p)
-        if p.cooldown_until is not None:
-            self._cooldowns[p.symbol] = max(p.cooldown_until, self._cooldowns.get(p.symbol, p.cooldown_until))
-        self.reconciler.hurry()  # what was bought meanwhile is adopted now
+        context.memory.forget(p)
+        self.executor.workers.forget(p.position_id)
+        self._account.ended(p)
+        self.reconciler.due.hurry()  # what was bought meanwhile is adopted now
 
     def _after_call(self, answered: bool, method: str) -> None:
         """Sends that fail in a row open the breaker; one that gets through closes it."""
-        breaker, alarms, now = self.context.breaker, self.context.alarms, self.context.given.time.now
-        if method not in ("submit", "cancel"):
-            return
-        if not answered and breaker.failed():
-            alarms.record(BreakerOpened(failures=breaker.failures, at=now(), why=method))
-        elif answered and breaker.succeeded():
-            alarms.record(BreakerClosed(at=now()))
+        breaker = self.context.breaker
+        if method in ("submit", "cancel") and (breaker.succeeded() if answered else breaker.failed()):
+            now = self.context.given.time.now()
+            opened = BreakerOpened(failures=breaker.failures, at=now, why=method)
+            self.context.alarms.record(BreakerClosed(at=now) if answered else opened)

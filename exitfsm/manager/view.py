@@ -13,15 +13,13 @@ from msgspec.structs import replace
 from exitfsm import holdings
 from exitfsm.aio.tasks import Fresh
 from exitfsm.errors import BrokerError
-from exitfsm.holdings import Count, Evidence, Executions, Expected, LookUps, Need, Read, same_symbol
+from exitfsm.holdings import Evidence, Executions, Expected, Need, Read, same_symbol
 from exitfsm.manager.context import Context, Part
 from exitfsm.memory.orders import own_id
-from exitfsm.messages import Contradiction, RecordRead, Recover
-from exitfsm.outside import logger
-from exitfsm.position import Position, client_order_id
+from exitfsm.messages import Contradiction, PositionRead, RecordRead, Recover
+from exitfsm.outside import logged
+from exitfsm.position import READS_MIN, Position, client_order_id
 from exitfsm.values import ExecutionReport, Fill, plain
-
-log = logger("exitfsm")
 
 #: How long one look at what is held may take, where something waits for it.
 LOOK_MAX_S = 1.0
@@ -32,8 +30,6 @@ class View(Part):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._counts: dict[str, Count] = {}
-        self._look_ups: dict[str, LookUps] = {}
         #: Reads of what is held; callers that wait together share one.
         self.reads = Fresh(self._read, "exitfsm-positions")
 
@@ -74,14 +70,13 @@ class View(Part):
         """The broker's quantity for a position, and its average entry."""
         return holdings.net(read, p, self._engine.beside(p))
 
-    def count(self, p: Position, net: Decimal, began: float) -> int:
-        """Note that a read that began then showed this much for a position; returns how often in a row that was so."""
-        reads, self._counts[p.position_id] = holdings.count(self._counts.get(p.position_id), p, net, began)
-        return reads
-
-    def counted(self, p: Position) -> Count | None:
-        """What the newest reads showed for a position."""
-        return self._counts.get(p.position_id)
+    def message(self, p: Position, read: Read, record: RecordRead | None = None) -> PositionRead:
+        """What a read shows for a position, as a message to it that leaves no doubt."""
+        net, entry = self.net_of(p, read)
+        now, began, known = self._time.now(), self._waits.at(p, read.began), holdings.known(p)
+        return PositionRead(
+            at=now, began=began, qty=net, avg_entry_price=entry, reads=READS_MIN, known=known, record=record
+        )
 
     # --- what a read means --------------------------------------------------------------------------------------------
 
@@ -100,12 +95,14 @@ class View(Part):
             next_order_known=not self._calls.asks_by_our_id,
         )
         while evidence is not None:
-            conclusion, count = holdings.weigh(evidence, self._counts.pop(position_id, None))
-            if count is not None:
-                self._counts[position_id] = count
+            conclusion, count = holdings.weigh(evidence, self._shown.counted(p))
+            self._shown.keep(p, count)
             if isinstance(conclusion, Need):
                 evidence = await self._read_more(evidence, conclusion)
                 continue
+            forgotten = self._calls.asks_by_our_id and holdings.may_have_exited(evidence, conclusion)
+            if forgotten and await self._took_over(p):
+                return  # an exit of ours that an old copy of the store does not know
             if isinstance(conclusion, holdings.Missing):
                 why = f"the broker shows no position at all, and no execution that explains it for {p.symbol}"
                 missing = Contradiction(at=self._time.now(), why=why, known=holdings.known(p))
@@ -145,7 +142,7 @@ class View(Part):
         It may have filled after its end was reported, or be working all the same.
         """
         mono, began = self._time.monotonic(), self._waits.at(p, self._time.monotonic())
-        report = told = await self._shown(p, client_order_id)
+        report = told = await self._record(p, client_order_id)
         hidden = report is None and not self._calls.capabilities.lookup_sees_closed
         if hidden and client_order_id == p.client_order_id and self._calls.has("fills"):
             fills = await self._calls.fills(p.opened_at)
@@ -154,13 +151,14 @@ class View(Part):
             await self._mailbox.report(told)
         by_id = self._calls.can_look_up(client_order_id)
         record = RecordRead(client_order_id=client_order_id, began=began, report=report, by_id=by_id)
-        record, self._look_ups[client_order_id] = holdings.looked_up(
-            p, record, self.look_ups(client_order_id), mono, self._calls.capabilities,
+        record, look_ups = holdings.looked_up(
+            p, record, self._shown.look_ups(client_order_id), mono, self._calls.capabilities,
             can_show=by_id or self._calls.has("open_orders"),
         )  # fmt: skip
+        self._shown.looked_up(client_order_id, look_ups)
         return record
 
-    async def _shown(self, p: Position, client_order_id: str) -> ExecutionReport | None:
+    async def _record(self, p: Position, client_order_id: str) -> ExecutionReport | None:
         """An order's record; by the list of working orders, where the broker cannot be asked about this one."""
         if self._calls.can_look_up(client_order_id):
             return await self._calls.order(client_order_id)
@@ -170,25 +168,10 @@ class View(Part):
         mine = (r for r in listed if r.client_order_id == client_order_id or (own and r.broker_order_id == own))
         return next(mine, None)
 
-    def look_ups(self, client_order_id: str) -> LookUps:
-        """What the look-ups of an order whose end was reported have shown."""
-        return self._look_ups.get(client_order_id, LookUps())
-
     async def fills_of(self, p: Position) -> tuple[Fill, ...] | None:
         """The executions in a position's symbol since its entry; None where they cannot be had."""
         if not self._calls.has("fills"):
             return holdings.executions_of(p, self._orders.told.values(), listed=False)
-        try:
-            fills = await self._calls.fills(p.opened_at)
-        except BrokerError as error:
-            log.warning("fills_failed position=%s error=%s", p.position_id, error)
-            return None
-        return holdings.executions_of(p, fills, listed=True)
-
-    # --- its end ------------------------------------------------------------------------------------------------------
-
-    def forget(self, p: Position) -> None:
-        """A position has ended."""
-        self._counts.pop(p.position_id, None)
-        for order in p.orders:
-            self._look_ups.pop(order.client_order_id, None)
+        with logged("fills_failed position=%s error=%s", p.position_id):
+            return holdings.executions_of(p, await self._calls.fills(p.opened_at), listed=True)
+        return None

@@ -49,9 +49,13 @@ class Orders:
         self._pairs: dict[str, str] = {}
         self._renamed: dict[str, str] = {}
 
+    def owner(self, client_order_id: str) -> Position | None:
+        """The open position that an exit order belongs to."""
+        return self._engine.positions.get(self._engine.known_owner(client_order_id) or "")
+
     def known(self, client_order_id: str) -> Known:
         """The broker's own id of an order, and its symbol, for a broker that wants to be asked by them."""
-        p = self._engine.positions.get(self._engine.known_owner(client_order_id) or "")
+        p = self.owner(client_order_id)
         if p is not None:
             return Known(own_id(p, client_order_id), p.symbol)
         for working in self.foreign.values():

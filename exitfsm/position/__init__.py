@@ -11,10 +11,10 @@ No clock, no randomness, no I/O: the same messages give the same events, byte fo
 from exitfsm.order_ids import client_order_id, is_exit_of
 from exitfsm.position.deciding import decide
 from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
-from exitfsm.position.folding import evolve, fold, replay
+from exitfsm.position.folding import SPLIT_RATIO, evolve, fold, replay
 from exitfsm.position.order import ExitOrder
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
-from exitfsm.position.reports import READS_MIN, is_over, is_proved_over
+from exitfsm.position.reports import READS_MIN, held_within, is_over, is_proved_over
 from exitfsm.position.rule_states import NO_STATES, RuleStates, fold_bar, fold_bars, refolded, restored, saved
 from exitfsm.position.state import Position, account_hash, epoch_of, position_id, symbol_in
 from exitfsm.position.watching import fault_of
@@ -22,6 +22,7 @@ from exitfsm.position.watching import fault_of
 __all__ = [
     "NO_STATES",
     "READS_MIN",
+    "SPLIT_RATIO",
     "Action",
     "Cancel",
     "ExitOrder",
@@ -41,6 +42,7 @@ __all__ = [
     "fold",
     "fold_bar",
     "fold_bars",
+    "held_within",
     "is_exit_of",
     "is_over",
     "is_proved_over",

@@ -104,3 +104,13 @@ def on_give_way(p: Position, m: GiveWay, broker: Capabilities) -> list[Event]:
     if rests(p):
         return [escalated(p, m.at, m.why)]
     return cancel(p, m.at, m.why) if p.state is State.UNPROTECTED else []
+
+
+#: Alarms of an exit between two attempts that does not go on by itself.
+_STALLED = ("retry_stalled", "ended_order_works", "order_not_found")
+
+
+def is_stuck(p: Position) -> bool:
+    """True for a position whose exit goes on with an operator's word only."""
+    stalled = p.state is State.REJECTED and any(alarm.kind in _STALLED for alarm in p.alarms)
+    return stalled or p.state is State.UNPROTECTED

@@ -11,7 +11,7 @@ from exitfsm.messages import Known, PositionRead, RecordRead
 from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm, cancel, lost
 from exitfsm.position.attempting import Attempt, is_price, next_attempt, sellable, spent_by_next
-from exitfsm.position.reports import READS_MIN, is_proved_over
+from exitfsm.position.reports import READS_MIN, held_within, is_proved_over
 from exitfsm.position.state import Position
 from exitfsm.values import plain, tradable
 
@@ -134,7 +134,7 @@ def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -
 
 
 def _completed(p: Position, at: datetime) -> list[Event]:
-    filled_at = p.last_fill_at or at
+    filled_at = held_within(p, p.last_fill_at or at, at)
     return [
         ExitCompleted(
             filled_qty=p.sold_qty,
@@ -147,7 +147,7 @@ def _completed(p: Position, at: datetime) -> list[Event]:
 
 
 def _elsewhere(p: Position, m: PositionRead, how: PositionEnd) -> list[Event]:
-    ended = p.last_fill_at if how == PositionEnd.RESIDUE and p.last_fill_at else m.at
+    ended = held_within(p, p.last_fill_at, m.at) if how == PositionEnd.RESIDUE and p.last_fill_at else m.at
     return [
         PositionClosedElsewhere(how=how, remaining_qty=p.remaining_qty, at=m.at, cooldown_until=_cooldown(p, ended))
     ]

@@ -36,14 +36,16 @@ from exitfsm.position.reports import (
     Kind,
     News,
     Stage,
+    dated,
     how_ended,
     is_over,
+    is_repriced,
     kind_of,
     news_of,
     sells_no_more,
 )
 from exitfsm.position.state import Position
-from exitfsm.values import ExecutionReport, OrderStatus, plain
+from exitfsm.values import ZERO, ExecutionReport, OrderStatus, plain
 
 #: States in which a position waits for something that a report can bring, and goes on with it.
 _GOES_ON = (State.PARTIAL, State.CANCELING, State.REJECTED)
@@ -51,8 +53,11 @@ _GOES_ON = (State.PARTIAL, State.CANCELING, State.REJECTED)
 
 def on_report(p: Position, m: Report, broker: Capabilities) -> list[Event]:
     """The events that a report means; none for one that says nothing new or is about no order of this position."""
-    events = _meant(p, m.report, m.at, broker)
-    return [*events, *_oversold(p, events, m.at)] if p.state is State.UNPROTECTED else events
+    report, misdated = dated(p, m.report, m.at)
+    events = _meant(p, report, m.at, broker)
+    if p.state is State.UNPROTECTED:
+        events = [*events, *_oversold(p, events, m.at)]
+    return [*events, *alarm(p, AlarmKind.BROKER_TIME, misdated, m.at, after=events)] if misdated and events else events
 
 
 def _meant(p: Position, report: ExecutionReport, at: datetime, broker: Capabilities) -> list[Event]:
@@ -168,15 +173,22 @@ def impossible_fact(n: News) -> list[Event]:
 def corrected(n: News) -> list[Event]:
     """The broker changed a fill it had reported: a fact, and a case for a person.
 
-    Another price alone stops nothing that is under way.
+    Another price alone stops nothing that is under way, and undoes nothing that is complete.
     """
     order_id = n.order.client_order_id
-    if n.grown == 0 and n.p.state in _GOES_ON:
-        fills = _fills(n, corrected=True)
-        text = f"the broker corrected the price of order {order_id}"
-        return [fills, *alarm(n.p, AlarmKind.FILL_CORRECTED, text, n.at, after=[fills])]
+    if n.grown == 0 and (n.p.state in _GOES_ON or n.p.state.terminal):
+        return repriced(n)
     why = f"the broker corrected order {order_id} from {plain(n.order.filled_qty)} to {plain(n.filled)}"
     return lost(n.p, why, n.at, facts=corrected_fact(n))
+
+
+def repriced(n: News) -> list[Event]:
+    """The other price, and a person is told."""
+    fills = _fills(n, corrected=True)
+    text = f"the broker corrected the price of order {n.order.client_order_id}"
+    if n.p.state.terminal:
+        text += f" to {plain(n.average or ZERO)} after the exit was complete: the quantity is as it was"
+    return [fills, *alarm(n.p, AlarmKind.FILL_CORRECTED, text, n.at, after=[fills])]
 
 
 def corrected_fact(n: News) -> list[Event]:
@@ -248,6 +260,8 @@ def late(n: News) -> list[Event]:
 def late_of_earlier(n: News) -> list[Event]:
     """An earlier order of the position, which was over, turns out to have filled more, or less; or one ends again."""
     r, order = n.report, n.order
+    if r.corrected and n.grown == 0 and is_repriced(n) and (n.p.state in _GOES_ON or n.p.state.terminal):
+        return repriced(n)
     events = [event for fills in _more(n) for event in _late_fill(n, fills)]
     how_much = r.filled_qty is not None or r.status is OrderStatus.REJECTED  # else it is looked up: we cannot know
     return [*events, _end_of(r, n.filled)] if order.live and how_much and is_over(order, r) else events

@@ -7,11 +7,12 @@ not said is not zero.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
 import msgspec
+from msgspec.structs import replace
 
 from exitfsm.kinds import OrderEnd
 from exitfsm.lifecycle import State
@@ -19,10 +20,12 @@ from exitfsm.messages import RecordRead
 from exitfsm.ports import Capabilities
 from exitfsm.position.order import ExitOrder
 from exitfsm.position.state import Position
-from exitfsm.values import ZERO, ExecutionReport, OrderStatus, TimeInForce, bare, plain, tradable
+from exitfsm.values import ZERO, ExecutionReport, ExitType, OrderStatus, TimeInForce, bare, plain, stamp, tradable
 
 #: A broker's answer that may be behind is believed after this many equal ones in a row.
 READS_MIN = 3
+#: A broker's date of a fact may lie so far beside what we know of its time before a person is told.
+CLOCKS_APART_MAX = timedelta(seconds=60)
 #: How an order ended, by the status that ends it short.
 HOW = {
     OrderStatus.REJECTED: OrderEnd.REJECTED,
@@ -113,6 +116,31 @@ def news_of(p: Position, report: ExecutionReport, at: datetime, broker: Capabili
     return News(p, order, stage, report, at, broker, impossible, filled, filled - order.filled_qty)
 
 
+def held_within(p: Position, at: datetime, now: datetime) -> datetime:
+    """A broker's time of a fact about an exit, held between the decision to exit and now: it is evidence, no clock.
+
+    Of an exit that was found at the broker it is not known when it was decided; there the entry is the bound.
+    """
+    decided = p.triggered_at if p.reason is not ExitType.RECOVERED else None
+    return max(min(decided or p.opened_at, now), min(at, now))
+
+
+def dated(p: Position, r: ExecutionReport, now: datetime) -> tuple[ExecutionReport, str]:
+    """The report with a time that it can have, and what a person is told where it said quite another one."""
+    if r.client_order_id == p.client_order_id:
+        at = held_within(p, r.at, now)
+    else:  # an earlier order, perhaps of a decision before this one
+        at = max(min(p.opened_at, now), min(r.at, now))
+    if at == r.at:
+        return r, ""
+    text = ""
+    if abs(r.at - at) > CLOCKS_APART_MAX:
+        said = f"the broker dates its report of order {r.client_order_id} {stamp(r.at)}"
+        why = "a clock is wrong, or the store is an older copy"
+        text = f"{said}, before the exit was decided or in the future ({why}): it counts as of {stamp(at)}"
+    return replace(r, at=at), text
+
+
 _BY_STATE = {
     State.PENDING: Stage.PENDING,
     State.SUBMITTED: Stage.WORKING,
@@ -187,7 +215,7 @@ def _kind_of_change(n: News) -> Kind | None:
         return Kind.RESTATED
     if n.report.refused_at_submit and n.stage in (Stage.WORKING, Stage.CANCELING):
         return Kind.COPY_REFUSED
-    if n.report.corrected and (n.grown != 0 or _is_repriced(n)):
+    if n.report.corrected and (n.grown != 0 or is_repriced(n)):
         return Kind.CORRECTED
     return Kind.OVERFILLED if n.filled > n.order.qty else None
 
@@ -210,7 +238,7 @@ def sells_no_more(n: News, qty: Decimal) -> bool:
     return ZERO <= qty - said <= n.p.remaining_qty - (said - known)
 
 
-def _is_repriced(n: News) -> bool:
+def is_repriced(n: News) -> bool:
     """True when a correction brings another average price of what is filled."""
     return n.order.filled_qty > 0 and n.average not in (None, n.order.avg_fill_price)
 

@@ -5,8 +5,9 @@
 events, so that they are never behind, and they can be made again from the events: the same rows, ids included.
 
 The tables are views, with money and quantities as NUMERIC, so that they compare as numbers in SQL. They hold about 15
-digits; the truth, exact to the last digit, is the events. While folding, a row holds each value as the database has it
-(whole numbers as int, others as float, times as ISO text), so that a row that was written and read again is the same.
+digits; the truth, exact to the last digit, is the events, from which a row read through `ExitStore` has the rest. While
+folding, a row holds each value as the database has it (whole numbers as int, others as float, times as ISO text), so
+that a row that was written and read again is the same.
 
 Marks (current price, profit, best price, time of the last look) are no events: the engine has them written now and
 then, and whatever compares or rebuilds the tables leaves them out.

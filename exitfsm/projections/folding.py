@@ -129,7 +129,11 @@ class ReadModels:
 
     def _forget_position(self, position: Row) -> None:
         for name, table in TABLES.items():
-            self._rows[name].pop(str(position[table.owner if table.owner == "symbol" else "position_id"]), None)
+            if table.owner != "symbol":
+                self._rows[name].pop(str(position["position_id"]), None)
+        tracked = self._rows["position_tracking"].get(str(position["symbol"]))
+        if tracked and tracked[0]["position_id"] == position["position_id"]:  # not the row of a newer position
+            del self._rows["position_tracking"][str(position["symbol"])]
 
     # ---- for the functions below
 

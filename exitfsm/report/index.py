@@ -9,24 +9,46 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from exitfsm.audit.plainly import plainly
-from exitfsm.position import Position, replay
+from exitfsm.events import PositionOpened
+from exitfsm.position import Position
+from exitfsm.profit import Profit, money, profit_of
 from exitfsm.report.axes import duration
 from exitfsm.report.markup import document, number, t, tag, void
 from exitfsm.report.story import Chain, chain_of
 from exitfsm.store import ExitStore
-from exitfsm.values import EXACT, ZERO, pct_change, plain, stamp
+from exitfsm.values import EXACT, ZERO, exactly, plain, stamp
 
 #: The address of a position's page relative to the index; None where it has none.
 Href = Callable[[str], str | None]
 
 
 class Line(NamedTuple):
-    """One position as the index shows it. `pnl` and `pnl_pct` are None until it is over with a known price."""
+    """One position as the index shows it."""
 
     position: Position
-    pnl: Decimal | None
-    pnl_pct: Decimal | None
+    profit: Profit
+    entered_qty: Decimal
     events: int
+
+    @property
+    def pnl(self) -> Decimal | None:
+        """What our orders gained; None until it is over with a known price."""
+        return self.profit.pnl if self.position.state.terminal else None
+
+    @property
+    def pnl_pct(self) -> Decimal | None:
+        """The same in percent."""
+        return self.profit.pnl_pct if self.position.state.terminal else None
+
+    @property
+    def held(self) -> str:
+        """What was entered; and where our orders did not sell it all, what they and others sold of it."""
+        p, sold = self.position, self.profit
+        whole = f"{p.side} {plain(self.entered_qty)}"
+        if not (sold.by_hand_qty or sold.residue_qty):
+            return whole
+        parts = [(sold.qty, "by us"), (sold.by_hand_qty, "by hand"), (sold.residue_qty, "left")]
+        return f"{whole} ({', '.join(f'{plain(qty)} {how}' for qty, how in parts if qty)})"
 
     @property
     def reason(self) -> str:
@@ -36,6 +58,7 @@ class Line(NamedTuple):
         return "closed elsewhere" if self.position.state.terminal else "–"
 
 
+@exactly
 def index_page(store: ExitStore, *, href: Href | None = None, chain: Chain | None = None) -> str:
     """The index of a store, as HTML. The same log gives the same bytes.
 
@@ -62,12 +85,11 @@ def index_page(store: ExitStore, *, href: Href | None = None, chain: Chain | Non
 
 
 def _line(store: ExitStore, position_id: str) -> Line:
-    p = replay(r.event for r in store.stream(position_id))
-    average = p.avg_exit_price if p.state.terminal else None
-    if average is None:
-        return Line(p, None, None, p.version)
-    gain = EXACT.multiply(EXACT.subtract(average, p.entry_price), p.sold_qty) * p.side.sign
-    return Line(p, gain, pct_change(p.entry_price, average, p.side), p.version)
+    events = [r.event for r in store.stream(position_id)]
+    p, profit = profit_of(events)
+    opened = events[0]
+    assert isinstance(opened, PositionOpened)
+    return Line(p, profit, opened.qty, p.version)
 
 
 def _data(line: Line) -> dict[str, Any]:
@@ -77,7 +99,10 @@ def _data(line: Line) -> dict[str, Any]:
             "position_id": p.position_id,
             "symbol": p.symbol,
             "side": p.side,
-            "qty": p.qty,
+            "qty": line.entered_qty,
+            "sold_qty": line.profit.qty,
+            "by_hand_qty": line.profit.by_hand_qty,
+            "residue_qty": line.profit.residue_qty,
             "strategy_name": p.strategy_name,
             "state": p.state,
             "reason": p.reason,
@@ -125,7 +150,7 @@ def _tiles(lines: Sequence[Line]) -> Iterator[str]:
     still = sum(not line.position.state.terminal for line in lines)
     yield _tile("shown", f"{len(lines):,}", "positions", "")
     yield _tile("open", f"{still:,}", "still open", "")
-    yield _tile("pnl", _signed(total), "realised in all", _colour(total))
+    yield _tile("pnl", money(total), "realised in all", _colour(total))
     yield _tile("average", f"{_signed(average)} %" if average is not None else "–", "average", _colour(average))
     yield _tile("won", share, "of the exits gained", "")
 
@@ -240,7 +265,7 @@ def _row(order: int, line: Line, href: Href | None) -> str:
     unprotected = " unprotected" if str(p.state) == "unprotected" else ""
     cells = (
         _cell(symbol, p.symbol),
-        _cell(t(f"{p.side} {plain(p.qty)}"), p.qty * p.side.sign, "num"),
+        _cell(t(line.held), line.entered_qty * p.side.sign, "num"),
         _cell(t(p.strategy_name or "–"), p.strategy_name),
         _cell(t(_time(p.opened_at)), stamp(p.opened_at)),
         _cell(tag("span", t(p.state), class_=f"chip{unprotected}"), p.state),
@@ -250,7 +275,7 @@ def _row(order: int, line: Line, href: Href | None) -> str:
         _cell(
             t(f"{line.pnl_pct:+.2f}" if line.pnl_pct is not None else "–"), line.pnl_pct, f"num {_colour(line.pnl_pct)}"
         ),
-        _cell(t(_signed(line.pnl) if line.pnl is not None else "–"), line.pnl, f"num {_colour(line.pnl)}"),
+        _cell(t(money(line.pnl) if line.pnl is not None else "–"), line.pnl, f"num {_colour(line.pnl)}"),
         _cell(
             t(duration(over) if over is not None else "–"), over.total_seconds() if over is not None else None, "num"
         ),

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import html
 import json
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from exitfsm.outside import harmless
@@ -56,7 +56,7 @@ def embedded(data: Any) -> str:
 
 def asset(name: str) -> str:
     """A file of this package as text."""
-    return (files("exitfsm.report") / name).read_text(encoding="utf-8")
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def document(*, title: str, body: str, data: Any, scripts: tuple[str, ...]) -> str:

@@ -17,6 +17,7 @@ from exitfsm.audit.plainly import plainly
 from exitfsm.audit.telling import as_dict
 from exitfsm.events import ExitRetried, FillsRecorded, OrderEnded, ProtectionLost, tag_of
 from exitfsm.lifecycle import State
+from exitfsm.profit import money
 from exitfsm.report.axes import duration
 from exitfsm.report.chart import Chart
 from exitfsm.report.machine import machine
@@ -25,10 +26,10 @@ from exitfsm.report.story import Chain, Story, story_of
 from exitfsm.report.supposing import Supposed
 from exitfsm.report.table import folds, table
 from exitfsm.store import ExitStore
-from exitfsm.values import EXACT, Bar, pct_change, plain, stamp
-from exitfsm.words import in_words
+from exitfsm.values import EXACT, Bar, exactly, pct_change, plain, stamp
 
 
+@exactly
 def position_page(
     store: ExitStore,
     position_id: str,
@@ -113,7 +114,7 @@ def _event(story: Story, index: int) -> dict[str, Any]:
         "by": r.by,
         "event": tag_of(r.event),
         "name": type(r.event).__name__,
-        "what": in_words(step.before, step.after, r.event),
+        "what": step.words,
         "state_before": str(step.before.state) if step.before is not None else None,
         "state_after": str(step.after.state) if step.after is not None else None,
         "cause": step.cause,
@@ -173,11 +174,11 @@ def _figures(story: Story) -> Iterator[tuple[str, str, str]]:
     """The figures at the top: value, what it is, and its colour."""
     p, x = story.position, story.explanation
     if p.state.terminal:
-        yield ("Exited by " + str(p.reason) if p.reason else "Closed by other hands"), "rule that fired", ""
+        yield ("Exited by " + str(p.reason) if p.reason else "Closed externally"), "rule that fired", ""
     else:
         yield str(p.state), "state", ""
     if x.outcome is not None and x.outcome.avg_price is not None:
-        yield f"{plain(p.entry_price)} → {plain(x.outcome.avg_price)}", "entry → average exit", ""
+        yield f"{plain(x.entered.price)} → {plain(x.outcome.avg_price)}", "entry → average exit", ""
     else:
         yield plain(p.entry_price), "entry", ""
     yield from _result(story)
@@ -192,8 +193,8 @@ def _result(story: Story) -> Iterator[tuple[str, str, str]]:
     if x.outcome is not None and x.outcome.pnl is not None and x.outcome.pnl_pct is not None:
         pnl = x.outcome.pnl
         yield (
-            f"{_signed(pnl)} ({_signed(x.outcome.pnl_pct)} %)",
-            "realised",
+            f"{money(pnl)} ({_signed(x.outcome.pnl_pct)} %)",
+            "realised by our orders" if x.outcome.by_hand_qty else "realised",
             "gain" if pnl > 0 else "loss" if pnl < 0 else "",
         )
     elif x.price is not None and not p.state.terminal:

@@ -30,7 +30,7 @@ from exitfsm.lifecycle import LOOKUP, State
 from exitfsm.policy import NOTHING_FOLDED, ORDER_FAULTS, Folded, bar_fault
 from exitfsm.position import Position, RuleStates, fold_bars, levels
 from exitfsm.store import ExitStore, checking
-from exitfsm.values import Bar
+from exitfsm.values import Bar, exactly
 
 #: Bars shown before the entry and after the end.
 BARS_AROUND = 30
@@ -114,6 +114,7 @@ def chain_of(store: ExitStore) -> Chain:
     return Chain(sequence, head, store.verify_chain())
 
 
+@exactly
 def story_of(store: ExitStore, position_id: str, *, bars: Iterable[Bar] = (), chain: Chain | None = None) -> Story:
     """The story of a position.
 

@@ -17,7 +17,6 @@ from exitfsm.lifecycle import NOTHING
 from exitfsm.report.markup import t, tag
 from exitfsm.report.story import Story
 from exitfsm.values import plain, stamp
-from exitfsm.words import in_words
 
 #: A log of at most so many events is shown whole.
 WHOLE_MAX = 60
@@ -101,7 +100,7 @@ def _row(story: Story, index: int, wrong: bool) -> str:
         tag("td", *_time(step), class_="time"),
         tag("td", t(name), class_="event"),
         tag("td", tag("span", t(recorded.by), class_="who"), class_="by"),
-        tag("td", t(in_words(step.before, step.after, recorded.event)), class_="why"),
+        tag("td", t(step.words), class_="why"),
         tag("td", *_moved(step), class_="moved"),
         tag("td", cause, class_="n"),
         tag("td", tag("code", t(story.hashes[index][:8]), title=story.hashes[index]), class_="hash"),

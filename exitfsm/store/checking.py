@@ -13,13 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from exitfsm.errors import StoreDamaged, StoreError
 from exitfsm.events import Recorded
 from exitfsm.projections import MARKS, TABLES, TrackingRow
 from exitfsm.store.database import FORMAT, SOUND, Database
-from exitfsm.store.exit_store import FOLDED, ExitStore
+from exitfsm.store.exit_store import FOLDED, ExitStore, row_of
 from exitfsm.store.mapping import GENESIS, chain_hash
 from exitfsm.store.sqlite import SQLiteDatabase
 
@@ -132,8 +130,8 @@ def _unreadable_marks(store: ExitStore) -> Iterator[str]:
     columns = TrackingRow.__struct_fields__
     for row in _each(store, f"SELECT {', '.join(columns)} FROM position_tracking"):
         try:
-            msgspec.convert(row, TrackingRow)
-        except (msgspec.ValidationError, ValueError, TypeError) as e:
+            row_of(row, TrackingRow)
+        except ValueError as e:
             yield f"position_tracking {row[columns.index('symbol')]}: the row cannot be read: {e}"
 
 

@@ -10,16 +10,19 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from exitfsm import projections
-from exitfsm.errors import StoreError
+from exitfsm.errors import StoreDamaged, StoreError
 from exitfsm.events import Event, Recorded
+from exitfsm.position import fold
 from exitfsm.projections import AlarmRow, ExitOrderRow, HeldRow, Mark, PositionRow, ReadModels, TrackingRow
 from exitfsm.store.appending import Append, Bulk, Prepared, Result, Writer, last_order_id, prepare, stored_rows
 from exitfsm.store.database import Database, Heart, Write
@@ -32,6 +35,8 @@ _BODIES = "SELECT originator_id, topic, state FROM stored_events WHERE originato
 _IN_ORDER = "ORDER BY originator_id, originator_version"
 _BY_AGE = "opened_at_utc, position_id"
 _PAGE = 1000
+#: Digits of a figure that the tables hold whatever it is.
+_HELD_DIGITS = 15
 #: How the rows begin that hold, beside the marks, what a position's rules have folded of bars.
 FOLDED = "folded/"
 FOLD = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -301,7 +306,8 @@ class ExitStore:
             "opened_at_utc >= (SELECT substr(opened_at_utc, 1, 19) FROM positions WHERE symbol = ? AND side = ? "
             "ORDER BY opened_at_utc DESC LIMIT 1)"
         )
-        rows = [msgspec.convert(row, PositionRow) for row in self._rows(sql, (symbol, str(side)) * 2)]
+        found = self._rows(sql, (symbol, str(side)) * 2)
+        rows = [self._converted("positions", row, PositionRow) for row in found]
         return max(rows, key=lambda row: (row.opened_at_utc, row.position_id), default=None)
 
     def open_positions(self) -> list[PositionRow]:
@@ -310,7 +316,7 @@ class ExitStore:
 
     def held(self) -> list[HeldRow]:
         """The open positions, oldest first, with the last look at each; found without reading the history."""
-        return [msgspec.convert(row, HeldRow) for row in self._rows(projections.HELD)]
+        return [self._converted("positions", row, HeldRow) for row in self._rows(projections.HELD)]
 
     def cooldown_until(self, symbol: str) -> datetime | None:
         """When the latest cooldown of a symbol ends; None when it never had one."""
@@ -344,7 +350,34 @@ class ExitStore:
         where = " AND ".join([condition or "1 = 1", *(f"{column} = ?" for column in given)])
         order = order or ", ".join(projections.TABLES[table].key)
         sql = f"SELECT {', '.join(row.__struct_fields__)} FROM {table} WHERE {where} ORDER BY {order}"
-        return [msgspec.convert(r, row) for r in self._rows(sql, tuple(given.values()))]
+        found = [self._converted(table, r, row) for r in self._rows(sql, tuple(given.values()))]
+        return [self._with_all_digits(one) if _is_wide(one) else one for one in found]
+
+    def _with_all_digits(self, row: _Row) -> _Row:
+        """A row whose figures have more digits than its table holds, with those of the events."""
+        p = fold(None, (r.event for r in self.stream(getattr(row, "position_id", ""))))
+        if p is None:
+            return row
+        figures = [p.qty, p.remaining_qty, p.entry_price, p.sold_qty, p.avg_exit_price]
+        for order in p.orders:
+            figures += [order.qty, order.filled_qty, order.avg_fill_price]
+        known = {float(figure): figure for figure in figures if figure is not None}
+        wide = {name: value for name in row.__struct_fields__ if _digits(value := getattr(row, name)) > _HELD_DIGITS}
+        return replace(row, **{name: known.get(float(value), value) for name, value in wide.items()})
+
+    def _converted(self, table: str, values: tuple[Any, ...], row: type[_Row]) -> _Row:
+        """One row of a read model.
+
+        Raises:
+            StoreDamaged: it holds what no event made.
+        """
+        try:
+            return row_of(values, row)
+        except ValueError as e:
+            raise StoreDamaged(
+                f"{self.where}: the row {values[0]!r} of {table} cannot be read: {e}: the events are beside it; stop "
+                "the bot and start it again (it makes the tables anew), and see exitfsm verify"
+            ) from e
 
     # ---- keeping
 
@@ -512,6 +545,31 @@ class ExitStore:
                 with self._bulk.transaction():
                     return db.rows(sql, params)
             return db.rows(sql, params)
+
+
+def _is_wide(row: msgspec.Struct) -> bool:
+    return any(_digits(getattr(row, name)) > _HELD_DIGITS for name in row.__struct_fields__)
+
+
+def _digits(value: object) -> int:
+    return len(value.as_tuple().digits) if type(value) is Decimal else 0
+
+
+def row_of(values: tuple[Any, ...], row: type[_Row]) -> _Row:
+    """What a row of a table says.
+
+    Raises:
+        ValueError: it holds what nothing of ours has written.
+    """
+    try:
+        made = msgspec.convert(values, row)
+    except (TypeError, OverflowError) as e:
+        raise ValueError(str(e)) from e
+    for name in row.__struct_fields__:
+        value = getattr(made, name)
+        if type(value) is datetime and value.tzinfo is not UTC:
+            raise ValueError(f"{name} is {value.isoformat()}, which is not in UTC")
+    return made
 
 
 def _is_sound(version: object, state: object) -> bool:

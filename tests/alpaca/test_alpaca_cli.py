@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import typer
 from postgres_server import Server
 
 from exitfsm import Act, Bar, ExitStore, OrderSide, SimulatedBroker
 from exitfsm.cli import _run, alpaca_checks
-from exitfsm.cli.alpaca import connected, register
+from exitfsm.cli.alpaca import connected
+from exitfsm.cli.app import app
 from exitfsm.order_ids import looks_like_exit
 from exitfsm.position import account_hash
 from exitfsm.store import owner_of
@@ -30,10 +30,7 @@ from exitfsm.testing.alpaca_server import AlpacaServer, Fault
 
 #: Keys that must turn up nowhere.
 KEY, SECRET = "PKCANARY0KEY0ID", "canary+secret/that=must0never0be0seen"
-PROGRAM = (
-    "import sys, typer; from exitfsm.cli import _run; from exitfsm.cli.alpaca import register;"
-    "app = typer.Typer(); register(app); sys.exit(_run(app, None))"
-)
+PROGRAM = "import sys; from exitfsm.cli import _run; from exitfsm.cli.app import app; sys.exit(_run(app, None))"
 
 
 @pytest.fixture
@@ -55,8 +52,6 @@ class Done(NamedTuple):
 
 def exitfsm(server: AlpacaServer, *args: str, **changes: str) -> Done:
     """One command, in this process (alpaca-py takes seconds to import)."""
-    app = typer.Typer()
-    register(app)
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
         for name, value in environment(server, **changes).items():
             patch.setenv(name, value)

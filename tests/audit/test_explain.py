@@ -148,7 +148,7 @@ class TestWhyItExited:
     def test_by_other_hands(self) -> None:
         told = Told().tell(holds(0, 60))
         assert "No rule of ours exited it." in told.said()
-        assert "it went flat by other hands" in told.said()
+        assert "it went flat by a manual trade" in told.said()
 
     def test_protection_lost(self) -> None:
         told = Told().close_at("98.9", 60).tell(Contradiction(at=after(70), why="it does not fit"))

@@ -63,7 +63,7 @@ def test_csv_has_a_column_for_every_field_and_none_twice(exits: Path) -> None:
 
 
 def test_text_from_outside_is_no_formula_and_no_new_line() -> None:
-    bad = ["=1+1", "@SUM(A1)", "+cmd", "-cmd|x", "\tx", "a\nb", '"', "-5", "+1.5"]
+    bad = ["=1+1", "@SUM(A1)", "+cmd", "-cmd|x", "\tx", "a\nb", '"', "-5", "+1.5", "x;=cmd", "\x1b[31m"]
     with ExitStore(":memory:") as store:
         alarms = [AlarmRaised(alarm_id=str(n), kind="k", text=text, at=T0) for n, text in enumerate(bad)]
         store.append("account:x", 0, alarms, at=T0, by="bot")
@@ -75,11 +75,13 @@ def test_text_from_outside_is_no_formula_and_no_new_line() -> None:
         "'@SUM(A1)",
         "'+cmd",
         "'-cmd|x",
-        "'\tx",
-        "a\nb",
+        "'\\tx",
+        "a\\nb",
         '"',
         "-5",
         "+1.5",
+        "x;'=cmd",
+        "\\x1b[31m",
     ]
 
 

@@ -34,6 +34,7 @@ from exitfsm import holdings
 from exitfsm.holdings import Closed, Count, Evidence, Executions, Holds, Missing, Need, Nothing, Read
 from exitfsm.lifecycle import State
 from exitfsm.messages import RecordRead
+from exitfsm.order_ids import client_order_id
 from exitfsm.position import READS_MIN, Position, decide, fold
 from exitfsm.values import Fill
 
@@ -340,3 +341,31 @@ def test_spellings_of_a_pair_are_one_instrument() -> None:
     assert holdings.known_spelling("BTCUSD", ["AAPL", "BTC/USD"], {}) == "BTC/USD"
     assert holdings.known_spelling("ETHUSD", ["AAPL"], {"ETHUSD": "ETH/USD"}) == "ETH/USD"
     assert holdings.known_spelling("aapl", [], {}) == "AAPL"
+
+
+# --- a store that was put back ----------------------------------------------------------------------------------------
+
+#: The id of an exit of the position that is not on its record.
+FORGOTTEN = client_order_id("p", 1)
+FOUR = Holds(qty=Decimal(4), entry_price=Decimal(100), reads=3)
+
+
+@pytest.mark.parametrize(
+    ("p", "conclusion", "seen", "may_have"),
+    [
+        (held(), FOUR, Executions(items=(fill("sell", 6, client_order_id=FORGOTTEN),)), True),
+        (held(), FOUR, Executions(items=(fill("sell", 6),)), True),  # whose it is was not said
+        (held(), FOUR, Executions(items=(fill("sell", 6, client_order_id="by-hand"),)), False),
+        (held(), FOUR, Executions(items=(fill("buy", 6, client_order_id=FORGOTTEN),)), False),
+        (held(), FOUR, Executions(offered=False), True),
+        (held(), FOUR, None, True),
+        (held(), replace(FOUR, qty=Decimal(10)), None, False),  # nothing is missing
+        (held(), Missing(), None, True),
+        (held(), Closed(), None, False),
+        (exiting(), FOUR, None, False),  # its orders are known
+    ],
+)
+def test_an_exit_that_the_store_forgot_is_looked_for_where_less_is_held(
+    p: Position, conclusion: holdings.Conclusion, seen: Executions | None, may_have: bool
+) -> None:
+    assert holdings.may_have_exited(evidence(p, read(row(4)), executions=seen), conclusion) is may_have

@@ -329,10 +329,10 @@ def test_a_loop_that_ends_while_another_waits_for_it_is_noticed(tmp_path: Path) 
 
     async def bot() -> None:
         async with manager:
-            manager._parts.executor._workers._tasks["never"] = asyncio.create_task(asyncio.sleep(3600), name="a-never")
+            manager._parts.executor.workers._tasks["never"] = asyncio.create_task(asyncio.sleep(3600), name="a-never")
             started.set()
             await asyncio.to_thread(ended.wait)
-            del manager._parts.executor._workers._tasks["never"]
+            del manager._parts.executor.workers._tasks["never"]
 
     async def wait_for_it() -> None:
         waiting = asyncio.ensure_future(manager.settled())

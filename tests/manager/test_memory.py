@@ -1,18 +1,24 @@
-"""What is remembered between two looks at the broker: sends, and whose orders work."""
+"""What is remembered between two looks at the broker: sends, whose orders work, tries to adopt, and what is due."""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from harness import T0
+from msgspec.structs import replace
 
 from exitfsm.clocks import SteadyTime
+from exitfsm.holdings import Tries
 from exitfsm.manager import ManualClock
+from exitfsm.memory.intervals import Due, Polls, Silence, Spaced
 from exitfsm.memory.orders import Orders
 from exitfsm.memory.sends import Sends
-from exitfsm.values import ExecutionReport, OrderStatus
+from exitfsm.memory.shown import Missing
+from exitfsm.position import READS_MIN
+from exitfsm.values import BrokerPosition, ExecutionReport, OrderStatus, Side
 
 
 def report(client_order_id: str, status: OrderStatus = OrderStatus.NEW) -> ExecutionReport:
@@ -93,3 +99,69 @@ def test_given_a_list_of_working_orders_when_it_is_noted_then_what_came_up_since
     known.note_foreign(report("since"), 3.0)
     known.forget_foreign(before=2.0)
     assert list(known.foreign["AAPL"]) == ["since"]
+
+
+def test_given_work_that_comes_again_when_it_fails_then_it_is_due_soon_and_the_first_failure_counts() -> None:
+    clock = ManualClock(T0)
+    due = Due(clock.monotonic, every_s=60, soon_s=1)
+    assert due.has_come(clock.monotonic())
+    assert not due.has_come(clock.monotonic())
+    due.again(soon=True)
+    assert due.failed() == 0
+    clock.move(1)
+    assert due.has_come(clock.monotonic())
+    assert due.failed() == 1
+    due.worked()
+    assert due.failed() == 0
+    due.hurry()
+    assert due.has_come(clock.monotonic())
+
+
+def test_given_an_order_that_works_then_it_is_polled_in_its_time_and_one_that_ended_begins_anew() -> None:
+    polls = Polls(every_s=5)
+    assert polls.due(["a"], 0) == []
+    assert polls.due(["a", "b"], 5) == ["a"]
+    assert polls.due(["a", "b"], 9) == []
+    assert polls.due(["b", "a"], 10) == ["b", "a"]
+    assert polls.due([], 11) == []
+    assert polls.due(["a"], 20) == []
+
+
+def test_given_no_new_bar_then_the_silence_grows_and_it_begins_anew_with_each() -> None:
+    silence = Silence()
+    assert silence.since("AAPL", None, 5) == 0
+    assert silence.since("AAPL", None, 9) == 4
+    assert silence.since("MSFT", T0, 9) == 0
+    assert silence.since("AAPL", T0, 10) == 0
+    assert silence.since("AAPL", T0, 12) == 2
+
+
+def test_given_work_that_is_called_for_often_then_it_is_done_once_in_its_time() -> None:
+    marks = Spaced(every_s=1)
+    assert not marks.has_come(10)
+    marks.want()
+    assert marks.has_come(10)
+    marks.want()
+    assert not marks.has_come(10.5)
+    assert marks.has_come(11)
+    assert not marks.has_come(12)
+
+
+def test_given_a_position_that_could_not_be_adopted_then_its_tries_count_until_it_is_found() -> None:
+    row = BrokerPosition(symbol="BTC/USD", side=Side.LONG, qty=Decimal(3), avg_entry_price=Decimal(9))
+    missing = Missing()
+    assert not missing.are_impatient()
+    assert missing.tries(row) is None
+    missing.keep(row, Tries(row.qty))
+    missing.keep(row, None)
+    assert missing.are_impatient()
+    tried = [missing.tried(replace(row, symbol="BTCUSD")) for _ in range(READS_MIN)]
+    assert tried[-1] == missing.tries(row) == Tries(row.qty, READS_MIN, READS_MIN)
+    assert not missing.are_impatient()
+    missing.keep_only([row])
+    assert missing.tries(row) is not None
+    missing.found(row)
+    assert missing.tries(row) is None
+    missing.tried(row)
+    missing.keep_only([])
+    assert missing.tries(row) is None

@@ -264,7 +264,7 @@ async def test_given_our_own_fill_under_the_brokers_id_before_the_answer_then_it
     world.broker.submit = submit  # type: ignore[method-assign]
     await world.bar(98)
     await world.until(lambda: world.state == "filled", seconds=20)
-    assert world.manager._parts.context.orders.told.keys() == {"bot-1"}
+    assert world.manager._parts.context.memory.orders.told.keys() == {"bot-1"}
     assert world.names().count("ExitTriggered") == len(world.orders) == 1
 
 
@@ -299,9 +299,9 @@ async def test_given_a_broker_whose_clock_is_slow_then_no_wait_is_longer_than_it
     world.broker.lose_updates()
     await world.manager.on_order_update(report)
     await world.passes(60)
-    assert world.alarm_kinds == []
+    assert world.alarm_kinds == ["broker_time"]
     await world.passes(70)
-    assert world.alarm_kinds == ["order_stalled"]
+    assert world.alarm_kinds == ["broker_time", "order_stalled"]
 
 
 # --- clocks -----------------------------------------------------------------------------------------------------------

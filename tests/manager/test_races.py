@@ -109,19 +109,19 @@ async def test_given_one_read_that_two_callers_share_then_it_counts_once(make_wo
     world = await make_world(capabilities=BARE)
     await world.enter(10)
     p = world.position
-    view = world.manager._view
+    view, shown = world.manager._parts.view, world.manager._parts.context.memory.shown
     world.broker.answer("positions", Returns([]), times=1)
     expected = view.expectations()
     shared = await view.positions()
     for _ in range(3):
         await view.tell_read(p.position_id, shared, expected)
-    assert view._counts[p.position_id].reads == 1
+    assert shown.counted(p).reads == 1
     older = await view.positions()
     world.clock.move(1)
     newer = await view.positions()
-    assert view.count(p, Decimal(7), newer.began) == 1
-    assert view.count(p, Decimal(3), older.began) == 1
-    assert view._counts[p.position_id].qty == 7  # one that began before it is no newer word
+    assert shown.count(p, Decimal(7), newer.began) == 1
+    assert shown.count(p, Decimal(3), older.began) == 1
+    assert shown.counted(p).qty == 7  # one that began before it is no newer word
 
 
 # --- an end that the record denies ------------------------------------------------------------------------------------
@@ -223,9 +223,9 @@ async def test_given_an_end_is_taken_back_after_it_was_proved_then_no_other_exit
     world.broker.trade_by_hand("AAPL", "buy", 12, 98)
     world.broker.end_cancel(first)
     await world.deliver()
-    view = world.manager._view
+    view = world.manager._parts.view
     await view.record_of(world.position, first.client_order_id)
-    assert view.look_ups(first.client_order_id).shown_over > 0
+    assert world.manager._parts.context.memory.shown.look_ups(first.client_order_id).shown_over > 0
     world.broker.reopen(first)
     world.broker.lose_updates()
     await world.manager.watch("AAPL", "long", 12, 98, world.clock.now())
@@ -256,7 +256,7 @@ async def test_given_an_end_proved_before_late_fills_are_over_then_it_is_proved_
     await world.manager.watch("AAPL", "long", 12, 98, world.clock.now())
     await world.passes(3, 0.5)
     older = next(p for p in world.manager.positions() if p.client_order_id == first.client_order_id)
-    await world.manager._view.record_of(older, first.client_order_id)
+    await world.manager._parts.view.record_of(older, first.client_order_id)
     await world.passes(1, 0.5)
     world.broker.reopen(first)
     world.broker.lose_updates()
@@ -541,9 +541,9 @@ async def test_given_an_entry_begins_to_work_while_the_list_is_read_then_it_is_r
 
     world.broker.answer("open_orders", Meanwhile(entry_comes))
     await world.manager.sync()
-    assert "bot-77" in world.manager._parts.context.orders.foreign["AAPL"]
+    assert "bot-77" in world.manager._parts.context.memory.orders.foreign["AAPL"]
     await world.manager.sync()
-    assert "bot-77" in world.manager._parts.context.orders.foreign["AAPL"]
+    assert "bot-77" in world.manager._parts.context.memory.orders.foreign["AAPL"]
 
 
 async def test_given_another_price_jumps_while_the_broker_is_asked_then_that_one_is_asked_about_anew(

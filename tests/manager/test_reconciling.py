@@ -57,7 +57,7 @@ async def test_given_a_read_that_waits_behind_the_news_of_a_fill_then_it_proves_
     await world.until(lambda: world.state == "submitted")
     for _ in range(2):
         await world.manager.sync()
-    view, mailbox = world.manager._view, world.manager._parts.context.mailbox
+    view, mailbox = world.manager._parts.view, world.manager._parts.context.mailbox
     expected, held = view.expectations(), await view.positions()
     filled = world.broker.fill(world.last_order)
     await asyncio.gather(mailbox.report(filled), view.tell_read(world.position.position_id, held, expected))

@@ -42,6 +42,7 @@ from exitfsm.messages import (
     Recover,
     Release,
 )
+from exitfsm.position.operating import is_stuck
 from exitfsm.testing.given import (
     Scenario,
     after,
@@ -191,3 +192,19 @@ def test_given_an_order_under_another_id_when_it_is_taken_for_ours_then_nothing_
     found = reported("new", 0, qty=Decimal(10), attempt=1)(monitoring.now)
     monitoring.when(Recover(at=after(60), attempt=2, report=found.report)).then()
     submitted.when(Recover(at=after(60), attempt=1, report=found.report)).then()
+
+
+@pytest.mark.parametrize(
+    ("scenario", "stuck"),
+    [
+        (monitoring, False),
+        (submitted, False),
+        (expired, False),
+        (expired.when(RaiseAlarm(at=after(1), kind="foreign_order", text="it works")), False),
+        (expired.when(RaiseAlarm(at=after(1), kind="ended_order_works", text="it works")), True),
+        (submitted.when(RaiseAlarm(at=after(1), kind="order_not_found", text="asked")), False),
+        (unprotected, True),
+    ],
+)
+def test_an_exit_that_goes_on_with_an_operators_word_only_is_stuck(scenario: Scenario, stuck: bool) -> None:
+    assert is_stuck(scenario.now) is stuck

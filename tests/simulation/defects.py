@@ -116,7 +116,7 @@ DEFECTS: dict[str, Defect] = {
         (
             Change(
                 _SUBMIT,
-                "if another_goes_first(p, leaving.beside, leaving.asked, leaving.now):",
+                "if another_goes_first(p, leaving.beside, asked, now):",
                 "if False:",
             ),
         ),

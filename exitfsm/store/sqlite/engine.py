@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from exitfsm import projections
-from exitfsm.errors import StoreDamaged, StoreError, StoreMissing
+from exitfsm.errors import StoreDamaged, StoreError, StoreLocked, StoreMissing
 from exitfsm.outside import logger
 from exitfsm.store.database import FORMAT, ChainRow, EventRow, Heart, Write
 from exitfsm.store.sqlite.connection import Factory, Recorder, advice, code
@@ -57,6 +57,7 @@ class SQLiteDatabase:
         self._name = None if path is None else str(path)
         self._pid = os.getpid()
         self._lock_fd: int | None = None
+        self._lock_name, self._lock_inode = "", (0, 0)
         self._factory: Factory | None = None
         self._inode: tuple[int, int] | None = None
         self._unsettled = _SETTLE_AFTER
@@ -81,6 +82,8 @@ class SQLiteDatabase:
         """Begins a transaction that writes; `commit` or `give_up` ends it."""
         if self._name is not None and self._inode != inode(self._name):
             raise StoreError(f"{self.path} was moved, replaced or deleted while in use: stop, and put it back")
+        if self._lock_fd is not None and self._lock_inode != inode(self._lock_name):
+            self._lock_again()
         self._connection.begin(write=True)
 
     def insert(self, events: Sequence[EventRow], chain: Sequence[ChainRow], writes: Iterable[Write]) -> None:
@@ -244,7 +247,7 @@ class SQLiteDatabase:
         if not path.parent.is_dir():
             raise StoreError(f"there is no directory {path.parent}: make it first, or give another path")
         if not self.read_only:
-            self._lock_fd = lock(path)
+            self._take_lock(path)
         if not self._inspect(path):
             if self.read_only:
                 raise StoreMissing(f"there is no store at {path}: check the path, or open it for writing to make one")
@@ -363,10 +366,36 @@ class SQLiteDatabase:
             c.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             c.execute(f"PRAGMA user_version = {FORMAT}")
 
+    def _lock_again(self) -> None:
+        """The lock's file was removed: take a new one, unless another writer was faster.
+
+        Raises:
+            StoreLocked: one was; nothing more is written here.
+            StoreError: none can be made.
+        """
+        assert self.path is not None
+        log.warning("lock_removed store=%s text=somebody removed the file of the writer's lock", self.path)
+        old = self._lock_fd
+        try:
+            self._take_lock(self.path)
+        except StoreLocked as e:
+            raise StoreLocked(
+                f"the lock of {self.path} was removed while in use, and another writer has it now: stop one of the two"
+            ) from e
+        if old is not None:
+            os.close(old)
+
     def _unlock(self) -> None:
         fd, self._lock_fd = self._lock_fd, None
         if fd is not None:
             os.close(fd)
+
+    def _take_lock(self, path: Path) -> None:
+        """Takes the lock of the one writer, and notes which file it is."""
+        fd = lock(path)
+        if fd is not None:
+            info = os.fstat(fd)
+            self._lock_fd, self._lock_name, self._lock_inode = fd, f"{path}.lock", (info.st_dev, info.st_ino)
 
 
 __all__ = ["SQLiteDatabase"]

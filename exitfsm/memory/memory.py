@@ -1,0 +1,30 @@
+"""All that is remembered of positions and orders between two looks at the broker, and what is forgotten with them."""
+
+from __future__ import annotations
+
+from exitfsm.clocks import SteadyTime
+from exitfsm.engine import Engine
+from exitfsm.memory.orders import Orders
+from exitfsm.memory.sends import Sends
+from exitfsm.memory.shown import Shown
+from exitfsm.memory.waits import Waits
+from exitfsm.position import Position
+
+
+class Memory:
+    """What is remembered in one life of a shell.
+
+    Args:
+        engine: knows what is watched, and what the broker can do.
+        time: the present.
+        listed_by: as of `Orders`.
+    """
+
+    def __init__(self, engine: Engine, time: SteadyTime, listed_by: float) -> None:
+        self.orders, self.sends = Orders(engine, listed_by), Sends(time)
+        self.shown, self.waits = Shown(), Waits(time, engine.broker)
+
+    def forget(self, p: Position) -> None:
+        """A position has ended."""
+        for part in (self.shown, self.sends, self.waits, self.orders):
+            part.forget(p)
