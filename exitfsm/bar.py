@@ -96,7 +96,7 @@ class Bar(_Given, frozen=True, gc=False, eq=False):
                 decimal_of(price)  # whoever records why it is refused must be able to read it
         force_setattr(self, "floor", floor)
         force_setattr(self, "ceiling", ceiling)
-        if not self.symbol.isupper():
+        if not (self.symbol.isascii() and self.symbol.isupper()):
             force_setattr(self, "symbol", symbol_key(self.symbol))
         if self.timestamp.tzinfo is not UTC:
             force_setattr(self, "timestamp", utc(self.timestamp))

@@ -41,7 +41,7 @@ class AssetRules(msgspec.Struct, frozen=True, kw_only=True):
             prices below 1, where the venue has a finer grid there.
         order_types, times_in_force: what is accepted; the first of each is what to fall back to.
         fractional_times_in_force: what is accepted for quantities that are not whole.
-        always_open: the market never closes.
+        always_open: the market never closes; None, in an `Instrument` only, where that is not said.
     """
 
     qty_step: Decimal = ZERO
@@ -51,7 +51,7 @@ class AssetRules(msgspec.Struct, frozen=True, kw_only=True):
     order_types: tuple[OrderType, ...] = (OrderType.MARKET, OrderType.LIMIT)
     times_in_force: tuple[TimeInForce, ...] = (TimeInForce.DAY, TimeInForce.GTC)
     fractional_times_in_force: tuple[TimeInForce, ...] = (TimeInForce.DAY,)
-    always_open: bool = False
+    always_open: bool | None = False
 
     def tick(self, price: Decimal) -> Decimal:
         """The price step at `price`."""
@@ -77,6 +77,7 @@ class Instrument(AssetRules, frozen=True, kw_only=True):
         value_min: least value of an order: quantity by price by `multiplier`. What is worth less waits until it
             is worth that much, with an alarm.
         multiplier: what one contract's price counts for.
+        always_open: whether its market never closes; None where that is not said, so that its class or name says it.
         id_form: which client order ids are taken for it; empty for the broker's own, see `Capabilities`.
     """
 
@@ -85,6 +86,7 @@ class Instrument(AssetRules, frozen=True, kw_only=True):
     order_types: tuple[OrderType, ...] = ()
     times_in_force: tuple[TimeInForce, ...] = ()
     fractional_times_in_force: tuple[TimeInForce, ...] = ()
+    always_open: bool | None = None
     value_min: Decimal = ZERO
     multiplier: Decimal = Decimal(1)
     id_form: str = ""
@@ -101,6 +103,7 @@ class Instrument(AssetRules, frozen=True, kw_only=True):
             order_types=self.order_types or rules.order_types,
             times_in_force=times or rules.times_in_force,
             fractional_times_in_force=fractional or times or rules.fractional_times_in_force,
+            always_open=rules.always_open if self.always_open is None else self.always_open,
         )
 
     def value(self, qty: Decimal, price: Decimal) -> Decimal:
@@ -159,7 +162,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         return self.crypto if "/" in symbol else self.stocks
 
     def never_closes(self, symbol: str) -> bool | None:
-        """Whether a symbol's market is always open, where its instrument is known; None where it is not."""
+        """Whether a symbol's market is always open, where its instrument says it; None where it does not."""
         instrument = self.instruments.get(symbol)
         return instrument.always_open if instrument is not None else None
 

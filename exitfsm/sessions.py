@@ -76,7 +76,7 @@ def market_session(hours: SessionHours, symbol: str, at: datetime, always_open: 
 
 def closing(config: ExitConfig, broker: Capabilities) -> Callable[[str, datetime], datetime | None] | None:
     """When the session that runs ends, by the configuration; None where no rule asks for it."""
-    if not config.policy.end_of_session.enabled:
+    if not config.policy.plan.needs_session:
         return None
     hours = config.session
     return lambda symbol, at: market_session(hours, symbol, at, broker.never_closes(symbol)).close

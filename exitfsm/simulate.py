@@ -298,7 +298,7 @@ class Simulation:
     def _session_close(self, symbol: str, at: datetime) -> datetime | None:
         """The close that counts for a symbol's bar of this time, for `end_of_session`, and nothing else."""
         slot = self._slots.get(symbol)
-        if slot is None or not any(p.policy.end_of_session.enabled for p in slot.positions):
+        if slot is None or not any(p.policy.plan.needs_session for p in slot.positions):
             return None
         always_open = self.broker.capabilities.never_closes(symbol)
         return self._sessions.close(symbol, at, slot.previous_at, always_open)

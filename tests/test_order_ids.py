@@ -19,7 +19,7 @@ from exitfsm.events import PositionOpened
 from exitfsm.messages import Open
 from exitfsm.order_ids import client_order_id, form_mistake, form_of, is_exit_of, looks_like_exit
 from exitfsm.ports import Capabilities
-from exitfsm.position import Position, evolve
+from exitfsm.position import Position, evolve, position_id, symbol_in
 from exitfsm.store.mapping import EventMapper
 from exitfsm.testing import ScriptedBroker
 
@@ -142,3 +142,13 @@ def test_a_form_of_a_later_version_is_not_guessed() -> None:
         assert evolve(None, event).id_form == "xf9"
         with pytest.raises(StoreError, match="newer version"):
             Engine(store).load()
+
+
+def test_no_id_is_made_of_a_form_that_is_not_known() -> None:
+    with pytest.raises(ValueError, match="no form"):
+        client_order_id("p", 1, "xf9")
+
+
+def test_a_name_may_hold_colons_in_its_symbol() -> None:
+    for symbol in ("AAPL", "BTC/USDT:USDT", "NSE:SBIN", "LONG:SHORT", ":"):
+        assert symbol_in(position_id("0123456789ab", symbol, Side.LONG, "20240102T143000Z")) == symbol

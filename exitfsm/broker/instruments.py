@@ -37,6 +37,8 @@ from exitfsm.values import (
 
 #: How soon a symbol is asked about again that the broker could not tell of.
 RETRY_S = 60.0
+#: So often it is asked in a row: the form of a position's ids is fixed when it is opened.
+TRIES = 2
 
 
 class About(Enum):
@@ -102,10 +104,10 @@ class Instruments:
         #: When each symbol is to be asked about again, in monotonic seconds; None for one that was answered.
         self._asked: dict[str, float | None] = {}
         self._reads: dict[str, asyncio.Task[None]] = {}
-        #: What an order of each symbol was worth that the venue would not take.
-        self._refused_value: dict[str, Decimal] = {}
-        #: Orders that wait until they are worth more, of which a person has heard.
-        self._told: set[str] = set()
+        #: What an order of each symbol was worth that the venue would not take, and until when that counts.
+        self._refused_value: dict[str, tuple[Decimal, float]] = {}
+        #: The order of each symbol that waits until it is worth more, of which a person has heard.
+        self._notified: dict[str, str] = {}
 
     async def ask(self, symbol: str, *, anew: bool = False) -> None:
         """See to it that the broker was asked about a symbol; a failure is logged, and it is asked again later."""
@@ -121,15 +123,17 @@ class Instruments:
         await asyncio.wait([self._reads[symbol]])
 
     async def _read(self, symbol: str) -> None:
-        try:
-            told = await self._calls.instrument(symbol)
-        except BrokerError as error:
-            log.warning("instrument_unknown symbol=%s error=%s", symbol, error)
-            self._asked[symbol] = self._time.monotonic() + RETRY_S
+        for _ in range(TRIES):
+            try:
+                found = await self._calls.instrument(symbol)
+            except BrokerError as error:
+                log.warning("instrument_unknown symbol=%s error=%s", symbol, error)
+                self._asked[symbol] = self._time.monotonic() + RETRY_S
+                continue
+            self._asked[symbol] = None
+            if found is not None:
+                self._known[symbol_key(symbol)] = found
             return
-        self._asked[symbol] = None
-        if told is not None:
-            self._known[symbol_key(symbol)] = told
 
     async def hold_back(
         self, position_id: str, order: Order, price: Decimal | None, report: ExecutionReport | None = None
@@ -145,19 +149,19 @@ class Instruments:
         price = order.limit_price or price
         if price is None:
             return None
-        rules, refused = self._known.get(order.symbol), self._refused_value.get(order.symbol)
+        rules, (refused, until) = self._known.get(order.symbol), self._refused_value.get(order.symbol, (ZERO, 0.0))
         value = _value(rules, order.qty, price)
         least = rules.value_min if rules is not None else ZERO
         if value < least:
             why = f"the venue takes {plain(least)} at least"
-        elif refused is not None and value <= refused:
+        elif value <= refused and self._time.monotonic() < until:
             why = f"the venue refused {plain(refused)} as too little"
         else:
             return None
         what = f"{plain(order.qty)} {order.symbol} is worth {plain(value)}, and {why}: it waits until it is worth more"
-        is_told = order.client_order_id in self._told
-        self._told.add(order.client_order_id)
-        return Learned(kind=AlarmKind.VALUE_TOO_SMALL, text="" if is_told else what, waits=True)
+        is_notified = self._notified.get(order.symbol) == order.client_order_id
+        self._notified[order.symbol] = order.client_order_id
+        return Learned(kind=AlarmKind.VALUE_TOO_SMALL, text="" if is_notified else what, waits=True)
 
     async def _heard(self, order: Order, report: ExecutionReport, price: Decimal | None) -> Learned | None:
         """Learn from the answer to an order: what a person should hear of it, and whether the order waits."""
@@ -186,7 +190,8 @@ class Instruments:
         step = coarser(order.qty, rules)
         if step is None:
             return f"the venue refused {said}: {_DECLARE}"
-        self._known[order.symbol] = replace(_instrument_of(rules), qty_step=step)
+        known = self._known.get(order.symbol) or _instrument_of(rules)
+        self._known[order.symbol] = replace(known, qty_step=step)
         less = plain(floor_to(order.qty, step))
         return f"the venue refused {said}; {less} is tried next, and what is below {plain(step)} is left: {_DECLARE}"
 
@@ -194,13 +199,10 @@ class Instruments:
         if price is None or order.order_type is OrderType.LIMIT:
             return None  # what it was worth is not known, or a market order is to follow
         worth = _value(self._known.get(order.symbol), order.qty, price)
-        self._refused_value[order.symbol] = max(worth, self._refused_value.get(order.symbol, ZERO))
+        # What a refusal meant is guessed from its words: no exit waits on that for long, and it is sent again.
+        self._refused_value[order.symbol] = (worth, self._time.monotonic() + RETRY_S)
         learned = self._too_small(order, price)
         return replace(learned, waits=report.refused_at_submit) if learned is not None else None
-
-    def forget(self, client_order_id: str) -> None:
-        """An order's position has ended."""
-        self._told.discard(client_order_id)
 
     async def close(self) -> None:
         """Give up the reads that are under way."""
@@ -215,8 +217,8 @@ def _value(rules: Instrument | None, qty: Decimal, price: Decimal) -> Decimal:
 
 
 def _instrument_of(rules: AssetRules) -> Instrument:
-    """The rules of a class as those of one symbol."""
-    return rules if isinstance(rules, Instrument) else msgspec.convert(msgspec.structs.asdict(rules), Instrument)
+    """The rules of a class as those of one symbol. Of its hours they say nothing: its name says more."""
+    return msgspec.convert(msgspec.structs.asdict(rules) | {"always_open": None}, Instrument)
 
 
 __all__ = ["About", "Instruments", "Learned", "coarser", "subject_of"]

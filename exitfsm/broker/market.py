@@ -163,7 +163,8 @@ def instrument_of(source: Any, rules: AssetRules) -> Instrument | None:
                 f"an instrument has {', '.join(Instrument.__struct_fields__)}, and the answer none of them"
             )
         try:
-            found = msgspec.convert(msgspec.structs.asdict(rules) | given, Instrument, strict=False)
+            by_class = msgspec.structs.asdict(rules) | {"always_open": None}
+            found = msgspec.convert(by_class | given, Instrument, strict=False)
         except (msgspec.ValidationError, TypeError) as error:
             raise BrokerError(f"an instrument that cannot be read: {error}") from None
     else:

@@ -89,7 +89,7 @@ def our_id(report: ExecutionReport, renamed: Mapping[str, str]) -> str | None:
     return ours if looks_like_exit(ours) else None
 
 
-def stranger(report: ExecutionReport, positions: Iterable[Position]) -> Alarm:
+def orphan(report: ExecutionReport, positions: Iterable[Position]) -> Alarm:
     """The alarm for a working order that looks like an exit of ours, and that is not on record."""
     order_id = report.client_order_id
     p = next((p for p in positions if is_exit_of(p.position_id, order_id)), None)

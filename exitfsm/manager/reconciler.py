@@ -374,5 +374,5 @@ class Reconciler(Part):
                 self._orders.orphans.pop(order_id, None)
                 await self._mailbox.report(report)
             else:
-                alarm = holdings.stranger(report, list(self._engine.positions.values()))
+                alarm = holdings.orphan(report, list(self._engine.positions.values()))
                 await self._alarms.raise_alarm(alarm.kind, alarm.text)

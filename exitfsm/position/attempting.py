@@ -46,9 +46,9 @@ def trigger(
 
 
 def _limit(p: Position, level: Decimal, rules: AssetRules) -> Decimal:
-    """The level on the venue's grid, on the side that gives nothing away."""
+    """The level on the venue's grid, on the side that gives nothing away; itself where the grid is coarser than it."""
     tick = rules.tick(level)
-    return round_to_tick(level, tick, up=p.side.sign > 0) if tick > 0 else level
+    return round_to_tick(level, tick, up=p.side.sign > 0) if 0 < tick <= level else level
 
 
 def sellable(p: Position, qty: Decimal, broker: Capabilities) -> Decimal:

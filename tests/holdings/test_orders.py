@@ -247,3 +247,23 @@ def test_given_a_record_read_while_an_execution_was_corrected_then_it_may_be_too
     assert holdings.record_of_live(working, corrected, said) is None
     assert holdings.record_of_live(corrected, corrected, said) == replace(said, corrected=True)
     assert holdings.record_of_live(corrected, None, said) is None
+
+
+# --- orphan orders ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("order_id", "kind"),
+    [
+        (client_order_id("p", 2), "id_form_differs"),  # the position has ids of the first form
+        (client_order_id("p", 2, "xf1"), "unknown_exit_order"),
+        (client_order_id("another", 2), "unknown_exit_order"),
+    ],
+)
+def test_an_orphan_order_that_is_an_exit_of_a_watched_position_under_another_form_says_so(
+    order_id: str, kind: str
+) -> None:
+    working = report("new", client_order_id=order_id)
+    alarm = holdings.orphan(working, [replace(held(), position_id="q"), held()])
+    assert alarm.kind == kind
+    assert order_id in alarm.text

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import GOOD, World
+from harness import GOOD, T0, World
 from msgspec.structs import replace
 
 from exitfsm import AssetRules, Instrument, State, TimeInForce
 from exitfsm.broker.instruments import About, coarser, subject_of
 from exitfsm.broker.market import instrument_of
+from exitfsm.config import load_config
 from exitfsm.errors import BrokerError, OrderRefused
 from exitfsm.order_ids import form_of
 from exitfsm.ports import CRYPTO, STOCKS
+from exitfsm.sessions import closing
 from exitfsm.testing import Raises
 
 DOGE = Instrument(qty_step=Decimal(1), price_tick=Decimal("0.01"), price_tick_below_1=Decimal("0.01"))
@@ -134,10 +136,22 @@ async def test_given_too_little_value_when_another_is_declared_then_it_is_sent(
 
 
 def test_an_instrument_of_a_slash_may_close_and_one_without_may_not() -> None:
-    closes = replace(GOOD, instruments={"BRK/B": Instrument(), "BTC-PERP": Instrument(always_open=True)})
+    told = {"BRK/B": Instrument(always_open=False), "BTC-PERP": Instrument(always_open=True)}
+    closes = replace(GOOD, instruments=told)
     assert closes.rules("ETH/USD").always_open
     assert not closes.rules("BRK/B").always_open
     assert closes.rules("BTC-PERP").always_open
+    assert [closes.never_closes(symbol) for symbol in ("BRK/B", "BTC-PERP", "ETH/USD")] == [False, True, None]
+
+
+@pytest.mark.parametrize("symbol", ["SHIB/USDT", "BTCUSDT"])
+def test_an_instrument_that_says_nothing_of_hours_does_not_close_a_market_of_coins(symbol: str) -> None:
+    config = load_config({"end_of_session": {"enabled": True}})
+    step_only = replace(GOOD, instruments={symbol: Instrument(qty_step=Decimal(1)), "AAPL": Instrument()})
+    closes = closing(config, step_only)
+    assert closes is not None
+    assert closes(symbol, T0) is None
+    assert closes("AAPL", T0) is not None
 
 
 @pytest.mark.parametrize(
@@ -169,7 +183,8 @@ def test_an_instrument_comes_as_itself_or_as_a_mapping_of_its_fields() -> None:
     assert told is not None
     assert (told.qty_step, told.value_min, told.price_tick) == (Decimal("0.001"), 5, CRYPTO.price_tick)
     assert told.times_in_force == CRYPTO.times_in_force
-    assert told.always_open
+    assert told.always_open is None
+    assert told.completed(CRYPTO).always_open
     with pytest.raises(BrokerError, match="multiplier is 0"):
         instrument_of({"multiplier": 0}, CRYPTO)
     assert instrument_of(told, STOCKS) is told
@@ -185,3 +200,56 @@ def test_an_instrument_leaves_to_its_class_what_it_does_not_say() -> None:
     assert Instrument(price_tick=Decimal("0.01"), price_tick_below_1=Decimal("0.0001")).tick(Decimal("0.5")) == Decimal(
         "0.0001"
     )
+
+
+async def test_given_a_refusal_that_is_taken_for_too_little_then_the_order_is_sent_again_all_the_same(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    world.broker.answer("submit", Raises(OrderRefused("risk", "the notional is not to our liking")), times=3)
+    await world.bar("98.9")
+    await world.passes(30)
+    assert world.orders == []
+    assert world.alarm_kinds == ["value_too_small"]
+    await world.until(lambda: len(world.orders) == 1, 600)  # at the same price
+    assert sorted(world.alarm_kinds) == ["submit_unresolved", "value_too_small"]  # it waited for minutes
+    await world.fill()
+    await world.until(lambda: world.manager.positions() == [])
+    await world.finish()
+
+
+async def test_given_an_instrument_that_is_not_told_at_once_then_it_is_asked_again_before_ids_are_fixed(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    answers: list[Any] = [ConnectionError("busy"), {"id_form": "uuid"}]
+
+    async def instrument(symbol: str) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    world.broker.instrument = instrument  # type: ignore[attr-defined]  # optional
+    world.manager = world._new_manager()
+    await world.start()
+    await world.enter(10, at=100)
+    assert world.position.id_form == "uuid"
+    await world.finish()
+
+
+async def test_given_a_step_that_a_refusal_names_then_the_hours_of_the_market_stay_as_they_were(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter("499.5", at=100, symbol="BTCUSDT")
+    world.broker.answer("submit", Raises(OrderRefused("LOT_SIZE", "no multiple of the step")))
+    await world.bar("98.9", "BTCUSDT")
+    await world.until(lambda: len(world.orders) == 1, seconds=60)
+    assert world.last_order.qty == 499
+    assert world.manager._made is not None
+    assert world.manager._made.context.calls.capabilities.never_closes("BTCUSDT") is None
+    await world.fill()
+    await world.until(lambda: world.manager.positions() == [])
+    await world.finish()

@@ -107,3 +107,14 @@ async def test_an_order_names_its_symbol_as_the_venue_does(tmp_path: Path) -> No
     await world.fill()
     await world.until(lambda: world.manager.positions() == [])
     await world.finish()
+
+
+async def test_given_letters_that_are_put_together_in_another_way_then_they_are_the_same_symbol(tmp_path: Path) -> None:
+    composed, apart = "\u0419", "\u0418\u0306"  # one letter, and a letter with its sign
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100, symbol=composed)
+    await world.bar("98.9", apart)
+    await world.fill()
+    await world.until(lambda: world.state is State.FILLED)
+    await world.finish()
