@@ -106,8 +106,9 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         "`force_exit` or `release` did nothing for an unprotected position: its order may be live, or what the broker "
         "shows is not what is left by our own count",
         "end the order at the broker, then give the command again (where its orders changed while the broker was "
-        "asked, or an ended order's record cannot be read, just give it again); `release` what is left of a sale that "
-        "was taken back unseen; close there what is on the other side",
+        "asked, just give it again; where an ended order's record cannot be read, see there that it has ended, then "
+        "give it again); `release` what is left of a sale that was taken back unseen; close there what is on the other "
+        "side",
     ),
     AlarmKind.FILLED_AT_JUMP: AlarmMeaning(
         Severity.WARNING,

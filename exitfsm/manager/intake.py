@@ -91,7 +91,7 @@ class Operators(Part):
             failed |= {p.position_id: error for p in known}
         for position_id, why in failed.items():
             log.error("unprotected_not_forced position=%s error=%s", position_id, why)
-            text = f"nothing was done for what is unprotected: {why}; say it again to go on without such a record"
+            text = f"nothing was done for what is unprotected: {why}; say it again once no order of it works there"
             await self._mailbox.alarm(position_id, "not_done", text)
             if not isinstance(why, BrokerError):
                 raise why
