@@ -107,10 +107,10 @@ class Kept:
 
         Of a position whose exit nobody ordered, and of which nothing was sent yet.
         """
-        price, before = p.trigger_price, self._price.get(watching.key_of(p))
+        price, before = p.trigger_price, self._price.get(watching.key_of(p)) or p.entry_price
         if price is None or p.attempt > 1 or p.order.ordered_by or p.state is not State.PENDING:
             return False
-        return before is None or abs(EXACT.divide(price, before) - 1) >= _GAP
+        return abs(EXACT.divide(price, before) - 1) > _GAP
 
     def look_in(self, seconds: float) -> None:
         """Another read helps something that waits for it, so many seconds from now."""

@@ -112,6 +112,7 @@ async def test_given_four_bars_that_agree_and_a_holding_as_it_was_then_it_is_a_c
     world.broker.snapshot = lambda: [  # type: ignore[method-assign]
         replace(row, current_price=price) for row in snapshot()
     ]
+    await world.bar(100)
     for close in (60, 58, 55):
         await world.bar(close)
         assert world.orders == []

@@ -391,8 +391,7 @@ async def test_given_a_lost_store_and_an_exit_that_filled_meanwhile_then_it_is_n
 async def test_given_a_read_that_fails_when_nobody_waits_for_it_any_more_then_that_is_no_defect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exitfsm.manager.executor.LOOK_MAX_S", 0.01)
-    monkeypatch.setattr("exitfsm.manager.view.LOOK_MAX_S", 0.001)
+    monkeypatch.setattr("exitfsm.books.LOOK_MAX_S", 0.01)
     world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
     await world.start()
     await world.enter(3)
