@@ -108,6 +108,7 @@ from exitfsm.ports import (
     Clock,
     EventBus,
     IdMemory,
+    Instrument,
     Session,
 )
 from exitfsm.position import (
@@ -284,6 +285,7 @@ __all__ = [
     "IdMemory",
     "IllegalTransition",
     "InProcessBus",
+    "Instrument",
     "LadderStep",
     "LookUp",
     "ManualClock",

@@ -1,4 +1,4 @@
-"""The broker's books as a shell reads them: positions, records of orders, executions, working orders.
+"""The broker's books as a shell reads them: positions, records of orders, executions.
 
 Rules of this room: it asks the broker, and nothing else. What an answer means is decided in `holdings`; who is told of
 it is the shell's. Where the broker does not answer, its `BrokerError` goes to whoever asked.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 
 from exitfsm import holdings
@@ -20,7 +19,6 @@ from exitfsm.holdings import Read, bare, same_symbol
 from exitfsm.memory.memory import Memory
 from exitfsm.memory.orders import own_id
 from exitfsm.outside import logged
-from exitfsm.ports import IdMemory
 from exitfsm.position import Position
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill
 
@@ -44,7 +42,7 @@ class Books:
     def __init__(
         self, calls: BrokerCalls, memory: Memory, time: SteadyTime, is_ours: Callable[[str], bool], limits: Limits
     ) -> None:
-        self._calls, self._orders, self._sends = calls, memory.orders, memory.sends
+        self._calls, self._orders = calls, memory.orders
         self._time, self._is_ours, self._limits = time, is_ours, limits
         #: Reads of what is held; callers that wait together share one.
         self.reads = Fresh(self._read, "exitfsm-positions")
@@ -84,19 +82,6 @@ class Books:
         mine = (r for r in listed if r.client_order_id == client_order_id or (own and r.broker_order_id == own))
         return next(mine, None)
 
-    async def there_after_all(self, client_order_id: str) -> ExecutionReport | None:
-        """The record of an order that was just refused, where the refusal was said of another copy of its request.
-
-        What is repeated on the way, or sent again, can be refused because of the first copy: it holds the quantity.
-        """
-        try:
-            return await self._calls.order(client_order_id)
-        except BrokerError:
-            again = self._calls.capabilities.ids_refused is IdMemory.FOREVER and self._calls.asks_by_our_id
-            if again or self._sends.may_have_left(client_order_id):
-                raise
-            return None
-
     async def record_by_executions(self, p: Position) -> ExecutionReport | None:
         """What the executions say that a position's newest order has filled; None where they say nothing new."""
         if not self._calls.has("fills"):
@@ -129,17 +114,3 @@ class Books:
             self._orders.note_spelling(fill.symbol)
             by_symbol.setdefault(bare(fill.symbol), []).append(fill)
         return by_symbol
-
-    async def working_orders(self, *, is_first: bool) -> list[ExecutionReport] | None:
-        """All orders that work, None where the broker lists none; at first asked twice.
-
-        Nothing is remembered then: where an answer is missing or empty, an exit that works would not be seen, and a
-        second one sent.
-        """
-        if not self._calls.has("open_orders"):
-            return None
-        if is_first:
-            with suppress(BrokerError):
-                if orders := await self._calls.open_orders():
-                    return orders
-        return await self._calls.open_orders()

@@ -49,6 +49,10 @@ class AlarmKind(StrEnum):
     FILL_CORRECTED = "fill_corrected"
     CANCEL_REFUSED = "cancel_refused"
     UNKNOWN_EXIT_ORDER = "unknown_exit_order"
+    ID_FORM_DIFFERS = "id_form_differs"
+    VALUE_TOO_SMALL = "value_too_small"
+    QUANTITY_REFUSED = "quantity_refused"
+    PRICE_REFUSED = "price_refused"
     FOREIGN_ORDER = "foreign_order"
     BLOCKED_BY_ORDER = "blocked_by_order"
     TWIN_ORDERS = "twin_orders"
@@ -65,6 +69,7 @@ class AlarmKind(StrEnum):
     UNIT_UNCLEAR = "unit_unclear"
     UNEXPLAINED_QUANTITY = "unexplained_quantity"
     OTHER_EXIT = "other_exit"
+    STOPS_BEGIN_ANEW = "stops_begin_anew"
     NOT_RECONCILED = "not_reconciled"
     BAR_UNREADABLE = "bar_unreadable"
     BARS_NOT_RECORDED = "bars_not_recorded"
@@ -114,8 +119,9 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         "`force_exit` or `release` did nothing for an unprotected position: its order may be live, or what the broker "
         "shows is not what is left by our own count",
         "end the order at the broker, then give the command again (where its orders changed while the broker was "
-        "asked, or an ended order's record cannot be read, just give it again); `release` what is left of a sale that "
-        "was taken back unseen; close there what is on the other side",
+        "asked, just give it again; where an ended order's record cannot be read, see there that it has ended, then "
+        "give it again); `release` what is left of a sale that was taken back unseen; close there what is on the other "
+        "side",
     ),
     AlarmKind.FILLED_AT_JUMP: AlarmMeaning(
         Severity.WARNING,
@@ -208,6 +214,27 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         "a working order carries an id of ours and belongs to no position known here: an orphan order",
         "find out which store it came from; cancel it at the broker if nobody drives it",
     ),
+    AlarmKind.ID_FORM_DIFFERS: AlarmMeaning(
+        Severity.CRITICAL,
+        "a working order is an exit of a watched position under an id of another form: another machine exits it with "
+        "another version, or with other capabilities; nothing is sent beside it",
+        "stop one of the two machines; see how to upgrade",
+    ),
+    AlarmKind.VALUE_TOO_SMALL: AlarmMeaning(
+        Severity.WARNING,
+        "an exit is worth less than the venue takes, by its instrument or its refusal; it is sent when worth more",
+        "nothing, or close it at the broker by a means of its own (many convert what is small)",
+    ),
+    AlarmKind.QUANTITY_REFUSED: AlarmMeaning(
+        Severity.WARNING,
+        "the venue refused a quantity by its step; a coarser one is tried where next to nothing is left",
+        "declare the step: `instrument(symbol)`",
+    ),
+    AlarmKind.PRICE_REFUSED: AlarmMeaning(
+        Severity.NOTICE,
+        "the venue refused a limit for its price; the exit goes on at market",
+        "declare the tick: `instrument(symbol)`",
+    ),
     AlarmKind.FOREIGN_ORDER: AlarmMeaning(
         Severity.WARNING,
         "a third-party order works in a symbol that is being exited",
@@ -292,6 +319,12 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         Severity.WARNING,
         "the broker shows another quantity than is watched, its reads do not agree or no execution says why",
         "look at the broker what was traded",
+    ),
+    AlarmKind.STOPS_BEGIN_ANEW: AlarmMeaning(
+        Severity.NOTICE,
+        "the store was empty, and a position was found whose profit is beyond the activation of a stop that moves: if "
+        "a record was lost, its best price is lost with it, and its stop begins at the present price",
+        "where a record was lost, compare the stop with the one it had; `force_exit` if it should have been sold",
     ),
     AlarmKind.OTHER_EXIT: AlarmMeaning(
         Severity.WARNING,

@@ -326,3 +326,19 @@ class Levels:
         """True when a position of the symbol is monitored."""
         slot = self.slots.get(symbol)
         return slot is not None and any(p.state is State.MONITORING for p in slot.positions)
+
+    def holding(self, symbol: str) -> list[Position]:
+        """The open positions of a symbol, of either side, oldest first."""
+        slot = self.slots.get(symbol)
+        return sorted(slot.positions, key=lambda p: (p.opened_at, p.position_id)) if slot is not None else []
+
+    def last_at(self, symbol: str) -> datetime | None:
+        """The time of the last accepted bar of a symbol; None when there is none."""
+        slot = self.slots.get(symbol)
+        return slot.previous_at if slot is not None else None
+
+    def rescale(self, symbol: str, factor: Decimal) -> None:
+        """The unit of a symbol changed by `factor`: its last price is held against the next in the new one."""
+        slot = self.slots.get(symbol)
+        if slot is not None:
+            slot.rescale(factor)

@@ -25,7 +25,8 @@ FILES += [PACKAGE / "engine.py"]
 #: Lines of the manager, in all and in one file. What has been reached is not given away.
 LINES_MAX, LINES_OF_A_FILE_MAX = 2_200, 450
 #: Lines of the manager, and of what it asks: the client side of a broker, and what books prove.
-LINES_OF_THREE_MAX = 5_360
+#: 4,800; 440 for what venues take, and orders that may be there; 90 for residues, crashes; 370 for scope and others.
+LINES_OF_THREE_MAX = 5_700
 #: What is set from outside all the same, and why.
 ALLOWED = {
     ("engine.py", "slot.last"): "a quiet bar costs two comparisons; a call that sets it would cost as much again"
@@ -105,7 +106,7 @@ def test_what_the_rules_see(code: str, outside: list[str], unborn: list[str]) ->
 
 
 #: The rules by intervals stand beside those that they replace until both shells ask them; then they count like these.
-BY_INTERVALS = {"cases", "facts", "leaving", "ledger", "opening", "rows", "trades", "units", "weighing"}
+BY_INTERVALS = {"cases", "facts", "leaving", "ledger", "opening", "rows", "trades", "units", "watching", "weighing"}
 
 
 def lines_of(*rooms: str) -> dict[str, int]:
@@ -125,8 +126,9 @@ def test_the_manager_and_what_it_asks_are_small() -> None:
 def test_the_rooms_around_the_manager_are_small() -> None:
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     around = {path: count for path, count in lines.items() if path.parent.name in ("broker", "holdings")}
-    assert sum(count for path, count in around.items() if path.stem not in BY_INTERVALS) <= 3_190
-    assert sum(count for path, count in around.items() if path.stem in BY_INTERVALS) <= 2_200
+    # 2,590, 330 for the instruments of a venue, and 120 for orders that may be there
+    assert sum(count for path, count in around.items() if path.stem not in BY_INTERVALS) <= 3_500
+    assert sum(count for path, count in around.items() if path.stem in BY_INTERVALS) <= 2_430
     assert lines[PACKAGE / "engine.py"] <= LINES_OF_A_FILE_MAX
 
 

@@ -562,3 +562,24 @@ def test_given_prices_below_one_and_a_higher_high_then_the_short_test_ends_below
     slot.ease()
     assert slot.high < slot.upper == 0.51
     assert not slot.rises(0.51)
+
+
+def test_given_a_change_of_the_unit_then_the_last_price_is_in_the_new_one() -> None:
+    p = given(opened()).now
+    slots = Levels()
+    slots.rescale("AAPL", Decimal(10))  # nothing is held
+    assert slots.last_at("AAPL") is None
+    assert slots.holding("AAPL") == []
+    slots.put(p, reference=Decimal(100))
+    slots.rescale("AAPL", Decimal(10))
+    assert slots.slots["AAPL"].reference_price == 10
+    slots.put(p, bar=bar(50, at=10))
+    slots.rescale("AAPL", Decimal(10))
+    assert slots.slots["AAPL"].reference_price == 5
+    assert slots.slots["AAPL"].highest == 5.0
+    assert slots.last_at("AAPL") == after(10)
+    assert slots.holding("AAPL") == [p]
+    bare = Levels()
+    bare.put(p)
+    bare.rescale("AAPL", Decimal(10))
+    assert bare.slots["AAPL"].reference_price is None

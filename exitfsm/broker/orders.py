@@ -38,6 +38,7 @@ from exitfsm.values import (
     OrderStatus,
     WorkingOrder,
     rounded,
+    symbol_key,
 )
 
 #: How deep an update may be wrapped.
@@ -77,7 +78,7 @@ def report_of(
         filled_qty=filled,
         avg_fill_price=_average(order, filled),
         broker_order_id=broker_id,
-        symbol=name_of(symbol).upper() if symbol is not None else None,
+        symbol=symbol_key(name_of(symbol)) if symbol is not None else None,
         side=order_side(order) or _FIX_SIDES.get(str(meant(order, "fix_side"))),
         qty=qty,
         execution_id=text_of(event, "execution_id"),

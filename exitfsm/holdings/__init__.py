@@ -16,17 +16,17 @@ handed back. A shell reads, asks here what it means, and tells the position.
 # mypy: implicit-reexport
 
 from exitfsm.holdings.adopting import (
-    TRIES_MAX, Adopt, Alarm, Opening, Tries, adopt, described, entry, is_free_of_exits, is_safe_unprobed,
-    known_spelling, name, names_by_price, still_held, tried, unwatched,
+    TRIES_MAX, Adopt, Alarm, Opening, Tries, adopt, described, entry, faults, is_free_of_exits, is_safe_unprobed,
+    known_spelling, name, names_by_price, still_held, stops_begin_anew, tried, unwatched,
 )  # fmt: skip
 from exitfsm.holdings.entering import Account, entry_block, may_enter
 from exitfsm.holdings.executions import (
-    ORDER_PREFIX, average_entry, entered_anew, first_since_flat, is_since, net_traded, next_epoch_start,
+    average_entry, entered_anew, first_since_flat, is_since, net_traded, next_epoch_start,
     report_from_executions, sold_by_others, surplus,
 )  # fmt: skip
 from exitfsm.holdings.orders import (
     UNKNOWN_MAX, LookUps, brings_fills, end_of_live, execution_of, is_unresolved, leaves_open, looked_up,
-    may_be_ours, may_resend, may_still_work, opened_since_exit, our_id, precedes_a_change, record_of_ended,
+    may_be_ours, may_resend, may_still_work, opened_since_exit, orphan, our_id, precedes_a_change, record_of_ended,
     record_of_live, says_no_quantity,
 )  # fmt: skip
 from exitfsm.holdings.reads import (
@@ -34,7 +34,7 @@ from exitfsm.holdings.reads import (
     Read, agreed_qty, agreement, count, executions_of, expect, is_shared, is_silent, known, last_qty, may_have_exited,
     meaning_of, net, position_read, weigh,
 )  # fmt: skip
-from exitfsm.holdings.rows import OwnRows, both_sides, own_rows
+from exitfsm.holdings.rows import OwnRows, own_rows
 from exitfsm.holdings.scope import (
     Others, Share, beyond_exits, bought_by_others, described_scope, handed_rows, is_named, shares, unclear_scope,
     why_not,

@@ -16,11 +16,12 @@ from exitfsm.holdings import units
 from exitfsm.holdings.executions import average_entry, first_since_flat, next_epoch_start
 from exitfsm.holdings.facts import Instrument
 from exitfsm.holdings.reads import Nothing, Read
-from exitfsm.holdings.rows import sellable
+from exitfsm.holdings.rows import both_sides, sellable
 from exitfsm.kinds import AlarmKind
+from exitfsm.policy import MOVING
 from exitfsm.ports import AssetRules, Capabilities, IdMemory
 from exitfsm.position import READS_MIN, Position, epoch_of, is_exit_of
-from exitfsm.position.attempting import is_price
+from exitfsm.position.attempting import is_price, is_rounded_off
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, bare, canonical_symbol, plain, same_symbol
 
 #: So many answers in all, where what is held is another quantity each time.
@@ -50,6 +51,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     updates: Sequence[Fill] = ()  # executions of any symbol, as the bot's order updates report them
     first_fill: datetime | None = None  # the first fill of the position by these
     previous: Position | None = None  # the newest position of the symbol and side on record
+    multiplier: Decimal = Decimal(1)  # what one unit of quantity is of the price
     is_old: bool = False  # it was there before we were, and the broker lists no executions: never to be known better
 
 
@@ -88,6 +90,16 @@ def still_held(read: Read, row: BrokerPosition) -> bool:
     return any((now.symbol, now.side, now.qty) == (row.symbol, row.side, row.qty) for now in read.rows)
 
 
+def faults(read: Read) -> list[Alarm]:
+    """What a person must know of the rows of a read: those that cannot be read, and both sides of one symbol."""
+    found = []
+    for symbol in sorted(read.unreadable):
+        of = f"for {symbol} " if symbol else ""
+        text = f"an entry {of}in the broker's positions cannot be read: NOT protected"
+        found.append(Alarm(AlarmKind.POSITION_UNREADABLE, text))
+    return found + [Alarm(AlarmKind.BOTH_SIDES, shown) for shown in both_sides(read.rows)]
+
+
 def tried(tries: Tries | None, qty: Decimal, *, answered: bool) -> Tries:
     """One more try to adopt so much has come to nothing."""
     before = tries or Tries(qty)
@@ -97,6 +109,9 @@ def tried(tries: Tries | None, qty: Decimal, *, answered: bool) -> Tries:
 
 def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothing, Tries | None]:
     """Whether a position can be watched, and the tries in vain: executions may be behind, and are waited for."""
+    before = opening.previous
+    if before is not None and before.state.terminal and is_rounded_off(before, opening.row.qty):
+        return Nothing(), None  # it is what an exit left, and the venue takes no order for it
     first = name(opening)
     price = entry(opening, first)
     if first is not None and price is not None:
@@ -142,7 +157,7 @@ def entry(opening: Opening, first: datetime | None) -> Decimal | None:
     known = known if known is not None else sorted(opening.updates, key=lambda fill: fill.at)
     since = [f for f in known if same_symbol(f.symbol, opening.symbol) and (first is None or f.at >= first)]
     said = average_entry(since, row.side) if first is not None or shown is None else None
-    return units.entry(shown, said, row.current_price, Instrument())
+    return units.entry(shown, said, row.current_price, Instrument(multiplier=opening.multiplier))
 
 
 def is_free_of_exits(
@@ -164,6 +179,18 @@ def is_safe_unprobed(name: str, executions: Iterable[Fill], broker: Capabilities
     """
     sold = any(is_exit_of(name, fill.client_order_id) for fill in executions)
     return not sold and broker.ids_refused is IdMemory.FOREVER
+
+
+def stops_begin_anew(p: Position, price: Decimal | None) -> str | None:
+    """What is said of a position that an empty store has found, where a stop of it may have moved before; else None."""
+    if price is None or not is_price(price):
+        return None
+    rules = [rule for rule in MOVING.values() if rule.on(p.policy) and rule.next_stop(p, price) is not None]
+    if not rules:
+        return None
+    names = " and ".join(rule.name for rule in rules)
+    found = f"{plain(p.qty)} {p.symbol} {p.side} at {plain(p.entry_price)}"
+    return f"{found} was found without a record at {plain(price)}: its {names} begins anew at the present price"
 
 
 def described(row: BrokerPosition, symbol: str) -> str:

@@ -83,12 +83,8 @@ def case_of(e: Evidence, read: Read, shown: Shown, memory: Memory) -> Case:
     new = _since_known(explain(found, e, memory), e, memory) if found is not None else _reported(e, memory)
     if not _explains(new, shown.qty - expected.qty, e) and _explains(doubles_merged(new), shown.qty - expected.qty, e):
         new = doubles_merged(new)
-    more = shown.qty * expected.qty > 0 and abs(shown.qty) > max(abs(expected.low), abs(expected.high))
-    told = (
-        bool(new)
-        and (expected.is_clean or (more and not e.scope.by_ids))
-        and _explains(new, shown.qty - expected.qty, e)
-    )
+    settled = expected.is_clean or _is_at_rest(e)
+    told = bool(new) and settled and _explains(new, shown.qty - expected.qty, e)
     if memory.born > BEFORE and memory.horizon == BEFORE and not e.watched:
         told = False  # a life with an empty store has no base to add executions to
     counted = count(memory.run, shown.qty, (expected.low, expected.high), shown.said.name, read.begin, instrument.gap_s)
@@ -105,6 +101,14 @@ def case_of(e: Evidence, read: Read, shown: Shown, memory: Memory) -> Case:
         enough=False,
     )
     return replace(case, enough=_is_enough(case))
+
+
+def _is_at_rest(e: Evidence) -> bool:
+    """True where no order of ours can change what is held: what executions say beyond what is watched is exact then."""
+    orders = [order for p in e.watched for order in p.orders]
+    late, by_ids = e.instrument.late_fill_s, e.scope.by_ids
+    resting = all(p.wanted is None for p in e.watched) and all(order.is_final(late) for order in orders)
+    return resting and bool(e.watched) and not by_ids
 
 
 def _since_known(new: tuple[Trade, ...], e: Evidence, memory: Memory) -> tuple[Trade, ...]:

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 import msgspec
 
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.values import ZERO, BrokerPosition, Fill, Side
 
 #: A time before everything.
@@ -212,6 +213,10 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     ids: tuple[str, ...] = ()
     handed: bool = False
     exit_prefix: str = "xf1-"
+
+    def is_exit(self, order_id: str) -> bool:
+        """True for the id of an exit of this scope, or of what looks like one of ours."""
+        return order_id.startswith(self.exit_prefix) or looks_like_exit(order_id)
 
     @property
     def by_ids(self) -> bool:

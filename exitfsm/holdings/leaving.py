@@ -117,7 +117,7 @@ def _twins(leaving: Leaving) -> Permit | None:
     """Two working orders of one id; and an exit under our prefix that is nobody's we know goes first."""
     working = leaving.working or ()
     ids = [order.order_id for order in working if order.order_id not in ("", "0")]
-    twice = {one for one in ids if ids.count(one) > 1 and one.startswith(leaving.scope.exit_prefix)}
+    twice = {one for one in ids if ids.count(one) > 1 and leaving.scope.is_exit(one)}
     if twice:
         return Blocked("twin_orders", tuple(sorted(twice)))
     return Wait("orders") if _strangers(leaving) or leaving.ended else None
@@ -125,8 +125,7 @@ def _twins(leaving: Leaving) -> Permit | None:
 
 def _strangers(leaving: Leaving) -> list[str]:
     known = {order.order_id for p in leaving.watched for order in p.orders}
-    prefix = leaving.scope.exit_prefix
-    return [o.order_id for o in leaving.working or () if o.order_id.startswith(prefix) and o.order_id not in known]
+    return [o.order_id for o in leaving.working or () if leaving.scope.is_exit(o.order_id) and o.order_id not in known]
 
 
 def _too_old(leaving: Leaving) -> Permit | None:
@@ -183,8 +182,7 @@ def _foreign(leaving: Leaving, shown: Shown) -> Permit | None:
     """Row 5: another's closing order works, and together they would sell more than is there."""
     if leaving.instrument.reduce_only or leaving.instrument.reserves:
         return None
-    prefix = leaving.scope.exit_prefix
-    others = [order for order in leaving.working or () if not order.order_id.startswith(prefix)]
+    others = [order for order in leaving.working or () if not leaving.scope.is_exit(order.order_id)]
     asked = sum((order.qty for order in others), ZERO)
     if not others or asked + leaving.position.left <= _held(leaving, shown):
         return None

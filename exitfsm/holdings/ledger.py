@@ -210,12 +210,12 @@ def _shared(case: Case, walk: Walk) -> Answer:
 
 def _origin(case: Case, walk: Walk, *, crossed: bool) -> tuple[Origin | None, Trade | None]:
     """Where our share comes from, by the executions of our ids and our exits; and the newest of them."""
-    prefix = case.e.scope.exit_prefix
+    scope = case.e.scope
     if crossed:
         zero = max((at for at, held in enumerate(walk.history) if not case.can_be_sold(held)), default=-1)
         own = [t for t in case.new[zero + 1 :] if _is_mine(t, case)]
     else:
-        own = [t for t in case.found or () if _is_mine(t, case) or t.order_id.startswith(prefix)]
+        own = [t for t in case.found or () if _is_mine(t, case) or scope.is_exit(t.order_id)]
     return origin(own, walk.share, case.e.instrument), own[-1] if own else None
 
 

@@ -51,8 +51,8 @@ def opening_of(case: Case) -> Origin | None:
     first, since = origin_of(case, case.shown.qty), case.e.exit_began
     if first is None or since is None or case.found is None or not _is_over(case, first):
         return first
-    way, prefix = 1 if case.shown.qty > 0 else -1, case.e.scope.exit_prefix
-    later = [t for t in case.found if t.at >= since and t.qty * way > 0 and not t.order_id.startswith(prefix)]
+    way, scope = 1 if case.shown.qty > 0 else -1, case.e.scope
+    later = [t for t in case.found if t.at >= since and t.qty * way > 0 and not scope.is_exit(t.order_id)]
     return Origin(entry=later[0].price, opened=later[0]) if later else first
 
 
@@ -80,7 +80,7 @@ def adopt(case: Case, after: Answer) -> Answer:
     """What is shown is watched from now on, after these conclusions; or an alarm says why not."""
     said, memory = list(after[0]), after[1]
     first, entry = opening_of(case), entry_of(case)
-    if first is not None and first.opened.order_id.startswith(case.e.scope.exit_prefix):
+    if first is not None and case.e.scope.is_exit(first.opened.order_id):
         return (*said, figures(case, "oversold")), memory
     if entry is None:
         return (*said, figures(case, "unpriceable")), memory

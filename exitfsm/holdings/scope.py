@@ -8,8 +8,9 @@ from decimal import Decimal
 import msgspec
 from msgspec.structs import replace
 
-from exitfsm.holdings.executions import ORDER_PREFIX, first_since_flat
+from exitfsm.holdings.executions import first_since_flat
 from exitfsm.holdings.facts import Scope
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.position import Position
 from exitfsm.values import EXACT, ZERO, BrokerPosition, Fill, bare, exactly, plain, same_symbol
 
@@ -92,7 +93,8 @@ def bought_by_others(row: BrokerPosition, executions: Iterable[Fill], prefix: st
     since = [fill for fill in mine if start is None or fill.at >= start]
     opens = [fill for fill in since if fill.side is not row.side.exit_side]
     known = sum((fill.qty for fill in opens), ZERO) - sum((f.qty for f in since if f not in opens), ZERO)
-    theirs = [f for f in opens if not (f.client_order_id or "").startswith((prefix, ORDER_PREFIX))]
+    known_ids = ((f, f.client_order_id or "") for f in opens)
+    theirs = [f for f, order_id in known_ids if not (order_id.startswith(prefix) or looks_like_exit(order_id))]
     bought = sum((fill.qty for fill in theirs), ZERO) + max(ZERO, row.qty - known)
     if bought <= row.qty * _GRAIN:
         return None

@@ -81,7 +81,7 @@ def explain(found: Sequence[Trade], e: Evidence, memory: Memory) -> tuple[Trade,
         for t in found
         if t.at > memory.horizon
         and t.root not in memory.booked
-        and not t.order_id.startswith(e.scope.exit_prefix)
+        and not e.scope.is_exit(t.order_id)
         and t.broker_order_id not in own
     )
 
@@ -191,8 +191,5 @@ def nobodys(found: Iterable[Trade], watched: Sequence[Watched], scope: Scope, me
     return tuple(
         t
         for t in found
-        if t.order_id.startswith(scope.exit_prefix)
-        and t.order_id not in known
-        and t.root not in memory.others
-        and t.at > since
+        if scope.is_exit(t.order_id) and t.order_id not in known and t.root not in memory.others and t.at > since
     )

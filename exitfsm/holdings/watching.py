@@ -23,10 +23,12 @@ from exitfsm.holdings.facts import (
 )
 from exitfsm.holdings.reads import known
 from exitfsm.holdings.rows import Shown, net
+from exitfsm.holdings.units import factor_of
 from exitfsm.kinds import PositionEnd
 from exitfsm.lifecycle import State
-from exitfsm.messages import Acknowledge, Message, PositionRead, RaiseAlarm, Rescale
+from exitfsm.messages import Acknowledge, Message, PositionRead, RaiseAlarm, Rescale, Withdraw
 from exitfsm.ports import Capabilities
+from exitfsm.ports import Instrument as Declared
 from exitfsm.position import READS_MIN, Position
 from exitfsm.values import EXACT, ZERO, exactly, rounded, same_symbol, significant
 
@@ -48,6 +50,8 @@ def instrument_of(broker: Capabilities, symbol: str) -> Instrument:
     return Instrument(
         step=rules.qty_step,
         least=rules.qty_min,
+        least_value=rules.value_min if isinstance(rules, Declared) else ZERO,
+        multiplier=rules.multiplier if isinstance(rules, Declared) else careful.multiplier,
         fee_max=_FEE_MAX if "/" in symbol else ZERO,
         reduce_only=broker.reduce_only,
         lag_s=lag_s,
@@ -99,6 +103,12 @@ def is_news(e: Evidence) -> bool:
     return other or shown.qty != sum((p.left * p.side.sign for p in e.watched), ZERO)
 
 
+@exactly
+def is_rescaled(p: Position, qty: Decimal, average: Decimal | None) -> bool:
+    """True where quantity and average entry say that the unit of a position changed."""
+    return average is not None and factor_of(p.remaining_qty, p.entry_price, qty, average) is not None
+
+
 def next_look_s(memory: Memory, instrument: Instrument) -> float:
     """How soon the next read helps, in seconds: the first ones as soon as they count, then as often as books change."""
     few = memory.run is None or memory.run.reads < instrument.reads_min
@@ -137,30 +147,21 @@ def messages(
 
 
 @exactly
-def split_messages(
-    watched: Sequence[Position],
-    shown: Mapping[str, tuple[Decimal, Decimal | None]],
-    began: Mapping[str, datetime],
-    at: datetime,
-) -> list[tuple[str, Message]]:
-    """What a split that a price has shown means for each position: the unit changed, or its average entry alone did."""
-    told: list[tuple[str, Message]] = []
-    for p in watched:
-        (qty, entry), left = shown[p.position_id], p.remaining_qty
-        if entry is not None and qty > 0 and qty != left:
-            factor = significant(EXACT.divide(p.entry_price, entry))
-            message: Message = Rescale(at=at, factor=factor, qty=qty, entry_price=entry, known=known(p))
-        else:
-            message = PositionRead(
-                at=at,
-                began=began[p.position_id],
-                qty=qty,
-                avg_entry_price=entry,
-                reads=READS_MIN,
-                known=known(p),
-            )
-        told.append((p.position_id, message))
-    return told
+def split_message(p: Position, read: PositionRead) -> Message:
+    """What a split that a price has shown means for a position: its unit changed, or its average entry alone did."""
+    qty, entry = read.qty, read.avg_entry_price
+    if entry is None or qty <= 0 or qty == p.remaining_qty:
+        return read
+    factor = significant(EXACT.divide(p.entry_price, entry))
+    return Rescale(at=read.at, factor=factor, qty=qty, entry_price=entry, known=read.known)
+
+
+def withdrawn(p: Position, read: PositionRead) -> Withdraw | None:
+    """An intent that a split has overtaken is taken back; None where the unit is as it was."""
+    if not is_rescaled(p, read.qty, read.avg_entry_price):
+        return None
+    why = "the unit of what is held has changed, and the price that triggered it is in the new one"
+    return Withdraw(at=read.at, client_order_id=p.client_order_id or "", why=why)
 
 
 #: Who takes an alarm down that has resolved itself.

@@ -208,7 +208,7 @@ def _average(case: Case, memory: Memory) -> tuple[Memory, tuple[Concluded, ...]]
 
 def _undecided(case: Case) -> Answer | None:
     """Row 8: inside, not clean: nothing can be told apart yet, but that nothing is held for ever."""
-    if not case.is_inside or case.is_clean:
+    if not case.is_inside or case.is_clean or (case.told and case.shown.qty != case.expected.qty):
         return None
     memory = replace(case.memory, run=None, unshown=BEFORE)
     said: tuple[Concluded, ...] = (*_calm_missing(case), Calm("entry_not_shown"), Needed("reads"))

@@ -8,6 +8,7 @@ from exitfsm.aio.tasks import Tasks
 from exitfsm.books import Books
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.hours import Hours
+from exitfsm.broker.instruments import Instruments
 from exitfsm.clocks import SteadyTime
 from exitfsm.config import ExitConfig
 from exitfsm.custom_rules import CustomRules
@@ -50,6 +51,7 @@ class Context:
     books: Books
     breaker: Breaker
     hours: Hours
+    instruments: Instruments
     memory: Memory
     tasks: Tasks
     ground: Ground
@@ -64,7 +66,7 @@ class Part:
         self._engine, self._mailbox, self._alarms = context.engine, context.mailbox, context.alarms
         self._calls, self._books, self._hours = context.calls, context.books, context.hours
         self._breaker, self._tasks = context.breaker, context.tasks
-        memory = context.memory
+        memory, self._instruments = context.memory, context.instruments
         self._ground, self._scoped = context.ground, context.scoped
         self._orders, self._sends, self._shown, self._waits = memory.orders, memory.sends, memory.shown, memory.waits
         self._kept, self._jumps = memory.kept, memory.jumps

@@ -18,28 +18,26 @@ from functools import partial
 
 from exitfsm import holdings
 from exitfsm.aio.tasks import OneAtATime
+from exitfsm.broker.probing import Found, find_exit
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import Adopt, Tries, bare, is_price
+from exitfsm.holdings import Adopt, Tries, bare, is_price, watching
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.view import View
 from exitfsm.memory.intervals import Due
+from exitfsm.memory.past import epoch_by_price, newest
 from exitfsm.memory.shown import Missing
 from exitfsm.messages import Open, Recover
 from exitfsm.others.listing import Listing
 from exitfsm.outside import log, logged
-from exitfsm.position import READS_MIN, Position, client_order_id, epoch_of, position_id
-from exitfsm.values import EXACT, ZERO, BrokerPosition, ExecutionReport, Fill, Side, plain
+from exitfsm.position import READS_MIN, Position, epoch_of, position_id
+from exitfsm.values import EXACT, ZERO, BrokerPosition, Fill, Side, plain
 
 #: How soon it is tried again where it failed, or where something could not be adopted yet, in seconds.
 SOON_S = 1.0
-#: Attempts of a position that are looked up one after another when its record may be lost.
-ATTEMPTS_PROBED_MAX = 50
 #: How many positions are adopted at the same time.
 ADOPTED_AT_ONCE = 16
-#: The newest exit order of ours for a position, by its attempt; 0 where there is none.
-Found = tuple[int, ExecutionReport | None]
 
 
 class Adopter(Part):
@@ -52,6 +50,7 @@ class Adopter(Part):
         self.missing = Missing()
         #: When the store was empty; None where it has a past, and knows every order.
         self._empty_at: datetime | None = self._time.now()
+        self._began = self._time.now()
         self._open_message = partial(
             Open,
             account=self._given.account,
@@ -117,16 +116,17 @@ class Adopter(Part):
         adopt = await self._named_and_priced(bp, symbol, listed, is_first)
         if adopt is None:
             return
-        by_price = partial(self._epoch_by_price, symbol, bp.side, adopt.entry_price)
+        by_price = partial(epoch_by_price, self._engine, self._given.account, symbol, bp.side, adopt.entry_price)
         epoch = adopt.epoch if adopt.epoch is not None else await self._mailbox.run(by_price)
         name = position_id(self._given.account, symbol, bp.side, epoch)
+        await self._instruments.ask(symbol)  # its ids may have a form of their own
         found = await self._found_order(name, symbol, adopt.first_fill, listed or ())
         if found is None:
             if self.missing.tried(bp).are_enough:
                 text = f"{what}: whether an exit of it works is not known: it is NOT protected"
                 await self._alarms.raise_alarm("exit_unknown", text)
             return
-        if found[1] is not None and not holdings.still_held(await self._books.positions(), bp):
+        if found.order is not None and not holdings.still_held(await self._books.positions(), bp):
             self.missing.tried(bp)
             return  # the order has filled since the positions were read: its figures and theirs are of different ages
         if adopt.first_fill is None:
@@ -143,13 +143,16 @@ class Adopter(Part):
             text = f"{what}: its first fill names {name}, which has ended; it is NOT protected"
             await self._alarms.raise_alarm("epoch_unknown", text)
             return
+        is_lost = is_first and self._empty_at is not None and found.order is None
+        if is_lost and (anew := holdings.stops_begin_anew(position, bp.current_price)):
+            await self._mailbox.alarm(name, "stops_begin_anew", anew)
         log.info("adopted position=%s qty=%s entry=%s", name, plain(bp.qty), plain(adopt.entry_price))
 
     async def _named_and_priced(
         self, bp: BrokerPosition, symbol: str, listed: list[Fill] | None, is_first: bool
     ) -> Adopt | None:
         """Under which name, and at which price, a position can be watched; None where it cannot, or not yet."""
-        previous = await self._mailbox.run(partial(self._newest, symbol, bp.side)) if listed is not None else None
+        previous = await self._mailbox.run(partial(newest, self._engine, symbol, bp.side))
         opening = holdings.Opening(
             row=bp,
             symbol=symbol,
@@ -157,6 +160,7 @@ class Adopter(Part):
             updates=tuple(self._orders.told.values()),
             first_fill=self._orders.first_fills.get((symbol, bp.side)),
             previous=previous,
+            multiplier=watching.instrument_of(self._calls.capabilities, symbol).multiplier,
             is_old=is_first and listed is None,
         )
         conclusion, tries = holdings.adopt(opening, self.missing.tries(bp))
@@ -166,7 +170,7 @@ class Adopter(Part):
         return conclusion if isinstance(conclusion, Adopt) else None
 
     async def _open(self, bp: BrokerPosition, symbol: str, epoch: str, adopt: Adopt, found: Found) -> Position:
-        (attempt, order), first, now = found, adopt.first_fill, self._time.now()
+        order, first, now = found.order, adopt.first_fill, self._time.now()
         message = self._open_message(
             at=now,
             symbol=symbol,
@@ -175,6 +179,7 @@ class Adopter(Part):
             qty=EXACT.add(bp.qty, order.filled_qty or ZERO if order is not None else ZERO),
             entry_price=adopt.entry_price,
             opened_at=min(first, now) if first is not None else now,  # a broker's clock that is ahead must not blind us
+            id_form=found.form,
         )
         reference = bp.current_price if bp.current_price is not None and is_price(bp.current_price) else None
         if reference is None and first is not None:
@@ -184,7 +189,7 @@ class Adopter(Part):
             # In one: a bar between would send another order.
             position = self._engine.open_unless_watched(message, reference=reference)
             if order is not None:
-                self._engine.tell(position.position_id, Recover(at=now, attempt=attempt, report=order))
+                self._engine.tell(position.position_id, Recover(at=now, attempt=found.attempt, report=order))
             return position
 
         return await self._mailbox.run(opened)
@@ -193,7 +198,9 @@ class Adopter(Part):
         self, symbol: str, side: Side, qty: Decimal, entry: Decimal, first: datetime, atr: Decimal | None
     ) -> Position:
         """Watch a position on the bot's word, unless it is watched already; never what an exit at work still sells."""
+        symbol = self._orders.known_spelling(symbol)
         self._scoped.check(symbol)
+        await self._instruments.ask(symbol)
         if selling := self._scoped.selling(symbol, side):
             shown = abs(self._view.net_of(selling[0], await self._books.positions())[0])
             qty = holdings.beyond_exits(qty, shown, selling)
@@ -201,7 +208,7 @@ class Adopter(Part):
                 return selling[-1]  # once the broker shows more, that is adopted
         message = self._open_message(
             at=self._time.now(),
-            symbol=self._orders.known_spelling(symbol),
+            symbol=symbol,
             side=side,
             epoch=epoch_of(first),
             qty=qty,
@@ -218,19 +225,6 @@ class Adopter(Part):
         max_age = timedelta(seconds=self._given.config.policy.price_guard.max_age_seconds)
         return entry if self._time.age(first_fill_at) <= max_age else None
 
-    def _epoch_by_price(self, symbol: str, side: Side, entry: Decimal) -> str:
-        """In the writer's thread: the first name by price that no ended position has."""
-        for epoch in holdings.names_by_price(entry):
-            known = self._engine.get(position_id(self._given.account, symbol, side, epoch))
-            if known is None or not known.state.terminal:
-                break
-        return epoch
-
-    def _newest(self, symbol: str, side: Side) -> Position | None:
-        """In the writer's thread: the newest position on record of a symbol and side."""
-        newest = self._engine.store.newest_position(symbol, side)
-        return self._engine.get(newest.position_id) if newest is not None else None
-
     async def _found_order(
         self, name: str, symbol: str, first: datetime | None, listed: Sequence[Fill]
     ) -> Found | None:
@@ -239,22 +233,15 @@ class Adopter(Part):
         None when that could not be found out, and a repeated id would not be refused, or the executions show that there
         is one: what it has sold already is not known then, and so not what the position was.
         """
-        if await self._mailbox.run(partial(self._engine.get, name)) is not None:
-            return 0, None
+        known = await self._mailbox.run(partial(self._engine.get, name))
+        if known is not None:
+            return Found(form=known.id_form)
         if not self._calls.asks_by_our_id:
             exits = self._orders.open_exits
-            return (0, None) if holdings.is_free_of_exits(symbol, first, self._empty_at, exits) else None
-        newest: Found = (0, None)
-        for attempt in range(1, ATTEMPTS_PROBED_MAX + 1):
-            try:
-                report = await self._calls.order(client_order_id(name, attempt))
-            except BrokerError as error:
-                log.warning("probe_failed position=%s attempt=%s error=%s", name, attempt, error)
-                return newest if holdings.is_safe_unprobed(name, listed, self._calls.capabilities) else None
-            if report is None:
-                return newest
-            newest = (attempt, report)
-        return newest
+            return Found() if holdings.is_free_of_exits(symbol, first, self._empty_at, exits) else None
+        is_safe = holdings.is_safe_unprobed(name, listed, self._calls.capabilities)
+        is_new = first is not None and first >= self._began
+        return await find_exit(self._calls, name, symbol, is_safe=is_safe, is_new=is_new)
 
 
 class Reconciler(Part):
@@ -276,8 +263,7 @@ class Reconciler(Part):
         """Reconcile everything with what the broker says after this call; callers that wait together share one run."""
         await self.runs.run()
         self.is_done = True
-        self.due.again(soon=self._adopter.missing.are_impatient())
-        self.due.no_later(self._view.next_look())
+        self.due.again(soon=self._adopter.missing.are_impatient(), by=self._kept.next_look())
 
     async def try_sync(self) -> None:
         """The same; where it fails it is tried again soon. Where it fails for long, that is an alarm."""
@@ -300,12 +286,8 @@ class Reconciler(Part):
         if self._is_first:
             await self._listing.read(is_first=True)  # nothing leaves before that
         held = await self._books.positions()
-        for symbol in sorted(held.unreadable):
-            of = f"for {symbol} " if symbol else ""
-            text = f"an entry {of}in the broker's positions cannot be read: NOT protected"
-            await self._alarms.raise_alarm("position_unreadable", text)
-        for shown in holdings.both_sides(held.rows):
-            await self._alarms.raise_alarm("both_sides", shown)
+        for fault in holdings.faults(held):
+            await self._alarms.raise_alarm(fault.kind, fault.text)
         await self._look_up_orders()
         if not self._is_first:
             await self._listing.read(is_first=False)

@@ -5,7 +5,6 @@ What they prove is decided in `holdings`; here it is read, asked, told, and reme
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
@@ -16,7 +15,7 @@ from exitfsm import holdings
 from exitfsm.errors import BrokerError
 from exitfsm.holdings import Evidence, Executions, Expected, Need, Read, watching, weighing
 from exitfsm.holdings.facts import Adopted, Needed
-from exitfsm.manager.context import Context, Part, in_order
+from exitfsm.manager.context import Part
 from exitfsm.memory.kept import Asked
 from exitfsm.messages import Contradiction, Message, PositionRead, RecordRead, Recover, Rescale
 from exitfsm.position import READS_MIN, Position, client_order_id
@@ -25,11 +24,6 @@ from exitfsm.values import Bar, plain
 
 class View(Part):
     """Reads the broker's books, and tells positions what that means for them."""
-
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        #: When the next read helps something that waits for it, in monotonic seconds.
-        self._next_look = math.inf
 
     # --- what is held -------------------------------------------------------------------------------------------------
 
@@ -62,11 +56,9 @@ class View(Part):
 
     def message(self, p: Position, read: Read, record: RecordRead | None = None) -> PositionRead:
         """What a read shows for a position, as a message to it that leaves no doubt."""
-        net, entry = self.net_of(p, read)
-        now, began, known = self._time.now(), self._waits.at(p, read.began), holdings.known(p)
-        return PositionRead(
-            at=now, began=began, qty=net, avg_entry_price=entry, reads=READS_MIN, known=known, record=record
-        )
+        (qty, entry), at, known = self.net_of(p, read), self._time.now(), holdings.known(p)
+        told = PositionRead(at=at, began=self._waits.at(p, read.began), qty=qty, avg_entry_price=entry, reads=READS_MIN)
+        return replace(told, known=known, record=record)
 
     # --- what a read means --------------------------------------------------------------------------------------------
 
@@ -76,7 +68,7 @@ class View(Part):
         Where nothing of its symbol is on its way out, all its positions are told, with the first of them.
         """
         p = self._engine.positions.get(position_id)
-        holding = self._holding(p.symbol) if p is not None else []
+        holding = self._engine.levels.holding(p.symbol) if p is not None else []
         if holding and watching.are_at_rest(holding):
             if position_id == holding[0].position_id:
                 await self._tell_holding(holding[0].symbol, read, expected)
@@ -109,13 +101,10 @@ class View(Part):
                 await self._mailbox.tell(position_id, holdings.position_read(evidence, conclusion, self._waits.now(p)))
             return
 
-    def _holding(self, symbol: str) -> list[Position]:
-        return [p for p in in_order(self._engine) if p.symbol == symbol]
-
     async def _tell_holding(self, symbol: str, read: Read, expected: dict[str, Expected]) -> None:
         """Tell the positions of a symbol, all of them at rest, what a read means for what is held of it."""
         asked = Asked()
-        while (holding := self._holding(symbol)) and watching.are_at_rest(holding):
+        while (holding := self._engine.levels.holding(symbol)) and watching.are_at_rest(holding):
             overtaken = any(expected.get(p.position_id) != self.seen(p) for p in holding)
             by = self._time.monotonic() if overtaken else read.began
             price, listed = self._engine.last_price(symbol), self._calls.has("fills")
@@ -135,10 +124,9 @@ class View(Part):
             told = watching.messages(said, {p.position_id: p for p in holding}, began, self._time.now())
             if told:
                 await self._mailbox.run(partial(self._conclude, symbol, told))
-            self._kept.keep(evidence, memory, self._holding(symbol))
+            self._kept.keep(evidence, memory, self._engine.levels.holding(symbol))
             if any(isinstance(one, Needed | Adopted) for one in said):
-                soon_s = watching.next_look_s(memory, evidence.instrument)
-                self._next_look = min(self._next_look, self._time.monotonic() + soon_s)
+                self._kept.look_in(watching.next_look_s(memory, evidence.instrument))
             return
 
     def _conclude(self, symbol: str, told: list[tuple[str, Message]]) -> None:
@@ -147,13 +135,24 @@ class View(Part):
             before = self._engine.positions.get(position_id)
             self._engine.tell(position_id, message)
             if isinstance(message, Rescale) and self._engine.positions.get(position_id) is not before:
-                self._engine.rescale(symbol, message.factor)
+                self._engine.levels.rescale(symbol, message.factor)
+
+    async def is_rescaled(self, p: Position) -> bool:
+        """True where a split overtook an order before it left: it is taken back, and its position told of the split."""
+        read, _ = await self._books.look(p.symbol)
+        withdraw = watching.withdrawn(p, self.message(p, read)) if read is not None else None
+        if read is None or withdraw is None or self._engine.beside(p) or self._engine.against(p):
+            return False
+        await self._mailbox.tell(p.position_id, withdraw)
+        now, bar = self._engine.positions.get(p.position_id), self._engine.levels.slots[p.symbol].last_bar
+        if now is None or bar is None or not self._engine.levels.watched(p.symbol):
+            return False
+        await self.tell_split([now], read, bar)
+        return True
 
     async def tell_split(self, watched: list[Position], read: Read, bar: Bar) -> None:
         """Tell positions of a split that a price which jumped has shown: their figures, and that price is the first."""
-        began = {p.position_id: self._waits.at(p, read.began) for p in watched}
-        shown = {p.position_id: self.net_of(p, read) for p in watched}
-        told = watching.split_messages(watched, shown, began, self._time.now())
+        told = [(p.position_id, watching.split_message(p, self.message(p, read))) for p in watched]
 
         def rebased() -> None:
             # At once, or a bar in between would be held against the levels of before.
@@ -163,12 +162,7 @@ class View(Part):
         await self._mailbox.run(rebased)
         for p, (_, message) in zip(watched, told, strict=True):
             if isinstance(message, Rescale):
-                self._kept.rescaled(p, message.factor, self._time.monotonic(), self._holding(p.symbol))
-
-    def next_look(self) -> float:
-        """When the next read of positions helps, in monotonic seconds; asked once for each."""
-        at, self._next_look = self._next_look, math.inf
-        return at
+                self._kept.rescaled(p, message.factor, self._time.monotonic(), self._engine.levels.holding(p.symbol))
 
     async def _read_more(self, evidence: Evidence, need: Need) -> Evidence | None:
         """The evidence with what it lacks; None where the position has changed over that."""
@@ -188,7 +182,7 @@ class View(Part):
         """True when the order of the next attempt was at the broker already, and was recovered."""
         attempt, report = p.attempt + 1, None
         with suppress(BrokerError):  # then it is sent, and refused where it is there
-            report = await self._calls.order(client_order_id(p.position_id, attempt))
+            report = await self._calls.order(client_order_id(p.position_id, attempt, p.id_form))
         if report is not None and self._engine.positions.get(p.position_id) is p:
             await self._mailbox.tell(p.position_id, Recover(at=self._waits.now(p), attempt=attempt, report=report))
         return self._engine.positions.get(p.position_id) is not p

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
@@ -24,13 +25,9 @@ class Due:
         """It is due at once."""
         self._at = 0.0
 
-    def again(self, *, soon: bool = False) -> None:
-        """It was done: it is due again in a while, or soon."""
-        self._at = self._monotonic() + (self._soon_s if soon else self._every_s)
-
-    def no_later(self, at: float) -> None:
-        """It is due at this time at the latest."""
-        self._at = min(self._at, at)
+    def again(self, *, soon: bool = False, by: float = math.inf) -> None:
+        """It was done: it is due again in a while, or soon, and at this time at the latest."""
+        self._at = min(by, self._monotonic() + (self._soon_s if soon else self._every_s))
 
     def has_come(self, monotonic: float) -> bool:
         """True when it is due; the next time is in a while then."""

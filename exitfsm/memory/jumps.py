@@ -23,8 +23,13 @@ class Jumps:
         self._runs: dict[str, _Run] = {}
 
     def note(self, bar: Bar, believed_at: datetime | None, ratio_max: Decimal) -> int:
-        """One more bar jumped; the last price was believed at that time. Returns how many have in a row, with this."""
+        """One more bar jumped; the last price was believed at that time. Returns how many have in a row, with this.
+
+        Where none was believed yet, what jumped is the entry: it may be in another unit, and bars confirm nothing.
+        """
         run, bars = self._runs.get(bar.symbol), 1
+        if believed_at is None:
+            return bars
         if run is not None and run.believed_at == believed_at and bar.timestamp > run.last.timestamp:
             bars = 1 if is_jump(bar.close, run.last.close, ratio_max) else run.bars + 1
         elif run is not None and run.last.timestamp == bar.timestamp:

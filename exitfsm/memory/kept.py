@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 
@@ -13,9 +14,13 @@ from exitfsm.holdings import Read, watching
 from exitfsm.holdings.facts import BEFORE, Change, Evidence, Key, Memory, Rescaled, Watched
 from exitfsm.holdings.facts import Read as Shown
 from exitfsm.holdings.rows import KEPT_S, sign
+from exitfsm.lifecycle import State
 from exitfsm.ports import Capabilities
 from exitfsm.position import Position
 from exitfsm.values import EXACT, ZERO, Fill, exactly
+
+#: A price so far from the one before may be in another unit.
+_GAP = Decimal("0.02")
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -39,6 +44,7 @@ class Kept:
     def __init__(
         self, time: SteadyTime, broker: Capabilities, reported: Callable[[], Sequence[Fill]], *, by_handing: bool
     ) -> None:
+        self._time, self._look_at = time, math.inf
         self._utc = time.now().timestamp() - time.monotonic()
         self._broker, self._reported, self._by_handing = broker, reported, by_handing
         self._memory: dict[Key, Memory] = {}
@@ -99,6 +105,25 @@ class Kept:
         units = (*memory.units, Rescaled(at, factor))
         self._memory[key] = replace(memory, units=units, unit_at=at, changes=(), run=None)
         self._note(key, positions)
+
+    def is_gap(self, p: Position) -> bool:
+        """True where the price that triggered an exit is far from the one at which a read last showed what is expected.
+
+        Of a position whose exit nobody ordered, and of which nothing was sent yet.
+        """
+        price, before = p.trigger_price, self._price.get(watching.key_of(p)) or p.entry_price
+        if price is None or p.attempt > 1 or p.order.ordered_by or p.state is not State.PENDING:
+            return False
+        return abs(EXACT.divide(price, before) - 1) > _GAP
+
+    def look_in(self, seconds: float) -> None:
+        """Another read helps something that waits for it, so many seconds from now."""
+        self._look_at = min(self._look_at, self._time.monotonic() + seconds)
+
+    def next_look(self) -> float:
+        """When the next read helps, in monotonic seconds; each is said once."""
+        at, self._look_at = self._look_at, math.inf
+        return at
 
     def _note(self, key: Key, positions: Sequence[Position]) -> None:
         self._left[key] = _left([watching.watched_of(p, None) for p in positions], key)

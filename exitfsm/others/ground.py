@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from exitfsm.books import Books
 from exitfsm.broker.calls import BrokerCalls
 from exitfsm.clocks import SteadyTime
 from exitfsm.config import LiveSettings
@@ -33,7 +32,6 @@ class Ground:
     """It is whole before the first part is made. `raise_alarm` raises one about the account."""
 
     calls: BrokerCalls
-    books: Books
     orders: Orders
     positions: Positions
     engine: Engine

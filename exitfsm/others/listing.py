@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from exitfsm import holdings
-from exitfsm.holdings import ORDER_PREFIX, bare
+from exitfsm.broker.probing import working_orders
+from exitfsm.holdings import bare
 from exitfsm.kinds import AlarmKind
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.others.ground import Ground
 from exitfsm.outside import logged
 from exitfsm.values import ExecutionReport
@@ -14,7 +16,7 @@ class Listing:
     """Reads the list of working orders, and tells what is in it."""
 
     def __init__(self, ground: Ground) -> None:
-        self._calls, self._books, self._orders, self._time = ground.calls, ground.books, ground.orders, ground.time
+        self._calls, self._orders, self._time = ground.calls, ground.orders, ground.time
         self._positions, self._engine, self.raise_alarm = ground.positions, ground.engine, ground.raise_alarm
         #: Working orders that look like exits of ours, as the newest list shows them, until they are passed on.
         self._listed: list[ExecutionReport] = []
@@ -27,7 +29,7 @@ class Listing:
         began = self._time.monotonic()
         orders = None
         with logged("open_orders_failed error=%s"):
-            orders = await self._books.working_orders(is_first=is_first)
+            orders = await working_orders(self._calls, is_first=is_first) if self._calls.has("open_orders") else None
         if orders is None:
             if not self._calls.has("open_orders"):
                 self._orders.wait_for_no_list()  # it has none, or has just said that it is not implemented
@@ -35,7 +37,7 @@ class Listing:
         orders = await self._without_twins(orders)
         orders = [self._orders.under_our_id(report) for report in orders]
         self._orders.forget_foreign(before=began)
-        self._listed = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
+        self._listed = [report for report in orders if looks_like_exit(report.client_order_id)]
         # Known before anything is adopted that could send a second one.
         orphans = {
             report.client_order_id: bare(report.symbol)
@@ -47,7 +49,7 @@ class Listing:
         self._orders.listed(list(self._listed), orphans | gone_and_working)
         self._absent = {key: times for key, times in self._absent.items() if key in gone}
         for report in orders:
-            if not report.client_order_id.startswith(ORDER_PREFIX):
+            if not looks_like_exit(report.client_order_id):
                 self._orders.note_foreign(report, self._time.monotonic())
 
     async def _may_work(self, order_id: str) -> bool:
@@ -70,15 +72,14 @@ class Listing:
                 if owner not in self._engine.positions:
                     await self._after_its_end(owner, report)
             else:
-                what = f"order {order_id} of {report.symbol}"
-                text = f"{what} looks like an exit of ours and belongs to no known position"
-                await self.raise_alarm(AlarmKind.UNKNOWN_EXIT_ORDER, text)
+                alarm = holdings.orphan(report, list(self._engine.positions.values()))
+                await self.raise_alarm(alarm.kind, alarm.text)
 
     # --- what should not work -----------------------------------------------------------------------------------------
 
     async def _without_twins(self, orders: list[ExecutionReport]) -> list[ExecutionReport]:
         """The same without second orders of one id: those are an alarm at once, and canceled."""
-        ours = {r.client_order_id for r in orders if r.client_order_id.startswith(ORDER_PREFIX)}
+        ours = {r.client_order_id for r in orders if looks_like_exit(r.client_order_id)}
         known = {order_id: self._orders.known(order_id).broker_order_id for order_id in ours}
         surplus = holdings.twins(orders, known)
         for report, is_sure in surplus:

@@ -10,6 +10,7 @@ from exitfsm import holdings
 from exitfsm.errors import BrokerError
 from exitfsm.holdings import Pass, bare
 from exitfsm.kinds import AlarmKind
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.others.ground import Ground
 from exitfsm.outside import logged
 from exitfsm.position import READS_MIN, Position
@@ -73,7 +74,7 @@ class Way:
             orders = [self._orders.under_our_id(report) for report in await self._calls.open_orders()]
             self._orders.forget_foreign(before=began)
             for report in orders:
-                if not report.client_order_id.startswith(holdings.ORDER_PREFIX):
+                if not looks_like_exit(report.client_order_id):
                     self._orders.note_foreign(report, self._time.monotonic())
 
     async def _cancel(self, p: Position, order_id: str) -> None:

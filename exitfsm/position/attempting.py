@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from exitfsm.events import ExitEscalated, ExitRetried, ExitTriggered
 from exitfsm.lifecycle import State
+from exitfsm.order_ids import client_order_id
 from exitfsm.policy import order_terms
 from exitfsm.ports import AssetRules, Capabilities
 from exitfsm.position.evaluating import Verdict
-from exitfsm.position.order import client_order_id
 from exitfsm.position.state import Position
-from exitfsm.values import ZERO, OrderType, TimeInForce, floor_to, round_to_tick, tradable
+from exitfsm.values import EXACT, ZERO, OrderType, TimeInForce, floor_to, round_to_tick, tradable
 
 
 def trigger(
@@ -28,7 +28,7 @@ def trigger(
     size = sellable(p, left, broker) or left  # of a mere residue the venue is to say so itself
     return ExitTriggered(
         reason=v.reason,
-        client_order_id=client_order_id(p.position_id, attempt),
+        client_order_id=client_order_id(p.position_id, attempt, p.id_form),
         attempt=attempt,
         qty=size,
         order_type=order_type,
@@ -46,9 +46,9 @@ def trigger(
 
 
 def _limit(p: Position, level: Decimal, rules: AssetRules) -> Decimal:
-    """The level on the venue's grid, on the side that gives nothing away."""
+    """The level on the venue's grid, on the side that gives nothing away; itself where the grid is coarser than it."""
     tick = rules.tick(level)
-    return round_to_tick(level, tick, up=p.side.sign > 0) if tick > 0 else level
+    return round_to_tick(level, tick, up=p.side.sign > 0) if 0 < tick <= level else level
 
 
 def sellable(p: Position, qty: Decimal, broker: Capabilities) -> Decimal:
@@ -56,6 +56,21 @@ def sellable(p: Position, qty: Decimal, broker: Capabilities) -> Decimal:
     rules = broker.rules(p.symbol)
     size = floor_to(qty, rules.qty_step)
     return size if size >= rules.qty_min and size > 0 else ZERO
+
+
+def is_rounded_off(p: Position, qty: Decimal) -> bool:
+    """True for so little that the venue has rounded it off an order of ours: less than the last digit that it left.
+
+    Nothing has declared a step then; the venue's own rounding says one.
+    """
+    return any(
+        order.restated and order.filled_qty == order.qty and ZERO < qty < _last_digit(order.qty) for order in p.orders
+    )
+
+
+def _last_digit(qty: Decimal) -> Decimal:
+    exponent = qty.normalize(EXACT).as_tuple().exponent
+    return Decimal(1).scaleb(min(exponent, 0) if isinstance(exponent, int) else 0)
 
 
 class Attempt(NamedTuple):
@@ -72,7 +87,7 @@ def next_attempt(p: Position, a: Attempt, at: datetime, broker: Capabilities, by
     again = before.ended_how == "expired" and not before.escalated and before.order_type is OrderType.LIMIT
     attempt = before.attempt + 1
     return ExitRetried(
-        client_order_id=client_order_id(p.position_id, attempt),
+        client_order_id=client_order_id(p.position_id, attempt, p.id_form),
         attempt=attempt,
         qty=a.qty,
         order_type=OrderType.LIMIT if again else OrderType.MARKET,

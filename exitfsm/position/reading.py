@@ -10,7 +10,7 @@ from exitfsm.lifecycle import State
 from exitfsm.messages import Known, PositionRead, RecordRead
 from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm, cancel, lost
-from exitfsm.position.attempting import Attempt, is_price, next_attempt, sellable, spent_by_next
+from exitfsm.position.attempting import Attempt, is_price, is_rounded_off, next_attempt, sellable, spent_by_next
 from exitfsm.position.reports import READS_MIN, held_within, is_proved_over
 from exitfsm.position.state import Position
 from exitfsm.values import plain, tradable
@@ -125,7 +125,9 @@ def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -
         return []
     there = min(left, m.qty)
     size = sellable(p, there, broker)
-    if size == 0:
+    if size == 0 and p.sold_qty == 0:  # all of it is no residue, and whoever ends it must know
+        return lost(p, f"all {plain(there)} {p.symbol} is less than the venue takes in one order", m.at)
+    if size == 0 or (p.order.refusal and is_rounded_off(p, there)):
         return _elsewhere(p, m, PositionEnd.RESIDUE)
     spent = spent_by_next(p)
     if spent > p.policy.partial_fills.max_resubmit_attempts:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from makers import at, ended, executions, fill, held, mirrored, quantities, read, report, row
+from makers import at, changed, ended, executions, fill, held, mirrored, over, quantities, read, report, row
 from msgspec.structs import replace
 
 from exitfsm import holdings
 from exitfsm.holdings import Adopt, Alarm, Nothing, Opening, Tries
 from exitfsm.lifecycle import State
-from exitfsm.ports import CAREFUL, Capabilities, IdMemory
+from exitfsm.ports import CAREFUL, AssetRules, Capabilities, IdMemory
 from exitfsm.position import client_order_id, epoch_of
 from exitfsm.values import Fill, Side
 
@@ -180,3 +180,30 @@ def test_given_exits_that_cannot_be_looked_up_then_it_is_adopted_where_a_repeate
 def test_what_is_held_in_words() -> None:
     assert holdings.described(row("10.50", side="short"), "BTC/USD") == "10.5 BTC/USD short"
     assert Side.SHORT == "short"
+
+
+# --- residues, averages in another unit, and faults of a read ---------------------------------------------------------
+
+
+def test_given_less_than_the_venue_takes_then_it_is_a_residue_and_not_new() -> None:
+    rules = AssetRules(qty_step=Decimal(1), qty_min=Decimal(2))
+    rows = [row("0.5"), row(1, symbol="MSFT"), row(2, symbol="GOOG")]
+    assert holdings.unwatched(rows, [], lambda symbol: rules) == rows[2:]
+
+
+def test_given_what_the_venue_rounded_off_an_exit_then_it_is_not_adopted() -> None:
+    order = replace(over("xf1-1", 0, "filled"), qty=Decimal("0.99"), filled_qty=Decimal("0.99"), restated=True)
+    previous = changed(held(state=State.CLOSED), before=(order,), attempt=2)
+    left = opening(row=row("0.009"), previous=previous)
+    assert holdings.adopt(left, None) == (Nothing(), None)
+    assert holdings.adopt(replace(left, row=row(10)), None)[0] != Nothing()
+
+
+def test_given_an_average_in_another_unit_then_the_executions_are_believed() -> None:
+    assert holdings.adopt(opening(row=row(10, 10100)), None)[0] == Adopt("20240102T143003Z", at(3), Decimal(101))
+
+
+def test_given_rows_that_cannot_be_read_or_contradict_each_other_then_a_person_is_told() -> None:
+    shown = read(row(4), row(6, side="short"), unreadable=frozenset(("", "MSFT")))
+    assert [fault.kind for fault in holdings.faults(shown)] == ["position_unreadable"] * 2 + ["both_sides"]
+    assert "for MSFT" in holdings.faults(shown)[1].text

@@ -36,6 +36,14 @@ def test_a_symbol_may_be_entered_where_nothing_speaks_against_it(account: Accoun
     assert holdings.may_enter("AAPL", at(30), account) is (block is None)
 
 
+@pytest.mark.parametrize("symbol", ["", " AAPL", "A\u202eB", "A" * 65])
+def test_what_is_no_symbol_is_not_entered_for_its_position_could_not_be_watched(symbol: str) -> None:
+    nothing = Account(positions=[], cooldowns={})
+    assert "is not a symbol" in (holdings.entry_block(symbol, at(30), nothing) or "")
+    assert not holdings.may_enter(symbol, at(30), nothing)
+    assert holdings.may_enter("BTC/USDT:USDT", at(30), nothing)
+
+
 @given(st.sampled_from(list(State)), st.integers(0, 60), st.integers(0, 60))
 def test_whatever_is_on_its_way_out_or_cools_down_is_not_entered(state: State, now: int, until: int) -> None:
     account = Account(positions=[held(state=state)], cooldowns={"AAPL": at(until)})
@@ -53,6 +61,12 @@ def jumped(now: int, **fields: Any) -> Jumped:
         "watched": (held(),), "beside": (), "ratio_max": Decimal("1.1"),
     }  # fmt: skip
     return Jumped(**(given_fields | fields))
+
+
+def test_given_four_bars_that_agree_and_no_price_then_it_is_a_crash_where_the_holding_is_as_it_was() -> None:
+    assert holdings.meaning_of(jumped(60, bars=4)) is Meaning.REAL
+    for changes in ({"bars": 3}, {"bars": 4, "row": row(9)}, {"bars": 4, "row": row(10, 99)}):
+        assert holdings.meaning_of(jumped(60, **changes)) is Meaning.UNCLEAR
 
 
 def test_given_ten_times_the_shares_at_a_tenth_of_the_entry_then_it_is_a_split() -> None:

@@ -163,7 +163,7 @@ async def test_given_a_crash_at_any_moment_then_the_exit_ends_with_exactly_the_o
         fate = Fate(world, at)
         try:
             await live(world, fate, market, prices, lose_updates=lose_updates)
-            assert [o.client_order_id[-2:] for o in world.orders] == [f"-{n}" for n in range(1, orders + 1)]
+            assert [o.client_order_id[-3:] for o in world.orders] == [f"{n:03}" for n in range(1, orders + 1)]
             assert executed(world.broker, "AAPL", "sell") == 10
             assert world.alarm_kinds == []
             world.broker.moment = None
@@ -391,8 +391,7 @@ async def test_given_a_lost_store_and_an_exit_that_filled_meanwhile_then_it_is_n
 async def test_given_a_read_that_fails_when_nobody_waits_for_it_any_more_then_that_is_no_defect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exitfsm.manager.executor.LOOK_MAX_S", 0.01)
-    monkeypatch.setattr("exitfsm.manager.view.LOOK_MAX_S", 0.001)
+    monkeypatch.setattr("exitfsm.books.LOOK_MAX_S", 0.01)
     world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
     await world.start()
     await world.enter(3)
