@@ -36,8 +36,8 @@ from exitfsm.holdings.reads import (
 )  # fmt: skip
 from exitfsm.holdings.rows import OwnRows, own_rows
 from exitfsm.holdings.scope import (
-    Others, Share, beyond_exits, bought_by_others, described_scope, handed_rows, is_named, shares, unclear_scope,
-    why_not,
+    Others, Share, beyond_exits, bought_by_others, described_scope, handed_rows, is_named, shares, two_managers,
+    unclear_scope, why_not,
 )  # fmt: skip
 from exitfsm.holdings.sending import (
     FRESH_S, Answer, Beside, Leaving, Look, Short, another_goes_first, awaits_record, covered, late_fills_s,

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from exitfsm.holdings.executions import first_since_flat
 from exitfsm.holdings.facts import Scope
 from exitfsm.order_ids import looks_like_exit
+from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import Position
 from exitfsm.values import EXACT, ZERO, BrokerPosition, Fill, bare, exactly, plain, same_symbol
 
@@ -83,6 +84,19 @@ def handed_rows(rows: Sequence[BrokerPosition], ours: Mapping[str, Share]) -> tu
         elif left > 0:
             limited.append(replace(row, qty=min(row.qty, left), avg_entry_price=share.entry))
     return tuple(limited)
+
+
+def two_managers(broker: Capabilities) -> str:
+    """What a person must know of a second manager with a store of its own; empty where the broker refuses its ids."""
+    if broker.ids_refused is IdMemory.FOREVER:
+        return ""
+    guard = (
+        "it refuses to sell more than is held" if broker.reduce_only or broker.reserves else "nothing else guards it"
+    )
+    return (
+        f"the broker takes an order id again ({broker.ids_refused}): two managers of one account with a store each "
+        f"would both sell ({guard}). Run one, or let them share one store"
+    )
 
 
 @exactly

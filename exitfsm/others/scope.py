@@ -72,6 +72,8 @@ class Scoped:
         watched = {bare(p.symbol) for p in list(self._engine.positions.values())}
         if not self._said:
             self._said = True
+            if doubt := holdings.two_managers(self._calls.capabilities):
+                log.warning("two_managers %s", doubt)
             for row in self._share.rows:
                 said = holdings.described_scope(row, self.scope, watched=bare(row.symbol) in watched)
                 log.info("scope %s", said)

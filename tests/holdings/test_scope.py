@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from exitfsm import holdings
 from exitfsm.holdings.facts import Scope
+from exitfsm.ports import CAREFUL, IdMemory
 from exitfsm.values import Side
 
 AAPL = row(10)
@@ -99,3 +100,11 @@ def test_beside_an_exit_only_what_is_shown_beyond_it_is_taken_up(asked: int, sho
     selling = [held(qty=Decimal(left))]
     assert holdings.beyond_exits(Decimal(asked), Decimal(shown), selling) == taken
     assert selling[0].side is Side.LONG
+
+
+@pytest.mark.parametrize("guard", [{}, {"reduce_only": True}, {"reserves": True}])
+def test_where_ids_are_taken_again_the_start_says_that_two_managers_sell_twice(guard: dict[str, bool]) -> None:
+    assert holdings.two_managers(replace(CAREFUL, ids_refused=IdMemory.FOREVER)) == ""
+    said = holdings.two_managers(replace(CAREFUL, **guard))
+    assert "two managers of one account with a store each would both sell" in said
+    assert ("refuses to sell more" in said) is bool(guard)

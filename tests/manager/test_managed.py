@@ -6,9 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from harness import T0, MakeWorld, World
+from harness import GOOD, T0, MakeWorld, World
+from msgspec.structs import replace
 
 from exitfsm.lifecycle import State
+from exitfsm.ports import IdMemory
 
 
 async def held_before(make_world: MakeWorld, config: dict[str, Any], **options: Any) -> World:
@@ -139,3 +141,9 @@ async def test_beside_an_exit_at_work_only_what_is_shown_beyond_it_is_taken_up(m
     assert (third.position_id != exit_.position_id, third.qty) == (True, 3)
     await world.fill()
     await world.until(lambda: [p.qty for p in world.manager.positions()] == [3], seconds=60)
+
+
+async def test_where_ids_are_taken_again_the_start_warns_of_a_second_manager(make_world: MakeWorld) -> None:
+    for ids, warns in ((IdMemory.NEVER, True), (IdMemory.OPEN_ORDERS, True), (IdMemory.FOREVER, False)):
+        world = await make_world(capabilities=replace(GOOD, ids_refused=ids))
+        assert any("two_managers" in line for line in world.heard.lines) is warns
