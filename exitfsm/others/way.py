@@ -34,9 +34,9 @@ class Way:
 
     async def is_free(self, p: Position) -> bool:
         """Make way for an exit that is about to leave; False while another's closing order is in its way."""
-        await self._ask_anew(p.symbol)
+        doubtful = await self._ask_anew(p.symbol)
         working = self._orders.foreign.get(bare(p.symbol), {})
-        for order_id, order in list(working.items()):
+        for order_id, order in [*working.items(), *doubtful.items()]:
             if holdings.gives_way(order, p, self._live.foreign_exits, self._live.entry_id_prefix):
                 await self._cancel(p, order_id)
             else:
@@ -64,11 +64,15 @@ class Way:
                         text = holdings.blocked_by(order, p)
                         await self._positions.alarm(p.position_id, AlarmKind.BLOCKED_BY_ORDER, text)
 
-    async def _ask_anew(self, symbol: str) -> None:
-        """The working orders as they are now, where one of others matters or is known."""
+    async def _ask_anew(self, symbol: str) -> dict[str, ExecutionReport]:
+        """The working orders as they are now, where one of others matters or is known.
+
+        Returns those that were known, and that neither the list nor a record shows any more: a person is told of them.
+        """
+        known = dict(self._orders.foreign.get(bare(symbol), {}))
         guarded = holdings.is_guarded(self._calls.capabilities)
-        if not self._calls.has("open_orders") or (guarded and not self._orders.foreign.get(bare(symbol))):
-            return
+        if not self._calls.has("open_orders") or (guarded and not known):
+            return {}
         began = self._time.monotonic()
         with logged("open_orders_failed error=%s"):
             orders = [self._orders.under_our_id(report) for report in await self._calls.open_orders()]
@@ -76,6 +80,21 @@ class Way:
             for report in orders:
                 if not looks_like_exit(report.client_order_id):
                     self._orders.note_foreign(report, self._time.monotonic())
+        now = self._orders.foreign.get(bare(symbol), {})
+        return {
+            order_id: order
+            for order_id, order in known.items()
+            if order_id not in now and await self._is_doubtful(order_id)
+        }
+
+    async def _is_doubtful(self, order_id: str) -> bool:
+        """True for an order that the list does not show, and whose record does not say what became of it."""
+        record: ExecutionReport | None = None
+        with logged("look_up_failed id=%s error=%s", order_id):
+            record = await self._calls.order(order_id)
+        if record is not None:
+            self._orders.note_foreign(record, self._time.monotonic())
+        return record is None
 
     async def _cancel(self, p: Position, order_id: str) -> None:
         working = self._orders.foreign.get(bare(p.symbol), {})
