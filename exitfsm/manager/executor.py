@@ -185,6 +185,8 @@ class Executor(Part):
             await self._ask_for_way(p)
             await self._turns.pause(p.position_id)
             return True
+        if self._kept.is_gap(p) and await self._view.is_rescaled(p):
+            return True
         await self._make_way(p)
         place, answer = await self._turns.take(p.position_id), Answer.BLOCKED
         try:
@@ -203,8 +205,6 @@ class Executor(Part):
             return answer  # it was learned while it waited
         if self._hours.may_have_changed(p.symbol) and not await self._hours.let_pass(p.symbol):
             return Answer.BLOCKED
-        if self._kept.is_gap(p) and await self._view.is_rescaled(p):
-            return Answer.WAIT
         guarded = self._calls.capabilities.reduce_only and not self._engine.against(p)
         refusal = None if guarded else await self._no_longer_held(p, action.order)
         if refusal is not None:
