@@ -12,6 +12,7 @@ from exitfsm import holdings
 from exitfsm.broker.calls import Known
 from exitfsm.engine import Engine
 from exitfsm.holdings import NEVER, bare
+from exitfsm.ports import AssetRules
 from exitfsm.position import Position
 from exitfsm.values import ExecutionReport, Fill, OrderSide, Side
 
@@ -142,6 +143,10 @@ class Orders:
         self.first_fills.pop((p.symbol, p.side), None)
         if opened_at is not None:
             self.first_fills[p.symbol, p.side] = opened_at
+
+    def rules(self, symbol: str) -> AssetRules:
+        """What the venue takes of a symbol, however it is spelled."""
+        return self._engine.broker.rules(self.known_spelling(symbol))
 
     def known_spelling(self, symbol: str) -> str:
         """The spelling under which the bars of a pair come: with its slash where that is already known."""
