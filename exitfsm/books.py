@@ -82,6 +82,13 @@ class Books:
         mine = (r for r in listed if r.client_order_id == client_order_id or (own and r.broker_order_id == own))
         return next(mine, None)
 
+    async def record_with_quantity(self, p: Position | None, client_order_id: str) -> ExecutionReport | None:
+        """An order's record; where it calls the order filled, and says that it filled nothing, what executions say."""
+        report = await self._calls.order(client_order_id)
+        if report is not None and p is not None and holdings.says_no_quantity(p, report):
+            return await self.record_by_executions(p) or report
+        return report
+
     async def record_by_executions(self, p: Position) -> ExecutionReport | None:
         """What the executions say that a position's newest order has filled; None where they say nothing new."""
         if not self._calls.has("fills"):

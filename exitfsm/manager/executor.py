@@ -107,11 +107,9 @@ class Executor(Part):
     async def look_up(self, position_id: str, client_order_id: str) -> bool:
         """Ask what the broker knows of an order, and tell its position; True when something moved."""
         before, asked = self._engine.positions.get(position_id), self._time.monotonic()
-        report = await self._calls.order(client_order_id)
+        report = await self._books.record_with_quantity(before, client_order_id)
         if report is not None:
             self._sends.found(client_order_id)
-            if before is not None and holdings.says_no_quantity(before, report):
-                report = await self._books.record_by_executions(before) or report
             report = holdings.record_of_live(before, self._engine.positions.get(position_id), report)
             if report is None:
                 return False
@@ -183,9 +181,12 @@ class Executor(Part):
         if self._orders.hold_back(p.symbol, self._time.monotonic()) or await self._is_too_small(p, action.order):
             return False
         await self._prove_over(p, began)
-        if holdings.another_goes_first(p, tuple(self._beside(p)), began, self._time.monotonic()):
+        again = self._sends.may_have_left(action.order.client_order_id)
+        if holdings.another_goes_first(p, tuple(self._beside(p)), began, self._time.monotonic(), again):
             await self._ask_for_way(p)
             await self._turns.pause(p.position_id)
+            return True
+        if self._kept.is_gap(p) and await self._view.is_rescaled(p):
             return True
         if not await self.way.is_free(p):
             return False
@@ -206,8 +207,6 @@ class Executor(Part):
             return answer  # it was learned while it waited
         if self._hours.may_have_changed(p.symbol) and not await self._hours.let_pass(p.symbol):
             return Answer.BLOCKED
-        if self._kept.is_gap(p) and await self._view.is_rescaled(p):
-            return Answer.WAIT
         guarded = self._calls.capabilities.reduce_only and not self._engine.against(p)
         refusal = None if guarded else await self._no_longer_held(p, action.order)
         if refusal is not None:
@@ -230,6 +229,7 @@ class Executor(Part):
             # A slow broker is no reason never to send, a long sleep is one.
             fresh_s=FRESH_S + (1 + len(beside)) * float(self._live.broker_timeout_seconds),
             is_held_back=self._orders.hold_back(p.symbol, now),
+            may_have_left=self._sends.may_have_left(action.order.client_order_id),
         )
         answer = holdings.may_send(leaving)
         closed = self._hours.heard_closed(p.symbol) or not self._breaker.allows(now)
@@ -246,6 +246,7 @@ class Executor(Part):
                 is_unknown=order_id in self._engine.unknown,
                 look_ups=self._shown.look_ups(order_id),
                 settled=self._waits.settled(q) if reported else NEVER,
+                may_have_left=self._sends.may_have_left(order_id),
             )
 
     async def _prove_over(self, p: Position, asked: float) -> None:

@@ -71,8 +71,7 @@ class Adopter(Part):
         held against the wrong fills and the position get a name that no other machine arrives at.
         """
         known = watched | {p.symbol for p in list(self._engine.positions.values())}
-        rules = lambda symbol: self._calls.capabilities.rules(self._orders.known_spelling(symbol))  # noqa: E731
-        new = holdings.unwatched(rows, known, rules)
+        new = holdings.unwatched(rows, known, self._orders.rules)
         self.missing.keep_only(new)
         if not new:
             return

@@ -12,6 +12,7 @@ from exitfsm import holdings
 from exitfsm.broker.calls import Known
 from exitfsm.engine import Engine
 from exitfsm.holdings import NEVER, bare
+from exitfsm.ports import AssetRules
 from exitfsm.position import Position
 from exitfsm.values import ExecutionReport, Fill, OrderSide, Side
 
@@ -146,6 +147,10 @@ class Orders:
     def ended_at(self, symbol: str) -> datetime | None:
         """When the newest position of a symbol ended in this life; None where none has."""
         return max((at for of, at in self._ended.items() if bare(of) == bare(symbol)), default=None)
+
+    def rules(self, symbol: str) -> AssetRules:
+        """What the venue takes of a symbol, however it is spelled."""
+        return self._engine.broker.rules(self.known_spelling(symbol))
 
     def known_spelling(self, symbol: str) -> str:
         """The spelling under which the bars of a pair come: with its slash where that is already known."""
