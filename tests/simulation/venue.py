@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -87,6 +87,8 @@ class Venue(Books):
         self.final_at: dict[str, float] = {}
         #: By symbol: until when nothing, or the other side, was held before what is held now.
         self.flat_until: dict[str, float] = {}
+        #: By symbol: when how much came to be held, without a sign; the newest few.
+        self.held_lately: dict[str, deque[tuple[float, Decimal]]] = defaultdict(lambda: deque(maxlen=20))
         #: By symbol: when it was last bought on, so that more was held than before.
         self.bought_on_at: dict[str, float] = defaultdict(lambda: -1e9)
         #: Until when no order can be looked up.
@@ -383,6 +385,7 @@ class Venue(Books):
         before = self.held(symbol)
         super()._move(symbol, side, qty, price)
         held = self.held(symbol)
+        self.held_lately[symbol].append((self._world.time, abs(held)))
         if before == 0 or before * held < 0:
             self.flat_until[symbol] = self._world.time
         elif abs(held) > abs(before):

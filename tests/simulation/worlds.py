@@ -26,7 +26,7 @@ WORKS_S, UNKNOWN_S = (20.0, 90.0), 60.0
 #: How likely it is that somebody has a symbol closed, at each bar; and that an exit is listed twice, in each list.
 OTHERS_CHANCE, TWIN_CHANCE = 0.03, 0.15
 #: So many answers may list a second order of one id, for so many seconds, before it must have been canceled.
-LISTED_MAX, LISTED_MAX_S = 5, 130.0
+LISTED_MAX, LISTED_MAX_S = 3, 75.0
 
 
 class Account(NamedTuple):
@@ -136,7 +136,8 @@ class Worlds:
         """A position was opened, and no other one of its symbol is watched: no part of what is held is left out."""
         held, now = abs(self._venue.held(symbol)), self._venue.seconds()
         changed = max(self._venue.bought_on_at[symbol], self._venue.disturbed_at[symbol])
-        if qty < held and now - changed > UNKNOWN_S:
+        lately = {was for at, was in self._venue.held_lately[symbol] if now - at <= UNKNOWN_S}
+        if qty < held and qty not in lately and now - changed > UNKNOWN_S:
             self._fail("I34", f"{qty} of {symbol} is watched, and {held} is held")
 
     # --- what others do -----------------------------------------------------------------------------------------------
