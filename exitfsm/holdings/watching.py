@@ -133,11 +133,11 @@ def messages(
     Args:
         began: when the read began, in the time of each position.
     """
-    first, told = next(iter(positions)), list[tuple[str, Message]]()
-    for one in said:
-        if isinstance(one, Raise) and one.kind not in SAID_OF_READS:
-            told.append((first, RaiseAlarm(at=at, kind=one.kind, text=text_of(one))))
-        elif isinstance(one, Calm):
+    first, conclusions = next(iter(positions)), tuple(said)
+    raised = [one for one in conclusions if isinstance(one, Raise) and one.kind in RAISED_HERE]
+    told: list[tuple[str, Message]] = [(first, RaiseAlarm(at=at, kind=one.kind, text=text_of(one))) for one in raised]
+    for one in conclusions:
+        if isinstance(one, Calm):
             standing = [(key, a.alarm_id) for key, p in positions.items() for a in p.alarms if a.kind == one.kind]
             told += [(key, Acknowledge(at=at, alarm_id=alarm_id, who=_BOOKS)) for key, alarm_id in standing]
         elif isinstance(one, Resized | ClosedBy | Unit):
@@ -180,8 +180,11 @@ def _message(one: Resized | ClosedBy | Unit, p: Position, began: datetime, at: d
     return PositionRead(at=at, began=began, qty=qty, avg_entry_price=average, reads=READS_MIN, known=known(p), how=how)
 
 
-#: What is not said here: the shell says it of each read.
-SAID_OF_READS = ("positions_unanswered", "positions_unreadable", "both_sides")
+#: What is said of a position; the rest the shell says of each read, and of what cannot be adopted.
+RAISED_HERE = (
+    *("positions_missing", "entry_not_shown", "unit_unclear", "unexplained_quantity"),
+    *("other_exit", "oversold"),
+)
 
 
 def text_of(one: Raise) -> str:
@@ -195,6 +198,8 @@ def text_of(one: Raise) -> str:
             return f"{symbol}: executed, and not shown ({one.figures['executions']}): what it bought is NOT protected"
         case "unit_unclear":
             return f"{beside}: quantity and average fit no trade and no split; stops that had moved are dropped"
+        case "oversold":
+            return f"{beside}: an exit order of ours went through zero, and what it opened is watched by nobody"
         case "other_exit":
             return f"{beside}: an exit under our prefix sold the rest, and no order on record here is it"
     return f"{beside}; no execution says why"

@@ -149,7 +149,7 @@ def units() -> list[tuple[str, list[Event]]]:
     """Lives in which the unit of a holding changed: while it was monitored, under an intent, and between two orders."""
     first, second = opened("NVDA", Side.LONG, "10", "1200"), opened("GE", Side.SHORT, "80", "12.5")
     one, two = (position_id(ACCOUNT, o.symbol, o.side, o.epoch) for o in (first, second))
-    order, short = client_order_id(one, 1), client_order_id(two, 1)
+    order, short = client_order_id(one, 1, "xf1"), client_order_id(two, 1, "xf1")
     day, market = TimeInForce.DAY, OrderType.MARKET
     intent = ExitTriggered(
         reason=ExitType.STOP_LOSS, client_order_id=order, attempt=1, qty=D(10), order_type=market, time_in_force=day,

@@ -138,6 +138,7 @@ def test_conclusions_are_messages() -> None:
         ("entry_not_shown", "NOT protected"),
         ("unit_unclear", "no trade and no split"),
         ("other_exit", "an exit under our prefix"),
+        ("oversold", "went through zero"),
         ("unexplained_quantity", "no execution says why"),
     ],
 )
