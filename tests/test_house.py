@@ -25,7 +25,7 @@ FILES += [PACKAGE / "engine.py"]
 #: Lines of the manager, in all and in one file. What has been reached is not given away.
 LINES_MAX, LINES_OF_A_FILE_MAX = 2_200, 450
 #: Lines of the manager, and of what it asks: the client side of a broker, and what books prove.
-#: 4,800; 440 for what venues take, and orders that may be there; 90 for residues, crashes; 360 for scope, and orders of others.
+#: 4,800; 440 for what venues take, and orders that may be there; 90 for residues, crashes; 360 for scope, others.
 LINES_OF_THREE_MAX = 5_700
 #: What is set from outside all the same, and why.
 ALLOWED = {
