@@ -61,6 +61,7 @@ class AlarmKind(StrEnum):
     STORE_UNWRITABLE = "store_unwritable"
     STORE_SILENT = "store_silent"
     OWNERSHIP_LOST = "ownership_lost"
+    ALERT_FAILED = "alert_failed"
 
     @property
     def meaning(self) -> AlarmMeaning:
@@ -260,6 +261,12 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         "`exitfsm owner --release`, or another manager, after somebody removed the lock file beside the "
         "store; this manager sends nothing any more, and has stopped",
         "see that the other one runs; find out why this one was silent; start it again as a standby",
+    ),
+    AlarmKind.ALERT_FAILED: AlarmMeaning(
+        Severity.CRITICAL,
+        "a channel of `alerts` has not taken a message several times in a row; what it did not take is kept, and tried "
+        "again; this alarm is sent by the other channels, and ends by itself once the channel takes messages",
+        "`exitfsm alerts test` says which channels work; look at the address of the channel and at its service",
     ),
 }
 

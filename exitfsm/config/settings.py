@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 
 import msgspec
 
+from exitfsm.config.alerts import HIDDEN, AlertSettings
 from exitfsm.config.mistakes import SECTION, Path
 from exitfsm.policy import ExitPolicy, Section, Spec
 from exitfsm.values import decimal_of, plain
@@ -65,18 +66,20 @@ class ExitConfig(msgspec.Struct, frozen=True, kw_only=True):
     policy: ExitPolicy = ExitPolicy()
     session: SessionHours = SessionHours()
     live: LiveSettings = LiveSettings()
+    alerts: AlertSettings = AlertSettings()
     record_bars: Annotated[bool, Spec("whether the bars of held positions are recorded beside the events")] = False
     bars: Annotated[
         str, Spec("the file that record_bars writes; beside the store's own when empty, needed where that is a URL")
     ] = ""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, *, secrets: bool = False) -> dict[str, Any]:
         """The effective configuration as plain data, every default filled in: `{"exit_manager": {…}}`.
 
-        `load_config` reads it back to an equal configuration, also by way of JSON or YAML. Numbers are int or float
-        where that is exact, and text otherwise.
+        `load_config` reads it back to an equal configuration, also by way of JSON or YAML; where there are secrets,
+        only with `secrets`, which is not to be shown or logged. Numbers are int or float where that is exact, and text
+        otherwise.
         """
-        flat = plain_value(self)
+        flat = plain_value(self, secrets=secrets)
         return {SECTION: {**flat.pop("policy"), **flat}}
 
 
@@ -110,6 +113,11 @@ class Field(NamedTuple):
         """The fields of the section, or of each item; empty for a single setting."""
         struct = self.section or self.item
         return fields_of(struct) if struct else []
+
+    @property
+    def holds_secret(self) -> bool:
+        """True where it is a secret, or has one inside."""
+        return self.spec.secret or any(inner.holds_secret for inner in self.inner)
 
     @property
     def limits(self) -> tuple[float | None, ...]:
@@ -181,13 +189,17 @@ def allowed(field: Field) -> str:
     return f"{'a whole number' if field.type is int else 'a number'}, {bounds(field)}".rstrip(", ")
 
 
-def plain_value(value: object) -> Any:
-    """A value of a struct as plain data for YAML and JSON."""
+def plain_value(value: object, *, secrets: bool = False) -> Any:
+    """A value of a struct as plain data for YAML and JSON; a secret only where it is asked for."""
     if isinstance(value, msgspec.Struct):
         get = value.section if isinstance(value, ExitPolicy) else partial(getattr, value)
-        return {name: plain_value(get(name)) for name in value.__struct_fields__}
+        hidden = set() if secrets else {field.name for field in fields_of(type(value)) if field.spec.secret}
+        return {
+            name: HIDDEN if name in hidden else plain_value(get(name), secrets=secrets)
+            for name in value.__struct_fields__
+        }
     if isinstance(value, (tuple, list)):
-        return [plain_value(item) for item in value]
+        return [plain_value(item, secrets=secrets) for item in value]
     if isinstance(value, time):
         return value.isoformat("minutes")
     if isinstance(value, StrEnum):

@@ -43,9 +43,7 @@ class Alarms:
 
     def load(self, store: ExitStore) -> None:
         """In the writer's thread: the active alarms."""
-        for row in store.alarms():
-            alarm = Alarm(alarm_id=row.alarm_id, kind=row.kind, text=row.text, raised_at=row.raised_at_utc)
-            self.active[alarm.alarm_id] = (row.stream_id, alarm)
+        self.active.update({row.alarm_id: (row.stream_id, row.alarm) for row in store.alarms()})
 
     def remind(self) -> None:
         """Every active alarm, once more: at the start."""

@@ -18,6 +18,7 @@ from typing import Any
 from exitfsm import holdings
 from exitfsm.aio.bus import Subscription, check_bus
 from exitfsm.aio.loops import NOT_STARTED, Begun, handed_over, home, on_its_loop, running
+from exitfsm.alerts import Alerting
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.market import is_bar
 from exitfsm.broker.orders import is_order_update
@@ -80,7 +81,7 @@ class ExitManager:
         self.config = load_config(config) if config is not None else ExitConfig()
         self.strategy_name = strategy_name
         self._broker, self._store_given, self._bus = broker, state_store, event_bus
-        self._subscription = Subscription(event_bus)
+        self._subscription, self._alerting = Subscription(event_bus), Alerting(self.config.alerts, self.alarms)
         clock = clock or SystemClock()
         self._given = Given(
             config=self.config,
@@ -162,6 +163,7 @@ class ExitManager:
             await self._made.ownership.end()
             self._made = self._loop = None
             raise
+        self._alerting.begin(store)
         await self._subscription.begin(self._on_bus_event)
         await self._made.reconciler.try_sync()
         self._made.context.tasks.spawn(self._made.timer.watch(), "exitfsm-time")
@@ -180,7 +182,7 @@ class ExitManager:
     @on_its_loop
     async def _stop(self) -> None:
         if self._parts.running:
-            await self._parts.end(self._subscription.end)
+            await self._parts.end(self._subscription.end, self._alerting.end)
 
     async def __aenter__(self) -> ExitManager:
         await self.start()

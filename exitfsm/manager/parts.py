@@ -124,7 +124,7 @@ class Parts:
         context.breaker.restore(self._account.breaker_open)
         self._keeper.keep([row.symbol for row in store.trackings()])
 
-    async def end(self, unsubscribe: Callable[[], Awaitable[None]]) -> None:
+    async def end(self, unsubscribe: Callable[[], Awaitable[None]], send_alarms: Callable[[], Awaitable[None]]) -> None:
         """Take nothing new from now on, let what must become durable be, and leave no task behind."""
         self.running, context = False, self.context
         await unsubscribe()
@@ -135,6 +135,7 @@ class Parts:
         await context.hours.close()
         await self.view.reads.close()
         await context.tasks.finish_writes()
+        await send_alarms()
         try:
             await context.mailbox.run(self.timer.save_marks)
         except StoreError as error:

@@ -39,6 +39,8 @@ _PAGE = 1000
 _HELD_DIGITS = 15
 #: How the rows begin that hold, beside the marks, what a position's rules have folded of bars.
 FOLDED = "folded/"
+#: The row that holds what has been sent of the alarms.
+OUTBOX = "alerts/outbox"
 FOLD = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _DROP_FOLDED = (
     "DELETE FROM meta WHERE key >= 'folded/' AND key < 'folded0' AND NOT EXISTS "
@@ -205,6 +207,15 @@ class ExitStore:
         """What the rules of a position had folded of bars when its marks were saved; empty where nothing is known."""
         rows = self._rows("SELECT value FROM meta WHERE key = ?", (f"{FOLDED}{position_id}",))
         return str(rows[0][0]) if rows else ""
+
+    def outbox(self) -> str:
+        """What has been sent of the alarms, as it was saved; empty where nothing was."""
+        rows = self._rows("SELECT value FROM meta WHERE key = ?", (OUTBOX,))
+        return str(rows[0][0]) if rows else ""
+
+    def save_outbox(self, text: str) -> None:
+        """Writes what has been sent of the alarms. It is no event: what is active, the events say."""
+        self._write([(FOLD, [(OUTBOX, text)])])
 
     def settle(self) -> None:
         """For a moment in which nothing is urgent: has work of the database done that a later commit would have to do.
