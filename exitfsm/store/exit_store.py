@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -81,6 +82,7 @@ class ExitStore:
     def _prepare(self) -> None:
         self._lock = threading.RLock()
         self._bulk: Bulk | None = None
+        self._on_commit: Callable[[float], None] | None = None
         self._mapper = EventMapper()
         self._pid = os.getpid()
         self._db: Database | None = None
@@ -151,13 +153,24 @@ class ExitStore:
         with self._lock:
             self._open_db(write=True)
             try:
-                return self._writer.append(group) if self._bulk is None else self._bulk.add(group)
+                return self._committed(group) if self._bulk is None else self._bulk.add(group)
             except StoreError:
                 raise
             except Exception as e:
                 if self._bulk is not None or self._open_db().is_whole(e):
                     raise self._failure(e) from e
                 return [self._failure(e)] if len(group) == 1 else self._one_by_one(group)
+
+    def _committed(self, group: list[Prepared | StoreError]) -> list[Result]:
+        began = time.perf_counter()
+        results = self._writer.append(group)
+        if self._on_commit is not None:
+            self._on_commit(time.perf_counter() - began)
+        return results
+
+    def time_commits(self, heard: Callable[[float], None] | None) -> None:
+        """Have `heard(seconds)` called after each durable commit of events, in the thread that writes; None ends it."""
+        self._on_commit = heard
 
     def _one_by_one(self, group: list[Prepared | StoreError]) -> list[Result]:
         """After one of several appends made the whole group fail: each in a commit of its own."""
