@@ -21,6 +21,7 @@ from exitfsm.cli import (
     screen,
     simulating,
     standing,
+    watching,
     whatif,
 )
 
@@ -65,6 +66,7 @@ app.command("simulate")(simulating.simulate)
 app.command("run")(running.run)
 app.command("preflight")(alpaca_checks.preflight)
 app.command("status")(standing.status)
+app.command("watch")(watching.watch)
 app.command("history")(reading.history)
 app.command("verify")(auditing.verify)
 app.command("anchor")(auditing.anchor)
