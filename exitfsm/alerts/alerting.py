@@ -29,6 +29,8 @@ T = TypeVar("T")
 LOOK_S = 0.5
 #: How long a stop waits for messages that are due, and how long a start waits for what was sent before.
 FLUSH_S = 5.0
+#: How long a send may take; then it counts as failed, and its thread is left to its fate.
+STUCK_S = 60.0
 #: How long after a save that failed it is tried again, in seconds.
 SAVE_AGAIN_S = 10.0
 
@@ -47,12 +49,18 @@ class Job(Generic[T]):
         self.result: T | None = None
         self.error: Exception | None = None
         self._over = threading.Event()
+        self._began = time.monotonic()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     @property
     def is_over(self) -> bool:
         """True when it has ended."""
         return self._over.is_set()
+
+    @property
+    def is_stuck(self) -> bool:
+        """True when it has taken longer than anything may."""
+        return not self.is_over and time.monotonic() - self._began >= STUCK_S
 
     def wait(self, seconds: float) -> None:
         """Until it has ended, or a time has passed."""
@@ -188,16 +196,16 @@ class _Life:
 
     def _hear_of_sends(self, now: datetime) -> None:
         for name, (message, job) in list(self._sends.items()):
-            if not job.is_over:
+            if not job.is_over and not job.is_stuck:
                 continue
             del self._sends[name]
-            if job.error is None:
+            if job.is_over and job.error is None:
                 self._healths[name] = Health()
                 self._outbox = deciding.delivered(self._outbox, message, now)
                 log.info("alert_sent channel=%s kind=%s alarms=%s", name, message.kind, wording.ids(message.alarms))
                 continue
             # Only our own words: those of another library may hold the address.
-            why = str(job.error) if isinstance(job.error, NotSent) else type(job.error).__name__
+            why = _why(job.error)
             self._healths[name] = deciding.failed(self._healths[name], why, now)
             log.error("alert_failed channel=%s times=%s why=%s", name, self._healths[name].failures, why)
 
@@ -219,6 +227,12 @@ class _Life:
 
     def _store_now(self, outbox: Outbox) -> None:
         self._store.save_outbox(deciding.as_text(outbox))
+
+
+def _why(error: Exception | None) -> str:
+    if error is None:
+        return f"no answer within {STUCK_S:g} s"
+    return str(error) if isinstance(error, NotSent) else type(error).__name__
 
 
 def _utc_now() -> datetime:

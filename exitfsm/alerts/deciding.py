@@ -38,20 +38,13 @@ class MessageKind(StrEnum):
     TEST = "test"
 
 
-class Sent(msgspec.Struct, frozen=True):
-    """That a channel was sent an alarm: when, and how often the time to escalate had passed by then."""
-
-    at: datetime
-    level: int
-
-
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """An alarm: since when it is known here, since when it is no longer active, and which channels were sent it."""
+    """An alarm: since when it is known here, since when it is no longer active, and when each channel was sent it."""
 
     alarm: Alarm
     seen_at: datetime
     cleared_at: datetime | None = None
-    sent: dict[str, Sent] = {}
+    sent: dict[str, datetime] = {}
 
 
 #: All alarms that are active, or of which an all-clear is due; by their ids, oldest first.
@@ -65,13 +58,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         channel: the name of the channel.
         kind: what it says of the alarms.
         alarms: the alarms, the most severe first.
-        levels: how often the time to escalate has passed, by alarm.
+        levels: of each alarm, how often the time to escalate has passed.
     """
 
     channel: str
     kind: MessageKind
     alarms: tuple[Alarm, ...]
-    levels: Mapping[str, int]
+    levels: tuple[int, ...]
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +82,10 @@ def severity_of(alarm: Alarm) -> Severity:
 
 
 def noted(outbox: Outbox, active: Iterable[Alarm], settings: AlertSettings, now: datetime) -> Outbox:
-    """The outbox with what is active now, and what an all-clear is due of. Where nothing changes, the same object."""
+    """The outbox with what is active now, and what an all-clear is due of. Where nothing changes, the same object.
+
+    Where the clock was put back, what was noted before counts as of now, so that nothing waits for the clock.
+    """
     names = {channel.name for channel in settings.channels}
     by_id = {alarm.alarm_id: alarm for alarm in active}
     made: dict[str, Entry] = {}
@@ -98,9 +94,9 @@ def noted(outbox: Outbox, active: Iterable[Alarm], settings: AlertSettings, now:
         is_active = by_id.pop(alarm_id, None) is not None
         if not is_active and not (sent and settings.all_clear):
             continue
-        cleared_at = None if is_active else entry.cleared_at or now
-        is_same = sent is entry.sent and cleared_at == entry.cleared_at
-        made[alarm_id] = entry if is_same else replace(entry, sent=sent, cleared_at=cleared_at)
+        cleared_at = None if is_active else min(entry.cleared_at or now, now)
+        noted_now = replace(entry, sent=sent, cleared_at=cleared_at, seen_at=min(entry.seen_at, now))
+        made[alarm_id] = entry if noted_now == entry else noted_now
     made |= {alarm_id: Entry(alarm=alarm, seen_at=now) for alarm_id, alarm in by_id.items()}
     is_same = made.keys() == outbox.keys() and all(made[alarm_id] is entry for alarm_id, entry in outbox.items())
     return outbox if is_same else made
@@ -122,24 +118,20 @@ def due(
     quiet = is_quiet(settings.quiet_hours, now)
     may = [entry for entry in outbox.values() if _is_for(entry.alarm, channel, settings, is_quiet=quiet)]
     levels = {entry.alarm.alarm_id: level(entry, settings.escalation, now) for entry in may}
+    after = timedelta(seconds=settings.escalation.after_seconds)
     active = [entry for entry in may if entry.cleared_at is None]
     if not channel.escalation_only:
         fresh = [entry for entry in active if channel.name not in entry.sent]
-        if fresh and _have_waited((entry.seen_at for entry in fresh), wait, now):
+        if fresh and min(entry.seen_at for entry in fresh) + wait <= now:
             return _message(channel, MessageKind.ALARM, fresh, levels)
-    again = [entry for entry in active if _is_due_again(entry, channel, levels[entry.alarm.alarm_id])]
+    late = [entry for entry in active if levels[entry.alarm.alarm_id] > 0]
+    again = [entry for entry in late if _is_due_again(entry.sent.get(channel.name), channel, now, after)]
     if again:
         return _message(channel, MessageKind.AGAIN, again, levels)
     over = [entry for entry in may if entry.cleared_at is not None and channel.name in entry.sent]
-    if over and _have_waited((entry.cleared_at or now for entry in over), wait, now):
+    if over and min(entry.cleared_at or now for entry in over) + wait <= now:
         return _message(channel, MessageKind.ALL_CLEAR, over, levels)
     return None
-
-
-def _have_waited(times: Iterable[datetime], wait: timedelta, now: datetime) -> bool:
-    """True where the first of them is so long ago, or where the clock was put back: then nothing is waited for."""
-    first = min(times)
-    return not first <= now < first + wait
 
 
 def _is_for(alarm: Alarm, channel: Channel, settings: AlertSettings, *, is_quiet: bool) -> bool:
@@ -152,17 +144,16 @@ def _is_for(alarm: Alarm, channel: Channel, settings: AlertSettings, *, is_quiet
     return reaches(severity, settings.least_severity)
 
 
-def _is_due_again(entry: Entry, channel: Channel, reached: int) -> bool:
-    """True where the time to escalate has passed once more since a channel was sent an alarm, or since it came up."""
-    known = entry.sent.get(channel.name)
-    if known is None:
-        return channel.escalation_only and reached > 0
-    return reached > known.level
+def _is_due_again(sent_at: datetime | None, channel: Channel, now: datetime, after: timedelta) -> bool:
+    """True where the time to escalate has passed since a channel was sent an alarm, or where it is there for that."""
+    if sent_at is None:
+        return channel.escalation_only
+    return not sent_at <= now < sent_at + after
 
 
 def _message(channel: Channel, kind: MessageKind, entries: Iterable[Entry], levels: Mapping[str, int]) -> Message:
     worst_first = sorted((entry.alarm for entry in entries), key=lambda a: _SEVERITIES.index(severity_of(a)))
-    chosen = {alarm.alarm_id: levels[alarm.alarm_id] for alarm in worst_first}
+    chosen = tuple(levels[alarm.alarm_id] for alarm in worst_first)
     return Message(channel=channel.name, kind=kind, alarms=tuple(worst_first), levels=chosen)
 
 
@@ -192,18 +183,14 @@ def is_quiet(quiet: QuietHours, now: datetime) -> bool:
 
 
 def delivered(outbox: Outbox, message: Message, now: datetime) -> Outbox:
-    """The outbox after a channel took a message. What ended meanwhile is all-clear's business."""
+    """The outbox after a channel took a message. Of what ended while it was sent an all-clear is due."""
     made = dict(outbox)
-    for alarm_id, reached in message.levels.items():
-        entry = made.get(alarm_id)
-        if entry is None:
-            continue
-        sent = dict(entry.sent)
-        if message.kind is MessageKind.ALL_CLEAR:
-            sent.pop(message.channel, None)
-        else:
-            sent[message.channel] = Sent(now, reached)
-        made[alarm_id] = replace(entry, sent=sent)
+    for alarm in message.alarms:
+        entry = made.get(alarm.alarm_id) or Entry(alarm=alarm, seen_at=now, cleared_at=now)
+        sent = {name: at for name, at in entry.sent.items() if name != message.channel}
+        if message.kind is not MessageKind.ALL_CLEAR:
+            sent[message.channel] = now
+        made[alarm.alarm_id] = replace(entry, sent=sent)
     return made
 
 

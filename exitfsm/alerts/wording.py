@@ -82,7 +82,7 @@ def as_data(message: Message) -> dict[str, Any]:
         "kind": str(message.kind),
         "subject": subject(message),
         "text": body(message),
-        "alarms": [_data_of(alarm, message.levels.get(alarm.alarm_id, 0)) for alarm in message.alarms],
+        "alarms": [_data_of(alarm, level) for alarm, level in zip(message.alarms, message.levels, strict=True)],
     }
 
 
@@ -113,7 +113,7 @@ def _do(alarm: Alarm) -> str:
 
 def for_test(channel: str, alarm: Alarm) -> Message:
     """A message that says that it is a test."""
-    return Message(channel=channel, kind=MessageKind.TEST, alarms=(alarm,), levels={})
+    return Message(channel=channel, kind=MessageKind.TEST, alarms=(alarm,), levels=(0,))
 
 
 def ids(alarms: Sequence[Alarm]) -> str:

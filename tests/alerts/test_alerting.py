@@ -138,6 +138,20 @@ async def test_given_a_channel_that_hangs_when_an_alarm_goes_up_then_the_others_
         assert slow.posts == []
 
 
+async def test_given_a_send_that_never_ends_when_it_is_stuck_then_it_counts_as_failed_and_is_tried_again(
+    tmp_path: Path, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerting, "STUCK_S", 0.1)
+    monkeypatch.setattr(alerting, "FLUSH_S", 0.2)
+    monkeypatch.setattr(alerting.deciding, "_RETRY_S", 0.01)
+    with http_receiver() as slow:
+        slow.hang.clear()
+        async with managed(tmp_path / "a.db", configured(hook(slow, "slow"), hook(receiver))) as manager:
+            await manager.on_bar(object())
+            await until(lambda: len(receiver.posts) >= 2)
+    assert "slow takes no messages: no answer within 0.1 s" in receiver.posts[1].body["alarms"][0]["text"]
+
+
 CRASH = """
 import asyncio, os, sys
 from exitfsm.manager import ExitManager

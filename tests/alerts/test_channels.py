@@ -29,7 +29,7 @@ SECRET = "s3cr3t-t0ken"
 
 
 def message(*alarms: Alarm, kind: MessageKind = MessageKind.ALARM) -> Message:
-    return Message(channel="a", kind=kind, alarms=alarms or (alarm(),), levels={})
+    return Message(channel="a", kind=kind, alarms=alarms or (alarm(),), levels=(0,) * max(1, len(alarms)))
 
 
 def alarm(text: str = "3 attempts\r\nX-Evil: 1", number: int = 7, symbol: str = "AAPL") -> Alarm:

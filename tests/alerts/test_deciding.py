@@ -181,7 +181,9 @@ def test_given_the_clock_is_put_back_when_looked_at_then_nothing_waits_for_it() 
     desk = Desk(settings())
     desk.active = [alarm(1)]
     desk.look(3600)
-    assert desk.look(0) == [("loud", "alarm", ids([alarm(1)]))]
+    assert desk.look(0) == []
+    assert desk.look(5) == [("loud", "alarm", ids([alarm(1)]))]  # and not an hour later
+    assert [kind for _, kind, _ in desk.look(5 + 900)] == ["again", "again"]
     health = failed(Health(), "x", at(3600))
     assert not may_try(health, at(3600))
     assert may_try(health, at(0))
@@ -253,7 +255,18 @@ def test_given_an_outbox_that_cannot_be_read_when_loaded_then_all_that_is_active
     assert deciding.from_text(text) == {}
 
 
-_KINDS = st.sampled_from([AlarmKind.PROTECTION_LOST, AlarmKind.ORDER_STALLED])
+def test_given_an_alarm_ends_while_it_is_sent_when_it_was_taken_then_an_all_clear_follows() -> None:
+    chosen = settings(burst_seconds=0)
+    outbox = noted({}, [alarm(1)], chosen, at(0))
+    message = due(outbox, chosen.channels[0], chosen, at(0))
+    assert message is not None
+    outbox = delivered(noted(outbox, [], chosen, at(1)), message, at(2))
+    outbox = noted(outbox, [], chosen, at(3))
+    after = due(outbox, chosen.channels[0], chosen, at(3))
+    assert after is not None
+    assert (after.kind, ids(after.alarms)) == (MessageKind.ALL_CLEAR, ids([alarm(1)]))
+
+
 _STEPS = st.lists(
     st.tuples(st.sampled_from(["raise", "end", "crash", "fail", "wait"]), st.integers(0, 4), st.integers(0, 2000)),
     max_size=30,
