@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import subprocess
@@ -231,6 +232,26 @@ def test_given_a_stop_while_others_call_when_it_returns_then_nobody_waits_for_ev
         one.join(10)
     assert seen == [StoreError] * 4
     assert threads() == []
+
+
+def test_given_a_call_that_would_not_end_when_another_thread_stops_then_it_hears_so(
+    broker: ScriptedBroker, tmp_path: Path
+) -> None:
+    made, heard = ExitManager(broker, tmp_path / "a.db"), []
+    made.start()
+
+    def call() -> None:
+        try:
+            made._call(lambda: asyncio.sleep(3600))
+        except StoreError as error:
+            heard.append(str(error))
+
+    waiting = threading.Thread(target=call, daemon=True)
+    waiting.start()
+    time.sleep(0.2)
+    made.stop()
+    waiting.join(10)
+    assert heard == ["the manager is stopped"]
 
 
 def test_given_a_callback_that_calls_back_when_called_then_it_hears_that_it_may_not_and_may_ask(

@@ -186,7 +186,7 @@ def delivered(outbox: Outbox, message: Message, now: datetime) -> Outbox:
     """The outbox after a channel took a message. Of what ended while it was sent an all-clear is due."""
     made = dict(outbox)
     for alarm in message.alarms:
-        entry = made.get(alarm.alarm_id) or Entry(alarm=alarm, seen_at=now, cleared_at=now)
+        entry = made.get(alarm.alarm_id) or Entry(alarm=alarm, seen_at=now)
         sent = {name: at for name, at in entry.sent.items() if name != message.channel}
         if message.kind is not MessageKind.ALL_CLEAR:
             sent[message.channel] = now
