@@ -187,6 +187,7 @@ def test_given_the_clock_is_put_back_when_looked_at_then_nothing_waits_for_it() 
     health = failed(Health(), "x", at(3600))
     assert not may_try(health, at(3600))
     assert may_try(health, at(0))
+    assert may_try(Health(), at(0))
 
 
 def test_given_a_channel_is_taken_out_when_looked_at_then_nothing_is_kept_of_it() -> None:
