@@ -21,6 +21,8 @@ from exitfsm.ports import Clock
 SPAN_S = 60.0
 #: How long is waited before the same is tried again.
 PAUSE_S = 0.5
+#: How long more are waiting than fit in before a person hears of it: by then they all wait, and not only the first.
+SAID_AFTER_S = 1.0
 #: How long a place is kept for a send on its way: it may wait so long for the hours, and for a look at what is held.
 KEPT_S = 2.0
 
@@ -32,9 +34,17 @@ class RateBudget:
         clock: what the minute is measured by.
         per_minute: most sends in any 60 seconds.
         standing: a position's present return (a loss is below 0): the lowest goes first, of equals the first to ask.
+        say: hears, once for all that wait together, how many must wait, and how long until the last of them may send.
     """
 
-    def __init__(self, clock: Clock, per_minute: int, standing: Callable[[str], float]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        per_minute: int,
+        standing: Callable[[str], float],
+        say: Callable[[int, float], None] = lambda *_: None,
+    ) -> None:
+        self._say = say
         self._clock, self._per_minute, self._standing = clock, per_minute, standing
         #: When each place that is taken is free again.
         self._taken: deque[float] = deque()
@@ -119,12 +129,20 @@ class RateBudget:
 
     async def _give_out_later(self) -> None:
         """Each time a place becomes free, or is no longer kept for somebody."""
+        say_at = self._clock.monotonic() + SAID_AFTER_S
         while self._waiting:
             times = [*self._coming.values()] if len(self._taken) < self._per_minute else []
             times += list(self._taken)[:1]
+            times += [say_at] if say_at < math.inf else []
             if times:
                 await self._clock.sleep(min(times) - self._clock.monotonic())
             self._give_out()
+            now = self._clock.monotonic()
+            if say_at <= now and self._waiting and self._free(now) <= 0:
+                say_at, last = math.inf, self._taken[min(len(self._waiting), len(self._taken)) - 1]
+                self._say(len(self._waiting), last - now)
+            elif say_at <= now:
+                say_at = now + SAID_AFTER_S
 
 
 class Turns:
@@ -132,10 +150,18 @@ class Turns:
 
     Args:
         clock, per_minute, standing: as of the budget.
+        say: hears, as a kind of alarm and its text, that some must wait.
     """
 
-    def __init__(self, clock: Clock, per_minute: int, standing: Callable[[str], float]) -> None:
-        self._budget, self._clock = RateBudget(clock, per_minute, standing), clock
+    def __init__(
+        self, clock: Clock, per_minute: int, standing: Callable[[str], float], say: Callable[[str, str], None]
+    ) -> None:
+        def say_how_many(waiting: int, seconds: float) -> None:
+            exits = "1 exit waits" if waiting == 1 else f"{waiting} exits wait"
+            most = f"at most {per_minute} orders are sent in a minute; the worst go first"
+            say("exits_wait", f"{exits} {seconds:.0f} s: {most}")
+
+        self._budget, self._clock = RateBudget(clock, per_minute, standing, say_how_many), clock
         #: Tasks that wait for nothing but time.
         self._resting: set[asyncio.Task[None]] = set()
         self._stopped = False

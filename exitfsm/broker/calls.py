@@ -8,6 +8,7 @@ duplicate id): only a look-up of the same id can tell. When in doubt it is UNKNO
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -26,7 +27,7 @@ from exitfsm.broker.market import instrument_of, position_of, session_of
 from exitfsm.broker.orders import fill_of, report_of, says_unknown
 from exitfsm.broker.spellings import meant
 from exitfsm.clocks import SteadyTime
-from exitfsm.errors import BrokerError, NotSent, OrderRefused
+from exitfsm.errors import BrokerError, NotSent, OrderRefused, RateLimited
 from exitfsm.fix import DUPLICATE_OF_VERBAL
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities, Instrument, Session
@@ -152,6 +153,7 @@ class BrokerCalls:
         self._fitting, self._names, self._time = fitting, names, time
         self._timeout_s, self._on_result = timeout_s, on_result
         self._not_implemented: set[str] = set()
+        self._troubles: list[str] = []
         self._forbidden: str | None = None
         self._threads = DaemonThreads(THREADS_MAX, "exitfsm-broker")
 
@@ -270,6 +272,25 @@ class BrokerCalls:
         reports = (self.report_of(raw) for raw in listed(await self._asked("open_orders")))
         return [report for report in reports if report is not None]
 
+    async def troubles(self) -> list[str]:
+        """What troubles the broker by its own word since the last call; nothing where it does not tell."""
+        if not self.has("troubles"):
+            return []
+        try:
+            now = [str(text)[:500] for text in listed(await self._asked("troubles"))]
+        except BrokerError as error:
+            log.warning("troubles_not_told error=%s", error)
+            return []
+        new, self._troubles = [text for text in now if text not in self._troubles], now
+        return new
+
+    async def order_ids(self, since: datetime) -> frozenset[str]:
+        """Our ids of all orders that the account was sent since a time, whatever became of them."""
+        answer = listed(await self._asked("order_ids", since, since=since))
+        if not all(isinstance(name, str) for name in answer):
+            raise BrokerError("the list of ids of orders holds something that is none")
+        return frozenset(answer)
+
     async def positions(self) -> Held:
         """What the broker holds. A position that cannot be read is logged and noted; it hides none of the others."""
         began = self._time.monotonic()
@@ -330,7 +351,8 @@ class BrokerCalls:
         except Exception as error:
             if isinstance(error, NotImplementedError):
                 self._not_implemented.add(method)
-            self._on_result(isinstance(error, OrderRefused), method)
+            if not isinstance(error, RateLimited):  # it did not get as far as the broker
+                self._on_result(isinstance(error, OrderRefused), method)
             raise
         self._on_result(True, method)
         return answer
@@ -338,8 +360,9 @@ class BrokerCalls:
     async def _run(self, call: partial[Any]) -> Any:
         if inspect.iscoroutinefunction(call.func):
             return await call()
-        # By way of the loop: a simulated one decides when it runs.
-        answer = await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        # By way of the loop: a simulated one decides when it runs. The thread knows whether an exit waits for it.
+        work = partial(contextvars.copy_context().run, call)
+        answer = await asyncio.get_running_loop().run_in_executor(self._threads, work)
         return await answer if inspect.isawaitable(answer) else answer
 
 

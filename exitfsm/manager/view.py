@@ -41,7 +41,7 @@ class View(Part):
 
     async def _read(self) -> Read:
         held = await self._calls.positions()
-        return Read(rows=tuple(held), began=held.began, unreadable=held.unclear)
+        return self._seen.noted(Read(rows=tuple(held), began=held.began, unreadable=held.unclear))
 
     async def agreed(self, p: Position) -> Read:
         """What the broker holds; less of a position than is left of it only where several reads in a row agree."""
