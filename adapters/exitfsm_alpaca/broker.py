@@ -13,6 +13,7 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from exitfsm import (
+    EXIT_WAITS,
     AssetRules,
     BrokerError,
     BrokerPosition,
@@ -165,13 +166,16 @@ class AlpacaBroker:
     def open_orders(self) -> Sequence[ExecutionReport]:
         """All working orders of the account, oldest first; of one with an unknown status no more than that it works."""
         found, unreadable = [], {}
-        for source in self._listed("open", None):
+        listed = self._listed("open", None)
+        for source in listed:
             report, why = words.working(source)
             if report is not None:
                 found.append(report)
             if why is not None:
                 name = words.name_of_order(source)
                 unreadable[name] = f"working order {name} cannot be read ({why}): what it has filled is not known"
+        if listed and not found:
+            raise BrokerError("the list of orders is not understood")  # that is no empty one
         self.noticed.keep_only("order", unreadable)
         return found
 
@@ -202,6 +206,13 @@ class AlpacaBroker:
         Raises:
             OrderRefused: there is nothing to cancel (`not_cancelable`).
         """
+        waits = EXIT_WAITS.set(True)  # the look-ups for it, too: what is canceled makes way for an exit
+        try:
+            self._cancel(client_order_id)
+        finally:
+            EXIT_WAITS.reset(waits)
+
+    def _cancel(self, client_order_id: str) -> None:
         found = self._found(client_order_id)
         if found is None:
             raise OrderRefused("not_cancelable", f"order {client_order_id} is not known")
