@@ -37,6 +37,8 @@ from exitfsm.values import (
 
 #: How soon a symbol is asked about again that the broker could not tell of.
 RETRY_S = 60.0
+#: An order that was refused for too little is sent again after that time, then after twice as long, and so on to this.
+WAIT_MAX_S = 3600.0
 #: So often it is asked in a row: the form of a position's ids is fixed when it is opened.
 TRIES = 2
 
@@ -63,6 +65,19 @@ _WORDS: tuple[tuple[re.Pattern[str], About], ...] = (
 
 #: A refusal of too much is none of too little.
 _TOO_MUCH = re.compile(r"\bmax|exceed|too (?:large|big|high)|no (?:larger|more) than|no larger")
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """What an order was worth that the venue would not take; what is worth no more waits so long, until then."""
+
+    value: Decimal = ZERO
+    wait_s: float = RETRY_S / 2
+    until: float = 0.0
+
+    def again(self, value: Decimal, monotonic: float) -> Refused:
+        """The same after one more: the wait is twice as long."""
+        wait_s = min(2 * self.wait_s, WAIT_MAX_S)
+        return Refused(value, wait_s, monotonic + wait_s)
 
 
 class Learned(msgspec.Struct, frozen=True):
@@ -104,8 +119,8 @@ class Instruments:
         #: When each symbol is to be asked about again, in monotonic seconds; None for one that was answered.
         self._asked: dict[str, float | None] = {}
         self._reads: dict[str, asyncio.Task[None]] = {}
-        #: What an order of each symbol was worth that the venue would not take, and until when that counts.
-        self._refused_value: dict[str, tuple[Decimal, float]] = {}
+        #: The newest order of each symbol that was worth too little, by the words of its refusal.
+        self._refused: dict[str, Refused] = {}
         #: The order of each symbol that waits until it is worth more, of which a person has heard.
         self._notified: dict[str, str] = {}
 
@@ -149,13 +164,13 @@ class Instruments:
         price = order.limit_price or price
         if price is None:
             return None
-        rules, (refused, until) = self._known.get(order.symbol), self._refused_value.get(order.symbol, (ZERO, 0.0))
+        rules, refused = self._known.get(order.symbol), self._refused.get(order.symbol, Refused())
         value = _value(rules, order.qty, price)
         least = rules.value_min if rules is not None else ZERO
         if value < least:
             why = f"the venue takes {plain(least)} at least"
-        elif value <= refused and self._time.monotonic() < until:
-            why = f"the venue refused {plain(refused)} as too little"
+        elif value <= refused.value and self._time.monotonic() < refused.until:
+            why = f"the venue refused {plain(refused.value)} as too little"
         else:
             return None
         what = f"{plain(order.qty)} {order.symbol} is worth {plain(value)}, and {why}: it waits until it is worth more"
@@ -166,7 +181,7 @@ class Instruments:
     async def _heard(self, order: Order, report: ExecutionReport, price: Decimal | None) -> Learned | None:
         """Learn from the answer to an order: what a person should hear of it, and whether the order waits."""
         if report.status is not OrderStatus.REJECTED:
-            self._refused_value.pop(order.symbol, None)
+            self._refused.pop(order.symbol, None)
             return None
         about = subject_of(report.refusal, report.text)
         if about is None:
@@ -199,8 +214,9 @@ class Instruments:
         if price is None or order.order_type is OrderType.LIMIT:
             return None  # what it was worth is not known, or a market order is to follow
         worth = _value(self._known.get(order.symbol), order.qty, price)
-        # What a refusal meant is guessed from its words: no exit waits on that for long, and it is sent again.
-        self._refused_value[order.symbol] = (worth, self._time.monotonic() + RETRY_S)
+        # What a refusal meant is guessed from its words: no exit waits for ever on that, it is sent again.
+        before = self._refused.get(order.symbol, Refused())
+        self._refused[order.symbol] = before.again(worth, self._time.monotonic())
         learned = self._too_small(order, price)
         return replace(learned, waits=report.refused_at_submit) if learned is not None else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -188,14 +189,18 @@ def audit(
 
 
 def _write_index(store: ExitStore, output: Path, files: Sequence[Path], how: HowToRead, pages: bool, mode: int) -> None:
-    from exitfsm.report import chain_of, index_page, page_name, position_page
+    from exitfsm.report import chain_of, index_pages, page_name, position_page
 
     chain = chain_of(store)
-    keys = [row.position_id for row in store.positions()]
+    keys = store.position_ids()
     inside = output.with_name(f"{output.stem}-pages")
     href = (lambda key: f"{inside.name}/{page_name(key)}") if pages else None
-    write(output, index_page(store, href=href, chain=chain), mode)
-    screen.out().print(f"{screen.clean(output)}: {screen.plural(len(keys), 'position')}", soft_wrap=True)
+    written = 0
+    for name, text in index_pages(store, partial(_name_of, output), href=href, chain=chain):
+        write(output.with_name(name), text, mode)
+        written += 1
+    several = f" on {written} pages" if written > 1 else ""
+    screen.out().print(f"{screen.clean(output)}: {screen.plural(len(keys), 'position')}{several}", soft_wrap=True)
     if not pages:
         return
     folder(inside, mode)
@@ -208,6 +213,11 @@ def _write_index(store: ExitStore, output: Path, files: Sequence[Path], how: How
             if told is not None:
                 told(number, len(keys))
     screen.out().print(f"{screen.clean(inside)}: {screen.plural(len(keys), 'page')}", soft_wrap=True)
+
+
+def _name_of(output: Path, number: int) -> str:
+    """The file of a page of the index: the first is `output` itself."""
+    return output.name if number == 1 else f"{output.stem}-{number}{output.suffix}"
 
 
 def _by_symbol(seen: Iterable[Seen]) -> dict[str, list[Bar]]:

@@ -66,3 +66,11 @@ def test_an_instrument_goes_before_its_class_and_leaves_to_it_what_it_does_not_s
     said = Capabilities(instruments={"ES": Instrument(always_open=False, id_form="uuid", multiplier=Decimal(50))})
     assert (said.never_closes("ES"), said.form("ES")) == (False, "uuid")
     assert said.instruments["ES"].value(Decimal(2), Decimal(5000)) == 500_000
+
+
+def test_given_all_of_it_is_less_than_a_step_then_a_person_must_look_and_it_is_not_forgotten() -> None:
+    broker = venue(qty_step=Decimal(1000))  # what it said may be wrong, too
+    s = given(opened(qty="499")).at(broker).when(seen(99)).then(like(ExitTriggered, qty=499))
+    s = s.when(reported("rejected", 0, None), holds("499", at=120), holds("499", at=200)).is_in("unprotected")
+    assert s.position is not None
+    assert "less than the venue takes" in s.position.alarms[-1].text
