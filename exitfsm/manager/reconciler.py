@@ -24,7 +24,7 @@ from exitfsm.holdings import Adopt, Tries, bare, is_price
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.view import View
-from exitfsm.memory.intervals import Due
+from exitfsm.memory.intervals import LOOK_UPS_MAX, Due
 from exitfsm.memory.shown import Missing
 from exitfsm.messages import Open, Recover
 from exitfsm.order_ids import looks_like_exit
@@ -34,8 +34,6 @@ from exitfsm.values import EXACT, ZERO, BrokerPosition, ExecutionReport, Fill, S
 
 #: How soon it is tried again where it failed, or where something could not be adopted yet, in seconds.
 SOON_S = 1.0
-#: So many orders are looked up one by one; of more, those that the list of working orders shows are told by it.
-LOOK_UPS_MAX = 4
 #: How many positions are adopted at the same time.
 ADOPTED_AT_ONCE = 16
 

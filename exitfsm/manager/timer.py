@@ -9,8 +9,8 @@ from exitfsm.errors import BrokerError, StoreError
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part, in_order
 from exitfsm.manager.executor import Executor
-from exitfsm.manager.reconciler import LOOK_UPS_MAX, Reconciler
-from exitfsm.memory.intervals import Polls, Silence, Spaced
+from exitfsm.manager.reconciler import Reconciler
+from exitfsm.memory.intervals import LOOK_UPS_MAX, Polls, Silence, Spaced
 from exitfsm.messages import RaiseAlarm, TimeSeen
 from exitfsm.outside import log, logged
 from exitfsm.position import Position
@@ -79,8 +79,7 @@ class Timer(Part):
         """Look working orders up now and then: an update may have been lost."""
         sent = [p for p in busy if p.state is not State.PENDING]
         owners = {order_id: p.position_id for p in sent for order_id in p.orders_in_question}
-        due = self._polls.due(owners, mono)
-        if len(due) > LOOK_UPS_MAX:
+        if len(due := self._polls.due(owners, mono)) > LOOK_UPS_MAX:
             return self._reconciler.due.hurry()
         for order_id in due:
             self._executor.look_up_soon(owners[order_id], order_id)

@@ -18,6 +18,7 @@ from exitfsm_alpaca import Access, AlpacaBroker
 from exitfsm_alpaca.rest import TIMEOUT_S, _client
 
 from exitfsm import (
+    EXIT_WAITS,
     BrokerError,
     IdMemory,
     NotSent,
