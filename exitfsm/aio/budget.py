@@ -139,7 +139,8 @@ class RateBudget:
             self._give_out()
             now = self._clock.monotonic()
             if say_at <= now and self._waiting and self._free(now) <= 0:
-                say_at, last = math.inf, self._taken[min(len(self._waiting), len(self._taken)) - 1]
+                rounds, place = divmod(len(self._waiting) - 1, len(self._taken))
+                say_at, last = math.inf, self._taken[place] + rounds * SPAN_S
                 self._say(len(self._waiting), last - now)
             elif say_at <= now:
                 say_at = now + SAID_AFTER_S

@@ -271,7 +271,7 @@ class BrokerCalls:
         return None
 
     async def open_orders(self) -> list[ExecutionReport]:
-        """The working orders of the account. Of one that cannot be read no more than that it works: it hides no other."""
+        """The working orders of the account; of one that cannot be read only that it works: it hides no other."""
         reports: list[ExecutionReport | None] = []
         unreadable: list[str] = []
         for raw in listed(await self._asked("open_orders")):
