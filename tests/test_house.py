@@ -124,7 +124,7 @@ def test_the_rooms_around_the_manager_are_small() -> None:
     around = sum(count for path, count in lines.items() if path.parent.name in ("broker", "holdings"))
     assert (
         around <= 3_250
-    )  # 2,590, 330 for the instruments of a venue, and 330 for orders that may be there or are listed
+    )  # 2,590, 330 for the instruments of a venue, and 330 for orders that may be there
     assert lines[PACKAGE / "engine.py"] <= LINES_OF_A_FILE_MAX
 
 

@@ -124,7 +124,7 @@ async def test_what_an_exit_waits_for_is_marked_and_nothing_else_is(
     assert ("submit", True) in marked
     marked.clear()
     await world.fill()
-    await world.until(lambda: world.ended())
+    await world.until(world.ended)
     assert {waits for _, waits in marked} == {False}  # nothing is left to sell
 
 
