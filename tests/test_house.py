@@ -122,9 +122,7 @@ def test_the_manager_and_what_it_asks_are_small() -> None:
 def test_the_rooms_around_the_manager_are_small() -> None:
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     around = sum(count for path, count in lines.items() if path.parent.name in ("broker", "holdings"))
-    assert (
-        around <= 3_250
-    )  # 2,590, 330 for the instruments of a venue, and 330 for orders that may be there
+    assert around <= 3_250  # 2,590, 330 for the instruments of a venue, and 330 for orders that may be there
     assert lines[PACKAGE / "engine.py"] <= LINES_OF_A_FILE_MAX
 
 

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -213,3 +213,33 @@ async def test_given_an_entry_that_nobody_announced_then_it_is_watched_within_15
         )
         took = await account.until(account.manager.positions, seconds=30)
         assert took <= 15.0 + 3.0  # with what a busy machine adds
+
+
+async def test_who_waits_for_executions_together_shares_a_read_that_began_after_they_came(
+    server: AlpacaServer, broker: AlpacaBroker
+) -> None:
+    server.hold("AAPL", 10, 100, ago_s=60)
+    since = datetime.now(UTC) - timedelta(hours=1)
+    server.fail(Fault("slow", method="GET", path="activities", times=3, seconds=0.4))
+    first = asyncio.create_task(asyncio.to_thread(broker.fills, since))
+    await asyncio.sleep(0.2)
+    server.hold("MSFT", 10, 100)  # the first read is under way, and need not show it
+    others = await asyncio.gather(*(asyncio.to_thread(broker.fills, since) for _ in range(6)))
+    await first
+    assert all({fill.symbol for fill in fills} == {"AAPL", "MSFT"} for fills in others)
+    asked = [path for method, path, _ in server.rest.requests if "activities" in path]
+    assert len(asked) == 2
+
+
+async def test_a_read_of_executions_that_failed_is_shared_with_nobody(
+    server: AlpacaServer, broker: AlpacaBroker
+) -> None:
+    server.hold("AAPL", 10, 100, ago_s=60)
+    since = datetime.now(UTC) - timedelta(hours=1)
+    server.fail(Fault("slow", method="GET", path="activities", times=1, seconds=0.4))
+    server.fail(Fault("status", method="GET", path="activities", times=1, status=500))
+    first = asyncio.create_task(asyncio.to_thread(broker.fills, since))
+    await asyncio.sleep(0.2)
+    answers = await asyncio.gather(*(asyncio.to_thread(broker.fills, since) for _ in range(3)), return_exceptions=True)
+    await first
+    assert sum(isinstance(answer, BaseException) for answer in answers) == 1
