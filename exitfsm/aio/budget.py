@@ -151,16 +151,16 @@ class Turns:
 
     Args:
         clock, per_minute, standing: as of the budget.
-        say: hears, as a kind of alarm and its text, that some must wait.
+        raise_soon: raises an alarm: here, that some must wait.
     """
 
     def __init__(
-        self, clock: Clock, per_minute: int, standing: Callable[[str], float], say: Callable[[str, str], None]
+        self, clock: Clock, per_minute: int, standing: Callable[[str], float], raise_soon: Callable[[str, str], None]
     ) -> None:
         def say_how_many(waiting: int, seconds: float) -> None:
             exits = "1 exit waits" if waiting == 1 else f"{waiting} exits wait"
             most = f"at most {per_minute} orders are sent in a minute; the worst go first"
-            say("exits_wait", f"{exits} {seconds:.0f} s: {most}")
+            raise_soon("exits_wait", f"{exits} {seconds:.0f} s: {most}")
 
         self._budget, self._clock = RateBudget(clock, per_minute, standing, say_how_many), clock
         #: Tasks that wait for nothing but time.

@@ -173,7 +173,7 @@ async def cancel(calls: BrokerCalls, order_id: str, looks: int, pause: Callable[
 
 
 async def look_around(
-    calls: BrokerCalls, read: Callable[[], Awaitable[object]], say: Callable[[str, str], Awaitable[None]]
+    calls: BrokerCalls, read: Callable[[], Awaitable[object]], raise_alarm: Callable[[str, str], Awaitable[None]]
 ) -> None:
     """Read what is held, for all who hear of reads; and tell a person what troubles the broker."""
     try:
@@ -181,7 +181,7 @@ async def look_around(
     except BrokerError as error:
         log.warning("look_failed error=%s", error)
     for text in await calls.troubles():
-        await say("broker_trouble", text)
+        await raise_alarm("broker_trouble", text)
 
 
 async def working_orders(calls: BrokerCalls, *, is_first: bool) -> list[ExecutionReport] | None:

@@ -20,7 +20,7 @@ class Seen:
         self._every_s = every_s
         self._newest = Read()
         self._is_fresh = False
-        self._asked_at = NEVER
+        self._asked_at: float | None = None
 
     def noted(self, read: Read) -> Read:
         """Remember a read, unless a newer one is known; returns it."""
@@ -29,10 +29,10 @@ class Seen:
         return read
 
     def is_due(self, monotonic: float) -> bool:
-        """True when the account is to be looked at now; not again before it is due again."""
-        due = monotonic - self._asked_at >= self._every_s
-        if due:
-            self._asked_at = monotonic
+        """True when the account is to be looked at now; the first time a while after the first call."""
+        before = self._asked_at if self._asked_at is not None else monotonic
+        due = monotonic - before >= self._every_s
+        self._asked_at = monotonic if due else before
         return due
 
     def may_hold(self, symbol: str) -> bool:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from harness import T0, MakeWorld, World
 
 from exitfsm.errors import BrokerError, NotSent, RateLimited
+from exitfsm.holdings import Read
+from exitfsm.memory.seen import Seen
 from exitfsm.ports import EXIT_WAITS
 from exitfsm.testing import Raises, Returns
 from exitfsm.testing.scripted import ScriptedBroker
+from exitfsm.values import BrokerPosition, Side
 
 NAMES = [f"S{chr(65 + n // 26)}{chr(65 + n % 26)}" for n in range(60)]
 
@@ -210,3 +214,37 @@ async def test_what_troubles_the_broker_is_said_when_it_begins(world: World, mon
     texts.append("the keys are refused")
     await world.passes(30)
     assert [a.kind for a in world.manager.alarms()] == ["broker_trouble"]
+
+
+# --- what was last seen of the account --------------------------------------------------------------------------------
+
+
+def row(symbol: str) -> BrokerPosition:
+    return BrokerPosition(symbol=symbol, side=Side.LONG, qty=Decimal(1), avg_entry_price=Decimal(1))
+
+
+def test_a_symbol_may_be_held_unless_the_newest_read_shows_that_it_is_not() -> None:
+    seen = Seen(13)
+    assert seen.may_hold("AAPL")
+    seen.noted(Read(rows=(row("AAPL"),), began=1.0))
+    assert (seen.may_hold("AAPL"), seen.may_hold("MSFT")) == (True, False)
+    seen.noted(Read(rows=(), began=0.5))  # an older one says nothing
+    assert seen.may_hold("AAPL")
+    seen.noted(Read(rows=(), began=2.0))
+    assert not seen.may_hold("AAPL")
+    seen.noted(Read(rows=(), began=3.0, unreadable=frozenset({""})))
+    assert seen.may_hold("AAPL")
+
+
+def test_what_nobody_watches_is_told_once_for_each_read() -> None:
+    seen = Seen(13)
+    seen.noted(Read(rows=(row("AAPL"), row("MSFT")), began=1.0))
+    assert [one.symbol for one in seen.unwatched({"AAPL"})] == ["MSFT"]
+    assert seen.unwatched({"AAPL"}) == []
+    seen.noted(Read(rows=(row("MSFT"),), began=2.0))
+    assert [one.symbol for one in seen.unwatched({"AAPL"})] == ["MSFT"]
+
+
+def test_the_account_is_looked_at_now_and_then() -> None:
+    seen = Seen(13)
+    assert [at for at in range(40) if seen.is_due(float(at))] == [13, 26, 39]
