@@ -35,7 +35,7 @@ HOLD_S = 3.0
 #: Silent rounds with newer bars at REST after which a stream is connected anew.
 MUTE_ROUNDS = 2
 #: How long a stream may take to connect before a person hears of it.
-SILENCE_S = 30.0
+SILENCE_S = 25.0
 _KINDS = ("stocks", "crypto")
 
 
@@ -324,6 +324,8 @@ class AlpacaBars:
         try:
             return self._pages(known, start, kind) if known else {}
         except Refused as refused:
+            if "symbol" not in refused.message.lower():
+                raise  # the whole question is refused, and each of them would be
             if len(known) > 1:
                 half = len(known) // 2
                 return self._read_bars(known[:half], start, kind) | self._read_bars(known[half:], start, kind)

@@ -143,6 +143,7 @@ class Rest:
             f"GET {path}",
             lambda client: client.get(path, query, base_url=self._access.data_url, api_version=version),
             urgent=False,
+            has_code=False,
         )
 
     def post(self, path: str, body: dict[str, str]) -> Any:
@@ -160,10 +161,11 @@ class Rest:
             while True:
                 self._idle.pop()._session.close()
 
-    def _call(self, what: str, request: Callable[[TradingClient], Any], *, urgent: bool) -> Any:
+    def _call(self, what: str, request: Callable[[TradingClient], Any], *, urgent: bool, has_code: bool = True) -> Any:
         """One request on a connection of its own, the one used last where it is free: that one is still warm.
 
-        `what` it is stands in an error that is not Alpaca's own.
+        `what` it is stands in an error that is not Alpaca's own; `has_code`: one that is has a code, as all of the
+        trading API have, and market data's have not.
         """
         from alpaca.common.exceptions import APIError
         from requests.exceptions import RequestException
@@ -176,7 +178,7 @@ class Rest:
         try:
             return request(client)
         except APIError as error:
-            raise self._meaning(what, error) from None
+            raise self._meaning(what, error, has_code=has_code) from None
         except RequestException as error:
             raise _failure(what, error) from None
         except Exception as error:
@@ -186,7 +188,7 @@ class Rest:
             if self._closed:
                 self.close()
 
-    def _meaning(self, what: str, error: Any) -> BrokerError:
+    def _meaning(self, what: str, error: Any, *, has_code: bool) -> BrokerError:
         """What an HTTP error proves."""
         status = error.status_code
         code, message, fields = _body(str(error))
@@ -197,8 +199,8 @@ class Rest:
             return RateLimited("too many requests", seconds)
         if status == 401 or (status == 403 and (code == _NO_KEY or message.strip(". ").lower() == "forbidden")):
             return KeysRefused("the keys are not authorised")
-        if status in _DEFINITE and code is not None and message:
-            return Refused(status, code, message, fields)
+        if status in _DEFINITE and (code is not None or not has_code) and message:
+            return Refused(status, code or 0, message, fields)
         return BrokerError(f"{what}: HTTP {status}: {message or 'no error body of Alpaca'}"[:300])
 
 

@@ -177,7 +177,7 @@ async def test_given_a_symbol_that_market_data_refuses_then_the_others_are_watch
             query="ODD",
             times=1_000,
             status=400,
-            body='{"code":40010001,"message":"invalid symbol: ODD"}',
+            body='{"message":"invalid symbol: ODD"}',
         )
     )
     at = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=1)
@@ -195,6 +195,23 @@ async def test_given_a_symbol_that_market_data_refuses_then_the_others_are_watch
         assert any(text.startswith("ODD is not watched") for text in noticed.all())
         bars.watch(["AAPL"])
         assert not any("ODD" in text for text in noticed.all())
+
+
+async def test_given_market_data_that_refuses_everything_then_no_symbol_is_blamed(
+    server: AlpacaServer, access: Access
+) -> None:
+    noticed = Troubles()
+    body = '{"message":"subscription does not permit querying recent SIP data"}'
+    server.fail(Fault("status", method="GET", path="/stocks/bars", times=8, status=403, body=body))
+    at = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=1)
+    server.bar(Bar("AAPL", at, *[Decimal(100)] * 4, 10))
+    server.stocks.refuse = 1000
+    async with AlpacaBars(access, stale_after_s=0.1, poll_s=0.1, noticed=noticed) as bars:
+        bars.watch(["AAPL", "MSFT"])
+        async with asyncio.timeout(60):
+            bar = await anext(bars.bars())  # once it is over
+        assert bar.symbol == "AAPL"
+        assert noticed.all() == []
 
 
 async def test_given_a_stream_of_bars_that_never_comes_up_then_it_is_said(
