@@ -21,6 +21,10 @@ from exitfsm.ports import Clock
 SPAN_S = 60.0
 #: How long is waited before the same is tried again.
 PAUSE_S = 0.5
+#: From so many on that are worked on at once, what is not urgent waits for the others before it is read.
+GATHERED_MIN = 20
+#: They are read at whole multiples of this, in seconds.
+GATHER_S = 1.0
 #: How long more are waiting than fit in before a person hears of it: by then they all wait, and not only the first.
 SAID_AFTER_S = 1.0
 #: How long a place is kept for a send on its way: it may wait so long for the hours, and for a look at what is held.
@@ -193,6 +197,12 @@ class Turns:
         """Wait before the same is tried again; no place among the sends is kept meanwhile."""
         self._budget.withdraw(position_id)
         await self._rest(partial(self._clock.sleep, PAUSE_S))
+
+    async def gather(self, position_id: str, busy: int, *, is_urgent: bool) -> None:
+        """Before a read that is not urgent: where many are busy, let those that come now share one read."""
+        if busy >= GATHERED_MIN and not is_urgent:
+            self._budget.withdraw(position_id)
+            await self._rest(partial(self._clock.sleep, GATHER_S - self._clock.monotonic() % GATHER_S))
 
     def stop(self) -> None:
         """Nobody waits any more, and nobody begins to."""

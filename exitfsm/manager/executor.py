@@ -99,6 +99,7 @@ class Executor(Part):
             return await self.look_up(p.position_id, action.client_order_id)
         if isinstance(action, Cancel):
             return await self._cancel(p, action)
+        await self._turns.gather(p.position_id, len(self.workers.tasks), is_urgent=p.leaves_qty > 0)
         expected = self._view.expectations()
         await self._view.tell_read(p.position_id, await self._view.positions(), expected)
         return self._engine.positions.get(p.position_id) is not p

@@ -304,8 +304,7 @@ class Reconciler(Part):
             await self._alarms.raise_alarm("position_unreadable", text)
         due = holdings.in_question(list(self._engine.positions.values()), self._engine.unknown)
         due = {order_id: owner for order_id, owner in due.items() if order_id not in self._sends.under_way}
-        are_many = len(due) > LOOK_UPS_MAX
-        if are_many:
+        if are_many := len(due) > LOOK_UPS_MAX:
             await self._list_orders()
             for report in self._listed:
                 if due.pop(report.client_order_id, None) is not None:
