@@ -21,6 +21,7 @@ from exitfsm.errors import (
     IllegalTransition,
     NotSent,
     OrderRefused,
+    RateLimited,
     StoreError,
     StoreLocked,
     VersionConflict,
@@ -97,6 +98,7 @@ from exitfsm.policy import (
     TrailingStop,
 )
 from exitfsm.ports import (
+    EXIT_WAITS,
     AssetRules,
     BarFeed,
     Broker,
@@ -223,6 +225,7 @@ sys.modules[__name__].__class__ = _Api
 
 __all__ = [
     "EXACT",
+    "EXIT_WAITS",
     "TABLE",
     "Acknowledge",
     "Act",
@@ -308,6 +311,7 @@ __all__ = [
     "ProfitTaking",
     "ProtectionLost",
     "RaiseAlarm",
+    "RateLimited",
     "ReadPosition",
     "RecordRead",
     "Recorded",

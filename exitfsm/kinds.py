@@ -37,6 +37,8 @@ class AlarmKind(StrEnum):
     PRICE_JUMP = "price_jump"
     FEED_UNUSABLE = "feed_unusable"
     FEED_SILENT = "feed_silent"
+    EXITS_WAIT = "exits_wait"
+    BROKER_TROUBLE = "broker_trouble"
     ORDER_NOT_FOUND = "order_not_found"
     SUBMIT_UNRESOLVED = "submit_unresolved"
     CANCEL_UNRESOLVED = "cancel_unresolved"
@@ -136,6 +138,18 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         Severity.CRITICAL,
         "no bar of a held symbol for long, in its session",
         "repair the feed; until then the position is not watched",
+    ),
+    AlarmKind.EXITS_WAIT: AlarmMeaning(
+        Severity.WARNING,
+        "more exits are due than may be sent in a minute; they leave as places become free, the worst first",
+        "nothing, or raise `live.orders_per_minute` where the broker takes more; acknowledge it, so that the next is "
+        "said, too",
+    ),
+    AlarmKind.BROKER_TROUBLE: AlarmMeaning(
+        Severity.CRITICAL,
+        "the broker's adapter tells of something that keeps positions from being watched or exited: keys that are "
+        "refused, a blocked account, a stream that does not come up, a kind of asset that it cannot watch",
+        "what the text says: here it cannot be mended",
     ),
     AlarmKind.ORDER_NOT_FOUND: AlarmMeaning(
         Severity.WARNING,

@@ -7,6 +7,7 @@ because every default here is what keeps money safe when nothing is known.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextvars import ContextVar
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -21,6 +22,8 @@ from exitfsm.values import EXACT, ZERO, Bar, BrokerPosition, ExecutionReport, Fi
 T = TypeVar("T")
 #: A broker's or feed's method may be plain or async.
 MaybeAsync: TypeAlias = T | Awaitable[T]
+#: True in calls of a broker that an exit waits for. A broker that counts its requests keeps some for these alone.
+EXIT_WAITS: ContextVar[bool] = ContextVar("exit_waits", default=False)
 
 
 class IdMemory(StrEnum):
@@ -224,6 +227,12 @@ class Broker(Protocol):
 
     # A broker may also have a method `instrument(symbol)` that returns an `Instrument`, a mapping of its fields, or
     # None: it is asked once for each symbol that is held, and anew after a refusal that names what it says.
+    #
+    # And a method `order_ids(since)` that returns the client order ids of all orders sent to the account since a time,
+    # whatever became of them: one such list answers for all positions of which no record is left.
+    #
+    # And a method `troubles()` that returns a sentence for each thing that keeps positions from being watched or exited
+    # at the moment, and is seen by the broker only: each is an alarm when it begins.
 
 
 class BarFeed(Protocol):

@@ -8,6 +8,7 @@ duplicate id): only a look-up of the same id can tell. When in doubt it is UNKNO
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -23,10 +24,10 @@ from exitfsm.bars.names import fold
 from exitfsm.broker.fields import by_symbol, listed, name_of
 from exitfsm.broker.fitting import Fitting, order_parts
 from exitfsm.broker.market import instrument_of, position_of, session_of
-from exitfsm.broker.orders import fill_of, report_of, says_unknown
+from exitfsm.broker.orders import fill_of, report_of, says_unknown, unreadable_order
 from exitfsm.broker.spellings import meant
 from exitfsm.clocks import SteadyTime
-from exitfsm.errors import BrokerError, NotSent, OrderRefused
+from exitfsm.errors import BrokerError, NotSent, OrderRefused, RateLimited
 from exitfsm.fix import DUPLICATE_OF_VERBAL
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities, Instrument, Session
@@ -152,6 +153,10 @@ class BrokerCalls:
         self._fitting, self._names, self._time = fitting, names, time
         self._timeout_s, self._on_result = timeout_s, on_result
         self._not_implemented: set[str] = set()
+        #: What of the newest list of each method cannot be read; what the broker said troubles it; and all of that.
+        self._unreadable: dict[str, list[str]] = {}
+        self._told_troubles: list[str] = []
+        self._troubles: list[str] = []
         self._forbidden: str | None = None
         self._threads = DaemonThreads(THREADS_MAX, "exitfsm-broker")
 
@@ -266,9 +271,38 @@ class BrokerCalls:
         return None
 
     async def open_orders(self) -> list[ExecutionReport]:
-        """All working orders of the account; those that are not understood are left out."""
-        reports = (self.report_of(raw) for raw in listed(await self._asked("open_orders")))
+        """The working orders of the account; of one that cannot be read only that it works: it hides no other."""
+        reports: list[ExecutionReport | None] = []
+        unreadable: list[str] = []
+        for raw in listed(await self._asked("open_orders")):
+            try:
+                reports.append(self.report_of(raw))
+            except BrokerError as error:
+                working, text = unreadable_order(raw, error, self._time.now(), self._names.client_id)
+                reports.append(working)
+                unreadable.append(text)
+        self._unreadable["open_orders"] = unreadable
         return [report for report in reports if report is not None]
+
+    async def troubles(self) -> list[str]:
+        """What cannot be read, and what troubles the broker by its own word: what of it began since the last call."""
+        now = [text for texts in self._unreadable.values() for text in texts]
+        try:
+            told = listed(await self._asked("troubles")) if self.has("troubles") else []
+        except BrokerError as error:
+            log.warning("troubles_not_told error=%s", error)
+            told = self._told_troubles
+        self._told_troubles = [str(text)[:500] for text in told]
+        now += self._told_troubles
+        new, self._troubles = [text for text in now if text not in self._troubles], now
+        return new
+
+    async def order_ids(self, since: datetime) -> frozenset[str]:
+        """Our ids of all orders that the account was sent since a time, whatever became of them."""
+        answer = listed(await self._asked("order_ids", since, since=since))
+        if not all(isinstance(name, str) for name in answer):
+            raise BrokerError("the list of ids of orders holds something that is none")
+        return frozenset(answer)
 
     async def positions(self) -> Held:
         """What the broker holds. A position that cannot be read is logged and noted; it hides none of the others."""
@@ -293,9 +327,23 @@ class BrokerCalls:
         if theirs != ours and symbol_key(theirs) == ours:
             self._spelled[ours] = theirs
 
-    async def fills(self, since: datetime) -> list[Fill]:
-        """Executions since a time, oldest first."""
-        found = (fill_of(raw) for raw in listed(await self._asked("fills", since, since=since)))
+    async def fills(self, since: datetime, symbol: str | None = None) -> list[Fill]:
+        """Executions since a time, oldest first. One that cannot be read hides none of other symbols.
+
+        Raises:
+            BrokerError: no answer; or one of the `symbol` that is asked about cannot be read.
+        """
+        found: list[Fill | None] = []
+        unreadable: dict[str, str] = {}
+        for raw in listed(await self._asked("fills", since, since=since)):
+            try:
+                found.append(fill_of(raw))
+            except BrokerError as error:
+                name = bare(symbol_key(str(meant(raw, "symbol") or "")))
+                unreadable[name] = f"an execution {f'of {name} ' if name else ''}cannot be read: {error}"
+        self._unreadable["fills"] = list(unreadable.values())
+        if symbol is not None and bare(symbol) in unreadable:
+            raise BrokerError(unreadable[bare(symbol)])
         return sorted((fill for fill in found if fill is not None), key=lambda fill: fill.at)
 
     async def instrument(self, symbol: str) -> Instrument | None:
@@ -330,7 +378,8 @@ class BrokerCalls:
         except Exception as error:
             if isinstance(error, NotImplementedError):
                 self._not_implemented.add(method)
-            self._on_result(isinstance(error, OrderRefused), method)
+            if not isinstance(error, RateLimited):  # it did not get as far as the broker
+                self._on_result(isinstance(error, OrderRefused), method)
             raise
         self._on_result(True, method)
         return answer
@@ -338,8 +387,9 @@ class BrokerCalls:
     async def _run(self, call: partial[Any]) -> Any:
         if inspect.iscoroutinefunction(call.func):
             return await call()
-        # By way of the loop: a simulated one decides when it runs.
-        answer = await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        # By way of the loop: a simulated one decides when it runs. The thread knows whether an exit waits for it.
+        work = partial(contextvars.copy_context().run, call)
+        answer = await asyncio.get_running_loop().run_in_executor(self._threads, work)
         return await answer if inspect.isawaitable(answer) else answer
 
 

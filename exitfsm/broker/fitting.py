@@ -39,6 +39,8 @@ METHODS: dict[str, tuple[str, ...]] = {
         "cancel": "cancel cancel_order cancel_order_by_client_id cancel_order_by_id",
         "fills": "fills get_fills list_fills executions get_executions",
         "instrument": "instrument get_instrument",
+        "order_ids": "order_ids",
+        "troubles": "troubles",
         "session": "session get_session get_clock is_market_open market_is_open",
     }.items()
 }
@@ -73,10 +75,11 @@ _GIVEN: dict[str, str] = {
 _NO_DEFAULT = inspect.Parameter.empty
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 #: How many arguments the port's own methods are given.
-_PORT_ARGUMENTS = dict.fromkeys(METHODS, 1) | {"session": 2, "positions": 0, "open_orders": 0}
+_PORT_ARGUMENTS = dict.fromkeys(METHODS, 1) | {"session": 2, "positions": 0, "open_orders": 0, "troubles": 0}
 #: What the parameters of each method but submit may ask for, beside an order.
 _ORDER = ("client_order_id", "order_id", "symbol")
 _ASKS = {"order": _ORDER, "cancel": _ORDER, "fills": ("since",), "session": ("symbol", "at"), "instrument": ("symbol",)}
+_ASKS["order_ids"] = ("since",)
 _WRAP_PORT = "wrap it in a class that has the port's"
 _WRAP = "wrap it in a class whose submit(order) makes one of order.symbol, .qty, .side, .client_order_id, …"
 

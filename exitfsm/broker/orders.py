@@ -15,6 +15,7 @@ from typing import Any
 from exitfsm import fix
 from exitfsm.broker.fields import as_declared, moment, name_of, number, order_side, quantity, symbol_of, text_of
 from exitfsm.broker.spellings import FILL_KINDS, OVER_WORDS, meant, word
+from exitfsm.errors import BrokerError
 from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, OrderSide, OrderStatus, symbol_key
 
 #: How deep an update may be wrapped.
@@ -223,3 +224,33 @@ def fill_of(source: Any) -> Fill | None:
         client_order_id=text_of(source, "client_order_id"),
         broker_order_id=text_of(source, "fill_order_id"),
     )
+
+
+def unreadable_order(
+    source: Any, error: BrokerError, now: datetime, client_id_of: Callable[[str], str | None]
+) -> tuple[ExecutionReport | None, str]:
+    """A working order with a field that cannot be read: that it works, where it says its id; and what to tell a person.
+
+    What it has filled is not known; its own record says it when it is looked up.
+    """
+    said, own = meant(source, "client_order_id"), meant(source, "broker_order_id")
+    name = str(said or (client_id_of(str(own)) if own is not None else None) or own or "")
+    text = f"working order {name or 'without an id'} cannot be read ({error}): what it has filled is not known"
+    symbol = meant(source, "symbol")
+    report = ExecutionReport(
+        client_order_id=name,
+        status=OrderStatus.NEW,
+        at=now,
+        broker_order_id=str(own) if own is not None else None,
+        symbol=canonical_or_none(symbol),
+        side=order_side(source),
+    )
+    return (report if name else None), text[:500]
+
+
+def canonical_or_none(symbol: Any) -> str | None:
+    """A symbol in our spelling; None where it is none."""
+    try:
+        return symbol_of(symbol) if symbol is not None else None
+    except BrokerError:
+        return None

@@ -138,7 +138,7 @@ class _Session:
         )
         self._updates = AlpacaUpdates(access, broker, self._manager.on_order_update, self._manager.sync)
         max_age_s = settings.policy.price_guard.max_age_seconds  # what is older would be refused anyway
-        self._bars = AlpacaBars(access, feed=feed, backfill_max_s=max_age_s)
+        self._bars = AlpacaBars(access, feed=feed, backfill_max_s=max_age_s, noticed=broker.noticed)
 
     async def run(self) -> None:
         import asyncio

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 
@@ -63,6 +63,19 @@ def may_be_ours(positions: Iterable[Position], report: ExecutionReport) -> bool:
     if report.client_order_id != report.broker_order_id or symbol is None:
         return False
     return any(p.order_live and p.broker_order_id is None and same_symbol(p.symbol, symbol) for p in positions)
+
+
+def in_question(positions: Iterable[Position], unknown: Collection[str]) -> dict[str, str]:
+    """Exit orders that may be live, or were corrected by the broker, and whose each is; not what never left.
+
+    `unknown` are those that were sent, or may have been, and of which the broker has said nothing.
+    """
+    return {
+        order_id: p.position_id
+        for p in positions
+        for order_id in p.orders_in_question
+        if p.state is not State.PENDING or order_id in unknown
+    }
 
 
 def precedes_a_change(p: Position, report: ExecutionReport) -> bool:

@@ -60,7 +60,7 @@ class Part:
         self._engine, self._mailbox, self._alarms = context.engine, context.mailbox, context.alarms
         self._calls, self._hours = context.calls, context.hours
         self._breaker, self._tasks = context.breaker, context.tasks
-        memory, self._instruments = context.memory, context.instruments
+        memory, self._seen, self._instruments = context.memory, context.memory.seen, context.instruments
         self._orders, self._sends, self._shown, self._waits = memory.orders, memory.sends, memory.shown, memory.waits
 
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator
-from contextlib import suppress
+from functools import partial
 
 from exitfsm import holdings
 from exitfsm.aio.budget import PAUSE_S, Turns
 from exitfsm.aio.workers import Workers
 from exitfsm.broker.calls import Outcome, describe
-from exitfsm.broker.probing import there_after_all
+from exitfsm.broker.probing import cancel, there_after_all
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
 from exitfsm.holdings import FRESH_S, NEVER, UNKNOWN_MAX, Answer, Beside, Read, bare
 from exitfsm.lifecycle import State
@@ -29,6 +29,7 @@ from exitfsm.manager.context import Context, Part
 from exitfsm.manager.view import LOOK_MAX_S, View
 from exitfsm.messages import GiveWay
 from exitfsm.outside import log, logged
+from exitfsm.ports import EXIT_WAITS
 from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, Submit, is_proved_over
 from exitfsm.values import ExecutionReport, Order, OrderType, plain, refused_report
 
@@ -43,7 +44,7 @@ class Executor(Part):
         super().__init__(context)
         self._view = view
         #: Whose turn it is to send.
-        self._turns = Turns(self._given.clock, self._live.orders_per_minute, self._standing)
+        self._turns = Turns(self._given.clock, self._live.orders_per_minute, self._standing, self._alarms.raise_soon)
         self.workers = Workers(
             self._step,
             begins=lambda position_id: self._announce(position_id, self._owed(position_id)[1]),
@@ -80,6 +81,7 @@ class Executor(Part):
         if p is None or action is None:
             return None
         self._announce(position_id, action)
+        EXIT_WAITS.set(p.leaves_qty > 0)  # in this task, and in what it begins
         try:
             return await self._take(p, action)
         except (BrokerError, StoreError) as error:
@@ -97,6 +99,7 @@ class Executor(Part):
             return await self.look_up(p.position_id, action.client_order_id)
         if isinstance(action, Cancel):
             return await self._cancel(p, action)
+        await self._turns.gather(p.position_id, len(self.workers.tasks), is_urgent=p.leaves_qty > 0)
         expected = self._view.expectations()
         await self._view.tell_read(p.position_id, await self._view.positions(), expected)
         return self._engine.positions.get(p.position_id) is not p
@@ -292,14 +295,8 @@ class Executor(Part):
                 text = f"order {order_id} ({side}) of {p.symbol} works while {p.symbol} is exited"
                 await self._mailbox.alarm(p.position_id, "foreign_order", text)
                 continue
-            with suppress(BrokerError):
-                await self._calls.cancel(order_id)
-                for _ in range(READS_MIN):
-                    record = await self._calls.order(order_id)
-                    if record is None or record.status.terminal:
-                        working.pop(order_id, None)
-                        break
-                    await self._turns.pause(p.position_id)
+            if await cancel(self._calls, order_id, READS_MIN, partial(self._turns.pause, p.position_id)):
+                working.pop(order_id, None)
 
     async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself."""

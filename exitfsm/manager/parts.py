@@ -193,7 +193,8 @@ class Parts:
         context.memory.forget(p)
         self.executor.workers.forget(p.position_id)
         self._account.ended(p)
-        self.reconciler.due.hurry()  # what was bought meanwhile is adopted now
+        if context.memory.seen.may_hold(p.symbol):
+            self.reconciler.due.hurry()  # what was bought meanwhile is adopted now
 
     def _after_call(self, answered: bool, method: str) -> None:
         """Sends that fail in a row open the breaker; one that gets through closes it."""

@@ -18,14 +18,13 @@ from functools import partial
 
 from exitfsm import holdings
 from exitfsm.aio.tasks import OneAtATime
-from exitfsm.broker.probing import Found, find_exit, working_orders
+from exitfsm.broker.probing import Found, Sent, find_exit, list_sent, look_around, working_orders
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import Adopt, Tries, bare, is_price
-from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.view import View
-from exitfsm.memory.intervals import Due
+from exitfsm.memory.intervals import LOOK_UPS_MAX, Due
 from exitfsm.memory.shown import Missing
 from exitfsm.messages import Open, Recover
 from exitfsm.order_ids import looks_like_exit
@@ -50,6 +49,7 @@ class Adopter(Part):
         #: When the store was empty; None where it has a past, and knows every order.
         self._empty_at: datetime | None = self._time.now()
         self._began = self._time.now()
+        self._sent: Sent | None = None  # for those that are being adopted
         self._open_message = partial(
             Open,
             account=self._given.account,
@@ -79,6 +79,7 @@ class Adopter(Part):
             await self._cannot_name(new)
             raise
         again = await self._view.positions()
+        self._sent = await list_sent(self._calls, len(new), holdings.first_fills(new, fills or {}))
         at_once = asyncio.Semaphore(ADOPTED_AT_ONCE)
 
         async def one(bp: BrokerPosition) -> None:
@@ -110,11 +111,8 @@ class Adopter(Part):
         """The account's executions as far as they are looked at, oldest first; None where the broker lists none."""
         if not self._calls.has("fills"):
             return None
-        by_symbol: dict[str, list[Fill]] = {}
-        for fill in await self._calls.fills(self._time.now() - timedelta(days=self._live.lookback_days)):
-            self._orders.note_spelling(fill.symbol)
-            by_symbol.setdefault(bare(fill.symbol), []).append(fill)
-        return by_symbol
+        since = self._time.now() - timedelta(days=self._live.lookback_days)
+        return self._orders.by_symbol(await self._calls.fills(since))
 
     async def _adopt(self, bp: BrokerPosition, fills: dict[str, list[Fill]] | None, is_first: bool) -> None:
         symbol = self._orders.known_spelling(bp.symbol)
@@ -252,7 +250,7 @@ class Adopter(Part):
             return Found() if holdings.is_free_of_exits(symbol, first, self._empty_at, exits) else None
         is_safe = holdings.is_safe_unprobed(name, listed, self._calls.capabilities)
         is_new = first is not None and first >= self._began
-        return await find_exit(self._calls, name, symbol, is_safe=is_safe, is_new=is_new)
+        return await find_exit(self._calls, name, symbol, is_safe=is_safe, is_new=is_new, first=first, sent=self._sent)
 
 
 class Reconciler(Part):
@@ -304,8 +302,15 @@ class Reconciler(Part):
             of = f"for {symbol} " if symbol else ""
             text = f"an entry {of}in the broker's positions cannot be read: NOT protected"
             await self._alarms.raise_alarm("position_unreadable", text)
-        await self._look_up_orders()
-        if not self._is_first:
+        due = holdings.in_question(list(self._engine.positions.values()), self._engine.unknown)
+        due = {order_id: owner for order_id, owner in due.items() if order_id not in self._sends.under_way}
+        if are_many := len(due) > LOOK_UPS_MAX:
+            await self._list_orders()
+            for report in self._listed:
+                if due.pop(report.client_order_id, None) is not None:
+                    await self._mailbox.report(report)
+        await asyncio.gather(*(self._executor.try_look_up(owner, order_id) for order_id, owner in due.items()))
+        if not self._is_first and not are_many:
             await self._list_orders()
         for watched in expected:
             with logged("read_not_understood position=%s error=%s", watched):
@@ -316,16 +321,14 @@ class Reconciler(Part):
         self._is_first = False
         self._executor.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
 
-    async def _look_up_orders(self) -> None:
-        """Look up every exit order of ours that may be live, and those that the broker has corrected."""
-        due = [
-            (p.position_id, order_id)
-            for p in list(self._engine.positions.values())
-            for order_id in p.orders_in_question
-            if p.state is not State.PENDING or order_id in self._engine.unknown
-        ]
-        asked = (which for which in due if which[1] not in self._sends.under_way)
-        await asyncio.gather(*(self._executor.try_look_up(*which) for which in asked))
+    def look_around(self, monotonic: float) -> None:
+        """Read what is held where that is long ago; reconcile at once where a read shows what nobody watches."""
+        if self._seen.is_due(monotonic):
+            self._tasks.spawn(look_around(self._calls, self._view.positions, self._alarms.raise_alarm), "exitfsm-look")
+        if not self.runs.is_running:
+            new = self._seen.unwatched({p.symbol for p in list(self._engine.positions.values())})
+            if any(self._adopter.missing.tries(row) is None for row in new):
+                self.due.hurry()
 
     async def _list_orders(self) -> None:
         """Note the working orders of the account: those of others, and orphan orders that look like ours."""
@@ -333,9 +336,7 @@ class Reconciler(Part):
         began = self._time.monotonic()
         orders = None
         with logged("open_orders_failed error=%s"):
-            orders = (
-                await working_orders(self._calls, is_first=self._is_first) if self._calls.has("open_orders") else None
-            )
+            orders = await working_orders(self._calls, is_first=self._is_first)
         if orders is None:
             if not self._calls.has("open_orders"):
                 self._orders.wait_for_no_list()  # it has none, or has just said that it is not implemented

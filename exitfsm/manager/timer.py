@@ -10,7 +10,7 @@ from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part, in_order
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
-from exitfsm.memory.intervals import Polls, Silence, Spaced
+from exitfsm.memory.intervals import LOOK_UPS_MAX, Polls, Silence, Spaced
 from exitfsm.messages import RaiseAlarm, TimeSeen
 from exitfsm.outside import log, logged
 from exitfsm.position import Position
@@ -54,6 +54,7 @@ class Timer(Part):
             self._poll(busy, mono)
         self._waits.watched()
         await self._rules_of_time(now, mono)
+        self._reconciler.look_around(mono)
         if self._reconciler.due.has_come(mono):
             self._tasks.spawn(self._reconciler.try_sync(), "exitfsm-sync")
         if self.marks.has_come(mono):
@@ -78,7 +79,9 @@ class Timer(Part):
         """Look working orders up now and then: an update may have been lost."""
         sent = [p for p in busy if p.state is not State.PENDING]
         owners = {order_id: p.position_id for p in sent for order_id in p.orders_in_question}
-        for order_id in self._polls.due(owners, mono):
+        if len(due := self._polls.due(owners, mono)) > LOOK_UPS_MAX:
+            return self._reconciler.due.hurry()
+        for order_id in due:
             self._executor.look_up_soon(owners[order_id], order_id)
 
     async def _rules_of_time(self, now: datetime, mono: float) -> None:

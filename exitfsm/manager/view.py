@@ -41,7 +41,7 @@ class View(Part):
 
     async def _read(self) -> Read:
         held = await self._calls.positions()
-        return Read(rows=tuple(held), began=held.began, unreadable=held.unclear)
+        return self._seen.noted(Read(rows=tuple(held), began=held.began, unreadable=held.unclear))
 
     async def agreed(self, p: Position) -> Read:
         """What the broker holds; less of a position than is left of it only where several reads in a row agree."""
@@ -145,7 +145,7 @@ class View(Part):
         report = told = await self._record(p, client_order_id)
         hidden = report is None and not self._calls.capabilities.lookup_sees_closed
         if hidden and client_order_id == p.client_order_id and self._calls.has("fills"):
-            fills = await self._calls.fills(p.opened_at)
+            fills = await self._calls.fills(p.opened_at, p.symbol)
             told = holdings.report_from_executions(p, [f for f in fills if same_symbol(f.symbol, p.symbol)])
         if told is not None:
             await self._mailbox.report(told)
@@ -173,5 +173,5 @@ class View(Part):
         if not self._calls.has("fills"):
             return holdings.executions_of(p, self._orders.told.values(), listed=False)
         with logged("fills_failed position=%s error=%s", p.position_id):
-            return holdings.executions_of(p, await self._calls.fills(p.opened_at), listed=True)
+            return holdings.executions_of(p, await self._calls.fills(p.opened_at, p.symbol), listed=True)
         return None

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+#: So many orders are looked up one by one; of more, those that the list of working orders shows are told by it.
+LOOK_UPS_MAX = 4
+
 
 class Due:
     """When work that comes again and again is due, and since when it has failed.

@@ -5,10 +5,14 @@ from __future__ import annotations
 from exitfsm.clocks import SteadyTime
 from exitfsm.engine import Engine
 from exitfsm.memory.orders import Orders
+from exitfsm.memory.seen import Seen
 from exitfsm.memory.sends import Sends
 from exitfsm.memory.shown import Shown
 from exitfsm.memory.waits import Waits
 from exitfsm.position import Position
+
+#: How often what is held is looked at for what nobody has announced, in seconds.
+LOOK_EVERY_S = 13.0
 
 
 class Memory:
@@ -23,6 +27,7 @@ class Memory:
     def __init__(self, engine: Engine, time: SteadyTime, listed_by: float) -> None:
         self.orders, self.sends = Orders(engine, listed_by), Sends(time)
         self.shown, self.waits = Shown(), Waits(time, engine.broker)
+        self.seen = Seen(LOOK_EVERY_S)
 
     def forget(self, p: Position) -> None:
         """A position has ended."""

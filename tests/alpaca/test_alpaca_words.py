@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 from exitfsm import (
     BrokerError,
     ConfigError,
+    ExitConfig,
     NotSent,
     Order,
     OrderRefused,
     OrderSide,
     OrderStatus,
     OrderType,
+    RateLimited,
     Side,
     TimeInForce,
 )
@@ -292,6 +294,28 @@ def test_the_reserve_is_for_orders() -> None:
     for _ in range(4):
         budget.spend(urgent=True)
     with pytest.raises(NotSent):
+        budget.spend(urgent=True)
+
+
+def test_what_exits_use_leaves_the_others_their_share() -> None:
+    budget = Budget(per_minute=10, reserve=6)
+    for _ in range(6):
+        budget.spend(urgent=True)
+    for _ in range(4):
+        budget.spend(urgent=False)
+    for urgent in (False, True):
+        with pytest.raises(RateLimited):
+            budget.spend(urgent=urgent)
+
+
+def test_the_usual_reserve_is_what_a_manager_sends_in_a_minute_and_some_more() -> None:
+    budget = Budget()
+    for _ in range(70):
+        budget.spend(urgent=False)
+    with pytest.raises(RateLimited) as error:
+        budget.spend(urgent=False)
+    assert 55 < error.value.for_s <= 60
+    for _ in range(ExitConfig().live.orders_per_minute + 10):
         budget.spend(urgent=True)
 
 

@@ -116,7 +116,7 @@ DEFECTS: dict[str, Defect] = {
         (
             Change(
                 _SUBMIT,
-                "if another_goes_first(p, leaving.beside, asked, now):",
+                "if another_goes_first(p, leaving.beside, asked, now, leaving.may_have_left):",
                 "if False:",
             ),
         ),
