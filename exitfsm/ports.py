@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import msgspec
 
-from exitfsm.values import ZERO, Bar, BrokerPosition, ExecutionReport, Fill, Order, OrderType, TimeInForce
+from exitfsm.values import ZERO, Bar, BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, OrderType, TimeInForce
 
 T = TypeVar("T")
 #: A broker's or feed's method may be plain or async.
@@ -89,6 +89,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         queues_orders: an order sent while the market is closed is taken and works from the next open on; otherwise an
             exit waits for the session before it is sent.
         stocks, crypto: what the venue accepts for each class of assets.
+        status_words: its own words for an order's state, where the table of order words lacks them, and what each
+            means: `{"FROZEN": OrderStatus.SUSPENDED}`. They go before the table.
     """
 
     ids_refused: IdMemory = IdMemory.NEVER
@@ -99,6 +101,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     queues_orders: bool = False
     stocks: AssetRules = STOCKS
     crypto: AssetRules = CRYPTO
+    status_words: dict[str, OrderStatus] = {}
 
     def rules(self, symbol: str) -> AssetRules:
         """The rules for a symbol; a pair such as BTC/USD is crypto."""

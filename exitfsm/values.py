@@ -219,6 +219,10 @@ def canonical_symbol(symbol: str) -> str:
     return upper
 
 
+#: Every exit order of ours has an id that begins like this.
+ORDER_PREFIX = "xf1-"
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is sent to the broker: one closing order.
 

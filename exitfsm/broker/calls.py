@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
@@ -20,14 +21,14 @@ from msgspec.structs import replace
 
 from exitfsm.aio.threads import DaemonThreads
 from exitfsm.bars.names import fold
-from exitfsm.broker.fields import by_symbol, listed
+from exitfsm.broker.fields import by_symbol, listed, name_of, symbol_in
 from exitfsm.broker.fitting import Fitting, order_parts
 from exitfsm.broker.market import position_of, session_of
-from exitfsm.broker.orders import fill_of, report_of, says_unknown
-from exitfsm.broker.spellings import meant
+from exitfsm.broker.orders import SOUGHT_IN_FILLS, Dialect, fill_of, lacking, report_of, says_unknown
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError, NotSent, OrderRefused
-from exitfsm.fix import DUPLICATE_OF_VERBAL
+from exitfsm.fix import DUPLICATE_OF_VERBAL, plain_word
+from exitfsm.kinds import AlarmKind
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities, Session
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, bare, refused_report
@@ -40,6 +41,10 @@ THREADS_MAX = 32
 _NOT_FOUND = frozenset(
     {"ordernotfound", "ordernotfounderror", "notfound", "notfounderror", "unknownorder", "unknownordererror"}
 )
+#: So many different things that cannot be read are told of; a broker that makes up words would fill the log.
+NOTED_MAX = 50
+#: What tells one order, and one count, from another in such a text.
+_OF_ONE_ORDER = re.compile(r"order \S+|\d+ of \d+")
 #: What brokers say of an id that they know already.
 _DUPLICATE_WORDS = ("duplicate", "must be unique", "not unique", "already exist", "already used", "already been used")
 
@@ -133,19 +138,24 @@ class BrokerCalls:
     But for `submit`, which never raises, a call raises `BrokerError` where no answer came, or one not understood.
     `names` is asked for ids of orders at each call; `time` dates reports that carry no time, and reads. One answer is
     waited for `timeout_s` at most; `on_result` then hears whether there was one, as a refusal is, and the method.
+    `on_unreadable` hears what of an answer could not be read, the same thing once: the kind of alarm, and the text.
     """
 
     def __init__(
         self,
         fitting: Fitting,
-        *,
         names: OrderNames,
         time: SteadyTime,
         timeout_s: float,
         on_result: Callable[[bool, str], None],
+        on_unreadable: Callable[[str, str], None] = lambda kind, text: None,
     ) -> None:
         self._fitting, self._names, self._time = fitting, names, time
         self._timeout_s, self._on_result = timeout_s, on_result
+        self._on_unreadable = on_unreadable
+        self._noted: set[str] = set()
+        words = {plain_word(said): status for said, status in fitting.capabilities.status_words.items()}
+        self._dialect = Dialect(words, self._note)
         self._not_implemented: set[str] = set()
         self._forbidden: str | None = None
         self._threads = DaemonThreads(THREADS_MAX, "exitfsm-broker")
@@ -183,13 +193,28 @@ class BrokerCalls:
         given = {"client_order_id": client_order_id, "order_id": order_id, "symbol": known.symbol}
         return given, not by_its_own or known.broker_order_id is not None
 
-    def report_of(self, source: Any, client_order_id: str | None = None) -> ExecutionReport | None:
+    def _note(self, kind: str, text: str) -> None:
+        """Something could not be read; of each word and each field one is heard of, whatever order it is of."""
+        what = _OF_ONE_ORDER.sub("", text)
+        if what not in self._noted and len(self._noted) < NOTED_MAX:
+            self._noted.add(what)
+            log.warning("answer_unreadable kind=%s text=%s", kind, text)
+            self._on_unreadable(kind, text)
+
+    def report_of(
+        self, source: Any, client_order_id: str | None = None, *, dialect: Dialect | None = None
+    ) -> ExecutionReport | None:
         """What a broker says of an order; None when it does not say what became of it.
 
         A rejection for an id that the broker knows already says nothing of the order: it may well be working.
         """
-        now = self._time.now()
-        report = report_of(source, now=now, client_order_id=client_order_id, client_id_of=self._names.client_id)
+        report = report_of(
+            source,
+            now=self._time.now(),
+            client_order_id=client_order_id,
+            client_id_of=self._names.client_id,
+            dialect=dialect or self._dialect,
+        )
         if report is None or report.status is not OrderStatus.REJECTED or report.filled_qty:
             return report
         same_id = report.refusal != DUPLICATE_OF_VERBAL and _says_duplicate(report.refusal, report.text)
@@ -258,9 +283,17 @@ class BrokerCalls:
         return None
 
     async def open_orders(self) -> list[ExecutionReport]:
-        """All working orders of the account; those that are not understood are left out."""
-        reports = (self.report_of(raw) for raw in listed(await self._asked("open_orders")))
-        return [report for report in reports if report is not None]
+        """All working orders of the account; one whose state is called by an unknown word works, as it is listed."""
+        listed_here = self._dialect._replace(unknown=OrderStatus.NEW)
+        reports: list[ExecutionReport] = []
+        for raw in listed(await self._asked("open_orders")):
+            try:
+                report = self.report_of(raw, dialect=listed_here)
+            except (BrokerError, ValueError) as error:  # one hides none of the others
+                report = None
+                self._note(AlarmKind.ANSWER_UNREADABLE, f"an entry of the working orders cannot be read: {error}")
+            reports += [report] if report is not None else []
+        return reports
 
     async def positions(self) -> Held:
         """What the broker holds. A position that cannot be read is logged and noted; it hides none of the others."""
@@ -272,7 +305,7 @@ class BrokerCalls:
                 position = position_of(raw, symbol)
             except (BrokerError, ValueError) as error:  # a wrapper's own object may raise when it is looked at
                 log.error("position_unreadable error=%s", error)
-                unclear.append(bare(str(meant(raw, "symbol") or symbol or "").upper()))
+                unclear.append(bare(name_of(symbol_in(raw) or symbol or "").upper()))
                 continue
             if position is not None:
                 found.append(position)
@@ -280,8 +313,22 @@ class BrokerCalls:
 
     async def fills(self, since: datetime) -> list[Fill]:
         """Executions since a time, oldest first."""
-        found = (fill_of(raw) for raw in listed(await self._asked("fills", since, since=since)))
-        return sorted((fill for fill in found if fill is not None), key=lambda fill: fill.at)
+        raws, found, lacks = listed(await self._asked("fills", since, since=since)), [], ""
+        for raw in raws:
+            try:
+                fill = fill_of(raw)
+            except (BrokerError, ValueError) as error:
+                fill, lacks = None, lacks or str(error)
+            if fill is not None:
+                found.append(fill)
+            else:
+                lacks = lacks or f"a {type(raw).__name__} that lacks {' and '.join(lacking(raw)) or 'what is needed'}"
+        if lacks:
+            left = f"{len(raws) - len(found)} of {len(raws)} executions cannot be read, the first: {lacks}"
+            self._note(AlarmKind.ANSWER_UNREADABLE, f"{left}; looked for {SOUGHT_IN_FILLS}")
+            if not found:
+                raise BrokerError(left)  # which is not: there were none
+        return sorted(found, key=lambda fill: fill.at)
 
     async def session(self, symbol: str, at: datetime) -> Session:
         """The market's hours around a moment; open where the broker does not tell hours."""

@@ -19,7 +19,7 @@ from exitfsm.holdings.adopting import (
 )  # fmt: skip
 from exitfsm.holdings.entering import Account, entry_block, may_enter
 from exitfsm.holdings.executions import (
-    ORDER_PREFIX, average_entry, entered_anew, first_since_flat, is_since, net_traded, next_epoch_start,
+    average_entry, entered_anew, first_since_flat, is_since, net_traded, next_epoch_start,
     report_from_executions, sold_by_others, surplus,
 )  # fmt: skip
 from exitfsm.holdings.orders import (
@@ -37,4 +37,4 @@ from exitfsm.holdings.sending import (
     may_send, more_than_held, order_to_prove, wait_began, was_reported_over,
 )  # fmt: skip
 from exitfsm.position.attempting import is_price
-from exitfsm.values import bare, same_symbol
+from exitfsm.values import ORDER_PREFIX, bare, same_symbol

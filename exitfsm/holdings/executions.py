@@ -12,10 +12,7 @@ from decimal import Decimal
 from exitfsm.lifecycle import State
 from exitfsm.position import READS_MIN, Position
 from exitfsm.position.attempting import is_price
-from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, Side, exactly
-
-#: How the client order ids of our exits begin.
-ORDER_PREFIX = "xf1-"
+from exitfsm.values import ORDER_PREFIX, ZERO, ExecutionReport, Fill, OrderStatus, Side, exactly
 
 
 @exactly

@@ -9,13 +9,21 @@ from decimal import Decimal
 import msgspec
 from msgspec.structs import replace
 
-from exitfsm.holdings.executions import ORDER_PREFIX
 from exitfsm.holdings.reads import NEVER
 from exitfsm.lifecycle import State
 from exitfsm.messages import RecordRead
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, ExitOrder, Position, is_over, is_proved_over
-from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, canonical_symbol, same_symbol, tradable
+from exitfsm.values import (
+    ORDER_PREFIX,
+    ZERO,
+    ExecutionReport,
+    Fill,
+    OrderStatus,
+    canonical_symbol,
+    same_symbol,
+    tradable,
+)
 
 #: A submit whose outcome stays unknown is looked up and repeated so often before a person is alarmed.
 UNKNOWN_MAX = 3

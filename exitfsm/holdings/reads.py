@@ -16,7 +16,6 @@ from enum import Enum
 import msgspec
 
 from exitfsm.holdings.executions import (
-    ORDER_PREFIX,
     average_entry,
     entered_anew,
     is_since,
@@ -30,7 +29,7 @@ from exitfsm.policy import is_jump
 from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Position, is_proved_over
 from exitfsm.position.attempting import is_price
-from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, bare, exactly, same_symbol
+from exitfsm.values import ORDER_PREFIX, ZERO, Bar, BrokerPosition, Fill, bare, exactly, same_symbol
 
 #: A time before everything.
 NEVER = -math.inf

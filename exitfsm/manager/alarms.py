@@ -14,6 +14,7 @@ from exitfsm.account import Account
 from exitfsm.aio.tasks import Tasks
 from exitfsm.errors import StoreError
 from exitfsm.events import AlarmAcknowledged, AlarmRaised, Event, Recorded, TradingPaused, TradingResumed
+from exitfsm.kinds import EACH_NAMES_ITS_OWN
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.messages import Acknowledge
 from exitfsm.outside import log
@@ -78,8 +79,8 @@ class Alarms:
         await self._in_writer(lambda: self._account.raise_alarm(kind, text, at=now))
 
     def raise_soon(self, kind: str, text: str) -> None:
-        """The same, without waiting for it; one of its kind that is active is enough."""
-        if not any(alarm.kind == kind for _, alarm in self.active.values()):
+        """The same, without waiting for it; one of its kind that is active is enough, but where each names its own."""
+        if kind in EACH_NAMES_ITS_OWN or not any(alarm.kind == kind for _, alarm in self.active.values()):
             self._tasks.write(self._raise_anyway(kind, text))
 
     async def _raise_anyway(self, kind: str, text: str) -> None:

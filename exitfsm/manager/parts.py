@@ -68,7 +68,7 @@ class Parts:
         memory = Memory(engine, time, listed_by=time.monotonic() + 2 * timeout_s)
         mailbox = Mailbox(engine, time, given.clock, self._after_group)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
-        calls = BrokerCalls(fitting, names=memory.orders, time=time, timeout_s=timeout_s, on_result=self._after_call)
+        calls = BrokerCalls(fitting, memory.orders, time, timeout_s, self._after_call, alarms.raise_soon)
         self.context = context = Context(
             given=given,
             engine=engine,

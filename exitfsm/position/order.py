@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import msgspec
 
-from exitfsm.values import EXACT, ZERO, OrderType, TimeInForce
+from exitfsm.values import EXACT, ORDER_PREFIX, ZERO, OrderType, TimeInForce
 
 
 class ExitOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -75,7 +75,7 @@ def client_order_id(position_id: str, attempt: int) -> str:
 
     Depends on nothing else, so a second machine, or this one after a crash, names the same order the same.
     """
-    return f"xf1-{hashlib.sha256(position_id.encode()).hexdigest()[:32]}-{attempt}"
+    return f"{ORDER_PREFIX}{hashlib.sha256(position_id.encode()).hexdigest()[:32]}-{attempt}"
 
 
 def is_exit_of(position_id: str, order_id: str | None) -> bool:

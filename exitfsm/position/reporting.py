@@ -57,6 +57,8 @@ def on_report(p: Position, m: Report, broker: Capabilities) -> list[Event]:
     events = _meant(p, report, m.at, broker)
     if p.state is State.UNPROTECTED:
         events = [*events, *_oversold(p, events, m.at)]
+    if report.status is OrderStatus.SUSPENDED:
+        events = [*events, *_inactive(p, report, events, m.at)]
     return [*events, *alarm(p, AlarmKind.BROKER_TIME, misdated, m.at, after=events)] if misdated and events else events
 
 
@@ -74,6 +76,15 @@ def _oversold(p: Position, events: Sequence[Event], at: datetime) -> list[Event]
         f"by our own count {plain(-after.remaining_qty)} {p.symbol} more was sold than was held; nothing watches that"
     )
     return alarm(p, AlarmKind.OVERSOLD, text, at, after=events)
+
+
+def _inactive(p: Position, report: ExecutionReport, events: Sequence[Event], at: datetime) -> list[Event]:
+    """Our order is there and does not work: whether it was refused, or only waits, a person must see."""
+    if p.client_order_id != report.client_order_id or not p.order_live or not _folded(p, events).order_live:
+        return []
+    said = report.text or "suspended"
+    text = f"the broker has order {report.client_order_id} of {p.symbol}, and it does not work there: {said}"
+    return alarm(p, AlarmKind.ORDER_INACTIVE, text, at, after=events)
 
 
 def _folded(p: Position, events: Sequence[Event]) -> Position:
