@@ -139,12 +139,14 @@ class TimeSeen(Message, frozen=True):
         price: the last known price, with which a time rule may exit a monitored position for which no bar comes;
             None leaves time rules to the bars.
         session_close: when the current session ends, None when unknown or never.
+        why: what the newest send of its order ended with, where that left open what became of it.
     """
 
     by: ClassVar[By] = By.TIMER
     patience_s: float | None = None
     price: Decimal | None = None
     session_close: datetime | None = None
+    why: str = ""
 
 
 class ForceExit(Message, frozen=True):

@@ -31,7 +31,7 @@ from exitfsm.fix import DUPLICATE_OF_VERBAL, plain_word
 from exitfsm.kinds import AlarmKind
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities, Session
-from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, bare, refused_report
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, bare, plain, refused_report
 
 log = logger("exitfsm")
 
@@ -43,6 +43,8 @@ _NOT_FOUND = frozenset(
 )
 #: So many different things that cannot be read are told of; a broker that makes up words would fill the log.
 NOTED_MAX = 50
+#: Of so many sends it is kept why their outcome is not known.
+WHYS_MAX = 1_000
 #: What tells one order, and one count, from another in such a text.
 _OF_ONE_ORDER = re.compile(r"order \S+|\d+ of \d+")
 #: What brokers say of an id that they know already.
@@ -154,6 +156,7 @@ class BrokerCalls:
         self._timeout_s, self._on_result = timeout_s, on_result
         self._on_unreadable = on_unreadable
         self._noted: set[str] = set()
+        self._whys: dict[str, str] = {}
         words = {plain_word(said): status for said, status in fitting.capabilities.status_words.items()}
         self._dialect = Dialect(words, self._note)
         self._not_implemented: set[str] = set()
@@ -222,6 +225,23 @@ class BrokerCalls:
 
     async def submit(self, order: Order) -> Submitted:
         """Send an order once, and sort the outcome. Never raises for what the broker does."""
+        done, name = await self._submit(order), order.client_order_id
+        log.info(
+            "submit id=%s symbol=%s side=%s qty=%s outcome=%s why=%s",
+            name, order.symbol, order.side, plain(order.qty), done.outcome.value, done.why,
+        )  # fmt: skip
+        self._whys.pop(name, None)
+        if done.outcome in (Outcome.UNKNOWN, Outcome.NOT_SENT):
+            while len(self._whys) >= WHYS_MAX:
+                self._whys.pop(next(iter(self._whys)))
+            self._whys[name] = done.why
+        return done
+
+    def why(self, client_order_id: str | None) -> str:
+        """Why it is not known what became of the newest send of an order; empty where it is known, or was not sent."""
+        return self._whys.get(client_order_id or "", "")
+
+    async def _submit(self, order: Order) -> Submitted:
         name = order.client_order_id
         try:
             answer = await self._call("submit", (order,), order_parts(order))

@@ -154,6 +154,17 @@ def is_unresolved(p: Position, times: int, broker: Capabilities) -> bool:
     return times >= UNKNOWN_MAX or (p.state is State.PENDING and not may_resend(p, broker))
 
 
+def not_found(p: Position, times: int, why: str, *, can_resend: bool) -> str:
+    """What a person hears of an order that the broker does not know; `why` is what its newest send ended with."""
+    then = (
+        "the same order is sent again, while so much is held"
+        if can_resend
+        else "it is not sent again: the broker might take it twice"
+    )
+    sent = f" (its newest send: {why})" if why else ""
+    return f"the broker does not know exit order {p.client_order_id} of {p.symbol}, asked {times} times{sent}; {then}"
+
+
 def gives_way(order_id: str, entry_prefix: str) -> bool:
     """True for a working order of others that is canceled before an exit leaves: an entry of the bot's own."""
     return bool(entry_prefix) and order_id.startswith(entry_prefix)

@@ -38,7 +38,8 @@ def on_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:
     if (m.at - since).total_seconds() < m.patience_s:
         return []
     kind, text = _WAITS[p.state]
-    return alarm(p, kind, f"exit order {p.client_order_id} of {p.symbol} {text} since {since.isoformat()}", m.at)
+    why = f" (its newest send: {m.why})" if m.why and p.state is State.PENDING else ""
+    return alarm(p, kind, f"exit order {p.client_order_id} of {p.symbol} {text} since {since.isoformat()}{why}", m.at)
 
 
 def _exit_by_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:

@@ -692,7 +692,7 @@ async def test_given_an_alarm_of_an_old_position_when_it_is_acknowledged_then_a_
     await world.passes(130)
     await world.fill()
     await world.until(lambda: world.state == "filled")
-    assert world.alarm_kinds == ["order_stalled"]
+    assert world.alarm_kinds == ["order_inactive", "order_stalled"]
     world.clock.move(2)
     await world.settle()
     world.broker.answer("positions", Raises(ConnectionError()))
