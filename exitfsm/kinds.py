@@ -60,6 +60,7 @@ class AlarmKind(StrEnum):
     STATUS_UNKNOWN = "status_unknown"
     ANSWER_UNREADABLE = "answer_unreadable"
     ORDER_INACTIVE = "order_inactive"
+    EXIT_POSTPONED = "exit_postponed"
     STORE_MENDED = "store_mended"
     STORE_UNWRITABLE = "store_unwritable"
     STORE_SILENT = "store_silent"
@@ -259,6 +260,13 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         "in the text; nothing is sent beside it, because it may still fill",
         "where it was refused in truth, end it at the broker (cancel it): the next attempt follows by itself. A halt, "
         "or a search for shares to borrow, passes",
+    ),
+    AlarmKind.EXIT_POSTPONED: AlarmMeaning(
+        Severity.WARNING,
+        "the broker refuses an exit order for a cause that passes by itself (a halt, maintenance, a closed market, too "
+        "many requests); the same order is sent again, after 5 s and then after pauses that double up to 60 s, for as "
+        "long as the position is held. It ends by itself when the broker takes the order",
+        "nothing, where the cause is what it says; else close the position at the broker: that is noticed",
     ),
     AlarmKind.STORE_MENDED: AlarmMeaning(
         Severity.WARNING,

@@ -231,14 +231,14 @@ class BrokerCalls:
             name, order.symbol, order.side, plain(order.qty), done.outcome.value, done.why,
         )  # fmt: skip
         self._whys.pop(name, None)
-        if done.outcome in (Outcome.UNKNOWN, Outcome.NOT_SENT):
+        if done.outcome is not Outcome.ACK:
             while len(self._whys) >= WHYS_MAX:
                 self._whys.pop(next(iter(self._whys)))
             self._whys[name] = done.why
         return done
 
     def why(self, client_order_id: str | None) -> str:
-        """Why it is not known what became of the newest send of an order; empty where it is known, or was not sent."""
+        """Why the broker has not taken the newest send of an order, or is not known to; empty where it has."""
         return self._whys.get(client_order_id or "", "")
 
     async def _submit(self, order: Order) -> Submitted:

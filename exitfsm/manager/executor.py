@@ -356,13 +356,19 @@ class Executor(Part):
         report = outcome.report
         if report is not None:
             if outcome.outcome is Outcome.REFUSED:
-                report = await self._there_after_all(name) or report
+                there = await self._there_after_all(name)
+                if there is None and self._sends.may_be_on_its_way(name):
+                    return False  # an earlier copy may be there, and hold what this one was refused: it is looked up
+                report = there or report
             self._sends.found(name)
             await self._mailbox.report(report)
+            if report is outcome.report:
+                self._engine.not_known(name)  # refused for now, it is sent again
             return True
         if outcome.outcome is Outcome.NOT_SENT:
             self._engine.not_known(name)
             return False
+        self._sends.unclear(name)
         return True  # unknown: what is owed now is a look-up
 
     async def _there_after_all(self, client_order_id: str) -> ExecutionReport | None:

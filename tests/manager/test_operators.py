@@ -229,7 +229,7 @@ async def test_given_an_exit_under_way_then_its_symbol_may_not_be_entered_also_a
         world.broker.always("order", Raises(TimeoutError()))
         await world.bar(98)
     elif state == "rejected":
-        world.broker.answer("submit", Raises(OrderRefused("halted")))
+        world.broker.answer("submit", Raises(OrderRefused("not_tradable")))
         await world.bar(98)
     else:
         await unprotected(world)
@@ -444,7 +444,7 @@ async def test_given_an_open_breaker_then_look_ups_go_on_and_a_found_order_is_fo
 async def test_given_refusals_then_they_are_answers_and_the_breaker_stays_closed(make_world: MakeWorld) -> None:
     world = await make_world({"live": {"breaker_failures": 1}})
     await world.enter()
-    world.broker.answer("submit", Raises(OrderRefused("halted")))
+    world.broker.answer("submit", Raises(OrderRefused("not_tradable")))
     await world.bar(98)
     assert "BreakerOpened" not in world.names()
 

@@ -164,7 +164,7 @@ async def test_given_an_unprotected_position_closed_by_hand_and_entered_anew_the
     before = world.position.position_id
     await world.bar(98)
     while world.state is not State.UNPROTECTED:
-        world.broker.reject(world.last_order, "halted")
+        world.broker.reject(world.last_order, "not_tradable")
         await world.deliver()
         await world.until(lambda: world.state in (State.SUBMITTED, State.UNPROTECTED), 120)
     world.broker.trade_by_hand("AAPL", "sell", 10, 101)
