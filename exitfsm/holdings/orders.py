@@ -187,6 +187,21 @@ def end_of_live(report: ExecutionReport | None, order_id: str, filled: Decimal, 
     return report
 
 
+def not_there(order_id: str, who: str, at: datetime) -> ExecutionReport:
+    """The end of an order that may have been sent, on the word of an operator who saw that it does not exist."""
+    text = f"{who} says that the broker does not have it"
+    return ExecutionReport(
+        client_order_id=order_id,
+        status=OrderStatus.REJECTED,
+        at=at,
+        filled_qty=ZERO,
+        refusal="not_there",
+        refused_at_submit=True,
+        text=text,
+        passing=False,
+    )
+
+
 def record_of_ended(order: ExitOrder, report: ExecutionReport) -> ExecutionReport:
     """An ended order's record. Less than is known was taken back: an older record would show the order working."""
     said = report.filled_qty

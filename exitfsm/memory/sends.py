@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from exitfsm.clocks import SteadyTime
@@ -60,6 +60,11 @@ class Sends:
         """True for such an order whose copy may still arrive: no request lives longer than this one has."""
         left_at = self._unclear_at.get(client_order_id, NEVER)
         return self.may_have_left(client_order_id) and self._time.monotonic() - left_at < self._life_s
+
+    def is_in_doubt(self, p: Position, can_look_up: Callable[[str], bool]) -> bool:
+        """True where the current order may have been sent, is not being sent now, and cannot be asked about."""
+        order_id = p.client_order_id
+        return order_id is not None and order_id not in self.under_way and not can_look_up(order_id)
 
     def forget(self, p: Position) -> None:
         """A position has ended."""

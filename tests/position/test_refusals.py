@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from positions import pending, submitted
+from positions import monitoring, pending, submitted
 
-from exitfsm.events import AlarmAcknowledged, AlarmRaised, ExitPostponed, OrderAccepted, OrderEnded
-from exitfsm.messages import Acknowledge
-from exitfsm.position import LookUp, ReadPosition, Submit
+from exitfsm.events import AlarmAcknowledged, AlarmRaised, ExitPostponed, ExitRetried, OrderAccepted, OrderEnded
+from exitfsm.holdings import not_there
+from exitfsm.messages import Acknowledge, Contradiction, ForceExit, RaiseAlarm, Release, Report
+from exitfsm.position import Cancel, LookUp, Position, ReadPosition, Submit
 from exitfsm.position.refusing import (
     LASTING_CODES,
     PASSING_CODES,
@@ -179,3 +180,49 @@ def test_a_wait_between_two_sends_is_no_order_that_is_not_known_to_have_arrived(
 def test_codes_are_written_as_they_are_looked_for() -> None:
     assert all(code == "".join(c for c in code.lower() if c.isalnum()) for code in PASSING_CODES | LASTING_CODES)
     assert not PASSING_CODES & LASTING_CODES
+
+
+# --- an operator is not answered by silence ---------------------------------------------------------------------------
+
+
+def asked(at: float = 200, **fields: object) -> ForceExit:
+    return ForceExit(at=after(at), who="ann", reason="now", **fields)  # type: ignore[arg-type]
+
+
+def test_given_an_order_that_may_have_been_sent_when_it_is_forced_then_the_answer_names_it_and_what_to_do() -> None:
+    pending.when(asked()).then()  # on its way: that goes on
+    s = pending.when(asked(in_doubt=True)).then(like(AlarmRaised, kind="not_done"))
+    assert order_id(1) in s.now.alarms[-1].text
+    assert "order_not_there=True" in s.now.alarms[-1].text
+    for kind in ("submit_unresolved", "order_not_found", "exit_postponed"):
+        told = pending.when(RaiseAlarm(at=after(70), kind=kind, text="x")).when(asked())
+        told.then(like(AlarmRaised, kind="not_done")).is_in("pending")
+    for kind in ("order_inactive", "order_stalled", "cancel_refused"):
+        told = submitted.when(RaiseAlarm(at=after(70), kind=kind, text="x")).when(asked())
+        told.then(like(AlarmRaised, kind="not_done")).is_in("submitted")
+    submitted.when(asked()).then()
+
+
+def test_given_the_word_that_an_order_is_not_there_then_its_attempt_ends_and_the_next_follows() -> None:
+    def word(p: Position) -> Report:
+        return Report(at=after(200), report=not_there(order_id(1), "ann", after(200)))
+
+    s = pending.when(word).then(like(OrderEnded, how="refused", refusal="not_there")).is_in("rejected")
+    assert "ann says" in s.now.order.said
+    s.when(holds(10, at=300)).then(ExitRetried)
+    late = s.when(reported("new", at=210))  # it is there after all: it is ended, and a person hears of it
+    late.is_in("unprotected").owes(Cancel)
+
+
+def test_given_an_unprotected_position_when_a_part_is_ordered_then_so_much_leaves_and_the_rest_is_left() -> None:
+    lost = submitted.when(reported("canceled", 0, at=70), Contradiction(at=after(80), why="?"))
+    s = lost.when(asked(qty=Decimal(10), at_most=Decimal(7)))
+    s.then(like(ExitRetried, qty=Decimal(7), sold_elsewhere=Decimal(0))).has(remaining_qty=Decimal(10))
+    s = lost.when(asked(qty=Decimal(5), at_most=Decimal(7))).then(like(ExitRetried, qty=Decimal(5)))
+    monitoring.when(asked(at_most=Decimal(7))).then(like(AlarmRaised, kind="not_done")).is_in("monitoring")
+    monitoring.when(asked(at_most=Decimal(10))).is_in("pending")
+
+
+def test_given_a_position_that_is_not_unprotected_when_it_is_released_then_the_answer_says_so() -> None:
+    wish = Release(at=after(200), qty=Decimal(10), entry_price=Decimal(100))
+    submitted.when(wish).then(like(AlarmRaised, kind="not_done")).is_in("submitted")
