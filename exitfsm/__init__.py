@@ -105,6 +105,7 @@ from exitfsm.ports import (
     Clock,
     EventBus,
     IdMemory,
+    Instrument,
     Session,
 )
 from exitfsm.position import (
@@ -281,6 +282,7 @@ __all__ = [
     "IdMemory",
     "IllegalTransition",
     "InProcessBus",
+    "Instrument",
     "LadderStep",
     "LookUp",
     "ManualClock",

@@ -23,15 +23,25 @@ from exitfsm.aio.threads import DaemonThreads
 from exitfsm.bars.names import fold
 from exitfsm.broker.fields import by_symbol, listed, name_of, symbol_in
 from exitfsm.broker.fitting import Fitting, order_parts
-from exitfsm.broker.market import position_of, session_of
-from exitfsm.broker.orders import SOUGHT_IN_FILLS, Dialect, fill_of, lacking, report_of, says_unknown
+from exitfsm.broker.market import instrument_of, position_of, session_of
+from exitfsm.broker.orders import SOUGHT_IN_FILLS, Dialect, fills_of, report_of, says_unknown
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.fix import DUPLICATE_OF_VERBAL, plain_word
 from exitfsm.kinds import AlarmKind
 from exitfsm.outside import logger
-from exitfsm.ports import Capabilities, Session
-from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, bare, plain, refused_report
+from exitfsm.ports import Capabilities, Instrument, Session
+from exitfsm.values import (
+    BrokerPosition,
+    ExecutionReport,
+    Fill,
+    Order,
+    OrderStatus,
+    bare,
+    plain,
+    refused_report,
+    symbol_key,
+)
 
 log = logger("exitfsm")
 
@@ -134,13 +144,25 @@ class OrderNames(Protocol):
         """Our id of an order; None for one that is not ours."""
 
 
+class Hears(NamedTuple):
+    """Who hears of answers.
+
+    Attributes:
+        result: whether there was one, as a refusal is, and the method.
+        unreadable: what of it could not be read, the same thing once: the kind of alarm, and the text.
+    """
+
+    result: Callable[[bool, str], None]
+    unreadable: Callable[[str, str], None] = lambda kind, text: None
+
+
 class BrokerCalls:
     """The bot's broker, as the manager uses it: from one start to the next stop, then `close` it and make a new one.
 
     But for `submit`, which never raises, a call raises `BrokerError` where no answer came, or one not understood.
     `names` is asked for ids of orders at each call; `time` dates reports that carry no time, and reads. One answer is
-    waited for `timeout_s` at most; `on_result` then hears whether there was one, as a refusal is, and the method.
-    `on_unreadable` hears what of an answer could not be read, the same thing once: the kind of alarm, and the text.
+    waited for `timeout_s` at most; `on_result` then hears of it, and, where it is `Hears`, of what cannot be read.
+    `closes` says when a session ends, where the broker does not and a rule asks for it.
     """
 
     def __init__(
@@ -149,12 +171,14 @@ class BrokerCalls:
         names: OrderNames,
         time: SteadyTime,
         timeout_s: float,
-        on_result: Callable[[bool, str], None],
-        on_unreadable: Callable[[str, str], None] = lambda kind, text: None,
+        on_result: Callable[[bool, str], None] | Hears,
+        closes: Callable[[str, datetime], datetime | None] | None = None,
     ) -> None:
+        self._closes = closes
+        #: Symbols as the broker spells them, by ours, where they differ: some have small letters that count.
+        self._spelled: dict[str, str] = {}
         self._fitting, self._names, self._time = fitting, names, time
-        self._timeout_s, self._on_result = timeout_s, on_result
-        self._on_unreadable = on_unreadable
+        self._timeout_s, self._hears = timeout_s, on_result if isinstance(on_result, Hears) else Hears(on_result)
         self._noted: set[str] = set()
         self._whys: dict[str, str] = {}
         words = {plain_word(said): status for said, status in fitting.capabilities.status_words.items()}
@@ -193,7 +217,8 @@ class BrokerCalls:
         """An order as the broker's method wants it named; and whether it would then be found if it were there."""
         known, by_its_own = self._names.known(client_order_id), self._fitting.takes_its_own_id(method)
         order_id = (known.broker_order_id or client_order_id) if by_its_own else client_order_id
-        given = {"client_order_id": client_order_id, "order_id": order_id, "symbol": known.symbol}
+        symbol = self._spelled.get(known.symbol, known.symbol) if known.symbol is not None else None
+        given = {"client_order_id": client_order_id, "order_id": order_id, "symbol": symbol}
         return given, not by_its_own or known.broker_order_id is not None
 
     def _note(self, kind: str, text: str) -> None:
@@ -202,7 +227,7 @@ class BrokerCalls:
         if what not in self._noted and len(self._noted) < NOTED_MAX:
             self._noted.add(what)
             log.warning("answer_unreadable kind=%s text=%s", kind, text)
-            self._on_unreadable(kind, text)
+            self._hears.unreadable(kind, text)
 
     def report_of(
         self, source: Any, client_order_id: str | None = None, *, dialect: Dialect | None = None
@@ -243,6 +268,8 @@ class BrokerCalls:
 
     async def _submit(self, order: Order) -> Submitted:
         name = order.client_order_id
+        if order.symbol in self._spelled:
+            order = replace(order, symbol=self._spelled[order.symbol])
         try:
             answer = await self._call("submit", (order,), order_parts(order))
             if isinstance(answer, (str, int, UUID)) and not isinstance(answer, bool):
@@ -325,36 +352,40 @@ class BrokerCalls:
                 position = position_of(raw, symbol)
             except (BrokerError, ValueError) as error:  # a wrapper's own object may raise when it is looked at
                 log.error("position_unreadable error=%s", error)
-                unclear.append(bare(name_of(symbol_in(raw) or symbol or "").upper()))
+                unclear.append(bare(symbol_key(name_of(symbol_in(raw) or symbol or ""))))
                 continue
             if position is not None:
                 found.append(position)
+                self._note_spelling(raw, symbol, position.symbol)
         return Held(found, unclear, began=began)
+
+    def _note_spelling(self, raw: Any, listed_under: str | None, ours: str) -> None:
+        said = symbol_in(raw)
+        theirs = name_of(said if said is not None else listed_under)
+        if theirs != ours and symbol_key(theirs) == ours:
+            self._spelled[ours] = theirs
 
     async def fills(self, since: datetime) -> list[Fill]:
         """Executions since a time, oldest first."""
-        raws, found, lacks = listed(await self._asked("fills", since, since=since)), [], ""
-        for raw in raws:
-            try:
-                fill = fill_of(raw)
-            except (BrokerError, ValueError) as error:
-                fill, lacks = None, lacks or str(error)
-            if fill is not None:
-                found.append(fill)
-            else:
-                lacks = lacks or f"a {type(raw).__name__} that lacks {' and '.join(lacking(raw)) or 'what is needed'}"
-        if lacks:
-            left = f"{len(raws) - len(found)} of {len(raws)} executions cannot be read, the first: {lacks}"
+        found, left = fills_of(listed(await self._asked("fills", since, since=since)))
+        if left:
             self._note(AlarmKind.ANSWER_UNREADABLE, f"{left}; looked for {SOUGHT_IN_FILLS}")
             if not found:
                 raise BrokerError(left)  # which is not: there were none
         return sorted(found, key=lambda fill: fill.at)
 
+    async def instrument(self, symbol: str) -> Instrument | None:
+        """What the broker says of one symbol; None where it says nothing."""
+        rules, theirs = self.capabilities.class_rules(symbol), self._spelled.get(symbol, symbol)
+        return instrument_of(await self._asked("instrument", theirs, symbol=theirs), rules)
+
     async def session(self, symbol: str, at: datetime) -> Session:
-        """The market's hours around a moment; open where the broker does not tell hours."""
+        """The market's hours around a moment; open where the broker does not tell hours: no exit waits for a guess."""
         if not self.has("session"):
-            return Session(is_open=True)
-        return session_of(await self._asked("session", symbol, at, symbol=symbol, at=at))
+            closes = await self._run(partial(self._closes, symbol, at)) if self._closes is not None else None
+            return Session(is_open=True, close=closes)
+        theirs = self._spelled.get(symbol, symbol)
+        return session_of(await self._asked("session", theirs, at, symbol=theirs, at=at))
 
     async def _asked(self, method: str, *args: Any, **given: Any) -> Any:
         """A call whose failure is a `BrokerError`."""
@@ -375,9 +406,9 @@ class BrokerCalls:
         except Exception as error:
             if isinstance(error, NotImplementedError):
                 self._not_implemented.add(method)
-            self._on_result(isinstance(error, OrderRefused), method)
+            self._hears.result(isinstance(error, OrderRefused), method)
             raise
-        self._on_result(True, method)
+        self._hears.result(True, method)
         return answer
 
     async def _run(self, call: partial[Any]) -> Any:

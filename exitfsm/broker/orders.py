@@ -7,7 +7,7 @@ order is in `exitfsm.fix`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
@@ -28,7 +28,8 @@ from exitfsm.broker.fields import (
 from exitfsm.broker.spellings import FILL_KINDS, OVER_WORDS, SPELLINGS, Whole, field, meant, whole, word
 from exitfsm.errors import BrokerError, storable
 from exitfsm.kinds import AlarmKind
-from exitfsm.values import EXACT, ORDER_PREFIX, ZERO, ExecutionReport, Fill, OrderSide, OrderStatus
+from exitfsm.order_ids import looks_like_exit
+from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, OrderSide, OrderStatus, symbol_key
 
 #: How deep an update may be wrapped.
 WRAPS_MAX = 3
@@ -107,7 +108,7 @@ def report_of(
         filled_qty=_filled(order, qty, filled, status),
         avg_fill_price=read(number, order, "avg_fill_price"),
         broker_order_id=broker_id,
-        symbol=name_of(symbol).upper() if symbol is not None else None,
+        symbol=symbol_key(name_of(symbol)) if symbol is not None else None,
         side=order_side(order) or _FIX_SIDES.get(str(meant(order, "fix_side"))),
         qty=qty,
         execution_id=text_of(event, "execution_id"),
@@ -122,11 +123,11 @@ def report_of(
 def _client_id(source: Any) -> str | None:
     """Our id of an order. It may stand in a note, or beside an id of the client program (IB's `clientId`)."""
     said = text_of(source, "client_order_id")
-    if said is not None and said.startswith(ORDER_PREFIX):
+    if looks_like_exit(said):
         return said
     others = (field(source, name) for name in (*SPELLINGS["client_order_id"], *SPELLINGS["client_note"]))
     ours = (storable(str(other)) for other in others if other is not None)
-    return next((one for one in ours if one.startswith(ORDER_PREFIX)), said)
+    return next((one for one in ours if looks_like_exit(one)), said)
 
 
 def _note_unknown(event: Any, order: Any, order_id: str, dialect: Dialect) -> bool:
@@ -183,7 +184,7 @@ def is_order(source: Any) -> bool:
 
 def _is_ours_or_whole(source: Any) -> bool:
     """True for what can only be an order, whatever its state is called: by our id, or by its side and quantity."""
-    return (_client_id(source) or "").startswith(ORDER_PREFIX) or (
+    return looks_like_exit(_client_id(source)) or (
         order_side(source) is not None and meant(source, "order_qty") is not None
     )
 
@@ -334,6 +335,23 @@ def lacking(source: Any) -> list[str]:
         for name in _NEEDED_IN_FILLS
         if (symbol_in(merged) if name == "symbol" else meant(merged, name)) is None
     ]
+
+
+def fills_of(answers: Sequence[Any]) -> tuple[list[Fill], str]:
+    """The executions in a list, and what is to be said of those that cannot be read; empty where all can."""
+    found: list[Fill] = []
+    lacks = ""
+    for answer in answers:
+        try:
+            fill = fill_of(answer)
+        except (BrokerError, ValueError) as error:  # one hides none of the others
+            fill, lacks = None, lacks or str(error)
+        if fill is not None:
+            found.append(fill)
+        else:
+            lacks = lacks or f"a {type(answer).__name__} that lacks {' and '.join(lacking(answer)) or 'a side'}"
+    left = len(answers) - len(found)
+    return found, f"{left} of {len(answers)} executions cannot be read, the first: {lacks}" if left else ""
 
 
 def fill_of(source: Any) -> Fill | None:

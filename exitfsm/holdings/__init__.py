@@ -24,8 +24,8 @@ from exitfsm.holdings.executions import (
 )  # fmt: skip
 from exitfsm.holdings.orders import (
     UNKNOWN_MAX, LookUps, brings_fills, end_of_live, execution_of, gives_way, is_unresolved, leaves_open, looked_up,
-    may_be_ours, may_resend, may_still_work, not_found, not_there,
-    opened_since_exit, our_id, precedes_a_change, record_of_ended,
+    may_be_ours, may_resend, may_still_work, not_found, not_there, opened_since_exit, orphan, our_id,
+    precedes_a_change, record_of_ended,
     record_of_live,
 )  # fmt: skip
 from exitfsm.holdings.reads import (
@@ -38,4 +38,4 @@ from exitfsm.holdings.sending import (
     may_send, more_than_held, order_to_prove, wait_began, was_reported_over,
 )  # fmt: skip
 from exitfsm.position.attempting import is_price
-from exitfsm.values import ORDER_PREFIX, bare, same_symbol
+from exitfsm.values import bare, same_symbol

@@ -25,11 +25,12 @@ from exitfsm.holdings.executions import (
 )  # fmt: skip
 from exitfsm.lifecycle import State
 from exitfsm.messages import Known, PositionRead, RecordRead
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.policy import is_jump
 from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Position, is_proved_over
 from exitfsm.position.attempting import is_price
-from exitfsm.values import ORDER_PREFIX, ZERO, Bar, BrokerPosition, Fill, bare, exactly, same_symbol
+from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, bare, exactly, same_symbol
 
 #: A time before everything.
 NEVER = -math.inf
@@ -187,7 +188,7 @@ def may_have_exited(e: Evidence, conclusion: Conclusion) -> bool:
     if executions is None or not executions.offered:
         return True
     sold = [f.client_order_id for f in executions.items if f.side is p.side.exit_side]
-    return any(one is None or (one.startswith(ORDER_PREFIX) and p.find(one) is None) for one in sold)
+    return any(one is None or (looks_like_exit(one) and p.find(one) is None) for one in sold)
 
 
 def executions_of(p: Position, fills: Iterable[Fill], *, listed: bool) -> tuple[Fill, ...]:

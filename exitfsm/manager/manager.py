@@ -36,7 +36,7 @@ from exitfsm.ownership import Opening
 from exitfsm.ports import Broker, Clock, EventBus
 from exitfsm.position import Position, account_hash
 from exitfsm.store import ExitStore
-from exitfsm.values import Alarm, Side, canonical_symbol, decimal_of, utc
+from exitfsm.values import Alarm, Side, decimal_of, symbol_key, utc
 
 
 class ExitManager:
@@ -270,7 +270,7 @@ class ExitManager:
         is_watching = self._loop is not None and not self._loop.is_closed()
         nothing = holdings.Account(positions=(), cooldowns={}, is_reconciled=False)
         account = self._made.account() if self._made is not None and is_watching else nothing
-        return canonical_symbol(symbol), utc(at) if at is not None else self._given.time.now(), account
+        return symbol_key(str(symbol)), utc(at) if at is not None else self._given.time.now(), account
 
     def positions(self) -> list[Position]:
         """All open positions, oldest first; none before the start."""
@@ -297,10 +297,10 @@ class ExitManager:
     ) -> list[Position]:
         """Exit all positions of a symbol now, whatever their levels; returns them. Repeating it does no more.
 
-        An exit under way goes on; an unprotected position gets one more attempt, after its orders were looked up, for
-        `qty` at most. Where nothing can be done, the alarm `not_done` says why.
+        An exit under way goes on; an unprotected position gets one more attempt (of `qty` at most) after its orders were
+        looked up. Where nothing can be done, the alarm `not_done` says why.
         """
-        name, most = canonical_symbol(symbol), decimal_of(qty) if qty is not None else None
+        name, most = symbol_key(str(symbol)), decimal_of(qty) if qty is not None else None
         positions = [p for p in self.positions() if holdings.same_symbol(p.symbol, name)]
         return await self._at_work.operators.force(positions, {"reason": reason, "who": who, "at_most": most})
 
@@ -337,15 +337,12 @@ class ExitManager:
         alarm_id = alarm if isinstance(alarm, str) else alarm.alarm_id
         return Begun(self._loop, lambda: self._at_work.context.alarms.acknowledge(alarm_id, who))
 
-    def release(
-        self, position: Position | str, who: str = "operator", *, order_not_there: bool = False
-    ) -> Awaitable[None]:
+    def release(self, position: Position | str, who: str = "operator", order_not_there: bool = False) -> Begun:
         """Hand an unprotected position back to the rules, with what the broker shows for it now.
 
         Where the broker shows nothing, it has ended: then the operator's word makes up for the missing execution.
-        Nothing happens while an order of it may be live. `order_not_there` is the operator's word that an order which
-        is not known to have arrived does not exist: the attempt ends, and the next one follows. An unknown position is
-        a `ValueError`.
+        Nothing happens while an order of it may be live; `order_not_there` is the operator's word that one which is not
+        known to have arrived does not exist: the attempt ends. An unknown position is a `ValueError`.
         """
         key = position if isinstance(position, str) else position.position_id
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from exitfsm.broker.calls import BrokerCalls, Known
+from exitfsm.broker.calls import BrokerCalls, Hears, Known
 from exitfsm.broker.fitting import Fitting
 from exitfsm.clocks import SteadyTime, SystemClock
 
@@ -35,6 +35,5 @@ def calls_of(
         names=Names(known or Known()),
         time=SteadyTime(SystemClock()),
         timeout_s=timeout_s,
-        on_result=lambda answered, method: None,
-        on_unreadable=lambda kind, text: heard.append((kind, text)),
+        on_result=Hears(lambda answered, method: None, lambda kind, text: heard.append((kind, text))),
     )

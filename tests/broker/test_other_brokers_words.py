@@ -22,7 +22,7 @@ from exitfsm.ports import Capabilities
 from exitfsm.values import ExecutionReport, OrderSide, OrderStatus, Side
 
 NOW = datetime(2024, 1, 2, 15, 30, tzinfo=UTC)
-OURS = "xf1-a-1"
+OURS = f"xf1-{0:032x}-1"
 
 #: Each broker's own words, as its API has them, by what they mean.
 WORDS: dict[str, dict[str, str]] = {
