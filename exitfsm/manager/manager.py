@@ -297,7 +297,7 @@ class ExitManager:
     ) -> list[Position]:
         """Exit all positions of a symbol now, whatever their levels; returns them. Repeating it does no more.
 
-        An exit under way goes on; an unprotected position gets one more attempt (of `qty` at most) after its orders were
+        An exit under way goes on; an unprotected position gets one more attempt (`qty` at most) after its orders were
         looked up. Where nothing can be done, the alarm `not_done` says why.
         """
         name, most = symbol_key(str(symbol)), decimal_of(qty) if qty is not None else None
