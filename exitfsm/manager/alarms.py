@@ -96,10 +96,11 @@ class Alarms:
 
     def acknowledge(self, alarm_id: str, who: str) -> asyncio.Task[None]:
         """Take an alarm down. Await it to know that it is durable."""
-        now, stream = self._now(), self.active[alarm_id][0] if alarm_id in self.active else ""
+        if alarm_id not in self.active:
+            raise ValueError(f"no alarm is active under the id {alarm_id!r}: it was taken down, or ended by itself")
+        now, stream = self._now(), self.active[alarm_id][0]
         if stream != self._account.stream_id:
-            message = Acknowledge(at=now, alarm_id=alarm_id, who=who)
-            return self._tasks.write(self._mailbox.tell(stream, message))
+            return self._tasks.write(self._mailbox.tell(stream, Acknowledge(at=now, alarm_id=alarm_id, who=who)))
         if alarm_id not in self._account.alarms:
             self.active.pop(alarm_id, None)  # it could not be stored when it went up
         return self._tasks.write(self._in_writer(lambda: self._account.acknowledge(alarm_id, at=now, who=who)))

@@ -65,7 +65,6 @@ class Operators(Part):
     async def _tell_force(self, positions: list[tuple[Position, Decimal | None]], asked: dict[str, Any]) -> None:
         messages: list[tuple[str, Message]] = []
         for p, qty in positions:
-            # One that became unprotected since is not among those that were looked up.
             now, price, known = self._time.now(), self._engine.last_price(p.symbol), holdings.known(p)
             in_doubt = p.client_order_id in self._engine.unknown and self._sends.is_in_doubt(p, self._calls.can_look_up)
             force = ForceExit(at=now, price=price, qty=qty, known=known, in_doubt=in_doubt, **asked)

@@ -81,6 +81,9 @@ ROWS: tuple[Row, ...] = (
     Row(52, "a log that an older version wrote", "tests/test_store.py"),
     Row(53, "the process is starved, or the machine asleep"),
     Row(54, "the channel for alarms fails"),
+    Row(55, "a refusal for a cause that passes"),
+    Row(56, "a repeat is refused for what the first copy holds"),
+    Row(57, "an order's state is called by a word that nobody knows"),
 )
 #: The rows that a long run must have exercised.
 CLAIMED: tuple[int, ...] = tuple(row.number for row in ROWS if not row.elsewhere)
@@ -148,6 +151,8 @@ CHANCES: dict[str, float] = {
     "commit unclear": 0.002,
     "power": 0.0008,
     "store lost": 0.1,
+    # refusals of copies
+    "held by the first copy": 0.5,
     "store lost, look-ups out": 0.6,
     "store damaged": 0.1,
     # prices
