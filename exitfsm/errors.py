@@ -102,11 +102,15 @@ class OrderRefused(BrokerError):
 
     Attributes:
         kind: a short, stable class of refusal (`"insufficient_qty"`, `"not_tradable"`, …); two of the same kind in a
-            row end the automatic attempts.
+            row end the automatic attempts, where their cause does not pass.
+        text: the broker's own reason.
+        passing: the cause passes by itself (a halt, maintenance), so that the same order is sent again until it is
+            taken; None where a table of codes and words is to decide.
     """
 
-    def __init__(self, kind: str, text: str = "") -> None:
+    def __init__(self, kind: str, text: str = "", passing: bool | None = None) -> None:
         super().__init__(kind, text)
+        self.passing = passing
         self.kind = storable(str(kind))  # a broker's code may well be a number, and its text missing
         self.text = storable(str(text or ""))
 

@@ -63,6 +63,10 @@ class AlarmKind(StrEnum):
     BAR_UNREADABLE = "bar_unreadable"
     BARS_NOT_RECORDED = "bars_not_recorded"
     BROKER_INCOMPLETE = "broker_incomplete"
+    STATUS_UNKNOWN = "status_unknown"
+    ANSWER_UNREADABLE = "answer_unreadable"
+    ORDER_INACTIVE = "order_inactive"
+    EXIT_POSTPONED = "exit_postponed"
     STORE_MENDED = "store_mended"
     STORE_UNWRITABLE = "store_unwritable"
     STORE_SILENT = "store_silent"
@@ -278,6 +282,33 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         "the broker has no method to look orders up, or to cancel them",
         "give it one; until then the text says what cannot be done",
     ),
+    AlarmKind.STATUS_UNKNOWN: AlarmMeaning(
+        Severity.WARNING,
+        "the broker calls the state of an order by a word that is not known; nothing is concluded from it, and the "
+        "order is looked up",
+        'say what the word means: `Capabilities(status_words={"FROZEN": OrderStatus.SUSPENDED})`; until then look at '
+        "the order at the broker",
+    ),
+    AlarmKind.ANSWER_UNREADABLE: AlarmMeaning(
+        Severity.WARNING,
+        "a field of what the broker says of an order, or an execution, cannot be read; what is left is used, and where "
+        "no execution can be read, none counts as known",
+        "the text says which field: give the broker's answers one that can be read",
+    ),
+    AlarmKind.ORDER_INACTIVE: AlarmMeaning(
+        Severity.WARNING,
+        "the broker has our order, and says that it does not work: it is suspended, held or inactive, for the reason "
+        "in the text; nothing is sent beside it, because it may still fill",
+        "where it was refused in truth, end it at the broker (cancel it): the next attempt follows by itself. A halt, "
+        "or a search for shares to borrow, passes",
+    ),
+    AlarmKind.EXIT_POSTPONED: AlarmMeaning(
+        Severity.WARNING,
+        "the broker refuses an exit order for a cause that passes by itself (a halt, maintenance, a closed market, too "
+        "many requests); the same order is sent again, after 5 s and then after pauses that double up to 60 s, for as "
+        "long as the position is held. It ends by itself when the broker takes the order",
+        "nothing, where the cause is what it says; else close the position at the broker: that is noticed",
+    ),
     AlarmKind.STORE_MENDED: AlarmMeaning(
         Severity.WARNING,
         "what lies beside the events (a mark, a row of the read models) could not be read when the manager started; "
@@ -309,6 +340,10 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         "`exitfsm alerts test` says which channels work; look at the address of the channel and at its service",
     ),
 }
+
+
+#: Of these one that is active hides no other: each names another word or field.
+EACH_NAMES_ITS_OWN = frozenset({AlarmKind.STATUS_UNKNOWN, AlarmKind.ANSWER_UNREADABLE})
 
 
 class OrderEnd(StrEnum):

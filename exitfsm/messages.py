@@ -141,12 +141,14 @@ class TimeSeen(Message, frozen=True):
         price: the last known price, with which a time rule may exit a monitored position for which no bar comes;
             None leaves time rules to the bars.
         session_close: when the current session ends, None when unknown or never.
+        why: what the newest send of its order ended with, where that left open what became of it.
     """
 
     by: ClassVar[By] = By.TIMER
     patience_s: float | None = None
     price: Decimal | None = None
     session_close: datetime | None = None
+    why: str = ""
 
 
 class ForceExit(Message, frozen=True):
@@ -154,6 +156,8 @@ class ForceExit(Message, frozen=True):
 
     `price` is the current price where one is known; none is needed. `qty` is what the broker shows, where it was read:
     an order after a first one is never larger. `known` is what was known of the position when that read began.
+    `at_most` is how much the operator wants sold of an unprotected position: the rest stays to be sold. `in_doubt`: its
+    order may have been sent, and the broker cannot be asked about it.
     """
 
     by: ClassVar[By] = By.OPERATOR
@@ -162,6 +166,8 @@ class ForceExit(Message, frozen=True):
     price: Decimal | None = None
     qty: Decimal | None = None
     known: Known | None = None
+    at_most: Decimal | None = None
+    in_doubt: bool = False
 
 
 class ChangePolicy(Message, frozen=True):

@@ -17,7 +17,18 @@ import msgspec
 from msgspec.structs import replace
 
 from exitfsm.order_ids import DEFAULT_FORM
-from exitfsm.values import EXACT, ZERO, Bar, BrokerPosition, ExecutionReport, Fill, Order, OrderType, TimeInForce
+from exitfsm.values import (
+    EXACT,
+    ZERO,
+    Bar,
+    BrokerPosition,
+    ExecutionReport,
+    Fill,
+    Order,
+    OrderStatus,
+    OrderType,
+    TimeInForce,
+)
 
 T = TypeVar("T")
 #: A broker's or feed's method may be plain or async.
@@ -142,6 +153,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
             are added.
         id_form: which client order ids it takes: `xf2` (32 characters of `[a-z0-9]`), `xf2-20` to `xf2-31` (so many
             characters), or `uuid`; see `exitfsm.order_ids`. It holds for what is opened from now on.
+        status_words: its own words for an order's state, where the table of order words lacks them, and what each
+            means: `{"FROZEN": OrderStatus.SUSPENDED}`. They go before the table.
     """
 
     ids_refused: IdMemory = IdMemory.NEVER
@@ -154,6 +167,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     crypto: AssetRules = CRYPTO
     id_form: str = DEFAULT_FORM
     instruments: dict[str, Instrument] = {}
+    status_words: dict[str, OrderStatus] = {}
 
     def rules(self, symbol: str) -> AssetRules:
         """The rules for a symbol: its own, or those of its class; a pair such as BTC/USD is crypto."""

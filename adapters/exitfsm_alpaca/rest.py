@@ -33,7 +33,7 @@ SPAN_S = 60.0
 TURN_S = 1.0
 #: Status codes under which Alpaca sends a definite no, when the body is its own.
 _DEFINITE = frozenset({400, 403, 404, 422})
-_DUPLICATE_ID, _NO_KEY = 40010001, 40110000
+_NOT_VALID, _NO_KEY = 40010001, 40110000
 
 
 class Refused(BrokerError):
@@ -50,8 +50,14 @@ class Refused(BrokerError):
 
     @property
     def duplicate_id(self) -> bool:
-        """The client order id is known already: the order may well exist."""
-        return self.code == _DUPLICATE_ID or ("client_order_id" in self.message and "unique" in self.message)
+        """The client order id is known already: the order may well exist.
+
+        By the message: the code that Alpaca has for it, 40010001, is that of any request that is not valid. What speaks
+        of the id in other words, or says nothing, counts too: of the two mistakes that one only costs a look-up.
+        """
+        said = self.message.lower().replace(" ", "_")
+        unsaid = self.code == _NOT_VALID and not self.message.strip(". ")
+        return unsaid or "client_order_id" in said or "duplicate" in said
 
 
 class KeysRefused(NotSent):

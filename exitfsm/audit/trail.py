@@ -24,6 +24,7 @@ from exitfsm.events import (
     Event,
     ExitCompleted,
     ExitEscalated,
+    ExitPostponed,
     ExitRetried,
     ExitTriggered,
     FillsRecorded,
@@ -283,6 +284,8 @@ class Causes:
             case ExitTriggered(reason=reason):
                 return self.setter(reason)
             case OrderAccepted() | CancelRequested() | ExitEscalated() | FillsRecorded() | OrderRestated():
+                return self._orders.get(e.client_order_id)
+            case ExitPostponed():
                 return self._orders.get(e.client_order_id)
             case CancelRefused():
                 return self._asked

@@ -185,6 +185,12 @@ def _fit_one(function: Callable[..., Any], name: str, method: str) -> tuple[Fitt
     except (TypeError, ValueError):  # not written in Python
         return Fitted(name), ""
     parameters, hints = list(signature.parameters.values()), _hints(function)
+    if method == "submit" and parameters and all(parameter.kind in _VARIABLE for parameter in parameters):
+        return None, (
+            f"{name}{signature} does not say what it takes, so that an order might be sent without its id: write "
+            f"`def {name}(self, order)` and send order.symbol, .side, .qty and .client_order_id; where it is wrapped, "
+            "give the wrapper functools.wraps"
+        )
     if name == METHODS[method][0] and _takes_port(signature, method):
         as_dict = method == "submit" and _is_mapping(hints.get(parameters[0].name))
         return Fitted(name, ((parameters[0], "order_dict"),) if as_dict else None), ""

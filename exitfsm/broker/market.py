@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from enum import Enum
 from numbers import Integral, Real
 from typing import Any
 
 import msgspec
 
-from exitfsm.broker.fields import NAN, as_declared, moment, name_of, number, quantity, symbol_of, time_of
+from exitfsm.broker.fields import NAN, as_declared, moment, name_of, number, quantity, symbol_in, symbol_of, time_of
 from exitfsm.broker.orders import WRAPS_MAX, is_order
 from exitfsm.broker.spellings import SHORT_WORDS, SPELLINGS, field, meant, word
 from exitfsm.errors import BrokerError
 from exitfsm.order_ids import form_mistake
 from exitfsm.ports import AssetRules, Instrument, Session
-from exitfsm.values import EXACT, Bar, BrokerPosition, Side, rounded, tradable
+from exitfsm.values import EXACT, ZERO, Bar, BrokerPosition, Side, rounded, tradable
 
 _SOUGHT = "; ".join(", ".join(SPELLINGS[name][:6]) for name in ("symbol", "bar_at", "close"))
 
@@ -39,14 +40,15 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         source = {"qty": source}
     elif symbol is not None and isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
         source = dict(zip(("qty", "avg_entry_price"), source, strict=False))
-    said, qty = meant(source, "symbol"), quantity(source, "held")
+    said, qty = symbol_in(source), _held(source)
     named = said if said is not None else symbol
     if named is None or qty is None or not qty.is_finite():
         raise BrokerError(f"a position without symbol or quantity: {type(source).__name__}")
     entry, cost = number(source, "entry_price"), number(source, "cost")
     if entry is None and cost is not None and cost.is_finite() and qty:
         entry = rounded(EXACT.divide(cost.copy_abs(), qty.copy_abs()))
-    short = qty < 0 or word(meant(source, "position_side")) in SHORT_WORDS
+    side = meant(source, "position_side")
+    short = qty < 0 or word(side) in SHORT_WORDS or (isinstance(side, Enum) and word(side.name) in SHORT_WORDS)
     available = quantity(source, "available")
     try:
         opened_at = moment(source, "opened_at")
@@ -62,6 +64,15 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         opened_at=opened_at,
     )
     return _if_held(position)
+
+
+def _held(source: Any) -> Decimal | None:
+    """The quantity, below zero where it is short by its sign, or by standing in a field of its own (Schwab)."""
+    qty = quantity(source, "held")
+    long, short = quantity(source, "held_long"), quantity(source, "held_short")
+    if qty is not None or (long is None and short is None):
+        return qty
+    return EXACT.subtract(long or ZERO, short or ZERO)
 
 
 def _if_held(position: BrokerPosition) -> BrokerPosition | None:

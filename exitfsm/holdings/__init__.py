@@ -24,8 +24,8 @@ from exitfsm.holdings.executions import (
 )  # fmt: skip
 from exitfsm.holdings.orders import (
     UNKNOWN_MAX, LookUps, brings_fills, end_of_live, execution_of, gives_way, in_question, is_unresolved, leaves_open,
-    looked_up, may_be_ours, may_resend, may_still_work, opened_since_exit, orphan, our_id, precedes_a_change,
-    record_of_ended, record_of_live,
+    looked_up, may_be_ours, may_resend, may_still_work, not_found, not_there, opened_since_exit, orphan, our_id,
+    precedes_a_change, record_of_ended, record_of_live,
 )  # fmt: skip
 from exitfsm.holdings.reads import (
     NEVER, Closed, Conclusion, Count, Evidence, Executions, Expected, Holds, Jumped, Meaning, Missing, Need, Nothing,

@@ -15,6 +15,9 @@ from exitfsm.position import READS_MIN, Position
 from exitfsm.position.attempting import is_price
 from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, Side, exactly
 
+#: Decimals of an average price, and what is too small for them.
+GRAIN, _SMALL = Decimal("0.000000001"), Decimal("0.000001")
+
 
 @exactly
 def first_since_flat(fills: Sequence[Fill], side: Side, qty: Decimal) -> datetime | None:
@@ -76,7 +79,9 @@ def average_entry(fills: Sequence[Fill], side: Side) -> Decimal | None:
 
 
 def _rounded(price: Decimal) -> Decimal:
-    return price.quantize(Decimal("0.000000001")).normalize()
+    """To nine decimals; of what is so small that these would say little of it (PEPE/ETH), to twelve digits."""
+    grain = GRAIN if price >= _SMALL or price <= 0 else Decimal(1).scaleb(price.adjusted() - 11)
+    return price.quantize(grain).normalize()
 
 
 @exactly

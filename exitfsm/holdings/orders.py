@@ -175,6 +175,17 @@ def is_unresolved(p: Position, times: int, broker: Capabilities) -> bool:
     return times >= UNKNOWN_MAX or (p.state is State.PENDING and not may_resend(p, broker))
 
 
+def not_found(p: Position, times: int, why: str, *, can_resend: bool) -> str:
+    """What a person hears of an order that the broker does not know; `why` is what its newest send ended with."""
+    then = (
+        "the same order is sent again, while so much is held"
+        if can_resend
+        else "it is not sent again: the broker might take it twice"
+    )
+    sent = f" (its newest send: {why})" if why else ""
+    return f"the broker does not know exit order {p.client_order_id} of {p.symbol}, asked {times} times{sent}; {then}"
+
+
 def gives_way(order_id: str, entry_prefix: str) -> bool:
     """True for a working order of others that is canceled before an exit leaves: an entry of the bot's own."""
     return bool(entry_prefix) and order_id.startswith(entry_prefix)
@@ -195,6 +206,21 @@ def end_of_live(report: ExecutionReport | None, order_id: str, filled: Decimal, 
     if report.status.terminal and report.filled_qty is None:
         report = replace(report, filled_qty=filled)
     return report
+
+
+def not_there(order_id: str, who: str, at: datetime) -> ExecutionReport:
+    """The end of an order that may have been sent, on the word of an operator who saw that it does not exist."""
+    text = f"{who} says that the broker does not have it"
+    return ExecutionReport(
+        client_order_id=order_id,
+        status=OrderStatus.REJECTED,
+        at=at,
+        filled_qty=ZERO,
+        refusal="not_there",
+        refused_at_submit=True,
+        text=text,
+        passing=False,
+    )
 
 
 def record_of_ended(order: ExitOrder, report: ExecutionReport) -> ExecutionReport:

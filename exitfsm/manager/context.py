@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exitfsm.aio.tasks import Tasks
-from exitfsm.broker.calls import Breaker, BrokerCalls
+from exitfsm.broker.breaker import Breaker
+from exitfsm.broker.calls import BrokerCalls
 from exitfsm.broker.hours import Hours
 from exitfsm.broker.instruments import Instruments
 from exitfsm.clocks import SteadyTime

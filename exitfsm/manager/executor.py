@@ -31,7 +31,7 @@ from exitfsm.messages import GiveWay
 from exitfsm.outside import log, logged
 from exitfsm.ports import EXIT_WAITS
 from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, Submit, is_proved_over
-from exitfsm.values import ExecutionReport, Order, OrderType, plain, refused_report
+from exitfsm.values import ExecutionReport, Order, OrderType, refused_report
 
 #: How long the bot's call waits for orders that it caused to have left; a broker that is slower is not waited for.
 GRACE_S = 0.01
@@ -139,11 +139,7 @@ class Executor(Part):
         if can_resend:
             self._engine.not_known(client_order_id)
         if holdings.is_unresolved(p, times, self._calls.capabilities):
-            text = f"the broker does not know exit order {client_order_id} of {p.symbol}, asked {times} times; " + (
-                "the same order is sent again, while so much is held"
-                if can_resend
-                else "it is not sent again: the broker might take it twice"
-            )
+            text = holdings.not_found(p, times, self._calls.why(client_order_id), can_resend=can_resend)
             await self._mailbox.alarm(position_id, "order_not_found", text)
         return can_resend and times < UNKNOWN_MAX
 
@@ -357,24 +353,26 @@ class Executor(Part):
         self._engine.sent(name)
         with self._sends.sending(name):
             outcome = await self._calls.submit(order)
-        log.info(
-            "submit id=%s symbol=%s side=%s qty=%s outcome=%s why=%s",
-            name, order.symbol, order.side, plain(order.qty), outcome.outcome.value, outcome.why,
-        )  # fmt: skip
         report = outcome.report
         if report is not None:
             if outcome.outcome is Outcome.REFUSED:
                 may_have_left = self._sends.may_have_left(name)
-                report = await there_after_all(self._calls, name, may_have_left=may_have_left) or report
+                there = await there_after_all(self._calls, name, may_have_left=may_have_left)
+                if there is None and self._sends.may_be_on_its_way(name):
+                    return False  # an earlier copy may be there, and hold what this one was refused: it is looked up
+                report = there or report
             if await self._is_too_small(p, order, report):
                 self._engine.not_known(name)  # it never was
                 return False
             self._sends.found(name)
             await self._mailbox.report(report)
+            if report is outcome.report:
+                self._engine.not_known(name)  # refused for now, it is sent again
             return True
         if outcome.outcome is Outcome.NOT_SENT:
             self._engine.not_known(name)
             return False
+        self._sends.unclear(name)
         return True  # unknown: what is owed now is a look-up
 
     async def _is_too_small(self, p: Position, order: Order, report: ExecutionReport | None = None) -> bool:

@@ -294,13 +294,17 @@ class ExitManager:
     # --- operators ----------------------------------------------------------------------------------------------------
 
     @on_its_loop
-    async def force_exit(self, symbol: str, reason: str = "", *, who: str = "operator") -> list[Position]:
+    async def force_exit(
+        self, symbol: str, reason: str = "", *, who: str = "operator", qty: Decimal | float | str | None = None
+    ) -> list[Position]:
         """Exit all positions of a symbol now, whatever their levels; returns them. Repeating it does no more.
 
-        An exit under way goes on; an unprotected position gets one more attempt, after its orders were looked up.
+        An exit under way goes on; an unprotected position gets one more attempt (`qty` at most) after its orders were
+        looked up. Where nothing can be done, the alarm `not_done` says why.
         """
-        operators, name = self._at_work.operators, symbol_key(str(symbol))
-        return await operators.force([p for p in self.positions() if holdings.same_symbol(p.symbol, name)], reason, who)
+        name, most = symbol_key(str(symbol)), decimal_of(qty) if qty is not None else None
+        positions = [p for p in self.positions() if holdings.same_symbol(p.symbol, name)]
+        return await self._at_work.operators.force(positions, {"reason": reason, "who": who, "at_most": most})
 
     @on_its_loop
     async def flatten_all(self, reason: str = "", *, who: str = "operator") -> list[Position]:
@@ -308,7 +312,7 @@ class ExitManager:
 
         What is watched goes first; then the broker is asked for what is not watched yet, and that follows.
         """
-        return await self._at_work.operators.flatten(reason, who)
+        return await self._at_work.operators.flatten({"reason": reason, "who": who})
 
     def pause(self, who: str = "operator", why: str = "") -> Awaitable[None]:
         """No new triggers and no entries, at once; exits under way go on. Await it to know that it is durable."""
@@ -335,17 +339,18 @@ class ExitManager:
         alarm_id = alarm if isinstance(alarm, str) else alarm.alarm_id
         return Begun(self._loop, lambda: self._at_work.context.alarms.acknowledge(alarm_id, who))
 
-    def release(self, position: Position | str, who: str = "operator") -> Awaitable[None]:
+    def release(self, position: Position | str, who: str = "operator", order_not_there: bool = False) -> Begun:
         """Hand an unprotected position back to the rules, with what the broker shows for it now.
 
         Where the broker shows nothing, it has ended: then the operator's word makes up for the missing execution.
-        Nothing happens while an order of it may be live.
+        Nothing happens while an order of it may be live; `order_not_there` is the operator's word that one which is not
+        known to have arrived does not exist: the attempt ends. An unknown position is a `ValueError`.
         """
         key = position if isinstance(position, str) else position.position_id
 
         def begin() -> asyncio.Task[None]:
-            parts = self._at_work
-            return parts.context.tasks.spawn(parts.operators.release(key, who), "exitfsm-release")
+            released = self._at_work.operators.release(key, who, not_there=order_not_there)
+            return self._parts.context.tasks.spawn(released, "exitfsm-release")
 
         return Begun(self._loop, begin)
 

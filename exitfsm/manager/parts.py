@@ -15,7 +15,8 @@ from exitfsm import holdings
 from exitfsm.account import Account
 from exitfsm.aio.tasks import Tasks
 from exitfsm.bar_keeping import keeper_of
-from exitfsm.broker.calls import Breaker, BrokerCalls
+from exitfsm.broker.breaker import Breaker
+from exitfsm.broker.calls import BrokerCalls, Hears
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.hours import Hours, Sessions
 from exitfsm.broker.instruments import Instruments
@@ -70,22 +71,14 @@ class Parts:
         memory = Memory(engine, time, listed_by=time.monotonic() + 2 * timeout_s)
         mailbox = Mailbox(engine, time, given.clock, self._after_group)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
-        calls = BrokerCalls(
-            fitting, names=memory.orders, time=time, timeout_s=timeout_s, on_result=self._after_call,
-            closes=closing(given.config, fitting.capabilities),
-        )  # fmt: skip
+        closes = closing(given.config, fitting.capabilities)
+        calls = BrokerCalls(fitting, memory.orders, time, timeout_s, Hears(self._after_call, alarms.raise_soon), closes)
         self.context = context = Context(
-            given=given,
-            engine=engine,
-            mailbox=mailbox,
-            alarms=alarms,
-            calls=calls,
+            given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, memory=memory, tasks=tasks,
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions),
             instruments=Instruments(calls, time, mailbox.alarm),
-            memory=memory,
-            tasks=tasks,
-        )
+        )  # fmt: skip
         self.view = View(context)
         self.executor = Executor(context, self.view)
         self.adopter = Adopter(context, self.view)

@@ -73,7 +73,8 @@ class Timer(Part):
         """Patience runs while the market is open only: a closed one keeps everybody waiting."""
         hours, patience_s = self._hours.at_a_glance(p.symbol), float(self._live.patience_seconds)
         ends = hours is not None and hours.is_open and mono - self._waits.began(p) >= patience_s
-        return TimeSeen(at=self._waits.now(p), patience_s=patience_s if ends else None)
+        why = self._calls.why(p.client_order_id)
+        return TimeSeen(at=self._waits.now(p), patience_s=patience_s if ends else None, why=why)
 
     def _poll(self, busy: list[Position], mono: float) -> None:
         """Look working orders up now and then: an update may have been lost."""

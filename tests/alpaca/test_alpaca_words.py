@@ -93,12 +93,21 @@ def test_refusals_are_told_apart_by_their_fields() -> None:
     ("code", "message"),
     [
         (40010001, "client_order_id must be unique"),
-        (40010001, "whatever"),
+        (40010001, "client order id is used already"),
+        (40010001, ""),
         (42210000, "client_order_id must be unique"),
+        (42210000, "duplicate order"),
     ],
 )
 def test_a_duplicate_id_is_never_a_refusal(code: int, message: str) -> None:
     assert not isinstance(words.refusal_of(Refused(422, code, message, {})), (OrderRefused, NotSent))
+
+
+@pytest.mark.parametrize("message", ["qty must be > 0", "invalid order type", "request body format is invalid"])
+def test_the_code_of_a_duplicate_id_is_that_of_any_request_that_is_not_valid(message: str) -> None:
+    refusal = words.refusal_of(Refused(422, 40010001, message, {}))
+    assert isinstance(refusal, OrderRefused)
+    assert message in refusal.text
 
 
 @pytest.mark.parametrize("status", sorted(s.value for s in TheirStatus))

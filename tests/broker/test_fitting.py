@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
@@ -301,3 +302,21 @@ def test_a_mapping_is_no_set_of_positional_arguments() -> None:
          "time_in_force": "day", "client_order_id": "xf1-a-1"}
     ]  # fmt: skip
     calls.close()
+
+
+def test_a_submit_that_does_not_say_what_it_takes_is_refused_with_what_to_write_instead() -> None:
+    class Anything:
+        def positions(self) -> list[Any]:
+            return []
+
+        def submit(self, *args: Any, **kwargs: Any) -> None: ...
+
+    (mistake,) = Fitting(Anything()).mistakes
+    assert "def submit(self, order)" in mistake
+    assert "client_order_id" in mistake
+
+    class Wrapped(Anything):
+        @functools.wraps(lambda self, order: None)
+        def submit(self, *args: Any, **kwargs: Any) -> None: ...
+
+    assert Fitting(Wrapped()).mistakes == []

@@ -182,9 +182,9 @@ async def test_given_a_working_order_that_cannot_be_read_then_the_others_are_and
     await world.manager.sync()
     assert world.position.sold_qty == 3
     await world.passes(40)
-    alarms = [alarm.text for alarm in world.manager.alarms() if alarm.kind == "broker_trouble"]
+    alarms = [alarm.text for alarm in world.manager.alarms() if alarm.kind == "answer_unreadable"]
     assert len(alarms) == 1
-    assert "bot-1 cannot be read" in alarms[0]
+    assert "'?!', which is not a number" in alarms[0]
 
 
 async def test_given_an_execution_that_cannot_be_read_then_those_of_other_symbols_are(world: World) -> None:
@@ -196,8 +196,10 @@ async def test_given_an_execution_that_cannot_be_read_then_those_of_other_symbol
     assert "MSFT" in [fill.symbol for fill in await calls.fills(since, "MSFT")]
     with pytest.raises(BrokerError, match="of AAPL cannot be read"):
         await calls.fills(since, "AAPL")
-    assert await calls.troubles() == ["an execution of AAPL cannot be read: fill_qty is '?!', which is not a number"]
-    assert await calls.troubles() == []
+    await world.settle()
+    (alarm,) = world.manager.alarms()
+    assert alarm.kind == "answer_unreadable"
+    assert "an execution of AAPL cannot be read: fill_qty is '?!', which is not a number" in alarm.text
 
 
 async def test_what_troubles_the_broker_is_said_when_it_begins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def nothing(broker: SimulatedBroker) -> None:
 
 def partial_and_expiry(broker: SimulatedBroker) -> None:
     """The first order fills 3 and expires, the second is rejected, the third fills."""
-    broker.script("AAPL", Act(fills=(Decimal(3),), then="expire"), Act(reject="halted"), Act())
+    broker.script("AAPL", Act(fills=(Decimal(3),), then="expire"), Act(reject="not_tradable"), Act())
 
 
 def refused_twice(broker: SimulatedBroker) -> None:

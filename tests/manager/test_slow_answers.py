@@ -49,7 +49,7 @@ async def refused_twice(make_world: MakeWorld, config: Any = None) -> World:
     await world.bar(98)
     await world.deliver()
     for _ in range(2):
-        world.broker.reject(world.last_order, "halted")
+        world.broker.reject(world.last_order, "not_tradable")
         await world.deliver()
         await world.passes(10)
     assert world.state == "unprotected"

@@ -84,6 +84,9 @@ ROWS: tuple[Row, ...] = (
     Row(55, "one thing in a list cannot be read: a position, an order, an execution"),
     Row(56, "the stream of updates never comes up"),
     Row(57, "the market data of a symbol is refused"),
+    Row(58, "a refusal for a cause that passes"),
+    Row(59, "a repeat is refused for what the first copy holds"),
+    Row(60, "an order's state is called by a word that nobody knows"),
 )
 #: The rows that a long run must have exercised.
 CLAIMED: tuple[int, ...] = tuple(row.number for row in ROWS if not row.elsewhere)
@@ -151,6 +154,8 @@ CHANCES: dict[str, float] = {
     "commit unclear": 0.002,
     "power": 0.0008,
     "store lost": 0.1,
+    # refusals of copies
+    "held by the first copy": 0.5,
     "store lost, look-ups out": 0.6,
     "store damaged": 0.1,
     # prices

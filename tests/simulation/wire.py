@@ -193,6 +193,9 @@ class Line:
             error = BrokerError("HTTP 500")
         elif error is None and faults.happens("answer unreadable", 30, method):
             answer = {"message": "internal server error"}
+            if method == "order":
+                faults.seen(60)
+                answer = {"client_order_id": about, "status": "frozen solid", "qty": 1}
         back = self.way_back(method, about)
         if back is not None:
             self._world.after(back, self._reply, method, about, future, answer, error)
