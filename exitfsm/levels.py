@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
+from itertools import pairwise
 
+from exitfsm.kinds import BarRefusal
 from exitfsm.lifecycle import State
-from exitfsm.policy import AHEAD_MAX, Fault, bar_fault
-from exitfsm.position import NO_STATES, Position, RuleStates, fold_bar, wake_band
+from exitfsm.policy import AHEAD_MAX, Fault, PriceGuard, age_max, bar_fault
+from exitfsm.position import NO_STATES, Judged, Position, RuleStates, fold_bar, judged, new_in, wake_band
 from exitfsm.values import Bar, CheckedBar
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -31,10 +33,14 @@ _NOTHING: Mapping[str, RuleStates] = {}
 _NO_BAR = CheckedBar("", _BEFORE, "NaN", "NaN", "NaN", "NaN")
 
 
+#: Of a bar that was seen before a restart, nobody knows what was judged: only a close can be new in it.
+_ALL = (Decimal(0), Decimal("Infinity"))
+
+
 @lru_cache(maxsize=64)
-def _seconds(seconds: int) -> timedelta:
+def _age_max(guard: PriceGuard, length: timedelta | None) -> timedelta:
     """One object for equal spans, however many symbols have them."""
-    return timedelta(seconds=seconds)
+    return age_max(guard, length)
 
 
 class Slot:
@@ -47,7 +53,10 @@ class Slot:
         until: when time alone wakes the symbol.
         busy: a position of the symbol is on its way out, so that time and the broker matter to it.
         max_age: how old a bar may be when it arrives, where age counts.
-        last: the last accepted bar, or a bar of long ago where there is none.
+        last: the last accepted bar, or a bar of long ago where there is none; of one that forms, what was new last.
+        before, older: the accepted bars before it.
+        judged: what was judged of the last bar of which more than one look came.
+        length: how long the bars of the symbol are; None where that is not known.
         seen_to: bars up to this time were looked at before a restart.
         reference: the last accepted price as given with a position, until a bar brings a newer one.
         highest: highest price seen since the oldest position opened, for the read model.
@@ -56,14 +65,19 @@ class Slot:
     """
 
     __slots__ = (
+        "before",
         "busy",
         "folded",
         "high",
         "highest",
+        "judged",
         "last",
+        "late",
+        "length",
         "low",
         "lower",
         "max_age",
+        "older",
         "positions",
         "reference",
         "seen_to",
@@ -77,6 +91,12 @@ class Slot:
         self.busy = False
         self.max_age = timedelta.max
         self.last: Bar = _NO_BAR
+        self.before: Bar = _NO_BAR
+        self.older: Bar = _NO_BAR
+        self.judged: Judged | None = None
+        self.length: timedelta | None = None
+        #: Times of the newest bars that came too late.
+        self.late: tuple[datetime, ...] = ()
         self.seen_to = _BEFORE
         self.reference: Decimal | None = None
         self.highest = _LOWEST
@@ -129,14 +149,75 @@ class Slot:
 
     def accept(self, bar: Bar) -> None:
         """`bar` is the newest that is believed."""
-        self.last, self.reference = bar, None
+        self.older, self.before, self.last, self.reference = self.before, self.last, bar, None
         self.highest = max(self.highest, bar.ceiling)
         self.ease()
+
+    def take(self, bar: Bar) -> None:
+        """Accept a bar that was not quiet, or what is new in a later look at one."""
+        if bar.timestamp == self.last_at:
+            self._take_look(bar)
+        else:
+            self.accept(bar)
+        self.fold(bar)
+
+    def look_at(self, bar: Bar, received_at: datetime | None) -> tuple[Bar, datetime | None, bool]:
+        """What of a bar is judged, the time of the bar before it, and whether it is a later look at the newest one."""
+        if self.is_look(bar, received_at):
+            return self._new_in_look(bar) or bar, None, True
+        return bar, self.previous_at, False
+
+    def is_look(self, bar: Bar, received_at: datetime | None) -> bool:
+        """True for a later look at the newest bar. A bar without an arrival is whole: the same one is a repetition."""
+        return received_at is not None and bar.timestamp == self.last_at
+
+    def new_in(self, bar: Bar, received_at: datetime | None) -> Bar | None:
+        """What is new in a bar; None where nothing is: the same look again, or a bar seen before a restart."""
+        if self.is_look(bar, received_at):
+            return self._new_in_look(bar)
+        if received_at is None or bar.timestamp >= self.seen_to:
+            return bar
+        return None if self.seen_to - received_at <= self.max_age else bar
+
+    def _new_in_look(self, look: Bar) -> Bar | None:
+        if self.last.timestamp != look.timestamp and look.close == self.reference:
+            return None  # as far as is known after a restart, it is the very same
+        return new_in(look, self._judged_of(look))
+
+    def _judged_of(self, look: Bar) -> Judged:
+        """What was judged of the newest bar before this look."""
+        if self.judged is not None and self.judged.at == look.timestamp:
+            return self.judged
+        if self.last.timestamp == look.timestamp:
+            return judged(self.last)
+        return Judged(look.timestamp, *_ALL, look.close, Decimal(-1))
+
+    def _take_look(self, new: Bar) -> None:
+        self.judged = judged(new, self._judged_of(new))
+        self.last, self.reference = new, None
+        self.highest = max(self.highest, new.ceiling)
+        self.learn(new.timestamp)
+        self.ease()
+
+    def learn(self, at: datetime) -> bool:
+        """Learn how long bars are, of three in a row that are equally far apart; True where that is news.
+
+        Only where a bar forms or comes late does it matter; `at` is of a bar that does.
+        """
+        known = {bar.timestamp for bar in (self.older, self.before, self.last) if bar is not _NO_BAR}
+        times = sorted({*known, *self.late, at})[-3:]
+        self.late = (*(t for t in self.late if t != at), at)[-2:]
+        gaps = {after - before for before, after in pairwise(times)}
+        if len(times) < 3 or len(gaps) > 1 or (self.length is not None and self.length <= min(gaps)):
+            return False
+        self.length = gaps.pop()
+        self.note_age_and_exits()
+        return True
 
     def start_over(self, bar: Bar) -> None:
         """The symbol's prices begin anew at `bar`, as after a split: its high is the only one, nothing is folded."""
         self.folded = _NOTHING
-        self.last, self.reference, self.highest = bar, None, bar.ceiling
+        self.last, self.reference, self.highest, self.judged = bar, None, bar.ceiling, None
         self.arm()
 
     def wake(self) -> None:
@@ -162,25 +243,52 @@ class Slot:
         ):
             self.accept(bar)
             return True
-        return False
+        return bar.timestamp <= self.last_at and self._quiet_again(bar, received_at)
 
-    def fault(
-        self, bar: Bar, received_at: datetime | None, reference: Decimal | None, previous_at: datetime | None
-    ) -> Fault | None:
+    def _quiet_again(self, bar: Bar, received_at: datetime | None) -> bool:
+        """True where a bar that is not newer than the last changes nothing: a later look at it, or one seen before."""
+        new = self.new_in(bar, received_at)
+        if new is None:
+            return True
+        if not (
+            self.is_look(bar, received_at)
+            and self.lower < new.floor
+            and new.ceiling < self.upper
+            and new.timestamp < self.until
+        ):
+            return False
+        if received_at is None or not -AHEAD_MAX <= received_at - new.timestamp <= self.max_age:
+            return False
+        self._take_look(new)
+        return True
+
+    def fault(self, bar: Bar, received_at: datetime | None, reference: Decimal | None) -> Fault | None:
         """Why the bar is not believed by at least one position of the symbol; None when all believe it.
+
+        A bar that comes late may be one of long bars: then it is judged once more by how long they are.
 
         Args:
             bar, received_at: the bar, and when it arrived.
             reference: the price that it is held against; None leaves the jump guard out.
-            previous_at: the time of the bar before it.
         """
+        new, previous_at, _ = self.look_at(bar, received_at)
+        fault = self._fault(new, received_at, reference, previous_at)
+        if fault is not None and fault.reason is BarRefusal.STALE and self.learn(bar.timestamp):
+            return self._fault(new, received_at, reference, previous_at)
+        return fault
+
+    def _fault(
+        self, bar: Bar, received_at: datetime | None, reference: Decimal | None, previous_at: datetime | None
+    ) -> Fault | None:
         asked = None
         for p in self.positions:
             guard = p.policy.price_guard
             if guard is asked:  # mostly all have the same
                 continue
             asked = guard
-            fault = bar_fault(bar, guard, reference=reference, previous_at=previous_at, received_at=received_at)
+            fault = bar_fault(
+                bar, guard, reference=reference, previous_at=previous_at, received_at=received_at, length=self.length
+            )
             if fault is not None:
                 return fault
         return None
@@ -203,7 +311,7 @@ class Slot:
         at = self.previous_at or min((p.opened_at for p in self.positions), default=_BEFORE)
         lower, upper, until = _LOWEST, math.inf, _NEVER
         guard_ratio: Decimal | None = None
-        self._note_age_and_exits()
+        self.note_age_and_exits()
         for p in self.positions:
             band = wake_band(p, at)
             if band is None:
@@ -229,14 +337,14 @@ class Slot:
         self.lower, self.upper, self.until = lower, upper, until
         self.ease()
 
-    def _note_age_and_exits(self) -> None:
+    def note_age_and_exits(self) -> None:
         """How old a bar may be for the strictest of the positions, and whether one is on its way out."""
         busy, oldest = False, None
         for p in self.positions:
-            seconds = p.policy.price_guard.max_age_seconds
-            oldest = seconds if oldest is None or seconds < oldest else oldest
+            guard = p.policy.price_guard
+            oldest = guard if oldest is None or guard.max_age_seconds < oldest.max_age_seconds else oldest
             busy = busy or p.state is not State.MONITORING
-        self.busy, self.max_age = busy, timedelta.max if oldest is None else _seconds(oldest)
+        self.busy, self.max_age = busy, timedelta.max if oldest is None else _age_max(oldest, self.length)
 
     def wake_for_all(self) -> None:
         """No bar is quiet, until the band is computed anew."""
@@ -286,13 +394,13 @@ class Levels:
         if slot is None:
             slot = self.slots[p.symbol] = Slot()
         slot.wake_for_all()
-        slot.busy = slot.busy or p.state is not State.MONITORING
         if reference is not None and slot.last is _NO_BAR:
             slot.reference = reference
         for at in (p.stops.moved_at, seen_at):
             if at is not None and at > slot.last_at:
                 slot.seen_to = at
         slot.hold(p)
+        slot.note_age_and_exits()
 
     def drop(self, p: Position) -> None:
         """Forget a position."""

@@ -270,6 +270,8 @@ class Replay:
                 lane.on_bar(bar, received_at)
         history = self._history.get(symbol)
         if history is not None and bar.floor > 0:
+            if history and history[-1].timestamp == bar.timestamp:
+                history.pop()  # a later look at it has all of the bar
             history.append(bar)
         self._enter_until(symbol, at, bar)
         self._last[symbol] = bar
