@@ -15,11 +15,12 @@ from decimal import Decimal
 from functools import lru_cache
 from itertools import pairwise
 
-from exitfsm.kinds import BarRefusal
+from exitfsm.kinds import AlarmKind, BarRefusal
 from exitfsm.lifecycle import State
+from exitfsm.messages import RaiseAlarm
 from exitfsm.policy import AHEAD_MAX, Fault, PriceGuard, age_max, bar_fault
 from exitfsm.position import NO_STATES, Judged, Position, RuleStates, fold_bar, judged, new_in, wake_band
-from exitfsm.values import Bar, CheckedBar
+from exitfsm.values import Bar, CheckedBar, Side
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _BEFORE = datetime.min.replace(tzinfo=UTC)
@@ -54,9 +55,10 @@ class Slot:
         busy: a position of the symbol is on its way out, so that time and the broker matter to it.
         max_age: how old a bar may be when it arrives, where age counts.
         last: the last accepted bar, or a bar of long ago where there is none; of one that forms, what was new last.
-        before, older: the accepted bars before it.
         judged: what was judged of the last bar of which more than one look came.
         length: how long the bars of the symbol are; None where that is not known.
+        repeats: how often a look came that was not old and said nothing new.
+        repeated: the time of the last bar of which a look said nothing new.
         seen_to: bars up to this time were looked at before a restart.
         reference: the last accepted price as given with a position, until a bar brings a newer one.
         highest: highest price seen since the oldest position opened, for the read model.
@@ -65,7 +67,6 @@ class Slot:
     """
 
     __slots__ = (
-        "before",
         "busy",
         "folded",
         "high",
@@ -77,25 +78,26 @@ class Slot:
         "low",
         "lower",
         "max_age",
-        "older",
         "positions",
         "reference",
+        "repeated",
+        "repeats",
         "seen_to",
         "until",
         "upper",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, length: timedelta | None = None) -> None:
         self.low = self.high = self.lower = self.upper = math.nan
         self.until = _NEVER
         self.busy = False
         self.max_age = timedelta.max
         self.last: Bar = _NO_BAR
-        self.before: Bar = _NO_BAR
-        self.older: Bar = _NO_BAR
         self.judged: Judged | None = None
-        self.length: timedelta | None = None
-        #: Times of the newest bars that came too late.
+        self.length = length
+        self.repeats = 0
+        self.repeated: datetime | None = None
+        #: Times of the newest bars that came late or formed.
         self.late: tuple[datetime, ...] = ()
         self.seen_to = _BEFORE
         self.reference: Decimal | None = None
@@ -124,6 +126,19 @@ class Slot:
         at = self.last_at
         return at if at is not _BEFORE else None
 
+    @property
+    def heard(self) -> tuple[datetime | None, Bar, int]:
+        """What was heard last: it differs with each bar and look; one that is refused is as good as none."""
+        return self.previous_at, self.last, self.repeats
+
+    def silent(self, p: Position, silence_s: float, at: datetime) -> RaiseAlarm:
+        """The alarm of a position for which nothing was heard for so long, with the reason."""
+        again = self.repeated is not None and self.repeated == self.previous_at
+        why = p.refusing or (BarRefusal.ALREADY_SEEN if again else None)
+        refused = f" (they come, and are refused: {why})" if why else ""
+        text = f"no bar of {p.symbol} for {silence_s:.0f} s{refused}: its levels are not being watched"
+        return RaiseAlarm(at=at, kind=AlarmKind.FEED_SILENT, text=text)
+
     def hold(self, p: Position) -> None:
         """The position is among the symbol's, in place of what it was before."""
         if len(self.positions) <= 1 and all(other.position_id == p.position_id for other in self.positions):
@@ -149,7 +164,7 @@ class Slot:
 
     def accept(self, bar: Bar) -> None:
         """`bar` is the newest that is believed."""
-        self.older, self.before, self.last, self.reference = self.before, self.last, bar, None
+        self.last, self.reference = bar, None
         self.highest = max(self.highest, bar.ceiling)
         self.ease()
 
@@ -204,9 +219,7 @@ class Slot:
 
         Only where a bar forms or comes late does it matter; `at` is of a bar that does.
         """
-        known = {bar.timestamp for bar in (self.older, self.before, self.last) if bar is not _NO_BAR}
-        times = sorted({*known, *self.late, at})[-3:]
-        self.late = (*(t for t in self.late if t != at), at)[-2:]
+        self.late = times = tuple(sorted({*self.late, at})[-3:])
         gaps = {after - before for before, after in pairwise(times)}
         if len(times) < 3 or len(gaps) > 1 or (self.length is not None and self.length <= min(gaps)):
             return False
@@ -249,6 +262,9 @@ class Slot:
         """True where a bar that is not newer than the last changes nothing: a later look at it, or one seen before."""
         new = self.new_in(bar, received_at)
         if new is None:
+            self.repeated = bar.timestamp
+            if received_at is not None and received_at - bar.timestamp <= self.max_age:
+                self.repeats += 1
             return True
         if not (
             self.is_look(bar, received_at)
@@ -356,6 +372,11 @@ class Levels:
 
     def __init__(self) -> None:
         self.slots: dict[str, Slot] = {}
+        self._length: timedelta | None = None
+
+    def expect(self, seconds: int) -> None:
+        """Take bars to be so long; 0 learns it of them."""
+        self._length = timedelta(seconds=seconds) if seconds else None
 
     def put(self, p: Position, *, reference: Decimal | None = None, bar: Bar | None = None, armed: bool = True) -> None:
         """Arm a position: a new one (with the price or the bar it starts from), or one that changed.
@@ -369,7 +390,7 @@ class Levels:
         slot = self.slots.get(p.symbol)
         new = slot is None
         if slot is None:
-            slot = self.slots[p.symbol] = Slot()
+            slot = self.slots[p.symbol] = Slot(self._length)
         if bar is not None:
             slot.accept(bar)
             if new:
@@ -392,7 +413,7 @@ class Levels:
         """
         slot = self.slots.get(p.symbol)
         if slot is None:
-            slot = self.slots[p.symbol] = Slot()
+            slot = self.slots[p.symbol] = Slot(self._length)
         slot.wake_for_all()
         if reference is not None and slot.last is _NO_BAR:
             slot.reference = reference
@@ -412,6 +433,11 @@ class Levels:
             slot.arm()
         else:
             del self.slots[p.symbol]
+
+    def sides(self, symbol: str) -> set[Side]:
+        """The sides on which something of a symbol is open."""
+        slot = self.slots.get(symbol)
+        return {p.side for p in slot.positions} if slot is not None else set()
 
     def watched(self, symbol: str) -> bool:
         """True when a position of the symbol is monitored."""

@@ -168,10 +168,10 @@ def test_given_a_bar_that_had_ended_at_the_entry_then_a_correction_of_it_decides
     p = desk.buy(rules=RANGE)
     slot = desk.engine.levels.slots["AAPL"]
     for n, at in enumerate((-240, -180, -120)):
-        tell(desk, look(100, at=at, volume=5), 1 + n)
-    tell(desk, look(100, at=-120, volume=6), 5)
+        tell(desk, look(100, at=at, volume=5), 1 + 2 * n)
+        tell(desk, look(100, at=at, volume=6), 2 + 2 * n)
     assert slot.length == timedelta(seconds=60)
-    tell(desk, look(95, at=-120, volume=7), 6)
+    tell(desk, look(95, at=-120, volume=7), 7)
     assert news(desk, p) == []
 
 
@@ -241,6 +241,33 @@ def test_given_a_length_then_age_and_silence_are_measured_by_it() -> None:
     assert silence_max_s(100, guard, None) == silence_max_s(100, guard, minute) == 100
     assert silence_max_s(600, guard, hour) == 3900
     assert silence_max_s(600, PriceGuard(max_age_seconds=7200), None) == 7200
+
+
+def test_given_a_length_that_was_said_then_long_bars_count_from_the_first_on(desk: Watch) -> None:
+    desk.engine.levels.expect(3600)
+    p = desk.buy()
+    tell(desk, look(98, at=3600), 7210)
+    assert [type(e) for e in news(desk, p)] == [ExitTriggered]
+
+
+def test_given_looks_that_say_nothing_new_then_the_symbol_is_heard_of_until_they_are_old(desk: Watch) -> None:
+    p = desk.buy()
+    slot = desk.engine.levels.slots["AAPL"]
+    tell(desk, look(100), 61)
+    first = slot.heard
+    tell(desk, look(100), 300)
+    second = slot.heard
+    assert first != second
+    tell(desk, look(100), 700)
+    assert slot.heard == second
+    text = "no bar of AAPL for 640 s (they come, and are refused: already_seen): its levels are not being watched"
+    assert slot.silent(p, 640, after(700)).text == text
+
+
+def test_given_a_symbol_then_it_is_known_which_sides_are_held(desk: Watch) -> None:
+    desk.buy()
+    assert desk.engine.levels.sides("AAPL") == {Side.LONG}
+    assert desk.engine.levels.sides("MSFT") == set()
 
 
 # --- no exit that the prices would not have had -----------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A bar that is still forming: what is new in a later look at it.
+"""A bar that is still forming: what is new in a later look at it; and a price without a bar.
 
 Rules of this room: pure. A stream sends the newest bar again and again while it forms, and each look holds the whole
 bar: a low from before a stop had moved stands in every look after it. So a later look is judged by what is new in it:
@@ -8,12 +8,14 @@ prices, in order of arrival, would not.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 
-from exitfsm.values import ZERO, Bar
+from exitfsm.values import EXACT, ZERO, Bar, Side, decimal_of
 
 
 class Judged(msgspec.Struct, frozen=True, gc=False):
@@ -58,6 +60,18 @@ def at_its_close(bar: Bar) -> Bar:
     """The bar as its close alone: all that counts where its other prices may be from before something."""
     close = bar.close
     return Bar(bar.symbol, bar.timestamp, close, close, close, close, _volume(bar))
+
+
+def price_for(sides: Collection[Side], price: Any = None, bid: Any = None, ask: Any = None) -> Any:
+    """The price by which what is held is judged: a long sells at the bid, a short buys at the ask.
+
+    Where they are not given, or both sides are held, it is the price; without one the middle, or what there is.
+    """
+    at_once = bid if set(sides) == {Side.LONG} else ask if set(sides) == {Side.SHORT} else None
+    given = at_once if at_once is not None else price
+    if given is not None or bid is None or ask is None:
+        return next((one for one in (given, bid, ask) if one is not None), None)
+    return EXACT.divide(EXACT.add(decimal_of(bid), decimal_of(ask)), 2)
 
 
 def _volume(bar: Bar) -> Decimal:

@@ -105,6 +105,40 @@ async def test_given_a_bar_that_forms_then_a_fall_inside_it_is_not_missed(world:
     assert world.names()[:2] == ["PositionOpened", "ExitTriggered"]
 
 
+async def test_given_prices_without_bars_then_a_long_is_judged_by_the_bid(world: World) -> None:
+    await world.manager.on_price("aapl", 100, bid="99.1", ask="100.9")
+    world.clock.move(1)
+    await world.manager.on_price("AAPL", bid="99.05", ask="102.5")
+    world.clock.move(1)
+    await world.manager.on_price("AAPL", float("nan"))
+    await world.settle()
+    assert world.orders == []
+    world.clock.move(1)
+    await world.manager.on_price("AAPL", bid=99, ask=101)
+    await world.settle()
+    assert len(world.orders) == 1
+    assert world.position.trigger_price == 99
+
+
+async def test_given_a_price_that_cannot_be_read_then_it_is_an_alarm(world: World) -> None:
+    await world.manager.on_price("AAPL")
+    await world.manager.on_price("MSFT", 5)
+    await world.settle()
+    assert world.alarm_kinds == ["bar_unreadable"]
+
+
+async def test_given_bars_of_an_hour_then_no_silence_is_cried(make_world: MakeWorld) -> None:
+    world = await make_world({"live": {"bar_seconds": 3600}})
+    await world.enter()
+    for _ in range(2):
+        at = world.clock.now()
+        await world.passes(3599, step=30)
+        await world.manager.on_bar(world.make_bar(100, at=at))
+    assert world.alarm_kinds == []
+    await world.passes(3960, step=30)
+    assert world.alarm_kinds == ["feed_silent"]
+
+
 async def test_given_a_bar_that_is_too_old_then_it_triggers_nothing(world: World) -> None:
     await world.bar(100)
     world.clock.move(400)
