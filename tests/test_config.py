@@ -721,3 +721,22 @@ def test_given_a_fresh_interpreter_when_imported_then_pydantic_and_yaml_are_not(
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"stop_loss": {"threshold_pct": 0.02}}, "0.02 means 0.02 %"),
+        ({"profit_taking": {"threshold_pct": 0.05}, "stop_loss": False}, "0.05 means 0.05 %"),
+        ({"trailing_stop": {"enabled": True, "trail_pct": "0.09"}}, "0.09 means 0.09 %"),
+        ({"stop_loss": {"enabled": False}, "profit_taking": {"enabled": False}}, "no stop and no target are on"),
+        (
+            {"stop_loss": {"enabled": False}, "trailing_stop": {"enabled": True, "activation_pct": 3}},
+            "before a profit of 3 %",
+        ),
+    ],
+)
+def test_given_what_is_probably_not_meant_then_a_warning_says_so(given: dict[str, Any], says: str) -> None:
+    given = {k: {"enabled": False} if v is False else v for k, v in given.items()}
+    with pytest.warns(ConfigWarning, match=says):
+        load_config(given)
