@@ -104,6 +104,7 @@ from exitfsm.ports import (
     Clock,
     EventBus,
     IdMemory,
+    Instrument,
     Session,
 )
 from exitfsm.position import (
@@ -279,6 +280,7 @@ __all__ = [
     "IdMemory",
     "IllegalTransition",
     "InProcessBus",
+    "Instrument",
     "LadderStep",
     "LookUp",
     "ManualClock",

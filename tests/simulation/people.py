@@ -139,9 +139,7 @@ class Person(_Somebody):
             del self._noticed[symbol]
             self._clear_up(process, symbol, waiting.get(symbol), held)
         if rng.random() < 0.01:
-            symbol = rng.choice(self.symbols)
-            self.trace("person", f"forces {symbol}")
-            process.command(manager.force_exit, symbol, "a person")
+            self._force(process, rng.choice(self.symbols))
 
     def _clear_up(self, process: Process, symbol: str, p: Position | None, held: Decimal) -> None:
         manager, rng = process.manager, self.rng
@@ -153,5 +151,15 @@ class Person(_Somebody):
             self.trace("person", f"releases {p.position_id}")
             process.command(manager.release, p)
         else:
-            self.trace("person", f"forces {p.position_id}")
-            process.command(manager.force_exit, symbol, "a person")
+            self._force(process, symbol)
+
+    def _force(self, process: Process, symbol: str) -> None:
+        """Force an exit; where the alarm asks to look at the broker before it is said again, do so."""
+        manager = process.manager
+        assert manager is not None
+        refused = any(alarm.kind == "not_done" for p in manager.positions() if p.symbol == symbol for alarm in p.alarms)
+        if refused and self.venue.live_exits(symbol):
+            self.trace("person", f"does not force {symbol}: an exit order works at the broker")
+            return
+        self.trace("person", f"forces {symbol}")
+        process.command(manager.force_exit, symbol, "a person")
