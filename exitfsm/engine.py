@@ -242,10 +242,8 @@ class Engine:
 
     def owner_of(self, client_order_id: str) -> str | None:
         """The position that an exit order belongs to; None when the order is not ours."""
-        if (owner := self._orders.get(client_order_id)) is not None:
-            return owner
-        row = self.store.exit_order(client_order_id)
-        return row.position_id if row is not None else None
+        row = None if client_order_id in self._orders else self.store.exit_order(client_order_id)
+        return row.position_id if row is not None else self._orders.get(client_order_id)
 
     def tell(self, position_id: str, message: Message) -> list[Action]:
         """One message to one position; returns what is owed after it."""
@@ -357,6 +355,7 @@ class Engine:
                     confirmed=confirmed,
                     is_look=is_look,
                     length=slot.length,
+                    shut=slot.is_shut_for(bar, received_at),
                 )
         changed = self._commit(list(messages.items()), armed=False)
         for slot, bar, held, fault in faults:

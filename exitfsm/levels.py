@@ -20,10 +20,11 @@ from exitfsm.lifecycle import State
 from exitfsm.messages import RaiseAlarm
 from exitfsm.policy import AHEAD_MAX, Fault, PriceGuard, age_max, bar_fault
 from exitfsm.position import NO_STATES, Judged, Position, RuleStates, fold_bar, judged, new_in, wake_band
-from exitfsm.values import Bar, CheckedBar, Side
+from exitfsm.values import Bar, CheckedBar, Side, plain
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _BEFORE = datetime.min.replace(tzinfo=UTC)
+_DAY = timedelta(days=1)
 #: One object for all slots that have seen no bar yet.
 _LOWEST = -math.inf
 #: The jump guard as a band round an anchor is narrowed by this, so that rounding can only wake too early.
@@ -44,6 +45,10 @@ def _age_max(guard: PriceGuard, length: timedelta | None) -> timedelta:
     return age_max(guard, length)
 
 
+def _any_monitored(positions: tuple[Position, ...]) -> bool:
+    return any(p.state is State.MONITORING for p in positions)
+
+
 class Slot:
     """All that concerns one symbol's bars.
 
@@ -57,6 +62,7 @@ class Slot:
         last: the last accepted bar, or a bar of long ago where there is none; of one that forms, what was new last.
         judged: what was judged of the last bar of which more than one look came.
         length: how long the bars of the symbol are; None where that is not known.
+        shut_since: since when the market is closed, where nothing is decided then; None while it is open.
         repeats: how often a look came that was not old and said nothing new.
         repeated: the time of the last bar of which a look said nothing new.
         seen_to: bars up to this time were looked at before a restart.
@@ -83,6 +89,7 @@ class Slot:
         "repeated",
         "repeats",
         "seen_to",
+        "shut_since",
         "until",
         "upper",
     )
@@ -95,6 +102,7 @@ class Slot:
         self.last: Bar = _NO_BAR
         self.judged: Judged | None = None
         self.length = length
+        self.shut_since: datetime | None = None
         self.repeats = 0
         self.repeated: datetime | None = None
         #: Times of the newest bars that came late or formed.
@@ -127,9 +135,9 @@ class Slot:
         return at if at is not _BEFORE else None
 
     @property
-    def heard(self) -> tuple[datetime | None, Bar, int]:
-        """What was heard last: it differs with each bar and look; one that is refused is as good as none."""
-        return self.previous_at, self.last, self.repeats
+    def heard(self) -> tuple[datetime | None, Bar, int, datetime | None]:
+        """What was heard last: it differs with each bar that is believed, each look, and each opening and close."""
+        return self.previous_at, self.last, self.repeats, self.shut_since
 
     def silent(self, p: Position, silence_s: float, at: datetime) -> RaiseAlarm:
         """The alarm of a position for which nothing was heard for so long, with the reason."""
@@ -227,6 +235,16 @@ class Slot:
         self.note_age_and_exits()
         return True
 
+    def shut(self, since: datetime | None) -> None:
+        """The market is closed since then, or open (None): bars that began later decide nothing while it is closed."""
+        self.shut_since = since
+
+    def is_shut_for(self, bar: Bar, received_at: datetime | None) -> bool:
+        """True when no part of a bar lies in a session; a bar of a day or more always has one."""
+        if self.shut_since is None or received_at is None or (self.length is not None and self.length >= _DAY):
+            return False
+        return bar.timestamp >= self.shut_since
+
     def start_over(self, bar: Bar) -> None:
         """The symbol's prices begin anew at `bar`, as after a split: its high is the only one, nothing is folded."""
         self.folded = _NOTHING
@@ -290,7 +308,9 @@ class Slot:
         new, previous_at, _ = self.look_at(bar, received_at)
         fault = self._fault(new, received_at, reference, previous_at)
         if fault is not None and fault.reason is BarRefusal.STALE and self.learn(bar.timestamp):
-            return self._fault(new, received_at, reference, previous_at)
+            fault = self._fault(new, received_at, reference, previous_at)
+        if fault is None and self.is_shut_for(bar, received_at):
+            return Fault(BarRefusal.OUT_OF_SESSION, plain(bar.close)) if _any_monitored(self.positions) else None
         return fault
 
     def _fault(
@@ -442,4 +462,4 @@ class Levels:
     def watched(self, symbol: str) -> bool:
         """True when a position of the symbol is monitored."""
         slot = self.slots.get(symbol)
-        return slot is not None and any(p.state is State.MONITORING for p in slot.positions)
+        return slot is not None and _any_monitored(slot.positions)

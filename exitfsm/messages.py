@@ -66,6 +66,7 @@ class BarSeen(Message, frozen=True):
         confirmed: a second source confirmed this price, so the jump guard does not apply.
         is_look: `bar` is what is new in a later look at a bar that is still forming.
         length: how long the bars of the symbol are, where that is known.
+        shut: the market is closed, by what the broker says, and was so during the whole bar.
     """
 
     by: ClassVar[By] = By.BAR
@@ -82,6 +83,7 @@ class BarSeen(Message, frozen=True):
     confirmed: bool = False
     is_look: bool = False
     length: timedelta | None = None
+    shut: bool = False
 
 
 class Report(Message, frozen=True):

@@ -14,13 +14,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from exitfsm.engine import Engine
-from exitfsm.events import Event, ExitTriggered, RefusalEnded, StopMoved, TriggerRefused
+from exitfsm.events import Event, ExitEscalated, ExitTriggered, RefusalEnded, StopMoved, TriggerRefused
 from exitfsm.policy import ExitPolicy, PriceGuard, age_max, silence_max_s
 from exitfsm.position import Position, judged, new_in
 from exitfsm.position.looks import at_its_close
 from exitfsm.store import ExitStore
 from exitfsm.testing.given import BROKER, after, opened, policy, to_open
-from exitfsm.values import Bar, Side
+from exitfsm.values import Bar, ExecutionReport, OrderStatus, Side
 
 RANGE = policy(evaluate_on="range", profit_taking=False)
 TRAIL = {"activation_pct": 1, "trail_pct": 1, "step_pct": 0}
@@ -268,6 +268,54 @@ def test_given_a_symbol_then_it_is_known_which_sides_are_held(desk: Watch) -> No
     desk.buy()
     assert desk.engine.levels.sides("AAPL") == {Side.LONG}
     assert desk.engine.levels.sides("MSFT") == set()
+
+
+# --- out of session ---------------------------------------------------------------------------------------------------
+
+
+def test_given_a_closed_market_then_bars_that_began_after_the_close_decide_nothing_in_one_run(desk: Watch) -> None:
+    p = desk.buy()
+    slot = desk.engine.levels.slots["AAPL"]
+    slot.shut(after(120))
+    for at in (120, 180, 240):
+        tell(desk, look(98, at), at)
+    tell(desk, look(100, 300), 300)
+    assert [getattr(e, "reason", "") for e in news(desk, p)] == ["out_of_session"]
+    slot.shut(None)
+    tell(desk, look(100, 360), 360)
+    assert [type(e) for e in news(desk, p)] == [TriggerRefused, RefusalEnded]
+    tell(desk, look(98, 420), 420)
+    assert isinstance(news(desk, p)[-1], ExitTriggered)
+
+
+def test_given_a_closed_market_then_a_bar_with_a_part_inside_and_one_without_an_arrival_count(desk: Watch) -> None:
+    p = desk.buy()
+    desk.engine.levels.slots["AAPL"].shut(after(120))
+    tell(desk, look(98, 119), 180)
+    assert [type(e) for e in news(desk, p)] == [ExitTriggered]
+    other = desk.engine.open(to_open(opened(symbol="MSFT")), reference=Decimal(100))
+    desk.engine.levels.slots["MSFT"].shut(after(120))
+    desk.engine.on_bar(Bar("MSFT", after(180), 98, 98, 98, 98))
+    assert [type(e) for e in news(desk, other)] == [ExitTriggered]
+
+
+def test_given_bars_of_a_day_then_a_closed_market_holds_none_up(desk: Watch) -> None:
+    desk.engine.levels.expect(86_400)
+    p = desk.buy()
+    desk.engine.levels.slots["AAPL"].shut(after(-86_400))
+    tell(desk, look(98, 60), 86_460)
+    assert [type(e) for e in news(desk, p)] == [ExitTriggered]
+
+
+def test_given_an_exit_under_way_then_a_closed_market_does_not_hold_up_its_stop(desk: Watch) -> None:
+    p = desk.buy(rules=policy(profit_taking={"order_type": "limit"}))
+    tell(desk, look(102, 60), 60)
+    order_id = desk.engine.positions[p.position_id].client_order_id or ""
+    accepted = ExecutionReport(client_order_id=order_id, status=OrderStatus.NEW, at=after(61))
+    desk.engine.on_report(accepted, at=after(61))
+    desk.engine.levels.slots["AAPL"].shut(after(100))
+    tell(desk, look(98, 120), 120)
+    assert isinstance(news(desk, p)[-1], ExitEscalated)
 
 
 # --- no exit that the prices would not have had -----------------------------------------------------------------------

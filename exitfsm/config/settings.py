@@ -20,6 +20,12 @@ class SessionHours(Section, frozen=True):
     """Regular market hours, Monday to Friday, for the simulation and the paper broker; a live broker knows its own."""
 
     timezone: Annotated[str, Spec("time zone of the exchange, by its IANA name")] = "America/New_York"
+    trade: Annotated[
+        Literal["regular", "extended"],
+        Spec(
+            "`regular`: where a live broker says that the market is closed, a bar decides nothing; `extended`: it does"
+        ),
+    ] = "regular"
     open: Annotated[time, Spec("when the session opens, in that zone")] = time(9, 30)
     close: Annotated[time, Spec("when the session closes, in that zone")] = time(16, 0)
     calendar: Annotated[

@@ -73,7 +73,7 @@ def custom_of(p: Position, m: BarSeen) -> str:
 
 def fault_of(p: Position, m: BarSeen) -> Fault | None:
     """Why the bar is not believed; a confirmed price is held to everything but the jump guard."""
-    return bar_fault(
+    fault = bar_fault(
         m.bar,
         p.policy.price_guard,
         reference=None if m.confirmed else m.reference_price,
@@ -82,6 +82,9 @@ def fault_of(p: Position, m: BarSeen) -> Fault | None:
         on_range=p.policy.evaluate_on is EvaluateOn.RANGE,
         length=m.length,
     )
+    if fault is None and m.shut and p.state is State.MONITORING:
+        return Fault(BarRefusal.OUT_OF_SESSION, plain(m.bar.close))
+    return fault
 
 
 def refuse(p: Position, m: BarSeen, fault: Fault) -> list[Event]:

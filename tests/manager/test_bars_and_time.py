@@ -15,6 +15,7 @@ from exitfsm import Bar, Session
 from exitfsm.events import ExitRetried
 from exitfsm.testing import Hang, Raises
 
+EXTENDED = {"session": {"trade": "extended"}}
 SILENT = {"live": {"feed_silence_seconds": 100}}
 
 
@@ -361,11 +362,53 @@ async def test_given_a_closed_market_when_a_person_forces_the_exit_then_it_waits
 async def test_given_a_broker_that_queues_orders_then_a_closed_market_does_not_hold_the_exit_up(
     make_world: MakeWorld,
 ) -> None:
-    world = await make_world(capabilities=replace(GOOD, queues_orders=True))
+    world = await make_world(EXTENDED, capabilities=replace(GOOD, queues_orders=True))
     await world.enter()
     world.broker.market = closed(T0 + timedelta(hours=18))
     await world.passes(31)
     await world.bar(98)
+    assert len(world.orders) == 1
+
+
+async def test_given_a_print_while_the_market_is_closed_then_it_decides_nothing_and_the_run_is_one(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world()
+    await world.enter()
+    world.broker.market = closed(T0 + timedelta(hours=18))
+    await world.passes(301, step=10)
+    for _ in range(3):
+        await world.bar(98, after=60)
+    await world.bar(100, after=60)
+    assert world.orders == []
+    assert world.names()[1:] == ["TriggerRefused"]
+    assert world.position.refusing == "out_of_session"
+    assert world.alarm_kinds == []
+    world.broker.market = Session(is_open=True)
+    await world.passes(301, step=10)
+    await world.bar(101)
+    assert world.names()[1:] == ["TriggerRefused", "RefusalEnded"]
+    await world.bar(98)
+    assert len(world.orders) == 1
+
+
+async def test_given_a_bar_that_began_before_the_close_then_it_counts_after_it(make_world: MakeWorld) -> None:
+    world = await make_world()
+    await world.enter()
+    world.broker.market = Session(is_open=True, close=T0 + timedelta(seconds=120))
+    await world.passes(100, step=10)
+    world.broker.market = closed(T0 + timedelta(hours=18))
+    await world.passes(30, step=10)
+    await world.manager.on_bar(world.make_bar(98, at=T0 + timedelta(seconds=100)))
+    assert world.state != "monitoring"
+
+
+async def test_given_a_broker_that_knows_no_hours_then_every_price_counts(make_world: MakeWorld) -> None:
+    world = await make_world()
+    world.broker.market = closed(T0 + timedelta(hours=18))
+    await world.enter("0.5", 40000, symbol="BTC/USD")
+    await world.passes(301, step=10)
+    await world.bar(39000, "BTC/USD")
     assert len(world.orders) == 1
 
 
