@@ -284,14 +284,12 @@ class Slot:
             if received_at is not None and received_at - bar.timestamp <= self.max_age:
                 self.repeats += 1
             return True
-        if not (
-            self.is_look(bar, received_at)
-            and self.lower < new.floor
-            and new.ceiling < self.upper
-            and new.timestamp < self.until
+        if (
+            received_at is None
+            or not (self.is_look(bar, received_at) and new.timestamp < self.until)
+            or not (self.lower < new.floor and new.ceiling < self.upper)
+            or not -AHEAD_MAX <= received_at - new.timestamp <= self.max_age
         ):
-            return False
-        if received_at is None or not -AHEAD_MAX <= received_at - new.timestamp <= self.max_age:
             return False
         self._take_look(new)
         return True
