@@ -180,7 +180,8 @@ class Executor(Part):
         if self._orders.hold_back(p.symbol, self._time.monotonic()) or await self._is_too_small(p, action.order):
             return False
         await self._prove_over(p, began)
-        if holdings.another_goes_first(p, tuple(self._beside(p)), began, self._time.monotonic()):
+        again = self._sends.may_have_left(action.order.client_order_id)
+        if holdings.another_goes_first(p, tuple(self._beside(p)), began, self._time.monotonic(), again):
             await self._ask_for_way(p)
             await self._turns.pause(p.position_id)
             return True
@@ -224,6 +225,7 @@ class Executor(Part):
             # A slow broker is no reason never to send, a long sleep is one.
             fresh_s=FRESH_S + (1 + len(beside)) * float(self._live.broker_timeout_seconds),
             is_held_back=self._orders.hold_back(p.symbol, now),
+            may_have_left=self._sends.may_have_left(action.order.client_order_id),
         )
         answer = holdings.may_send(leaving)
         closed = self._hours.heard_closed(p.symbol) or not self._breaker.allows(now)
@@ -240,6 +242,7 @@ class Executor(Part):
                 is_unknown=order_id in self._engine.unknown,
                 look_ups=self._shown.look_ups(order_id),
                 settled=self._waits.settled(q) if reported else NEVER,
+                may_have_left=self._sends.may_have_left(order_id),
             )
 
     async def _prove_over(self, p: Position, asked: float) -> None:
