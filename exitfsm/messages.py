@@ -7,7 +7,7 @@ told, and is recorded with each event that follows.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import ClassVar
 
@@ -64,6 +64,9 @@ class BarSeen(Message, frozen=True):
         folded: the folded states of the position's rules, before this bar.
         paused: new triggers are on hold.
         confirmed: a second source confirmed this price, so the jump guard does not apply.
+        is_look: `bar` is what is new in a later look at a bar that is still forming.
+        length: how long the bars of the symbol are, where that is known.
+        shut: the market is closed, by what the broker says, and was so during the whole bar.
     """
 
     by: ClassVar[By] = By.BAR
@@ -78,6 +81,9 @@ class BarSeen(Message, frozen=True):
     folded: Folded = NOTHING_FOLDED
     paused: bool = False
     confirmed: bool = False
+    is_look: bool = False
+    length: timedelta | None = None
+    shut: bool = False
 
 
 class Report(Message, frozen=True):

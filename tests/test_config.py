@@ -653,7 +653,8 @@ def test_given_the_effective_configuration_when_shown_then_it_is_complete_and_pl
         "time_in_force": "day",
     }
     assert section["stop_loss"]["threshold_pct"] == "0.123456789012345678"
-    assert section["session"] == {"timezone": "America/New_York", "open": "09:30", "close": "16:00", "calendar": ""}
+    hours = {"trade": "regular", "open": "09:30", "close": "16:00"}
+    assert section["session"] == {"timezone": "America/New_York", **hours, "calendar": ""}
 
 
 _URL = "https://127.0.0.1/services/t0ken"
@@ -767,3 +768,27 @@ def test_given_a_fresh_interpreter_when_imported_then_pydantic_and_yaml_are_not(
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_given_one_word_of_several_then_it_is_that_one() -> None:
+    for word in ("regular", "extended"):
+        assert load_config({"session": {"trade": word}}).session.trade == word
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"stop_loss": {"threshold_pct": 0.02}}, "0.02 means 0.02 %"),
+        ({"profit_taking": {"threshold_pct": 0.05}, "stop_loss": False}, "0.05 means 0.05 %"),
+        ({"trailing_stop": {"enabled": True, "trail_pct": "0.09"}}, "0.09 means 0.09 %"),
+        ({"stop_loss": {"enabled": False}, "profit_taking": {"enabled": False}}, "no stop and no target are on"),
+        (
+            {"stop_loss": {"enabled": False}, "trailing_stop": {"enabled": True, "activation_pct": 3}},
+            "before a profit of 3 %",
+        ),
+    ],
+)
+def test_given_what_is_probably_not_meant_then_a_warning_says_so(given: dict[str, Any], says: str) -> None:
+    given = {k: {"enabled": False} if v is False else v for k, v in given.items()}
+    with pytest.warns(ConfigWarning, match=says):
+        load_config(given)

@@ -89,14 +89,14 @@ def bar_of(source: Any, symbol: str | None = None) -> Bar:
     if isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
         source = _named_values(source, symbol)
     inner = _unwrapped(source)
-    named = meant(inner, "symbol")
-    named = named if named is not None else symbol if symbol is not None else meant(source, "symbol")
+    named = next((s for s in (meant(inner, "symbol"), symbol, meant(source, "symbol")) if s is not None), None)
     at = _time_in(inner)
     close = number(inner, "close")
     lacks = [what for what, it in (("symbol", named), ("timestamp", at), ("close", close)) if it is None]
     if close is None or lacks:
         raise BrokerError(f"not a bar: {type(source).__name__} has no {' and no '.join(lacks)} (looked for: {_SOUGHT})")
-    given = (number(inner, name) for name in ("open", "high", "low"))
+    is_ticker = isinstance(field(inner, "bid", "ask"), (Real, Decimal, str))  # whose high and low are those of a day
+    given = (None if is_ticker else number(inner, name) for name in ("open", "high", "low"))
     opened, high, low = (close if price is None else price for price in given)
     return Bar(name_of(named), time_of(at, "timestamp"), opened, high, low, close, number(inner, "volume") or 0)
 

@@ -55,7 +55,7 @@ def load_config(source: ExitConfig | Mapping[str, Any] | str | os.PathLike[str])
         ConfigError: with every mistake, one line each: `file:line: exit_manager.key: what is wrong; what is allowed`.
 
     Warns:
-        ConfigWarning: the profit threshold is not above the stop threshold.
+        ConfigWarning: something is allowed but probably not meant, as a stop nearer than the spread.
     """
     origin = _origin_of(source)
     config, mistakes = checked(origin)

@@ -74,7 +74,8 @@ def _read(field: Field, value: object) -> Any:
     """
     if field.choices:
         if isinstance(value, str) and str(value) in field.choices:
-            return field.type(value) if isinstance(field.type, type) else get_args(field.type)[0]
+            words = {str(word): word for word in get_args(field.type)}
+            return field.type(value) if isinstance(field.type, type) else words[value]
     elif field.type is bool:
         if isinstance(value, bool):
             return value

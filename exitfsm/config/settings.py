@@ -21,6 +21,12 @@ class SessionHours(Section, frozen=True):
     """Regular market hours, Monday to Friday, for the simulation and the paper broker; a live broker knows its own."""
 
     timezone: Annotated[str, Spec("time zone of the exchange, by its IANA name")] = "America/New_York"
+    trade: Annotated[
+        Literal["regular", "extended"],
+        Spec(
+            "`regular`: where a live broker says that the market is closed, a bar decides nothing; `extended`: it does"
+        ),
+    ] = "regular"
     open: Annotated[time, Spec("when the session opens, in that zone")] = time(9, 30)
     close: Annotated[time, Spec("when the session closes, in that zone")] = time(16, 0)
     calendar: Annotated[
@@ -49,6 +55,10 @@ class LiveSettings(Section, frozen=True):
         Decimal,
         Spec("how long a held symbol may be without a bar, in its session, before a person is told", gt=0, le=86_400),
     ] = Decimal(600)
+    bar_seconds: Annotated[
+        int,
+        Spec("how long a bar is, in seconds, where bars are long; 0 learns it of the bars", ge=0, le=10**7),
+    ] = 0
     orders_per_minute: Annotated[int, Spec("most orders and cancels sent in a minute", gt=0, le=100_000)] = 120
     breaker_failures: Annotated[int, Spec("failures in a row after which sends are spaced out", gt=0, le=1000)] = 5
     breaker_probe_seconds: Annotated[Decimal, Spec("time between sends while the broker fails", gt=0, le=3600)] = (

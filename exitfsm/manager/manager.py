@@ -35,7 +35,7 @@ from exitfsm.manager.parts import Parts
 from exitfsm.outside import log
 from exitfsm.ownership import Opening
 from exitfsm.ports import Broker, Clock, EventBus
-from exitfsm.position import Position, account_hash
+from exitfsm.position import Position, account_hash, price_for
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side, decimal_of, symbol_key, utc
 
@@ -172,9 +172,7 @@ class ExitManager:
             raise StoreLocked(self._made.ownership.lost)
 
     async def stop(self) -> None:
-        """Stop watching, or waiting: a standby's `start` then raises `StoreError`. Idempotent; loses nothing and leaves
-        no task behind: what is owed stays owed in the store.
-        """
+        """Stop watching, or waiting (a standby's `start` raises `StoreError`). Idempotent; what is owed stays owed."""
         self._opening.end()
         if self._running:
             await self._stop()
@@ -200,6 +198,15 @@ class ExitManager:
         that cannot be read is an alarm.
         """
         await self.on_bars([bar] if symbol is None else {symbol: bar})
+
+    @on_its_loop
+    async def on_price(
+        self, symbol: str, price: Any = None, *, bid: Any = None, ask: Any = None, at: Any = None
+    ) -> None:
+        """A price of now (or of `at`) where there are no bars: a long is judged by the bid, a short by the ask."""
+        sides = self._engine.levels.sides(symbol_key(str(symbol))) if self._running else ()
+        at, close = at or self._given.clock.now(), price_for(sides, price, bid, ask)
+        await self.on_bars([{"symbol": symbol, "timestamp": at, "close": close}])
 
     @on_its_loop
     async def on_bars(self, bars: Sequence[Any] | Mapping[str, Any]) -> None:
@@ -232,10 +239,9 @@ class ExitManager:
         *,
         atr: Decimal | None = None,
     ) -> Position:
-        """Watch a position from now on, without waiting for a reconciliation to find it. Repeating it changes nothing.
+        """Watch a position from now on, before a reconciliation finds it. Repeating it changes nothing.
 
-        Where the symbol is watched already, that position is returned as it is; only what was first filled after its
-        exit had begun is another one.
+        Where the symbol is watched, that position is returned as it is, unless this was filled after its exit began.
 
         Args:
             symbol, side, qty, entry_price: what is held, at which average price.
@@ -308,10 +314,7 @@ class ExitManager:
 
     @on_its_loop
     async def flatten_all(self, reason: str = "", *, who: str = "operator") -> list[Position]:
-        """Exit everything, now; returns the positions concerned. Needs no prices.
-
-        What is watched goes first; then the broker is asked for what is not watched yet, and that follows.
-        """
+        """Exit everything, now; returns the positions concerned. What is not watched yet is asked for, and follows."""
         return await self._at_work.operators.flatten({"reason": reason, "who": who})
 
     def pause(self, who: str = "operator", why: str = "") -> Awaitable[None]:
@@ -340,11 +343,11 @@ class ExitManager:
         return Begun(self._loop, lambda: self._at_work.context.alarms.acknowledge(alarm_id, who))
 
     def release(self, position: Position | str, who: str = "operator", order_not_there: bool = False) -> Begun:
-        """Hand an unprotected position back to the rules, with what the broker shows for it now.
+        """Hand an unprotected position back to the rules, with what the broker shows now, unless an order may be live.
 
-        Where the broker shows nothing, it has ended: then the operator's word makes up for the missing execution.
-        Nothing happens while an order of it may be live; `order_not_there` is the operator's word that one which is not
-        known to have arrived does not exist: the attempt ends. An unknown position is a `ValueError`.
+        Where nothing is shown, it has ended: then the operator's word makes up for the missing execution.
+        `order_not_there` is the operator's word that an order which is not known to have arrived does not exist: the
+        attempt ends. An unknown position is a `ValueError`.
         """
         key = position if isinstance(position, str) else position.position_id
 

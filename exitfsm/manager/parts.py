@@ -67,6 +67,7 @@ class Parts:
             listener=lambda position, recorded: self._commits.append((position, recorded)),
             bars_since=bars_since(self._keeper.path) if given.config.record_bars else None,
         )
+        engine.levels.expect(live.bar_seconds)
         tasks, timeout_s = Tasks(), float(live.broker_timeout_seconds)
         memory = Memory(engine, time, listed_by=time.monotonic() + 2 * timeout_s)
         mailbox = Mailbox(engine, time, given.clock, self._after_group)

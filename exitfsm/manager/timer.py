@@ -11,8 +11,9 @@ from exitfsm.manager.context import Context, Part, in_order
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
 from exitfsm.memory.intervals import LOOK_UPS_MAX, Polls, Silence, Spaced
-from exitfsm.messages import RaiseAlarm, TimeSeen
+from exitfsm.messages import TimeSeen
 from exitfsm.outside import log, logged
+from exitfsm.policy import silence_max_s
 from exitfsm.position import Position
 
 #: How often the manager looks at what time has brought, in seconds.
@@ -87,13 +88,13 @@ class Timer(Part):
 
     async def _rules_of_time(self, now: datetime, mono: float) -> None:
         """Time rules where no bar comes, and a word to a person where none has come for long."""
-        longest = float(self._live.feed_silence_seconds)
         for p in in_order(self._engine):
-            if p.state is not State.MONITORING:
-                continue
             slot = self._engine.levels.slots.get(p.symbol)
-            # A bar that was refused leaves it as unwatched as none.
-            silence = self._silence.since(p.symbol, slot.previous_at if slot is not None else None, mono)
+            if p.state is not State.MONITORING or slot is None:
+                continue
+            slot.shut(self._hours.shut(p.symbol) if self._given.config.session.trade == "regular" else None)
+            silence = self._silence.since(p.symbol, slot.heard, mono)
+            longest = silence_max_s(float(self._live.feed_silence_seconds), p.policy.price_guard, slot.length)
             timed = bool(p.policy.plan.timed)
             hours = self._hours.at_a_glance(p.symbol) if timed or silence >= longest else None
             if hours is None:
@@ -103,6 +104,4 @@ class Timer(Part):
                 due = TimeSeen(at=now, price=price, session_close=hours.close)
                 await self._mailbox.tell(p.position_id, due)
             if silence >= longest and hours.is_open:
-                refused = f" (they come, and are refused: {p.refusing})" if p.refusing else ""
-                text = f"no bar of {p.symbol} for {silence:.0f} s{refused}: its levels are not being watched"
-                await self._mailbox.tell(p.position_id, RaiseAlarm(at=now, kind="feed_silent", text=text))
+                await self._mailbox.tell(p.position_id, slot.silent(p, silence, now))

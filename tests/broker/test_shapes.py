@@ -346,3 +346,10 @@ def test_and_out_of_what_it_raises() -> None:
     assert (refused.kind, refused.text) == ("not\ufffdtradable", "A\ufffd")
     assert str(BrokerError("half an answer\0", 7)) == "('half an answer\ufffd', 7)"
     assert str(NotSent("\0")) == "\ufffd"
+
+
+def test_given_a_ticker_then_its_high_and_low_of_a_day_are_not_those_of_a_bar() -> None:
+    ticker = {"symbol": "BTC/USDT", "timestamp": 1_700_000_000_000, "high": 120, "low": 80, "open": 90, "close": 100}
+    bar = bar_of(ticker | {"bid": 99.9, "ask": 100.1})
+    assert (bar.open, bar.high, bar.low, bar.close) == (100, 100, 100, 100)
+    assert bar_of(ticker).low == 80

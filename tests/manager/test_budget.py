@@ -216,6 +216,7 @@ async def test_given_a_worse_one_whose_answer_hangs_then_the_others_wait_for_it_
     world = await make_world({"live": {"orders_per_minute": 1}})
     for symbol in "AB":
         await world.enter(10, 100, symbol=symbol)
+    await world.passes(1)
     await world.passes(40, 40)
     gates = Gates(world)
     told = asyncio.create_task(world.manager.on_bars([world.make_bar(96, "A"), world.make_bar(90, "B")]))

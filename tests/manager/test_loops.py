@@ -28,6 +28,7 @@ Call = Callable[[ExitManager], Any]
 AWAITED: dict[str, Call] = {
     "on_bar": lambda m: m.on_bar(BAR),
     "on_bars": lambda m: m.on_bars([BAR]),
+    "on_price": lambda m: m.on_price("AAPL", 100),
     "on_order_update": lambda m: m.on_order_update({"id": "bot-1", "status": "new"}),
     "watch": lambda m: m.watch("MSFT", "long", 1, 50, AT),
     "sync": lambda m: m.sync(),

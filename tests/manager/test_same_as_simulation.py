@@ -80,12 +80,6 @@ CASES: dict[str, tuple[dict[str, Any], list[Bar], Script, Side]] = {
         nothing,
         Side.LONG,
     ),
-    "repeated-bars": (
-        {},
-        [*bars(100, 100.4), *bars(100, 100.4, 99.5, 98.9, 98.7)[1:]],
-        nothing,
-        Side.LONG,
-    ),
     "nan-in-between": (
         {},
         [
@@ -106,7 +100,6 @@ SHOWS = {
     "trailing": "StopMoved",
     "break-even": "StopMoved",
     "limit-gives-way": "ExitEscalated",
-    "repeated-bars": "TriggerRefused",
     "nan-in-between": "RefusalEnded",
 }
 

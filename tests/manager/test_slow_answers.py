@@ -192,7 +192,7 @@ async def test_given_a_record_that_is_never_readable_then_an_operator_can_go_on(
 async def test_given_hours_that_cannot_be_read_any_more_after_the_open_then_the_exit_leaves(
     make_world: MakeWorld,
 ) -> None:
-    world = await make_world()
+    world = await make_world({"session": {"trade": "extended"}})
     await world.enter(10)
     world.broker.market = Session(is_open=False, next_open=world.clock.now() + timedelta(seconds=120))
     await world.passes(40)
