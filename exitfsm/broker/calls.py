@@ -341,6 +341,8 @@ class BrokerCalls:
             except BrokerError as error:
                 name = bare(symbol_key(str(meant(raw, "symbol") or "")))
                 unreadable[name] = f"an execution {f'of {name} ' if name else ''}cannot be read: {error}"
+        if unreadable and not found:
+            raise BrokerError(next(iter(unreadable.values())))  # an answer of which nothing can be read is no empty one
         self._unreadable["fills"] = list(unreadable.values())
         if symbol is not None and bare(symbol) in unreadable:
             raise BrokerError(unreadable[bare(symbol)])
