@@ -130,6 +130,8 @@ class AlpacaBroker:
         """All open positions. One whose figures cannot be read is there as NaN, one that is none as Alpaca shows it."""
         found: list[Any] = []
         rows = words.rows(self._rest.get("/positions"), "the list of positions")
+        if rows and not any(isinstance(source, Mapping) for source in rows):
+            raise BrokerError("the list of positions is not understood")  # that is no empty one
         for source in rows:
             try:
                 found.append(words.position_of(words.mapping(source, "a position")))

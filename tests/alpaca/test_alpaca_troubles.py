@@ -42,9 +42,10 @@ def odd(symbol: str, **fields: Any) -> dict[str, Any]:
 async def test_given_a_row_that_cannot_be_read_then_it_is_said_once_and_the_others_are_exited(
     server: AlpacaServer, tmp_path: Path, row: Any
 ) -> None:
-    server.account.odd_positions.append(row)
     async with Desk(server, tmp_path) as desk:
         await desk.held()
+        server.account.odd_positions.append(row)
+        await desk.manager.sync()
         await desk.price("98.9")
         await desk.until(lambda: desk.taken, "the exit leaves")
         await desk.manager.sync()
