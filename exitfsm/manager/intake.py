@@ -104,8 +104,7 @@ class Operators(Part):
         if not_there and p.state is State.PENDING and p.client_order_id not in self._sends.under_way:
             await self._mailbox.report(holdings.not_there(p.order.client_order_id, who, self._time.now()))
             return
-        if p.state is State.UNPROTECTED:
-            await self._clear_up(p, must=True)
+        await self._clear_up(p, must=True)
         p = self._engine.positions.get(position_id)
         if p is None:
             return

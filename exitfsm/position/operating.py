@@ -95,6 +95,8 @@ def on_change_policy(p: Position, m: ChangePolicy, broker: Capabilities) -> list
 
 def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
     """Back to monitoring, with what the broker shows; only when nothing of ours can be live."""
+    if p.state is State.REJECTED:
+        return []  # its attempt has ended, perhaps on this word: the next one follows by itself
     if p.state is not State.UNPROTECTED:
         text = f"nothing was released: {p.symbol} is {p.state}, and only an unprotected position is to be released"
         return alarm(p, AlarmKind.NOT_DONE, text, m.at)

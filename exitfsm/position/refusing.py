@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
-from decimal import ROUND_FLOOR, Decimal, InvalidOperation
+from decimal import ROUND_FLOOR, Decimal
 
 from exitfsm.position.order import ExitOrder
 from exitfsm.position.state import Position
@@ -124,7 +124,4 @@ def _smaller(qty: Decimal, text: str) -> Decimal | None:
 
 def _figure(pattern: re.Pattern[str], text: str) -> Decimal | None:
     found = pattern.search(text)
-    try:
-        return Decimal(found[1]) if found is not None else None
-    except InvalidOperation:
-        return None
+    return Decimal(found[1]) if found is not None else None

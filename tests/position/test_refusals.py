@@ -226,3 +226,9 @@ def test_given_an_unprotected_position_when_a_part_is_ordered_then_so_much_leave
 def test_given_a_position_that_is_not_unprotected_when_it_is_released_then_the_answer_says_so() -> None:
     wish = Release(at=after(200), qty=Decimal(10), entry_price=Decimal(100))
     submitted.when(wish).then(like(AlarmRaised, kind="not_done")).is_in("submitted")
+
+
+def test_given_an_order_that_the_broker_had_then_its_number_is_used_up_whatever_the_cause() -> None:
+    s = pending.when(reported("rejected", 0, at=61, refusal="halted", text="paused"))
+    s.then(like(OrderEnded, how="rejected", passing=True)).is_in("rejected")
+    s.when(holds(10, at=200, record="rejected")).then(like(ExitRetried, client_order_id=order_id(2), budget_spent=0))

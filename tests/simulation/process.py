@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import wraps
 from typing import Any
 
 from exitfsm.errors import BrokerError, StoreError, StoreLocked
@@ -249,6 +250,7 @@ class _Threaded:
 
 
 def _plainly(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)  # a submit that does not say what it takes is refused
     def call(*args: Any) -> Any:
         return _Answer(method, args)
 
