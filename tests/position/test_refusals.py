@@ -140,6 +140,7 @@ def test_given_a_lasting_refusal_twice_then_a_person_hears_the_reason_and_what_w
         ("available: 0", ""),
         ("available: 11", ""),
         ("step size 0", ""),
+        ("step size 0.5, available: 7", "7"),
     ],
 )
 def test_what_would_work_is_read_out_of_the_refusal(text: str, size: str) -> None:
