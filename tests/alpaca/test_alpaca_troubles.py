@@ -44,6 +44,7 @@ async def test_given_a_row_that_cannot_be_read_then_it_is_said_once_and_the_othe
 ) -> None:
     async with Desk(server, tmp_path) as desk:
         await desk.held()
+        await desk.held(symbol="TSLA")  # it is shown all the time
         server.account.odd_positions.append(row)
         await desk.manager.sync()
         await desk.price("98.9")
