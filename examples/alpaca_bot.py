@@ -81,7 +81,7 @@ async def run(access: Access, symbol: str, store: str, stop: asyncio.Event) -> N
     manager = ExitManager(broker, store, None, CONFIG, "example", account=account, on_event=tell)  # (exits)
     updates = AlpacaUpdates(access, broker, manager.on_order_update, manager.sync)  # (exits)
     bot = Bot(TradingClient(access.key_id, access.secret_key, url_override=access.base_url), manager)
-    async with manager, updates, AlpacaBars(access) as bars:  # (exits)
+    async with manager, updates, AlpacaBars(access, noticed=broker.noticed) as bars:  # (exits)
         bars.watch([symbol])
         feeding = asyncio.create_task(feed(bars, manager, bot))
         await stop.wait()

@@ -21,6 +21,7 @@ from exitfsm.errors import (
     IllegalTransition,
     NotSent,
     OrderRefused,
+    RateLimited,
     StoreError,
     StoreLocked,
     VersionConflict,
@@ -35,6 +36,7 @@ from exitfsm.events import (
     Event,
     ExitCompleted,
     ExitEscalated,
+    ExitPostponed,
     ExitRetried,
     ExitTriggered,
     ExitWithdrawn,
@@ -101,6 +103,7 @@ from exitfsm.policy import (
     TrailingStop,
 )
 from exitfsm.ports import (
+    EXIT_WAITS,
     AssetRules,
     BarFeed,
     Broker,
@@ -227,6 +230,7 @@ sys.modules[__name__].__class__ = _Api
 
 __all__ = [
     "EXACT",
+    "EXIT_WAITS",
     "TABLE",
     "Acknowledge",
     "Act",
@@ -270,6 +274,7 @@ __all__ = [
     "ExitManager",
     "ExitOrder",
     "ExitPolicy",
+    "ExitPostponed",
     "ExitRetried",
     "ExitStatus",
     "ExitStore",
@@ -313,6 +318,7 @@ __all__ = [
     "ProfitTaking",
     "ProtectionLost",
     "RaiseAlarm",
+    "RateLimited",
     "ReadPosition",
     "RecordRead",
     "Recorded",

@@ -15,7 +15,7 @@ from exitfsm.aio.tasks import Fresh
 from exitfsm.broker.calls import BrokerCalls, describe
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError
-from exitfsm.holdings import Read, bare, same_symbol
+from exitfsm.holdings import Read, same_symbol
 from exitfsm.memory.memory import Memory
 from exitfsm.memory.orders import own_id
 from exitfsm.outside import logged
@@ -42,7 +42,7 @@ class Books:
     def __init__(
         self, calls: BrokerCalls, memory: Memory, time: SteadyTime, is_ours: Callable[[str], bool], limits: Limits
     ) -> None:
-        self._calls, self._orders = calls, memory.orders
+        self._calls, self._orders, self._seen = calls, memory.orders, memory.seen
         self._time, self._is_ours, self._limits = time, is_ours, limits
         #: Reads of what is held; callers that wait together share one.
         self.reads = Fresh(self._read, "exitfsm-positions")
@@ -68,7 +68,8 @@ class Books:
         held = await self._calls.positions()
         own = holdings.own_rows(held, self._is_ours)
         ended = self._time.monotonic()
-        return Read(rows=limited(own.rows), began=held.began, ended=ended, unreadable=held.unclear | own.unclear)
+        unclear = held.unclear | own.unclear
+        return self._seen.noted(Read(rows=limited(own.rows), began=held.began, ended=ended, unreadable=unclear))
 
     # --- records ------------------------------------------------------------------------------------------------------
 
@@ -93,7 +94,7 @@ class Books:
         """What the executions say that a position's newest order has filled; None where they say nothing new."""
         if not self._calls.has("fills"):
             return None
-        fills = await self._calls.fills(p.opened_at)
+        fills = await self._calls.fills(p.opened_at, p.symbol)
         return holdings.report_from_executions(p, [f for f in fills if same_symbol(f.symbol, p.symbol)])
 
     # --- executions ---------------------------------------------------------------------------------------------------
@@ -103,7 +104,7 @@ class Books:
         if not self._calls.has("fills"):
             return holdings.executions_of(p, self._orders.told.values(), listed=False)
         with logged("fills_failed position=%s error=%s", p.position_id):
-            return holdings.executions_of(p, await self._calls.fills(p.opened_at), listed=True)
+            return holdings.executions_of(p, await self._calls.fills(p.opened_at, p.symbol), listed=True)
         return None
 
     async def fills_since(self, since: datetime) -> tuple[Fill, ...]:
@@ -116,8 +117,4 @@ class Books:
         """The account's executions as far as they are looked at, oldest first; None where the broker lists none."""
         if not self._calls.has("fills"):
             return None
-        by_symbol: dict[str, list[Fill]] = {}
-        for fill in await self._calls.fills(self._time.now() - timedelta(days=lookback_days)):
-            self._orders.note_spelling(fill.symbol)
-            by_symbol.setdefault(bare(fill.symbol), []).append(fill)
-        return by_symbol
+        return self._orders.by_symbol(await self._calls.fills(self._time.now() - timedelta(days=lookback_days)))

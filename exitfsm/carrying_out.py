@@ -77,7 +77,10 @@ class Carrier:
             report = self._venue.submit(order)
         except OrderRefused as refusal:
             report = refused_report(order.client_order_id, refusal, at)
-        return engine.on_report(report, at=at)
+        told = engine.on_report(report, at=at)
+        if report.refused_at_submit:
+            engine.not_known(order.client_order_id)  # refused for now, it is sent again
+        return told
 
     def _check_covered(self, p: Position, action: Submit) -> None:
         """Look at what is held, where the venue would take an order for more.

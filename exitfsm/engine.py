@@ -174,8 +174,7 @@ class Engine:
     def on_bar(self, bar: Bar, received_at: datetime | None = None, confirmed: bool = False) -> tuple[Action, ...]:
         """A bar of any symbol: levels are tested, stops follow, and what became owed is returned, worst position first.
 
-        A bar inside its symbol's quiet band costs two comparisons (and one of its time) and writes nothing; what is
-        returned is a tuple because an empty one costs nothing either.
+        One inside the quiet band costs two comparisons (and one of its time) and writes nothing: an empty tuple.
 
         Args:
             bar: the bar; one of a symbol that is not held is nobody's business.
@@ -243,10 +242,8 @@ class Engine:
 
     def owner_of(self, client_order_id: str) -> str | None:
         """The position that an exit order belongs to; None when the order is not ours."""
-        if (owner := self._orders.get(client_order_id)) is not None:
-            return owner
-        row = self.store.exit_order(client_order_id)
-        return row.position_id if row is not None else None
+        row = None if client_order_id in self._orders else self.store.exit_order(client_order_id)
+        return row.position_id if row is not None else self._orders.get(client_order_id)
 
     def tell(self, position_id: str, message: Message) -> list[Action]:
         """One message to one position; returns what is owed after it."""
@@ -266,7 +263,7 @@ class Engine:
         slot = self._slots.get(bar.symbol)
         if slot is None:
             return None if bar.floor > 0 else Fault(BarRefusal.UNSOUND, str(bar.close))
-        return slot.fault(bar, received_at, slot.reference_price, slot.previous_at)
+        return slot.fault(bar, received_at, slot.reference_price)
 
     def rebase(self, symbol: str, bar: Bar) -> None:
         """The symbol's prices start over at this bar (a split): it is the new reference, and decides nothing."""
@@ -313,8 +310,7 @@ class Engine:
         due = [p for p in held if p.state is not State.MONITORING]
         waits = [p.position_id for p in due if p.waiting_since is not None]
         if waits:
-            message = TimeSeen(at=now, patience_s=patience_s)
-            self._commit([(position_id, message) for position_id in waits])
+            self._commit([(position_id, TimeSeen(at=now, patience_s=patience_s)) for position_id in waits])
             due = [self.positions[p.position_id] for p in due if p.position_id in self.positions]
         return self._owed_by_all(due, lambda _: now)
 
@@ -337,9 +333,10 @@ class Engine:
         """Bars of different symbols, outside their quiet bands: ask every position of each symbol, exactly."""
         messages: dict[str, BarSeen] = {}
         faults: list[tuple[Slot, Bar, tuple[Position, ...], Fault | None]] = []
-        for slot, bar in woken:
-            held, reference, previous_at = slot.positions, slot.reference_price, slot.previous_at
-            fault = slot.fault(bar, received_at, None if confirmed else reference, previous_at)
+        for slot, look in woken:
+            held, reference = slot.positions, slot.reference_price
+            bar, previous_at, is_look = slot.look_at(look, received_at)
+            fault = slot.fault(bar, received_at, None if confirmed else reference)
             faults.append((slot, bar, held, fault))
             for p in held:
                 verdict, rule = answer_of(self.rules, p, bar) if fault is None else NO_ANSWER
@@ -356,14 +353,16 @@ class Engine:
                     folded=slot.folded_of(p).states,
                     paused=self.paused,
                     confirmed=confirmed,
+                    is_look=is_look,
+                    length=slot.length,
+                    shut=slot.is_shut_for(bar, received_at),
                 )
         changed = self._commit(list(messages.items()), armed=False)
         for slot, bar, held, fault in faults:
             for p in held:
                 self._refusals.note(p, self.positions.get(p.position_id, p), fault, messages[p.position_id])
             if fault is None:
-                slot.accept(bar)
-                slot.fold(bar)
+                slot.take(bar)
             if slot.positions:
                 slot.arm()
         return self._owed_by_all(changed, lambda p: messages[p.position_id].at)

@@ -3,8 +3,9 @@
 - `IllegalTransition` is ours: the code asked the lifecycle for a move it does not have.
 - `ConfigError`, `FeedError` and `StoreError` are yours: a setting, a data file or a store that needs a person. Their
   text says what is wrong, where, and what to do.
-- `BrokerError` is nobody's yet: what the broker did is not known until its own record says so. Its two subclasses are
-  the exceptions to that: `OrderRefused` (a definite no) and `NotSent` (the request never left).
+- `BrokerError` is nobody's yet: what the broker did is not known until its own record says so. Its subclasses are the
+  exceptions to that: `OrderRefused` (a definite no) and `NotSent` (the request never left; `RateLimited` where it was
+  one too many).
 
 What the market does (a reject, a fill after a cancel, an insane price) is never raised: it is recorded as an event.
 """
@@ -101,11 +102,15 @@ class OrderRefused(BrokerError):
 
     Attributes:
         kind: a short, stable class of refusal (`"insufficient_qty"`, `"not_tradable"`, …); two of the same kind in a
-            row end the automatic attempts.
+            row end the automatic attempts, where their cause does not pass.
+        text: the broker's own reason.
+        passing: the cause passes by itself (a halt, maintenance), so that the same order is sent again until it is
+            taken; None where a table of codes and words is to decide.
     """
 
-    def __init__(self, kind: str, text: str = "") -> None:
+    def __init__(self, kind: str, text: str = "", passing: bool | None = None) -> None:
         super().__init__(kind, text)
+        self.passing = passing
         self.kind = storable(str(kind))  # a broker's code may well be a number, and its text missing
         self.text = storable(str(text or ""))
 
@@ -115,6 +120,18 @@ class OrderRefused(BrokerError):
 
 class NotSent(BrokerError):
     """The request never left this machine (connection refused, local rate limit): the same id may be sent again."""
+
+
+class RateLimited(NotSent):
+    """The request never left because too many were made before it: that says nothing against the broker.
+
+    Attributes:
+        for_s: for how long there is no place for it, in seconds.
+    """
+
+    def __init__(self, text: str, for_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.for_s = for_s
 
 
 def storable(said: _T) -> _T:

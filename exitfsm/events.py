@@ -179,7 +179,8 @@ class OrderEnded(Event, frozen=True, tag="order_ended.v1"):
     """The order is over at the broker with quantity left, by the broker's own terminal record or a definite refusal.
 
     `how` is `rejected`, `refused`, `canceled` or `expired`; `refusal` the class of a reject. `next_attempt_at` is the
-    earliest time of the next attempt, None when there must be no automatic one.
+    earliest time of the next attempt, None when there must be no automatic one. `passing`: the cause of the refusal
+    passes by itself, so that the next attempt spends nothing.
     """
 
     client_order_id: str
@@ -188,6 +189,21 @@ class OrderEnded(Event, frozen=True, tag="order_ended.v1"):
     at: datetime
     next_attempt_at: datetime | None
     refusal: str = ""
+    text: str = ""
+    passing: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class ExitPostponed(Event, frozen=True, tag="exit_postponed.v1"):
+    """The broker refused the order for a cause that passes: it never had it, and the same order is sent again.
+
+    Not before `until`; `times` is how often in a row it was refused, `refusal` and `text` the broker's own reason.
+    """
+
+    client_order_id: str
+    at: datetime
+    until: datetime
+    times: int
+    refusal: str
     text: str = ""
 
 
@@ -277,11 +293,12 @@ class AlarmRaised(Event, frozen=True, tag="alarm_raised.v1"):
 
 
 class AlarmAcknowledged(Event, frozen=True, tag="alarm_acknowledged.v1"):
-    """A person has looked."""
+    """A person has looked; or, where `why` says so, it ended by itself."""
 
     alarm_id: str
     by: str
     at: datetime
+    why: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class TradingPaused(Event, frozen=True, tag="trading_paused.v1"):
@@ -328,6 +345,7 @@ PositionEvent = (
     | CancelRefused
     | ExitEscalated
     | OrderEnded
+    | ExitPostponed
     | ExitRetried
     | ExitCompleted
     | PositionClosedElsewhere

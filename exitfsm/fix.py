@@ -29,28 +29,55 @@ class Word(NamedTuple):
 
 _NEW, _PARTIAL, _FILLED = OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED, OrderStatus.FILLED
 
-#: OrdStatus, tag 39: the state of the order.
+#: OrdStatus, tag 39: the state of the order. The spellings are those of FIX, Alpaca, Interactive Brokers, Tradier,
+#: TradeStation (three letters), moomoo and Futu, vnpy, Schwab, LEAN, Zerodha and its like, Dhan, E*TRADE, tastytrade,
+#: Tiger, Longbridge, Nautilus, backtrader, and of exchanges, in their own words or ccxt's.
 ORD_STATUS: tuple[Word, ...] = (
     Word("0", "New", _NEW, "works", "accepted submitted open working live held pending pending_review "
-         "active ack acknowledged placed queued pre_submitted pending_submit received created"),
+         "active ack acknowledged placed queued pre_submitted pending_submit received created "
+         "api_pending api_update sent sending routed in_flight contingent unconfirmed confirmed untriggered effective "
+         "not_traded submitting waiting_submit unsubmitted wait_to_new not_reported initial initialized init emulated "
+         "released resting unfilled transit trigger_pending open_pending validation_pending "
+         "put_order_req_received amo_req_received after_market_order_req_received "
+         "awaiting_parent_order awaiting_condition awaiting_stop_condition awaiting_manual_review "
+         "awaiting_release_time pending_activation pending_acknowledgement "
+         "not_cancelled not_modified modified update_submitted "
+         "don opn pla dis cnd stp oso lat too_late_to_cancel condition_met stop_hit dispatched "
+         "未成交 提交中 已报 未报 待报"),
     Word("1", "PartiallyFilled", _PARTIAL, "works, part of it is filled", "partial_fill partial partial_filled "
-         "part_filled partly_filled partially_executed"),
-    Word("2", "Filled", _FILLED, "over: filled whole", "fill executed complete completed fully_filled order_filled"),
+         "part_filled partly_filled partially_executed filled_part part_traded individual_fills "
+         "fpr partial_fill_alive 部分成交 部成"),
+    Word("2", "Filled", _FILLED, "over: filled whole", "fill executed complete completed fully_filled order_filled "
+         "filled_all full_fill all_traded traded done_trade_executed fll brf 全部成交 已成"),
     Word("3", "DoneForDay", OrderStatus.DONE_FOR_DAY, "live: may go on tomorrow; a day order of which nothing is left "
          "(LeavesQty 0) is over"),
-    Word("4", "Canceled", OrderStatus.CANCELED, "over", "cancelled order_canceled order_cancelled"),
-    Word("5", "Replaced", OrderStatus.REPLACED, "lives on under another id: a person must look"),
+    Word("4", "Canceled", OrderStatus.CANCELED, "over", "cancelled order_canceled order_cancelled "
+         "cancelled_all cancelled_part partially_canceled partially_cancelled partially_filled_canceled "
+         "partially_filled_cancelled partial_canceled partial_cancelled partial_withdrawal mmp_canceled "
+         "cancelled_amo cancelled_after_market_order removed partially_removed deleted "
+         "out urout can flp partial_fill_urout tsc trade_server_canceled brc bracket_canceled "
+         "已撤销 已撤 部撤"),
+    Word("5", "Replaced", OrderStatus.REPLACED, "lives on under another id: a person must look", "uch"),
     Word("6", "PendingCancel", OrderStatus.PENDING_CANCEL, "live until its end is reported",
-         "canceling cancelling cancel_pending api_cancelled"),
+         "canceling cancelling cancel_pending api_cancelled cancelling_all cancelling_part cancel_requested "
+         "cancel_queued cancel_submitted wait_to_cancel awaiting_ur_out pending_recall expiring "
+         "ucn cancel_sent ecn expiration_cancel_request"),
     Word("7", "Stopped", _NEW, "live: a price is guaranteed, nothing is filled by that"),
-    Word("8", "Rejected", OrderStatus.REJECTED, "over", "failed refused order_rejected"),
-    Word("9", "Suspended", OrderStatus.SUSPENDED, "live, not filling; it is not canceled for that", "halted"),
+    Word("8", "Rejected", OrderStatus.REJECTED, "over", "failed refused order_rejected "
+         "rej invalid denied error submit_failed margin order_failed 拒单 废单"),
+    Word("9", "Suspended", OrderStatus.SUSPENDED, "live, not filling, and an alarm says so; it is not canceled for "
+         "that: Interactive Brokers' `Inactive` may have been refused, or wait for shares to borrow",
+         "halted inactive sus disabled"),
     Word("A", "PendingNew", _NEW, "the broker has it"),
     Word("B", "Calculated", OrderStatus.DONE_FOR_DAY, "as DoneForDay"),
-    Word("C", "Expired", OrderStatus.EXPIRED, "over", "order_expired"),
+    Word("C", "Expired", OrderStatus.EXPIRED, "over", "order_expired exp expired_in_match"),
     Word("D", "AcceptedForBidding", _NEW, "the broker has it"),
-    Word("E", "PendingReplace", _NEW, "works as it is until the replacement is reported"),
+    Word("E", "PendingReplace", _NEW, "works as it is until the replacement is reported",
+         "replace_requested wait_to_replace pending_update modify_pending modify_validation_pending "
+         "modify_amo_req_received rpd rsn replace_sent chg replace_pending"),
 )  # fmt: skip
+#: Words by which an answer also says that a request failed. They are an order's state only beside an id of the order.
+FAILURES = frozenset({"failed", "error", "failure", "invalid", "denied"})
 
 #: ExecType, tag 150: what happened to the order. `Trade` and below are those that FIX 4.3 and later added.
 EXEC_TYPE: tuple[Word, ...] = (
@@ -105,14 +132,14 @@ _REASONS = {
     "duplicateofaverballycommunicatedorder": DUPLICATE_OF_VERBAL,
 }
 #: What brokers call a message that a request to cancel was refused; FIX has a message of its own for it (35=9).
-CANCEL_REJECTED = "order_cancel_rejected cancel_rejected order_cancel_reject"
+CANCEL_REJECTED = "order_cancel_rejected cancel_rejected order_cancel_reject rjc cancel_request_rejected"
 #: The same for a request to replace: it is not ours, and the order works as it did.
-REPLACE_REJECTED = "order_replace_rejected replace_rejected"
+REPLACE_REJECTED = "order_replace_rejected replace_rejected rjr change_request_rejected"
 
 
 def plain_word(text: str) -> str:
     """A word without its spelling: `PartiallyFilled`, `partially_filled` and `partially filled` are one."""
-    return text.rsplit(".", 1)[-1].strip().lower().replace("_", "").replace("-", "").replace(" ", "")
+    return "".join(char for char in text.rsplit(".", 1)[-1].lower() if char.isalnum())
 
 
 def _spelled(table: tuple[Word, ...]) -> dict[str, Word]:

@@ -37,6 +37,8 @@ class AlarmKind(StrEnum):
     PRICE_JUMP = "price_jump"
     FEED_UNUSABLE = "feed_unusable"
     FEED_SILENT = "feed_silent"
+    EXITS_WAIT = "exits_wait"
+    BROKER_TROUBLE = "broker_trouble"
     ORDER_NOT_FOUND = "order_not_found"
     SUBMIT_UNRESOLVED = "submit_unresolved"
     CANCEL_UNRESOLVED = "cancel_unresolved"
@@ -74,10 +76,15 @@ class AlarmKind(StrEnum):
     BAR_UNREADABLE = "bar_unreadable"
     BARS_NOT_RECORDED = "bars_not_recorded"
     BROKER_INCOMPLETE = "broker_incomplete"
+    STATUS_UNKNOWN = "status_unknown"
+    ANSWER_UNREADABLE = "answer_unreadable"
+    ORDER_INACTIVE = "order_inactive"
+    EXIT_POSTPONED = "exit_postponed"
     STORE_MENDED = "store_mended"
     STORE_UNWRITABLE = "store_unwritable"
     STORE_SILENT = "store_silent"
     OWNERSHIP_LOST = "ownership_lost"
+    ALERT_FAILED = "alert_failed"
 
     @property
     def meaning(self) -> AlarmMeaning:
@@ -148,6 +155,18 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         Severity.CRITICAL,
         "no bar of a held symbol for long, in its session",
         "repair the feed; until then the position is not watched",
+    ),
+    AlarmKind.EXITS_WAIT: AlarmMeaning(
+        Severity.WARNING,
+        "more exits are due than may be sent in a minute; they leave as places become free, the worst first",
+        "nothing, or raise `live.orders_per_minute` where the broker takes more; acknowledge it, so that the next is "
+        "said, too",
+    ),
+    AlarmKind.BROKER_TROUBLE: AlarmMeaning(
+        Severity.CRITICAL,
+        "the broker's adapter tells of something that keeps positions from being watched or exited: keys that are "
+        "refused, a blocked account, a stream that does not come up, a kind of asset that it cannot watch",
+        "what the text says: here it cannot be mended",
     ),
     AlarmKind.ORDER_NOT_FOUND: AlarmMeaning(
         Severity.WARNING,
@@ -351,6 +370,33 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         "the broker has no method to look orders up, or to cancel them",
         "give it one; until then the text says what cannot be done",
     ),
+    AlarmKind.STATUS_UNKNOWN: AlarmMeaning(
+        Severity.WARNING,
+        "the broker calls the state of an order by a word that is not known; nothing is concluded from it, and the "
+        "order is looked up",
+        'say what the word means: `Capabilities(status_words={"FROZEN": OrderStatus.SUSPENDED})`; until then look at '
+        "the order at the broker",
+    ),
+    AlarmKind.ANSWER_UNREADABLE: AlarmMeaning(
+        Severity.WARNING,
+        "a field of what the broker says of an order, or an execution, cannot be read; what is left is used, and where "
+        "no execution can be read, none counts as known",
+        "the text says which field: give the broker's answers one that can be read",
+    ),
+    AlarmKind.ORDER_INACTIVE: AlarmMeaning(
+        Severity.WARNING,
+        "the broker has our order, and says that it does not work: it is suspended, held or inactive, for the reason "
+        "in the text; nothing is sent beside it, because it may still fill",
+        "where it was refused in truth, end it at the broker (cancel it): the next attempt follows by itself. A halt, "
+        "or a search for shares to borrow, passes",
+    ),
+    AlarmKind.EXIT_POSTPONED: AlarmMeaning(
+        Severity.WARNING,
+        "the broker refuses an exit order for a cause that passes by itself (a halt, maintenance, a closed market, too "
+        "many requests); the same order is sent again, after 5 s and then after pauses that double up to 60 s, for as "
+        "long as the position is held. It ends by itself when the broker takes the order",
+        "nothing, where the cause is what it says; else close the position at the broker: that is noticed",
+    ),
     AlarmKind.STORE_MENDED: AlarmMeaning(
         Severity.WARNING,
         "what lies beside the events (a mark, a row of the read models) could not be read when the manager started; "
@@ -375,7 +421,17 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         "store; this manager sends nothing any more, and has stopped",
         "see that the other one runs; find out why this one was silent; start it again as a standby",
     ),
+    AlarmKind.ALERT_FAILED: AlarmMeaning(
+        Severity.CRITICAL,
+        "a channel of `alerts` has not taken a message several times in a row; what it did not take is kept, and tried "
+        "again; this alarm is sent by the other channels, and ends by itself once the channel takes messages",
+        "`exitfsm alerts test` says which channels work; look at the address of the channel and at its service",
+    ),
 }
+
+
+#: Of these one that is active hides no other: each names another word or field.
+EACH_NAMES_ITS_OWN = frozenset({AlarmKind.STATUS_UNKNOWN, AlarmKind.ANSWER_UNREADABLE})
 
 
 class OrderEnd(StrEnum):
@@ -434,6 +490,7 @@ class BarRefusal(StrEnum):
     IN_THE_FUTURE = "in_the_future"
     BEFORE_ENTRY = "before_entry"
     PRICE_JUMP = "price_jump"
+    OUT_OF_SESSION = "out_of_session"
     PAUSED = "paused"
     DISABLED = "disabled"
 
@@ -450,6 +507,7 @@ BAR_REFUSALS: dict[BarRefusal, str] = {
     BarRefusal.IN_THE_FUTURE: "it is dated far ahead of its arrival",
     BarRefusal.BEFORE_ENTRY: "it is of the present, and dated before the entry: a clock is wrong",
     BarRefusal.PRICE_JUMP: "its price is more than `price_guard.max_jump_ratio` away from the last accepted one",
+    BarRefusal.OUT_OF_SESSION: "the broker says that the market is closed, and `session.trade` is `regular` (live)",
     BarRefusal.PAUSED: "it would have triggered an exit while trading is paused",
     BarRefusal.DISABLED: "it would have triggered an exit while exits are off (`enabled: false`)",
 }

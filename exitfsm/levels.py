@@ -13,14 +13,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
+from itertools import pairwise
 
+from exitfsm.kinds import AlarmKind, BarRefusal
 from exitfsm.lifecycle import State
-from exitfsm.policy import AHEAD_MAX, Fault, bar_fault
-from exitfsm.position import NO_STATES, Position, RuleStates, fold_bar, wake_band
-from exitfsm.values import EXACT, Bar, CheckedBar
+from exitfsm.messages import RaiseAlarm
+from exitfsm.policy import AHEAD_MAX, Fault, PriceGuard, age_max, bar_fault
+from exitfsm.position import NO_STATES, Judged, Position, RuleStates, fold_bar, judged, new_in, wake_band
+from exitfsm.values import EXACT, Bar, CheckedBar, Side, plain
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _BEFORE = datetime.min.replace(tzinfo=UTC)
+_DAY = timedelta(days=1)
 #: One object for all slots that have seen no bar yet.
 _LOWEST = -math.inf
 #: The jump guard as a band round an anchor is narrowed by this, so that rounding can only wake too early.
@@ -31,10 +35,18 @@ _NOTHING: Mapping[str, RuleStates] = {}
 _NO_BAR = CheckedBar("", _BEFORE, "NaN", "NaN", "NaN", "NaN")
 
 
+#: Of a bar that was seen before a restart, nobody knows what was judged: only a close can be new in it.
+_ALL = (Decimal(0), Decimal("Infinity"))
+
+
 @lru_cache(maxsize=64)
-def _seconds(seconds: int) -> timedelta:
+def _age_max(guard: PriceGuard, length: timedelta | None) -> timedelta:
     """One object for equal spans, however many symbols have them."""
-    return timedelta(seconds=seconds)
+    return age_max(guard, length)
+
+
+def _any_monitored(positions: tuple[Position, ...]) -> bool:
+    return any(p.state is State.MONITORING for p in positions)
 
 
 class Slot:
@@ -47,7 +59,12 @@ class Slot:
         until: when time alone wakes the symbol.
         busy: a position of the symbol is on its way out, so that time and the broker matter to it.
         max_age: how old a bar may be when it arrives, where age counts.
-        last: the last accepted bar, or a bar of long ago where there is none.
+        last: the last accepted bar, or a bar of long ago where there is none; of one that forms, what was new last.
+        judged: what was judged of the last bar of which more than one look came.
+        length: how long the bars of the symbol are; None where that is not known.
+        shut_since: since when the market is closed, where nothing is decided then; None while it is open.
+        repeats: how often a look came that was not old and said nothing new.
+        repeated: the time of the last bar of which a look said nothing new.
         seen_to: bars up to this time were looked at before a restart.
         reference: the last accepted price as given with a position, until a bar brings a newer one.
         highest: highest price seen since the oldest position opened, for the read model.
@@ -60,23 +77,36 @@ class Slot:
         "folded",
         "high",
         "highest",
+        "judged",
         "last",
+        "late",
+        "length",
         "low",
         "lower",
         "max_age",
         "positions",
         "reference",
+        "repeated",
+        "repeats",
         "seen_to",
+        "shut_since",
         "until",
         "upper",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, length: timedelta | None = None) -> None:
         self.low = self.high = self.lower = self.upper = math.nan
         self.until = _NEVER
         self.busy = False
         self.max_age = timedelta.max
         self.last: Bar = _NO_BAR
+        self.judged: Judged | None = None
+        self.length = length
+        self.shut_since: datetime | None = None
+        self.repeats = 0
+        self.repeated: datetime | None = None
+        #: Times of the newest bars that came late or formed.
+        self.late: tuple[datetime, ...] = ()
         self.seen_to = _BEFORE
         self.reference: Decimal | None = None
         self.highest = _LOWEST
@@ -103,6 +133,19 @@ class Slot:
         """Timestamp of the last accepted bar; None before there is one."""
         at = self.last_at
         return at if at is not _BEFORE else None
+
+    @property
+    def heard(self) -> tuple[datetime | None, Bar, int, datetime | None]:
+        """What was heard last: it differs with each bar that is believed, each look, and each opening and close."""
+        return self.previous_at, self.last, self.repeats, self.shut_since
+
+    def silent(self, p: Position, silence_s: float, at: datetime) -> RaiseAlarm:
+        """The alarm of a position for which nothing was heard for so long, with the reason."""
+        again = self.repeated is not None and self.repeated == self.previous_at
+        why = p.refusing or (BarRefusal.ALREADY_SEEN if again else None)
+        refused = f" (they come, and are refused: {why})" if why else ""
+        text = f"no bar of {p.symbol} for {silence_s:.0f} s{refused}: its levels are not being watched"
+        return RaiseAlarm(at=at, kind=AlarmKind.FEED_SILENT, text=text)
 
     def hold(self, p: Position) -> None:
         """The position is among the symbol's, in place of what it was before."""
@@ -133,10 +176,79 @@ class Slot:
         self.highest = max(self.highest, bar.ceiling)
         self.ease()
 
+    def take(self, bar: Bar) -> None:
+        """Accept a bar that was not quiet, or what is new in a later look at one."""
+        if bar.timestamp == self.last_at:
+            self._take_look(bar)
+        else:
+            self.accept(bar)
+        self.fold(bar)
+
+    def look_at(self, bar: Bar, received_at: datetime | None) -> tuple[Bar, datetime | None, bool]:
+        """What of a bar is judged, the time of the bar before it, and whether it is a later look at the newest one."""
+        if self.is_look(bar, received_at):
+            return self._new_in_look(bar) or bar, None, True
+        return bar, self.previous_at, False
+
+    def is_look(self, bar: Bar, received_at: datetime | None) -> bool:
+        """True for a later look at the newest bar. A bar without an arrival is whole: the same one is a repetition."""
+        return received_at is not None and bar.timestamp == self.last_at
+
+    def new_in(self, bar: Bar, received_at: datetime | None) -> Bar | None:
+        """What is new in a bar; None where nothing is: the same look again, or a bar seen before a restart."""
+        if self.is_look(bar, received_at):
+            return self._new_in_look(bar)
+        if received_at is None or bar.timestamp >= self.seen_to:
+            return bar
+        return None if self.seen_to - received_at <= self.max_age else bar
+
+    def _new_in_look(self, look: Bar) -> Bar | None:
+        if self.last.timestamp != look.timestamp and look.close == self.reference:
+            return None  # as far as is known after a restart, it is the very same
+        return new_in(look, self._judged_of(look))
+
+    def _judged_of(self, look: Bar) -> Judged:
+        """What was judged of the newest bar before this look."""
+        if self.judged is not None and self.judged.at == look.timestamp:
+            return self.judged
+        if self.last.timestamp == look.timestamp:
+            return judged(self.last)
+        return Judged(look.timestamp, *_ALL, look.close, Decimal(-1))
+
+    def _take_look(self, new: Bar) -> None:
+        self.judged = judged(new, self._judged_of(new))
+        self.last, self.reference = new, None
+        self.highest = max(self.highest, new.ceiling)
+        self.learn(new.timestamp)
+        self.ease()
+
+    def learn(self, at: datetime) -> bool:
+        """Learn how long bars are, of three in a row that are equally far apart; True where that is news.
+
+        Only where a bar forms or comes late does it matter; `at` is of a bar that does.
+        """
+        self.late = times = tuple(sorted({*self.late, at})[-3:])
+        gaps = {after - before for before, after in pairwise(times)}
+        if len(times) < 3 or len(gaps) > 1 or (self.length is not None and self.length <= min(gaps)):
+            return False
+        self.length = gaps.pop()
+        self.note_age_and_exits()
+        return True
+
+    def shut(self, since: datetime | None) -> None:
+        """The market is closed since then, or open (None): bars that began later decide nothing while it is closed."""
+        self.shut_since = since
+
+    def is_shut_for(self, bar: Bar, received_at: datetime | None) -> bool:
+        """True when no part of a bar lies in a session; a bar of a day or more always has one."""
+        if self.shut_since is None or received_at is None or (self.length is not None and self.length >= _DAY):
+            return False
+        return bar.timestamp >= self.shut_since
+
     def start_over(self, bar: Bar) -> None:
         """The symbol's prices begin anew at `bar`, as after a split: its high is the only one, nothing is folded."""
         self.folded = _NOTHING
-        self.last, self.reference, self.highest = bar, None, bar.ceiling
+        self.last, self.reference, self.highest, self.judged = bar, None, bar.ceiling, None
         self.arm()
 
     def rescale(self, factor: Decimal) -> None:
@@ -179,25 +291,55 @@ class Slot:
         ):
             self.accept(bar)
             return True
-        return False
+        return bar.timestamp <= self.last_at and self._quiet_again(bar, received_at)
 
-    def fault(
-        self, bar: Bar, received_at: datetime | None, reference: Decimal | None, previous_at: datetime | None
-    ) -> Fault | None:
+    def _quiet_again(self, bar: Bar, received_at: datetime | None) -> bool:
+        """True where a bar that is not newer than the last changes nothing: a later look at it, or one seen before."""
+        new = self.new_in(bar, received_at)
+        if new is None:
+            self.repeated = bar.timestamp
+            if received_at is not None and received_at - bar.timestamp <= self.max_age:
+                self.repeats += 1
+            return True
+        if (
+            received_at is None
+            or not (self.is_look(bar, received_at) and new.timestamp < self.until)
+            or not (self.lower < new.floor and new.ceiling < self.upper)
+            or not -AHEAD_MAX <= received_at - new.timestamp <= self.max_age
+        ):
+            return False
+        self._take_look(new)
+        return True
+
+    def fault(self, bar: Bar, received_at: datetime | None, reference: Decimal | None) -> Fault | None:
         """Why the bar is not believed by at least one position of the symbol; None when all believe it.
+
+        A bar that comes late may be one of long bars: then it is judged once more by how long they are.
 
         Args:
             bar, received_at: the bar, and when it arrived.
             reference: the price that it is held against; None leaves the jump guard out.
-            previous_at: the time of the bar before it.
         """
+        new, previous_at, _ = self.look_at(bar, received_at)
+        fault = self._fault(new, received_at, reference, previous_at)
+        if fault is not None and fault.reason is BarRefusal.STALE and self.learn(bar.timestamp):
+            fault = self._fault(new, received_at, reference, previous_at)
+        if fault is None and self.is_shut_for(bar, received_at):
+            return Fault(BarRefusal.OUT_OF_SESSION, plain(bar.close)) if _any_monitored(self.positions) else None
+        return fault
+
+    def _fault(
+        self, bar: Bar, received_at: datetime | None, reference: Decimal | None, previous_at: datetime | None
+    ) -> Fault | None:
         asked = None
         for p in self.positions:
             guard = p.policy.price_guard
             if guard is asked:  # mostly all have the same
                 continue
             asked = guard
-            fault = bar_fault(bar, guard, reference=reference, previous_at=previous_at, received_at=received_at)
+            fault = bar_fault(
+                bar, guard, reference=reference, previous_at=previous_at, received_at=received_at, length=self.length
+            )
             if fault is not None:
                 return fault
         return None
@@ -220,7 +362,7 @@ class Slot:
         at = self.previous_at or min((p.opened_at for p in self.positions), default=_BEFORE)
         lower, upper, until = _LOWEST, math.inf, _NEVER
         guard_ratio: Decimal | None = None
-        self._note_age_and_exits()
+        self.note_age_and_exits()
         for p in self.positions:
             band = wake_band(p, at)
             if band is None:
@@ -246,14 +388,14 @@ class Slot:
         self.lower, self.upper, self.until = lower, upper, until
         self.ease()
 
-    def _note_age_and_exits(self) -> None:
+    def note_age_and_exits(self) -> None:
         """How old a bar may be for the strictest of the positions, and whether one is on its way out."""
         busy, oldest = False, None
         for p in self.positions:
-            seconds = p.policy.price_guard.max_age_seconds
-            oldest = seconds if oldest is None or seconds < oldest else oldest
+            guard = p.policy.price_guard
+            oldest = guard if oldest is None or guard.max_age_seconds < oldest.max_age_seconds else oldest
             busy = busy or p.state is not State.MONITORING
-        self.busy, self.max_age = busy, timedelta.max if oldest is None else _seconds(oldest)
+        self.busy, self.max_age = busy, timedelta.max if oldest is None else _age_max(oldest, self.length)
 
     def wake_for_all(self) -> None:
         """No bar is quiet, until the band is computed anew."""
@@ -265,6 +407,11 @@ class Levels:
 
     def __init__(self) -> None:
         self.slots: dict[str, Slot] = {}
+        self._length: timedelta | None = None
+
+    def expect(self, seconds: int) -> None:
+        """Take bars to be so long; 0 learns it of them."""
+        self._length = timedelta(seconds=seconds) if seconds else None
 
     def put(self, p: Position, *, reference: Decimal | None = None, bar: Bar | None = None, armed: bool = True) -> None:
         """Arm a position: a new one (with the price or the bar it starts from), or one that changed.
@@ -278,7 +425,7 @@ class Levels:
         slot = self.slots.get(p.symbol)
         new = slot is None
         if slot is None:
-            slot = self.slots[p.symbol] = Slot()
+            slot = self.slots[p.symbol] = Slot(self._length)
         if bar is not None:
             slot.accept(bar)
             if new:
@@ -301,15 +448,15 @@ class Levels:
         """
         slot = self.slots.get(p.symbol)
         if slot is None:
-            slot = self.slots[p.symbol] = Slot()
+            slot = self.slots[p.symbol] = Slot(self._length)
         slot.wake_for_all()
-        slot.busy = slot.busy or p.state is not State.MONITORING
         if reference is not None and slot.last is _NO_BAR:
             slot.reference = reference
         for at in (p.stops.moved_at, seen_at):
             if at is not None and at > slot.last_at:
                 slot.seen_to = at
         slot.hold(p)
+        slot.note_age_and_exits()
 
     def drop(self, p: Position) -> None:
         """Forget a position."""
@@ -322,10 +469,15 @@ class Levels:
         else:
             del self.slots[p.symbol]
 
+    def sides(self, symbol: str) -> set[Side]:
+        """The sides on which something of a symbol is open."""
+        slot = self.slots.get(symbol)
+        return {p.side for p in slot.positions} if slot is not None else set()
+
     def watched(self, symbol: str) -> bool:
         """True when a position of the symbol is monitored."""
         slot = self.slots.get(symbol)
-        return slot is not None and any(p.state is State.MONITORING for p in slot.positions)
+        return slot is not None and _any_monitored(slot.positions)
 
     def holding(self, symbol: str) -> list[Position]:
         """The open positions of a symbol, of either side, oldest first."""

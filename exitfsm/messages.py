@@ -7,7 +7,7 @@ told, and is recorded with each event that follows.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import ClassVar
 
@@ -64,6 +64,9 @@ class BarSeen(Message, frozen=True):
         folded: the folded states of the position's rules, before this bar.
         paused: new triggers are on hold.
         confirmed: a second source confirmed this price, so the jump guard does not apply.
+        is_look: `bar` is what is new in a later look at a bar that is still forming.
+        length: how long the bars of the symbol are, where that is known.
+        shut: the market is closed, by what the broker says, and was so during the whole bar.
     """
 
     by: ClassVar[By] = By.BAR
@@ -78,6 +81,9 @@ class BarSeen(Message, frozen=True):
     folded: Folded = NOTHING_FOLDED
     paused: bool = False
     confirmed: bool = False
+    is_look: bool = False
+    length: timedelta | None = None
+    shut: bool = False
 
 
 class Report(Message, frozen=True):
@@ -143,12 +149,14 @@ class TimeSeen(Message, frozen=True):
         price: the last known price, with which a time rule may exit a monitored position for which no bar comes;
             None leaves time rules to the bars.
         session_close: when the current session ends, None when unknown or never.
+        why: what the newest send of its order ended with, where that left open what became of it.
     """
 
     by: ClassVar[By] = By.TIMER
     patience_s: float | None = None
     price: Decimal | None = None
     session_close: datetime | None = None
+    why: str = ""
 
 
 class ForceExit(Message, frozen=True):
@@ -156,6 +164,8 @@ class ForceExit(Message, frozen=True):
 
     `price` is the current price where one is known; none is needed. `qty` is what the broker shows, where it was read:
     an order after a first one is never larger. `known` is what was known of the position when that read began.
+    `at_most` is how much the operator wants sold of an unprotected position: the rest stays to be sold. `in_doubt`: its
+    order may have been sent, and the broker cannot be asked about it.
     """
 
     by: ClassVar[By] = By.OPERATOR
@@ -164,6 +174,8 @@ class ForceExit(Message, frozen=True):
     price: Decimal | None = None
     qty: Decimal | None = None
     known: Known | None = None
+    at_most: Decimal | None = None
+    in_doubt: bool = False
 
 
 class ChangePolicy(Message, frozen=True):

@@ -7,6 +7,7 @@ because every default here is what keeps money safe when nothing is known.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextvars import ContextVar
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -16,11 +17,24 @@ import msgspec
 from msgspec.structs import replace
 
 from exitfsm.order_ids import DEFAULT_FORM
-from exitfsm.values import EXACT, ZERO, Bar, BrokerPosition, ExecutionReport, Fill, Order, OrderType, TimeInForce
+from exitfsm.values import (
+    EXACT,
+    ZERO,
+    Bar,
+    BrokerPosition,
+    ExecutionReport,
+    Fill,
+    Order,
+    OrderStatus,
+    OrderType,
+    TimeInForce,
+)
 
 T = TypeVar("T")
 #: A broker's or feed's method may be plain or async.
 MaybeAsync: TypeAlias = T | Awaitable[T]
+#: True in calls of a broker that an exit waits for. A broker that counts its requests keeps some for these alone.
+EXIT_WAITS: ContextVar[bool] = ContextVar("exit_waits", default=False)
 
 
 class IdMemory(StrEnum):
@@ -144,6 +158,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
             are added.
         id_form: which client order ids it takes: `xf2` (32 characters of `[a-z0-9]`), `xf2-20` to `xf2-31` (so many
             characters), or `uuid`; see `exitfsm.order_ids`. It holds for what is opened from now on.
+        status_words: its own words for an order's state, where the table of order words lacks them, and what each
+            means: `{"FROZEN": OrderStatus.SUSPENDED}`. They go before the table.
     """
 
     ids_refused: IdMemory = IdMemory.NEVER
@@ -159,6 +175,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     crypto: AssetRules = CRYPTO
     id_form: str = DEFAULT_FORM
     instruments: dict[str, Instrument] = {}
+    status_words: dict[str, OrderStatus] = {}
 
     def rules(self, symbol: str) -> AssetRules:
         """The rules for a symbol: its own, or those of its class; a pair such as BTC/USD is crypto."""
@@ -236,6 +253,12 @@ class Broker(Protocol):
 
     # A broker may also have a method `instrument(symbol)` that returns an `Instrument`, a mapping of its fields, or
     # None: it is asked once for each symbol that is held, and anew after a refusal that names what it says.
+    #
+    # And a method `order_ids(since)` that returns the client order ids of all orders sent to the account since a time,
+    # whatever became of them: one such list answers for all positions of which no record is left.
+    #
+    # And a method `troubles()` that returns a sentence for each thing that keeps positions from being watched or exited
+    # at the moment, and is seen by the broker only: each is an alarm when it begins.
 
 
 class BarFeed(Protocol):

@@ -243,6 +243,11 @@ class Simulation:
         self.bars += 1
         symbol = bar.symbol
         slot = self._slots.get(symbol)
+        if slot is not None and slot.is_look(bar, received_at):
+            new = slot.new_in(bar, received_at)
+            if new is None:
+                return
+            bar = new  # orders fill at the price that is new, too
         if slot is not None:
             if slot.busy:
                 self._trade(bar, received_at)

@@ -255,6 +255,7 @@ class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True):
         refusal: class of refusal when `status` is `rejected`.
         refused_at_submit: the order never existed at the broker (a definite refusal), so its id was not used up.
         corrected: the broker lowered or changed an earlier fill (a bust or a correction).
+        passing: whether the cause of a refusal passes by itself; None where its code and words are to decide.
         at: the broker's own time of this fact.
     """
 
@@ -274,6 +275,7 @@ class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True):
     corrected: bool = False
     leaves_qty: Decimal | None = None
     orig_client_order_id: str | None = None
+    passing: bool | None = None
 
 
 class WorkingOrder(ExecutionReport, frozen=True, kw_only=True):
@@ -304,6 +306,7 @@ def refused_report(client_order_id: str, refusal: OrderRefused, at: datetime) ->
         refusal=refusal.kind,
         text=refusal.text,
         refused_at_submit=True,
+        passing=refusal.passing,
     )
 
 

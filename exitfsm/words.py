@@ -20,6 +20,7 @@ from exitfsm.events import (
     Event,
     ExitCompleted,
     ExitEscalated,
+    ExitPostponed,
     ExitRetried,
     ExitTriggered,
     ExitWithdrawn,
@@ -216,6 +217,10 @@ WORDS: dict[type[Event], Callable[[Position, Position, Any], str]] = {
     FillsRecorded: _filled,
     OrderRestated: _restated,
     CancelRequested: _cancel_requested,
+    ExitPostponed: lambda _, __, e: (
+        f"refused for now ({': '.join(part for part in (e.refusal, e.text) if part)}), {e.times} in a row; "
+        f"the same order is sent again from {stamp(e.until)}"
+    ),
     CancelRefused: lambda _, __, e: e.text or "the broker would not cancel; the order works on",
     ExitEscalated: _escalated,
     OrderEnded: _ended,
@@ -227,5 +232,5 @@ WORDS: dict[type[Event], Callable[[Position, Position, Any], str]] = {
     UnitChanged: _rescaled,
     ExitWithdrawn: lambda _, __, e: f"{e.client_order_id} never left, and is taken back: {e.why}",
     AlarmRaised: lambda _, __, e: f"{e.kind}: {e.text}",
-    AlarmAcknowledged: lambda _, __, e: f"{e.alarm_id}, by {e.by}",
+    AlarmAcknowledged: lambda _, __, e: f"{e.alarm_id}, by {e.by}{f': {e.why}' if e.why else ''}",
 }

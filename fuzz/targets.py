@@ -29,7 +29,7 @@ from exitfsm_alpaca import words as alpaca_words
 from exitfsm.audit import verify
 from exitfsm.audit.anchors import read_anchors
 from exitfsm.bars import read_bars
-from exitfsm.broker import market, orders
+from exitfsm.broker import lists, market, orders
 from exitfsm.broker.spellings import SPELLINGS
 from exitfsm.config import load_config
 from exitfsm.errors import BrokerError, ConfigError, FeedError, IllegalTransition, StoreError
@@ -151,7 +151,7 @@ def _a_position(said: Any) -> None:
 
 
 def _a_fill(said: Any) -> None:
-    fill = orders.fill_of(said)
+    fill = lists.fill_of(said)
     if fill is not None:
         assert fill.qty >= 0
 

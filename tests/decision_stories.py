@@ -171,9 +171,9 @@ STORIES: list[Story] = [
         "it is rejected twice for one reason",
         pending,
         [
-            reported("rejected", 0, refusal="halted", text="no trading"),
+            reported("rejected", 0, refusal="not_tradable", text="no trading"),
             holds(10, at=200),
-            reported("rejected", 0, refusal="halted", text="no trading", at=201),
+            reported("rejected", 0, refusal="not_tradable", text="no trading", at=201),
         ],
     ),
     (
@@ -342,7 +342,7 @@ STORIES: list[Story] = [
         submitted,
         [
             reported("new", symbol="MSFT"),
-            reported("rejected", 0, symbol="MSFT", refusal="halted", text="no"),
+            reported("rejected", 0, symbol="MSFT", refusal="not_tradable", text="no"),
         ],
     ),
     ("it is on the wrong side", submitted, [reported("new", side=OrderSide.BUY)]),
@@ -415,12 +415,12 @@ STORIES: list[Story] = [
     (
         "a budget and a refusal are forgotten with a release",
         second.when(
-            reported("rejected", 0, refusal="halted", attempt=2, at=202), Contradiction(at=after(203), why="?")
+            reported("rejected", 0, refusal="not_tradable", attempt=2, at=202), Contradiction(at=after(203), why="?")
         ),
         [
             Release(at=after(300), who="jo", qty=D(6), entry_price=D(99)),
             seen(90, 360),
-            reported("rejected", 0, refusal="halted"),
+            reported("rejected", 0, refusal="not_tradable"),
         ],
     ),
     (
@@ -483,7 +483,7 @@ STORIES: list[Story] = [
     ("a filled order of ours is found amid bad bars", monitored.when(seen("NaN")), [recovered(1, 6, "filled", 6)]),
     (
         "the next attempt is found at the broker",
-        partial.when(reported("rejected", 4, refusal="halted", at=90)),
+        partial.when(reported("rejected", 4, refusal="not_tradable", at=90)),
         [recovered(2, 6, at=100), recovered(2, 6, at=300), recovered(3, 6, at=301)],
     ),
     ("an order of ours is found that is too large", monitored, [recovered(1, 11)]),

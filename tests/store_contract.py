@@ -459,6 +459,30 @@ def test_what_rules_have_folded_is_kept_with_the_marks_while_the_position_is_ope
     assert (store.folded("p1"), store.folded("p2")) == ('{"to":4}', ""), "an ended position needs none"
 
 
+def test_what_was_sent_of_alarms_is_kept_and_is_no_damage(store):
+    assert store.outbox() == ""
+    put(store, "p1", opened())
+    store.save_outbox('["ä"]')
+    store.save_outbox('["b"]')
+    assert store.outbox() == '["b"]'
+    assert list(checking.damage(store)) == []
+    check(store)
+    store.rebuild()
+    assert store.outbox() == '["b"]'
+
+
+def test_who_wants_to_hears_how_long_each_commit_of_events_took(store):
+    heard = []
+    store.time_commits(heard.append)
+    put(store, "p1", opened())
+    store.save_outbox("[]")  # no event
+    assert len(heard) == 1
+    assert heard[0] > 0
+    store.time_commits(None)
+    put(store, "p2", opened(symbol="MSFT"))
+    assert len(heard) == 1
+
+
 def test_a_rebuild_gives_the_same_rows(store):
     for n in range(20):
         put(store, f"p{n}", *life(f"c{n}", f"S{n % 7}")[: n % 6])

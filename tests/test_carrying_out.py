@@ -26,7 +26,7 @@ class Run:
 
     def __init__(self, store: ExitStore) -> None:
         self.venue = SimulatedBroker()
-        self.venue.plain_act = Act(refuse="halted")
+        self.venue.plain_act = Act(refuse="not_tradable")
         self._run = Simulation(ExitConfig(), store, Decimal(10), Side.LONG, False, self.venue, {}, "test")
         self._minute = 0
         for close in ("100", "98", "98", "98", "98"):

@@ -34,6 +34,7 @@ from exitfsm.events import (
     Event,
     ExitCompleted,
     ExitEscalated,
+    ExitPostponed,
     ExitRetried,
     ExitTriggered,
     FillsRecorded,
@@ -605,6 +606,10 @@ SAID: list[tuple[Event, str]] = [
         "the broker changed the order from 5 to 4 (by hand)",
     ),
     (CancelRequested(client_order_id="id-1", at=T0, why="too much"), "why: too much"),
+    (
+        ExitPostponed(client_order_id="id-1", at=T0, until=T0, times=3, refusal="halted"),
+        "refused for now (halted), 3 in a row; the same order is sent again from 2024-01-02T14:30:00Z",
+    ),
     (CancelRefused(client_order_id="id-1", at=T0), "the broker would not cancel; the order works on"),
     (CancelRefused(client_order_id="id-1", at=T0, text="too late"), "too late"),
     (

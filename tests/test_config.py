@@ -573,6 +573,9 @@ def test_given_any_mapping_when_loaded_then_nothing_but_a_config_error_comes_out
 
 def _valid(field: Field) -> st.SearchStrategy[Any]:
     """Every value that a field allows, in one of its spellings."""
+    if field.name == "channels":
+        one = st.fixed_dictionaries({f.name: _valid(f) for f in field.inner})
+        return st.lists(one, max_size=3).map(lambda found: [c | {"name": f"c-{n}"} for n, c in enumerate(found)])
     if field.item:
         return st.lists(st.fixed_dictionaries({f.name: _valid(f) for f in field.inner}), max_size=3)
     if field.is_texts:
@@ -585,6 +588,8 @@ def _valid(field: Field) -> st.SearchStrategy[Any]:
         return st.booleans()
     if field.type is time:
         return st.sampled_from(["08:00", "16:30"])
+    if field.name == "url":
+        return st.sampled_from(["https://127.0.0.1/a/t0ken", "$HOOK"])  # right for every kind
     if field.type is str:
         return st.sampled_from(["Asia/Tokyo"] if field.name == "timezone" else ["a rule", "1.10", "no"])
     gt, ge, lt, le = field.limits
@@ -602,6 +607,7 @@ def _loaded(source: Mapping[str, Any]) -> ExitConfig:
     """The configuration, unless the settings contradict each other."""
     config, mistakes = outcome(source)
     contradictions = ("no steps", "are none", "the step before", "has no name", "activation_pct (", "before close")
+    contradictions += ("each has escalation_only", "the same as start")
     assert all(any(text in line for text in contradictions) for line in mistakes), mistakes
     assume(config is not None)
     assert config is not None
@@ -612,7 +618,7 @@ def _loaded(source: Mapping[str, Any]) -> ExitConfig:
 @pytest.mark.filterwarnings("ignore::exitfsm.config.ConfigWarning")  # not what this is about
 def test_given_any_valid_settings_when_shown_and_read_back_then_nothing_changes(source: dict[str, Any]) -> None:
     config = _loaded(source)
-    shown = config.as_dict()
+    shown = config.as_dict(secrets=True)
 
     assert load_config(config) == config
     assert load_config(shown) == config
@@ -633,7 +639,7 @@ def test_given_any_valid_settings_when_written_to_a_file_then_it_reads_like_the_
 ) -> None:
     config = _loaded(source)
     path = tmp_path / "trading.yaml"
-    path.write_text(yaml.safe_dump(config.as_dict()))
+    path.write_text(yaml.safe_dump(config.as_dict(secrets=True)))
 
     assert load_config(path) == config
 
@@ -649,7 +655,48 @@ def test_given_the_effective_configuration_when_shown_then_it_is_complete_and_pl
         "time_in_force": "day",
     }
     assert section["stop_loss"]["threshold_pct"] == "0.123456789012345678"
-    assert section["session"] == {"timezone": "America/New_York", "open": "09:30", "close": "16:00", "calendar": ""}
+    hours = {"trade": "regular", "open": "09:30", "close": "16:00"}
+    assert section["session"] == {"timezone": "America/New_York", **hours, "calendar": ""}
+
+
+_URL = "https://127.0.0.1/services/t0ken"
+
+
+def test_given_an_address_of_a_channel_when_the_configuration_is_shown_then_it_is_not() -> None:
+    config = load_config({"alerts": {"channels": [{"name": "a", "url": _URL}]}})
+
+    assert config.as_dict()["exit_manager"]["alerts"]["channels"][0]["url"] == "(hidden)"
+    assert config.as_dict(secrets=True)["exit_manager"]["alerts"]["channels"][0]["url"] == _URL
+    said = [repr(config), str(config), repr(config.alerts.channels), f"{config.alerts.channels[0].__rich_repr__()}"]
+    assert not any("t0ken" in text for text in said)
+    with pytest.raises(ConfigError, match="is no address of a webhook"):
+        load_config(config.as_dict())  # what was hidden is no address
+
+
+@pytest.mark.parametrize(
+    ("alerts", "wrong"),
+    [
+        (_URL, "alerts: what is there is not allowed"),
+        ({"channels": _URL}, "alerts.channels: what is there is not allowed"),
+        ({"channels": [_URL]}, "alerts.channels[0]: what is there is not allowed"),
+        ({"channels": [{"name": "a", "url": [_URL]}]}, "alerts.channels[0].url: what is there is not allowed"),
+        ({"channels": [{"name": "a", "url": _URL + "\n"}]}, "alerts.channels[0].url: what is there is not allowed"),
+        ({"channels": [{"name": "a", "url": "slack://t0ken"}]}, "alerts.channels[0].url: is no address of a webhook"),
+        ({"channels": [{"name": "a", "url": "t0ken", "kind": "apprise"}]}, "is no URL of apprise"),
+        ({"channels": [{"name": "a", "url": "$t0ken!"}]}, "is no name of an environment variable"),
+        ({"channels": [{"name": "a b", "url": _URL}]}, "alerts.channels[0].name: must be 1 to 40 letters"),
+        ({"channels": [{"name": "a", "url": _URL}] * 2}, "is the name of another channel"),
+        ({"channels": [{"name": "a", "url": _URL, "escalation_only": True}]}, "each has escalation_only"),
+        ({"quiet_hours": {"enabled": True, "start": "08:00", "end": "08:00"}}, "must not be the same as start"),
+        ({"quiet_hours": {"timezone": "Europe/Belin"}}, 'did you mean "Europe/Berlin"'),
+        ({"least_severity": "fatal"}, "must be critical, warning or notice"),
+        ({"channels": [{"name": "a", "ulr": _URL, "url": "$A"}]}, 'did you mean "url"'),
+    ],
+)
+def test_given_alerts_with_a_mistake_when_loaded_then_it_is_named_and_no_address_is(alerts: Any, wrong: str) -> None:
+    found = mistakes_in({"alerts": alerts})
+    assert any(wrong in line for line in found), found
+    assert not any("t0ken" in line for line in found)
 
 
 # --- Schema and reference -------------------------------------------------------------------------------------------
@@ -723,3 +770,27 @@ def test_given_a_fresh_interpreter_when_imported_then_pydantic_and_yaml_are_not(
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_given_one_word_of_several_then_it_is_that_one() -> None:
+    for word in ("regular", "extended"):
+        assert load_config({"session": {"trade": word}}).session.trade == word
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"stop_loss": {"threshold_pct": 0.02}}, "0.02 means 0.02 %"),
+        ({"profit_taking": {"threshold_pct": 0.05}, "stop_loss": False}, "0.05 means 0.05 %"),
+        ({"trailing_stop": {"enabled": True, "trail_pct": "0.09"}}, "0.09 means 0.09 %"),
+        ({"stop_loss": {"enabled": False}, "profit_taking": {"enabled": False}}, "no stop and no target are on"),
+        (
+            {"stop_loss": {"enabled": False}, "trailing_stop": {"enabled": True, "activation_pct": 3}},
+            "before a profit of 3 %",
+        ),
+    ],
+)
+def test_given_what_is_probably_not_meant_then_a_warning_says_so(given: dict[str, Any], says: str) -> None:
+    given = {k: {"enabled": False} if v is False else v for k, v in given.items()}
+    with pytest.warns(ConfigWarning, match=says):
+        load_config(given)

@@ -81,6 +81,7 @@ def body(event: Any) -> str:
     """The event as it is stored; a policy as its digest."""
     changed = {"policy": event.policy.digest()} if hasattr(event, "policy") else {}
     plain = {name: getattr(event, name) for name in event.__struct_fields__} | changed
+    plain = {name: value for name, value in plain.items() if value is not msgspec.UNSET}
     return short(msgspec.json.encode(plain))
 
 

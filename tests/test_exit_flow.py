@@ -192,7 +192,7 @@ def test_given_a_crash_at_any_bar_when_the_process_comes_back_then_the_day_ends_
 
     def day(name: str, crash: int | None) -> tuple[list[bytes], Decimal]:
         venue = SimulatedBroker()
-        venue.script("AAPL", Act(fills=(Decimal(4),), then="expire"), Act(reject="busy"))
+        venue.script("AAPL", Act(fills=(Decimal(4),), then="expire"), Act(reject="no_margin"))
         store = ExitStore(tmp_path / name)
         desk = Desk(store, venue)
         p = desk.buy()
@@ -298,7 +298,7 @@ def test_given_a_partial_fill_and_an_expiry_then_the_rest_follows() -> None:
     ]
 
 
-@pytest.mark.parametrize("act", [Act(reject="busy"), Act(refuse="busy")], ids=["rejected", "refused"])
+@pytest.mark.parametrize("act", [Act(reject="no_margin"), Act(refuse="no_margin")], ids=["rejected", "refused"])
 def test_given_a_reject_then_the_next_attempt_follows_after_the_delay(act: Act) -> None:
     broker = SimulatedBroker()
     broker.script("AAPL", act)
@@ -505,7 +505,10 @@ def test_identical_runs_give_identical_bytes_and_every_log_replays(
     for _ in range(2):
         broker = SimulatedBroker()
         broker.script(
-            "AAPL", Act(fills=(Decimal(3),), then="expire"), Act(refuse="busy"), Act(fills=(Decimal(1), Decimal(2)))
+            "AAPL",
+            Act(fills=(Decimal(3),), then="expire"),
+            Act(refuse="no_margin"),
+            Act(fills=(Decimal(1), Decimal(2))),
         )
         with ExitStore(":memory:") as store:
             result = run(minutes(*prices), config, side=side, re_enter=True, broker=broker, store=store)

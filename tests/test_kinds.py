@@ -20,6 +20,8 @@ RAISES = {
     "alarm": (0, 1),
     "raise_alarm": (0,),
     "raise_soon": (0,),
+    "note": (0,),  # what could not be read, which is then raised
+    "_note": (0,),
     "alarm_without_store": (0,),
     "_alarm": (0,),  # the same, handed to what watches the store
     "Alarm": (0,),

@@ -19,6 +19,7 @@ from exitfsm.events import (
     Event,
     ExitCompleted,
     ExitEscalated,
+    ExitPostponed,
     ExitRetried,
     ExitTriggered,
     ExitWithdrawn,
@@ -127,6 +128,7 @@ WALKS: dict[tuple[State | None, type[Event]], tuple[Scenario, Told]] = {
     (MON, RefusalEnded): (monitoring.when(seen("NaN")), seen(100, at=120)),
     (MON, ExitTriggered): (monitoring, seen(99)),
     (PEN, OrderAccepted): (pending, reported("new")),
+    (PEN, ExitPostponed): (pending, refused("halted")),
     (SUB, FillsRecorded): (submitted, reported("partially_filled", 4, 99)),
     (PAR, FillsRecorded): (partial, reported("partially_filled", 5, 99)),
     (CAN, FillsRecorded): (canceling, reported("pending_cancel", 5, 102)),
@@ -189,6 +191,7 @@ PUBLISHED = """
     monitoring RefusalEnded monitoring
     monitoring ExitTriggered pending
     pending OrderAccepted submitted
+    pending ExitPostponed pending
     submitted FillsRecorded partial
     partial FillsRecorded partial
     canceling FillsRecorded canceling

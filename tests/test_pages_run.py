@@ -38,6 +38,7 @@ NOT_RUN = {
     "createdb ": "needs a server: test_postgres.py has one",
     "litestream ": "tests/manager/test_litestream.py does",
     "export APCA_": "keys",
+    "exitfsm alerts test ": "calls a person: tests/alerts/test_alerts_cli.py",
     "exitfsm preflight ": "needs an account: tests/alpaca/test_alpaca_cli.py has one",
     "exitfsm run --broker alpaca ": "the same",
     "EXITFSM_ALPACA_PAPER=1 ": "the same, a real one",

@@ -378,3 +378,24 @@ def test_levels_of_the_same_policy_are_the_same_from_either_side() -> None:
         target, [stop] = levels(p, after(0))
         assert target is not None
         assert (target.name, stop.name) == ("profit_take", "stop_loss")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            {"stop_loss": {"threshold_pct": "0.02"}},
+            "0.02 means 0.02 %, nearer than many spreads; where 2 % is meant, give 2",
+        ),
+        ({"profit_taking": {"threshold_pct": "0.05"}, "stop_loss": False}, "0.05 means 0.05 %"),
+        ({"trailing_stop": {"trail_pct": "0.09"}}, "0.09 means 0.09 %"),
+        ({"stop_loss": False, "profit_taking": False}, "no stop and no target are on"),
+        ({"stop_loss": False, "trailing_stop": {"activation_pct": 3}}, "before a profit of 3 % nothing ends"),
+        ({"profit_taking": {"threshold_pct": 1}}, "would gain no more than a loss costs"),
+        ({}, ""),
+    ],
+)
+def test_given_what_is_allowed_and_probably_not_meant_then_a_rule_doubts_it(given: dict[str, Any], says: str) -> None:
+    made = policy(**given)
+    texts = [text for rule in RULES for _, text in rule.doubts(made)]
+    assert [text for text in texts if says in text] == texts[:1] if says else texts == []

@@ -149,7 +149,7 @@ def test_given_a_limit_order_that_rests_over_a_split_then_it_is_canceled_and_the
 
 def test_given_a_position_between_two_attempts_over_a_split_then_it_ends_as_its_alarm_says() -> None:
     broker = SimulatedBroker()
-    broker.script("XYZ", Act(reject="halted"))
+    broker.script("XYZ", Act(reject="not_tradable"))
     slowly = {"partial_fills": {"resubmit_delay_seconds": 600}}
     result = run(bars(661, 661, 651, 651, 93, 93, 93, 93), slowly, broker=broker)
     assert result.exits == result.open == []

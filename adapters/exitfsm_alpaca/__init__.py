@@ -4,7 +4,7 @@
     broker = AlpacaBroker(access)
     manager = ExitManager(broker, "exits.db", None, "trading.yaml", account=broker.account_name())
     updates = AlpacaUpdates(access, broker, manager.on_order_update, manager.sync)
-    async with manager, updates, AlpacaBars(access) as bars:
+    async with manager, updates, AlpacaBars(access, noticed=broker.noticed) as bars:
         async for batch in bars.batches():
             await manager.on_bars(batch)
 

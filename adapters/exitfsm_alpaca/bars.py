@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from exitfsm import Bar, BrokerError, canonical_symbol, logger
 from exitfsm_alpaca import words
 from exitfsm_alpaca.access import Access
-from exitfsm_alpaca.rest import Budget, Rest
+from exitfsm_alpaca.rest import Budget, Refused, Rest
+from exitfsm_alpaca.troubles import Troubles
 
 if TYPE_CHECKING:
     from exitfsm_alpaca.streams import CryptoBars, StockBars, StreamThread
@@ -33,6 +34,8 @@ SYMBOLS_MAX, PAGE = 100, 10_000
 HOLD_S = 3.0
 #: Silent rounds with newer bars at REST after which a stream is connected anew.
 MUTE_ROUNDS = 2
+#: How long a stream may take to connect before a person hears of it.
+SILENCE_S = 25.0
 _KINDS = ("stocks", "crypto")
 
 
@@ -64,6 +67,7 @@ class AlpacaBars:
             start, and not at all where nothing traded.
         poll_s: time between looks at what is silent.
         backfill_max_s: how far back a gap is filled; older bars are refused by the default price guard anyway.
+        noticed: where it is noted what keeps bars from coming: `broker.noticed` makes it the manager's alarms.
     """
 
     def __init__(
@@ -74,11 +78,16 @@ class AlpacaBars:
         stale_after_s: float = 130.0,
         poll_s: float = 20.0,
         backfill_max_s: float = 300.0,
+        noticed: Troubles | None = None,
     ) -> None:
         from exitfsm_alpaca import streams
 
         self._streams = streams
         self._access, self._feed = access, feed
+        self._noticed = noticed or Troubles()
+        #: Symbols that market data does not know, and when each kind's stream was last connected or not needed.
+        self._refused: dict[str, str] = {}
+        self._heard: dict[str, float] = {}
         self._stale_after_s, self._poll_s = stale_after_s, poll_s
         self._backfill_max = timedelta(seconds=backfill_max_s)
         self._rest = Rest(access, Budget(reserve=1))
@@ -135,6 +144,8 @@ class AlpacaBars:
             return
         for symbol in self._watched.keys() - wanted:
             del self._watched[symbol]
+            self._refused.pop(symbol, None)
+            self._noticed.note(f"symbol/{symbol}", None)
         now = self._now()
         lately = datetime.now(UTC) - 2 * MINUTE
         for symbol in wanted - self._watched.keys():
@@ -244,6 +255,7 @@ class AlpacaBars:
         """Now and then: ask REST for what is silent, connect a mute stream anew, restart one that ended."""
         await asyncio.sleep(self._poll_s)
         for kind in _KINDS:
+            self._say_whether_it_speaks(kind)
             if kind in self._threads:
                 self._threads[kind].start()
                 self._threads[kind].call(_wanting(self._of(kind)))
@@ -258,6 +270,14 @@ class AlpacaBars:
                 log.error("bars_mute stream=%s symbols=%s", kind, [w.symbol for w in silent][:5])
                 self._silent_rounds[kind] = 0
                 self._threads[kind].reconnect()
+
+    def _say_whether_it_speaks(self, kind: str) -> None:
+        """A person hears of a stream that does not come up, or not again."""
+        if self._connected[kind] or not self._of(kind):
+            self._heard[kind] = self._now()
+        late = self._now() - self._heard.setdefault(kind, self._now()) >= SILENCE_S
+        text = f"the stream of bars of {kind} is not there: it does not come up, or is refused; REST is asked instead"
+        self._noticed.note(f"bars/{kind}", text if late else None)
 
     def _is_silent(self, watched: _Watched, kind: str) -> bool:
         stale = self._now() - watched.heard >= self._stale_after_s
@@ -299,6 +319,21 @@ class AlpacaBars:
         return found
 
     def _read_bars(self, symbols: list[str], start: datetime, kind: str) -> dict[str, list[Bar]]:
+        """The bars of each since a time. Where Alpaca refuses a symbol, the others are asked for without it."""
+        known = [symbol for symbol in symbols if symbol not in self._refused]
+        try:
+            return self._pages(known, start, kind) if known else {}
+        except Refused as refused:
+            if "symbol" not in refused.message.lower():
+                raise  # the whole question is refused, and each of them would be
+            if len(known) > 1:
+                half = len(known) // 2
+                return self._read_bars(known[:half], start, kind) | self._read_bars(known[half:], start, kind)
+            self._refused[known[0]] = f"{known[0]} is not watched: Alpaca's market data refuses it: {refused.message}"
+            self._noticed.keep_only("symbol", self._refused)
+            return {}
+
+    def _pages(self, symbols: list[str], start: datetime, kind: str) -> dict[str, list[Bar]]:
         """All pages of the bars since a time; a minute that is not over is left out."""
         found: dict[str, list[Bar]] = {symbol: [] for symbol in symbols}
         query: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
@@ -12,6 +13,7 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from exitfsm import (
+    EXIT_WAITS,
     AssetRules,
     BrokerError,
     BrokerPosition,
@@ -27,10 +29,11 @@ from exitfsm import (
     exactly,
     logger,
 )
-from exitfsm_alpaca import words
+from exitfsm_alpaca import troubles, words
 from exitfsm_alpaca.access import Access
 from exitfsm_alpaca.fills import FillsLog
-from exitfsm_alpaca.rest import PER_MINUTE, RESERVE, TIMEOUT_S, Budget, Refused, Rest
+from exitfsm_alpaca.rest import PER_MINUTE, TIMEOUT_S, Budget, KeysRefused, Refused, Rest
+from exitfsm_alpaca.troubles import Troubles
 
 log = logger("exitfsm.alpaca")
 
@@ -74,6 +77,10 @@ ALPACA = Capabilities(
 #: How many replacements of an order are followed.
 REPLACEMENTS_MAX = 20
 ORDERS_PAGE = 500
+#: How often it is looked whether the account is blocked, in seconds.
+ACCOUNT_EVERY_S = 40.0
+#: Pages of orders that are read for one list.
+PAGES_MAX = 20
 _NOT_FOUND = 40410000
 _EASTERN = ZoneInfo("America/New_York")
 _CALENDAR_DAYS = 14
@@ -86,7 +93,7 @@ class AlpacaBroker:
         access: keys and addresses.
         timeout_s: seconds for the connection, and for each piece of an answer.
         requests_per_minute: what this program may ask of the account's limit, which all its programs share.
-        reserve: how many of them are for orders only.
+        reserve: how many of them are for orders and for what an exit waits for; most of them when None.
         capabilities: what to declare, where you know better, or trust less.
     """
 
@@ -96,13 +103,16 @@ class AlpacaBroker:
         *,
         timeout_s: tuple[float, float] = TIMEOUT_S,
         requests_per_minute: int = PER_MINUTE,
-        reserve: int = RESERVE,
+        reserve: int | None = None,
         capabilities: Capabilities = ALPACA,
     ) -> None:
         self.capabilities = capabilities
         self.access = access
         self._rest = Rest(access, Budget(requests_per_minute, reserve), timeout_s)
-        self._fills = FillsLog(self._rest)
+        #: What is wrong now; the streams note theirs here, too.
+        self.noticed = Troubles()
+        self._account_read = -ACCOUNT_EVERY_S
+        self._fills = FillsLog(self._rest, self.noticed)
         self._calendar: tuple[date, list[tuple[datetime, datetime]]] | None = None
         self._lock = Lock()
 
@@ -118,13 +128,17 @@ class AlpacaBroker:
     # --- the port -----------------------------------------------------------------------------------------------------
 
     def positions(self) -> Sequence[BrokerPosition]:
-        """All open positions. One that has no symbol is left out and logged; any other is there, if only as NaN."""
-        found = []
-        for source in words.listed(self._rest.get("/positions"), "the list of positions"):
+        """All open positions. One whose figures cannot be read is there as NaN, one that is none as Alpaca shows it."""
+        found: list[Any] = []
+        rows = words.rows(self._rest.get("/positions"), "the list of positions")
+        if rows and not any(isinstance(source, Mapping) for source in rows):
+            raise BrokerError("the list of positions is not understood")  # that is no empty one
+        for source in rows:
             try:
-                found.append(words.position_of(source))
-            except BrokerError as error:
-                log.error("position_unreadable error=%s", error)
+                found.append(words.position_of(words.mapping(source, "a position")))
+            except BrokerError:
+                found.append(source)  # the manager cannot read it either, and says so: it may be any symbol's
+        self.noticed.keep_only("class", troubles.of_classes(rows))
         return found
 
     def submit(self, order: Order) -> ExecutionReport:
@@ -154,21 +168,40 @@ class AlpacaBroker:
 
     def open_orders(self) -> Sequence[ExecutionReport]:
         """All working orders of the account, oldest first; of one with an unknown status no more than that it works."""
-        found: dict[str, ExecutionReport] = {}
-        after: datetime | None = None
-        while True:
-            query: dict[str, Any] = {"status": "open", "limit": ORDERS_PAGE, "direction": "asc", "nested": "false"}
-            if after is not None:
-                query["after"] = after.isoformat()
-            page = words.listed(self._rest.get("/orders", query), "the list of orders")
-            known = len(found)
-            for source in page:
-                report = words.report_of({**source, "status": _open_word(source)})
-                found[report.broker_order_id or report.client_order_id] = report
-            if len(page) < ORDERS_PAGE or len(found) == known:
-                return list(found.values())
-            last = words.moment(page[-1], "submitted_at", "created_at")
-            after = last - timedelta(milliseconds=1) if last is not None else None
+        found, unreadable = [], {}
+        listed = self._listed("open", None)
+        for source in listed:
+            report, why = words.working(source)
+            if report is not None:
+                found.append(report)
+            if why is not None:
+                name = words.name_of_order(source)
+                unreadable[name] = f"working order {name} cannot be read ({why}): what it has filled is not known"
+        if listed and not found:
+            raise BrokerError("the list of orders is not understood")  # that is no empty one
+        self.noticed.keep_only("order", unreadable)
+        return found
+
+    def order_ids(self, since: datetime) -> Sequence[str]:
+        """The client order ids of all orders that were sent since a time, whatever became of them.
+
+        Raises:
+            BrokerError: no answer, or an order without an id: it might be the one that is looked for.
+        """
+        return [words.client_id(words.mapping(source, "an order")) for source in self._listed("all", since)]
+
+    def troubles(self) -> Sequence[str]:
+        """What is wrong at the moment, a sentence each: keys, account, streams, and what cannot be read or watched."""
+        if time.monotonic() - self._account_read >= ACCOUNT_EVERY_S:
+            self._account_read = time.monotonic()
+            try:
+                self.noticed.keep_only("account", troubles.of_account(self.account()))
+                self.noticed.note("keys", None)
+            except KeysRefused as error:
+                self.noticed.note("keys", f"{error}: nothing is read and nothing is sent, so that NO exit leaves")
+            except BrokerError as error:
+                log.warning("account_not_read error=%s", error)  # where it goes on, nothing can be reconciled
+        return self.noticed.all()
 
     def cancel(self, client_order_id: str, *, broker_order_id: str | None = None) -> None:
         """Ask for a cancel; one that is under way is enough. By `broker_order_id` that order is meant, and no other.
@@ -176,6 +209,13 @@ class AlpacaBroker:
         Raises:
             OrderRefused: there is nothing to cancel (`not_cancelable`).
         """
+        waits = EXIT_WAITS.set(True)  # the look-ups for it, too: what is canceled makes way for an exit
+        try:
+            self._cancel(client_order_id, broker_order_id)
+        finally:
+            EXIT_WAITS.reset(waits)
+
+    def _cancel(self, client_order_id: str, broker_order_id: str | None) -> None:
         if broker_order_id is None:
             found = self._found(client_order_id)
             if found is None:
@@ -229,7 +269,7 @@ class AlpacaBroker:
         """An order by our id; None when Alpaca says that it does not know it."""
         query = {"client_order_id": client_order_id}
         try:
-            answer = self._rest.get("/orders:by_client_order_id", query, urgent=True)
+            answer = self._rest.get("/orders:by_client_order_id", query)
         except Refused as refused:
             if refused.code == _NOT_FOUND:
                 return None
@@ -239,6 +279,23 @@ class AlpacaBroker:
             raise BrokerError("the answer to a look-up is about another order")
         return found
 
+    def _listed(self, status: str, since: datetime | None) -> list[Any]:
+        """All orders of a status that were sent since a time, oldest first, page by page."""
+        found: dict[str, Any] = {}
+        after = since
+        for _ in range(PAGES_MAX):
+            query: dict[str, Any] = {"status": status, "limit": ORDERS_PAGE, "direction": "asc", "nested": "false"}
+            if after is not None:
+                query["after"] = after.isoformat()
+            page = words.rows(self._rest.get("/orders", query), "the list of orders")
+            known = len(found)
+            found |= {words.name_of_order(source): source for source in page}
+            if len(page) < ORDERS_PAGE or len(found) == known:
+                return list(found.values())
+            last = words.moment(words.mapping(page[-1], "an order"), "submitted_at", "created_at")
+            after = last - timedelta(milliseconds=1) if last is not None else after
+        raise BrokerError(f"more than {PAGES_MAX * ORDERS_PAGE} orders are listed")
+
     def _chain(self, found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """An order and the orders that replaced it, one after another."""
         chain = [found]
@@ -246,7 +303,7 @@ class AlpacaBroker:
             successor = chain[-1].get("replaced_by")
             if not successor or len(chain) > REPLACEMENTS_MAX:
                 raise BrokerError(f"order {found.get('client_order_id')} was replaced, by which one is not known")
-            answer = self._rest.get(f"/orders/{quote(str(successor), safe='')}", urgent=True)
+            answer = self._rest.get(f"/orders/{quote(str(successor), safe='')}")
             chain.append(words.mapping(answer, "the order that replaced another"))
         return chain
 
@@ -296,9 +353,3 @@ def _hours(source: Mapping[str, Any]) -> tuple[datetime, datetime]:
     except (KeyError, ValueError, OverflowError):
         raise BrokerError("a day of the calendar is not understood") from None
     return start, end
-
-
-def _open_word(source: Mapping[str, Any]) -> str:
-    """The status of an order out of the list of open ones: it works, also when its word is not in the table."""
-    word = str(source.get("status"))
-    return word if word in words.STATUS else "new"

@@ -14,6 +14,7 @@ from typing import Any
 from exitfsm import BrokerError, Fill, logger
 from exitfsm_alpaca import words
 from exitfsm_alpaca.rest import Rest
+from exitfsm_alpaca.troubles import Troubles
 
 log = logger("exitfsm.alpaca")
 
@@ -25,39 +26,48 @@ OVERLAP = timedelta(minutes=30)
 class FillsLog:
     """All executions since the earliest time that was asked for. Safe between threads."""
 
-    def __init__(self, rest: Rest) -> None:
-        self._rest = rest
+    def __init__(self, rest: Rest, noticed: Troubles) -> None:
+        self._rest, self._noticed = rest, noticed
         self._lock = Lock()
         self._from: datetime | None = None
+        #: How many reads have begun, and the newest of them that was answered.
+        self._begun = self._answered = 0
         self._fills: dict[str, tuple[Fill, tuple[Any, ...]]] = {}
 
     def since(self, at: datetime) -> list[Fill]:
-        """Executions at or after a time, oldest first.
+        """Executions at or after a time, oldest first; who waits together shares a read that began after they came.
 
         Raises:
             BrokerError: no answer, or one that is not understood.
         """
+        before = self._begun
         with self._lock:
-            if self._from is None or at < self._from:
-                start = at
-                self._fills.clear()
-            else:
-                newest = max((fill.at for fill, _ in self._fills.values()), default=self._from)
-                start = max(self._from, newest - OVERLAP)
-            for activity in self._read(start):
-                self._keep(activity)
-            self._from = at if self._from is None else min(at, self._from)
+            if self._answered <= before or self._from is None or at < self._from:
+                self._read_since(at)
             ordered = sorted(self._fills.values(), key=lambda kept: kept[1])
         return [fill for fill, _ in ordered if fill.at >= at]
+
+    def _read_since(self, at: datetime) -> None:
+        self._begun += 1
+        if self._from is None or at < self._from:
+            start = at
+            self._fills.clear()
+        else:
+            newest = max((fill.at for fill, _ in self._fills.values()), default=self._from)
+            start = max(self._from, newest - OVERLAP)
+        for activity in self._read(start):
+            self._keep(activity)
+        self._from = at if self._from is None else min(at, self._from)
+        self._answered = self._begun
 
     def _keep(self, activity: Mapping[str, Any]) -> None:
         try:
             fill = words.fill_of(activity)
+            # Within one moment the cumulative quantity of an order tells the order of its executions.
+            order = (fill.at, fill.broker_order_id or "", words.number(activity, "cum_qty") or 0, fill.fill_id)
         except BrokerError as error:
-            log.error("activity_unreadable error=%s", error)
+            self._noticed.note(f"execution/{activity.get('id')}", f"an execution cannot be read: {error}")
             return
-        # Within one moment the cumulative quantity of an order tells the order of its executions.
-        order = (fill.at, fill.broker_order_id or "", words.number(activity, "cum_qty") or 0, fill.fill_id)
         self._fills[fill.fill_id] = fill, order
 
     def _read(self, start: datetime) -> list[Mapping[str, Any]]:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from threading import Condition
 from typing import TYPE_CHECKING, Any
 
-from exitfsm import BrokerError, NotSent
+from exitfsm import EXIT_WAITS, BrokerError, NotSent, RateLimited
 from exitfsm_alpaca.access import Access
 
 if TYPE_CHECKING:
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 
 #: Seconds for the connection, and for each piece of the answer: together less than a manager's patience with one call.
 TIMEOUT_S = (3.0, 6.0)
-#: Requests that Alpaca answers in a minute, and how many of them are kept for orders.
-PER_MINUTE, RESERVE = 200, 40
+#: Requests that Alpaca answers in a minute.
+PER_MINUTE = 200
+#: The part of them that is kept for exits: as many orders as a manager sends in a minute, and what is read for them.
+RESERVED = 0.65
+#: The span in which they are counted.
+SPAN_S = 60.0
 #: How long a read waits for its turn before it gives up.
 TURN_S = 1.0
 #: Status codes under which Alpaca sends a definite no, when the body is its own.
 _DEFINITE = frozenset({400, 403, 404, 422})
-_DUPLICATE_ID, _NO_KEY = 40010001, 40110000
+_NOT_VALID, _NO_KEY = 40010001, 40110000
 
 
 class Refused(BrokerError):
@@ -46,46 +50,74 @@ class Refused(BrokerError):
 
     @property
     def duplicate_id(self) -> bool:
-        """The client order id is known already: the order may well exist."""
-        return self.code == _DUPLICATE_ID or ("client_order_id" in self.message and "unique" in self.message)
+        """The client order id is known already: the order may well exist.
+
+        By the message: the code that Alpaca has for it, 40010001, is that of any request that is not valid. What speaks
+        of the id in other words, or says nothing, counts too: of the two mistakes that one only costs a look-up.
+        """
+        said = self.message.lower().replace(" ", "_")
+        unsaid = self.code == _NOT_VALID and not self.message.strip(". ")
+        return unsaid or "client_order_id" in said or "duplicate" in said
+
+
+class KeysRefused(NotSent):
+    """Alpaca does not know the keys, or not any more."""
 
 
 class Budget:
-    """At most so many requests in any minute, the last of them for orders only. Safe between threads."""
+    """At most so many requests in any minute, a part of them for exits only. Safe between threads.
 
-    def __init__(self, per_minute: int = PER_MINUTE, reserve: int = RESERVE) -> None:
-        self._per_minute, self._reserve = per_minute, min(reserve, per_minute - 1)
+    Args:
+        per_minute: how many.
+        reserve: how many of them no other request may touch; the usual part when None.
+    """
+
+    def __init__(self, per_minute: int = PER_MINUTE, reserve: int | None = None) -> None:
+        kept = int(per_minute * RESERVED) if reserve is None else reserve
+        self._per_minute, self._reserve = per_minute, min(kept, per_minute - 1)
+        #: When each request of the last minute was made; and those that no exit waited for.
         self._spent: deque[float] = deque()
+        self._others: deque[float] = deque()
         self._closed_until = 0.0
         self._turn = Condition()
 
     def spend(self, *, urgent: bool) -> None:
         """Return when one more request fits in.
 
+        Args:
+            urgent: it is an order, or an exit waits for it.
+
         Raises:
-            NotSent: none does for now.
+            RateLimited: none does for now.
         """
         deadline = time.monotonic() + TURN_S
-        limit = self._per_minute if urgent else self._per_minute - self._reserve
         with self._turn:
             while True:
                 now = time.monotonic()
-                while self._spent and now - self._spent[0] >= 60:
-                    self._spent.popleft()
-                free_at = self._closed_until
-                if len(self._spent) >= limit:
-                    free_at = max(free_at, self._spent[len(self._spent) - limit] + 60)
+                free_at = max(self._closed_until, _free_at(self._spent, self._per_minute, now))
+                if not urgent:
+                    free_at = max(free_at, _free_at(self._others, self._per_minute - self._reserve, now))
                 if free_at <= now:
                     self._spent.append(now)
+                    if not urgent:
+                        self._others.append(now)
                     return
                 if free_at > deadline:
-                    raise NotSent(f"the rate limit is used up for {free_at - now:.0f} s more")
+                    left = free_at - now
+                    raise RateLimited(f"the rate limit is used up for {left:.0f} s more", left)
                 self._turn.wait(free_at - now)
 
     def exceeded(self, seconds: float) -> None:
         """Alpaca said that it were too many: nothing goes out for so long."""
         with self._turn:
             self._closed_until = max(self._closed_until, time.monotonic() + min(max(seconds, 1.0), 60.0))
+
+
+def _free_at(spent: deque[float], most: int, now: float) -> float:
+    """When one more fits into a minute that takes so many; what is older is forgotten."""
+    while spent and now - spent[0] >= SPAN_S:
+        spent.popleft()
+    return spent[len(spent) - most] + SPAN_S if len(spent) >= most else now
 
 
 class Rest:
@@ -107,9 +139,9 @@ class Rest:
             [_client(access, timeout_s)]
         )  # the import takes its time now, not later
 
-    def get(self, path: str, query: dict[str, Any] | None = None, *, urgent: bool = False) -> Any:
-        """Read something of the account."""
-        return self._call(f"GET {path}", lambda client: client.get(path, query), urgent=urgent)
+    def get(self, path: str, query: dict[str, Any] | None = None) -> Any:
+        """Read something of the account; out of what is kept for exits where one waits for it."""
+        return self._call(f"GET {path}", lambda client: client.get(path, query), urgent=EXIT_WAITS.get())
 
     def get_data(self, path: str, query: dict[str, Any], *, version: str = "v2") -> Any:
         """Read market data."""
@@ -117,6 +149,7 @@ class Rest:
             f"GET {path}",
             lambda client: client.get(path, query, base_url=self._access.data_url, api_version=version),
             urgent=False,
+            has_code=False,
         )
 
     def post(self, path: str, body: dict[str, str]) -> Any:
@@ -134,10 +167,11 @@ class Rest:
             while True:
                 self._idle.pop()._session.close()
 
-    def _call(self, what: str, request: Callable[[TradingClient], Any], *, urgent: bool) -> Any:
+    def _call(self, what: str, request: Callable[[TradingClient], Any], *, urgent: bool, has_code: bool = True) -> Any:
         """One request on a connection of its own, the one used last where it is free: that one is still warm.
 
-        `what` it is stands in an error that is not Alpaca's own.
+        `what` it is stands in an error that is not Alpaca's own; `has_code`: one that is has a code, as all of the
+        trading API have, and market data's have not.
         """
         from alpaca.common.exceptions import APIError
         from requests.exceptions import RequestException
@@ -150,7 +184,7 @@ class Rest:
         try:
             return request(client)
         except APIError as error:
-            raise self._meaning(what, error) from None
+            raise self._meaning(what, error, has_code=has_code) from None
         except RequestException as error:
             raise _failure(what, error) from None
         except Exception as error:
@@ -160,18 +194,19 @@ class Rest:
             if self._closed:
                 self.close()
 
-    def _meaning(self, what: str, error: Any) -> BrokerError:
+    def _meaning(self, what: str, error: Any, *, has_code: bool) -> BrokerError:
         """What an HTTP error proves."""
         status = error.status_code
         code, message, fields = _body(str(error))
         if status == 429:
             after = error.response.headers.get("Retry-After", "") if error.response is not None else ""
-            self.budget.exceeded(float(after) if after.isdecimal() else 1.0)
-            return NotSent("too many requests")
+            seconds = float(after) if after.isdecimal() else 1.0
+            self.budget.exceeded(seconds)
+            return RateLimited("too many requests", seconds)
         if status == 401 or (status == 403 and (code == _NO_KEY or message.strip(". ").lower() == "forbidden")):
-            return NotSent("the keys are not authorised")
-        if status in _DEFINITE and code is not None and message:
-            return Refused(status, code, message, fields)
+            return KeysRefused("the keys are not authorised")
+        if status in _DEFINITE and (code is not None or not has_code) and message:
+            return Refused(status, code or 0, message, fields)
         return BrokerError(f"{what}: HTTP {status}: {message or 'no error body of Alpaca'}"[:300])
 
 

@@ -45,6 +45,7 @@ class AlpacaUpdates:
         poll_s: time between reconciliations while the stream is not to be trusted.
         check_s: how often the stream is held against the account's executions.
         grace_s: how long an execution may be known without having been told.
+        silence_s: how long it may take to connect before a person hears of it.
 
     Attributes:
         listening: the stream is subscribed.
@@ -62,12 +63,13 @@ class AlpacaUpdates:
         poll_s: float = 5.0,
         check_s: float = 15.0,
         grace_s: float = 5.0,
+        silence_s: float = 40.0,
     ) -> None:
         from exitfsm_alpaca import streams
 
         self._streams = streams
         self._access, self._broker, self._report, self._sync = access, broker, report, sync
-        self._poll_s, self._check_s, self._grace_s = poll_s, check_s, grace_s
+        self._poll_s, self._check_s, self._grace_s, self._silence_s = poll_s, check_s, grace_s, silence_s
         self.listening = False
         self.trusted = False
         self.connections = 0
@@ -216,8 +218,13 @@ class AlpacaUpdates:
         """Poll while the stream is not to be trusted, hold it against the account while it is, and keep it running."""
         loop = asyncio.get_running_loop()
         checked = loop.time()
+        heard = loop.time()
         while True:
             await asyncio.sleep(min(self._poll_s, self._check_s))
+            heard = loop.time() if self.listening else heard
+            is_silent = loop.time() - heard >= self._silence_s
+            text = "the stream of trade updates is not there: it does not come up, or is refused; the account is polled"
+            self._broker.noticed.note("updates", text if is_silent else None)
             if self._thread is not None:
                 self._thread.start()
             if not self.trusted:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -142,15 +142,24 @@ def mapping(source: object, what: str) -> Mapping[str, Any]:
     return source
 
 
-def listed(source: object, what: str) -> list[Mapping[str, Any]]:
-    """An answer that must be a list of JSON objects. An empty answer is not an empty list.
+def rows(source: object, what: str) -> list[Any]:
+    """An answer that must be a list, whatever is in it: one thing that cannot be read hides no other.
 
     Raises:
         BrokerError: it is none.
     """
     if not isinstance(source, list):
         raise BrokerError(f"{what} is no list, but {type(source).__name__}")
-    return [mapping(item, what) for item in source]
+    return source
+
+
+def listed(source: object, what: str) -> list[Mapping[str, Any]]:
+    """An answer that must be a list of JSON objects. An empty answer is not an empty list.
+
+    Raises:
+        BrokerError: it is none.
+    """
+    return [mapping(item, what) for item in rows(source, what)]
 
 
 # --- orders -----------------------------------------------------------------------------------------------------------
@@ -197,6 +206,58 @@ def report_of(order: Mapping[str, Any], **changes: Any) -> ExecutionReport:
         "text": str(order.get("reject_reason") or "")[:300],
     }
     return ExecutionReport(**(fields | changes))
+
+
+def working(source: Any) -> tuple[ExecutionReport | None, str | None]:
+    """An order out of the list of working ones, and what of it cannot be read, where something cannot.
+
+    It works, also where its status is not in the table. One field that cannot be read hides no order: it may hold the
+    quantity of a position. None only for one that does not even say its id: it is no exit of ours.
+    """
+    order = source if isinstance(source, Mapping) else {}
+    shown = order if str(order.get("status")) in STATUS else {**order, "status": "new"}
+    try:
+        return report_of(shown), None
+    except (BrokerError, ValueError) as error:
+        why = str(error)[:120]
+    name = order.get("client_order_id")
+    if not isinstance(name, str) or not name:
+        return None, why
+    report = ExecutionReport(
+        client_order_id=name,
+        status=OrderStatus.NEW,
+        at=datetime.now(UTC),
+        broker_order_id=str(order["id"]) if order.get("id") else None,
+        symbol=_symbol_or_none(order),
+        side=order_side(order.get("side")),
+        text="a field of it cannot be read",
+    )
+    return report, why
+
+
+def _symbol_or_none(order: Mapping[str, Any]) -> str | None:
+    try:
+        return spelled(order["symbol"], order.get("asset_class")) if order.get("symbol") else None
+    except BrokerError:
+        return None
+
+
+def name_of_order(source: Any) -> str:
+    """What tells an order from another: Alpaca's id, or ours; of what is no order, that it is none."""
+    order = source if isinstance(source, Mapping) else {}
+    return str(order.get("id") or order.get("client_order_id") or "without an id")[:60]
+
+
+def client_id(order: Mapping[str, Any]) -> str:
+    """The client order id of an order.
+
+    Raises:
+        BrokerError: it has none.
+    """
+    name = order.get("client_order_id")
+    if not isinstance(name, str) or not name:
+        raise BrokerError(f"order {str(order.get('id'))[:60]!r} has no client order id")
+    return name
 
 
 def order_side(word: object) -> OrderSide | None:

@@ -21,6 +21,12 @@ from exitfsm.ports import Clock
 SPAN_S = 60.0
 #: How long is waited before the same is tried again.
 PAUSE_S = 0.5
+#: From so many on that are worked on at once, what is not urgent waits for the others before it is read.
+GATHERED_MIN = 20
+#: They are read at whole multiples of this, in seconds.
+GATHER_S = 1.0
+#: How long more are waiting than fit in before a person hears of it: by then they all wait, and not only the first.
+SAID_AFTER_S = 1.0
 #: How long a place is kept for a send on its way: it may wait so long for the hours, and for a look at what is held.
 KEPT_S = 2.0
 
@@ -32,9 +38,17 @@ class RateBudget:
         clock: what the minute is measured by.
         per_minute: most sends in any 60 seconds.
         standing: a position's present return (a loss is below 0): the lowest goes first, of equals the first to ask.
+        say: hears, once for all that wait together, how many must wait, and how long until the last of them may send.
     """
 
-    def __init__(self, clock: Clock, per_minute: int, standing: Callable[[str], float]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        per_minute: int,
+        standing: Callable[[str], float],
+        say: Callable[[int, float], None] = lambda *_: None,
+    ) -> None:
+        self._say = say
         self._clock, self._per_minute, self._standing = clock, per_minute, standing
         #: When each place that is taken is free again.
         self._taken: deque[float] = deque()
@@ -119,12 +133,21 @@ class RateBudget:
 
     async def _give_out_later(self) -> None:
         """Each time a place becomes free, or is no longer kept for somebody."""
+        say_at = self._clock.monotonic() + SAID_AFTER_S
         while self._waiting:
             times = [*self._coming.values()] if len(self._taken) < self._per_minute else []
             times += list(self._taken)[:1]
+            times += [say_at] if say_at < math.inf else []
             if times:
                 await self._clock.sleep(min(times) - self._clock.monotonic())
             self._give_out()
+            now = self._clock.monotonic()
+            if say_at <= now and self._waiting and self._free(now) <= 0:
+                rounds, place = divmod(len(self._waiting) - 1, len(self._taken))
+                say_at, last = math.inf, self._taken[place] + rounds * SPAN_S
+                self._say(len(self._waiting), last - now)
+            elif say_at <= now:
+                say_at = now + SAID_AFTER_S
 
 
 class Turns:
@@ -132,10 +155,18 @@ class Turns:
 
     Args:
         clock, per_minute, standing: as of the budget.
+        raise_soon: raises an alarm: here, that some must wait.
     """
 
-    def __init__(self, clock: Clock, per_minute: int, standing: Callable[[str], float]) -> None:
-        self._budget, self._clock = RateBudget(clock, per_minute, standing), clock
+    def __init__(
+        self, clock: Clock, per_minute: int, standing: Callable[[str], float], raise_soon: Callable[[str, str], None]
+    ) -> None:
+        def say_how_many(waiting: int, seconds: float) -> None:
+            exits = "1 exit waits" if waiting == 1 else f"{waiting} exits wait"
+            most = f"at most {per_minute} orders are sent in a minute; the worst go first"
+            raise_soon("exits_wait", f"{exits} {seconds:.0f} s: {most}")
+
+        self._budget, self._clock = RateBudget(clock, per_minute, standing, say_how_many), clock
         #: Tasks that wait for nothing but time.
         self._resting: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -166,6 +197,12 @@ class Turns:
         """Wait before the same is tried again; no place among the sends is kept meanwhile."""
         self._budget.withdraw(position_id)
         await self._rest(partial(self._clock.sleep, PAUSE_S))
+
+    async def gather(self, position_id: str, busy: int, *, is_urgent: bool) -> None:
+        """Before a read that is not urgent: where many are busy, let those that come now share one read."""
+        if busy >= GATHERED_MIN and not is_urgent:
+            self._budget.withdraw(position_id)
+            await self._rest(partial(self._clock.sleep, GATHER_S - self._clock.monotonic() % GATHER_S))
 
     def stop(self) -> None:
         """Nobody waits any more, and nobody begins to."""

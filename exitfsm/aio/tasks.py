@@ -87,6 +87,11 @@ class OneAtATime:
             self._waiting = begin_shared(self._exclusive(), self._name)
         await shared(self._waiting)
 
+    @property
+    def is_running(self) -> bool:
+        """True while a run is under way."""
+        return self._lock.locked()
+
     async def close(self) -> None:
         """Give up the run that callers wait for together."""
         if self._waiting is not None:

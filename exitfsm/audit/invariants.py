@@ -23,6 +23,7 @@ from exitfsm.events import (
     Event,
     ExitCompleted,
     ExitEscalated,
+    ExitPostponed,
     ExitRetried,
     ExitTriggered,
     ExitWithdrawn,
@@ -67,7 +68,7 @@ INVARIANTS: dict[str, str] = {
 }
 #: What may stand between the loss of protection and its alarm: facts that came with the same news.
 _FACTS = (FillsRecorded, OrderAccepted, OrderRestated, OrderEnded, CancelRequested)
-_OF_ORDER = (OrderAccepted, OrderRestated, CancelRequested, CancelRefused, ExitEscalated, OrderEnded)
+_OF_ORDER = (OrderAccepted, OrderRestated, CancelRequested, CancelRefused, ExitEscalated, ExitPostponed, OrderEnded)
 _BY_BROKER = ("broker", "reconcile")
 _UNCONTESTED = (ExitType.EMERGENCY, ExitType.RECOVERED)
 
@@ -124,7 +125,7 @@ class Invariants:
         elif isinstance(event, AlarmRaised):
             self._alarm_owed = 0
         elif isinstance(event, OrderEnded) and before is not None and event.refusal:
-            twice = event.refusal == before.last_refusal and before.state is not State.UNPROTECTED
+            twice = not event.passing and event.refusal == before.last_refusal and before.state is not State.UNPROTECTED
             self._loss_owed = self._version if twice else 0
 
 

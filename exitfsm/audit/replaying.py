@@ -39,6 +39,7 @@ from exitfsm.events import (
     TriggerRefused,
     UnitChanged,
 )
+from exitfsm.kinds import BarRefusal
 from exitfsm.levels import Slot
 from exitfsm.lifecycle import LOOKUP, State
 from exitfsm.messages import ChangePolicy, ForceExit, Message, Open, PositionRead, Rescale
@@ -72,18 +73,30 @@ class Given(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """A time in which a position was watched, and the runs in it of prices that were refused as a jump."""
+    """A time in which a position was watched, and the runs in it of prices that were refused.
+
+    `refused` are those refused as a jump, `shut` those of a market that was closed.
+    """
 
     since: datetime
     until: datetime | None
     refused: tuple[tuple[datetime, datetime | None], ...]
+    shut: tuple[tuple[datetime, datetime | None], ...] = ()
 
     def accepted(self, bar: Bar) -> bool:
         """True where a bar of this time was accepted."""
         at = bar.timestamp
         if not (self.since < at and (self.until is None or at <= self.until)):
             return False
-        return not any(begin <= at and (end is None or at < end) for begin, end in self.refused)
+        return not _within(self.refused, at)
+
+    def was_shut(self, bar: Bar) -> bool:
+        """True where a bar of this time was refused because the market was closed."""
+        return _within(self.shut, bar.timestamp)
+
+
+def _within(runs: Iterable[tuple[datetime, datetime | None]], at: datetime) -> bool:
+    return any(begin <= at and (end is None or at < end) for begin, end in runs)
 
 
 class Logged(NamedTuple):
@@ -134,6 +147,8 @@ class _Lane(Simulation):
         self.ended: dict[str, Position] = {}
         #: Whether a price that jumped was accepted when the log was written: a second source had confirmed it.
         self.was_accepted: Callable[[Bar], bool] = lambda _: False
+        #: Whether the market was closed to a bar, by what was refused live.
+        self.was_shut: Callable[[Bar], bool] = lambda _: False
 
     def enter(self, message: Open, *, bar: Bar | None, reference: Decimal | None) -> str:
         """Hold a position from now on."""
@@ -170,6 +185,7 @@ class _Lane(Simulation):
             self.broker.trade_by_hand(p.symbol, OrderSide.BUY if buys else OrderSide.SELL, abs(change), p.entry_price)
 
     def _told(self, slot: Slot, bar: Bar, received_at: datetime | None) -> Sequence[Action]:
+        slot.shut(bar.timestamp if self.was_shut(bar) else None)
         fault = self.engine.fault(bar, received_at) if slot.positions else None
         if fault is not None and fault.reason == "price_jump" and self.was_accepted(bar):
             return self.engine.on_bar(bar, received_at, True)
@@ -271,6 +287,8 @@ class Replay:
                 lane.on_bar(bar, received_at)
         history = self._history.get(symbol)
         if history is not None and bar.floor > 0:
+            if history and history[-1].timestamp == bar.timestamp:
+                history.pop()  # a later look at it has all of the bar
             history.append(bar)
         self._enter_until(symbol, at, bar)
         self._last[symbol] = bar
@@ -321,6 +339,7 @@ class Replay:
         self._stack.enter_context(store.bulk())
         lane = _Lane(store, side, self._session, self._slippage_pct, self._rules)
         lane.was_accepted = lambda bar: any(one.accepted(bar) for one in self._watched[bar.symbol])
+        lane.was_shut = lambda bar: any(one.was_shut(bar) for one in self._watched[bar.symbol])
         if self._paused:
             lane.engine.pause()
         self._lanes[side].append(lane)
@@ -402,21 +421,29 @@ def watched_of(recorded: Sequence[Recorded], positions: Sequence[Position | None
     """When a position was watched, and which prices were refused meanwhile; arguments as of `given_of`."""
     found: list[Watched] = []
     since: datetime | None = None
-    refused: list[tuple[datetime, datetime | None]] = []
+    runs: dict[str, list[tuple[datetime, datetime | None]]] = {BarRefusal.PRICE_JUMP: [], BarRefusal.OUT_OF_SESSION: []}
+
+    def watched(since: datetime, until: datetime | None) -> Watched:
+        return Watched(since, until, *(tuple(run) for run in runs.values()))
+
     for r, before in zip(recorded, positions, strict=True):
         e, at = r.event, time_of(r)
         state = LOOKUP.get((before.state if before is not None else None, type(e)))
-        if isinstance(e, TriggerRefused) and e.reason == "price_jump":
-            refused.append((e.bar_at, None))
-        elif isinstance(e, RefusalEnded) and refused and refused[-1][1] is None:
-            refused[-1] = (refused[-1][0], e.bar_at)
+        if isinstance(e, TriggerRefused) and e.reason in runs:
+            runs[e.reason].append((e.bar_at, None))
+        elif isinstance(e, RefusalEnded):
+            for run in runs.values():
+                if run and run[-1][1] is None:
+                    run[-1] = (run[-1][0], e.bar_at)
         if since is None and state is State.MONITORING:
             since = at
         elif since is not None and state is not State.MONITORING:
-            found.append(Watched(since, at, tuple(refused)))
-            since, refused = None, []
+            found.append(watched(since, at))
+            since = None
+            for run in runs.values():
+                run.clear()
     if since is not None:
-        found.append(Watched(since, None, tuple(refused)))
+        found.append(watched(since, None))
     return tuple(found)
 
 

@@ -24,6 +24,7 @@ from exitfsm.events import (
     Event,
     ExitCompleted,
     ExitEscalated,
+    ExitPostponed,
     ExitRetried,
     ExitTriggered,
     ExitWithdrawn,
@@ -288,6 +289,8 @@ class Causes:
                 OrderAccepted() | CancelRequested() | ExitEscalated() | FillsRecorded() | OrderRestated()
                 | ExitWithdrawn()
             ):  # fmt: skip
+                return self._orders.get(e.client_order_id)
+            case ExitPostponed():
                 return self._orders.get(e.client_order_id)
             case CancelRefused():
                 return self._asked

@@ -8,7 +8,9 @@ duplicate id): only a look-up of the same id can tell. When in doubt it is UNKNO
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
@@ -20,17 +22,28 @@ from msgspec.structs import replace
 
 from exitfsm.aio.threads import DaemonThreads
 from exitfsm.bars.names import fold
-from exitfsm.broker.fields import by_symbol, listed, name_of
+from exitfsm.broker.fields import by_symbol, listed, name_of, symbol_in
 from exitfsm.broker.fitting import Fitting, order_parts
+from exitfsm.broker.lists import SOUGHT_IN_FILLS, fills_of, working_orders_of
 from exitfsm.broker.market import instrument_of, position_of, session_of
-from exitfsm.broker.orders import fill_of, report_of, says_unknown, working_of
-from exitfsm.broker.spellings import meant
+from exitfsm.broker.orders import Dialect, report_of, says_unknown
 from exitfsm.clocks import SteadyTime
-from exitfsm.errors import BrokerError, NotSent, OrderRefused
-from exitfsm.fix import DUPLICATE_OF_VERBAL
+from exitfsm.errors import BrokerError, NotSent, OrderRefused, RateLimited
+from exitfsm.fix import DUPLICATE_OF_VERBAL, plain_word
+from exitfsm.kinds import AlarmKind
 from exitfsm.outside import logger
 from exitfsm.ports import Capabilities, Instrument, Session
-from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, bare, refused_report, symbol_key
+from exitfsm.values import (
+    BrokerPosition,
+    ExecutionReport,
+    Fill,
+    Order,
+    OrderStatus,
+    bare,
+    plain,
+    refused_report,
+    symbol_key,
+)
 
 log = logger("exitfsm")
 
@@ -40,6 +53,12 @@ THREADS_MAX = 32
 _NOT_FOUND = frozenset(
     {"ordernotfound", "ordernotfounderror", "notfound", "notfounderror", "unknownorder", "unknownordererror"}
 )
+#: So many different things that cannot be read are told of; a broker that makes up words would fill the log.
+NOTED_MAX = 50
+#: Of so many sends it is kept why their outcome is not known.
+WHYS_MAX = 1_000
+#: What tells one order, and one count, from another in such a text.
+_OF_ONE_ORDER = re.compile(r"order \S+|\d+ of \d+")
 #: What brokers say of an id that they know already.
 _DUPLICATE_WORDS = ("duplicate", "must be unique", "not unique", "already exist", "already used", "already been used")
 
@@ -73,43 +92,6 @@ class Held(list[BrokerPosition]):
         self.began, self.unclear = began, frozenset(unclear)
 
 
-class Breaker:
-    """Counts failures in a row; when there are too many, sends are spaced out until one gets through.
-
-    It never stops a send for good, and look-ups do not ask it. Times are monotonic seconds.
-    """
-
-    def __init__(self, failures_max: int, probe_s: float) -> None:
-        self._failures_max, self._probe_s = failures_max, probe_s
-        self._probed_at: float | None = None
-        self.failures, self.is_open = 0, False
-
-    def restore(self, is_open: bool) -> None:
-        """It was left like this by the life before."""
-        self.is_open = is_open
-
-    def allows(self, monotonic: float) -> bool:
-        """True when a send may go out now; while open, one for each probe interval."""
-        return not self.is_open or self._probed_at is None or monotonic - self._probed_at >= self._probe_s
-
-    def sends(self, monotonic: float) -> None:
-        """A send goes out now; while open, it is the probe."""
-        if self.is_open:
-            self._probed_at = monotonic
-
-    def failed(self) -> bool:
-        """One more failure; True when it opened the breaker."""
-        self.failures += 1
-        was_open, self.is_open = self.is_open, self.is_open or self.failures >= self._failures_max
-        return self.is_open and not was_open
-
-    def succeeded(self) -> bool:
-        """The broker answered; True when that closed the breaker."""
-        self.failures, self._probed_at = 0, None
-        was_open, self.is_open = self.is_open, False
-        return was_open
-
-
 class Known(NamedTuple):
     """What is known of an order before it is asked about: the broker's own id, and the symbol."""
 
@@ -127,31 +109,48 @@ class OrderNames(Protocol):
         """Our id of an order; None for one that is not ours."""
 
 
+class Hears(NamedTuple):
+    """Who hears of answers.
+
+    Attributes:
+        result: whether there was one, as a refusal is, and the method.
+        unreadable: what of it could not be read, the same thing once: the kind of alarm, and the text.
+    """
+
+    result: Callable[[bool, str], None]
+    unreadable: Callable[[str, str], None] = lambda kind, text: None
+
+
 class BrokerCalls:
     """The bot's broker, as the manager uses it: from one start to the next stop, then `close` it and make a new one.
 
     But for `submit`, which never raises, a call raises `BrokerError` where no answer came, or one not understood.
     `names` is asked for ids of orders at each call; `time` dates reports that carry no time, and reads. One answer is
-    waited for `timeout_s` at most; `on_result` then hears whether there was one, as a refusal is, and the method.
+    waited for `timeout_s` at most; `on_result` then hears of it, and, where it is `Hears`, of what cannot be read.
     `closes` says when a session ends, where the broker does not and a rule asks for it.
     """
 
     def __init__(
         self,
         fitting: Fitting,
-        *,
         names: OrderNames,
         time: SteadyTime,
         timeout_s: float,
-        on_result: Callable[[bool, str], None],
+        on_result: Callable[[bool, str], None] | Hears,
         closes: Callable[[str, datetime], datetime | None] | None = None,
     ) -> None:
         self._closes = closes
         #: Symbols as the broker spells them, by ours, where they differ: some have small letters that count.
         self._spelled: dict[str, str] = {}
         self._fitting, self._names, self._time = fitting, names, time
-        self._timeout_s, self._on_result = timeout_s, on_result
+        self._timeout_s, self._hears = timeout_s, on_result if isinstance(on_result, Hears) else Hears(on_result)
+        self._noted: set[str] = set()
+        self._whys: dict[str, str] = {}
+        words = {plain_word(said): status for said, status in fitting.capabilities.status_words.items()}
+        self._dialect = Dialect(words, self._note)
         self._not_implemented: set[str] = set()
+        #: What the broker said last that troubles it.
+        self._troubles: list[str] = []
         self._forbidden: str | None = None
         self._threads = DaemonThreads(THREADS_MAX, "exitfsm-broker")
 
@@ -189,13 +188,25 @@ class BrokerCalls:
         given = {"client_order_id": client_order_id, "order_id": order_id, "symbol": symbol}
         return given, not by_its_own or known.broker_order_id is not None
 
-    def report_of(self, source: Any, client_order_id: str | None = None) -> ExecutionReport | None:
+    def _note(self, kind: str, text: str) -> None:
+        """Something could not be read; of each word and each field one is heard of, whatever order it is of."""
+        what = _OF_ONE_ORDER.sub("", text)
+        if what not in self._noted and len(self._noted) < NOTED_MAX:
+            self._noted.add(what)
+            log.warning("answer_unreadable kind=%s text=%s", kind, text)
+            self._hears.unreadable(kind, text)
+
+    def report_of(
+        self, source: Any, client_order_id: str | None = None, *, dialect: Dialect | None = None
+    ) -> ExecutionReport | None:
         """What a broker says of an order; None when it does not say what became of it.
 
         A rejection for an id that the broker knows already says nothing of the order: it may well be working.
         """
-        now = self._time.now()
-        report = report_of(source, now=now, client_order_id=client_order_id, client_id_of=self._names.client_id)
+        report = report_of(
+            source, now=self._time.now(), client_order_id=client_order_id, client_id_of=self._names.client_id,
+            dialect=dialect or self._dialect,
+        )  # fmt: skip
         if report is None or report.status is not OrderStatus.REJECTED or report.filled_qty:
             return report
         same_id = report.refusal != DUPLICATE_OF_VERBAL and _says_duplicate(report.refusal, report.text)
@@ -203,6 +214,23 @@ class BrokerCalls:
 
     async def submit(self, order: Order) -> Submitted:
         """Send an order once, and sort the outcome. Never raises for what the broker does."""
+        done, name = await self._submit(order), order.client_order_id
+        log.info(
+            "submit id=%s symbol=%s side=%s qty=%s outcome=%s why=%s",
+            name, order.symbol, order.side, plain(order.qty), done.outcome.value, done.why,
+        )  # fmt: skip
+        self._whys.pop(name, None)
+        if done.outcome is not Outcome.ACK:
+            while len(self._whys) >= WHYS_MAX:
+                self._whys.pop(next(iter(self._whys)))
+            self._whys[name] = done.why
+        return done
+
+    def why(self, client_order_id: str | None) -> str:
+        """Why the broker has not taken the newest send of an order, or is not known to; empty where it has."""
+        return self._whys.get(client_order_id or "", "")
+
+    async def _submit(self, order: Order) -> Submitted:
         name = order.client_order_id
         if order.symbol in self._spelled:
             order = replace(order, symbol=self._spelled[order.symbol])
@@ -224,8 +252,7 @@ class BrokerCalls:
         except Exception as error:
             return Submitted(Outcome.UNKNOWN, None, describe(error), error)
         if acked is None or acked.client_order_id != name:
-            why = f"the answer to the submit is not understood: {type(answer).__name__}"
-            return Submitted(Outcome.UNKNOWN, None, why)
+            return Submitted(Outcome.UNKNOWN, why=f"the answer to a submit is not understood: {type(answer).__name__}")
         return Submitted(Outcome.ACK, acked)
 
     async def order(self, client_order_id: str) -> ExecutionReport | None:
@@ -279,9 +306,33 @@ class BrokerCalls:
         return None
 
     async def open_orders(self) -> list[ExecutionReport]:
-        """All working orders of the account; those that are not understood are left out."""
-        reports = ((raw, self.report_of(raw)) for raw in listed(await self._asked("open_orders")))
-        return [working_of(raw, report) for raw, report in reports if report is not None]
+        """All working orders of the account; one whose state is called by an unknown word works, as it is listed.
+
+        Of one that cannot be read it is known that it works: it hides no other.
+        """
+        read = partial(self.report_of, dialect=self._dialect._replace(unknown=OrderStatus.NEW))
+        answers = listed(await self._asked("open_orders"))
+        reports, unreadable = working_orders_of(answers, read, self._time.now(), self._names.client_id)
+        for text in unreadable:
+            self._note(AlarmKind.ANSWER_UNREADABLE, text)
+        return reports
+
+    async def troubles(self) -> list[str]:
+        """What troubles the broker, by its own word: what of it began since the last call."""
+        try:
+            now = [str(text)[:500] for text in listed(await self._asked("troubles"))] if self.has("troubles") else []
+        except BrokerError as error:
+            log.warning("troubles_not_told error=%s", error)
+            return []
+        new, self._troubles = [text for text in now if text not in self._troubles], now
+        return new
+
+    async def order_ids(self, since: datetime) -> frozenset[str]:
+        """Our ids of all orders that the account was sent since a time, whatever became of them."""
+        answer = listed(await self._asked("order_ids", since, since=since))
+        if not all(isinstance(name, str) for name in answer):
+            raise BrokerError("the list of ids of orders holds something that is none")
+        return frozenset(answer)
 
     async def positions(self) -> Held:
         """What the broker holds. A position that cannot be read is logged and noted; it hides none of the others."""
@@ -293,7 +344,7 @@ class BrokerCalls:
                 position = position_of(raw, symbol)
             except (BrokerError, ValueError) as error:  # a wrapper's own object may raise when it is looked at
                 log.error("position_unreadable error=%s", error)
-                unclear.append(bare(symbol_key(str(meant(raw, "symbol") or symbol or ""))))
+                unclear.append(bare(symbol_key(name_of(symbol_in(raw) or symbol or ""))))
                 continue
             if position is not None:
                 found.append(position)
@@ -301,15 +352,25 @@ class BrokerCalls:
         return Held(found, unclear, began=began)
 
     def _note_spelling(self, raw: Any, listed_under: str | None, ours: str) -> None:
-        said = meant(raw, "symbol")
+        said = symbol_in(raw)
         theirs = name_of(said if said is not None else listed_under)
         if theirs != ours and symbol_key(theirs) == ours:
             self._spelled[ours] = theirs
 
-    async def fills(self, since: datetime) -> list[Fill]:
-        """Executions since a time, oldest first."""
-        found = (fill_of(raw) for raw in listed(await self._asked("fills", since, since=since)))
-        return sorted((fill for fill in found if fill is not None), key=lambda fill: fill.at)
+    async def fills(self, since: datetime, symbol: str | None = None) -> list[Fill]:
+        """Executions since a time, oldest first. One that cannot be read hides none of other symbols.
+
+        Raises:
+            BrokerError: no answer; none of them can be read; or one of the `symbol` that is asked about cannot.
+        """
+        found, unreadable = fills_of(listed(await self._asked("fills", since, since=since)))
+        for text in unreadable.values():
+            self._note(AlarmKind.ANSWER_UNREADABLE, f"{text}; looked for {SOUGHT_IN_FILLS}")
+        if unreadable and not found:
+            raise BrokerError(next(iter(unreadable.values())))  # which is not: there were none
+        if symbol is not None and (why := unreadable.get(bare(symbol)) or unreadable.get("")):
+            raise BrokerError(why)
+        return sorted(found, key=lambda fill: fill.at)
 
     async def instrument(self, symbol: str) -> Instrument | None:
         """What the broker says of one symbol; None where it says nothing."""
@@ -343,16 +404,18 @@ class BrokerCalls:
         except Exception as error:
             if isinstance(error, NotImplementedError):
                 self._not_implemented.add(method)
-            self._on_result(isinstance(error, OrderRefused), method)
+            if not isinstance(error, RateLimited):  # it did not get as far as the broker
+                self._hears.result(isinstance(error, OrderRefused), method)
             raise
-        self._on_result(True, method)
+        self._hears.result(True, method)
         return answer
 
     async def _run(self, call: partial[Any]) -> Any:
         if inspect.iscoroutinefunction(call.func):
             return await call()
-        # By way of the loop: a simulated one decides when it runs.
-        answer = await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        # By way of the loop: a simulated one decides when it runs. The thread knows whether an exit waits for it.
+        work = partial(contextvars.copy_context().run, call)
+        answer = await asyncio.get_running_loop().run_in_executor(self._threads, work)
         return await answer if inspect.isawaitable(answer) else answer
 
 

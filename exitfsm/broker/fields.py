@@ -30,7 +30,9 @@ _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 #: Keys under which a broker's answer says that it is none.
 _NO_ANSWER = frozenset({"error", "errors", "code", "msg", "message", "status_code"})
 #: Keys under which a list may lie in an answer.
-_LISTS = ("positions", "orders", "fills", "data", "items", "results", "result")
+_LISTS = ("positions", "orders", "fills", "data", "items", "results", "result", "net")
+#: What each thing in it is called, where a list is left out for the only one (Tradier).
+_SINGLE = frozenset({"position", "order", "fill", "trade", "execution"})
 _T = TypeVar("_T")
 _Ours = TypeVar("_Ours", bound=Struct)
 
@@ -101,6 +103,12 @@ def name_of(value: Any) -> str:
     return str(inner if inner is not None else value)
 
 
+def symbol_in(source: Any) -> Any:
+    """What an order, an execution or a position says that it is of: a text, or an object; None for neither."""
+    said = meant(source, "symbol")
+    return said if said is not None else meant(source, "contract")
+
+
 def symbol_of(value: Any) -> str:
     """A symbol in our spelling, out of the same; a `BrokerError` where it is none that can be watched."""
     return _read_as(canonical_symbol, name_of(value))
@@ -157,19 +165,28 @@ def _read_as(make: Callable[[str], _T], text: str) -> _T:
 
 def listed(answer: Any) -> list[Any]:
     """A list of things, out of a list, of a dictionary of them, or of one that a list lies in; all else is none."""
-    if isinstance(answer, Mapping):
-        if _NO_ANSWER & answer.keys():
-            raise BrokerError(f"a list was expected, not an answer with {', '.join(sorted(map(str, answer)))}"[:200])
-        within = next((answer[key] for key in _LISTS if key in answer), None)
-        return list(within if isinstance(within, (list, tuple)) else answer.values())
-    if answer is None or isinstance(answer, (str, bytes)) or not isinstance(answer, Iterable):
-        raise BrokerError(f"a list was expected, not {type(answer).__name__}")
-    return list(answer)
+    return [thing for _, thing in by_symbol(answer)]
 
 
 def by_symbol(answer: Any) -> list[tuple[str | None, Any]]:
     """The same for positions, each with the symbol that it is listed under, where it is."""
-    things = listed(answer)
-    if isinstance(answer, Mapping) and not any(isinstance(answer.get(key), (list, tuple)) for key in _LISTS):
+    if isinstance(answer, Mapping):
+        return _within(answer)
+    if answer is None or isinstance(answer, (str, bytes)) or not isinstance(answer, Iterable):
+        raise BrokerError(f"a list was expected, not {type(answer).__name__}")
+    return [(None, thing) for thing in answer]
+
+
+def _within(answer: Mapping[Any, Any]) -> list[tuple[str | None, Any]]:
+    """The things in a dictionary: under one of the names of lists, by symbol, or the only one, under its own name."""
+    if _NO_ANSWER & answer.keys():
+        raise BrokerError(f"a list was expected, not an answer with {', '.join(sorted(map(str, answer)))}"[:200])
+    name = next((key for key in _LISTS if key in answer), None)
+    only = next(iter(answer), None) if len(answer) == 1 else None
+    if name is None and only in _SINGLE:
+        thing = answer[only]
+        return [(None, one) for one in thing] if isinstance(thing, (list, tuple)) else [(None, thing)]
+    if name is None:
         return [(str(key), value) for key, value in answer.items()]
-    return [(None, thing) for thing in things]
+    found = answer[name]
+    return [] if found == "null" else by_symbol(found)  # Tradier says so that there is none

@@ -39,6 +39,8 @@ METHODS: dict[str, tuple[str, ...]] = {
         "cancel": "cancel cancel_order cancel_order_by_client_id cancel_order_by_id",
         "fills": "fills get_fills list_fills executions get_executions",
         "instrument": "instrument get_instrument",
+        "order_ids": "order_ids",
+        "troubles": "troubles",
         "session": "session get_session get_clock is_market_open market_is_open",
     }.items()
 }
@@ -73,10 +75,11 @@ _GIVEN: dict[str, str] = {
 _NO_DEFAULT = inspect.Parameter.empty
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 #: How many arguments the port's own methods are given.
-_PORT_ARGUMENTS = dict.fromkeys(METHODS, 1) | {"session": 2, "positions": 0, "open_orders": 0}
+_PORT_ARGUMENTS = dict.fromkeys(METHODS, 1) | {"session": 2, "positions": 0, "open_orders": 0, "troubles": 0}
 #: What the parameters of each method but submit may ask for, beside an order.
 _ORDER = ("client_order_id", "order_id", "symbol")
 _ASKS = {"order": _ORDER, "cancel": _ORDER, "fills": ("since",), "session": ("symbol", "at"), "instrument": ("symbol",)}
+_ASKS["order_ids"] = ("since",)
 #: What the port's own method may be given by name, where it takes that.
 _ADDED = {"cancel": ("symbol", "broker_order_id")}
 _WRAP_PORT = "wrap it in a class that has the port's"
@@ -195,6 +198,12 @@ def _fit_one(function: Callable[..., Any], name: str, method: str) -> tuple[Fitt
     except (TypeError, ValueError):  # not written in Python
         return Fitted(name), ""
     parameters, hints = list(signature.parameters.values()), _hints(function)
+    if method == "submit" and parameters and all(parameter.kind in _VARIABLE for parameter in parameters):
+        return None, (
+            f"{name}{signature} does not say what it takes, so that an order might be sent without its id: write "
+            f"`def {name}(self, order)` and send order.symbol, .side, .qty and .client_order_id; where it is wrapped, "
+            "give the wrapper functools.wraps"
+        )
     if name == METHODS[method][0] and _takes_port(signature, method):
         as_dict = method == "submit" and _is_mapping(hints.get(parameters[0].name))
         also = tuple(one for one in _ADDED.get(method, ()) if one in signature.parameters and parameters[0].name != one)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from datetime import datetime
+from datetime import UTC, datetime
 
 from exitfsm.broker.calls import BrokerCalls
 from exitfsm.clocks import SteadyTime
@@ -16,12 +16,15 @@ log = logger("exitfsm")
 
 #: How long hours that were read are believed.
 AGE_S = 30.0
+#: How long they are good enough to say whether a bar counts.
+SELDOM_S = 270.0
 #: How soon they are asked for again when they could not be read.
 RETRY_S = 5.0
 #: How long a market that was said to be closed counts as that at least, where its hours cannot be read any more.
 OPENS_MIN_S = 60.0
 #: How long an exit waits to hear whether it may go.
 WAIT_MAX_S = 1.0
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 #: Hours by symbol as last read, and until when they are believed, in monotonic seconds.
 Sessions = dict[str, tuple[float, Session]]
 
@@ -34,6 +37,9 @@ class Hours:
         #: When each closed market is to open by what was read, in monotonic seconds: a clock that is set moves it not.
         self._opens: dict[str, float] = {}
         self._reads: dict[str, asyncio.Task[None]] = {}
+        #: When the session that was read last ends, and since when no other runs, by symbol.
+        self._ends: dict[str, datetime] = {}
+        self._shut: dict[str, datetime] = {}
 
     def at_a_glance(self, symbol: str) -> Session | None:
         """The market's hours as last read, None before the first answer; what is old is read anew meanwhile."""
@@ -46,6 +52,29 @@ class Hours:
         """The same, and nothing is read."""
         known = self._sessions.get(symbol)
         return known[1] if known is not None else None
+
+    def shut(self, symbol: str) -> datetime | None:
+        """Since when the market is closed, by the broker's own word; None while it is open, and where nothing says so.
+
+        Read now and then, and when it has opened or closed by what was read.
+        """
+        if not self._calls.has("session") or self._calls.capabilities.rules(symbol).always_open:
+            return None
+        known, now = self._sessions.get(symbol), self._time.now()
+        is_over = known is not None and _is_over(known[1], now)
+        if known is None or is_over or self._time.monotonic() >= known[0] + SELDOM_S:
+            self._ask(symbol)
+        return None if known is None or known[1].is_open or is_over else self._shut.get(symbol)
+
+    def _note(self, symbol: str, session: Session) -> None:
+        """Note since when a symbol's market is closed: since the end that was read before, or for all that is known."""
+        if session.is_open:
+            self._shut.pop(symbol, None)
+            if session.close is not None:
+                self._ends[symbol] = session.close
+        else:
+            ends = self._ends.get(symbol, _LONG_AGO)
+            self._shut.setdefault(symbol, min(ends, self._time.now()))
 
     def _ask(self, symbol: str) -> asyncio.Task[None] | None:
         """The read of a symbol's hours that is under way; None when what is known is fresh."""
@@ -72,6 +101,7 @@ class Hours:
         else:
             left = (session.next_open - self._time.now()).total_seconds() if session.next_open else math.inf
             self._opens[symbol] = began + max(left, OPENS_MIN_S)
+            self._note(symbol, session)
         self._sessions[symbol] = (began + age, session)
 
     async def let_pass(self, symbol: str) -> bool:

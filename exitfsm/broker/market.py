@@ -9,18 +9,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from enum import Enum
 from numbers import Integral, Real
 from typing import Any
 
 import msgspec
 
-from exitfsm.broker.fields import NAN, as_declared, moment, name_of, number, quantity, symbol_of, text_of, time_of
+from exitfsm.broker.fields import (
+    NAN,
+    as_declared,
+    moment,
+    name_of,
+    number,
+    quantity,
+    symbol_in,
+    symbol_of,
+    text_of,
+    time_of,
+)
 from exitfsm.broker.orders import WRAPS_MAX, is_order
 from exitfsm.broker.spellings import SHORT_WORDS, SPELLINGS, field, meant, word
 from exitfsm.errors import BrokerError
 from exitfsm.order_ids import form_mistake
 from exitfsm.ports import AssetRules, Instrument, Session
-from exitfsm.values import EXACT, Bar, BrokerPosition, Side, rounded, tradable
+from exitfsm.values import EXACT, ZERO, Bar, BrokerPosition, Side, rounded, tradable
 
 _SOUGHT = "; ".join(", ".join(SPELLINGS[name][:6]) for name in ("symbol", "bar_at", "close"))
 
@@ -39,14 +51,15 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
         source = {"qty": source}
     elif symbol is not None and isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
         source = dict(zip(("qty", "avg_entry_price"), source, strict=False))
-    said, qty = meant(source, "symbol"), quantity(source, "held")
+    said, qty = symbol_in(source), _held(source)
     named = said if said is not None else symbol
     if named is None or qty is None or not qty.is_finite():
         raise BrokerError(f"a position without symbol or quantity: {type(source).__name__}")
     entry, cost = number(source, "entry_price"), number(source, "cost")
     if entry is None and cost is not None and cost.is_finite() and qty:
         entry = rounded(EXACT.divide(cost.copy_abs(), qty.copy_abs()))
-    short = qty < 0 or word(meant(source, "position_side")) in SHORT_WORDS
+    side = meant(source, "position_side")
+    short = qty < 0 or word(side) in SHORT_WORDS or (isinstance(side, Enum) and word(side.name) in SHORT_WORDS)
     available = quantity(source, "available")
     try:
         opened_at = moment(source, "opened_at")
@@ -66,6 +79,15 @@ def position_of(source: Any, symbol: str | None = None) -> BrokerPosition | None
     return _if_held(position)
 
 
+def _held(source: Any) -> Decimal | None:
+    """The quantity, below zero where it is short by its sign, or by standing in a field of its own (Schwab)."""
+    qty = quantity(source, "held")
+    long, short = quantity(source, "held_long"), quantity(source, "held_short")
+    if qty is not None or (long is None and short is None):
+        return qty
+    return EXACT.subtract(long or ZERO, short or ZERO)
+
+
 def _if_held(position: BrokerPosition) -> BrokerPosition | None:
     """The position, unless it is of quantity zero."""
     if not position.qty.is_finite():
@@ -80,14 +102,14 @@ def bar_of(source: Any, symbol: str | None = None) -> Bar:
     if isinstance(source, (tuple, list)) and not hasattr(source, "_fields"):
         source = _named_values(source, symbol)
     inner = _unwrapped(source)
-    named = meant(inner, "symbol")
-    named = named if named is not None else symbol if symbol is not None else meant(source, "symbol")
+    named = next((s for s in (meant(inner, "symbol"), symbol, meant(source, "symbol")) if s is not None), None)
     at = _time_in(inner)
     close = number(inner, "close")
     lacks = [what for what, it in (("symbol", named), ("timestamp", at), ("close", close)) if it is None]
     if close is None or lacks:
         raise BrokerError(f"not a bar: {type(source).__name__} has no {' and no '.join(lacks)} (looked for: {_SOUGHT})")
-    given = (number(inner, name) for name in ("open", "high", "low"))
+    is_ticker = isinstance(field(inner, "bid", "ask"), (Real, Decimal, str))  # whose high and low are those of a day
+    given = (None if is_ticker else number(inner, name) for name in ("open", "high", "low"))
     opened, high, low = (close if price is None else price for price in given)
     return Bar(name_of(named), time_of(at, "timestamp"), opened, high, low, close, number(inner, "volume") or 0)
 

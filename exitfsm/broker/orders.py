@@ -1,4 +1,4 @@
-"""Orders and executions, in anybody's shape: which order, what became of it, and what was traded.
+"""Orders, in anybody's shape: which order, and what became of it.
 
 What leaves open which order it is about, or what became of it, is None and never guessed at: the order is looked up
 then. A figure that is no number, a time or a symbol that is none, is a `BrokerError`. What a broker's words mean for an
@@ -7,10 +7,11 @@ order is in `exitfsm.fix`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from enum import Enum
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -24,19 +25,18 @@ from exitfsm.broker.fields import (
     number,
     order_side,
     quantity,
-    symbol_of,
+    symbol_in,
     text_of,
 )
-from exitfsm.broker.spellings import FILL_KINDS, OVER_WORDS, meant, word
-from exitfsm.errors import BrokerError
+from exitfsm.broker.spellings import FILL_KINDS, OVER_WORDS, SPELLINGS, Whole, field, meant, whole, word
+from exitfsm.errors import BrokerError, storable
+from exitfsm.kinds import AlarmKind
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.values import (
     EXACT,
-    ZERO,
     ExecutionReport,
-    Fill,
     OrderSide,
     OrderStatus,
-    WorkingOrder,
     rounded,
     symbol_key,
 )
@@ -44,6 +44,35 @@ from exitfsm.values import (
 #: How deep an update may be wrapped.
 WRAPS_MAX = 3
 _FIX_SIDES = {"1": OrderSide.BUY, "2": OrderSide.SELL, "5": OrderSide.SELL}
+#: What an answer to a request says of the request, and nothing of the order.
+_SAYS_NOTHING = frozenset({"success", "ok", "true", "none", "null"})
+_T = TypeVar("_T")
+
+
+class Dialect(NamedTuple):
+    """How one broker speaks of orders.
+
+    Attributes:
+        words: its own words for an order's state, by their plain spelling (`fix.plain_word`); they go before the table.
+        note: hears what could not be read: the kind of alarm, and what to say.
+        unknown: what a word that is not known counts as; None where it leaves open what became of the order.
+    """
+
+    words: Mapping[str, OrderStatus] = {}
+    note: Callable[[AlarmKind, str], None] = lambda kind, text: None
+    unknown: OrderStatus | None = None
+
+    def status_of(self, said: Any) -> OrderStatus | None:
+        """What a word for an order's state means, by what a member of an enumeration is worth or is called."""
+        names = (word(said), said.name) if isinstance(said, Enum) else (word(said),)
+        for name in names:
+            found = self.words.get(fix.plain_word(name)) or fix.status_of(name)
+            if found is not None:
+                return found
+        return None
+
+
+PLAIN = Dialect()
 
 
 def report_of(
@@ -52,40 +81,52 @@ def report_of(
     now: datetime,
     client_order_id: str | None = None,
     client_id_of: Callable[[str], str | None] = lambda broker_order_id: None,
+    dialect: Dialect = PLAIN,
 ) -> ExecutionReport | None:
     """What a broker says of an order, or in an update; None when it names none, or not what became of it.
 
     None too where it says that it does not know the order, or that it knows the id already: that is no record of it.
     Where it gives no time it is `now`, and where no id, that which was asked for; `client_id_of` knows ours by its own.
+    A field that cannot be read counts as not said, and is noted: it discards none of the others.
     """
     if isinstance(source, ExecutionReport):
         return _with_an_id(as_declared(source, OrderSide), client_order_id, client_id_of)
-    event, order, kind, status = _read(source)
-    broker_id = id_of(order, "broker_order_id")
-    order_id = id_of(order, "client_order_id") or client_order_id
+    event, order, kind, status = _read(source, dialect)
+    order_id, broker_id = client_id_in(order) or client_order_id, id_of(order, "broker_order_id")
     if order_id is None and broker_id is not None:
         order_id = client_id_of(broker_id) or broker_id
-    if order_id is None or status is None or _is_no_record(order, kind, status):
+    if order_id is None or (status is None and not _note_unknown(event, order, order_id, dialect)):
         return None
-    qty, filled = _figures(order)
+    status = status or dialect.unknown
+    if status is None or _is_no_record(order, kind, status):
+        return None
+
+    def read(reader: Callable[[Any, str], _T | None], thing: Any, meaning: str) -> _T | None:
+        try:
+            return reader(thing, meaning)
+        except BrokerError as error:
+            dialect.note(AlarmKind.ANSWER_UNREADABLE, f"{error}: what the broker says of an order is used without it")
+            return None
+
+    qty, filled = _figures(order, read)
     filled = filled if filled is not None else _filled_by_leaves(order, qty, status)
-    symbol = meant(order, "symbol")
-    updated_at = moment(event, "update_at") if order is not event else None
+    symbol = symbol_in(order)
+    updated_at = read(moment, event, "update_at") if order is not event else None
     return ExecutionReport(
         client_order_id=order_id,
         status=status,
-        at=updated_at or moment(order, "order_at") or now,
+        at=updated_at or read(moment, order, "order_at") or now,
         filled_qty=filled,
-        avg_fill_price=_average(order, filled),
+        avg_fill_price=_average(order, filled, read),
         broker_order_id=broker_id,
         symbol=symbol_key(name_of(symbol)) if symbol is not None else None,
         side=order_side(order) or _FIX_SIDES.get(str(meant(order, "fix_side"))),
         qty=qty,
         execution_id=text_of(event, "execution_id"),
         refusal=_refusal(order),
-        text=text_of(order, "reason") or "",
+        text=_text(order, status),
         corrected=fix.corrects(kind),
-        leaves_qty=quantity(order, "remaining"),
+        leaves_qty=read(quantity, order, "remaining"),
         orig_client_order_id=text_of(order, "original_id"),
     )
 
@@ -100,6 +141,38 @@ def _with_an_id(
     own = own if own is not None and names_an_order(own) else None
     order_id = asked or (client_id_of(own) or own if own is not None else None)
     return replace(report, client_order_id=order_id, broker_order_id=own) if order_id is not None else None
+
+
+def client_id_in(source: Any) -> str | None:
+    """Our id of an order. It may stand in a note, or beside an id of the client program (IB's `clientId`)."""
+    said = id_of(source, "client_order_id")
+    if looks_like_exit(said):
+        return said
+    others = (field(source, name) for name in (*SPELLINGS["client_order_id"], *SPELLINGS["client_note"]))
+    ours = (storable(str(other)) for other in others if other is not None)
+    return next((one for one in ours if looks_like_exit(one)), said)
+
+
+def _note_unknown(event: Any, order: Any, order_id: str, dialect: Dialect) -> bool:
+    """Note the word that leaves open what became of an order; True where there is one."""
+    said = meant(order, "order_status")
+    said = said if said is not None else meant(event, "update_kind")
+    if said is None or fix.plain_word(str(said)) in _SAYS_NOTHING or not (_is_named(order) or _has_figures(order)):
+        return False
+    text = (
+        f"the broker calls order {order_id} {str(said)[:60]!r}, a word that is not known: nothing is concluded, "
+        f"and the order is looked up; say what it means by Capabilities(status_words={{{str(said)[:60]!r}: …}})"
+    )
+    dialect.note(AlarmKind.STATUS_UNKNOWN, text)
+    return True
+
+
+def _text(order: Any, status: OrderStatus) -> str:
+    """The broker's own reason; of an order that does not work, its word for that, too: it may mean several things."""
+    reason, said = text_of(order, "reason") or "", meant(order, "order_status")
+    if status is not OrderStatus.SUSPENDED or said is None:
+        return reason
+    return f"{str(said)[:60]}: {reason}" if reason else str(said)[:60]
 
 
 def says_unknown(source: Any) -> bool:
@@ -121,54 +194,80 @@ def is_order_update(source: Any) -> bool:
 
 
 def is_order(source: Any) -> bool:
-    """True for what names an order and says what became of it."""
+    """True for what names an order and says what became of it, in a word that is known or not."""
+    source = whole(source)
     if not _is_named(source):
         return False
     if _state(source) is not None or _kind(source) is not None:
         return True
-    said = [word(value) for value in (meant(source, "order_status"), meant(source, "update_kind")) if value is not None]
-    return any(fix.status_of(one) or one in OVER_WORDS or one in FILL_KINDS for one in said)
+    said = [value for value in (meant(source, "order_status"), meant(source, "update_kind")) if value is not None]
+    known = any(PLAIN.status_of(one) or word(one) in OVER_WORDS or word(one) in FILL_KINDS for one in said)
+    return known or (bool(said) and _is_ours_or_whole(source))
+
+
+def _is_ours_or_whole(source: Any) -> bool:
+    """True for what can only be an order, whatever its state is called: by our id, or by its side and quantity."""
+    return looks_like_exit(client_id_in(source)) or (
+        order_side(source) is not None and meant(source, "order_qty") is not None
+    )
+
+
+def _has_figures(order: Any) -> bool:
+    return meant(order, "order_qty") is not None or meant(order, "filled_qty") is not None
 
 
 def _is_named(order: Any) -> bool:
     return meant(order, "client_order_id") is not None or meant(order, "broker_order_id") is not None
 
 
-def _read(source: Any) -> tuple[Any, Any, fix.Word | None, OrderStatus | None]:
+def _read(source: Any, dialect: Dialect = PLAIN) -> tuple[Any, Any, fix.Word | None, OrderStatus | None]:
     """An update and the order in it; what happened, and the state that the order is in after that."""
     event, order = _parts(source)
     kind = _kind(event)
-    return event, order, kind, _status(event, order, kind)
+    return event, order, kind, _status(event, order, kind, dialect)
 
 
 def _parts(source: Any) -> tuple[Any, Any]:
-    """The update and the order in it: the same where it is flat."""
+    """The update and the order in it: the same where it is flat, or where an SDK keeps the order's state beside it."""
     event = source
     if type(source) is dict and any(isinstance(key, int) for key in source):  # FIX's tags come as numbers, too
         event = {str(key): value for key, value in source.items()}
     for _ in range(WRAPS_MAX):
         order = meant(event, "order_in")
         if order is not None and not isinstance(order, (str, int)):
-            return event, order
+            merged = whole(event)
+            if isinstance(merged, Whole):
+                merged = Whole((*merged.parts, order))
+                return merged, merged
+            return event, whole(order)
         inner = meant(event, "wrapped") if meant(event, "client_order_id") is None else None
         if inner is None or isinstance(inner, (str, int, float)):
             break
         event = inner
+    event = whole(event)
     return event, event
 
 
-def _figures(order: Any) -> tuple[Decimal | None, Decimal | None]:
+def _plainly(reader: Callable[[Any, str], _T | None], thing: Any, meaning: str) -> _T | None:
+    """A field where nobody asks why it cannot be read."""
+    try:
+        return reader(thing, meaning)
+    except BrokerError:
+        return None
+
+
+def _figures(order: Any, read: Callable[..., Decimal | None] = _plainly) -> tuple[Decimal | None, Decimal | None]:
     """Ordered and filled quantity, both without a sign: some write what is sold as less than nothing."""
-    qty, filled = quantity(order, "order_qty"), quantity(order, "filled_qty")
+    qty, filled = read(quantity, order, "order_qty"), read(quantity, order, "filled_qty")
     if qty is not None and qty.is_finite() and qty < 0:
         return qty.copy_abs(), filled.copy_abs() if filled is not None else None
     return qty, filled
 
 
-def _average(order: Any, filled: Decimal | None) -> Decimal | None:
+def _average(order: Any, filled: Decimal | None, read: Callable[..., Decimal | None]) -> Decimal | None:
     """The average price of what is filled; where it is not said, by what that cost."""
-    average = number(order, "avg_fill_price")
-    cost = number(order, "fill_cost") if average is None and filled else None
+    average = read(number, order, "avg_fill_price")
+    cost = read(number, order, "fill_cost") if average is None and filled else None
     if cost is None or not filled or not (filled.is_finite() and cost.is_finite() and cost):
         return average
     return rounded(EXACT.divide(cost.copy_abs(), filled.copy_abs())).normalize(EXACT)
@@ -176,7 +275,7 @@ def _average(order: Any, filled: Decimal | None) -> Decimal | None:
 
 def _filled_by_leaves(order: Any, qty: Decimal | None, status: OrderStatus) -> Decimal | None:
     """Filled quantity by what is left to fill; of an order that is over and not filled that says nothing."""
-    left = quantity(order, "remaining")
+    left = _plainly(quantity, order, "remaining")
     if qty is None or left is None or not (qty.is_finite() and left.is_finite()):
         return None
     over = status is not OrderStatus.FILLED and (status.terminal or left == 0)
@@ -190,20 +289,23 @@ def _kind(event: Any) -> fix.Word | None:
     return found or (fix.event_of(word(coded), coded=True) if coded is not None else None)
 
 
-def _state(order: Any) -> OrderStatus | None:
+def _state(order: Any, dialect: Dialect = PLAIN) -> OrderStatus | None:
     """The order's own state, in a word, or in FIX's own code."""
     said, coded = meant(order, "order_status"), meant(order, "fix_status")
     if said is not None and word(said) in OVER_WORDS:
         qty, filled = _figures(order)
         if filled is not None and filled.is_finite() and (qty is None or qty.is_finite()):
             return OrderStatus.FILLED if qty is None or filled >= qty else OrderStatus.CANCELED
-    found = fix.status_of(word(said)) if said is not None else None
+    found = dialect.status_of(said) if said is not None else None
+    if found is OrderStatus.REJECTED and fix.plain_word(word(said)) in fix.FAILURES:
+        # A request fails in the same words: of the order it is only where the order is named, or its figures are.
+        found = found if _is_named(order) or _has_figures(order) else None
     return found or (fix.status_of(word(coded), coded=True) if coded is not None else None)
 
 
-def _status(event: Any, order: Any, kind: fix.Word | None) -> OrderStatus | None:
+def _status(event: Any, order: Any, kind: fix.Word | None, dialect: Dialect) -> OrderStatus | None:
     """Our word for the order's state. It counts; what happened counts only where no state is said, or it says more."""
-    state = _state(order)
+    state = _state(order, dialect)
     if _is_refused_cancel(event):
         # That the order is unknown or rejected is no record of it here: it may arrive after the request.
         over = state is not None and state.terminal and state is not OrderStatus.REJECTED
@@ -216,7 +318,7 @@ def _status(event: Any, order: Any, kind: fix.Word | None) -> OrderStatus | None
         qty, filled = _figures(order)
         whole = filled == qty if filled is not None else word(said) == "fill" and order is not event
         return OrderStatus.FILLED if whole else OrderStatus.PARTIALLY_FILLED
-    return kind.status if kind is not None else fix.status_of(word(said))
+    return kind.status if kind is not None else dialect.status_of(said)
 
 
 def _is_refused_cancel(event: Any) -> bool:
@@ -231,7 +333,7 @@ def _is_no_record(order: Any, kind: fix.Word | None, status: OrderStatus | None)
     """True for a reject that is about a question or a repetition, not about the order."""
     if status is not OrderStatus.REJECTED:
         return False
-    asked = kind is not None and kind.code == "I" and quantity(order, "order_qty") == 0
+    asked = kind is not None and kind.code == "I" and _plainly(quantity, order, "order_qty") == 0
     return asked or _refusal(order) in (fix.UNKNOWN_ORDER, fix.DUPLICATE_ORDER)
 
 
@@ -243,57 +345,3 @@ def _refusal(order: Any) -> str | None:
             return fix.reason_of(str(code)) or table.get(str(code), str(code))
     said = text_of(order, "refusal")
     return (fix.reason_of(said) or said) if said is not None else fix.reason_of(str(meant(order, "reason") or ""))
-
-
-#: How brokers write the types of working orders that matter here, by word; numbers are FIX's.
-_TYPES = {
-    "2": "limit", "lmt": "limit", "limit_maker": "limit", "post_only": "limit", "1": "market", "mkt": "market",
-    "3": "stop", "stp": "stop", "stop_loss": "stop", "stop_market": "stop", "stop_order": "stop", "sl_m": "stop",
-    "4": "stop_limit", "stp_lmt": "stop_limit", "stop_loss_limit": "stop_limit", "sl": "stop_limit",
-}  # fmt: skip
-
-
-def working_of(source: Any, report: ExecutionReport) -> ExecutionReport:
-    """The report on an order in a list of working orders, with its type and its prices."""
-    if isinstance(source, ExecutionReport):
-        return report
-    said, limit, stop = meant(source, "order_type"), _price(source, "limit_price"), _price(source, "stop_price")
-    kind = _TYPES.get(word(said), word(said)) if said is not None else ""
-    if stop is not None and kind in ("limit", "market", ""):
-        kind = "stop_limit" if kind == "limit" else "stop"
-    said_of_it = {name: getattr(report, name) for name in report.__struct_fields__}
-    return WorkingOrder(**said_of_it, order_type=kind, limit_price=limit, stop_price=stop)
-
-
-def _price(source: Any, meaning: str) -> Decimal | None:
-    """A price; 0 is none, and so is what cannot be read: it only helps a person."""
-    try:
-        price = number(source, meaning)
-    except BrokerError:
-        return None
-    return price if price is not None and price.is_finite() and price > 0 else None
-
-
-def fill_of(source: Any) -> Fill | None:
-    """One execution; None when it lacks symbol, side, quantity, price or time (no trade without them)."""
-    if isinstance(source, Fill):
-        return as_declared(source, OrderSide)
-    symbol, side = meant(source, "symbol"), order_side(source)
-    qty, price, at = quantity(source, "fill_qty"), number(source, "fill_price"), moment(source, "fill_at")
-    if symbol is None or qty is None or price is None or at is None or not (qty.is_finite() and price.is_finite()):
-        return None
-    if side is None:
-        if qty >= ZERO:
-            return None
-        side = OrderSide.SELL
-    fill_id = meant(source, "fill_id")
-    return Fill(
-        fill_id=str(fill_id) if fill_id is not None else f"{name_of(symbol)}-{at.isoformat()}-{side}-{qty}-{price}",
-        symbol=symbol_of(symbol),
-        side=side,
-        qty=qty.copy_abs(),
-        price=price,
-        at=at,
-        client_order_id=id_of(source, "client_order_id"),
-        broker_order_id=id_of(source, "fill_order_id"),
-    )

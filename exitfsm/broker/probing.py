@@ -6,7 +6,9 @@ Rules of this room: what cannot be found out is said; no answer is made up for o
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from exitfsm.broker.calls import BrokerCalls
@@ -16,6 +18,10 @@ from exitfsm.outside import log
 from exitfsm.ports import IdMemory
 from exitfsm.values import ExecutionReport
 
+#: So many positions without a record are looked up by one list rather than each by its ids.
+LISTED_MIN = 3
+#: How far the times of orders and of executions may be apart.
+CLOCKS = timedelta(minutes=1)
 #: Attempts that are looked up one after another.
 ATTEMPTS_MAX = 50
 _ID = r"\W{0,2}(?:orig_?)?(?:client_?order_?id|clordid|cl_ord_id|cloid|orderlinkid)\W{0,2}"
@@ -24,6 +30,10 @@ _MALFORMED = re.compile(
     rf"characters found in parameter {_ID}|parameter {_ID} error|invalid arguments:{_ID}|{_ID}(?:is )?too long",
     re.IGNORECASE,
 )
+
+
+#: Asks for an order by our id; None where it is not there.
+LookUp = Callable[[str], Awaitable[ExecutionReport | None]]
 
 
 class Found(NamedTuple):
@@ -37,7 +47,47 @@ class Found(NamedTuple):
     form: str = ""
 
 
-async def find_exit(calls: BrokerCalls, name: str, symbol: str, *, is_safe: bool, is_new: bool) -> Found | None:
+class Sent(NamedTuple):
+    """Our ids of all orders that the account was sent since a time, by one list."""
+
+    ids: frozenset[str]
+    since: datetime
+
+    def lacks(self, client_order_id: str, first_fill: datetime | None) -> bool:
+        """True where an exit of a position of this first fill was not sent under this id: it would be in the list."""
+        return first_fill is not None and first_fill >= self.since and client_order_id not in self.ids
+
+
+async def list_sent(calls: BrokerCalls, positions: int, filled: Iterable[datetime]) -> Sent | None:
+    """One list that answers for all positions without a record, where they are more than one; None where it cannot.
+
+    Without it each is looked up, which a broker's rate limit does not allow for hundreds at once.
+
+    Args:
+        calls: the broker.
+        positions: how many there are.
+        filled: when they were filled, for the first time, too.
+    """
+    first = min(filled, default=None)
+    if positions < LISTED_MIN or first is None or not calls.has("order_ids"):
+        return None
+    try:
+        return Sent(await calls.order_ids(first - CLOCKS), first)
+    except BrokerError as error:
+        log.warning("orders_not_listed error=%s", error)
+        return None
+
+
+async def find_exit(  # noqa: PLR0913  # what is known of it, and what was asked for all
+    calls: BrokerCalls,
+    name: str,
+    symbol: str,
+    *,
+    is_safe: bool,
+    is_new: bool,
+    first: datetime | None = None,
+    sent: Sent | None = None,
+) -> Found | None:
     """The newest exit order of a position without a record: by ids of its form, and by those of earlier versions.
 
     None where that cannot be found out.
@@ -48,23 +98,31 @@ async def find_exit(calls: BrokerCalls, name: str, symbol: str, *, is_safe: bool
         symbol: of the position.
         is_safe: a repeated id is refused, and the executions show no exit: it may be adopted unasked.
         is_new: it was opened in this life: no earlier version has sent an exit for it.
+        first: when the position was first filled, where that is known.
+        sent: the list of what was sent, read after the position was.
     """
     broker = calls.capabilities
     form = broker.form(symbol)
-    found = await _probed(calls, name, form, is_safe)
+
+    async def look_up(client_order_id: str) -> ExecutionReport | None:
+        if sent is not None and sent.lacks(client_order_id, first):
+            return None
+        return await calls.order(client_order_id)
+
+    found = await _probed(look_up, name, form, is_safe)
     if found is None or found.order is not None or is_new or form == FIRST_FORM:
         return found
     # Under another form a repeated order is not refused for its id: what guards there is the quantity.
-    before = await _probed(calls, name, FIRST_FORM, is_safe and broker.reduce_only, is_likely=form == DEFAULT_FORM)
+    before = await _probed(look_up, name, FIRST_FORM, is_safe and broker.reduce_only, is_likely=form == DEFAULT_FORM)
     return found if before is not None and before.order is None else before
 
 
-async def _probed(calls: BrokerCalls, name: str, form: str, is_safe: bool, *, is_likely: bool = True) -> Found | None:
+async def _probed(look_up: LookUp, name: str, form: str, is_safe: bool, *, is_likely: bool = True) -> Found | None:
     """The newest exit order by ids of one form; `is_likely`: the venue may take such ids."""
     newest = Found(form=form)
     for attempt in range(1, ATTEMPTS_MAX + 1):
         try:
-            report = await calls.order(client_order_id(name, attempt, form))
+            report = await look_up(client_order_id(name, attempt, form))
         except BrokerError as error:
             log.warning("probe_failed position=%s attempt=%s error=%s", name, attempt, error)
             is_none = form == FIRST_FORM and not (is_likely and _may_take(error)) and newest.order is None
@@ -102,11 +160,38 @@ async def there_after_all(calls: BrokerCalls, client_order_id: str, *, may_have_
         return None
 
 
-async def working_orders(calls: BrokerCalls, *, is_first: bool) -> list[ExecutionReport]:
-    """All working orders of the account; asked again where the answer to the first question is missing or empty.
+async def cancel(calls: BrokerCalls, order_id: str, looks: int, pause: Callable[[], Awaitable[None]]) -> bool:
+    """Ask for an order to be canceled; True when its record then shows that it has ended, in one of so many looks."""
+    with suppress(BrokerError):
+        await calls.cancel(order_id)
+        for _ in range(looks):
+            record = await calls.order(order_id)
+            if record is None or record.status.terminal:
+                return True
+            await pause()
+    return False
 
-    Nothing is remembered then: an exit that works would not be seen, and a second one sent.
+
+async def look_around(
+    calls: BrokerCalls, read: Callable[[], Awaitable[object]], raise_alarm: Callable[[str, str], Awaitable[None]]
+) -> None:
+    """Read what is held, for all who hear of reads; and tell a person what troubles the broker."""
+    try:
+        await read()
+    except BrokerError as error:
+        log.warning("look_failed error=%s", error)
+    for text in await calls.troubles():
+        await raise_alarm("broker_trouble", text)
+
+
+async def working_orders(calls: BrokerCalls, *, is_first: bool) -> list[ExecutionReport] | None:
+    """All working orders of the account; None where the broker does not list them.
+
+    At first it is asked again where the answer is missing or empty: nothing is remembered then, so that an exit that
+    works would not be seen, and a second one sent.
     """
+    if not calls.has("open_orders"):
+        return None
     if is_first:
         with suppress(BrokerError):
             if orders := await calls.open_orders():
@@ -114,4 +199,4 @@ async def working_orders(calls: BrokerCalls, *, is_first: bool) -> list[Executio
     return await calls.open_orders()
 
 
-__all__ = ["Found", "find_exit", "there_after_all", "working_orders"]
+__all__ = ["Found", "Sent", "cancel", "find_exit", "list_sent", "look_around", "there_after_all", "working_orders"]

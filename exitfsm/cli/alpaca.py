@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from exitfsm.cli import screen
 from exitfsm.cli.configuring import configured
+from exitfsm.cli.serving import Served
 from exitfsm.cli.words import Printer
 from exitfsm.errors import ConfigError, StoreLocked
 from exitfsm.values import Alarm
@@ -80,6 +81,7 @@ def run_alpaca(
     feed: str = "iex",
     strategy: str = "",
     standby: bool = False,
+    metrics: int | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run the live manager on an Alpaca account until interrupted.
@@ -99,7 +101,8 @@ def run_alpaca(
     where = "LIVE, real money" if live else "paper"
     screen.emit(f"exitfsm on Alpaca ({where}), account {masked(name)}, store {screen.store(store)}; stop with Ctrl-C\n")
     try:
-        asyncio.run(_Session(access, broker, name, settings, store, feed, strategy, standby=standby).run())
+        session = _Session(access, broker, name, settings, store, feed, strategy, standby=standby, metrics=metrics)
+        asyncio.run(session.run())
     finally:
         broker.close()
     screen.emit("stopped; what is under way goes on with the next start\n")
@@ -119,22 +122,23 @@ class _Session:
         strategy: str,
         *,
         standby: bool,
+        metrics: int | None,
     ) -> None:
         from exitfsm_alpaca import AlpacaBars, AlpacaUpdates
 
         from exitfsm.manager import ExitManager
 
-        self._standby = standby
+        self._standby, self._served = standby, Served(metrics)
         self._manager = ExitManager(
-            *(broker, store, None, settings, strategy),
+            *(self._served.metered(broker), store, None, settings, strategy),
             account=name,
-            on_event=Printer(),
+            on_event=self._served.on_event(Printer()),
             on_alarm=_on_alarm,
             standby=standby,
         )
         self._updates = AlpacaUpdates(access, broker, self._manager.on_order_update, self._manager.sync)
         max_age_s = settings.policy.price_guard.max_age_seconds  # what is older would be refused anyway
-        self._bars = AlpacaBars(access, feed=feed, backfill_max_s=max_age_s)
+        self._bars = AlpacaBars(access, feed=feed, backfill_max_s=max_age_s, noticed=broker.noticed)
 
     async def run(self) -> None:
         import asyncio
@@ -146,7 +150,7 @@ class _Session:
                 loop.add_signal_handler(number, stop.set)
         if self._standby and not await self._is_owner(stop):
             return
-        async with self._manager, self._updates, self._bars:
+        async with self._manager, self._updates, self._bars, self._served.on(self._manager):
             screen.emit(f"watching {screen.plural(len(self._manager.positions()), 'position')}\n")
             sys.stdout.flush()
             work = [

@@ -8,6 +8,7 @@ import typer
 
 from exitfsm import __version__
 from exitfsm.cli import (
+    alerting,
     alpaca_checks,
     auditing,
     backing_up,
@@ -20,6 +21,7 @@ from exitfsm.cli import (
     screen,
     simulating,
     standing,
+    watching,
     whatif,
 )
 
@@ -41,6 +43,7 @@ read what happened  exitfsm history exits.db
 Exit codes: 0 all is well, 1 something was found, 2 wrong usage or input.
 """
 config_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+alerts_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 def _version(wanted: bool) -> None:
@@ -63,6 +66,7 @@ app.command("simulate")(simulating.simulate)
 app.command("run")(running.run)
 app.command("preflight")(alpaca_checks.preflight)
 app.command("status")(standing.status)
+app.command("watch")(watching.watch)
 app.command("history")(reading.history)
 app.command("verify")(auditing.verify)
 app.command("anchor")(auditing.anchor)
@@ -78,3 +82,6 @@ app.add_typer(config_app, name="config", help="Check, describe and show the conf
 config_app.command("check")(configuring.check)
 config_app.command("schema")(configuring.schema)
 config_app.command("show")(configuring.show)
+app.add_typer(alerts_app, name="alerts", help="Try whether alarms reach a person.")
+alerts_app.callback()(lambda: None)
+alerts_app.command("test")(alerting.try_out)

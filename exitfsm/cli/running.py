@@ -32,6 +32,12 @@ def run(
     ] = False,
     feed: Annotated[str, typer.Option("--feed", metavar="NAME", help="Alpaca: stock data, iex or sip.")] = "iex",
     strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Alpaca: label of the positions.")] = "",
+    metrics: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics", metavar="PORT", min=0, max=65535, help="Alpaca: /metrics and /healthz on 127.0.0.1:PORT."
+        ),
+    ] = None,
     bars: Annotated[
         list[Path] | None,
         typer.Option(
@@ -57,7 +63,14 @@ def run(
         from exitfsm.cli.alpaca import run_alpaca
 
         run_alpaca(
-            config=config, store=store, live=live, account=account, feed=feed, strategy=strategy, standby=standby
+            config=config,
+            store=store,
+            live=live,
+            account=account,
+            feed=feed,
+            strategy=strategy,
+            standby=standby,
+            metrics=metrics,
         )
         return
     if broker != "paper":
@@ -66,6 +79,8 @@ def run(
         )
     if live or account is not None:
         raise typer.BadParameter("--live and --account are for --broker alpaca")
+    if metrics is not None:
+        raise typer.BadParameter("a paper run ends with its bars, and nobody looks meanwhile: --metrics is for alpaca")
     if standby:
         raise typer.BadParameter("a paper run starts from an empty store, which nobody owns: --standby is for alpaca")
     if not bars:

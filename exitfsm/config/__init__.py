@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from exitfsm.config.alerts import AlertSettings
 from exitfsm.config.files import read_file
 from exitfsm.config.mistakes import SECTION, Mistake, Origin, lines_of, shown
 from exitfsm.config.reading import checked, doubts
@@ -24,6 +25,7 @@ from exitfsm.config.settings import ExitConfig, LiveSettings, Managed, SessionHo
 from exitfsm.errors import ConfigError
 
 __all__ = [
+    "AlertSettings",
     "ConfigWarning",
     "ExitConfig",
     "LiveSettings",
@@ -54,7 +56,7 @@ def load_config(source: ExitConfig | Mapping[str, Any] | str | os.PathLike[str])
         ConfigError: with every mistake, one line each: `file:line: exit_manager.key: what is wrong; what is allowed`.
 
     Warns:
-        ConfigWarning: the profit threshold is not above the stop threshold.
+        ConfigWarning: something is allowed but probably not meant, as a stop nearer than the spread.
     """
     origin = _origin_of(source)
     config, mistakes = checked(origin)
@@ -69,7 +71,7 @@ def _origin_of(source: ExitConfig | Mapping[str, Any] | str | os.PathLike[str]) 
     if isinstance(source, (str, os.PathLike)):
         return read_file(source)
     if isinstance(source, ExitConfig):
-        source = source.as_dict()
+        source = source.as_dict(secrets=True)
     if isinstance(source, Mapping):
         section = source.get(SECTION, {}) if SECTION in source else source
         return Origin("config", {} if section is None else section)

@@ -8,11 +8,12 @@ from datetime import time
 from decimal import Decimal
 from functools import cache, partial
 from numbers import Integral
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from exitfsm.config import alerts
 from exitfsm.config.mistakes import SECTION, Mistake, Origin, Path, shown
 from exitfsm.config.settings import ExitConfig, Field, allowed, bounds, field_at, fields_of, root_fields
 from exitfsm.errors import nearest
@@ -73,7 +74,8 @@ def _read(field: Field, value: object) -> Any:
     """
     if field.choices:
         if isinstance(value, str) and str(value) in field.choices:
-            return field.type(value) if isinstance(field.type, type) else str(value)
+            words = {str(word): word for word in get_args(field.type)}
+            return field.type(value) if isinstance(field.type, type) else words[value]
     elif field.is_texts:
         if isinstance(value, list) and all(isinstance(one, str) and one.strip() and one.isprintable() for one in value):
             return tuple(value)
@@ -88,7 +90,12 @@ def _read(field: Field, value: object) -> Any:
             return moment
     elif (number := _number(value)) is not None and number.is_finite():
         return _bounded(field, value, number)
-    raise ValueError(f"{shown(value)} is not allowed; must be {allowed(field)}")
+    raise ValueError(f"{_shown(field, value)} is not allowed; must be {allowed(field)}")
+
+
+def _shown(field: Field | None, value: object) -> str:
+    """A value for a message; one that is a secret, or stands where one belongs, is not shown."""
+    return "what is there" if field is not None and field.holds_secret else shown(value)
 
 
 def _number(value: object) -> Decimal | None:
@@ -213,7 +220,7 @@ def _mistake_of(detail: ErrorDetails) -> Mistake:
             text = f"is empty; remove the key to take the defaults{off}"
         case _:
             must = "a section of settings" if field is None or isinstance(path[-1], int) else allowed(field)
-            text = f"{shown(value)} is not allowed; must be {must}"
+            text = f"{_shown(field, value)} is not allowed; must be {must}"
     return Mistake(path, text)
 
 
@@ -235,8 +242,13 @@ def _conflicts(config: ExitConfig) -> Iterator[tuple[list[Path], str]]:
     if both:
         text = f"{shown(both[0])} is not allowed; it stands in ignore, too: is it to be managed or not?"
         yield [("manage", "symbols"), ("manage", "ignore")], text
-    if (trouble := _zone_trouble(session.timezone)) is not None:
-        yield [("session", "timezone")], trouble
+    for path, zone in (
+        (("session", "timezone"), session.timezone),
+        (("alerts", "quiet_hours", "timezone"), config.alerts.quiet_hours.timezone),
+    ):
+        if (trouble := _zone_trouble(zone)) is not None:
+            yield [path], trouble
+    yield from alerts.conflicts(config.alerts)
     if session.open >= session.close:
         text = f'"{session.open:%H:%M}" is not allowed; must be before close ("{session.close:%H:%M}")'
         yield [("session", "open"), ("session", "close")], text

@@ -79,6 +79,8 @@ def _schema_at(field: Field) -> dict[str, Any]:
         schema["pattern"] = "^([01]?[0-9]|2[0-3]):[0-5][0-9]$"
     keywords = zip(("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum"), field.limits, strict=True)
     schema |= {keyword: limit for keyword, limit in keywords if limit is not None}
+    if field.spec.secret:
+        schema["writeOnly"] = True
     if field.default is not msgspec.NODEFAULT:
         schema["default"] = plain_value(field.default)
     return schema

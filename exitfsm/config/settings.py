@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 
 import msgspec
 
+from exitfsm.config.alerts import HIDDEN, AlertSettings
 from exitfsm.config.mistakes import SECTION, Path
 from exitfsm.policy import ExitPolicy, Section, Spec
 from exitfsm.values import decimal_of, plain
@@ -20,6 +21,12 @@ class SessionHours(Section, frozen=True):
     """Regular market hours, Monday to Friday, for the simulation and the paper broker; a live broker knows its own."""
 
     timezone: Annotated[str, Spec("time zone of the exchange, by its IANA name")] = "America/New_York"
+    trade: Annotated[
+        Literal["regular", "extended"],
+        Spec(
+            "`regular`: where a live broker says that the market is closed, a bar decides nothing; `extended`: it does"
+        ),
+    ] = "regular"
     open: Annotated[time, Spec("when the session opens, in that zone")] = time(9, 30)
     close: Annotated[time, Spec("when the session closes, in that zone")] = time(16, 0)
     calendar: Annotated[
@@ -48,6 +55,10 @@ class LiveSettings(Section, frozen=True):
         Decimal,
         Spec("how long a held symbol may be without a bar, in its session, before a person is told", gt=0, le=86_400),
     ] = Decimal(600)
+    bar_seconds: Annotated[
+        int,
+        Spec("how long a bar is, in seconds, where bars are long; 0 learns it of the bars", ge=0, le=10**7),
+    ] = 0
     orders_per_minute: Annotated[int, Spec("most orders and cancels sent in a minute", gt=0, le=100_000)] = 120
     breaker_failures: Annotated[int, Spec("failures in a row after which sends are spaced out", gt=0, le=1000)] = 5
     breaker_probe_seconds: Annotated[Decimal, Spec("time between sends while the broker fails", gt=0, le=3600)] = (
@@ -91,18 +102,20 @@ class ExitConfig(msgspec.Struct, frozen=True, kw_only=True):
     session: SessionHours = SessionHours()
     live: LiveSettings = LiveSettings()
     manage: Managed = Managed()
+    alerts: AlertSettings = AlertSettings()
     record_bars: Annotated[bool, Spec("whether the bars of held positions are recorded beside the events")] = False
     bars: Annotated[
         str, Spec("the file that record_bars writes; beside the store's own when empty, needed where that is a URL")
     ] = ""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, *, secrets: bool = False) -> dict[str, Any]:
         """The effective configuration as plain data, every default filled in: `{"exit_manager": {…}}`.
 
-        `load_config` reads it back to an equal configuration, also by way of JSON or YAML. Numbers are int or float
-        where that is exact, and text otherwise.
+        `load_config` reads it back to an equal configuration, also by way of JSON or YAML; where there are secrets,
+        only with `secrets`, which is not to be shown or logged. Numbers are int or float where that is exact, and text
+        otherwise.
         """
-        flat = plain_value(self)
+        flat = plain_value(self, secrets=secrets)
         return {SECTION: {**flat.pop("policy"), **flat}}
 
 
@@ -141,6 +154,11 @@ class Field(NamedTuple):
         """The fields of the section, or of each item; empty for a single setting."""
         struct = self.section or self.item
         return fields_of(struct) if struct else []
+
+    @property
+    def holds_secret(self) -> bool:
+        """True where it is a secret, or has one inside."""
+        return self.spec.secret or any(inner.holds_secret for inner in self.inner)
 
     @property
     def limits(self) -> tuple[float | None, ...]:
@@ -214,13 +232,17 @@ def allowed(field: Field) -> str:
     return f"{'a whole number' if field.type is int else 'a number'}, {bounds(field)}".rstrip(", ")
 
 
-def plain_value(value: object) -> Any:
-    """A value of a struct as plain data for YAML and JSON."""
+def plain_value(value: object, *, secrets: bool = False) -> Any:
+    """A value of a struct as plain data for YAML and JSON; a secret only where it is asked for."""
     if isinstance(value, msgspec.Struct):
         get = value.section if isinstance(value, ExitPolicy) else partial(getattr, value)
-        return {name: plain_value(get(name)) for name in value.__struct_fields__}
+        hidden = set() if secrets else {field.name for field in fields_of(type(value)) if field.spec.secret}
+        return {
+            name: HIDDEN if name in hidden else plain_value(get(name), secrets=secrets)
+            for name in value.__struct_fields__
+        }
     if isinstance(value, (tuple, list)):
-        return [plain_value(item) for item in value]
+        return [plain_value(item, secrets=secrets) for item in value]
     if isinstance(value, time):
         return value.isoformat("minutes")
     if isinstance(value, StrEnum):

@@ -16,8 +16,8 @@ handed back. A shell reads, asks here what it means, and tells the position.
 # mypy: implicit-reexport
 
 from exitfsm.holdings.adopting import (
-    TRIES_MAX, Adopt, Alarm, Opening, Tries, adopt, described, entry, faults, is_free_of_exits, is_safe_unprobed,
-    known_spelling, name, names_by_price, still_held, stops_begin_anew, tried, unwatched,
+    TRIES_MAX, Adopt, Alarm, Opening, Tries, adopt, described, entry, faults, first_fills, is_free_of_exits,
+    is_safe_unprobed, known_spelling, name, names_by_price, still_held, stops_begin_anew, tried, unwatched,
 )  # fmt: skip
 from exitfsm.holdings.entering import Account, entry_block, may_enter
 from exitfsm.holdings.executions import (
@@ -25,9 +25,9 @@ from exitfsm.holdings.executions import (
     report_from_executions, sold_by_others, surplus,
 )  # fmt: skip
 from exitfsm.holdings.orders import (
-    UNKNOWN_MAX, LookUps, brings_fills, end_of_live, execution_of, is_unresolved, leaves_open, looked_up,
-    may_be_ours, may_resend, may_still_work, opened_since_exit, orphan, our_id, precedes_a_change, record_of_ended,
-    record_of_live, says_no_quantity,
+    UNKNOWN_MAX, LookUps, brings_fills, end_of_live, execution_of, in_question, is_unresolved, leaves_open,
+    looked_up, may_be_ours, may_resend, may_still_work, not_found, not_there, opened_since_exit, orphan, our_id,
+    precedes_a_change, record_of_ended, record_of_live, says_no_quantity,
 )  # fmt: skip
 from exitfsm.holdings.reads import (
     NEVER, Closed, Conclusion, Count, Evidence, Executions, Expected, Holds, Jumped, Meaning, Missing, Need, Nothing,

@@ -85,6 +85,13 @@ def _is_residue(row: BrokerPosition, rules: AssetRules) -> bool:
     return not sellable(row.qty, Instrument(step=rules.qty_step, least=rules.qty_min))
 
 
+def first_fills(rows: Iterable[BrokerPosition], executions: Mapping[str, Sequence[Fill]]) -> list[datetime]:
+    """When each of these was first filled since its symbol was flat, as far as executions by bare symbol tell it."""
+    of = ((row, executions.get(bare(row.symbol), ())) for row in rows)
+    found = (first_since_flat(fills, row.side, row.qty) for row, fills in of)
+    return [first for first in found if first is not None]
+
+
 def still_held(read: Read, row: BrokerPosition) -> bool:
     """True when a later read shows the same quantity: what was read in between belongs to it."""
     return any((now.symbol, now.side, now.qty) == (row.symbol, row.side, row.qty) for now in read.rows)

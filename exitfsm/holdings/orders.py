@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 
@@ -63,6 +63,19 @@ def may_be_ours(positions: Iterable[Position], report: ExecutionReport) -> bool:
     if report.client_order_id != report.broker_order_id or symbol is None:
         return False
     return any(p.order_live and p.broker_order_id is None and same_symbol(p.symbol, symbol) for p in positions)
+
+
+def in_question(positions: Iterable[Position], unknown: Collection[str]) -> dict[str, str]:
+    """Exit orders that may be live, or were corrected by the broker, and whose each is; not what never left.
+
+    `unknown` are those that were sent, or may have been, and of which the broker has said nothing.
+    """
+    return {
+        order_id: p.position_id
+        for p in positions
+        for order_id in p.orders_in_question
+        if p.state is not State.PENDING or order_id in unknown
+    }
 
 
 def precedes_a_change(p: Position, report: ExecutionReport) -> bool:
@@ -168,6 +181,17 @@ def is_unresolved(p: Position, times: int, broker: Capabilities) -> bool:
     return times >= UNKNOWN_MAX or (p.state is State.PENDING and not may_resend(p, broker))
 
 
+def not_found(p: Position, times: int, why: str, *, can_resend: bool) -> str:
+    """What a person hears of an order that the broker does not know; `why` is what its newest send ended with."""
+    then = (
+        "the same order is sent again, while so much is held"
+        if can_resend
+        else "it is not sent again: the broker might take it twice"
+    )
+    sent = f" (its newest send: {why})" if why else ""
+    return f"the broker does not know exit order {p.client_order_id} of {p.symbol}, asked {times} times{sent}; {then}"
+
+
 def end_of_live(report: ExecutionReport | None, order_id: str, filled: Decimal, at: datetime) -> ExecutionReport:
     """What became of an order that may be live, on an operator's word: one that the broker does not know was refused.
 
@@ -183,6 +207,21 @@ def end_of_live(report: ExecutionReport | None, order_id: str, filled: Decimal, 
     if report.status.terminal and report.filled_qty is None:
         report = replace(report, filled_qty=filled)
     return report
+
+
+def not_there(order_id: str, who: str, at: datetime) -> ExecutionReport:
+    """The end of an order that may have been sent, on the word of an operator who saw that it does not exist."""
+    text = f"{who} says that the broker does not have it"
+    return ExecutionReport(
+        client_order_id=order_id,
+        status=OrderStatus.REJECTED,
+        at=at,
+        filled_qty=ZERO,
+        refusal="not_there",
+        refused_at_submit=True,
+        text=text,
+        passing=False,
+    )
 
 
 def record_of_ended(order: ExitOrder, report: ExecutionReport) -> ExecutionReport:

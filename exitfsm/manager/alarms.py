@@ -14,6 +14,7 @@ from exitfsm.account import Account
 from exitfsm.aio.tasks import Tasks
 from exitfsm.errors import StoreError
 from exitfsm.events import AlarmAcknowledged, AlarmRaised, Event, Recorded, TradingPaused, TradingResumed
+from exitfsm.kinds import EACH_NAMES_ITS_OWN
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.messages import Acknowledge
 from exitfsm.outside import log
@@ -43,9 +44,7 @@ class Alarms:
 
     def load(self, store: ExitStore) -> None:
         """In the writer's thread: the active alarms."""
-        for row in store.alarms():
-            alarm = Alarm(alarm_id=row.alarm_id, kind=row.kind, text=row.text, raised_at=row.raised_at_utc)
-            self.active[alarm.alarm_id] = (row.stream_id, alarm)
+        self.active.update({row.alarm_id: (row.stream_id, row.alarm) for row in store.alarms()})
 
     def remind(self) -> None:
         """Every active alarm, once more: at the start."""
@@ -78,8 +77,8 @@ class Alarms:
         await self._in_writer(lambda: self._account.raise_alarm(kind, text, at=now))
 
     def raise_soon(self, kind: str, text: str) -> None:
-        """The same, without waiting for it; one of its kind that is active is enough."""
-        if not any(alarm.kind == kind for _, alarm in self.active.values()):
+        """The same, without waiting for it; one of its kind that is active is enough, but where each names its own."""
+        if kind in EACH_NAMES_ITS_OWN or not any(alarm.kind == kind for _, alarm in self.active.values()):
             self._tasks.write(self._raise_anyway(kind, text))
 
     async def _raise_anyway(self, kind: str, text: str) -> None:
@@ -95,10 +94,11 @@ class Alarms:
 
     def acknowledge(self, alarm_id: str, who: str) -> asyncio.Task[None]:
         """Take an alarm down. Await it to know that it is durable."""
-        now, stream = self._now(), self.active[alarm_id][0] if alarm_id in self.active else ""
+        if alarm_id not in self.active:
+            raise ValueError(f"no alarm is active under the id {alarm_id!r}: it was taken down, or ended by itself")
+        now, stream = self._now(), self.active[alarm_id][0]
         if stream != self._account.stream_id:
-            message = Acknowledge(at=now, alarm_id=alarm_id, who=who)
-            return self._tasks.write(self._mailbox.tell(stream, message))
+            return self._tasks.write(self._mailbox.tell(stream, Acknowledge(at=now, alarm_id=alarm_id, who=who)))
         if alarm_id not in self._account.alarms:
             self.active.pop(alarm_id, None)  # it could not be stored when it went up
         return self._tasks.write(self._in_writer(lambda: self._account.acknowledge(alarm_id, at=now, who=who)))

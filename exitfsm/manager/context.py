@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from exitfsm.aio.tasks import Tasks
 from exitfsm.books import Books
-from exitfsm.broker.calls import Breaker, BrokerCalls
+from exitfsm.broker.breaker import Breaker
+from exitfsm.broker.calls import BrokerCalls
 from exitfsm.broker.hours import Hours
 from exitfsm.broker.instruments import Instruments
 from exitfsm.clocks import SteadyTime
@@ -66,7 +67,7 @@ class Part:
         self._engine, self._mailbox, self._alarms = context.engine, context.mailbox, context.alarms
         self._calls, self._books, self._hours = context.calls, context.books, context.hours
         self._breaker, self._tasks = context.breaker, context.tasks
-        memory, self._instruments = context.memory, context.instruments
+        memory, self._seen, self._instruments = context.memory, context.memory.seen, context.instruments
         self._ground, self._scoped = context.ground, context.scoped
         self._orders, self._sends, self._shown, self._waits = memory.orders, memory.sends, memory.shown, memory.waits
         self._kept, self._jumps = memory.kept, memory.jumps

@@ -29,8 +29,9 @@ from exitfsm.manager.view import View
 from exitfsm.messages import GiveWay
 from exitfsm.others.way import Way
 from exitfsm.outside import log, logged
+from exitfsm.ports import EXIT_WAITS
 from exitfsm.position import Action, Cancel, LookUp, Position, Submit, is_proved_over
-from exitfsm.values import ExecutionReport, Order, OrderType, plain, refused_report
+from exitfsm.values import ExecutionReport, Order, OrderType, refused_report
 
 #: How long the bot's call waits for orders that it caused to have left; a broker that is slower is not waited for.
 GRACE_S = 0.01
@@ -43,7 +44,7 @@ class Executor(Part):
         super().__init__(context)
         self._view = view
         #: Whose turn it is to send.
-        self._turns = Turns(self._given.clock, self._live.orders_per_minute, self._standing)
+        self._turns = Turns(self._given.clock, self._live.orders_per_minute, self._standing, self._alarms.raise_soon)
         self.workers = Workers(
             self._step,
             begins=lambda position_id: self._announce(position_id, self._owed(position_id)[1]),
@@ -81,6 +82,7 @@ class Executor(Part):
         if p is None or action is None:
             return None
         self._announce(position_id, action)
+        EXIT_WAITS.set(p.leaves_qty > 0)  # in this task, and in what it begins
         try:
             return await self._take(p, action)
         except (BrokerError, StoreError) as error:
@@ -98,6 +100,7 @@ class Executor(Part):
             return await self.look_up(p.position_id, action.client_order_id)
         if isinstance(action, Cancel):
             return await self._cancel(p, action)
+        await self._turns.gather(p.position_id, len(self.workers.tasks), is_urgent=p.leaves_qty > 0)
         expected = self._view.expectations()
         await self._view.tell_read(p.position_id, await self._books.positions(), expected)
         return self._engine.positions.get(p.position_id) is not p
@@ -137,11 +140,7 @@ class Executor(Part):
         if can_resend:
             self._engine.not_known(client_order_id)
         if holdings.is_unresolved(p, times, self._calls.capabilities):
-            text = f"the broker does not know exit order {client_order_id} of {p.symbol}, asked {times} times; " + (
-                "the same order is sent again, while so much is held"
-                if can_resend
-                else "it is not sent again: the broker might take it twice"
-            )
+            text = holdings.not_found(p, times, self._calls.why(client_order_id), can_resend=can_resend)
             await self._mailbox.alarm(position_id, "order_not_found", text)
         return can_resend and times < UNKNOWN_MAX
 
@@ -340,24 +339,26 @@ class Executor(Part):
         self._engine.sent(name)
         with self._sends.sending(name):
             outcome = await self._calls.submit(order)
-        log.info(
-            "submit id=%s symbol=%s side=%s qty=%s outcome=%s why=%s",
-            name, order.symbol, order.side, plain(order.qty), outcome.outcome.value, outcome.why,
-        )  # fmt: skip
         report = outcome.report
         if report is not None:
             if outcome.outcome is Outcome.REFUSED:
                 may_have_left = self._sends.may_have_left(name)
-                report = await there_after_all(self._calls, name, may_have_left=may_have_left) or report
+                there = await there_after_all(self._calls, name, may_have_left=may_have_left)
+                if there is None and self._sends.may_be_on_its_way(name):
+                    return False  # an earlier copy may be there, and hold what this one was refused: it is looked up
+                report = there or report
             if await self._is_too_small(p, order, report):
                 self._engine.not_known(name)  # it never was
                 return False
             self._sends.found(name)
             await self._mailbox.report(report)
+            if report is outcome.report:
+                self._engine.not_known(name)  # refused for now, it is sent again
             return True
         if outcome.outcome is Outcome.NOT_SENT:
             self._engine.not_known(name)
             return False
+        self._sends.unclear(name)
         return True  # unknown: what is owed now is a look-up
 
     async def _is_too_small(self, p: Position, order: Order, report: ExecutionReport | None = None) -> bool:

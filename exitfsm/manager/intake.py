@@ -45,30 +45,29 @@ class Operators(Part):
         super().__init__(context)
         self._view, self._executor, self._reconciler = view, executor, reconciler
 
-    async def flatten(self, reason: str, who: str) -> list[Position]:
+    async def flatten(self, asked: dict[str, Any]) -> list[Position]:
         """Exit all there is: what is watched first, then what the broker shows beside it."""
-        first = await self.force(in_order(self._engine), reason, who)
+        first = await self.force(in_order(self._engine), asked)
         with logged("sync_after_flatten_failed error=%s"):
             await self._reconciler.sync()
         known = {p.position_id for p in first}
-        beside = [p for p in in_order(self._engine) if p.position_id not in known]
-        return first + await self.force(beside, reason, who)
+        return first + await self.force([p for p in in_order(self._engine) if p.position_id not in known], asked)
 
-    async def force(self, positions: list[Position], reason: str, who: str) -> list[Position]:
-        """Exit these positions now; returns them as they are then."""
+    async def force(self, positions: list[Position], asked: dict[str, Any]) -> list[Position]:
+        """Exit these positions now, as is `asked` (fields of `ForceExit`); returns them as they are then."""
         stuck = [p for p in positions if is_stuck(p)]  # they need a look at the broker, and do not keep others waiting
-        await self._tell_force([(p, None) for p in positions if p not in stuck], reason, who)
+        await self._tell_force([(p, None) for p in positions if p not in stuck], asked)
         if stuck:
-            await self._tell_force(await self._cleared_up(stuck), reason, who)
+            await self._tell_force(await self._cleared_up(stuck), asked)
         await self._executor.grace()
         return [self._engine.positions.get(p.position_id) or p for p in positions]
 
-    async def _tell_force(self, positions: list[tuple[Position, Decimal | None]], reason: str, who: str) -> None:
+    async def _tell_force(self, positions: list[tuple[Position, Decimal | None]], asked: dict[str, Any]) -> None:
         messages: list[tuple[str, Message]] = []
         for p, qty in positions:
-            # One that became unprotected since is not among those that were looked up.
             now, price, known = self._time.now(), self._engine.last_price(p.symbol), holdings.known(p)
-            force = ForceExit(at=now, who=who, reason=reason, price=price, qty=qty, known=known)
+            in_doubt = p.client_order_id in self._engine.unknown and self._sends.is_in_doubt(p, self._calls.can_look_up)
+            force = ForceExit(at=now, price=price, qty=qty, known=known, in_doubt=in_doubt, **asked)
             messages.append((p.position_id, force))
         await self._mailbox.tell_all(messages)
         self._executor.drive([p.position_id for p, _ in positions])
@@ -97,11 +96,15 @@ class Operators(Part):
                 raise why
         return [(p, self._view.net_of(p, held)[0]) for p in known] if held is not None else []
 
-    async def release(self, position_id: str, who: str) -> None:
-        """Hand an unprotected position back to the rules."""
+    async def release(self, position_id: str, who: str, *, not_there: bool = False) -> None:
+        """Hand an unprotected position back to the rules; `not_there`: its order does not exist, on his word."""
         p = self._engine.positions.get(position_id)
-        if p is not None:
-            await self._clear_up(p, must=True)
+        if p is None:
+            raise ValueError(f"no open position is called {position_id!r}: nothing was released")
+        if not_there and p.state is State.PENDING and p.client_order_id not in self._sends.under_way:
+            await self._mailbox.report(holdings.not_there(p.order.client_order_id, who, self._time.now()))
+            return
+        await self._clear_up(p, must=True)
         p = self._engine.positions.get(position_id)
         if p is None:
             return

@@ -18,6 +18,7 @@ from typing import Any
 from exitfsm import holdings
 from exitfsm.aio.bus import Subscription, check_bus
 from exitfsm.aio.loops import NOT_STARTED, Begun, handed_over, home, on_its_loop, running
+from exitfsm.alerts import Alerting
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.market import is_bar
 from exitfsm.broker.orders import is_order_update
@@ -34,7 +35,7 @@ from exitfsm.manager.parts import Parts
 from exitfsm.outside import log
 from exitfsm.ownership import Opening
 from exitfsm.ports import Broker, Clock, EventBus
-from exitfsm.position import Position, account_hash
+from exitfsm.position import Position, account_hash, price_for
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side, decimal_of, symbol_key, utc
 
@@ -80,7 +81,7 @@ class ExitManager:
         self.config = load_config(config) if config is not None else ExitConfig()
         self.strategy_name = strategy_name
         self._broker, self._store_given, self._bus = broker, state_store, event_bus
-        self._subscription = Subscription(event_bus)
+        self._subscription, self._alerting = Subscription(event_bus), Alerting(self.config.alerts, self.alarms)
         clock = clock or SystemClock()
         self._given = Given(
             config=self.config,
@@ -162,6 +163,7 @@ class ExitManager:
             await self._made.ownership.end()
             self._made = self._loop = None
             raise
+        self._alerting.begin(store)
         await self._subscription.begin(self._on_bus_event)
         await self._made.reconciler.try_sync()
         self._made.context.tasks.spawn(self._made.timer.watch(), "exitfsm-time")
@@ -170,9 +172,7 @@ class ExitManager:
             raise StoreLocked(self._made.ownership.lost)
 
     async def stop(self) -> None:
-        """Stop watching, or waiting: a standby's `start` then raises `StoreError`. Idempotent; loses nothing and leaves
-        no task behind: what is owed stays owed in the store.
-        """
+        """Stop watching, or waiting (a standby's `start` raises `StoreError`). Idempotent; what is owed stays owed."""
         self._opening.end()
         if self._running:
             await self._stop()
@@ -180,7 +180,7 @@ class ExitManager:
     @on_its_loop
     async def _stop(self) -> None:
         if self._parts.running:
-            await self._parts.end(self._subscription.end)
+            await self._parts.end(self._subscription.end, self._alerting.end)
 
     async def __aenter__(self) -> ExitManager:
         await self.start()
@@ -198,6 +198,15 @@ class ExitManager:
         that cannot be read is an alarm.
         """
         await self.on_bars([bar] if symbol is None else {symbol: bar})
+
+    @on_its_loop
+    async def on_price(
+        self, symbol: str, price: Any = None, *, bid: Any = None, ask: Any = None, at: Any = None
+    ) -> None:
+        """A price of now (or of `at`) where there are no bars: a long is judged by the bid, a short by the ask."""
+        sides = self._engine.levels.sides(symbol_key(str(symbol))) if self._running else ()
+        at, close = at or self._given.clock.now(), price_for(sides, price, bid, ask)
+        await self.on_bars([{"symbol": symbol, "timestamp": at, "close": close}])
 
     @on_its_loop
     async def on_bars(self, bars: Sequence[Any] | Mapping[str, Any]) -> None:
@@ -230,10 +239,9 @@ class ExitManager:
         *,
         atr: Decimal | None = None,
     ) -> Position:
-        """Watch a position from now on, without waiting for a reconciliation to find it. Repeating it changes nothing.
+        """Watch a position from now on, before a reconciliation finds it. Repeating it changes nothing.
 
-        Where the symbol is watched already, that position is returned as it is; only what was first filled after its
-        exit had begun is another one.
+        Where the symbol is watched, that position is returned as it is, unless this was filled after its exit began.
 
         Args:
             symbol, side, qty, entry_price: what is held, at which average price.
@@ -292,21 +300,22 @@ class ExitManager:
     # --- operators ----------------------------------------------------------------------------------------------------
 
     @on_its_loop
-    async def force_exit(self, symbol: str, reason: str = "", *, who: str = "operator") -> list[Position]:
+    async def force_exit(
+        self, symbol: str, reason: str = "", *, who: str = "operator", qty: Decimal | float | str | None = None
+    ) -> list[Position]:
         """Exit all positions of a symbol now, whatever their levels; returns them. Repeating it does no more.
 
-        An exit under way goes on; an unprotected position gets one more attempt, after its orders were looked up.
+        An exit under way goes on; an unprotected position gets one more attempt (`qty` at most) after its orders were
+        looked up. Where nothing can be done, the alarm `not_done` says why.
         """
-        operators, name = self._at_work.operators, symbol_key(str(symbol))
-        return await operators.force([p for p in self.positions() if holdings.same_symbol(p.symbol, name)], reason, who)
+        name, most = symbol_key(str(symbol)), decimal_of(qty) if qty is not None else None
+        positions = [p for p in self.positions() if holdings.same_symbol(p.symbol, name)]
+        return await self._at_work.operators.force(positions, {"reason": reason, "who": who, "at_most": most})
 
     @on_its_loop
     async def flatten_all(self, reason: str = "", *, who: str = "operator") -> list[Position]:
-        """Exit everything, now; returns the positions concerned. Needs no prices.
-
-        What is watched goes first; then the broker is asked for what is not watched yet, and that follows.
-        """
-        return await self._at_work.operators.flatten(reason, who)
+        """Exit everything, now; returns the positions concerned. What is not watched yet is asked for, and follows."""
+        return await self._at_work.operators.flatten({"reason": reason, "who": who})
 
     def pause(self, who: str = "operator", why: str = "") -> Awaitable[None]:
         """No new triggers and no entries, at once; exits under way go on. Await it to know that it is durable."""
@@ -333,17 +342,18 @@ class ExitManager:
         alarm_id = alarm if isinstance(alarm, str) else alarm.alarm_id
         return Begun(self._loop, lambda: self._at_work.context.alarms.acknowledge(alarm_id, who))
 
-    def release(self, position: Position | str, who: str = "operator") -> Awaitable[None]:
-        """Hand an unprotected position back to the rules, with what the broker shows for it now.
+    def release(self, position: Position | str, who: str = "operator", order_not_there: bool = False) -> Begun:
+        """Hand an unprotected position back to the rules, with what the broker shows now, unless an order may be live.
 
-        Where the broker shows nothing, it has ended: then the operator's word makes up for the missing execution.
-        Nothing happens while an order of it may be live.
+        Where nothing is shown, it has ended: then the operator's word makes up for the missing execution.
+        `order_not_there` is the operator's word that an order which is not known to have arrived does not exist: the
+        attempt ends. An unknown position is a `ValueError`.
         """
         key = position if isinstance(position, str) else position.position_id
 
         def begin() -> asyncio.Task[None]:
-            parts = self._at_work
-            return parts.context.tasks.spawn(parts.operators.release(key, who), "exitfsm-release")
+            released = self._at_work.operators.release(key, who, not_there=order_not_there)
+            return self._parts.context.tasks.spawn(released, "exitfsm-release")
 
         return Begun(self._loop, begin)
 

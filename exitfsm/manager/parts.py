@@ -16,7 +16,8 @@ from exitfsm.account import Account
 from exitfsm.aio.tasks import Tasks
 from exitfsm.bar_keeping import keeper_of
 from exitfsm.books import Books
-from exitfsm.broker.calls import Breaker, BrokerCalls
+from exitfsm.broker.breaker import Breaker
+from exitfsm.broker.calls import BrokerCalls, Hears
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.hours import Hours, Sessions
 from exitfsm.broker.instruments import Instruments
@@ -69,41 +70,27 @@ class Parts:
             listener=lambda position, recorded: self._commits.append((position, recorded)),
             bars_since=bars_since(self._keeper.path) if given.config.record_bars else None,
         )
+        engine.levels.expect(live.bar_seconds)
         tasks, timeout_s = Tasks(), float(live.broker_timeout_seconds)
         scope, listed_by = scope_of(given.config.manage), time.monotonic() + 2 * timeout_s
         memory = Memory(engine, time, listed_by, by_handing=scope.handed)
         mailbox = Mailbox(engine, time, given.clock, self._after_group)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
-        calls = BrokerCalls(
-            fitting, names=memory.orders, time=time, timeout_s=timeout_s, on_result=self._after_call,
-            closes=closing(given.config, fitting.capabilities),
-        )  # fmt: skip
+        closes = closing(given.config, fitting.capabilities)
+        calls = BrokerCalls(fitting, memory.orders, time, timeout_s, Hears(self._after_call, alarms.raise_soon), closes)
         share = Share(engine, scope)
         books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share.limits)
         ground = Ground(
-            calls=calls,
-            orders=memory.orders,
-            positions=mailbox,
-            engine=engine,
-            time=time,
-            live=live,
+            calls=calls, orders=memory.orders, positions=mailbox, engine=engine, time=time, live=live,
             raise_alarm=alarms.raise_alarm,
-        )
+        )  # fmt: skip
         self.context = context = Context(
-            given=given,
-            engine=engine,
-            mailbox=mailbox,
-            alarms=alarms,
-            calls=calls,
-            books=books,
+            given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
+            tasks=tasks, ground=ground, scoped=Scoped(ground, share),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions),
             instruments=Instruments(calls, time, mailbox.alarm),
-            memory=memory,
-            tasks=tasks,
-            ground=ground,
-            scoped=Scoped(ground, share),
-        )
+        )  # fmt: skip
         self.view = View(context)
         self.executor = Executor(context, self.view)
         self.adopter = Adopter(context, self.view)
@@ -150,7 +137,7 @@ class Parts:
         context.breaker.restore(self._account.breaker_open)
         self._keeper.keep([row.symbol for row in store.trackings()])
 
-    async def end(self, unsubscribe: Callable[[], Awaitable[None]]) -> None:
+    async def end(self, unsubscribe: Callable[[], Awaitable[None]], send_alarms: Callable[[], Awaitable[None]]) -> None:
         """Take nothing new from now on, let what must become durable be, and leave no task behind."""
         self.running, context = False, self.context
         await unsubscribe()
@@ -162,6 +149,7 @@ class Parts:
         await context.books.reads.close()
         await context.instruments.close()
         await context.tasks.finish_writes()
+        await send_alarms()
         try:
             await context.mailbox.run(self.timer.save_marks)
         except StoreError as error:
@@ -210,7 +198,8 @@ class Parts:
         context.memory.forget(p)
         self.executor.workers.forget(p.position_id)
         self._account.ended(p)
-        self.reconciler.due.hurry()  # what was bought meanwhile is adopted now
+        if context.memory.seen.may_hold(p.symbol):
+            self.reconciler.due.hurry()  # what was bought meanwhile is adopted now
 
     def _after_call(self, answered: bool, method: str) -> None:
         """Sends that fail in a row open the breaker; one that gets through closes it."""

@@ -18,14 +18,13 @@ from functools import partial
 
 from exitfsm import holdings
 from exitfsm.aio.tasks import OneAtATime
-from exitfsm.broker.probing import Found, find_exit
+from exitfsm.broker.probing import Found, Sent, find_exit, list_sent, look_around
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import Adopt, Tries, bare, is_price, watching
-from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.view import View
-from exitfsm.memory.intervals import Due
+from exitfsm.memory.intervals import LOOK_UPS_MAX, Due
 from exitfsm.memory.past import epoch_by_price, newest
 from exitfsm.memory.shown import Missing
 from exitfsm.messages import Open, Recover
@@ -51,6 +50,7 @@ class Adopter(Part):
         #: When the store was empty; None where it has a past, and knows every order.
         self._empty_at: datetime | None = self._time.now()
         self._began = self._time.now()
+        self._sent: Sent | None = None  # for those that are being adopted
         self._open_message = partial(
             Open,
             account=self._given.account,
@@ -81,6 +81,7 @@ class Adopter(Part):
             await self._cannot_name(new)
             raise
         again = await self._books.positions()
+        self._sent = await list_sent(self._calls, len(new), holdings.first_fills(new, fills or {}))
         at_once = asyncio.Semaphore(ADOPTED_AT_ONCE)
 
         async def one(bp: BrokerPosition) -> None:
@@ -240,7 +241,7 @@ class Adopter(Part):
             return Found() if holdings.is_free_of_exits(symbol, first, self._empty_at, exits) else None
         is_safe = holdings.is_safe_unprobed(name, listed, self._calls.capabilities)
         is_new = first is not None and first >= self._began
-        return await find_exit(self._calls, name, symbol, is_safe=is_safe, is_new=is_new)
+        return await find_exit(self._calls, name, symbol, is_safe=is_safe, is_new=is_new, first=first, sent=self._sent)
 
 
 class Reconciler(Part):
@@ -287,8 +288,12 @@ class Reconciler(Part):
         held = await self._books.positions()
         for fault in holdings.faults(held):
             await self._alarms.raise_alarm(fault.kind, fault.text)
-        await self._look_up_orders()
-        if not self._is_first:
+        due = holdings.in_question(list(self._engine.positions.values()), self._engine.unknown)
+        due = {order_id: owner for order_id, owner in due.items() if order_id not in self._sends.under_way}
+        if are_many := len(due) > LOOK_UPS_MAX:
+            due = await self._listing.leaves_of(due)
+        await asyncio.gather(*(self._executor.try_look_up(owner, order_id) for order_id, owner in due.items()))
+        if not self._is_first and not are_many:
             await self._listing.read(is_first=False)
         for watched in expected:
             with logged("read_not_understood position=%s error=%s", watched):
@@ -301,13 +306,12 @@ class Reconciler(Part):
         self._is_first = False
         self._executor.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
 
-    async def _look_up_orders(self) -> None:
-        """Look up every exit order of ours that may be live, and those that the broker has corrected."""
-        due = [
-            (p.position_id, order_id)
-            for p in list(self._engine.positions.values())
-            for order_id in p.orders_in_question
-            if p.state is not State.PENDING or order_id in self._engine.unknown
-        ]
-        asked = (which for which in due if which[1] not in self._sends.under_way)
-        await asyncio.gather(*(self._executor.try_look_up(*which) for which in asked))
+    def look_around(self, monotonic: float) -> None:
+        """Read what is held where that is long ago; reconcile at once where a read shows what nobody watches."""
+        if self._seen.is_due(monotonic):
+            self._tasks.spawn(look_around(self._calls, self._books.positions, self._alarms.raise_alarm), "exitfsm-look")
+        if not self.runs.is_running:
+            watched = {p.symbol for p in list(self._engine.positions.values())}
+            new = self._seen.unwatched(watched, self._orders.rules)
+            if any(self._adopter.missing.tries(row) is None for row in self._scoped.managed(new)):
+                self.due.hurry()

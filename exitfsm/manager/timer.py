@@ -10,10 +10,11 @@ from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part, in_order
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.reconciler import Reconciler
-from exitfsm.memory.intervals import Polls, Silence, Spaced
-from exitfsm.messages import RaiseAlarm, TimeSeen
+from exitfsm.memory.intervals import LOOK_UPS_MAX, Polls, Silence, Spaced
+from exitfsm.messages import TimeSeen
 from exitfsm.others.scope import AHEAD
 from exitfsm.outside import log, logged
+from exitfsm.policy import silence_max_s
 from exitfsm.position import Position
 
 #: How often the manager looks at what time has brought, in seconds.
@@ -55,6 +56,7 @@ class Timer(Part):
             self._poll(busy, mono)
         self._waits.watched()
         await self._rules_of_time(now, mono)
+        self._reconciler.look_around(mono)
         if self._reconciler.due.has_come(mono):
             self._tasks.spawn(self._reconciler.try_sync(), "exitfsm-sync")
         if self.marks.has_come(mono):
@@ -73,26 +75,29 @@ class Timer(Part):
         """Patience runs while the market is open only: a closed one keeps everybody waiting."""
         hours, patience_s = self._hours.at_a_glance(p.symbol), float(self._live.patience_seconds)
         ends = hours is not None and hours.is_open and mono - self._waits.began(p) >= patience_s
-        return TimeSeen(at=self._waits.now(p), patience_s=patience_s if ends else None)
+        why = self._calls.why(p.client_order_id)
+        return TimeSeen(at=self._waits.now(p), patience_s=patience_s if ends else None, why=why)
 
     def _poll(self, busy: list[Position], mono: float) -> None:
         """Look working orders up now and then: an update may have been lost."""
         sent = [p for p in busy if p.state is not State.PENDING]
         owners = {order_id: p.position_id for p in sent for order_id in p.orders_in_question}
-        for order_id in self._polls.due(owners, mono):
+        if len(due := self._polls.due(owners, mono)) > LOOK_UPS_MAX:
+            return self._reconciler.due.hurry()
+        for order_id in due:
             self._executor.look_up_soon(owners[order_id], order_id)
 
     async def _rules_of_time(self, now: datetime, mono: float) -> None:
         """Time rules where no bar comes, and a word to a person where none has come for long."""
-        longest = float(self._live.feed_silence_seconds)
         for p in in_order(self._engine):
-            if p.state is not State.MONITORING:
-                continue
             slot = self._engine.levels.slots.get(p.symbol)
-            # A bar that was refused leaves it as unwatched as none.
-            silence = self._silence.since(p.symbol, slot.previous_at if slot is not None else None, mono)
+            if p.state is not State.MONITORING or slot is None:
+                continue
+            slot.shut(self._hours.shut(p.symbol) if self._given.config.session.trade == "regular" else None)
+            silence = self._silence.since(p.symbol, slot.heard, mono)
+            longest = silence_max_s(float(self._live.feed_silence_seconds), p.policy.price_guard, slot.length)
             timed = bool(p.policy.plan.timed)
-            unseen = timed and self._scoped.is_unseen(p, slot.previous_at if slot is not None else None)
+            unseen = timed and self._scoped.is_unseen(p, slot.previous_at)
             hours = self._hours.at_a_glance(p.symbol) if timed or silence >= longest else None
             if hours is None:
                 continue
@@ -103,6 +108,4 @@ class Timer(Part):
                 due = TimeSeen(at=now, price=price, session_close=hours.close)
                 await self._mailbox.tell(p.position_id, due)
             if silence >= longest and hours.is_open:
-                refused = f" (they come, and are refused: {p.refusing})" if p.refusing else ""
-                text = f"no bar of {p.symbol} for {silence:.0f} s{refused}: its levels are not being watched"
-                await self._mailbox.tell(p.position_id, RaiseAlarm(at=now, kind="feed_silent", text=text))
+                await self._mailbox.tell(p.position_id, slot.silent(p, silence, now))

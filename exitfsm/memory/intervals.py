@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable, Hashable, Iterable
+
+#: So many orders are looked up one by one; of more, those that the list of working orders shows are told by it.
+LOOK_UPS_MAX = 4
 
 
 class Due:
@@ -85,15 +87,15 @@ class Polls:
 
 
 class Silence:
-    """When the last bar of each symbol was seen to be accepted."""
+    """When each symbol was last heard of."""
 
     def __init__(self) -> None:
-        #: Its timestamp, and when it was first seen.
-        self._accepted: dict[str, tuple[datetime | None, float]] = {}
+        #: What was heard last, and when that was first seen.
+        self._heard: dict[str, tuple[Hashable, float]] = {}
 
-    def since(self, symbol: str, last_bar_at: datetime | None, monotonic: float) -> float:
-        """How long no bar of a symbol has been accepted, whose last one carries this time."""
-        known = self._accepted.get(symbol)
-        if known is None or known[0] != last_bar_at:
-            known = self._accepted[symbol] = (last_bar_at, monotonic)
+    def since(self, symbol: str, heard: Hashable, monotonic: float) -> float:
+        """How long nothing was heard of a symbol but this: what differs from it is news."""
+        known = self._heard.get(symbol)
+        if known is None or known[0] != heard:
+            known = self._heard[symbol] = (heard, monotonic)
         return monotonic - known[1]

@@ -9,11 +9,15 @@ from exitfsm.engine import Engine
 from exitfsm.memory.jumps import Jumps
 from exitfsm.memory.kept import Kept
 from exitfsm.memory.orders import Orders
+from exitfsm.memory.seen import Seen
 from exitfsm.memory.sends import Sends
 from exitfsm.memory.shown import Shown
 from exitfsm.memory.waits import Waits
 from exitfsm.position import Position
 from exitfsm.values import Fill
+
+#: How often what is held is looked at for what nobody has announced, in seconds.
+LOOK_EVERY_S = 13.0
 
 
 class Memory:
@@ -29,6 +33,7 @@ class Memory:
     def __init__(self, engine: Engine, time: SteadyTime, listed_by: float, *, by_handing: bool = False) -> None:
         self.orders, self.sends = Orders(engine, listed_by), Sends(time)
         self.shown, self.waits = Shown(), Waits(time, engine.broker)
+        self.seen = Seen(LOOK_EVERY_S)
         self.jumps = Jumps()
         self.kept = Kept(time, engine.broker, self._reported, by_handing=by_handing)
 

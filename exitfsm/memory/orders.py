@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -118,6 +118,14 @@ class Orders:
         name, owner = bare(symbol), self._engine.known_owner  # one that was an orphan may have an owner by now
         is_orphaned = any(of == name and owner(key) is None for key, of in self.orphans.items())
         return monotonic < self._listed_by or is_orphaned
+
+    def by_symbol(self, fills: Iterable[Fill]) -> dict[str, list[Fill]]:
+        """Executions by the symbol's bare name, in their order; how each is written is remembered."""
+        found: dict[str, list[Fill]] = {}
+        for fill in fills:
+            self.note_spelling(fill.symbol)
+            found.setdefault(bare(fill.symbol), []).append(fill)
+        return found
 
     def note_spelling(self, symbol: str) -> None:
         """Remember how a pair is written with its slash: some lists of positions leave it out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from exitfsm.clocks import SteadyTime
@@ -13,9 +13,11 @@ from exitfsm.position import Position
 class Sends:
     """What is known of the sending of exit orders, by their ids."""
 
-    def __init__(self, time: SteadyTime) -> None:
-        self._time = time
+    def __init__(self, time: SteadyTime, life_s: float = 105.0) -> None:
+        self._time, self._life_s = time, life_s
         self._unknown: dict[str, int] = {}
+        #: When a copy of each may last have left whose outcome is not known, in monotonic seconds.
+        self._unclear_at: dict[str, float] = {}
         #: When each was last sent, in monotonic seconds: what was asked before says nothing of it.
         self._sent_at: dict[str, float] = {}
         #: Those that are being sent at this moment: the broker may not know them yet.
@@ -38,9 +40,15 @@ class Sends:
     def found(self, client_order_id: str) -> None:
         """The broker knows an order."""
         self._unknown.pop(client_order_id, None)
+        self._unclear_at.pop(client_order_id, None)
+
+    def unclear(self, client_order_id: str) -> None:
+        """What became of the copy that was just sent is not known."""
+        self._unclear_at[client_order_id] = self._time.monotonic()
 
     def not_found(self, client_order_id: str) -> int:
         """The broker does not know an order; returns how often that was so."""
+        self._unclear_at.setdefault(client_order_id, self._time.monotonic())  # of a life before this one
         self._unknown[client_order_id] = self._unknown.get(client_order_id, 0) + 1
         return self._unknown[client_order_id]
 
@@ -48,8 +56,18 @@ class Sends:
         """True for an order of which an earlier copy may be at the broker: it was asked for, and not known there."""
         return client_order_id in self._unknown
 
+    def may_be_on_its_way(self, client_order_id: str) -> bool:
+        """True for such an order whose copy may still arrive: no request lives longer than this one has."""
+        left_at = self._unclear_at.get(client_order_id, NEVER)
+        return self.may_have_left(client_order_id) and self._time.monotonic() - left_at < self._life_s
+
+    def is_in_doubt(self, p: Position, can_look_up: Callable[[str], bool]) -> bool:
+        """True where the current order may have been sent, is not being sent now, and cannot be asked about."""
+        order_id = p.client_order_id
+        return order_id is not None and order_id not in self.under_way and not can_look_up(order_id)
+
     def forget(self, p: Position) -> None:
         """A position has ended."""
         for order in p.orders:
             self._sent_at.pop(order.client_order_id, None)
-            self._unknown.pop(order.client_order_id, None)
+            self.found(order.client_order_id)

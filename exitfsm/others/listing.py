@@ -29,7 +29,7 @@ class Listing:
         began = self._time.monotonic()
         orders = None
         with logged("open_orders_failed error=%s"):
-            orders = await working_orders(self._calls, is_first=is_first) if self._calls.has("open_orders") else None
+            orders = await working_orders(self._calls, is_first=is_first)
         if orders is None:
             if not self._calls.has("open_orders"):
                 self._orders.wait_for_no_list()  # it has none, or has just said that it is not implemented
@@ -51,6 +51,15 @@ class Listing:
         for report in orders:
             if not looks_like_exit(report.client_order_id):
                 self._orders.note_foreign(report, self._time.monotonic())
+
+    async def leaves_of(self, due: dict[str, str]) -> dict[str, str]:
+        """Read the list, and pass on what it says of these orders of ours; returns those that it does not show."""
+        await self.read(is_first=False)
+        shown = [report for report in self._listed if report.client_order_id in due]
+        for report in shown:
+            await self._positions.report(report)
+        told = {report.client_order_id for report in shown}
+        return {order_id: owner for order_id, owner in due.items() if order_id not in told}
 
     async def _may_work(self, order_id: str) -> bool:
         """False for an orphan order that the list of working orders does not show any more, once that is proved."""

@@ -69,17 +69,22 @@ class Scoped:
 
     async def to_adopt(self, rows: Sequence[BrokerPosition]) -> list[BrokerPosition]:
         """The rows that may be adopted; the first time it is said of each row what it is to us."""
-        watched = {bare(p.symbol) for p in list(self._engine.positions.values())}
         if not self._said:
             self._said = True
+            watched = {bare(p.symbol) for p in list(self._engine.positions.values())}
             if doubt := holdings.two_managers(self._calls.capabilities):
                 log.warning("two_managers %s", doubt)
             for row in self._share.rows:
                 said = holdings.described_scope(row, self.scope, watched=bare(row.symbol) in watched)
                 log.info("scope %s", said)
-        managed = [r for r in rows if not holdings.why_not(r.symbol, self.scope, watched=bare(r.symbol) in watched)]
+        managed = self.managed(rows)
         await self._ask_who_bought(managed)
         return managed
+
+    def managed(self, rows: Sequence[BrokerPosition]) -> list[BrokerPosition]:
+        """The rows that are managed."""
+        watched = {bare(p.symbol) for p in list(self._engine.positions.values())}
+        return [r for r in rows if not holdings.why_not(r.symbol, self.scope, watched=bare(r.symbol) in watched)]
 
     async def _ask_who_bought(self, rows: Sequence[BrokerPosition]) -> None:
         """Where the bot's own ids are known, and all is to be sold: what others bought is said at once.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 
 from exitfsm import holdings
-from exitfsm.errors import BrokerError
+from exitfsm.broker.probing import cancel
 from exitfsm.holdings import Pass, bare
 from exitfsm.kinds import AlarmKind
 from exitfsm.order_ids import looks_like_exit
@@ -98,14 +98,8 @@ class Way:
 
     async def _cancel(self, p: Position, order_id: str) -> None:
         working = self._orders.foreign.get(bare(p.symbol), {})
-        with suppress(BrokerError):
-            await self._calls.cancel(order_id)
-            for _ in range(READS_MIN):
-                record = await self._calls.order(order_id)
-                if record is None or record.status.terminal:
-                    working.pop(order_id, None)
-                    break
-                await self._pause(p.position_id)
+        if await cancel(self._calls, order_id, READS_MIN, partial(self._pause, p.position_id)):
+            working.pop(order_id, None)
 
     async def _blocking(self, p: Position, working: list[ExecutionReport]) -> tuple[ExecutionReport, ...]:
         """Closing orders of others that together with ours would sell more than is held."""

@@ -17,9 +17,11 @@ from exitfsm.policy.guard import (
     PRICE_FAULTS,
     Fault,
     PriceGuard,
+    age_max,
     bar_fault,
     is_ahead,
     is_jump,
+    silence_max_s,
 )
 from exitfsm.policy.listed import (
     BY_LEVEL,
@@ -83,6 +85,7 @@ __all__ = [
     "TimeLimit",
     "TrailingStop",
     "UserRule",
+    "age_max",
     "average_true_range",
     "away",
     "bar_fault",
@@ -97,5 +100,6 @@ __all__ = [
     "rules_off",
     "rules_on",
     "same_range",
+    "silence_max_s",
     "typed",
 ]

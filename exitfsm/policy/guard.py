@@ -63,6 +63,7 @@ def bar_fault(
     previous_at: datetime | None,
     received_at: datetime | None = None,
     on_range: bool = False,
+    length: timedelta | None = None,
 ) -> Fault | None:
     """Why `bar` may decide nothing; None when it may.
 
@@ -71,6 +72,7 @@ def bar_fault(
         previous_at: timestamp of the last accepted bar.
         received_at: when the bar arrived, None where age means nothing (simulation).
         on_range: low and high decide too, so that they must be believable as well.
+        length: how long the bars of the symbol are, where that is known.
     """
     if previous_at is not None and bar.timestamp == previous_at:
         return Fault(BarRefusal.ALREADY_SEEN, str(bar.close))
@@ -87,7 +89,7 @@ def bar_fault(
             return Fault(BarRefusal.HIGH_BELOW_LOW, f"{bar.high} < {bar.low}")
         top = max(prices)
         return Fault(BarRefusal.NOT_TRADABLE, plain(top if float(top) >= PRICE_MAX else min(prices)))
-    if received_at is not None and (received_at - bar.timestamp).total_seconds() > guard.max_age_seconds:
+    if received_at is not None and received_at - bar.timestamp > age_max(guard, length):
         return Fault(BarRefusal.STALE, str(bar.close))
     if received_at is not None and bar.timestamp - received_at > AHEAD_MAX:
         return Fault(BarRefusal.IN_THE_FUTURE, str(bar.close))
@@ -96,6 +98,29 @@ def bar_fault(
             if is_jump(price, reference, guard.max_jump_ratio):
                 return Fault(BarRefusal.PRICE_JUMP, str(price))
     return None
+
+
+def age_max(guard: PriceGuard, length: timedelta | None) -> timedelta:
+    """How old a bar may be by its time when it arrives: a long one comes at its end, and may be dated by its start.
+
+    Args:
+        guard: the position's.
+        length: how long the bars are, where that is known; short ones change nothing.
+    """
+    most = timedelta(seconds=guard.max_age_seconds)
+    return most if length is None else max(most, length + min(length, most))
+
+
+def silence_max_s(seconds: float, guard: PriceGuard, length: timedelta | None) -> float:
+    """How long a symbol may be without a bar before a person is told, in seconds.
+
+    Args:
+        seconds: how long it may be where nothing is known of its bars.
+        guard: one that lets bars be older than by default says that they are long.
+        length: how long the bars are, where that is known.
+    """
+    longest = age_max(guard, length).total_seconds()
+    return max(seconds, longest) if longest > PriceGuard().max_age_seconds else seconds
 
 
 def _near(bar: Bar, reference: float, ratio: float) -> bool:

@@ -22,7 +22,7 @@ import msgspec
 
 from exitfsm.policy.prices import Level
 from exitfsm.policy.settings import Section
-from exitfsm.values import Bar, ExitType, OrderType, Side, TimeInForce
+from exitfsm.values import Bar, ExitType, OrderType, Side, TimeInForce, plain
 
 if TYPE_CHECKING:
     from exitfsm.policy.exit_policy import ExitPolicy
@@ -32,6 +32,8 @@ Folded = Mapping[str, msgspec.Struct]
 NOTHING_FOLDED: Folded = MappingProxyType({})
 #: Settings that are right by themselves and wrong together: the paths concerned, the one to report first.
 Conflict = tuple[list[tuple[str | int, ...]], str]
+#: A level nearer than this, in percent of a price, is probably not meant.
+NEAR_PCT = Decimal("0.1")
 _Settings = TypeVar("_Settings", bound=Section)
 
 
@@ -204,6 +206,15 @@ class Rule(Generic[_Settings]):
     def doubts(self, policy: ExitPolicy) -> Iterator[Conflict]:
         """What is allowed but probably not meant."""
         return iter(())
+
+    def too_near(self, setting: str, pct: Decimal) -> Iterator[Conflict]:
+        """A doubt about a distance that the spread alone may use up: a fraction was perhaps given for percent."""
+        if pct < NEAR_PCT:
+            meant = plain(pct * 100)
+            text = (
+                f"{plain(pct)} means {plain(pct)} %, nearer than many spreads; where {meant} % is meant, give {meant}"
+            )
+            yield [(self.name, setting)], text
 
     def brief(self, policy: ExitPolicy) -> str:
         """Its main figure, e.g. `stop 1 %`; empty where it has none."""

@@ -15,7 +15,7 @@ import msgspec
 class Spec:
     """Documentation and bounds of one setting: greater than `gt`, at least `ge`, at most `le`, below `lt`.
 
-    `why` says why no other value is allowed, where the bare bound would puzzle.
+    `why` says why no other value is allowed, where the bare bound would puzzle. A `secret` is shown nowhere.
     """
 
     doc: str
@@ -24,6 +24,7 @@ class Spec:
     lt: float | None = None
     le: float | None = None
     why: str = ""
+    secret: bool = False
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):

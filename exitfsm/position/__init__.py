@@ -12,6 +12,7 @@ from exitfsm.order_ids import client_order_id, is_exit_of
 from exitfsm.position.deciding import decide
 from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
 from exitfsm.position.folding import SPLIT_RATIO, evolve, fold, replay
+from exitfsm.position.looks import Judged, judged, new_in, price_for
 from exitfsm.position.order import ExitOrder
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
 from exitfsm.position.reports import READS_MIN, held_within, is_over, is_proved_over
@@ -26,6 +27,7 @@ __all__ = [
     "Action",
     "Cancel",
     "ExitOrder",
+    "Judged",
     "LookUp",
     "Position",
     "ReadPosition",
@@ -46,10 +48,13 @@ __all__ = [
     "is_exit_of",
     "is_over",
     "is_proved_over",
+    "judged",
     "levels",
+    "new_in",
     "order_of",
     "owed",
     "position_id",
+    "price_for",
     "refolded",
     "replay",
     "restored",

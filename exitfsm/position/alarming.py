@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from exitfsm.events import AlarmRaised, CancelRequested, Event, ProtectionLost
+from exitfsm.events import AlarmAcknowledged, AlarmRaised, CancelRequested, Event, ProtectionLost
 from exitfsm.kinds import AlarmKind
 from exitfsm.position.state import Position
 
@@ -16,6 +16,12 @@ def alarm(p: Position, kind: str, text: str, at: datetime, *, after: Sequence[Ev
         return []
     alarm_id = f"{p.position_id}/{kind}/{p.version + len(after) + 1}"
     return [AlarmRaised(alarm_id=alarm_id, kind=kind, text=text, at=at)]
+
+
+def ended(p: Position, kind: str, why: str, at: datetime) -> list[Event]:
+    """The end of an alarm that solved itself; none where none of its kind is active."""
+    by = "exitfsm"
+    return [AlarmAcknowledged(alarm_id=a.alarm_id, by=by, at=at, why=why) for a in p.alarms if a.kind == kind]
 
 
 def lost(

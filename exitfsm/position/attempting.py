@@ -101,9 +101,13 @@ def next_attempt(p: Position, a: Attempt, at: datetime, broker: Capabilities, by
 
 
 def spent_by_next(p: Position) -> int:
-    """What of the budget is spent by one more attempt; one that follows the day's end, or a limit given up, is free."""
+    """What of the budget is spent by one more attempt.
+
+    One that follows the day's end, a limit given up, or a refusal whose cause passes, is free.
+    """
     before = p.order
-    free = before.escalated or (before.ended_how == "expired" and before.time_in_force == TimeInForce.DAY)
+    day_ended = before.ended_how == "expired" and before.time_in_force == TimeInForce.DAY
+    free = before.escalated or before.passing or day_ended
     return p.exit.budget_spent + (0 if free else 1)
 
 

@@ -23,6 +23,7 @@ from exitfsm.events import (
     Event,
     ExitCompleted,
     ExitEscalated,
+    ExitPostponed,
     ExitRetried,
     ExitTriggered,
     ExitWithdrawn,
@@ -251,8 +252,18 @@ def _ended(p: Position, e: OrderEnded) -> Position:
         live=False,
         ended_how=e.how,
         refusal=e.refusal,
+        said=e.text,
+        passing=e.passing is True,
         next_attempt_at=e.next_attempt_at,
     )
+    return replace(p, orders=_with(p, order), waiting_since=e.at)
+
+
+def _postponed(p: Position, e: ExitPostponed) -> Position:
+    """The order is as it was: it is to be sent, and the broker has nothing of it."""
+    if e.client_order_id != p.order.client_order_id:
+        return p
+    order = replace(p.order, postponed=e.times, postponed_until=e.until, refusal=e.refusal, said=e.text)
     return replace(p, orders=_with(p, order), waiting_since=e.at)
 
 
@@ -327,6 +338,7 @@ _CHANGES: dict[type[Event], Callable[[Position, Any], Position]] = {
     CancelRefused: _cancel_refused,
     ExitEscalated: _escalated,
     OrderEnded: _ended,
+    ExitPostponed: _postponed,
     ExitRetried: _retried,
     ExitCompleted: _completed,
     PositionClosedElsewhere: _closed_elsewhere,

@@ -21,8 +21,14 @@ from exitfsm.values import ZERO, ExitType, plain, tradable
 
 
 def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event]:
-    """Exit now: from monitoring the first order, from `unprotected` the next one; an exit under way goes on."""
+    """Exit now: from monitoring the first order, from `unprotected` the next one; an exit under way goes on.
+
+    Where nothing can be done by this, an alarm says so, and what can.
+    """
     if p.state is State.MONITORING:
+        if m.at_most is not None and m.at_most < p.remaining_qty:
+            text = f"nothing was done for {p.symbol}: a part can be ordered of an unprotected position only"
+            return alarm(p, AlarmKind.NOT_DONE, text, m.at)
         price = m.price if m.price is not None and is_price(m.price) else p.entry_price
         verdict = Verdict(ExitType.EMERGENCY, price, price, ZERO, f"{m.who}: {m.reason}")
         return [*end_refusals(p, m.at), trigger(p, verdict, m.at, broker)]
@@ -30,13 +36,36 @@ def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event
         if overtaken(p, m.known):
             return _too_old(p, m.at)
         left = p.remaining_qty if m.qty is None or not tradable(m.qty) else min(p.remaining_qty, m.qty)
-        size = sellable(p, left, broker)
+        size = sellable(p, left if m.at_most is None else min(left, m.at_most), broker)
         if p.live_orders or size <= 0:
             return _not_done(p, m.qty, m.at)
         return [next_attempt(p, Attempt(size, gone=p.remaining_qty - left, spent=0), m.at, broker, by=m.who)]
     if rests(p):
         return [escalated(p, m.at, f"{m.who}: {m.reason}")]
-    return []
+    return _nothing_to_do(p, m)
+
+
+#: What keeps an exit from going on, by the alarm about it, and what a person can do.
+_WAITS_FOR: dict[str, str] = {
+    "submit_unresolved": "see at the broker whether it is there; if it is not: release(position, order_not_there=True)",
+    "order_not_found": "see at the broker whether it is there; if it is not: release(position, order_not_there=True)",
+    "exit_postponed": "the broker refuses it for now, and the same order is sent again; else close it at the broker",
+    "order_inactive": "the broker has it, and it does not work: cancel it there, and the next attempt follows",
+    "order_stalled": "it works without a fill: let it fill, or cancel it at the broker",
+    "cancel_unresolved": "it was asked to be canceled: end it at the broker",
+    "cancel_refused": "the broker will not cancel it: let it fill, or end it there",
+}
+
+
+def _nothing_to_do(p: Position, m: ForceExit) -> list[Event]:
+    """An exit is under way. It goes on by itself; where it does not, an operator is not answered by silence."""
+    if p.state.terminal or not p.orders:
+        return []
+    waits = next((a.kind for a in p.alarms if a.kind in _WAITS_FOR), "submit_unresolved" if m.in_doubt else "")
+    if not waits:
+        return []
+    text = f"nothing was done for {p.symbol}: its exit order {p.client_order_id} is under way; {_WAITS_FOR[waits]}"
+    return alarm(p, AlarmKind.NOT_DONE, text, m.at)
 
 
 def _too_old(p: Position, at: datetime) -> list[Event]:
@@ -66,7 +95,12 @@ def on_change_policy(p: Position, m: ChangePolicy, broker: Capabilities) -> list
 
 def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
     """Back to monitoring, with what the broker shows; only when nothing of ours can be live."""
-    if p.state is not State.UNPROTECTED or not is_price(m.entry_price):
+    if p.state is State.REJECTED:
+        return []  # its attempt has ended, perhaps on this word: the next one follows by itself
+    if p.state is not State.UNPROTECTED:
+        text = f"nothing was released: {p.symbol} is {p.state}, and only an unprotected position is to be released"
+        return alarm(p, AlarmKind.NOT_DONE, text, m.at)
+    if not is_price(m.entry_price):
         return []
     if overtaken(p, m.known):
         return _too_old(p, m.at)

@@ -30,6 +30,10 @@ class ExitOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         ended_how: how it ended, as reported: `rejected`, `refused`, `canceled` or `expired`; empty while it has not.
         refusal: class of the refusal with which it ended, empty where it was none; None before it has. What is told of
             it when it is not the current one any more leaves this as it was.
+        said: the broker's own words beside the refusal.
+        passing: the cause of that refusal passes by itself.
+        postponed, postponed_until: how often in a row it was refused for now, and when it may be sent again at the
+            earliest: until then no copy of it can be at the broker, or on its way. None before that.
         next_attempt_at: before this no attempt follows it; None where none follows by itself.
     """
 
@@ -52,6 +56,10 @@ class ExitOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     corrected: bool = False
     ended_how: str = ""
     refusal: str | None = None
+    said: str = ""
+    passing: bool = False
+    postponed: int = 0
+    postponed_until: datetime | None = None
     next_attempt_at: datetime | None = None
 
     @property

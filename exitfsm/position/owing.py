@@ -67,6 +67,8 @@ def owed(p: Position, now: datetime, *, outcome_unknown: bool = False) -> Action
     if p.state is State.PENDING:
         if outcome_unknown:
             return LookUp(position_id=p.position_id, client_order_id=order.client_order_id)
+        if order.postponed_until is not None and now < order.postponed_until:
+            return None
         return Submit(position_id=p.position_id, order=order_of(p))
     due = order.next_attempt_at
     if p.state is State.REJECTED and (p.remaining_qty <= ZERO or (due is not None and now >= due)):

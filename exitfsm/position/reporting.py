@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from exitfsm.events import (
     CancelRefused,
     CancelRequested,
     Event,
+    ExitPostponed,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -29,8 +31,10 @@ from exitfsm.lifecycle import State
 from exitfsm.messages import Report
 from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm, cancel, lost
+from exitfsm.position.alarming import ended as solved
 from exitfsm.position.folding import fold
 from exitfsm.position.order import ExitOrder
+from exitfsm.position.refusing import again_at, passes, pause, postponed_in_a_row, what_would_work
 from exitfsm.position.reports import (
     HOW,
     Kind,
@@ -57,6 +61,8 @@ def on_report(p: Position, m: Report, broker: Capabilities) -> list[Event]:
     events = _meant(p, report, m.at, broker)
     if p.state is State.UNPROTECTED:
         events = [*events, *_oversold(p, events, m.at)]
+    if report.status is OrderStatus.SUSPENDED:
+        events = [*events, *_inactive(p, report, events, m.at)]
     return [*events, *alarm(p, AlarmKind.BROKER_TIME, misdated, m.at, after=events)] if misdated and events else events
 
 
@@ -76,6 +82,15 @@ def _oversold(p: Position, events: Sequence[Event], at: datetime) -> list[Event]
     return alarm(p, AlarmKind.OVERSOLD, text, at, after=events)
 
 
+def _inactive(p: Position, report: ExecutionReport, events: Sequence[Event], at: datetime) -> list[Event]:
+    """Our order is there and does not work: whether it was refused, or only waits, a person must see."""
+    if p.client_order_id != report.client_order_id or not p.order_live or not _folded(p, events).order_live:
+        return []
+    said = report.text or "suspended"
+    text = f"the broker has order {report.client_order_id} of {p.symbol}, and it does not work there: {said}"
+    return alarm(p, AlarmKind.ORDER_INACTIVE, text, at, after=events)
+
+
 def _folded(p: Position, events: Sequence[Event]) -> Position:
     after = fold(p, events)
     assert after is not None
@@ -92,7 +107,8 @@ def nothing(n: News) -> list[Event]:
 
 def accepted(n: News) -> list[Event]:
     """The first that is heard of an order, with what it has filled and how it has ended already, where it has."""
-    return [_accepted(n), *(ended(n) if how_ended(n) else progress(n))]
+    events = [_accepted(n), *(ended(n) if how_ended(n) else progress(n))]
+    return [*events, *solved(n.p, AlarmKind.EXIT_POSTPONED, "the broker took the order", n.at)]
 
 
 def progress(n: News) -> list[Event]:
@@ -130,6 +146,7 @@ def cancel_refused(n: News) -> list[Event]:
 def _end(n: News, how: str) -> list[Event]:
     """The order is over with quantity left: when may the next attempt follow, if at all?"""
     r, why = n.report, ""
+    passing = _is_passing_reject(n, how)
     told = OrderEnded(
         client_order_id=r.client_order_id,
         how=how,
@@ -138,19 +155,48 @@ def _end(n: News, how: str) -> list[Event]:
         next_attempt_at=_next_attempt_at(n, how),
         refusal=(r.refusal or "unspecified") if how in ("rejected", "refused") else "",
         text=r.text,
+        passing=passing or UNSET,
     )
     if told.next_attempt_at is None:
         bound = "the broker declares no bound for late fills"
         why = f"order {r.client_order_id} was canceled and {bound}: no attempt follows"
     elif told.refusal == DUPLICATE_OF_VERBAL:
         why = f"order {r.client_order_id} was rejected because another one, passed on by word of mouth, does the same"
-    elif told.refusal and told.refusal == n.p.last_refusal:
-        why = f"refused twice for the same reason ({told.refusal}): {r.text or 'no text'}"
+    elif told.refusal and told.refusal == n.p.last_refusal and not passing:
+        would = what_would_work(n.p, f"{told.refusal} {r.text}")
+        why = f"refused twice for the same reason ({told.refusal}): {r.text or 'no text'}{would}"
     return [told, *(lost(n.p, why, n.at, after=[told]) if why else [])]
+
+
+def postponed(n: News) -> list[Event]:
+    """Refused when it was sent. Where the cause passes, the same order is sent again: the broker has nothing of it.
+
+    What it is sent again for is what is held: for as long as that is so, and without an end.
+    """
+    r = n.report
+    if not (r.refused_at_submit and n.filled == 0 and passes(r.refusal or "", r.text, r.passing)):
+        return [*ended(n), *solved(n.p, AlarmKind.EXIT_POSTPONED, "the order was refused for another cause", n.at)]
+    refusal, order = r.refusal or "unspecified", n.order
+    times = order.postponed + 1
+    told = ExitPostponed(
+        client_order_id=r.client_order_id,
+        at=n.at,
+        until=again_at(n.p, n.at),
+        times=times,
+        refusal=refusal,
+        text=r.text,
+    )
+    if times > 1 and refusal == order.refusal:
+        return [told]  # a person who took the alarm down has heard of this
+    said = f"{refusal}: {r.text}" if r.text else refusal
+    text = f"the broker refuses exit order {r.client_order_id} of {n.p.symbol} for now ({said}); it is sent again"
+    return [told, *alarm(n.p, AlarmKind.EXIT_POSTPONED, text, n.at, after=[told])]
 
 
 def _next_attempt_at(n: News, how: str) -> datetime | None:
     """After the delay; after a cancel, not before fills can follow it no more; None where that has no bound."""
+    if _is_passing_reject(n, how):
+        return n.at + pause(postponed_in_a_row(n.p.orders[:-1]) + 1)
     delay = n.p.policy.partial_fills.resubmit_delay_seconds
     if how == "canceled":
         window = n.broker.late_fill_window_s if n.broker.late_fills else 0
@@ -158,6 +204,12 @@ def _next_attempt_at(n: News, how: str) -> datetime | None:
             return None
         delay = window if n.order.escalated else max(window, delay)
     return n.at + timedelta(seconds=delay)
+
+
+def _is_passing_reject(n: News, how: str) -> bool:
+    """True where the broker had the order and rejected it, with nothing filled, for a cause that passes."""
+    r = n.report
+    return how == "rejected" and n.filled == 0 and bool(r.refusal or r.text) and passes(r.refusal or "", r.text)
 
 
 def replaced(n: News) -> list[Event]:
@@ -405,7 +457,7 @@ _LIVE: dict[Kind, Handler] = {
 }
 #: stage -> kind of report -> what it leads to.
 TABLE: dict[Stage, dict[Kind, Handler]] = {
-    Stage.PENDING: {**_LIVE, Kind.ENDED: accepted, Kind.NEWS: accepted},
+    Stage.PENDING: {**_LIVE, Kind.ENDED: accepted, Kind.NEWS: accepted, Kind.REFUSED: postponed},
     Stage.WORKING: _LIVE,
     Stage.CANCELING: {**_LIVE, Kind.CANCEL_REFUSED: cancel_refused},
     Stage.OVER: {

@@ -34,11 +34,12 @@ def on_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:
         return [escalated(p, m.at, "no progress")]
     if m.patience_s is None or p.state not in _WAITS:
         return []
-    since = p.waiting_since if p.next_attempt_at is None else max(p.waiting_since, p.next_attempt_at)
+    since = max(p.waiting_since, p.next_attempt_at or p.waiting_since, p.order.postponed_until or p.waiting_since)
     if (m.at - since).total_seconds() < m.patience_s:
         return []
     kind, text = _WAITS[p.state]
-    return alarm(p, kind, f"exit order {p.client_order_id} of {p.symbol} {text} since {since.isoformat()}", m.at)
+    why = f" (its newest send: {m.why})" if m.why and p.state is State.PENDING else ""
+    return alarm(p, kind, f"exit order {p.client_order_id} of {p.symbol} {text} since {since.isoformat()}{why}", m.at)
 
 
 def _exit_by_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:

@@ -14,8 +14,9 @@ from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm
 from exitfsm.position.attempting import escalated, rests, trigger
 from exitfsm.position.evaluating import evaluate, next_stops
+from exitfsm.position.looks import at_its_close
 from exitfsm.position.state import Position
-from exitfsm.values import ZERO, EvaluateOn, plain
+from exitfsm.values import ZERO, Bar, EvaluateOn, plain
 
 #: A run of this many refused bars is an alarm: without prices there is no protection.
 REFUSED_BARS_ALARM = 10
@@ -28,17 +29,18 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
         if fault is None:
             return escalate_on_stop(p, m)
         return jump_alarm(p, m, fault, ()) if fault.reason == "price_jump" and p.state.exiting else []
-    if m.bar.timestamp <= p.opened_at and fault is None:
+    bar = counted(p, m)
+    if bar is None and fault is None:
         if not is_ahead(p.opened_at, m.received_at, p.policy.price_guard):
             return []
         fault = Fault(BEFORE_ENTRY, plain(m.bar.close))
     custom = custom_of(p, m) if m.verdict is not None else None
     close = m.session_close
-    verdict = None if fault else evaluate(p, m.bar, session_close=close, custom=custom, folded=m.folded)
+    verdict = evaluate(p, bar, session_close=close, custom=custom, folded=m.folded) if bar and not fault else None
     if verdict is not None and (m.paused or not p.policy.enabled):
         fault = Fault(BarRefusal.PAUSED if m.paused else BarRefusal.DISABLED, plain(verdict.price))
-    if fault is not None:
-        return refuse(p, m, fault)
+    if fault is not None or bar is None:
+        return refuse(p, m, fault) if fault is not None else []
     events: list[Event] = []
     if verdict is not None or p.refusing not in ORDER_FAULTS:
         events += end_refusals(p, m.bar.timestamp, m.refused_count)
@@ -46,9 +48,21 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
         return [*events, trigger(p, verdict, m.at, broker, bar_at=m.bar.timestamp)]
     events += [
         StopMoved(rule=rule, stop=stop, best_price=best, bar_at=m.bar.timestamp)
-        for rule, stop, best in next_stops(p, m.bar)
+        for rule, stop, best in next_stops(p, bar)
     ]
     return events
+
+
+def counted(p: Position, m: BarSeen) -> Bar | None:
+    """What of a bar counts for a position: all of it after the entry; None where that is nothing.
+
+    Of the bar in which the entry fell only the closes of later looks count, received after it.
+    """
+    if m.bar.timestamp > p.opened_at:
+        return m.bar
+    came_after = m.is_look and m.received_at is not None and m.received_at > p.opened_at
+    had_ended = m.length is not None and m.bar.timestamp + m.length <= p.opened_at
+    return at_its_close(m.bar) if came_after and not had_ended else None
 
 
 def custom_of(p: Position, m: BarSeen) -> str:
@@ -59,14 +73,18 @@ def custom_of(p: Position, m: BarSeen) -> str:
 
 def fault_of(p: Position, m: BarSeen) -> Fault | None:
     """Why the bar is not believed; a confirmed price is held to everything but the jump guard."""
-    return bar_fault(
+    fault = bar_fault(
         m.bar,
         p.policy.price_guard,
         reference=None if m.confirmed else m.reference_price,
         previous_at=m.previous_bar_at,
         received_at=m.received_at,
         on_range=p.policy.evaluate_on is EvaluateOn.RANGE,
+        length=m.length,
     )
+    if fault is None and m.shut and p.state is State.MONITORING:
+        return Fault(BarRefusal.OUT_OF_SESSION, plain(m.bar.close))
+    return fault
 
 
 def refuse(p: Position, m: BarSeen, fault: Fault) -> list[Event]:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from exitfsm.lifecycle import State
-from exitfsm.values import ExitStatus, ExitType, OrderSide, Side, stamp
+from exitfsm.values import Alarm, ExitStatus, ExitType, OrderSide, Side, stamp
 
 Param = str | int | float | None
 Row = dict[str, Param]
@@ -108,6 +108,11 @@ class AlarmRow(msgspec.Struct, frozen=True, array_like=True):
     raised_at_utc: datetime
     acknowledged_by: str | None
     acknowledged_at_utc: datetime | None
+
+    @property
+    def alarm(self) -> Alarm:
+        """The alarm itself."""
+        return Alarm(alarm_id=self.alarm_id, kind=self.kind, text=self.text, raised_at=self.raised_at_utc)
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from exitfsm.errors import StoreDamaged, StoreError
 from exitfsm.events import Recorded
 from exitfsm.projections import MARKS, TABLES, TrackingRow
 from exitfsm.store.database import FORMAT, SOUND, Database
-from exitfsm.store.exit_store import FOLDED, ExitStore, row_of
+from exitfsm.store.exit_store import FOLDED, OUTBOX, ExitStore, row_of
 from exitfsm.store.mapping import GENESIS, chain_hash
 from exitfsm.store.sqlite import SQLiteDatabase
 
@@ -119,8 +119,8 @@ def damage(store: ExitStore) -> Iterator[str]:
 def _of_the_store(store: ExitStore) -> Iterator[str]:
     """What the store says of itself and cannot say."""
     for key, value in _each(store, "SELECT key, value FROM meta ORDER BY key"):
-        if isinstance(key, str) and key.startswith(FOLDED):
-            continue  # beside the marks: no event, and folded anew where it cannot be read
+        if isinstance(key, str) and (key.startswith(FOLDED) or key == OUTBOX):
+            continue  # no event: what rules folded is folded anew, and what was sent is sent again
         if key not in _META or (_META[key] is not None and value != _META[key]):
             yield f"the row {key!r} of meta, {value!r}, is none that this library writes"
 

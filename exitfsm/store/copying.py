@@ -15,7 +15,7 @@ from exitfsm.projections import MARK, MARKS
 from exitfsm.store import checking
 from exitfsm.store.checking import Stored
 from exitfsm.store.database import ChainRow, Database, EventRow
-from exitfsm.store.exit_store import FOLD, FOLDED, ExitStore
+from exitfsm.store.exit_store import FOLD, FOLDED, OUTBOX, ExitStore
 from exitfsm.store.mapping import chain_hash
 
 #: Events in a transaction of the copy.
@@ -107,8 +107,8 @@ def _copy_marks(source: ExitStore, target: ExitStore) -> None:
     sql = f"SELECT {', '.join(MARKS)}, symbol, position_id FROM position_tracking WHERE {MARKS[-1]} IS NOT NULL"
     if marks := source._rows(sql):
         target._write([(MARK, marks)])
-    if folded := [(key, text) for key, text in source.meta.items() if key.startswith(FOLDED)]:
-        target._write([(FOLD, folded)])
+    if beside := [(key, text) for key, text in source.meta.items() if key.startswith(FOLDED) or key == OUTBOX]:
+        target._write([(FOLD, beside)])
 
 
 __all__ = ["GROUP", "copy_store"]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -39,6 +40,8 @@ _PAGE = 1000
 _HELD_DIGITS = 15
 #: How the rows begin that hold, beside the marks, what a position's rules have folded of bars.
 FOLDED = "folded/"
+#: The row that holds what has been sent of the alarms.
+OUTBOX = "alerts/outbox"
 FOLD = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _DROP_FOLDED = (
     "DELETE FROM meta WHERE key >= 'folded/' AND key < 'folded0' AND NOT EXISTS "
@@ -79,6 +82,7 @@ class ExitStore:
     def _prepare(self) -> None:
         self._lock = threading.RLock()
         self._bulk: Bulk | None = None
+        self._on_commit: Callable[[float], None] | None = None
         self._mapper = EventMapper()
         self._pid = os.getpid()
         self._db: Database | None = None
@@ -149,13 +153,24 @@ class ExitStore:
         with self._lock:
             self._open_db(write=True)
             try:
-                return self._writer.append(group) if self._bulk is None else self._bulk.add(group)
+                return self._committed(group) if self._bulk is None else self._bulk.add(group)
             except StoreError:
                 raise
             except Exception as e:
                 if self._bulk is not None or self._open_db().is_whole(e):
                     raise self._failure(e) from e
                 return [self._failure(e)] if len(group) == 1 else self._one_by_one(group)
+
+    def _committed(self, group: list[Prepared | StoreError]) -> list[Result]:
+        began = time.perf_counter()
+        results = self._writer.append(group)
+        if self._on_commit is not None:
+            self._on_commit(time.perf_counter() - began)
+        return results
+
+    def time_commits(self, heard: Callable[[float], None] | None) -> None:
+        """Have `heard(seconds)` called after each durable commit of events, in the thread that writes; None ends it."""
+        self._on_commit = heard
 
     def _one_by_one(self, group: list[Prepared | StoreError]) -> list[Result]:
         """After one of several appends made the whole group fail: each in a commit of its own."""
@@ -205,6 +220,15 @@ class ExitStore:
         """What the rules of a position had folded of bars when its marks were saved; empty where nothing is known."""
         rows = self._rows("SELECT value FROM meta WHERE key = ?", (f"{FOLDED}{position_id}",))
         return str(rows[0][0]) if rows else ""
+
+    def outbox(self) -> str:
+        """What has been sent of the alarms, as it was saved; empty where nothing was."""
+        rows = self._rows("SELECT value FROM meta WHERE key = ?", (OUTBOX,))
+        return str(rows[0][0]) if rows else ""
+
+    def save_outbox(self, text: str) -> None:
+        """Writes what has been sent of the alarms. It is no event: what is active, the events say."""
+        self._write([(FOLD, [(OUTBOX, text)])])
 
     def settle(self) -> None:
         """For a moment in which nothing is urgent: has work of the database done that a later commit would have to do.

@@ -126,6 +126,10 @@ class Books:
         """Net quantity: negative when short."""
         return self._held.get(symbol, (ZERO, ZERO))[0]
 
+    def ids(self) -> list[str]:
+        """The ids of all orders that came, working or over."""
+        return list(self._booked)
+
     def booked(self, client_order_id: str) -> Booked | None:
         """An order by its id, working or over; None for an id that never came."""
         return self._booked.get(client_order_id)

@@ -18,6 +18,7 @@ from exitfsm_alpaca import Access, AlpacaBroker
 from exitfsm_alpaca.rest import TIMEOUT_S, _client
 
 from exitfsm import (
+    EXIT_WAITS,
     BrokerError,
     IdMemory,
     NotSent,
@@ -314,14 +315,17 @@ def test_paper_and_live_are_different_accounts(server: AlpacaServer, broker: Alp
 
 
 async def test_the_rate_limit_leaves_room_for_orders(server: AlpacaServer, access: Access) -> None:
-    """Reads use up their share; an order still goes out, and its look-up and cancel too."""
+    """Reads use up their share; an order still goes out, and what an exit waits for; and a cancel with its look-up."""
     broker = AlpacaBroker(access, requests_per_minute=30, reserve=10)
     server.hold("AAPL", 10, 100)
     reads = await asyncio.gather(*(asyncio.to_thread(broker.positions) for _ in range(25)), return_exceptions=True)
     assert sum(isinstance(r, NotSent) for r in reads) == 5
     await asyncio.to_thread(broker.submit, resting())
-    assert (await asyncio.to_thread(broker.order, "xf1-test-1")) is not None
+    with pytest.raises(NotSent):
+        await asyncio.to_thread(broker.order, "xf1-test-1")
     await asyncio.to_thread(broker.cancel, "xf1-test-1")
+    EXIT_WAITS.set(True)
+    assert (await asyncio.to_thread(broker.order, "xf1-test-1")) is not None
     broker.close()
 
 

@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 from exitfsm import (
     BrokerError,
     ConfigError,
+    ExitConfig,
     NotSent,
     Order,
     OrderRefused,
     OrderSide,
     OrderStatus,
     OrderType,
+    RateLimited,
     Side,
     TimeInForce,
 )
@@ -91,12 +93,21 @@ def test_refusals_are_told_apart_by_their_fields() -> None:
     ("code", "message"),
     [
         (40010001, "client_order_id must be unique"),
-        (40010001, "whatever"),
+        (40010001, "client order id is used already"),
+        (40010001, ""),
         (42210000, "client_order_id must be unique"),
+        (42210000, "duplicate order"),
     ],
 )
 def test_a_duplicate_id_is_never_a_refusal(code: int, message: str) -> None:
     assert not isinstance(words.refusal_of(Refused(422, code, message, {})), (OrderRefused, NotSent))
+
+
+@pytest.mark.parametrize("message", ["qty must be > 0", "invalid order type", "request body format is invalid"])
+def test_the_code_of_a_duplicate_id_is_that_of_any_request_that_is_not_valid(message: str) -> None:
+    refusal = words.refusal_of(Refused(422, 40010001, message, {}))
+    assert isinstance(refusal, OrderRefused)
+    assert message in refusal.text
 
 
 @pytest.mark.parametrize("status", sorted(s.value for s in TheirStatus))
@@ -292,6 +303,28 @@ def test_the_reserve_is_for_orders() -> None:
     for _ in range(4):
         budget.spend(urgent=True)
     with pytest.raises(NotSent):
+        budget.spend(urgent=True)
+
+
+def test_what_exits_use_leaves_the_others_their_share() -> None:
+    budget = Budget(per_minute=10, reserve=6)
+    for _ in range(6):
+        budget.spend(urgent=True)
+    for _ in range(4):
+        budget.spend(urgent=False)
+    for urgent in (False, True):
+        with pytest.raises(RateLimited):
+            budget.spend(urgent=urgent)
+
+
+def test_the_usual_reserve_is_what_a_manager_sends_in_a_minute_and_some_more() -> None:
+    budget = Budget()
+    for _ in range(70):
+        budget.spend(urgent=False)
+    with pytest.raises(RateLimited) as error:
+        budget.spend(urgent=False)
+    assert 55 < error.value.for_s <= 60
+    for _ in range(ExitConfig().live.orders_per_minute + 10):
         budget.spend(urgent=True)
 
 

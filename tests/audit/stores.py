@@ -36,7 +36,7 @@ def wander(symbols: int = 3, minutes: int = 400, seed: int = 1, spread: float = 
 def troubled() -> SimulatedBroker:
     """A venue at which much goes wrong."""
     venue = SimulatedBroker()
-    venue.script("S0", Act(reject="insufficient_qty"), Act(fills=(Decimal(3), Decimal(2))), Act(refuse="halted"))
+    venue.script("S0", Act(reject="insufficient_qty"), Act(fills=(Decimal(3), Decimal(2))), Act(refuse="not_tradable"))
     venue.script("S1", Act(fills=(Decimal(4),), then="expire"), Act(then="cancel"))
     return venue
 

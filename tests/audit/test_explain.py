@@ -102,7 +102,7 @@ class TestWhyItExited:
         told = Told().close_at("98.9", 60)
         told.tell(reported("new", at=61), reported("rejected", 0, at=62, refusal="halted", text="LULD pause"))
         assert "rejected at 2024-01-02 14:31:02 UTC (halted: LULD pause)" in told.said()
-        assert "The next attempt is due from 2024-01-02 14:31:32 UTC." in told.said()
+        assert "The next attempt is due from 2024-01-02 14:31:07 UTC." in told.said()
         told.tell(holds(10, 100))
         told.tell(reported("new", at=101), reported("partially_filled", 4, "98.7", at=102))
         assert "4 filled at 98.7" in told.said()

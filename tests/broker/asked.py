@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from exitfsm.broker.calls import BrokerCalls, Known
+from exitfsm.broker.calls import BrokerCalls, Hears, Known
 from exitfsm.broker.fitting import Fitting
 from exitfsm.clocks import SteadyTime, SystemClock
 
@@ -21,12 +21,19 @@ class Names(NamedTuple):
         return None
 
 
-def calls_of(broker: Any, known: Known | None = None, *, timeout_s: float = 5.0) -> BrokerCalls:
-    """Calls to a broker of whose orders this is known."""
+def calls_of(
+    broker: Any,
+    known: Known | None = None,
+    *,
+    timeout_s: float = 5.0,
+    noted: list[tuple[str, str]] | None = None,
+) -> BrokerCalls:
+    """Calls to a broker of whose orders this is known; `noted` is what could not be read."""
+    heard = noted if noted is not None else []
     return BrokerCalls(
         Fitting(broker),
         names=Names(known or Known()),
         time=SteadyTime(SystemClock()),
         timeout_s=timeout_s,
-        on_result=lambda answered, method: None,
+        on_result=Hears(lambda answered, method: None, lambda kind, text: heard.append((kind, text))),
     )

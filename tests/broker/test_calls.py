@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import CancelledError, Future
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import pytest
 from asked import calls_of
 
 from exitfsm.aio.threads import DaemonThreads
+from exitfsm.broker.calls import Outcome
+from exitfsm.errors import BrokerError
+from exitfsm.values import Order, OrderSide
 
 
 class Slow:
@@ -121,3 +125,30 @@ def test_threads_that_were_shut_down_take_nothing_more_and_begin_nothing_that_wa
         waiting.result(10)
     with pytest.raises(RuntimeError, match="shutdown"):
         threads.submit(int)
+
+
+async def test_why_the_outcome_of_a_send_is_not_known_is_kept_until_it_is() -> None:
+    """The text of what is raised may hold secrets: of an error that is not ours its class is all that is said."""
+
+    class Bot:
+        raises: Exception | None = None
+
+        def positions(self) -> list[Any]:
+            return []
+
+        def submit(self, order: Order) -> Any:
+            if self.raises is not None:
+                raise self.raises
+            return {"client_order_id": order.client_order_id, "status": "new"}
+
+    bot, order = Bot(), Order(client_order_id="xf1-a-1", symbol="AAPL", side=OrderSide.SELL, qty=Decimal(1))
+    calls = calls_of(bot)
+    bot.raises = BrokerError("HTTP 503: try later")
+    assert (await calls.submit(order)).outcome is Outcome.UNKNOWN
+    assert calls.why("xf1-a-1") == "BrokerError: HTTP 503: try later"
+    bot.raises = ConnectionError("https://key:secret@host")
+    await calls.submit(order)
+    assert calls.why("xf1-a-1") == "ConnectionError"
+    bot.raises = None
+    await calls.submit(order)
+    assert (calls.why("xf1-a-1"), calls.why("another"), calls.why(None)) == ("", "", "")

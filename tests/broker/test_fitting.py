@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
@@ -359,3 +360,21 @@ async def test_a_broker_that_goes_by_its_own_ids_cancels_one_of_several() -> Non
     assert await calls.cancel("xf1-a-1", broker_order_id="78") is None
     assert broker.asked == ["78 AAPL"]
     calls.close()
+
+
+def test_a_submit_that_does_not_say_what_it_takes_is_refused_with_what_to_write_instead() -> None:
+    class Anything:
+        def positions(self) -> list[Any]:
+            return []
+
+        def submit(self, *args: Any, **kwargs: Any) -> None: ...
+
+    (mistake,) = Fitting(Anything()).mistakes
+    assert "def submit(self, order)" in mistake
+    assert "client_order_id" in mistake
+
+    class Wrapped(Anything):
+        @functools.wraps(lambda self, order: None)
+        def submit(self, *args: Any, **kwargs: Any) -> None: ...
+
+    assert Fitting(Wrapped()).mistakes == []

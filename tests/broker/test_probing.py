@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from asked import calls_of
 
-from exitfsm.broker.probing import Found, find_exit, there_after_all, working_orders
+from exitfsm.broker.probing import Found, Sent, find_exit, list_sent, there_after_all, working_orders
+from exitfsm.errors import BrokerError
 from exitfsm.order_ids import client_order_id, form_of
 from exitfsm.ports import Capabilities, IdMemory
 
@@ -128,3 +130,68 @@ async def test_at_the_start_a_list_that_is_empty_or_missing_is_asked_for_again(f
         assert [one.client_order_id for one in await working_orders(calls, is_first=True)] == [FIRST]
         venue.lists = [[]]
         assert await working_orders(calls, is_first=False) == []
+
+
+# --- one list for many ------------------------------------------------------------------------------------------------
+
+FILLED = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
+SENT = Sent(frozenset({"bot-1"}), FILLED)
+
+
+async def listed(venue: Venue, first: datetime | None, sent: Sent | None) -> Found | None:
+    with contextlib.closing(calls_of(venue)) as calls:
+        return await find_exit(calls, NAME, "AAPL", is_safe=False, is_new=False, first=first, sent=sent)
+
+
+async def test_what_is_not_in_the_list_is_not_there_and_nothing_is_looked_up() -> None:
+    venue = Venue(id_form="xf2")
+    assert await listed(venue, FILLED, SENT) == Found(form="xf2")
+    assert venue.asked == []
+
+
+@pytest.mark.parametrize("first", [None, FILLED - timedelta(seconds=1)])
+async def test_the_list_says_nothing_of_a_position_that_may_be_older(first: datetime | None) -> None:
+    venue = Venue(FIRST, id_form="xf2")
+    found_all = await listed(venue, first, SENT)
+    assert found_all is not None
+    assert found_all.order is not None
+    assert FIRST in venue.asked
+
+
+@pytest.mark.parametrize("form", ["xf1", "xf2"])
+async def test_what_is_in_the_list_is_looked_up_for_what_became_of_it(form: str) -> None:
+    mine = client_order_id(NAME, 1, form)
+    venue = Venue(mine, id_form="xf2")
+    found_all = await listed(venue, FILLED, Sent(frozenset({mine}), FILLED))
+    assert found_all is not None
+    assert found_all.order is not None
+    assert venue.asked == [mine]
+
+
+async def test_the_list_begins_before_the_oldest_first_fill_and_is_for_several_positions() -> None:
+    asked: list[datetime] = []
+
+    class Listing(Venue):
+        async def order_ids(self, since: datetime) -> Any:
+            asked.append(since)
+            return ["bot-1"]
+
+    with contextlib.closing(calls_of(Listing())) as calls:
+        assert await list_sent(calls, 1, [FILLED]) is None
+        assert await list_sent(calls, 5, []) is None
+        assert await list_sent(calls, 5, [FILLED + timedelta(days=1), FILLED]) == SENT
+    assert asked == [FILLED - timedelta(minutes=1)]
+    with contextlib.closing(calls_of(Venue())) as calls:
+        assert await list_sent(calls, 5, [FILLED]) is None
+
+
+@pytest.mark.parametrize("answer", [None, ["bot-1", None], [{"id": "1"}], BrokerError("HTTP 500")])
+async def test_a_list_that_is_none_is_not_believed(answer: Any) -> None:
+    class Listing(Venue):
+        async def order_ids(self, since: datetime) -> Any:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    with contextlib.closing(calls_of(Listing())) as calls:
+        assert await list_sent(calls, 5, [FILLED]) is None

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from exitfsm.broker.lists import fill_of
 from exitfsm.broker.market import bar_of, is_bar, position_of, session_of
-from exitfsm.broker.orders import fill_of, is_order_update, report_of
+from exitfsm.broker.orders import is_order_update, report_of
 from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.values import EXACT, Bar, BrokerPosition, ExecutionReport, Fill, OrderSide, OrderStatus, Side
 
@@ -392,3 +393,10 @@ def test_a_report_of_ours_without_an_id_goes_by_the_brokers_own_or_by_what_was_a
     asked = report_of(nobody, now=AT, client_order_id="xf1-a-2")
     assert asked is not None
     assert (asked.client_order_id, asked.broker_order_id) == ("xf1-a-2", None)
+
+
+def test_given_a_ticker_then_its_high_and_low_of_a_day_are_not_those_of_a_bar() -> None:
+    ticker = {"symbol": "BTC/USDT", "timestamp": 1_700_000_000_000, "high": 120, "low": 80, "open": 90, "close": 100}
+    bar = bar_of(ticker | {"bid": 99.9, "ask": 100.1})
+    assert (bar.open, bar.high, bar.low, bar.close) == (100, 100, 100, 100)
+    assert bar_of(ticker).low == 80

@@ -30,6 +30,7 @@ from exitfsm.events import (
     Event,
     ExitCompleted,
     ExitEscalated,
+    ExitPostponed,
     ExitRetried,
     ExitTriggered,
     ExitWithdrawn,
@@ -203,8 +204,49 @@ def later1() -> list[tuple[str, list[Event]]]:
     return [(one, life)]
 
 
+def postponed() -> list[tuple[str, list[Event]]]:
+    """What came later: refusals that pass, and alarms that end by themselves."""
+    first = opened("AAPL", Side.LONG, "12", "100.5")
+    one = position_id(ACCOUNT, first.symbol, first.side, first.epoch)
+    order, again = client_order_id(one, 1), client_order_id(one, 2)
+    life: list[Event] = [
+        first,
+        ExitTriggered(
+            reason=ExitType.STOP_LOSS, client_order_id=order, attempt=1, qty=D(12), order_type=OrderType.MARKET,
+            time_in_force=TimeInForce.DAY, at=at(300), trigger_price=D("99.4"), level=D("99.495"), threshold_pct=D(1),
+            bar_at=at(300),
+        ),
+        ExitPostponed(
+            client_order_id=order, at=at(301), until=at(306), times=1, refusal="market_halted", text="paused – “LULD”"
+        ),
+        AlarmRaised(alarm_id="a1", kind="exit_postponed", text="refused for now", at=at(301)),
+        ExitPostponed(client_order_id=order, at=at(306), until=at(316), times=2, refusal="market_halted"),
+        OrderAccepted(client_order_id=order, broker_order_id="b-1", at=at(317)),
+        AlarmAcknowledged(alarm_id="a1", by="exitfsm", at=at(317), why="the broker took the order"),
+        OrderEnded(
+            client_order_id=order, how="rejected", filled_qty=D(0), at=at(318), next_attempt_at=at(323),
+            refusal="halted", text="halted again", passing=True,
+        ),
+        ExitRetried(
+            client_order_id=again, attempt=2, qty=D(12), order_type=OrderType.MARKET, time_in_force=TimeInForce.DAY,
+            at=at(324), budget_spent=0,
+        ),
+        OrderAccepted(client_order_id=again, broker_order_id="b-2", at=at(325)),
+        FillsRecorded(client_order_id=again, filled_qty=D(12), avg_fill_price=D("99.456789123"), at=at(326)),
+        ExitCompleted(
+            filled_qty=D(12), avg_fill_price=D("99.456789123"), filled_at=at(326), at=at(327), cooldown_until=at(626)
+        ),
+    ]  # fmt: skip
+    return [(one, life)]
+
+
 #: What each store holds.
-STORES: dict[str, Callable[[], list[tuple[str, list[Event]]]]] = {"format1": lives, "later1": later1, "units": units}
+STORES: dict[str, Callable[[], list[tuple[str, list[Event]]]]] = {
+    "format1": lives,
+    "later1": later1,
+    "postponed": postponed,
+    "units": units,
+}
 
 
 #: Figures of a position that were frozen under other names than they have now.

@@ -254,3 +254,16 @@ def test_what_no_market_shows_is_no_price(price: str) -> None:
 def test_states_of_the_makers_are_what_they_say() -> None:
     assert (held().state, exiting().state, ended().state) == (State.MONITORING, State.SUBMITTED, State.REJECTED)
     assert ended().next_attempt_at == at(20) + timedelta(seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("price", "average"),
+    [
+        ("0.00000000242", "2.42E-9"),
+        ("0.0000001234567890123", "1.23456789012E-7"),
+        ("0.0000023456789012", "0.0000023456789012"),
+        ("1.23456789012345", "1.234567890"),
+    ],
+)
+def test_an_average_keeps_the_digits_of_a_price_that_is_very_small(price: str, average: str) -> None:
+    assert holdings.average_entry([fill("buy", 10, price)], Side.LONG) == Decimal(average)

@@ -156,6 +156,14 @@ def test_an_order_that_the_broker_does_not_know_is_sent_again_where_a_repeated_i
     assert not holdings.is_unresolved(exiting(), 1, CAREFUL)
 
 
+def test_given_an_order_that_is_not_found_then_a_person_hears_what_its_newest_send_ended_with() -> None:
+    p = exiting(state=State.PENDING)
+    assert "; the same order is sent again" in holdings.not_found(p, 3, "", can_resend=True)
+    assert "3 times (its newest send: HTTP 503); it is not sent again" in holdings.not_found(
+        p, 3, "HTTP 503", can_resend=False
+    )
+
+
 # --- an operator's word -----------------------------------------------------------------------------------------------
 
 

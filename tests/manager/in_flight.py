@@ -117,7 +117,7 @@ class Story:
         await self.filled("TSLA", 3)
         venue.expire(self.live("TSLA").order)
         await world.deliver()
-        venue.answer("submit", Raises(OrderRefused("halted")))
+        venue.answer("submit", Raises(OrderRefused("halted", passing=False)))
         await self.stopped("ORCL")
         first = order_of(self.of("ORCL"))
         await world.until(lambda: len(world.orders) == 3, 1000, step=5)

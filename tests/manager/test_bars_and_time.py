@@ -15,6 +15,7 @@ from exitfsm import Bar, Session
 from exitfsm.events import ExitRetried
 from exitfsm.testing import Hang, Raises
 
+EXTENDED = {"session": {"trade": "extended"}}
 SILENT = {"live": {"feed_silence_seconds": 100}}
 
 
@@ -86,13 +87,57 @@ async def test_given_a_storm_of_bars_then_the_one_that_breaches_counts_and_none_
 async def test_given_bars_repeated_and_out_of_order_then_only_new_ones_decide(world: World) -> None:
     await world.bar(100, after=60)
     old = world.make_bar(97, at=T0 + timedelta(seconds=30))
-    for bar in (old, old, world.make_bar(97)):
+    for bar in (old, old, world.make_bar(100)):
         await world.manager.on_bar(bar)
     await world.settle()
     assert world.orders == []
-    assert world.names().count("TriggerRefused") == 1 + 1
+    assert world.names().count("TriggerRefused") == 1
     await world.bar(98.9)
     assert len(world.orders) == 1
+
+
+async def test_given_a_bar_that_forms_then_a_fall_inside_it_is_not_missed(world: World) -> None:
+    start = world.clock.now() + timedelta(seconds=1)
+    for close in (100, "99.5", "99.5", "98.9"):
+        world.clock.move(5)
+        await world.manager.on_bar(world.make_bar(close, at=start))
+        await world.settle()
+    assert len(world.orders) == 1
+    assert world.names()[:2] == ["PositionOpened", "ExitTriggered"]
+
+
+async def test_given_prices_without_bars_then_a_long_is_judged_by_the_bid(world: World) -> None:
+    await world.manager.on_price("aapl", 100, bid="99.1", ask="100.9")
+    world.clock.move(1)
+    await world.manager.on_price("AAPL", bid="99.05", ask="102.5")
+    world.clock.move(1)
+    await world.manager.on_price("AAPL", float("nan"))
+    await world.settle()
+    assert world.orders == []
+    world.clock.move(1)
+    await world.manager.on_price("AAPL", bid=99, ask=101)
+    await world.settle()
+    assert len(world.orders) == 1
+    assert world.position.trigger_price == 99
+
+
+async def test_given_a_price_that_cannot_be_read_then_it_is_an_alarm(world: World) -> None:
+    await world.manager.on_price("AAPL")
+    await world.manager.on_price("MSFT", 5)
+    await world.settle()
+    assert world.alarm_kinds == ["bar_unreadable"]
+
+
+async def test_given_bars_of_an_hour_then_no_silence_is_cried(make_world: MakeWorld) -> None:
+    world = await make_world({"live": {"bar_seconds": 3600}})
+    await world.enter()
+    for _ in range(2):
+        at = world.clock.now()
+        await world.passes(3599, step=30)
+        await world.manager.on_bar(world.make_bar(100, at=at))
+    assert world.alarm_kinds == []
+    await world.passes(3960, step=30)
+    assert world.alarm_kinds == ["feed_silent"]
 
 
 async def test_given_a_bar_that_is_too_old_then_it_triggers_nothing(world: World) -> None:
@@ -317,11 +362,53 @@ async def test_given_a_closed_market_when_a_person_forces_the_exit_then_it_waits
 async def test_given_a_broker_that_queues_orders_then_a_closed_market_does_not_hold_the_exit_up(
     make_world: MakeWorld,
 ) -> None:
-    world = await make_world(capabilities=replace(GOOD, queues_orders=True))
+    world = await make_world(EXTENDED, capabilities=replace(GOOD, queues_orders=True))
     await world.enter()
     world.broker.market = closed(T0 + timedelta(hours=18))
     await world.passes(31)
     await world.bar(98)
+    assert len(world.orders) == 1
+
+
+async def test_given_a_print_while_the_market_is_closed_then_it_decides_nothing_and_the_run_is_one(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world()
+    await world.enter()
+    world.broker.market = closed(T0 + timedelta(hours=18))
+    await world.passes(301, step=10)
+    for _ in range(3):
+        await world.bar(98, after=60)
+    await world.bar(100, after=60)
+    assert world.orders == []
+    assert world.names()[1:] == ["TriggerRefused"]
+    assert world.position.refusing == "out_of_session"
+    assert world.alarm_kinds == []
+    world.broker.market = Session(is_open=True)
+    await world.passes(301, step=10)
+    await world.bar(101)
+    assert world.names()[1:] == ["TriggerRefused", "RefusalEnded"]
+    await world.bar(98)
+    assert len(world.orders) == 1
+
+
+async def test_given_a_bar_that_began_before_the_close_then_it_counts_after_it(make_world: MakeWorld) -> None:
+    world = await make_world()
+    await world.enter()
+    world.broker.market = Session(is_open=True, close=T0 + timedelta(seconds=120))
+    await world.passes(100, step=10)
+    world.broker.market = closed(T0 + timedelta(hours=18))
+    await world.passes(30, step=10)
+    await world.manager.on_bar(world.make_bar(98, at=T0 + timedelta(seconds=100)))
+    assert world.state != "monitoring"
+
+
+async def test_given_a_broker_that_knows_no_hours_then_every_price_counts(make_world: MakeWorld) -> None:
+    world = await make_world()
+    world.broker.market = closed(T0 + timedelta(hours=18))
+    await world.enter("0.5", 40000, symbol="BTC/USD")
+    await world.passes(301, step=10)
+    await world.bar(39000, "BTC/USD")
     assert len(world.orders) == 1
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exitfsm import NotSent
-from exitfsm.aio.budget import KEPT_S, SPAN_S, RateBudget
+from exitfsm.aio.budget import KEPT_S, SPAN_S, RateBudget, Turns
 from exitfsm.manager import ManualClock
 from exitfsm.ports import Session
 from exitfsm.testing import Raises
@@ -216,6 +216,7 @@ async def test_given_a_worse_one_whose_answer_hangs_then_the_others_wait_for_it_
     world = await make_world({"live": {"orders_per_minute": 1}})
     for symbol in "AB":
         await world.enter(10, 100, symbol=symbol)
+    await world.passes(1)
     await world.passes(40, 40)
     gates = Gates(world)
     told = asyncio.create_task(world.manager.on_bars([world.make_bar(96, "A"), world.make_bar(90, "B")]))
@@ -268,3 +269,26 @@ async def test_given_a_place_that_was_not_used_when_it_is_given_back_then_the_wo
     await desk.passes(SPAN_S)
     assert "B" in desk.went
     await desk.over()
+
+
+@pytest.mark.parametrize(("busy", "is_urgent", "read_at"), [(19, False, 0.3), (20, True, 0.3), (20, False, 1.0)])
+async def test_what_is_not_urgent_is_read_together_where_many_are_busy(
+    busy: int, is_urgent: bool, read_at: float
+) -> None:
+    clock = ManualClock(T0)
+    turns = Turns(clock, 10, lambda name: 0.0, lambda kind, text: None)
+    clock.move(0.3)
+    reads: list[float] = []
+
+    async def read() -> None:
+        await turns.gather("A", busy, is_urgent=is_urgent)
+        reads.append(clock.monotonic())
+
+    task = asyncio.create_task(read())
+    for step in (0.0, 0.4, 0.3):
+        clock.move(step)
+        for _ in range(5):
+            await asyncio.sleep(0)
+    await task
+    assert reads == [pytest.approx(read_at)]
+    await turns.close()

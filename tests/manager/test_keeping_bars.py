@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from harness import T0, MakeWorld, World
 
-from exitfsm import Bar, ExitStore
+from exitfsm import Bar, ExitStore, Session
 from exitfsm import bar_keeping as keeping
 from exitfsm.audit import whatif
 from exitfsm.bar_keeping import BarKeeper
@@ -243,3 +243,38 @@ async def test_a_paper_run_believes_a_split_no_more_than_a_simulation_does(
         told = [type(r.event).__name__ for r in store.stream(row.position_id)]
     assert "TriggerRefused" in told
     assert "ExitTriggered" not in told
+
+
+async def test_given_looks_at_bars_and_a_closed_market_then_what_if_decides_the_same_again(
+    make_world: MakeWorld,
+) -> None:
+    trail = {"trailing_stop": {"enabled": True, "activation_pct": 1, "trail_pct": 1}, "evaluate_on": "range"}
+    world = await make_world(RECORDING | trail | {"profit_taking": {"enabled": False}})
+    await world.enter()
+    world.broker.market = Session(is_open=False, next_open=T0 + timedelta(hours=1))
+    await world.passes(301, step=10)
+    for price in (98, "98.5"):
+        await world.bar(price, after=60)
+    world.broker.market = Session(is_open=True)
+    await world.passes(301, step=10)
+    start = world.clock.now() + timedelta(seconds=1)
+    for close, low, high in (
+        (100, "99.5", 100),
+        ("102.5", "99.5", 103),
+        ("102.2", "99.5", 103),
+        ("101.9", "99.5", 103),
+    ):
+        world.clock.move(5)
+        await world.manager.on_bar(world.make_bar(close, low=low, high=high, at=start))
+        await world.settle()
+    await world.fill()
+    await world.until(lambda: world.state == "filled", seconds=20)
+    await world.passes(2)
+    names = [name for name in world.names() if name in ("TriggerRefused", "RefusalEnded", "StopMoved", "ExitTriggered")]
+    assert names == ["TriggerRefused", "RefusalEnded", "StopMoved", "ExitTriggered"]
+    await world.manager.stop()
+    assert [str(one.bar.close) for one in kept(world)] == ["98", "98.5", "100", "102.5", "102.2", "101.9"]
+    with ExitStore(world.store_path) as store:
+        found = whatif(store, lambda: recorded_bars(f"{world.store_path}.bars"))
+    assert [one.first_difference for one in found.positions] == [""]
+    assert found.reproduced

@@ -229,7 +229,7 @@ async def test_given_an_exit_under_way_then_its_symbol_may_not_be_entered_also_a
         world.broker.always("order", Raises(TimeoutError()))
         await world.bar(98)
     elif state == "rejected":
-        world.broker.answer("submit", Raises(OrderRefused("halted")))
+        world.broker.answer("submit", Raises(OrderRefused("not_tradable")))
         await world.bar(98)
     else:
         await unprotected(world)
@@ -315,7 +315,7 @@ async def test_given_a_position_that_cannot_be_named_then_the_broker_is_not_aske
     world.broker.executions.clear()
     await world.start()
     await world.passes(300)
-    assert world.broker.count("positions") < 25
+    assert world.broker.count("positions") < 40  # a reconciliation each minute, and a look each 13 s
 
 
 async def test_given_a_disk_that_fails_once_then_nothing_is_sent_a_person_is_told_and_the_next_bar_decides_again(
@@ -444,7 +444,7 @@ async def test_given_an_open_breaker_then_look_ups_go_on_and_a_found_order_is_fo
 async def test_given_refusals_then_they_are_answers_and_the_breaker_stays_closed(make_world: MakeWorld) -> None:
     world = await make_world({"live": {"breaker_failures": 1}})
     await world.enter()
-    world.broker.answer("submit", Raises(OrderRefused("halted")))
+    world.broker.answer("submit", Raises(OrderRefused("not_tradable")))
     await world.bar(98)
     assert "BreakerOpened" not in world.names()
 
@@ -703,3 +703,34 @@ async def test_given_secrets_in_errors_then_they_reach_neither_log_nor_events_no
 async def test_given_alarms_then_the_callback_has_them_as_alarms(world: World) -> None:
     await unprotected(world)
     assert all(isinstance(a, Alarm) and a.raised_at >= T0 for a in world.alarms)
+
+
+async def test_given_an_id_that_is_not_there_when_it_is_released_or_acknowledged_then_the_operator_hears_it(
+    world: World,
+) -> None:
+    with pytest.raises(ValueError, match="no open position is called 'AAPL:typo'"):
+        await world.manager.release("AAPL:typo")
+    with pytest.raises(ValueError, match="no alarm is active under the id 'typo'"):
+        await world.manager.acknowledge("typo")
+
+
+async def test_given_an_order_that_cannot_be_looked_up_when_it_is_not_there_then_the_operators_word_goes_on(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world(started=False)
+    world.broker.order = None  # type: ignore[assignment, method-assign]
+    await world.start()
+    await world.enter()
+    world.broker.answer("submit", Raises(ConnectionError()))
+    await world.bar(98)
+    await world.passes(5)
+    assert world.state == "pending"
+    await world.manager.force_exit("AAPL")
+    assert "not_done" in world.alarm_kinds
+    assert any("order_not_there=True" in alarm.text for alarm in world.manager.alarms())
+    await world.manager.release(world.position, who="ann", order_not_there=True)
+    await world.until(lambda: world.state == "submitted", 120)
+    assert world.position.attempt == 2
+    assert len(world.orders) == 1
+    await world.fill()
+    await world.until(lambda: world.state == "filled")

@@ -395,9 +395,9 @@ async def test_given_an_execution_that_cannot_be_read_then_it_starts_and_a_perso
     await world.start()
     assert not world.manager.may_enter("AAPL")
     await world.passes(160, step=5)
-    assert world.alarm_kinds == ["epoch_unknown", "not_reconciled"]
-    assert "NOT protected" in world.manager.alarms()[0].text
-    assert "is not a symbol" in world.manager.alarms()[1].text
+    assert world.alarm_kinds == ["answer_unreadable", "epoch_unknown", "not_reconciled"]
+    assert "NOT protected" in world.manager.alarms()[1].text
+    assert "is not a symbol" in world.manager.alarms()[0].text
     world.broker.truthful()
     await world.passes(60, step=5)
     assert [p.qty for p in world.manager.positions()] == [10]

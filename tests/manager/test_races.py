@@ -384,7 +384,7 @@ async def test_given_two_epochs_that_wait_for_the_rate_then_one_exit_works_at_a_
     await world.bar("97.9")
     world.broker.truthful()
     await world.until(lambda: world.orders)
-    world.broker.reject(world.last_order, "halted")
+    world.broker.reject(world.last_order, "not_tradable")
     await world.deliver()
     for _ in range(200):
         await world.passes(1)
@@ -473,7 +473,7 @@ async def unprotected(make_world: MakeWorld) -> World:
     for _ in range(2):
         await world.passes(10)
         if world.state == "submitted":
-            world.broker.reject(world.last_order, "halted")
+            world.broker.reject(world.last_order, "not_tradable")
             await world.deliver()
     assert world.state == "unprotected"
     return world

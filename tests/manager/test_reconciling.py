@@ -165,7 +165,7 @@ async def test_given_an_unprotected_position_closed_by_hand_and_entered_anew_the
     before = world.position.position_id
     await world.bar(98)
     while world.state is not State.UNPROTECTED:
-        world.broker.reject(world.last_order, "halted")
+        world.broker.reject(world.last_order, "not_tradable")
         await world.deliver()
         await world.until(lambda: world.state in (State.SUBMITTED, State.UNPROTECTED), 120)
     world.broker.trade_by_hand("AAPL", "sell", 10, 101)
@@ -699,7 +699,7 @@ async def test_given_an_alarm_of_an_old_position_when_it_is_acknowledged_then_a_
     await world.passes(130)
     await world.fill()
     await world.until(lambda: world.state == "filled")
-    assert world.alarm_kinds == ["order_stalled"]
+    assert world.alarm_kinds == ["order_inactive", "order_stalled"]
     world.clock.move(2)
     await world.settle()
     world.broker.answer("positions", Raises(ConnectionError()))

@@ -49,7 +49,7 @@ async def test_a_real_refusal_still_ends_the_attempt(tmp_path: Path) -> None:
     world = World(tmp_path)
     await world.start()
     await world.enter(10, at=100)
-    world.broker.answer("submit", Raises(OrderRefused("halted")))
+    world.broker.answer("submit", Raises(OrderRefused("not_tradable")))
     await world.bar("98.9")
     assert world.state is State.REJECTED
     await world.until(lambda: world.state is State.SUBMITTED, 120)
@@ -121,7 +121,7 @@ async def an_earlier_one_works_after_all(path: Path, *, own_ids: bool = False) -
         world.manager = world._new_manager()
     await world.start()
     await world.enter(10, at=100)
-    world.broker.answer("submit", Raises(OrderRefused("halted")))
+    world.broker.answer("submit", Raises(OrderRefused("not_tradable")))
     await world.bar("98.9")
     first = order_of(world.position)
     await world.until(lambda: len(world.orders) == 1, 120)
@@ -193,7 +193,7 @@ async def test_neither_of_two_orders_that_work_waits_for_the_cancel_of_the_other
     world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
     await world.start()
     await world.enter(10, at=100)
-    world.broker.answer("submit", Raises(OrderRefused("halted")))
+    world.broker.answer("submit", Raises(OrderRefused("not_tradable")))
     await world.bar("98.9")
     first = order_of(world.position)
     await world.until(lambda: world.state is State.SUBMITTED, 120)
@@ -234,7 +234,7 @@ async def test_a_fill_that_is_taken_back_while_an_earlier_order_works_is_stored(
     world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
     await world.start()
     await world.enter(10, at=100)
-    world.broker.answer("submit", Raises(OrderRefused("halted")))
+    world.broker.answer("submit", Raises(OrderRefused("not_tradable")))
     await world.bar("98.9")
     first = order_of(world.position)
     await world.until(lambda: world.state is State.SUBMITTED, 120)
@@ -290,4 +290,68 @@ async def test_an_order_that_was_refused_is_looked_up_once_more_before_the_next_
     await world.passes(60)
     assert world.orders == [first]
     assert world.broker.held("AAPL") == 10
+    await world.finish()
+
+
+async def test_a_repeat_refused_while_the_first_copy_may_be_on_its_way_concludes_nothing(tmp_path: Path) -> None:
+    """The first copy holds the quantity that the second one is refused for; the look-up is behind."""
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    world.broker.answer("submit", LostReply(ConnectionError()), Raises(HELD))
+    world.broker.answer("order", Returns(None), times=3)
+    await world.bar("98.9")
+    await world.until(lambda: world.broker.count("submit") >= 2, 60)
+    assert world.state is State.PENDING
+    assert world.position.attempt == 1
+    await world.until(lambda: world.state is State.SUBMITTED, 60)
+    assert len(world.orders) == 1
+    await world.fill()
+    await world.until(lambda: world.state is State.FILLED)
+    await world.finish()
+
+
+async def test_after_the_longest_life_of_a_request_a_refused_repeat_is_a_refusal(tmp_path: Path) -> None:
+    """The first copy never arrived: nothing stays pending for good."""
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    world.broker.answer("submit", Raises(ConnectionError()))
+    world.broker.answer("submit", Raises(OrderRefused("not_tradable", "the share is gone")), times=50)
+    await world.bar("98.9")
+    await world.until(lambda: world.broker.count("submit") >= 2, 60)
+    assert world.state is State.PENDING
+    await world.until(lambda: world.state is State.UNPROTECTED, 400)
+    assert any("the share is gone" in alarm.text for alarm in world.manager.alarms())
+    await world.finish()
+
+
+async def test_a_refusal_that_passes_sends_the_same_order_again_and_its_alarm_ends_by_itself(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    world.broker.answer("submit", Raises(OrderRefused("market_halted", "paused")), times=6)
+    await world.bar("98.9")
+    assert world.state is State.PENDING
+    assert world.alarm_kinds == ["exit_postponed"]
+    await world.until(lambda: world.state is State.SUBMITTED, 400)
+    assert world.broker.count("submit") == 7
+    assert len(world.orders) == 1
+    assert world.position.attempt == 1
+    assert world.manager.alarms() == []
+    await world.fill()
+    await world.until(lambda: world.state is State.FILLED)
+    await world.finish()
+
+
+async def test_a_refusal_that_passes_of_a_repeat_proves_nothing_of_the_first_copy(tmp_path: Path) -> None:
+    """It is looked up before it is sent once more, or two of them might live where ids are forgotten."""
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    world.broker.answer("submit", LostReply(ConnectionError()), Raises(OrderRefused("market_halted", "paused")))
+    world.broker.answer("order", Returns(None), times=3)
+    await world.bar("98.9")
+    await world.until(lambda: world.state is State.SUBMITTED, 120)
+    assert len(world.orders) == 1
     await world.finish()

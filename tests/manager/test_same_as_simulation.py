@@ -38,7 +38,7 @@ def nothing(broker: SimulatedBroker) -> None:
 
 def partial_and_expiry(broker: SimulatedBroker) -> None:
     """The first order fills 3 and expires, the second is rejected, the third fills."""
-    broker.script("AAPL", Act(fills=(Decimal(3),), then="expire"), Act(reject="halted"), Act())
+    broker.script("AAPL", Act(fills=(Decimal(3),), then="expire"), Act(reject="not_tradable"), Act())
 
 
 def refused_twice(broker: SimulatedBroker) -> None:
@@ -80,12 +80,6 @@ CASES: dict[str, tuple[dict[str, Any], list[Bar], Script, Side]] = {
         nothing,
         Side.LONG,
     ),
-    "repeated-bars": (
-        {},
-        [*bars(100, 100.4), *bars(100, 100.4, 99.5, 98.9, 98.7)[1:]],
-        nothing,
-        Side.LONG,
-    ),
     "nan-in-between": (
         {},
         [
@@ -106,7 +100,6 @@ SHOWS = {
     "trailing": "StopMoved",
     "break-even": "StopMoved",
     "limit-gives-way": "ExitEscalated",
-    "repeated-bars": "TriggerRefused",
     "nan-in-between": "RefusalEnded",
 }
 

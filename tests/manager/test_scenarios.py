@@ -329,7 +329,7 @@ async def test_given_rejects_for_different_reasons_then_the_budget_ends_them(wor
 
 
 async def test_given_a_definite_refusal_then_the_position_is_read_before_the_next_attempt(world: World) -> None:
-    world.broker.answer("submit", Raises(OrderRefused("halted", "trading halt")))
+    world.broker.answer("submit", Raises(OrderRefused("not_tradable", "trading halt")))
     await world.bar(98)
     assert world.state == "rejected"
     reads = world.broker.count("positions")
@@ -617,9 +617,9 @@ async def test_given_a_stale_answer_to_a_submit_then_only_the_same_order_counts(
 
 
 async def test_given_a_broker_whose_words_hold_nul_characters_then_they_are_stored_without_them(world: World) -> None:
-    world.broker.answer("submit", Raises(OrderRefused("halted\0", "trading in A\0 is halted")))
+    world.broker.answer("submit", Raises(OrderRefused("gone\0", "there is no A\0 any more")))
     await world.bar(98)
-    assert [e.text for _, e in world.events if isinstance(e, OrderEnded)] == ["trading in A\ufffd is halted"]
+    assert [e.text for _, e in world.events if isinstance(e, OrderEnded)] == ["there is no A\ufffd any more"]
     await world.until(lambda: len(world.orders) == 1)
     await world.fill()
     await world.until(lambda: world.state == "filled")

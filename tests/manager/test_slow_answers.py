@@ -49,7 +49,7 @@ async def refused_twice(make_world: MakeWorld, config: Any = None) -> World:
     await world.bar(98)
     await world.deliver()
     for _ in range(2):
-        world.broker.reject(world.last_order, "halted")
+        world.broker.reject(world.last_order, "not_tradable")
         await world.deliver()
         await world.passes(10)
     assert world.state == "unprotected"
@@ -192,7 +192,7 @@ async def test_given_a_record_that_is_never_readable_then_an_operator_can_go_on(
 async def test_given_hours_that_cannot_be_read_any_more_after_the_open_then_the_exit_leaves(
     make_world: MakeWorld,
 ) -> None:
-    world = await make_world()
+    world = await make_world({"session": {"trade": "extended"}})
     await world.enter(10)
     world.broker.market = Session(is_open=False, next_open=world.clock.now() + timedelta(seconds=120))
     await world.passes(40)

@@ -179,7 +179,7 @@ class Hostile(RuleBasedStateMachine):
         if how == "lost":
             answer = LostReply()
         elif how == "refused" and method in ("submit", "cancel"):
-            answer = Raises(OrderRefused("halted", "not now"))
+            answer = Raises(OrderRefused("not_tradable", "not now"))
         elif how == "duplicate" and method == "submit":
             answer = LostReply(OrderRefused("duplicate_id"))
         self.broker.answer(method, answer, times=times)

@@ -247,9 +247,8 @@ async def test_a_profit_does_not_cancel_the_limit_order_of_another_position(tmp_
 
 
 async def test_a_limit_order_does_not_give_way_to_an_exit_that_cannot_leave(tmp_path: Path) -> None:
-    world = World(
-        tmp_path, {"profit_taking": {"order_type": "limit"}, "partial_fills": {"resubmit_delay_seconds": 999}}
-    )
+    config = {"profit_taking": {"order_type": "limit"}, "partial_fills": {"resubmit_delay_seconds": 999}}
+    world = World(tmp_path, config | {"session": {"trade": "extended"}})
     await world.start()
     await world.enter(100, at=100)
     await world.bar("102.1")

@@ -37,7 +37,7 @@ async def test_given_a_refused_exit_of_a_second_position_then_it_is_tried_again(
     await world.enter(10, 100)
     held = world.position.position_id
     await world.bar(98)
-    world.broker.reject(world.last_order, "halted")
+    world.broker.reject(world.last_order, "not_tradable")
     await world.deliver()
     await world.until(lambda: len(world.orders) == 3, seconds=90)
     await world.fill()

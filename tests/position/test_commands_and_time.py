@@ -148,6 +148,13 @@ def test_given_a_wait_for_the_broker_when_it_lasts_too_long_then_a_person_is_tol
     before.when(msgspec.structs.replace(timer(0), at=late)).then()  # where time passes only at bars
 
 
+def test_given_a_send_whose_outcome_is_not_known_then_the_alarm_says_what_it_ended_with() -> None:
+    late = msgspec.structs.replace(timer(0, 120), at=pending.now.waiting_since + timedelta(seconds=120), why="HTTP 503")
+    assert "its newest send: HTTP 503" in pending.when(late).now.alarms[-1].text
+    told = submitted.when(msgspec.structs.replace(late, at=late.at + timedelta(seconds=60))).now.alarms[-1].text
+    assert "HTTP 503" not in told  # it is known that the broker has it
+
+
 # --- time without bars, and a store that was lost ---------------------------------------------------------------------
 
 

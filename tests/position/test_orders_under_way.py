@@ -98,10 +98,20 @@ def test_given_an_intent_when_the_order_was_canceled_before_we_heard_of_it_then_
     ).is_in("rejected")
 
 
-@pytest.mark.parametrize("status", ["new", "pending_cancel", "suspended", "done_for_day", "cancel_rejected"])
+@pytest.mark.parametrize("status", ["new", "pending_cancel", "done_for_day", "cancel_rejected"])
 def test_given_a_working_order_when_a_status_is_not_final_then_it_stays_live(status: str) -> None:
     submitted.when(reported(status)).then().has(order_live=True).is_in("submitted")
     partial.when(reported(status, 4)).then().has(order_live=True).is_in("partial")
+
+
+def test_given_a_working_order_when_the_broker_says_it_does_not_work_then_it_is_live_and_a_person_hears() -> None:
+    for story, so_far in ((submitted, None), (partial, 4)):
+        held = story.when(reported("suspended", so_far, text="Inactive: margin"))
+        held.then(like(AlarmRaised, kind="order_inactive")).has(order_live=True).is_in(story.now.state)
+        assert "Inactive: margin" in held.now.alarms[-1].text
+        held.when(reported("suspended", so_far)).then()  # one that is active is enough
+    pending.when(reported("suspended")).then(OrderAccepted, AlarmRaised).is_in("submitted").owes(None)
+    submitted.when(reported("suspended", 10, 99)).then(FillsRecorded)  # it is filled whole: nothing waits
 
 
 def test_given_fills_when_reports_are_doubled_or_late_then_nothing_follows() -> None:

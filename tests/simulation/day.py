@@ -148,6 +148,8 @@ class Day:
         )  # fmt: skip
         self._person = Person(*around, symbols=self.symbols, trades=not two)
         self._cut_until: dict[str, float] = {}
+        self._no_stream: dict[str, bool] = {}
+        self._refused_until: dict[str, float] = {}
         self._split: set[str] = set()
         self._lost_files = self._lost_in_outage = 0
         self.settled_s = 0.0
@@ -177,7 +179,7 @@ class Day:
     def _line(self, loop: ProcessLoop, name: str) -> Line:
         return Line(
             self.world, self._net, self.faults, self.trace, self.venue, loop, name,
-            lists_fills=self.profile.lists_fills, worlds=self.worlds,
+            lists_fills=self.profile.lists_fills, lists_ids=self.profile.lists_ids, worlds=self.worlds,
             on_submit=self._on_submit, on_answer=self._on_answer,
         )  # fmt: skip
 
@@ -341,6 +343,9 @@ class Day:
         news, self.venue.updates = self.venue.updates, []
         faults, rng, now = self.faults, self._net, self.world.time
         for process in self.processes:
+            if self._has_no_stream(process):
+                faults.seen(56)
+                continue
             if faults.happens("stream cut"):
                 self._cut_until[process.name] = now + rng.uniform(5, 120)
             for report in news:
@@ -356,6 +361,21 @@ class Day:
                 self.world.after(delay, process.hear, report)
                 if faults.happens("update twice", 13, about):
                     self.world.after(delay + rng.uniform(0, 3), process.hear, report)
+
+    def _has_no_stream(self, process: Process) -> bool:
+        """Decided once for each process: from the first update on its stream is there, or never."""
+        if process.name not in self._no_stream:
+            self._no_stream[process.name] = self.faults.happens("stream never up", None, process.name)
+        return self._no_stream[process.name] and self.faults.on
+
+    def _is_refused(self, symbol: str) -> bool:
+        """True while a symbol's market data is refused: nobody sees its price for some minutes."""
+        if self.faults.happens("symbol refused", None, symbol):
+            self._refused_until[symbol] = self.world.time + self.rng.randint(3, 12) * BAR_S
+        refused = self.world.time < self._refused_until.get(symbol, 0.0)
+        if refused:
+            self.faults.seen(57)
+        return refused
 
     # --- the market, once a minute ------------------------------------------------------------------------------------
 
@@ -395,6 +415,8 @@ class Day:
             self.oracle.absurd[symbol, now] = Decimal(str(absurd))
             return [Bar(symbol, now, absurd, absurd, absurd, absurd)]
         self.oracle.bars[symbol, now] = close
+        if self._is_refused(symbol):
+            return []
         if faults.happens("bar late", 43, symbol):
             for process in self.processes:
                 self.world.after(rng.uniform(30, 400), process.feed, [good])

@@ -81,6 +81,12 @@ ROWS: tuple[Row, ...] = (
     Row(52, "a log that an older version wrote", "tests/test_store.py"),
     Row(53, "the process is starved, or the machine asleep"),
     Row(54, "the channel for alarms fails"),
+    Row(55, "one thing in a list cannot be read: a position, an order, an execution"),
+    Row(56, "the stream of updates never comes up"),
+    Row(57, "the market data of a symbol is refused"),
+    Row(58, "a refusal for a cause that passes"),
+    Row(59, "a repeat is refused for what the first copy holds"),
+    Row(60, "an order's state is called by a word that nobody knows"),
 )
 #: The rows that a long run must have exercised.
 CLAIMED: tuple[int, ...] = tuple(row.number for row in ROWS if not row.elsewhere)
@@ -148,12 +154,20 @@ CHANCES: dict[str, float] = {
     "commit unclear": 0.002,
     "power": 0.0008,
     "store lost": 0.1,
+    # refusals of copies
+    "held by the first copy": 0.5,
     "store lost, look-ups out": 0.6,
     "store damaged": 0.1,
     # prices
     "bar late": 0.01,
     "bar twice": 0.02,
     "price absurd": 0.01,
+    # one thing among others
+    "position unreadable": 0.02,
+    "order unreadable": 0.02,
+    "execution unreadable": 0.02,
+    "stream never up": 0.15,
+    "symbol refused": 0.03,
 }
 
 

@@ -7,8 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import partial
-from inspect import signature
+from functools import partial, wraps
 from typing import Any
 
 from exitfsm.errors import BrokerError, StoreError, StoreLocked
@@ -251,10 +250,10 @@ class _Threaded:
 
 
 def _plainly(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)  # a submit that does not say what it takes is refused, and a cancel says which ids it takes
     def call(*args: Any, **named: Any) -> Any:
         return _Answer(partial(method, **named), args)
 
-    call.__signature__ = signature(method)  # type: ignore[attr-defined]  # a cancel says which ids it takes
     return call
 
 

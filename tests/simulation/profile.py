@@ -72,6 +72,11 @@ class Profile(NamedTuple):
         return int(self.config.get("live", {}).get("orders_per_minute", BUDGETS[-1])) < BUDGETS[-1]
 
     @property
+    def lists_ids(self) -> bool:
+        """True where the broker lists the ids of all orders: on every other day with one that shows ended orders."""
+        return self.capabilities.lookup_sees_closed and self.symbols % 2 == 0
+
+    @property
     def capabilities(self) -> Capabilities:
         """What the broker declares and does."""
         return (BROKERS | OTHERS)[self.broker]

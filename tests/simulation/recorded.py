@@ -196,7 +196,7 @@ class RecordedDay(Day):
     def _line(self, loop: Any, name: str) -> Line:
         line = _ScriptedLine(
             self.world, self._net, self.faults, self.trace, self.venue, loop, name,
-            lists_fills=self.profile.lists_fills, worlds=self.worlds,
+            lists_fills=self.profile.lists_fills, lists_ids=False, worlds=self.worlds,  # ids were recorded before
             on_submit=self._on_submit, on_answer=self._on_answer,
         )  # fmt: skip
         line.slower = self._slower

@@ -155,8 +155,12 @@ class Venue(Books):
         if alone and not hidden and self._faults.happens("refused", 8, order.client_order_id):
             if self.booked(order.client_order_id) is not None:  # the word is about a copy, and the record may be behind
                 self.unsettled.setdefault(order.client_order_id, set()).add("refused")
-            raise OrderRefused(self._rng.choice(("halted", "not_tradable", "margin", "rate")), "not now")
+            kind = self._rng.choice(("halted", "not_tradable", "margin", "rate"))
+            if kind in ("halted", "rate"):
+                self._faults.seen(58)
+            raise OrderRefused(kind, "not now")
         if not self.is_open and not self.capabilities.queues_orders:
+            self._faults.seen(58)
             raise OrderRefused("market_closed", "the market is closed")
         try:
             report = self.take(order)
@@ -165,6 +169,11 @@ class Venue(Books):
                 self.refused_before_a_copy.add(order.client_order_id)
             if refusal.kind == "duplicate_id" and self._faults.happens("duplicate told", 7, order.client_order_id):
                 self._tell_of_copy(order, refusal.text)
+            first = self.booked(order.client_order_id)
+            held = refusal.kind == "duplicate_id" and first is not None and first.live and not hidden
+            if held and self._faults.happens("held by the first copy", 59, order.client_order_id):
+                self.unsettled.setdefault(order.client_order_id, set()).add("refused")
+                raise OrderRefused("insufficient_qty", "the first copy holds it") from None
             raise
         self._tell_all()
         self._world.after(self._pace(), self._match, order.client_order_id)

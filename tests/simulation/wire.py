@@ -28,7 +28,9 @@ from simulation.worlds import Worlds
 LATE_MAX_S = 45.0
 #: How many seconds a slow read takes longer, on its way there, or back.
 SLOW_S = (0.2, 5.0)
-READS = frozenset({"order", "positions", "open_orders", "fills", "session"})
+READS = frozenset({"order", "positions", "open_orders", "fills", "order_ids", "session"})
+#: What no client can read, among what it can: it hides none of the others.
+UNREADABLE: Any = {"id": "?", "symbol": "OTHER", "qty": "?", "filled_qty": "?", "status": "new"}
 #: How many answers in a row may be behind or empty: the manager believes a smaller position after three equal reads.
 LIES_MAX = 2
 
@@ -43,6 +45,7 @@ class Line:
         name: of the process, for the trace.
         plain: the methods are plain functions, as a bot with a thread pool has them.
         lists_fills: the broker lists executions.
+        lists_ids: it lists the ids of all orders, whatever became of them.
         worlds: how the account shows what it holds.
         on_submit: told of each exit order that leaves, before it does; and of each that arrives.
         on_answer: told when the answer to a submit has come, after the process has it.
@@ -63,6 +66,7 @@ class Line:
         name: str,
         *,
         lists_fills: bool,
+        lists_ids: bool,
         worlds: Worlds,
         on_submit: Callable[[Line, Order, bool], None],
         on_answer: Callable[[Line, str], None],
@@ -82,6 +86,8 @@ class Line:
         self._missing: Counter[str] = Counter()
         if not lists_fills:
             self.fills = None  # type: ignore[assignment, method-assign]  # a broker without this method
+        if not lists_ids:
+            self.order_ids = None  # type: ignore[assignment, method-assign]  # the same
 
     # --- the port -----------------------------------------------------------------------------------------------------
 
@@ -118,6 +124,10 @@ class Line:
     async def fills(self, since: datetime) -> Any:
         """Executions since a time."""
         return await self._ask("fills", "", self._fills, since)
+
+    async def order_ids(self, since: datetime) -> Any:
+        """Our ids of all orders since a time."""
+        return await self._ask("order_ids", "", self._order_ids, since)
 
     async def session(self, symbol: str, at: datetime) -> Any:
         """The market's hours."""
@@ -188,6 +198,9 @@ class Line:
             error = BrokerError("HTTP 500")
         elif error is None and faults.happens("answer unreadable", 30, method):
             answer = {"message": "internal server error"}
+            if method == "order":
+                faults.seen(60)
+                answer = {"client_order_id": about, "status": "frozen solid", "qty": 1}
         back = self.way_back(method, about)
         if back is not None:
             self._world.after(back, self._reply, method, about, future, answer, error)
@@ -248,6 +261,8 @@ class Line:
                 return [replace(bp, avg_entry_price=Decimal(0)) if n == chosen else bp for n, bp in enumerate(truth)]
         self._lies = 0
         self._last_positions = (now, truth)
+        if truth and self._faults.happens("position unreadable", 55):
+            return [*truth, UNREADABLE]
         return truth
 
     def _order(self, client_order_id: str) -> ExecutionReport | None:
@@ -273,13 +288,23 @@ class Line:
             self._lists_behind += 1
             return self._venue.open_orders_before(then)
         self._lists_behind = 0
+        if truth and self._faults.happens("order unreadable", 55):
+            return [*truth, UNREADABLE]
         return truth
+
+    def _order_ids(self, _: datetime) -> list[str]:
+        """Every order that was taken: the list is complete, or there is none."""
+        if self._world.time < self._venue.look_ups_out_until:
+            raise BrokerError("HTTP 503")
+        return self._venue.ids()
 
     def _fills(self, since: datetime) -> list[Fill]:
         """The executions, none of them, or those of a moment ago; each is missing so often at most."""
         truth = self._venue.fills_since(since)
         if truth and self._faults.happens("list empty", 30):
             return []
+        if truth and self._faults.happens("execution unreadable", 55):
+            return [*truth, UNREADABLE]
         now = self._world.time
         if not truth or now - seconds_of(truth[-1].at) >= BEHIND_MAX_S:
             return truth

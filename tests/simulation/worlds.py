@@ -98,9 +98,11 @@ class Worlds:
         qty = Decimal(self._rng.randint(1, 500))
         return replace(row, account=OTHER, qty=qty, side=self._rng.choice((Side.LONG, Side.SHORT)))
 
-    def orders(self, truth: list[ExecutionReport]) -> list[ExecutionReport]:
-        """The working orders, as this account lists them."""
-        shown = [self._typed(report) for report in truth]
+    def orders(self, listed: list[Any]) -> list[Any]:
+        """The working orders, as this account lists them; what cannot be read is listed as it is."""
+        truth = [report for report in listed if isinstance(report, ExecutionReport)]
+        unreadable = [one for one in listed if not isinstance(one, ExecutionReport)]
+        shown = [*map(self._typed, truth), *unreadable]
         if not self.account.twins:
             return shown
         working = {report.client_order_id: report for report in truth if report.client_order_id not in self._since}

@@ -55,6 +55,8 @@ class ProfitTakingRule(Rule[ProfitTaking]):
                 f"{plain(profit.threshold_pct)} is not above stop_loss.threshold_pct ({plain(stop.threshold_pct)})"
             )
             yield [(self.name, "threshold_pct")], f"{figures}: a win would gain no more than a loss costs"
+        if profit.enabled:
+            yield from self.too_near("threshold_pct", profit.threshold_pct)
 
     def brief(self, policy: ExitPolicy) -> str:
         return f"target {plain(policy.profit_taking.threshold_pct)} %"

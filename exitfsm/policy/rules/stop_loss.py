@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from exitfsm.policy.prices import Level, away
-from exitfsm.policy.rule import Held, OrderTerms, Rule
+from exitfsm.policy.rule import Conflict, Held, OrderTerms, Rule
 from exitfsm.policy.rules.scaling import scaled
 from exitfsm.policy.settings import Section, Spec
 from exitfsm.values import ExitType, OrderType, TimeInForce, plain
@@ -48,6 +49,13 @@ class StopLossRule(Rule[StopLoss]):
 
     def terms(self, policy: ExitPolicy) -> OrderTerms:
         return OrderTerms(OrderType.MARKET, policy.stop_loss.time_in_force)
+
+    def doubts(self, policy: ExitPolicy) -> Iterator[Conflict]:
+        if policy.stop_loss.enabled:
+            yield from self.too_near("threshold_pct", policy.stop_loss.threshold_pct)
+        if not policy.plan.targets and not policy.plan.entry_stops and not policy.plan.stops:
+            text = "no stop and no target are on: nothing ends a position at a loss"
+            yield [(self.name, "enabled")], text
 
     def brief(self, policy: ExitPolicy) -> str:
         return f"stop {plain(policy.stop_loss.threshold_pct)} %"

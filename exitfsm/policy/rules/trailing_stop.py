@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import TYPE_CHECKING, Annotated
 
 from exitfsm.policy.prices import Level, away, reached
-from exitfsm.policy.rule import Held, Rule
+from exitfsm.policy.rule import Conflict, Held, Rule
 from exitfsm.policy.rules.scaling import scaled
 from exitfsm.policy.settings import Section, Spec
-from exitfsm.values import EXACT, HUNDRED, ExitType
+from exitfsm.values import EXACT, HUNDRED, ExitType, plain
 
 if TYPE_CHECKING:
     from exitfsm.policy.exit_policy import ExitPolicy
@@ -57,6 +58,16 @@ class TrailingStopRule(Rule[TrailingStop]):
         # The one division: rounded toward the entry, so that it wakes early rather than late.
         rounding = Context(prec=28, rounding=ROUND_FLOOR if sign > 0 else ROUND_CEILING)
         return rounding.divide(least, away(HUNDRED, settings.trail_pct, -sign))
+
+    def doubts(self, policy: ExitPolicy) -> Iterator[Conflict]:
+        settings, plan = policy.trailing_stop, policy.plan
+        if not settings.enabled:
+            return
+        yield from self.too_near("trail_pct", settings.trail_pct)
+        if settings.activation_pct > 0 and not plan.entry_stops and not plan.stops:
+            begins = plain(settings.activation_pct)
+            text = f"no other stop is on: before a profit of {begins} % nothing ends a position at a loss"
+            yield [(self.name, "activation_pct")], text
 
     def begins_pct(self, p: Held) -> Decimal | None:
         return p.policy.trailing_stop.activation_pct if p.stops.trail is None else None

@@ -18,7 +18,7 @@ class Fault:
         kind: an error status with a JSON body; an HTML page, an empty body or broken JSON (with that status); no answer
             at all; a connection that is cut; an answer that comes late; a redirect.
         when: before the request takes effect, or after.
-        method, path: which requests; `path` is a regular expression that must be found in the path.
+        method, path, query: which requests; `path` and `query` are regular expressions that must be found in theirs.
         times: how many requests.
         status, body: of the answer.
         seconds: how long it hangs or how late it is.
@@ -32,10 +32,12 @@ class Fault:
     status: int = 500
     body: str = '{"code":50010000,"message":"internal server error occurred"}'
     seconds: float = 30.0
+    query: str = ""
 
-    def matches(self, method: str, path: str) -> bool:
+    def matches(self, method: str, path: str, query: str = "") -> bool:
         """True when this fault is due for a request."""
-        return self.times > 0 and self.method in (method, "*") and re.search(self.path, path) is not None
+        is_meant = re.search(self.path, path) is not None and re.search(self.query, query) is not None
+        return self.times > 0 and self.method in (method, "*") and is_meant
 
 
 @dataclass
@@ -44,10 +46,10 @@ class Faults:
 
     planned: list[Fault] = field(default_factory=list)
 
-    def due(self, method: str, path: str) -> Fault | None:
+    def due(self, method: str, path: str, query: str = "") -> Fault | None:
         """The fault for this request, if there is one; it is used up."""
         for fault in self.planned:
-            if fault.matches(method, path):
+            if fault.matches(method, path, query):
                 fault.times -= 1
                 return fault
         return None

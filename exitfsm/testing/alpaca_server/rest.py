@@ -95,7 +95,7 @@ class Rest:
         if not self.limit.take():
             reset = {"Retry-After": "1", "X-RateLimit-Limit": str(self.limit.per_minute), "X-RateLimit-Remaining": "0"}
             return _json({"code": 42910000, "message": "rate limit exceeded"}, 429, reset)
-        fault = self.faults.due(request.method, request.path)
+        fault = self.faults.due(request.method, request.path, request.query_string)
         if fault is not None and fault.when == "before" and fault.kind != "slow":
             return await self._failed(request, fault)
         answer = await self._answered(request, handler)
