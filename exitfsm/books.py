@@ -107,10 +107,10 @@ class Books:
             return holdings.executions_of(p, await self._calls.fills(p.opened_at, p.symbol), listed=True)
         return None
 
-    async def fills_since(self, since: datetime) -> tuple[Fill, ...]:
-        """The account's executions since a time; none where they cannot be had."""
+    async def fills_since(self, since: datetime, symbol: str) -> tuple[Fill, ...]:
+        """The account's executions since a time; none where they, or one of this symbol, cannot be read."""
         with logged("fills_failed error=%s"):
-            return tuple(await self._calls.fills(since.replace(microsecond=0)))
+            return tuple(await self._calls.fills(since.replace(microsecond=0), symbol))
         return ()
 
     async def fills_by_symbol(self, lookback_days: int) -> dict[str, list[Fill]] | None:

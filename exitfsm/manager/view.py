@@ -112,7 +112,8 @@ class View(Part):
                 self._shown.count(p, self.net_of(p, read)[0], read.began)  # a send that cannot look goes by it
             evidence = self._kept.evidence(holding, read, asked, price, listed=listed)
             if listed and asked.executions is None and watching.is_news(evidence):
-                asked = replace(asked, executions=await self._books.fills_since(holding[0].opened_at))
+                fills = await self._books.fills_since(holding[0].opened_at, symbol)
+                asked = replace(asked, executions=fills)
                 continue
             said, memory = weighing.weigh(evidence, self._kept.memory(evidence, by))
             if Needed("next_id") in said and not asked.next_ids:

@@ -62,6 +62,17 @@ async def test_what_is_ignored_is_not_flattened_and_may_be_entered(make_world: M
         await world.manager.watch("AAPL", "long", 1, 100, T0)
 
 
+@pytest.mark.parametrize("manage", [{"ignore": ["AAPL"]}, {"symbols": ["MSFT"]}])
+async def test_what_is_not_managed_is_no_reason_to_reconcile_at_each_look(
+    make_world: MakeWorld, manage: dict[str, Any]
+) -> None:
+    world = await held_before(make_world, {"manage": manage, "live": {"sync_seconds": 3600}})
+    await world.passes(60, step=5)  # MSFT is confirmed
+    before = world.broker.count("open_orders")
+    await world.passes(120, step=1)
+    assert world.broker.count("open_orders") == before
+
+
 async def test_handed_over_means_this_much_and_no_more(make_world: MakeWorld) -> None:
     world = await held_before(make_world, {"manage": {"owner": "handed"}})
     world.broker.enter("AAPL", "long", 1, 100)
