@@ -75,7 +75,7 @@ def _log() -> list[bytes]:
 
 
 def _sample(field: msgspec.structs.FieldInfo) -> Any:
-    return {"at": after(1), "failures": 3}.get(field.name, "x")
+    return {"at": after(1), "failures": 3, "code": 1, "subjects": ("x",), "lines": ("x",)}.get(field.name, "x")
 
 
 def _drawn() -> list[bytes]:

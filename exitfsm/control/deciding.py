@@ -1,0 +1,236 @@
+"""What a command means: whom it concerns, what the answer says of them, and what proves that an account is flat.
+
+Rules of this room: pure. Figures come in, and lines for people go out; text from outside stays as it is, and whoever
+shows a line makes it harmless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from exitfsm.control.protocol import DONE, NOT_DONE
+from exitfsm.events import CommandAnswered, CommandGiven, Event, Recorded
+from exitfsm.holdings import ORDER_PREFIX
+from exitfsm.lifecycle import State
+from exitfsm.position import Position
+from exitfsm.position.operating import is_stuck
+from exitfsm.values import Alarm, BrokerPosition, ExecutionReport, canonical_symbol, plain, same_symbol, stamp
+
+
+class Said(NamedTuple):
+    """One line of an answer, and whether it says that something was done."""
+
+    line: str
+    code: int = DONE
+
+
+def code_of(said: Iterable[Said]) -> int:
+    """The code of an answer made of these lines: the worst of theirs."""
+    return max((one.code for one in said), default=DONE)
+
+
+# --- once -------------------------------------------------------------------------------------------------------------
+
+
+def signed(name: str, command_id: str) -> str:
+    """Who gives a command, as it stands in the events that come of it: with the command's id."""
+    return f"{name} #{command_id}"
+
+
+class Past(msgspec.Struct, frozen=True, kw_only=True):
+    """What the log knows of a command: that it was given, at which place in the store, and what was answered.
+
+    `answered` None: the manager ended before.
+    """
+
+    event: CommandGiven
+    sequence: int
+    answered: CommandAnswered | None = None
+
+
+def commands_in(recorded: Iterable[Recorded]) -> dict[str, Past]:
+    """The commands of an account's stream, by their ids."""
+    found: dict[str, Past] = {}
+    for one in recorded:
+        event = one.event
+        if isinstance(event, CommandGiven):
+            found.setdefault(event.command_id, Past(event=event, sequence=one.sequence))
+        elif isinstance(event, CommandAnswered) and event.command_id in found:
+            found[event.command_id] = replace(found[event.command_id], answered=event)
+    return found
+
+
+def effects(command_id: str, recorded: Iterable[Recorded]) -> list[Said]:
+    """What came of a command that was never answered, by the events that name it."""
+    found = []
+    for one in recorded:
+        if names(one.event, command_id):
+            what = f"{one.stream_id}: {type(one.event).__name__} (event {one.sequence})"
+            found.append(Said(f"took effect before the manager ended: {what}"))
+    return found
+
+
+def names(event: Event, command_id: str) -> bool:
+    """True for an event that came of this command."""
+    if isinstance(event, (CommandGiven, CommandAnswered)):
+        return False
+    fields = (getattr(event, name) for name in event.__struct_fields__)
+    return any(isinstance(value, str) and f"#{command_id}" in value for value in fields)
+
+
+# --- whom -------------------------------------------------------------------------------------------------------------
+
+
+def of_symbol(positions: Sequence[Position], symbol: str) -> list[Position]:
+    """The open positions of a symbol as a person spells it."""
+    try:
+        name = canonical_symbol(symbol)
+    except ValueError:
+        return []
+    return [p for p in positions if same_symbol(p.symbol, name)]
+
+
+def not_watched(symbol: str, positions: Sequence[Position]) -> Said:
+    """What is said of a symbol of which nothing is open."""
+    watched = " ".join(sorted({p.symbol for p in positions})) or "none"
+    return Said(f"{symbol}: no open position of it is watched (watched: {watched}); nothing was done", NOT_DONE)
+
+
+def meant(subject: str, alarms: Mapping[str, tuple[str, Alarm]], positions: Sequence[Position]) -> list[str]:
+    """The ids of the alarms that a person means: by an id, by a symbol, or `account` for those of no position."""
+    if subject in alarms:
+        return [subject]
+    if subject == "account":
+        streams = {stream for stream, _ in alarms.values()} - {p.position_id for p in positions}
+    else:
+        streams = {p.position_id for p in of_symbol(positions, subject)}
+    return [alarm_id for alarm_id, (stream, _) in alarms.items() if stream in streams]
+
+
+# --- what became of it ------------------------------------------------------------------------------------------------
+
+
+def after_exit(before: Position, after: Position | None) -> Said:
+    """What an order to exit has led to."""
+    if after is None:
+        return Said(f"{before.symbol}: its exit is complete, and proved")
+    if after.state is State.MONITORING:
+        return Said(f"{after.symbol}: no exit was begun; it is watched as before", NOT_DONE)
+    if is_stuck(after):
+        return Said(f"{after.symbol}: {_why_stuck(after)}", NOT_DONE)
+    return Said(f"{after.symbol}: {after.state}, {_order(after)}")
+
+
+def after_release(before: Position, after: Position | None) -> Said:
+    """What a release has led to."""
+    if after is None:
+        return Said(f"{before.symbol}: the broker shows none of it: it has ended")
+    if after.state is State.MONITORING:
+        left, entry = plain(after.remaining_qty), plain(after.entry_price)
+        return Said(f"{after.symbol}: the rules watch it again, with {left} entered at {entry}")
+    return Said(f"{after.symbol}: not released: {_why_stuck(after)}", NOT_DONE)
+
+
+def cannot_be_released(p: Position) -> Said:
+    """What is said of a position that is not unprotected."""
+    return Said(f"{p.symbol}: it is {p.state}, not unprotected: there is nothing to release", NOT_DONE)
+
+
+def _order(p: Position) -> str:
+    left = f"{plain(p.remaining_qty)} left to {'sell' if p.side == 'long' else 'buy back'}"
+    return f"{left}, order {p.client_order_id} (attempt {p.attempt})"
+
+
+def _why_stuck(p: Position) -> str:
+    alarms = [alarm for alarm in p.alarms if alarm.kind == "not_done"] or list(p.alarms)
+    text = alarms[-1].text if alarms else "look at its orders at the broker"
+    return f"{p.state}, {plain(p.remaining_qty)} left; {text}"
+
+
+# --- flat -------------------------------------------------------------------------------------------------------------
+
+
+class Books(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known when it is asked whether all is flat.
+
+    Attributes:
+        rows: what the broker shows as held, by a read that began after the question.
+        unreadable: symbols that it shows and that could not be read.
+        orders: the orders that work there; None where the broker lists none.
+        positions: the open positions that are watched.
+        opens: symbols whose market is closed, with when it opens where that is known.
+    """
+
+    rows: tuple[BrokerPosition, ...]
+    unreadable: frozenset[str] = frozenset()
+    orders: tuple[ExecutionReport, ...] | None = ()
+    positions: tuple[Position, ...] = ()
+    opens: Mapping[str, datetime | None] = {}
+
+
+class Proof(NamedTuple):
+    """Why an account is not flat, one line for each reason; flat where there is none.
+
+    `waits_for_market`: all that is left waits for a market to open.
+    """
+
+    lines: tuple[str, ...]
+    waits_for_market: bool = False
+
+    @property
+    def is_flat(self) -> bool:
+        """True where the broker shows nothing held and nothing working, and nothing is watched."""
+        return not self.lines
+
+
+def proof_of(books: Books) -> Proof:
+    """Whether an account is flat, by the broker's books and ours; what cannot be known is a reason that it is not."""
+    closed = [p for p in books.positions if p.state is not State.UNPROTECTED and p.symbol in books.opens]
+    others = [p for p in books.positions if p not in closed]
+    lines = [_why_open(p, books) for p in others]
+    lines += [
+        f"{row.symbol}: the broker shows {plain(row.qty)} {row.side} that is not watched yet"
+        for row in books.rows
+        if not any(same_symbol(p.symbol, row.symbol) for p in books.positions)
+    ]
+    lines += [f"{symbol or 'a position'}: what the broker shows of it cannot be read" for symbol in books.unreadable]
+    lines += _working(books)
+    return Proof((*(_why_closed(p, books.opens[p.symbol]) for p in closed), *lines), bool(closed) and not lines)
+
+
+def _working(books: Books) -> list[str]:
+    if books.orders is None:
+        return ["the broker lists no orders: whether one works is not known; look there"]
+    ours = {order.client_order_id for p in books.positions for order in p.orders}
+    lines = []
+    for order in books.orders:
+        if order.client_order_id in ours:
+            continue  # said with its position
+        name = order.client_order_id or order.broker_order_id
+        whose = "an exit order of no open position" if name and name.startswith(ORDER_PREFIX) else "not ours"
+        lines.append(f"{order.symbol or 'an order'}: order {name} works, {whose}: cancel it at the broker")
+    return lines
+
+
+def _why_open(p: Position, books: Books) -> str:
+    if p.state is State.MONITORING:
+        return f"{p.symbol}: {plain(p.remaining_qty)} {p.side} held, and no exit is under way"
+    if is_stuck(p):
+        return f"{p.symbol}: {_why_stuck(p)}"
+    shown = any(same_symbol(p.symbol, row.symbol) for row in books.rows)
+    gone = "" if shown else "; the broker shows none, which is being proved"
+    if p.state is State.REJECTED:
+        again = f"again at {stamp(p.next_attempt_at)}" if p.next_attempt_at is not None else "no attempt is planned"
+        return f"{p.symbol}: attempt {p.attempt} ended, {plain(p.remaining_qty)} left, {again}{gone}"
+    return f"{p.symbol}: {p.state}, {_order(p)}{gone}"
+
+
+def _why_closed(p: Position, opens: datetime | None) -> str:
+    until = f" until {stamp(opens)}" if opens is not None else ""
+    stored = "its exit is stored, and leaves when it opens" if p.orders else "no exit is under way"
+    return f"{p.symbol}: {plain(p.remaining_qty)} {p.side} held; the market is closed{until}; {stored}"
