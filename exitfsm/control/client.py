@@ -34,6 +34,8 @@ from exitfsm.store import is_url, shown
 PATIENCE_S, AGAIN_S = 30.0, 0.25
 #: How long `flatten` waits for the proof, and how long lies between two looks: the first, and the longest, in seconds.
 FLATTEN_S, LOOK_S, LOOK_MAX_S = 120.0, 0.5, 5.0
+#: How long `flatten` waits for a manager that may be in the middle of a restart, in seconds.
+RESTART_S = 10.0
 #: The environment's name of the token.
 TOKEN = "EXITFSM_CONTROL_TOKEN"  # nosec B105  a name, not a secret
 
@@ -128,7 +130,7 @@ class Control:
         """
         until = time.monotonic() + timeout_s
         command_id = command_id or new_id()
-        first = self.command("flatten", reason=reason, command_id=command_id)
+        first = self._asked("flatten", reason=reason, command_id=command_id, restart_s=min(RESTART_S, timeout_s))
         if said is not None:
             said(first)
         look_s, proof = LOOK_S, first
@@ -143,7 +145,8 @@ class Control:
     def _proof(self, command_id: str, until: float) -> Answer:
         """One look; a manager that is being restarted meanwhile is waited for."""
         try:
-            return self._asked("proof", of=command_id, patience_s=max(1.0, until - time.monotonic()), insists=True)
+            left_s = max(1.0, until - time.monotonic())
+            return self._asked("proof", of=command_id, patience_s=left_s, restart_s=left_s)
         except ControlError as error:
             return Answer(code=NOT_DONE, lines=(f"not proved: {error}",))
 
@@ -176,11 +179,12 @@ class Control:
         command_id: str = "",
         of: str = "",
         patience_s: float | None = None,
-        insists: bool = False,
+        restart_s: float = 0.0,
     ) -> Answer:
-        """The answer; asked again while none came, once somebody was there (or at once where it `insists`)."""
+        """The answer; asked again while none comes, once somebody was there. Nobody is waited for `restart_s`."""
         patience_s = patience_s if patience_s is not None else self._patience_s
-        until, reached = time.monotonic() + patience_s, insists
+        began, reached = time.monotonic(), False
+        until = began + patience_s
         request = Request(
             version=VERSION, verb=verb, id=command_id, subjects=subjects, reason=reason, who=self._who, of=of,
             token=self._token if self._address is not None else "", expires=time.time() + patience_s,
@@ -190,7 +194,7 @@ class Control:
             try:
                 connection = self._connected(left_s)
             except OSError as error:
-                if not reached:
+                if not reached and time.monotonic() + AGAIN_S > began + restart_s:
                     raise ControlError(self._nobody(error)) from None
             else:
                 reached = True

@@ -166,7 +166,7 @@ async def test_sync_says_how_many_are_watched_and_that_the_broker_does_not_answe
 
 async def test_stop_is_answered_before_the_manager_ends(world: World) -> None:
     stopped = asyncio.Event()
-    async with steered(world, on_stop=lambda: stopped.set()):
+    async with steered(world, on_stop=stopped.set):
         answer = await give(world, lambda c: c.stop("upgrade"))
         await asyncio.wait_for(stopped.wait(), 5)
     assert answer.code == 0
@@ -416,7 +416,7 @@ async def test_an_order_that_is_not_ours_is_in_the_way_of_the_proof(world: World
     assert any("NVDA: order bot-7 works, not ours: cancel it at the broker" in line for line in answer.lines)
 
 
-# --- who, and what -----------------------------------------------------------------------------------------------------
+# --- who, and what ----------------------------------------------------------------------------------------------------
 
 
 async def raw(server: Server, data: bytes) -> bytes:
@@ -543,7 +543,7 @@ async def test_where_nobody_listens_it_says_so_and_what_to_do(world: World, tmp_
         await give(world, lambda c: c.pause())
     with pytest.raises(ControlError, match="there is no store at"):
         connect(tmp_path / "none.db").pause()
-    with pytest.raises(ControlError, match="no manager answers at 127.0.0.1:1"):
+    with pytest.raises(ControlError, match=r"no manager answers at 127\.0\.0\.1:1"):
         connect(tmp_path / "none.db", address="127.0.0.1:1").pause()
     await world.restart_in_order()
 

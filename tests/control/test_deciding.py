@@ -1,0 +1,173 @@
+"""What a command means, without a manager: who is concerned, what is said, and what proves that all is flat."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given as given_any
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from exitfsm import BrokerPosition, ExecutionReport, OrderStatus, Side, State
+from exitfsm.control.deciding import (
+    Books,
+    Said,
+    after_exit,
+    after_release,
+    code_of,
+    commands_in,
+    effects,
+    meant,
+    not_watched,
+    of_symbol,
+    proof_of,
+    signed,
+)
+from exitfsm.events import CommandAnswered, CommandGiven, ExitTriggered, Recorded, TradingPaused
+from exitfsm.testing.given import given, opened, reported, seen, triggered
+from exitfsm.values import Alarm
+
+NOW = datetime(2024, 1, 2, 15, 30, tzinfo=UTC)
+ID = "00000000deadbeef"
+ROW = BrokerPosition(symbol="AAPL", side=Side.LONG, qty=Decimal(10), avg_entry_price=Decimal(100))
+WATCHED = given(opened()).now
+PENDING = given(opened(), triggered()).now
+SUBMITTED = given(opened(), triggered()).when(reported("new")).now
+LOST = replace(SUBMITTED, state=State.UNPROTECTED)
+
+
+def order(name: str, symbol: str = "AAPL") -> ExecutionReport:
+    return ExecutionReport(client_order_id=name, status=OrderStatus.NEW, at=NOW, symbol=symbol)
+
+
+def recorded(*events: object, stream: str = "account:x") -> list[Recorded]:
+    return [
+        Recorded(stream_id=stream, version=n, at_ns=0, by="operator", event=event, sequence=n)  # type: ignore[arg-type]
+        for n, event in enumerate(events, 1)
+    ]
+
+
+# --- flat -------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_held_nothing_working_and_nothing_watched_is_flat() -> None:
+    assert proof_of(Books(rows=())).is_flat
+
+
+@pytest.mark.parametrize(
+    ("books", "words"),
+    [
+        (Books(rows=(ROW,)), "shows 10 long that is not watched yet"),
+        (Books(rows=(), unreadable=frozenset({"AAPL"})), "AAPL: what the broker shows of it cannot be read"),
+        (Books(rows=(), unreadable=frozenset({""})), "a position: what the broker shows"),
+        (Books(rows=(), orders=None), "the broker lists no orders"),
+        (Books(rows=(), orders=(order("bot-1"),)), "order bot-1 works, not ours"),
+        (Books(rows=(), orders=(order("xf1-abc-1"),)), "an exit order of no open position"),
+        (Books(rows=(), positions=(SUBMITTED,)), "the broker shows none, which is being proved"),
+        (Books(rows=(ROW,), positions=(SUBMITTED,)), "submitted, 10 left to sell, order xf1-"),
+        (Books(rows=(ROW,), positions=(PENDING,)), "pending, 10 left"),
+        (Books(rows=(ROW,), positions=(WATCHED,)), "held, and no exit is under way"),
+        (Books(rows=(ROW,), positions=(LOST,)), "unprotected, 10 left"),
+    ],
+)
+def test_whatever_is_left_is_a_line_and_not_flat(books: Books, words: str) -> None:
+    proof = proof_of(books)
+    assert not proof.is_flat
+    assert not proof.waits_for_market
+    assert any(words in line for line in proof.lines), proof.lines
+
+
+def test_what_waits_for_its_market_alone_is_said_with_the_time() -> None:
+    opens = NOW + timedelta(hours=17)
+    proof = proof_of(Books(rows=(ROW,), positions=(PENDING,), opens={"AAPL": opens}))
+    assert proof.waits_for_market
+    assert "the market is closed until 2024-01-03T08:30:00Z; its exit is stored" in proof.lines[0]
+    assert not proof_of(Books(rows=(ROW,), positions=(LOST,), opens={"AAPL": opens})).waits_for_market
+    other = replace(ROW, symbol="MSFT")
+    assert not proof_of(Books(rows=(ROW, other), positions=(PENDING,), opens={"AAPL": None})).waits_for_market
+
+
+@given_any(
+    rows=st.lists(st.sampled_from([ROW, replace(ROW, symbol="MSFT")]), max_size=2),
+    unreadable=st.sets(st.sampled_from(["", "TSLA"])),
+    orders=st.none() | st.lists(st.sampled_from([order("bot-1"), order("xf1-a-1")]), max_size=2),
+    positions=st.lists(st.sampled_from([WATCHED, PENDING, SUBMITTED, LOST]), max_size=2),
+    opens=st.dictionaries(st.sampled_from(["AAPL", "MSFT"]), st.none() | st.just(NOW)),
+)
+def test_flat_is_never_said_while_anything_is_left_or_not_known(rows, unreadable, orders, positions, opens) -> None:
+    books = Books(
+        rows=tuple(rows), unreadable=frozenset(unreadable), orders=tuple(orders) if orders is not None else None,
+        positions=tuple(positions), opens=opens,
+    )  # fmt: skip
+    nothing = not (rows or unreadable or orders or positions) and orders is not None
+    assert proof_of(books).is_flat == nothing
+
+
+# --- whom, and what became of it --------------------------------------------------------------------------------------
+
+
+def test_symbols_are_meant_as_people_spell_them() -> None:
+    assert of_symbol([WATCHED], "aapl") == [WATCHED]
+    assert of_symbol([WATCHED], "MSFT") == []
+    assert of_symbol([WATCHED], "no symbol!") == []
+    assert not_watched("X", []).code == 1
+    assert "watched: AAPL" in not_watched("X", [WATCHED, SUBMITTED]).line
+
+
+def test_alarms_are_meant_by_id_symbol_or_account() -> None:
+    one = Alarm(alarm_id="a1", kind="split", text="", raised_at=NOW)
+    alarms = {"a1": (WATCHED.position_id, one), "a2": ("account:x", one)}
+    assert meant("a2", alarms, [WATCHED]) == ["a2"]
+    assert meant("AAPL", alarms, [WATCHED]) == ["a1"]
+    assert meant("account", alarms, [WATCHED]) == ["a2"]
+    assert meant("MSFT", alarms, [WATCHED]) == []
+
+
+def test_what_an_order_to_exit_led_to() -> None:
+    assert after_exit(WATCHED, None) == Said("AAPL: its exit is complete, and proved")
+    assert after_exit(WATCHED, WATCHED).code == 1
+    assert after_exit(WATCHED, SUBMITTED).code == 0
+    assert after_exit(LOST, LOST).code == 1
+    done = replace(LOST, alarms=(Alarm(alarm_id="a", kind="not_done", text="an order may be live", raised_at=NOW),))
+    assert "an order may be live" in after_exit(LOST, done).line
+
+
+def test_what_a_release_led_to() -> None:
+    assert after_release(LOST, None).code == 0
+    assert "with 10 entered at 100" in after_release(LOST, WATCHED).line
+    assert after_release(LOST, LOST).code == 1
+
+
+def test_an_answer_is_as_good_as_the_worst_of_its_lines() -> None:
+    assert code_of([]) == 0
+    assert code_of([Said("a"), Said("b", 1), Said("c")]) == 1
+
+
+# --- once -------------------------------------------------------------------------------------------------------------
+
+
+def given_command(command_id: str = ID) -> CommandGiven:
+    return CommandGiven(command_id=command_id, verb="exit", subjects=("AAPL",), by="jo", whence="x", at=NOW)
+
+
+def test_the_log_knows_which_commands_were_answered() -> None:
+    answer = CommandAnswered(command_id=ID, code=0, lines=("done",), at=NOW)
+    other = CommandAnswered(command_id="f" * 16, code=0, lines=(), at=NOW)
+    past = commands_in(recorded(given_command(), given_command("a" * 16), answer, other))
+    assert past[ID].answered == answer
+    assert past["a" * 16].answered is None
+    assert past["a" * 16].sequence == 2
+    assert "f" * 16 not in past
+
+
+def test_what_came_of_a_command_is_what_names_it() -> None:
+    triggers = given(opened()).when(seen(98)).news
+    forced = next(event for event in triggers if isinstance(event, ExitTriggered))
+    ours = replace(forced, detail=f"{signed('jo', ID)}: news")
+    log = recorded(given_command(), forced, ours, TradingPaused(by=signed("jo", "a" * 16), at=NOW))
+    assert [said.line for said in effects(ID, log)] == [
+        "took effect before the manager ended: account:x: ExitTriggered (event 3)"
+    ]
+    assert effects("b" * 16, log) == []
