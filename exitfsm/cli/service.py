@@ -6,7 +6,6 @@ steer, that is a warning, and positions are watched all the same.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -18,8 +17,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from exitfsm.cli import screen
-from exitfsm.control import serve
-from exitfsm.control.client import TOKEN
 from exitfsm.errors import StoreError
 from exitfsm.events import tag_of
 from exitfsm.lifecycle import State
@@ -27,6 +24,8 @@ from exitfsm.outside import harmless
 from exitfsm.values import plain, stamp
 
 if TYPE_CHECKING:
+    import asyncio
+
     from exitfsm.events import Recorded
     from exitfsm.manager import ExitManager
     from exitfsm.ports import Session
@@ -73,6 +72,8 @@ def _watchdog_s(microseconds: str, pid: str) -> float | None:
 
 async def beat(notices: Notices, manager: ExitManager) -> None:
     """Tell systemd's watchdog that we live, twice as often as it asks: a loop that hangs does not, and is restarted."""
+    import asyncio
+
     if notices.watchdog_s is None:
         return
     while True:
@@ -128,6 +129,8 @@ def _oldest(exiting: Iterable[Position]) -> str:
 
 async def each_minute(manager: ExitManager, hours: Callable[[], Awaitable[Session | None]]) -> None:
     """On a terminal, a line a minute."""
+    import asyncio
+
     while sys.stdout.isatty():
         await asyncio.sleep(LINE_S)
         screen.emit(f"{stamp(datetime.now(UTC).replace(microsecond=0))}  {minute_line(manager, await hours())}\n")
@@ -180,6 +183,9 @@ async def steered(manager: ExitManager, stop: asyncio.Event, listen: str | None)
     Raises:
         ConfigError: the port is none on this machine, or lacks a token.
     """
+    from exitfsm.control import serve
+    from exitfsm.control.client import TOKEN
+
     server = serve(manager, on_stop=stop.set, listen=listen, token=os.environ.get(TOKEN, ""))
     try:
         await server.__aenter__()

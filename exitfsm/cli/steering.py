@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from exitfsm.cli import screen
 from exitfsm.cli.codes import BAD_INPUT
 from exitfsm.cli.options import JsonFlag
-from exitfsm.control import Answer, Control, connect
-from exitfsm.control.client import FLATTEN_S, PATIENCE_S, new_id
-from exitfsm.control.protocol import is_id
 
+if TYPE_CHECKING:
+    from exitfsm.control import Answer, Control
+
+#: How long an answer is waited for, and the proof of `flatten`, in seconds: as in `exitfsm.control`, which is imported
+#: where it is used.
+PATIENCE_S, FLATTEN_S = 30.0, 120.0
 Driven = Annotated[
     str, typer.Argument(metavar="STORE", help="The store of the manager that runs: a file, or postgresql://…")
 ]
@@ -34,6 +37,8 @@ Wait = Annotated[float, typer.Option("--wait", min=0.1, metavar="SECONDS", help=
 
 
 def _id(text: str) -> str:
+    from exitfsm.control.protocol import is_id
+
     if not is_id(text):
         raise typer.BadParameter(f"{text!r} is no command's id: 16 hexadecimal digits")
     return text
@@ -155,6 +160,9 @@ class _Order:
         self, verb: str, store: str, subjects: list[str] | None = None, *, reason: str, at: str | None,
         again: str | None, wait: float,
     ) -> None:  # fmt: skip
+        from exitfsm.control import connect
+        from exitfsm.control.client import new_id
+
         self.verb, self.subjects, self.reason = verb, tuple(subjects or ()), reason
         self.command_id = again or new_id()
         self.control: Control = connect(store, address=at, who=_user(), patience_s=wait)

@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import T0, MakeWorld, World
+from harness import T0, MakeWorld, World, shuffled
 
 from exitfsm import ExecutionReport, OrderStatus, Session
 from exitfsm.control import Answer, Control, ControlError, connect, serve
@@ -555,3 +555,39 @@ async def test_a_manager_that_does_not_answer_is_said_with_the_id_to_give_again(
         with pytest.raises(ControlError, match=r"no answer to sync within 0.5 s: .* --id [0-9a-f]{16}"):
             await give(world, lambda c: c.sync(), patience_s=0.5)
         hang.release()
+
+
+async def test_ten_thousand_garbage_requests_harm_nothing(world: World) -> None:
+    """Short, long, cut off, many at once: the socket goes on, and so does an exit meanwhile."""
+    chance = shuffled(7)
+    right = json.dumps({"v": 1, "verb": "exit", "id": ID, "subjects": ["AAPL"], "expires": 9e9}).encode()
+
+    def garbage() -> bytes:
+        at = chance.randrange(len(right))
+        kind = chance.randrange(4)
+        if kind == 0:
+            return chance.randbytes(chance.randrange(200)) + b"\n"
+        if kind == 1:
+            return right[:at]
+        return right[:at] + chance.randbytes(1 + chance.randrange(3)) + right[at + 2 :] + b"\n" * chance.randrange(2)
+
+    def send(path: Path, count: int) -> None:
+        for _ in range(count):
+            with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+                client.connect(str(path))
+                client.sendall(garbage())
+
+    async with steered(world) as server:
+        assert server.path is not None
+        threads = [threading.Thread(target=send, args=(server.path, 2_500), daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        await world.bar(98)
+        assert len(world.orders) == 1
+        while any(thread.is_alive() for thread in threads):
+            await asyncio.sleep(0.01)
+        answer = await give(world, lambda c: c.pause())
+    assert answer.code == 0
+    assert len(world.orders) == 1
+    assert [c.verb for c in commands(world) if isinstance(c, CommandGiven)] in (["pause"], ["exit", "pause"])
+    assert not any("control_crashed" in line for line in world.heard.lines)
