@@ -106,6 +106,7 @@ from exitfsm.ports import (
     Clock,
     EventBus,
     IdMemory,
+    Instrument,
     Session,
 )
 from exitfsm.position import (
@@ -283,6 +284,7 @@ __all__ = [
     "IdMemory",
     "IllegalTransition",
     "InProcessBus",
+    "Instrument",
     "LadderStep",
     "LookUp",
     "ManualClock",

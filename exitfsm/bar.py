@@ -20,11 +20,25 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 from decimal import Decimal
+from string import ascii_lowercase
+from unicodedata import normalize
 
 import msgspec
 from msgspec.structs import force_setattr
 
 from exitfsm.exact import PRICE_MAX, PRICE_MIN, decimal_of, plain, stamp, utc
+
+_UPPER = {ord(letter): letter.upper() for letter in ascii_lowercase}
+
+
+def symbol_key(symbol: str) -> str:
+    """The spelling by which symbols are compared, whatever text it is: ASCII letters in upper case, composed (NFC).
+
+    Only ASCII letters: `upper` would make SS of one German letter, and so one holding of two.
+    """
+    if symbol.isascii():
+        return symbol.upper()
+    return normalize("NFC", symbol).translate(_UPPER)
 
 
 class _Given(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -51,7 +65,7 @@ class Bar(_Given, frozen=True, gc=False, eq=False):
     """One price bar of one symbol: immutable, cheap to make, and cheap to find quiet.
 
     Args:
-        symbol: the instrument; kept in upper case.
+        symbol: the instrument, as the venue calls it; ASCII letters are kept in upper case.
         timestamp: aware datetime that identifies the bar.
         open, high, low, close: prices as Decimal, int, text or float (a float counts as its shortest text).
         volume: traded quantity; not used for decisions.
@@ -82,8 +96,8 @@ class Bar(_Given, frozen=True, gc=False, eq=False):
                 decimal_of(price)  # whoever records why it is refused must be able to read it
         force_setattr(self, "floor", floor)
         force_setattr(self, "ceiling", ceiling)
-        if not self.symbol.isupper():
-            force_setattr(self, "symbol", self.symbol.upper())
+        if not (self.symbol.isascii() and self.symbol.isupper()):
+            force_setattr(self, "symbol", symbol_key(self.symbol))
         if self.timestamp.tzinfo is not UTC:
             force_setattr(self, "timestamp", utc(self.timestamp))
 

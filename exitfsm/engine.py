@@ -24,6 +24,7 @@ from exitfsm.levels import Levels, Slot
 from exitfsm.lifecycle import State, advance
 from exitfsm.marking import BarsSince, marks_of, states_of
 from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
+from exitfsm.order_ids import check_stored
 from exitfsm.policy import Fault
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position import Action, Position, decide, evolve, fold, owed, position_id, replay
@@ -63,9 +64,7 @@ class Engine:
         bars_since: BarsSince | None = None,
     ) -> None:
         self.store, self.broker, self.rules = store, broker, dict(rules or {})
-        self.session_close = session_close
-        self.listener = listener
-        self.bars_since = bars_since
+        self.session_close, self.listener, self.bars_since = session_close, listener, bars_since
         #: No new triggers; exits under way go on.
         self.paused = False
         self.levels = Levels()
@@ -93,6 +92,7 @@ class Engine:
                 self._orders[order.client_order_id] = stream
             if position.client_order_id is not None and position.order_live and position.state is State.PENDING:
                 self.unknown.add(position.client_order_id)
+            check_stored(stream, position.id_form)
             self.positions[stream] = position
             row = held[stream]
             # One that no bar has reached yet is held against its entry: the first price must not be beyond belief.

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from exitfsm.order_ids import FIRST_FORM
 from exitfsm.policy import ExitPolicy
 from exitfsm.values import ZERO, ExitType, OrderType, Side, TimeInForce
 
@@ -28,7 +29,8 @@ class PositionOpened(Event, frozen=True, tag="position_opened.v1"):
     """A position is watched from here on.
 
     `account` is a hash; `epoch` tells this position from earlier ones in the same symbol and comes from the broker's
-    first fill (in simulation: the entry bar). `atr` is the average true range at the entry, frozen.
+    first fill (in simulation: the entry bar). `atr` is the average true range at the entry, frozen. `id_form` is the
+    form of its client order ids (see `exitfsm.order_ids`); what was stored before there was another names none.
     """
 
     account: str
@@ -42,6 +44,12 @@ class PositionOpened(Event, frozen=True, tag="position_opened.v1"):
     atr: Decimal | None = None
     strategy_name: str = ""
     source: str = ""
+    id_form: str | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def form(self) -> str:
+        """The form of its client order ids."""
+        return self.id_form if isinstance(self.id_form, str) else FIRST_FORM
 
 
 class PositionResized(Event, frozen=True, tag="position_resized.v1"):

@@ -48,6 +48,10 @@ class AlarmKind(StrEnum):
     FILL_CORRECTED = "fill_corrected"
     CANCEL_REFUSED = "cancel_refused"
     UNKNOWN_EXIT_ORDER = "unknown_exit_order"
+    ID_FORM_DIFFERS = "id_form_differs"
+    VALUE_TOO_SMALL = "value_too_small"
+    QUANTITY_REFUSED = "quantity_refused"
+    PRICE_REFUSED = "price_refused"
     FOREIGN_ORDER = "foreign_order"
     EPOCH_UNKNOWN = "epoch_unknown"
     UNPRICEABLE = "unpriceable"
@@ -190,6 +194,27 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         Severity.WARNING,
         "a working order carries an id of ours and belongs to no position known here: an orphan order",
         "find out which store it came from; cancel it at the broker if nobody drives it",
+    ),
+    AlarmKind.ID_FORM_DIFFERS: AlarmMeaning(
+        Severity.CRITICAL,
+        "a working order is an exit of a watched position under an id of another form: another machine exits it with "
+        "another version, or with other capabilities; nothing is sent beside it",
+        "stop one of the two machines; see how to upgrade",
+    ),
+    AlarmKind.VALUE_TOO_SMALL: AlarmMeaning(
+        Severity.WARNING,
+        "an exit is worth less than the venue takes, by its instrument or its refusal; it is sent when worth more",
+        "nothing, or close it at the broker by a means of its own (many convert what is small)",
+    ),
+    AlarmKind.QUANTITY_REFUSED: AlarmMeaning(
+        Severity.WARNING,
+        "the venue refused a quantity by its step; a coarser one is tried where next to nothing is left",
+        "declare the step: `instrument(symbol)`",
+    ),
+    AlarmKind.PRICE_REFUSED: AlarmMeaning(
+        Severity.NOTICE,
+        "the venue refused a limit for its price; the exit goes on at market",
+        "declare the tick: `instrument(symbol)`",
     ),
     AlarmKind.FOREIGN_ORDER: AlarmMeaning(
         Severity.WARNING,

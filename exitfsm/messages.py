@@ -33,6 +33,7 @@ class Open(Message, frozen=True):
 
     `epoch` must come from facts the broker keeps (its first fill since the symbol was flat), so that another machine or
     an empty store arrives at the same one. `atr` is the average true range at the entry, where a rule wants it.
+    `id_form` is the form of its client order ids, where it must be another than the broker declares.
     """
 
     account: str
@@ -46,6 +47,7 @@ class Open(Message, frozen=True):
     atr: Decimal | None = None
     strategy_name: str = ""
     source: str = "bot"
+    id_form: str = ""
 
 
 class BarSeen(Message, frozen=True):

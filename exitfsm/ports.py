@@ -13,8 +13,10 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import msgspec
+from msgspec.structs import replace
 
-from exitfsm.values import ZERO, Bar, BrokerPosition, ExecutionReport, Fill, Order, OrderType, TimeInForce
+from exitfsm.order_ids import DEFAULT_FORM
+from exitfsm.values import EXACT, ZERO, Bar, BrokerPosition, ExecutionReport, Fill, Order, OrderType, TimeInForce
 
 T = TypeVar("T")
 #: A broker's or feed's method may be plain or async.
@@ -39,7 +41,7 @@ class AssetRules(msgspec.Struct, frozen=True, kw_only=True):
             prices below 1, where the venue has a finer grid there.
         order_types, times_in_force: what is accepted; the first of each is what to fall back to.
         fractional_times_in_force: what is accepted for quantities that are not whole.
-        always_open: the market never closes.
+        always_open: the market never closes; None, in an `Instrument` only, where that is not said.
     """
 
     qty_step: Decimal = ZERO
@@ -49,7 +51,7 @@ class AssetRules(msgspec.Struct, frozen=True, kw_only=True):
     order_types: tuple[OrderType, ...] = (OrderType.MARKET, OrderType.LIMIT)
     times_in_force: tuple[TimeInForce, ...] = (TimeInForce.DAY, TimeInForce.GTC)
     fractional_times_in_force: tuple[TimeInForce, ...] = (TimeInForce.DAY,)
-    always_open: bool = False
+    always_open: bool | None = False
 
     def tick(self, price: Decimal) -> Decimal:
         """The price step at `price`."""
@@ -63,6 +65,50 @@ class AssetRules(msgspec.Struct, frozen=True, kw_only=True):
     def accepted_type(self, wanted: OrderType) -> OrderType:
         """`wanted` where the venue takes it, else what it does take."""
         return wanted if wanted in self.order_types else self.order_types[0]
+
+
+class Instrument(AssetRules, frozen=True, kw_only=True):
+    """What the venue accepts for one symbol; it goes before the rules of its class.
+
+    What order types and times in force are not given are those of the class. Other defaults are no bound at all.
+
+    Attributes:
+        price_tick, price_tick_below_1: as in `AssetRules`; the second is the first where it is 0.
+        value_min: least value of an order: quantity by price by `multiplier`. What is worth less waits until it
+            is worth that much, with an alarm.
+        multiplier: what one contract's price counts for.
+        always_open: whether its market never closes; None where that is not said, so that its class or name says it.
+        id_form: which client order ids are taken for it; empty for the broker's own, see `Capabilities`.
+    """
+
+    price_tick: Decimal = ZERO
+    price_tick_below_1: Decimal = ZERO
+    order_types: tuple[OrderType, ...] = ()
+    times_in_force: tuple[TimeInForce, ...] = ()
+    fractional_times_in_force: tuple[TimeInForce, ...] = ()
+    always_open: bool | None = None
+    value_min: Decimal = ZERO
+    multiplier: Decimal = Decimal(1)
+    id_form: str = ""
+
+    def tick(self, price: Decimal) -> Decimal:
+        """The price step at `price`."""
+        return (self.price_tick_below_1 if price < 1 else ZERO) or self.price_tick
+
+    def completed(self, rules: AssetRules) -> Instrument:
+        """The same with what it leaves open by the rules of its class."""
+        times, fractional = self.times_in_force, self.fractional_times_in_force
+        return replace(
+            self,
+            order_types=self.order_types or rules.order_types,
+            times_in_force=times or rules.times_in_force,
+            fractional_times_in_force=fractional or times or rules.fractional_times_in_force,
+            always_open=rules.always_open if self.always_open is None else self.always_open,
+        )
+
+    def value(self, qty: Decimal, price: Decimal) -> Decimal:
+        """What an order is worth."""
+        return EXACT.multiply(EXACT.multiply(qty, price), self.multiplier)
 
 
 STOCKS = AssetRules()
@@ -89,6 +135,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         queues_orders: an order sent while the market is closed is taken and works from the next open on; otherwise an
             exit waits for the session before it is sent.
         stocks, crypto: what the venue accepts for each class of assets.
+        instruments: what it accepts for single symbols, by symbol in our spelling; those that `Broker.instrument` tells
+            are added.
+        id_form: which client order ids it takes: `xf2` (32 characters of `[a-z0-9]`), `xf2-20` to `xf2-31` (so many
+            characters), or `uuid`; see `exitfsm.order_ids`. It holds for what is opened from now on.
     """
 
     ids_refused: IdMemory = IdMemory.NEVER
@@ -99,10 +149,27 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     queues_orders: bool = False
     stocks: AssetRules = STOCKS
     crypto: AssetRules = CRYPTO
+    id_form: str = DEFAULT_FORM
+    instruments: dict[str, Instrument] = {}
 
     def rules(self, symbol: str) -> AssetRules:
-        """The rules for a symbol; a pair such as BTC/USD is crypto."""
+        """The rules for a symbol: its own, or those of its class; a pair such as BTC/USD is crypto."""
+        rules, instrument = self.class_rules(symbol), self.instruments.get(symbol)
+        return instrument.completed(rules) if instrument is not None else rules
+
+    def class_rules(self, symbol: str) -> AssetRules:
+        """The rules for the class of a symbol."""
         return self.crypto if "/" in symbol else self.stocks
+
+    def never_closes(self, symbol: str) -> bool | None:
+        """Whether a symbol's market is always open, where its instrument says it; None where it does not."""
+        instrument = self.instruments.get(symbol)
+        return instrument.always_open if instrument is not None else None
+
+    def form(self, symbol: str) -> str:
+        """The form of the client order ids for a symbol."""
+        instrument = self.instruments.get(symbol)
+        return (instrument.id_form if instrument is not None else "") or self.id_form
 
 
 #: Nothing is known about the broker.
@@ -154,6 +221,9 @@ class Broker(Protocol):
     def session(self, symbol: str, at: datetime) -> MaybeAsync[Session]:
         """The market's hours for a symbol around a moment."""
         ...
+
+    # A broker may also have a method `instrument(symbol)` that returns an `Instrument`, a mapping of its fields, or
+    # None: it is asked once for each symbol that is held, and anew after a refusal that names what it says.
 
 
 class BarFeed(Protocol):

@@ -1,19 +1,20 @@
 """When a market is open, where no broker says it: for simulations and paper runs, by the configured hours.
 
-Rules of this room: hours are Monday to Friday, without New York's holidays and with its early closes where the hours
-are in its zone; what is crypto by its name never closes. A broker's own word always holds: nothing here is asked live.
+Rules of this room: where a calendar is named, its sessions count. Otherwise hours are Monday to Friday, without New
+York's holidays and with its early closes where the hours are in its zone; what is crypto by its name never closes. A
+broker's own word always holds: here is asked what no broker says.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from exitfsm import exchange_days
-from exitfsm.config import SessionHours
-from exitfsm.ports import Session
+from exitfsm import calendars, exchange_days
+from exitfsm.config import ExitConfig, SessionHours
+from exitfsm.ports import Capabilities, Session
 
 _WEEKDAYS = 5
 _DAYS_AHEAD = 12  # no market is closed for longer
@@ -46,9 +47,20 @@ def is_crypto(symbol: str) -> bool:
     )
 
 
-def market_session(hours: SessionHours, symbol: str, at: datetime) -> Session:
-    """The regular session around a moment."""
-    if is_crypto(symbol):
+def _never_closes(hours: SessionHours, symbol: str, always_open: bool | None) -> bool:
+    if always_open is not None:
+        return always_open
+    return hours.calendar in calendars.ALWAYS_OPEN or (not hours.calendar and is_crypto(symbol))
+
+
+def market_session(hours: SessionHours, symbol: str, at: datetime, always_open: bool | None = None) -> Session:
+    """The regular session around a moment.
+
+    Args:
+        hours, symbol, at: of which market, around when.
+        always_open: whether the market never closes, where that is known; by the symbol's name where it is not.
+    """
+    if _never_closes(hours, symbol, always_open):
         return Session(is_open=True)
     local = at.astimezone(ZoneInfo(hours.timezone))
     coming = next(_sessions(hours, at), None)
@@ -57,19 +69,26 @@ def market_session(hours: SessionHours, symbol: str, at: datetime) -> Session:
     opens, closes = coming
     is_open = opens <= local
     # Before the close of a trading day its close counts, also before the open: a position may not outlive it.
-    close = closes if closes.date() == local.date() else None
+    close = closes if is_open or closes.date() == local.date() else None
     following = opens if local < opens else next(_sessions(hours, closes))[0]
     return Session(is_open=is_open, close=close, next_open=following)
 
 
-def next_close(hours: SessionHours, symbol: str, at: datetime) -> datetime | None:
-    """When the market next closes after a moment; None where it never does."""
-    coming = None if is_crypto(symbol) else next(_sessions(hours, at), None)
-    return coming[1] if coming is not None else None
+def closing(config: ExitConfig, broker: Capabilities) -> Callable[[str, datetime], datetime | None] | None:
+    """When the session that runs ends, by the configuration; None where no rule asks for it."""
+    if not config.policy.plan.needs_session:
+        return None
+    hours = config.session
+    return lambda symbol, at: market_session(hours, symbol, at, broker.never_closes(symbol)).close
 
 
 def _sessions(hours: SessionHours, at: datetime) -> Iterator[tuple[datetime, datetime]]:
     """The opening and the close of each session that ends after a moment, in the zone of the hours."""
+    by_calendar = calendars.sessions(hours.calendar, at) if hours.calendar else None
+    if by_calendar is not None:
+        zone = ZoneInfo(hours.timezone)
+        yield from ((opens.astimezone(zone), closes.astimezone(zone)) for opens, closes in by_calendar)
+        return
     local = at.astimezone(ZoneInfo(hours.timezone))
     for ahead in range(_DAYS_AHEAD):
         noon = local.replace(hour=12, minute=0, second=0, microsecond=0, fold=0) + timedelta(days=ahead)
@@ -103,21 +122,26 @@ class LongBars:
         self._hours, self._zone = hours, ZoneInfo(hours.timezone)
         self._lengths: dict[str, timedelta] = {}
 
-    def close(self, symbol: str, at: datetime, previous_at: datetime | None) -> datetime | None:
+    def close(
+        self, symbol: str, at: datetime, previous_at: datetime | None, always_open: bool | None = None
+    ) -> datetime | None:
         """The close that counts for a bar; the bar's own time where it is the last that leaves time to exit.
 
         Args:
             symbol: of the bar.
             at: its time.
             previous_at: the time of the bar before it.
+            always_open: as in `market_session`.
         """
-        coming = next_close(self._hours, symbol, at)
-        if coming is None:
+        session = None if _never_closes(self._hours, symbol, always_open) else next(_sessions(self._hours, at), None)
+        if session is None:
             return None
+        opens, coming = session
         length = self._length(symbol, at, previous_at)
         if length is not None and coming <= at + 2 * length:
             return at
-        return coming if coming.astimezone(self._zone).date() == at.astimezone(self._zone).date() else None
+        is_today = coming.astimezone(self._zone).date() == at.astimezone(self._zone).date()
+        return coming if is_today or opens <= at else None
 
     def _length(self, symbol: str, at: datetime, previous_at: datetime | None) -> timedelta | None:
         """How far a symbol's bars are apart: the shortest step within a day, or whole days where there is none."""
@@ -131,4 +155,4 @@ class LongBars:
         return known
 
 
-__all__ = ["LongBars", "is_crypto", "market_session", "next_close"]
+__all__ = ["LongBars", "closing", "is_crypto", "market_session"]

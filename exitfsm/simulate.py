@@ -260,7 +260,7 @@ class Simulation:
         if not slot.positions or self.engine.quiet(bar, received_at):
             return ()
         jump = self._jump(slot, bar, received_at)
-        split = jump.split(_guard_ratio(slot)) if jump is not None and not is_crypto(bar.symbol) else None
+        split = jump.split(_guard_ratio(slot)) if jump is not None and not self._never_closes(bar.symbol) else None
         if jump is not None and split is not None and self.ends_at_splits:
             self._end_at_split(slot, jump, split, bar)
             return ()
@@ -291,10 +291,17 @@ class Simulation:
             now = self.engine.positions[p.position_id]
             self._carrier.carry_out(self._carrier.read_position(now, bar.timestamp), bar.timestamp)
 
+    def _never_closes(self, symbol: str) -> bool:
+        known = self.broker.capabilities.never_closes(symbol)
+        return known if known is not None else is_crypto(symbol)
+
     def _session_close(self, symbol: str, at: datetime) -> datetime | None:
-        """The close that counts for a symbol's bar of this time, for `end_of_session`."""
+        """The close that counts for a symbol's bar of this time, for `end_of_session`, and nothing else."""
         slot = self._slots.get(symbol)
-        return self._sessions.close(symbol, at, slot.previous_at if slot is not None else None)
+        if slot is None or not any(p.policy.plan.needs_session for p in slot.positions):
+            return None
+        always_open = self.broker.capabilities.never_closes(symbol)
+        return self._sessions.close(symbol, at, slot.previous_at, always_open)
 
     def _trade(self, bar: Bar, received_at: datetime | None) -> None:
         """Orders fill at the open of a bar that is believed, and what waited for time comes due.
@@ -317,7 +324,7 @@ class Simulation:
         reference = slot.reference_price
         if reference is None or not is_jump(bar.open, reference, _guard_ratio(slot)):
             return
-        ratio = split_ratio(reference, bar.open) if not is_crypto(bar.symbol) else None
+        ratio = split_ratio(reference, bar.open) if not self._never_closes(bar.symbol) else None
         guess = f": a split {ratio}? It is not in the figures" if ratio is not None else ""
         text = f"{bar.symbol} opened at {plain(bar.open)} after {plain(reference)}, and the exit fills there{guess}"
         for p in list(slot.positions):

@@ -9,7 +9,6 @@ bar with a NaN price is still a bar): judging it is the business of `position.de
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
@@ -18,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from exitfsm.bar import Bar, CheckedBar
+from exitfsm.bar import Bar, CheckedBar, symbol_key
 from exitfsm.errors import OrderRefused
 from exitfsm.exact import (
     EXACT,
@@ -69,6 +68,7 @@ __all__ = [
     "exactly",
     "first_by_precedence",
     "floor_to",
+    "is_symbol",
     "pct_change",
     "plain",
     "refused_report",
@@ -76,12 +76,12 @@ __all__ = [
     "rounded",
     "same_symbol",
     "stamp",
+    "symbol_key",
     "tradable",
     "utc",
 ]
 
-SYMBOL_MAX = 32  # characters
-_SYMBOL = re.compile(rf"[A-Z0-9][A-Z0-9./_-]{{0,{SYMBOL_MAX - 1}}}", re.ASCII)
+SYMBOL_MAX = 64  # characters; an option on a perpetual at a crypto exchange has 30
 
 
 class Side(StrEnum):
@@ -207,16 +207,23 @@ def same_symbol(one: str, other: str) -> bool:
     return bare(one) == bare(other)
 
 
+def is_symbol(text: str) -> bool:
+    """True for a text that can be the symbol of what is held."""
+    key = symbol_key(text)
+    return 0 < len(key) <= SYMBOL_MAX and key.isprintable() and key == key.strip()
+
+
 def canonical_symbol(symbol: str) -> str:
-    """The one spelling of a symbol inside the library: upper case ASCII.
+    """The one spelling of a symbol inside the library: as the venue calls it, with ASCII letters in upper case.
 
     Raises:
-        ValueError: not 1–32 characters of `A–Z 0–9 . / _ -`.
+        ValueError: not 1 to 64 characters that can be printed, or a space at either end.
     """
-    upper = symbol.upper()
-    if not symbol.isascii() or not _SYMBOL.fullmatch(upper):  # upper() would make SS of one German letter
-        raise ValueError(f"{symbol!r} is not a symbol: use 1 to 32 of A-Z 0-9 . / _ - and start with a letter or digit")
-    return upper
+    if not is_symbol(symbol):
+        raise ValueError(
+            f"{symbol!r} is not a symbol: use 1 to {SYMBOL_MAX} printable characters, without space around"
+        )
+    return symbol_key(symbol)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -449,7 +449,7 @@ def test_given_the_end_of_a_day_and_zones_in_words_then_they_are_read() -> None:
         ("WIKI-AAPL-2011-quandl.csv", "AAPL"), ("gbpusd-m1-bid-2012.csv", "GBPUSD"), ("AAPL (1).csv", "AAPL"),
         ("EURUSD_M1_202401020000_202401312359.csv", "EURUSD"), ("6EH4.XCME_1min_bars_20240101_20240131.csv.gz", "6EH4.XCME"),
         ("^GSPC.csv", "GSPC"), ("D.csv", "D"), ("600000.csv", "600000"), ("2026-01-05.csv", "2026-01-05"), ("日本.csv", "BARS"),
-        ("x" * 99 + ".csv", "X" * 32), ("BTC-USD.csv", "BTC-USD"),
+        ("x" * 99 + ".csv", "X" * 64), ("BTC-USD.csv", "BTC-USD"),
     ],
 )  # fmt: skip
 def test_the_symbol_that_a_file_name_stands_for(name: str, symbol: str) -> None:

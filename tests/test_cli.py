@@ -435,7 +435,7 @@ class TestStatus:
 class TestHistory:
     def test_shows_each_transition_with_who_and_why(self, cli: Cli, store: Path) -> None:
         out = cli("history", store, f"AAPL:long:20240102T143000Z:{ACCOUNT}").out
-        order = "xf1-[0-9a-f]{32}-1"
+        order = "xf2[0-9a-z]{26}001"
         expected = [
             rf"AAPL:long:20240102T143000Z:{ACCOUNT}",
             r"AAPL long 10 at 100: filled; times are UTC",

@@ -647,7 +647,7 @@ def test_given_the_effective_configuration_when_shown_then_it_is_complete_and_pl
         "time_in_force": "day",
     }
     assert section["stop_loss"]["threshold_pct"] == "0.123456789012345678"
-    assert section["session"] == {"timezone": "America/New_York", "open": "09:30", "close": "16:00"}
+    assert section["session"] == {"timezone": "America/New_York", "open": "09:30", "close": "16:00", "calendar": ""}
 
 
 # --- Schema and reference -------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ FILES += [PACKAGE / "engine.py"]
 #: Lines of the manager, in all and in one file. What has been reached is not given away.
 LINES_MAX, LINES_OF_A_FILE_MAX = 2_200, 450
 #: Lines of the manager, and of what it asks: the client side of a broker, and what books prove.
-LINES_OF_THREE_MAX = 4_800
+LINES_OF_THREE_MAX = 5_250  # 4,800 and 450 for what venues take of single symbols, and for orders that may be there
 #: What is set from outside all the same, and why.
 ALLOWED = {
     ("engine.py", "slot.last"): "a quiet bar costs two comparisons; a call that sets it would cost as much again"
@@ -119,7 +119,8 @@ def test_the_manager_and_what_it_asks_are_small() -> None:
 
 def test_the_rooms_around_the_manager_are_small() -> None:
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
-    assert sum(count for path, count in lines.items() if path.parent.name in ("broker", "holdings")) <= 2_590
+    around = sum(count for path, count in lines.items() if path.parent.name in ("broker", "holdings"))
+    assert around <= 3_050  # 2,590, 330 for the instruments of a venue, and 130 for orders that may be there
     assert lines[PACKAGE / "engine.py"] <= LINES_OF_A_FILE_MAX
 
 

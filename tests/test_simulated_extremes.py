@@ -16,7 +16,7 @@ from exitfsm.audit import whatif
 from exitfsm.config import SessionHours, load_config
 from exitfsm.jumps import split_ratio
 from exitfsm.recorded_bars import Seen
-from exitfsm.sessions import is_crypto, market_session, next_close
+from exitfsm.sessions import is_crypto, market_session
 from exitfsm.simulate import SimulationResult, simulate
 from exitfsm.simulated import Act, SimulatedBroker
 from exitfsm.store import ExitStore
@@ -246,7 +246,6 @@ def test_given_daily_bars_then_it_fires_as_soon_as_it_can(start: datetime) -> No
 def test_given_crypto_by_any_name_then_no_session_ends(symbol: str) -> None:
     assert is_crypto(symbol)
     assert market_session(SessionHours(), symbol, MONDAY).close is None
-    assert next_close(SessionHours(), symbol, MONDAY) is None
     hours = bars(*[100] * 30, symbol=symbol, step=timedelta(hours=1))
     assert run(hours, END_OF_SESSION).exits == []
 
@@ -265,10 +264,9 @@ def test_given_other_hours_then_new_yorks_days_do_not_count() -> None:
 
 def test_given_a_night_or_a_holiday_then_the_next_opening_is_the_next_trading_days() -> None:
     wednesday_night = datetime(2024, 11, 27, 22, 0, tzinfo=UTC)
-    assert market_session(SessionHours(), "SPY", wednesday_night).next_open == datetime(
-        2024, 11, 29, 14, 30, tzinfo=UTC
-    )
-    assert next_close(SessionHours(), "SPY", wednesday_night) == datetime(2024, 11, 29, 18, 0, tzinfo=UTC)
+    friday = datetime(2024, 11, 29, 14, 30, tzinfo=UTC)
+    assert market_session(SessionHours(), "SPY", wednesday_night).next_open == friday
+    assert market_session(SessionHours(), "SPY", friday).close == datetime(2024, 11, 29, 18, 0, tzinfo=UTC)
 
 
 # By the exchange's published calendars.

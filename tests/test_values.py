@@ -27,6 +27,7 @@ from exitfsm.values import (
     plain,
     round_to_tick,
     stamp,
+    symbol_key,
     tradable,
     utc,
 )
@@ -132,10 +133,21 @@ def test_given_a_tick_then_a_price_off_the_grid_goes_up_or_down_and_one_on_it_st
 
 def test_given_a_symbol_then_it_has_one_spelling() -> None:
     assert canonical_symbol("btc/usd") == "BTC/USD"
-    assert canonical_symbol("A" * 32) == "A" * 32
+    assert canonical_symbol("A" * 64) == "A" * 64
+    assert canonical_symbol("caf\u0065\u0301") == canonical_symbol("CAF\u00e9")  # one letter, written in two ways
+    assert canonical_symbol("STRA\u00dfE") != canonical_symbol("STRASSE")
 
 
-@pytest.mark.parametrize("text", ["", " AAPL", "A B", ".A", "A" * 33, "STRAßE", "AAPL\n", "ſ"])
+@pytest.mark.parametrize(
+    "text",
+    ["BRK B", "BTC/USDT:USDT", "ES=F", "M&M", "NSE:SBIN", "AAPL  240621C00190000", "^GSPC", ".INX", "贵州茅台", "СБЕР"],
+)
+def test_given_what_a_venue_calls_an_instrument_then_it_is_a_symbol_and_keeps_its_name(text: str) -> None:
+    assert canonical_symbol(text) == symbol_key(text) == text
+    assert Bar(text, T0, 1, 1, 1, 1).symbol == text
+
+
+@pytest.mark.parametrize("text", ["", " AAPL", "AAPL ", "A" * 65, "AAPL\n", "A\x00", "A\u202eB", "A\u2028B"])
 def test_given_what_is_no_symbol_then_it_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a symbol"):
         canonical_symbol(text)

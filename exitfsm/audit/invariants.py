@@ -184,7 +184,7 @@ def _works_again(p: Position, event: Event) -> bool:
 
 
 def _new_order(p: Position, e: ExitTriggered | ExitRetried, found: bool) -> _Found:
-    if e.client_order_id != client_order_id(p.position_id, e.attempt):
+    if e.client_order_id != client_order_id(p.position_id, e.attempt, p.id_form):
         yield "I3", f"order {e.client_order_id} is not the id of attempt {e.attempt}"
     if e.attempt != p.attempt + 1 and not (found and e.attempt > p.attempt):
         yield "I3", f"attempt {e.attempt} follows attempt {p.attempt}"

@@ -22,7 +22,8 @@ def plainly(value: Any) -> Any:
     if isinstance(value, StrEnum):
         return str(value)
     if isinstance(value, msgspec.Struct):
-        return {name: plainly(getattr(value, name)) for name in value.__struct_fields__}
+        given = ((name, getattr(value, name)) for name in value.__struct_fields__)
+        return {name: plainly(one) for name, one in given if one is not msgspec.UNSET}
     if isinstance(value, Mapping):
         return {str(key): plainly(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

@@ -44,11 +44,11 @@ from exitfsm.events import (
 )
 from exitfsm.lifecycle import NOTHING
 from exitfsm.policy import is_jump
-from exitfsm.position import SPLIT_RATIO, Position, evolve, fold
+from exitfsm.position import SPLIT_RATIO, Position, evolve, fold, symbol_in
 from exitfsm.profit import Ledger, Profit
 from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.store import ExitStore
-from exitfsm.values import Alarm, ExitType
+from exitfsm.values import Alarm, ExitType, symbol_key
 from exitfsm.words import in_words
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -133,7 +133,7 @@ def find(store: ExitStore, wanted: str) -> list[str]:
     Raises:
         StoreError: none, or the start of several.
     """
-    rows = store.positions(symbol=wanted.upper())
+    rows = store.positions(symbol=symbol_key(wanted))
     if rows:
         return [row.position_id for row in rows]
     if store.stream(wanted, 0):
@@ -156,8 +156,8 @@ def _nearest(store: ExitStore, wanted: str, streams: Sequence[str]) -> str:
     if not streams:
         return "it has none"
     symbols = [row.symbol for row in store.trackings()]
-    symbol = wanted.upper().partition(":")[0]
-    of_symbol = [stream for stream in streams if stream.partition(":")[0] == symbol]
+    symbol = symbol_key(symbol_in(wanted))
+    of_symbol = [stream for stream in streams if symbol_in(stream) == symbol]
     close = get_close_matches(wanted, of_symbol or streams, 3, 0.6)
     if close:
         return "\n".join([f"the nearest {'is' if len(close) == 1 else 'are'}", *close])

@@ -29,8 +29,8 @@ class Symbols(dict[str, str]):
         if len(self) >= CACHE_MAX:
             self.clear()
         stripped = text.strip()
-        if len(stripped) > SHOWN_MAX or not stripped.isascii():  # not left to upper(), which makes SS of ß
-            raise ValueError(f"symbol {shown(text)} is not made of A-Z 0-9 . / _ -")
+        if len(stripped) > SHOWN_MAX:
+            raise ValueError(f"symbol {shown(text)} is too long")
         self[text] = symbol = canonical_symbol(stripped)
         return symbol
 

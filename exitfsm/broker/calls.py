@@ -20,17 +20,17 @@ from msgspec.structs import replace
 
 from exitfsm.aio.threads import DaemonThreads
 from exitfsm.bars.names import fold
-from exitfsm.broker.fields import by_symbol, listed
+from exitfsm.broker.fields import by_symbol, listed, name_of
 from exitfsm.broker.fitting import Fitting, order_parts
-from exitfsm.broker.market import position_of, session_of
+from exitfsm.broker.market import instrument_of, position_of, session_of
 from exitfsm.broker.orders import fill_of, report_of, says_unknown
 from exitfsm.broker.spellings import meant
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError, NotSent, OrderRefused
 from exitfsm.fix import DUPLICATE_OF_VERBAL
 from exitfsm.outside import logger
-from exitfsm.ports import Capabilities, Session
-from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, bare, refused_report
+from exitfsm.ports import Capabilities, Instrument, Session
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, bare, refused_report, symbol_key
 
 log = logger("exitfsm")
 
@@ -133,6 +133,7 @@ class BrokerCalls:
     But for `submit`, which never raises, a call raises `BrokerError` where no answer came, or one not understood.
     `names` is asked for ids of orders at each call; `time` dates reports that carry no time, and reads. One answer is
     waited for `timeout_s` at most; `on_result` then hears whether there was one, as a refusal is, and the method.
+    `closes` says when a session ends, where the broker does not and a rule asks for it.
     """
 
     def __init__(
@@ -143,7 +144,11 @@ class BrokerCalls:
         time: SteadyTime,
         timeout_s: float,
         on_result: Callable[[bool, str], None],
+        closes: Callable[[str, datetime], datetime | None] | None = None,
     ) -> None:
+        self._closes = closes
+        #: Symbols as the broker spells them, by ours, where they differ: some have small letters that count.
+        self._spelled: dict[str, str] = {}
         self._fitting, self._names, self._time = fitting, names, time
         self._timeout_s, self._on_result = timeout_s, on_result
         self._not_implemented: set[str] = set()
@@ -180,7 +185,8 @@ class BrokerCalls:
         """An order as the broker's method wants it named; and whether it would then be found if it were there."""
         known, by_its_own = self._names.known(client_order_id), self._fitting.takes_its_own_id(method)
         order_id = (known.broker_order_id or client_order_id) if by_its_own else client_order_id
-        given = {"client_order_id": client_order_id, "order_id": order_id, "symbol": known.symbol}
+        symbol = self._spelled.get(known.symbol, known.symbol) if known.symbol is not None else None
+        given = {"client_order_id": client_order_id, "order_id": order_id, "symbol": symbol}
         return given, not by_its_own or known.broker_order_id is not None
 
     def report_of(self, source: Any, client_order_id: str | None = None) -> ExecutionReport | None:
@@ -198,6 +204,8 @@ class BrokerCalls:
     async def submit(self, order: Order) -> Submitted:
         """Send an order once, and sort the outcome. Never raises for what the broker does."""
         name = order.client_order_id
+        if order.symbol in self._spelled:
+            order = replace(order, symbol=self._spelled[order.symbol])
         try:
             answer = await self._call("submit", (order,), order_parts(order))
             if isinstance(answer, (str, int, UUID)) and not isinstance(answer, bool):
@@ -272,22 +280,36 @@ class BrokerCalls:
                 position = position_of(raw, symbol)
             except (BrokerError, ValueError) as error:  # a wrapper's own object may raise when it is looked at
                 log.error("position_unreadable error=%s", error)
-                unclear.append(bare(str(meant(raw, "symbol") or symbol or "").upper()))
+                unclear.append(bare(symbol_key(str(meant(raw, "symbol") or symbol or ""))))
                 continue
             if position is not None:
                 found.append(position)
+                self._note_spelling(raw, symbol, position.symbol)
         return Held(found, unclear, began=began)
+
+    def _note_spelling(self, raw: Any, listed_under: str | None, ours: str) -> None:
+        said = meant(raw, "symbol")
+        theirs = name_of(said if said is not None else listed_under)
+        if theirs != ours and symbol_key(theirs) == ours:
+            self._spelled[ours] = theirs
 
     async def fills(self, since: datetime) -> list[Fill]:
         """Executions since a time, oldest first."""
         found = (fill_of(raw) for raw in listed(await self._asked("fills", since, since=since)))
         return sorted((fill for fill in found if fill is not None), key=lambda fill: fill.at)
 
+    async def instrument(self, symbol: str) -> Instrument | None:
+        """What the broker says of one symbol; None where it says nothing."""
+        rules, theirs = self.capabilities.class_rules(symbol), self._spelled.get(symbol, symbol)
+        return instrument_of(await self._asked("instrument", theirs, symbol=theirs), rules)
+
     async def session(self, symbol: str, at: datetime) -> Session:
-        """The market's hours around a moment; open where the broker does not tell hours."""
+        """The market's hours around a moment; open where the broker does not tell hours: no exit waits for a guess."""
         if not self.has("session"):
-            return Session(is_open=True)
-        return session_of(await self._asked("session", symbol, at, symbol=symbol, at=at))
+            closes = await self._run(partial(self._closes, symbol, at)) if self._closes is not None else None
+            return Session(is_open=True, close=closes)
+        theirs = self._spelled.get(symbol, symbol)
+        return session_of(await self._asked("session", theirs, at, symbol=theirs, at=at))
 
     async def _asked(self, method: str, *args: Any, **given: Any) -> Any:
         """A call whose failure is a `BrokerError`."""

@@ -15,10 +15,12 @@ from functools import partial
 from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
+from msgspec.structs import replace
 
 from exitfsm.bars.names import fold
 from exitfsm.broker.spellings import word
 from exitfsm.errors import BrokerError, ConfigError, nearest
+from exitfsm.order_ids import form_mistake
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.values import Order, decimal_of
 
@@ -36,6 +38,7 @@ METHODS: dict[str, tuple[str, ...]] = {
         "open_orders": "open_orders get_open_orders list_open_orders fetch_open_orders",
         "cancel": "cancel cancel_order cancel_order_by_client_id cancel_order_by_id",
         "fills": "fills get_fills list_fills executions get_executions",
+        "instrument": "instrument get_instrument",
         "session": "session get_session get_clock is_market_open market_is_open",
     }.items()
 }
@@ -70,10 +73,10 @@ _GIVEN: dict[str, str] = {
 _NO_DEFAULT = inspect.Parameter.empty
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 #: How many arguments the port's own methods are given.
-_PORT_ARGUMENTS = {"submit": 1, "order": 1, "cancel": 1, "fills": 1, "session": 2, "positions": 0, "open_orders": 0}
+_PORT_ARGUMENTS = dict.fromkeys(METHODS, 1) | {"session": 2, "positions": 0, "open_orders": 0}
 #: What the parameters of each method but submit may ask for, beside an order.
 _ORDER = ("client_order_id", "order_id", "symbol")
-_ASKS = {"order": _ORDER, "cancel": _ORDER, "fills": ("since",), "session": ("symbol", "at")}
+_ASKS = {"order": _ORDER, "cancel": _ORDER, "fills": ("since",), "session": ("symbol", "at"), "instrument": ("symbol",)}
 _WRAP_PORT = "wrap it in a class that has the port's"
 _WRAP = "wrap it in a class whose submit(order) makes one of order.symbol, .qty, .side, .client_order_id, …"
 
@@ -125,8 +128,12 @@ class Fitting:
                 self.mistakes.append(f"broker {type(broker).__name__}: {why or lack}")
             elif method in WITHOUT:
                 self.missing.append(f"{method}(): {f'{why}; ' if why else ''}{WITHOUT[method]}")
-        self.capabilities, wrong = _capabilities(broker)
-        self.mistakes += wrong
+        declared, wrong = _capabilities(broker)
+        #: A copy: what is learned of instruments is added to it.
+        self.capabilities = replace(declared, instruments=dict(declared.instruments))
+        forms = {declared.id_form, *(one.id_form or declared.id_form for one in declared.instruments.values())}
+        mistakes = (mistake for form in sorted(forms) if (mistake := form_mistake(form)) is not None)
+        self.mistakes += [*wrong, *(f"broker {type(broker).__name__}: {mistake}" for mistake in mistakes)]
 
     def check(self) -> None:
         """Raise `ConfigError` where the broker cannot be asked what is needed, so that nothing is watched with it."""

@@ -6,17 +6,21 @@ so. How long hours are valid is in `exitfsm.broker.hours`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
+import msgspec
+
 from exitfsm.broker.fields import NAN, as_declared, moment, name_of, number, quantity, symbol_of, time_of
 from exitfsm.broker.orders import WRAPS_MAX, is_order
 from exitfsm.broker.spellings import SHORT_WORDS, SPELLINGS, field, meant, word
 from exitfsm.errors import BrokerError
-from exitfsm.ports import Session
-from exitfsm.values import EXACT, Bar, BrokerPosition, Side, rounded
+from exitfsm.order_ids import form_mistake
+from exitfsm.ports import AssetRules, Instrument, Session
+from exitfsm.values import EXACT, Bar, BrokerPosition, Side, rounded, tradable
 
 _SOUGHT = "; ".join(", ".join(SPELLINGS[name][:6]) for name in ("symbol", "bar_at", "close"))
 
@@ -138,3 +142,43 @@ def session_of(source: Any) -> Session:
     return Session(
         is_open=is_open, close=moment(source, "closes_at") if is_open else None, next_open=moment(source, "opens_at")
     )
+
+
+def instrument_of(source: Any, rules: AssetRules) -> Instrument | None:
+    """What a broker says of one symbol, out of an `Instrument` or a mapping of its fields; None where it says nothing.
+
+    Args:
+        source: the answer.
+        rules: those of its class, for what a mapping leaves out.
+
+    Raises:
+        BrokerError: it is neither, or a figure in it can be none.
+    """
+    if source is None or isinstance(source, Instrument):
+        found = source
+    elif isinstance(source, Mapping):
+        given = {str(key): value for key, value in source.items() if key in Instrument.__struct_fields__}
+        if not given:
+            raise BrokerError(
+                f"an instrument has {', '.join(Instrument.__struct_fields__)}, and the answer none of them"
+            )
+        try:
+            by_class = msgspec.structs.asdict(rules) | {"always_open": None}
+            found = msgspec.convert(by_class | given, Instrument, strict=False)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise BrokerError(f"an instrument that cannot be read: {error}") from None
+    else:
+        raise BrokerError(f"an Instrument, or a mapping of its fields, was expected, not {type(source).__name__}")
+    wrong = _mistake_of(found) if found is not None else None
+    if wrong is not None:
+        raise BrokerError(f"an instrument that cannot be: {wrong}")
+    return found
+
+
+def _mistake_of(instrument: Instrument) -> str | None:
+    figures = ("qty_step", "qty_min", "price_tick", "price_tick_below_1", "value_min", "multiplier")
+    for name in figures:
+        value = getattr(instrument, name)
+        if not tradable(value) or value < 0 or (name == "multiplier" and value == 0):
+            return f"{name} is {value}"
+    return form_mistake(instrument.id_form) if instrument.id_form else None

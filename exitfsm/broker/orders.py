@@ -15,7 +15,7 @@ from typing import Any
 from exitfsm import fix
 from exitfsm.broker.fields import as_declared, moment, name_of, number, order_side, quantity, symbol_of, text_of
 from exitfsm.broker.spellings import FILL_KINDS, OVER_WORDS, meant, word
-from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, OrderSide, OrderStatus
+from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, OrderSide, OrderStatus, symbol_key
 
 #: How deep an update may be wrapped.
 WRAPS_MAX = 3
@@ -54,7 +54,7 @@ def report_of(
         filled_qty=filled,
         avg_fill_price=number(order, "avg_fill_price"),
         broker_order_id=broker_id,
-        symbol=name_of(symbol).upper() if symbol is not None else None,
+        symbol=symbol_key(name_of(symbol)) if symbol is not None else None,
         side=order_side(order) or _FIX_SIDES.get(str(meant(order, "fix_side"))),
         qty=qty,
         execution_id=text_of(event, "execution_id"),

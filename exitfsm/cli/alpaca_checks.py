@@ -22,6 +22,7 @@ from exitfsm.cli.options import AccountOption, ConfigFile, JsonFlag, LiveFlag
 from exitfsm.cli.service import FEEDS
 from exitfsm.errors import ConfigError, ExitFsmError, StoreMissing
 from exitfsm.events import Event, ExitCompleted, FillsRecorded, PositionOpened
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.policy import ExitPolicy, rules_by_section, rules_on
 from exitfsm.values import BrokerPosition, plain
 
@@ -156,7 +157,7 @@ def _positions(broker: AlpacaBroker, settings: ExitConfig | None) -> Iterator[Ch
 def _in_the_way(broker: AlpacaBroker, held: list[BrokerPosition]) -> Check:
     """Orders that hold what an exit would sell make Alpaca refuse it."""
     by_symbol = {p.symbol: p for p in held}
-    orders = [r for r in broker.open_orders() if r.symbol in by_symbol and not r.client_order_id.startswith("xf1-")]
+    orders = [r for r in broker.open_orders() if r.symbol in by_symbol and not looks_like_exit(r.client_order_id)]
     found = {f"{r.symbol} ({r.side} {screen.number(r.qty)}, id {r.client_order_id})" for r in orders}
     found |= {
         f"{p.symbol} (only {plain(p.qty_available)} free)"

@@ -15,6 +15,7 @@ import typer
 from exitfsm.cli import screen
 from exitfsm.cli.bar_files import BarsFromFiles, HowToRead
 from exitfsm.errors import StoreError
+from exitfsm.position import symbol_in
 
 if TYPE_CHECKING:
     from exitfsm.recorded_bars import Seen
@@ -113,7 +114,7 @@ class BarsGiven:
         given = [file for file in files if file.suffix != ".bars"]
         self._files = BarsFromFiles(given, how) if given else None
         self._recorded = recorded[0] if recorded else bars_path(store)
-        self._wanted = {key.partition(":")[0] for key in keys}
+        self._wanted = {symbol_in(key) for key in keys}
         self._needed = needed
         self._told: set[str] = set()
         self._spans: dict[str, tuple[datetime, datetime]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from exitfsm.cli.bar_files import AdjustedFlag, HowToRead, SymbolOption, Timezon
 from exitfsm.cli.codes import FINDING
 from exitfsm.cli.files import PRIVATE, ModeOption, add, folder, write
 from exitfsm.cli.options import JsonFlag, StoreArgument
+from exitfsm.position import symbol_in
 
 if TYPE_CHECKING:
     from exitfsm.audit import Verification
@@ -177,8 +179,8 @@ def audit(
             return
         key = newest(opened, wanted)
         given = BarsGiven(opened, files, [key], HowToRead(symbol, timezone, adjusted))
-        held = [seen for seen in given() if seen.bar.symbol == key.partition(":")[0]]
-        row = next(row for row in opened.positions(symbol=key.partition(":")[0]) if row.position_id == key)
+        held = [seen for seen in given() if seen.bar.symbol == symbol_in(key)]
+        row = next(row for row in opened.positions(symbol=symbol_in(key)) if row.position_id == key)
         given.warn(row.opened_at_utc, row.ended_at_utc)
         supposed = suppose(opened, key, held) if held else []
         page = position_page(opened, key, bars=[s.bar for s in held], chain=chain_of(opened), supposed=supposed)
@@ -187,26 +189,35 @@ def audit(
 
 
 def _write_index(store: ExitStore, output: Path, files: Sequence[Path], how: HowToRead, pages: bool, mode: int) -> None:
-    from exitfsm.report import chain_of, index_page, page_name, position_page
+    from exitfsm.report import chain_of, index_pages, page_name, position_page
 
     chain = chain_of(store)
-    keys = [row.position_id for row in store.positions()]
+    keys = store.position_ids()
     inside = output.with_name(f"{output.stem}-pages")
     href = (lambda key: f"{inside.name}/{page_name(key)}") if pages else None
-    write(output, index_page(store, href=href, chain=chain), mode)
-    screen.out().print(f"{screen.clean(output)}: {screen.plural(len(keys), 'position')}", soft_wrap=True)
+    written = 0
+    for name, text in index_pages(store, partial(_name_of, output), href=href, chain=chain):
+        write(output.with_name(name), text, mode)
+        written += 1
+    several = f" on {written} pages" if written > 1 else ""
+    screen.out().print(f"{screen.clean(output)}: {screen.plural(len(keys), 'position')}{several}", soft_wrap=True)
     if not pages:
         return
     folder(inside, mode)
     held = _by_symbol(BarsGiven(store, files, keys, how)())
     with screen.progress("pages") as told:
         for number, key in enumerate(keys, 1):
-            symbol = key.partition(":")[0]
+            symbol = symbol_in(key)
             page = position_page(store, key, bars=held.get(symbol, ()), chain=chain, index=f"../{output.name}")
             write(inside / page_name(key), page, mode)
             if told is not None:
                 told(number, len(keys))
     screen.out().print(f"{screen.clean(inside)}: {screen.plural(len(keys), 'page')}", soft_wrap=True)
+
+
+def _name_of(output: Path, number: int) -> str:
+    """The file of a page of the index: the first is `output` itself."""
+    return output.name if number == 1 else f"{output.stem}-{number}{output.suffix}"
 
 
 def _by_symbol(seen: Iterable[Seen]) -> dict[str, list[Bar]]:

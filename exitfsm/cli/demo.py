@@ -131,7 +131,7 @@ def _tell_crash(console: Console, crash: Crash, store: ExitStore, venue: Simulat
     )
     console.print(told, width=min(console.width, screen.PROSE))
     console.print()
-    print_stream(row.position_id, store.stream(row.position_id))
+    print_stream(row.position_id, store.stream(row.position_id), screen.Page())
 
 
 def _died_of(exit_code: int) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.padding import Padding
 from rich.text import Text
 
 from exitfsm.cli import screen
@@ -19,6 +18,7 @@ from exitfsm.lifecycle import TABLE, mermaid
 from exitfsm.position import Position
 from exitfsm.profit import sold_in_words
 from exitfsm.projections import stamp_ns
+from exitfsm.values import symbol_key
 
 if TYPE_CHECKING:
     from exitfsm.audit.trail import Step
@@ -62,7 +62,7 @@ def _chosen(store: ExitStore, wanted: str) -> list[str]:
     streams = store.stream_ids()
     if wanted in streams:
         return [wanted]
-    of_symbol = [row.position_id for row in store.positions(symbol=wanted.upper())]
+    of_symbol = [row.position_id for row in store.positions(symbol=symbol_key(wanted))]
     if of_symbol:
         return of_symbol
     order = store.exit_order(wanted)
@@ -82,39 +82,38 @@ def _chosen(store: ExitStore, wanted: str) -> list[str]:
 def _print_steps(store: ExitStore, streams: Sequence[str]) -> None:
     if not streams:
         screen.out().print("The store is empty.")
+    page = screen.Page()
     for index, stream in enumerate(streams):
         if index:
-            screen.out().print()
-        print_stream(stream, store.stream(stream))
+            page.paragraph("")
+        print_stream(stream, store.stream(stream), page)
 
 
-def print_stream(stream: str, recorded: Sequence[Recorded]) -> None:
+def print_stream(stream: str, recorded: Sequence[Recorded], page: screen.Page) -> None:
     """One stream: a heading, and two lines for each event."""
     from exitfsm.audit.trail import steps
 
-    console = screen.out()
     told = steps(recorded)
     last = told[-1].after
-    console.print(Text(screen.clean(stream), style="bold"), soft_wrap=True)
+    page.line(Text(screen.clean(stream), style="bold"))
     if last is not None:
-        console.print(Text(_position_line(told[0], last)))
+        page.paragraph(_position_line(told[0], last))
         profit = told[-1].profit
         if profit is not None and (
             profit.by_hand_qty or profit.residue_qty or (profit.qty and not last.state.terminal)
         ):
-            console.print(Text(f"{'' if last.state.terminal else 'so far: '}{sold_in_words(profit)}"))
+            page.paragraph(f"{'' if last.state.terminal else 'so far: '}{sold_in_words(profit)}")
     count_width = len(str(len(told)))
     event_width = max(len(type(s.recorded.event).__name__) for s in told)
     moved_width = max(len(s.states) for s in told)
-    indent = count_width + 4
     for s in told:
         r = s.recorded
-        name = type(r.event).__name__
         line = Text(f"  {r.version:>{count_width}}  {_shown_time(r.at_ns)}  ")
-        line.append(f"{name:<{event_width}}", style="bold")
+        line.append(f"{type(r.event).__name__:<{event_width}}", style="bold")
         line.append(f"  {s.states:<{moved_width}}  by {screen.clean(r.by)}")
-        console.print(line)
-        console.print(Padding(Text(screen.clean(s.words)), (0, 0, 0, indent), expand=False))
+        page.paragraph(line)
+        page.paragraph(screen.clean(s.words), indent=count_width + 4)
+    page.show()
 
 
 def _position_line(first: Step, p: Position) -> str:

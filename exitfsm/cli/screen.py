@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.padding import Padding
 from rich.segment import Segment
 from rich.text import Text
 
@@ -75,6 +76,33 @@ def _width(stream: TextIO) -> int:
             columns = os.get_terminal_size(stream.fileno()).columns
         columns = columns or _TERMINAL
     return max(columns, _NARROWEST) if columns else _UNBOUNDED
+
+
+class Page:
+    """Lines that are shown together: plain text where nobody needs colours or a width, which is much faster."""
+
+    def __init__(self) -> None:
+        self._console = out()
+        self._plain = not self._console.is_terminal and self._console.width == _UNBOUNDED
+        self._lines: list[tuple[Text, int, bool]] = []
+
+    def line(self, text: Text) -> None:
+        """Add a line that is never wrapped."""
+        self._lines.append((text, 0, True))
+
+    def paragraph(self, text: Text | str, indent: int = 0) -> None:
+        """Add text that is wrapped to the screen, `indent` columns from the left."""
+        self._lines.append((text if isinstance(text, Text) else Text(text), indent, False))
+
+    def show(self) -> None:
+        """Write these lines to stdout, and begin anew."""
+        lines, self._lines = self._lines, []
+        if self._plain and max((len(text) + indent for text, indent, _ in lines), default=0) < _UNBOUNDED:
+            emit("".join(f"{' ' * indent}{text.plain}\n" for text, indent, _ in lines))
+            return
+        for text, indent, whole in lines:
+            shown = Padding(text, (0, 0, 0, indent), expand=False) if indent else text
+            self._console.print(shown, soft_wrap=whole)
 
 
 def emit(text: str) -> None:

@@ -90,7 +90,7 @@ def _now(store: ExitStore) -> Standing:
         _held(store, replay(r.event for r in store.stream(row.position_id)), None) for row in store.open_positions()
     ]
     alarms = [Active(a.alarm_id, a.stream_id, a.kind, a.text, a.raised_at_utc) for a in store.alarms()]
-    return Standing(None, held, alarms, len(store.positions()) - len(held))
+    return Standing(None, held, alarms, store.count_positions() - len(held))
 
 
 def _then(store: ExitStore, when: datetime) -> Standing:

@@ -22,6 +22,13 @@ class SessionHours(Section, frozen=True):
     timezone: Annotated[str, Spec("time zone of the exchange, by its IANA name")] = "America/New_York"
     open: Annotated[time, Spec("when the session opens, in that zone")] = time(9, 30)
     close: Annotated[time, Spec("when the session closes, in that zone")] = time(16, 0)
+    calendar: Annotated[
+        str,
+        Spec(
+            "an exchange's calendar with its half days and holidays, e.g. XLON, CMES or 24/7 (exitfsm[calendars]); it "
+            "counts instead of the hours, which are used where it cannot be had"
+        ),
+    ] = ""
 
 
 class LiveSettings(Section, frozen=True):

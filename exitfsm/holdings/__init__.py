@@ -19,12 +19,12 @@ from exitfsm.holdings.adopting import (
 )  # fmt: skip
 from exitfsm.holdings.entering import Account, entry_block, may_enter
 from exitfsm.holdings.executions import (
-    ORDER_PREFIX, average_entry, entered_anew, first_since_flat, is_since, net_traded, next_epoch_start,
+    average_entry, entered_anew, first_since_flat, is_since, net_traded, next_epoch_start,
     report_from_executions, sold_by_others, surplus,
 )  # fmt: skip
 from exitfsm.holdings.orders import (
     UNKNOWN_MAX, LookUps, brings_fills, end_of_live, execution_of, gives_way, is_unresolved, leaves_open, looked_up,
-    may_be_ours, may_resend, may_still_work, opened_since_exit, our_id, precedes_a_change, record_of_ended,
+    may_be_ours, may_resend, may_still_work, opened_since_exit, orphan, our_id, precedes_a_change, record_of_ended,
     record_of_live,
 )  # fmt: skip
 from exitfsm.holdings.reads import (

@@ -9,7 +9,7 @@ import msgspec
 
 from exitfsm.lifecycle import State
 from exitfsm.position import Position
-from exitfsm.values import same_symbol
+from exitfsm.values import is_symbol, same_symbol
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -40,6 +40,8 @@ def _block(symbol: str, at: datetime, account: Account) -> str | Position | date
         return "not reconciled with the broker yet"
     if account.is_paused:
         return "paused"
+    if not is_symbol(symbol):
+        return f"{symbol!r} is not a symbol: a position in it could not be watched"
     for p in account.positions:
         if p.state is not State.MONITORING and same_symbol(p.symbol, symbol):
             return p

@@ -10,12 +10,10 @@ from datetime import datetime
 from decimal import Decimal
 
 from exitfsm.lifecycle import State
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.position import READS_MIN, Position
 from exitfsm.position.attempting import is_price
 from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, Side, exactly
-
-#: How the client order ids of our exits begin.
-ORDER_PREFIX = "xf1-"
 
 
 @exactly
@@ -152,13 +150,13 @@ def _by_others(p: Position, fills: Iterable[Fill], *, by_name_only: bool) -> Ite
 
     Of an order whose answer was lost the broker's id is not known: what it may have sold counts as ours first.
     """
-    own_ids = p.broker_order_ids
+    own_ids, sent = p.broker_order_ids, {order.client_order_id for order in p.orders}
     opened = ours = theirs = nameless = ZERO
     yield ZERO, ZERO
     for f in fills:
         if f.side is not p.side.exit_side:
             opened += f.qty
-        elif (f.client_order_id or "").startswith(ORDER_PREFIX) or f.broker_order_id in own_ids:
+        elif f.client_order_id in sent or looks_like_exit(f.client_order_id) or f.broker_order_id in own_ids:
             ours += f.qty
         elif f.client_order_id or f.broker_order_id:
             theirs += f.qty

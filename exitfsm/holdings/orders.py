@@ -9,13 +9,15 @@ from decimal import Decimal
 import msgspec
 from msgspec.structs import replace
 
-from exitfsm.holdings.executions import ORDER_PREFIX
+from exitfsm.holdings.adopting import Alarm
 from exitfsm.holdings.reads import NEVER
+from exitfsm.kinds import AlarmKind
 from exitfsm.lifecycle import State
 from exitfsm.messages import RecordRead
+from exitfsm.order_ids import is_exit_of, looks_like_exit
 from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, ExitOrder, Position, is_over, is_proved_over
-from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, canonical_symbol, same_symbol, tradable
+from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, same_symbol, symbol_key, tradable
 
 #: A submit whose outcome stays unknown is looked up and repeated so often before a person is alarmed.
 UNKNOWN_MAX = 3
@@ -81,10 +83,24 @@ def our_id(report: ExecutionReport, renamed: Mapping[str, str]) -> str | None:
     under the new id alone: `renamed` has our ids by those.
     """
     now, before = report.client_order_id, report.orig_client_order_id
-    if now.startswith(ORDER_PREFIX):
+    if looks_like_exit(now):
         return now
     ours = renamed.get(now) or (renamed.get(before, before) if before is not None else None)
-    return ours if ours is not None and ours.startswith(ORDER_PREFIX) else None
+    return ours if looks_like_exit(ours) else None
+
+
+def orphan(report: ExecutionReport, positions: Iterable[Position]) -> Alarm:
+    """The alarm for a working order that looks like an exit of ours, and that is not on record."""
+    order_id = report.client_order_id
+    p = next((p for p in positions if is_exit_of(p.position_id, order_id)), None)
+    if p is None or is_exit_of(p.position_id, order_id, p.id_form):
+        text = f"order {order_id} of {report.symbol} looks like an exit of ours and belongs to no known position"
+        return Alarm(kind=AlarmKind.UNKNOWN_EXIT_ORDER, text=text)
+    text = (
+        f"order {order_id} is an exit of {p.position_id}, whose ids have the form {p.id_form} here: another machine "
+        "exits it with another version, or with other capabilities. Nothing is sent beside it; stop one of them"
+    )
+    return Alarm(kind=AlarmKind.ID_FORM_DIFFERS, text=text)
 
 
 def brings_fills(report: ExecutionReport) -> bool:
@@ -112,7 +128,7 @@ def execution_of(report: ExecutionReport, before: Fill | None) -> Fill | None:
         return None
     return Fill(
         fill_id=report.client_order_id,
-        symbol=canonical_symbol(report.symbol),
+        symbol=symbol_key(report.symbol),
         side=report.side,
         qty=max(filled, before.qty) if before is not None else filled,
         price=report.avg_fill_price or ZERO,

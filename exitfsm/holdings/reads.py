@@ -16,7 +16,6 @@ from enum import Enum
 import msgspec
 
 from exitfsm.holdings.executions import (
-    ORDER_PREFIX,
     average_entry,
     entered_anew,
     is_since,
@@ -26,6 +25,7 @@ from exitfsm.holdings.executions import (
 )  # fmt: skip
 from exitfsm.lifecycle import State
 from exitfsm.messages import Known, PositionRead, RecordRead
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.policy import is_jump
 from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Position, is_proved_over
@@ -188,7 +188,7 @@ def may_have_exited(e: Evidence, conclusion: Conclusion) -> bool:
     if executions is None or not executions.offered:
         return True
     sold = [f.client_order_id for f in executions.items if f.side is p.side.exit_side]
-    return any(one is None or (one.startswith(ORDER_PREFIX) and p.find(one) is None) for one in sold)
+    return any(one is None or (looks_like_exit(one) and p.find(one) is None) for one in sold)
 
 
 def executions_of(p: Position, fills: Iterable[Fill], *, listed: bool) -> tuple[Fill, ...]:

@@ -50,6 +50,7 @@ class Beside(msgspec.Struct, frozen=True):
     is_unknown: bool = False  # the order was sent, or may have been, and the broker has said nothing of it
     look_ups: LookUps = LookUps()  # what they have shown of it, where its end was reported
     settled: float = NEVER  # when no fill can follow its cancel any more, in monotonic seconds
+    may_have_left: bool = False  # it was sent, and the broker does not know it: it may still arrive
 
 
 class Leaving(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +64,7 @@ class Leaving(msgspec.Struct, frozen=True, kw_only=True):
     now: float = 0.0
     fresh_s: float = FRESH_S  # how old what was read may be
     is_held_back: bool = False  # another exit of ours works that belongs to no known position, or might
+    may_have_left: bool = False  # an earlier copy of the order may still arrive at the broker
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,23 +85,29 @@ def may_send(leaving: Leaving) -> Answer:
     p, asked, now = leaving.position, leaving.asked, leaving.now
     if p is None or leaving.owed != leaving.order or now - asked > leaving.fresh_s:
         return Answer.WAIT
-    if another_goes_first(p, leaving.beside, asked, now):
+    if another_goes_first(p, leaving.beside, asked, now, leaving.may_have_left):
         return Answer.WAIT
     return Answer.BLOCKED if leaving.is_held_back else Answer.SEND
 
 
-def another_goes_first(p: Position, beside: Iterable[Beside], asked: float, now: float) -> bool:
-    """True while an exit order of another position of the symbol may work, or of an older one is to leave.
+def another_goes_first(
+    p: Position, beside: Iterable[Beside], asked: float, now: float, may_have_left: bool = False
+) -> bool:
+    """True while an exit order of another position of the symbol may work, or is to leave before this one.
 
     What is held may be less than all of them are to sell: one after the other, each is sized by what is there. Of two
-    sides only one can be held: there the one goes first whose quantity is shown.
+    sides only one can be held: there the one goes first whose quantity is shown. One of which an earlier copy may still
+    arrive goes before one that never left (`may_have_left`): sent again, it is the same order. Else the older goes
+    first.
     """
     for other in beside:
         q = other.position
-        if q.state is State.PENDING and not other.is_unknown:
-            goes_first = q.side is p.side and is_older(q, p)
-        else:
+        if q.state is not State.PENDING or other.is_unknown:
             goes_first = bool(q.live_orders) or may_work(other, asked, now)
+        elif other.may_have_left is not may_have_left:
+            goes_first = other.may_have_left
+        else:
+            goes_first = q.side is p.side and is_older(q, p)
         if goes_first:
             return True
     return False

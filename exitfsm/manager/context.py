@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from exitfsm.aio.tasks import Tasks
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.hours import Hours
+from exitfsm.broker.instruments import Instruments
 from exitfsm.clocks import SteadyTime
 from exitfsm.config import ExitConfig
 from exitfsm.custom_rules import CustomRules
@@ -46,6 +47,7 @@ class Context:
     calls: BrokerCalls
     breaker: Breaker
     hours: Hours
+    instruments: Instruments
     memory: Memory
     tasks: Tasks
 
@@ -58,7 +60,7 @@ class Part:
         self._engine, self._mailbox, self._alarms = context.engine, context.mailbox, context.alarms
         self._calls, self._hours = context.calls, context.hours
         self._breaker, self._tasks = context.breaker, context.tasks
-        memory = context.memory
+        memory, self._instruments = context.memory, context.instruments
         self._orders, self._sends, self._shown, self._waits = memory.orders, memory.sends, memory.shown, memory.waits
 
 

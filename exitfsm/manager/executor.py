@@ -21,6 +21,7 @@ from exitfsm import holdings
 from exitfsm.aio.budget import PAUSE_S, Turns
 from exitfsm.aio.workers import Workers
 from exitfsm.broker.calls import Outcome, describe
+from exitfsm.broker.probing import there_after_all
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
 from exitfsm.holdings import FRESH_S, NEVER, UNKNOWN_MAX, Answer, Beside, Read, bare
 from exitfsm.lifecycle import State
@@ -28,7 +29,6 @@ from exitfsm.manager.context import Context, Part
 from exitfsm.manager.view import LOOK_MAX_S, View
 from exitfsm.messages import GiveWay
 from exitfsm.outside import log, logged
-from exitfsm.ports import IdMemory
 from exitfsm.position import READS_MIN, Action, Cancel, LookUp, Position, Submit, is_proved_over
 from exitfsm.values import ExecutionReport, Order, OrderType, plain, refused_report
 
@@ -177,10 +177,11 @@ class Executor(Part):
         began = self._time.monotonic()
         if not await self._hours.let_pass(p.symbol) or not self._breaker.allows(self._time.monotonic()):
             return False
-        if self._orders.hold_back(p.symbol, self._time.monotonic()):
+        if self._orders.hold_back(p.symbol, self._time.monotonic()) or await self._is_too_small(p, action.order):
             return False
         await self._prove_over(p, began)
-        if holdings.another_goes_first(p, tuple(self._beside(p)), began, self._time.monotonic()):
+        again = self._sends.may_have_left(action.order.client_order_id)
+        if holdings.another_goes_first(p, tuple(self._beside(p)), began, self._time.monotonic(), again):
             await self._ask_for_way(p)
             await self._turns.pause(p.position_id)
             return True
@@ -191,7 +192,7 @@ class Executor(Part):
         finally:
             if answer is not Answer.SEND:
                 self._turns.give_back(place)
-        return await self._send(action.order) if answer is Answer.SEND else answer is Answer.WAIT
+        return await self._send(p, action.order) if answer is Answer.SEND else answer is Answer.WAIT
 
     async def _last_look(self, p: Position, action: Submit) -> Answer:
         """What is read for an order is read after it waited for its turn, and must still be fresh when it leaves."""
@@ -224,6 +225,7 @@ class Executor(Part):
             # A slow broker is no reason never to send, a long sleep is one.
             fresh_s=FRESH_S + (1 + len(beside)) * float(self._live.broker_timeout_seconds),
             is_held_back=self._orders.hold_back(p.symbol, now),
+            may_have_left=self._sends.may_have_left(action.order.client_order_id),
         )
         answer = holdings.may_send(leaving)
         closed = self._hours.heard_closed(p.symbol) or not self._breaker.allows(now)
@@ -240,6 +242,7 @@ class Executor(Part):
                 is_unknown=order_id in self._engine.unknown,
                 look_ups=self._shown.look_ups(order_id),
                 settled=self._waits.settled(q) if reported else NEVER,
+                may_have_left=self._sends.may_have_left(order_id),
             )
 
     async def _prove_over(self, p: Position, asked: float) -> None:
@@ -351,7 +354,7 @@ class Executor(Part):
         await self._mailbox.report(report or refused_report(order.client_order_id, refusal, self._time.now()))
         return Answer.WAIT
 
-    async def _send(self, order: Order) -> bool:
+    async def _send(self, p: Position, order: Order) -> bool:
         name = order.client_order_id
         self._breaker.sends(self._time.monotonic())
         self._engine.sent(name)
@@ -364,7 +367,11 @@ class Executor(Part):
         report = outcome.report
         if report is not None:
             if outcome.outcome is Outcome.REFUSED:
-                report = await self._there_after_all(name) or report
+                may_have_left = self._sends.may_have_left(name)
+                report = await there_after_all(self._calls, name, may_have_left=may_have_left) or report
+            if await self._is_too_small(p, order, report):
+                self._engine.not_known(name)  # it never was
+                return False
             self._sends.found(name)
             await self._mailbox.report(report)
             return True
@@ -373,15 +380,8 @@ class Executor(Part):
             return False
         return True  # unknown: what is owed now is a look-up
 
-    async def _there_after_all(self, client_order_id: str) -> ExecutionReport | None:
-        """The record of an order that was just refused, where the refusal was said of another copy of its request.
-
-        What is repeated on the way, or sent again, can be refused because of the first copy: it holds the quantity.
-        """
-        try:
-            return await self._calls.order(client_order_id)
-        except BrokerError:
-            again = self._calls.capabilities.ids_refused is IdMemory.FOREVER and self._calls.asks_by_our_id
-            if again or self._sends.may_have_left(client_order_id):
-                raise
-            return None
+    async def _is_too_small(self, p: Position, order: Order, report: ExecutionReport | None = None) -> bool:
+        """True while an order is worth less than the venue takes, by its answer too; what an operator ordered goes."""
+        price = self._engine.last_price(order.symbol)
+        waits = await self._instruments.hold_back(p.position_id, order, price, report)
+        return waits and not p.order.ordered_by

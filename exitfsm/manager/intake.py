@@ -18,7 +18,7 @@ from typing import Any
 from exitfsm import holdings
 from exitfsm.broker.market import bar_of
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import ORDER_PREFIX, Meaning, Read, same_symbol
+from exitfsm.holdings import Meaning, Read, same_symbol
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part, in_order
 from exitfsm.manager.executor import Executor
@@ -26,6 +26,7 @@ from exitfsm.manager.reconciler import Reconciler
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.messages import ForceExit, Message, RecordRead, Release
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.outside import log, logged
 from exitfsm.position import ExitOrder, Position, is_over
 from exitfsm.position.operating import is_stuck
@@ -261,7 +262,7 @@ class Intake(Part):
             return
         report = self._orders.under_our_id(report)
         try:
-            if report.client_order_id.startswith(ORDER_PREFIX):
+            if looks_like_exit(report.client_order_id):
                 await self._on_ours(report)
             else:
                 await self._on_foreign(report)

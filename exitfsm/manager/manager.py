@@ -36,7 +36,7 @@ from exitfsm.ownership import Opening
 from exitfsm.ports import Broker, Clock, EventBus
 from exitfsm.position import Position, account_hash
 from exitfsm.store import ExitStore
-from exitfsm.values import Alarm, Side, canonical_symbol, decimal_of, utc
+from exitfsm.values import Alarm, Side, decimal_of, symbol_key, utc
 
 
 class ExitManager:
@@ -270,7 +270,7 @@ class ExitManager:
         is_watching = self._loop is not None and not self._loop.is_closed()
         nothing = holdings.Account(positions=(), cooldowns={}, is_reconciled=False)
         account = self._made.account() if self._made is not None and is_watching else nothing
-        return canonical_symbol(symbol), utc(at) if at is not None else self._given.time.now(), account
+        return symbol_key(str(symbol)), utc(at) if at is not None else self._given.time.now(), account
 
     def positions(self) -> list[Position]:
         """All open positions, oldest first; none before the start."""
@@ -297,7 +297,7 @@ class ExitManager:
 
         An exit under way goes on; an unprotected position gets one more attempt, after its orders were looked up.
         """
-        operators, name = self._at_work.operators, canonical_symbol(symbol)
+        operators, name = self._at_work.operators, symbol_key(str(symbol))
         return await operators.force([p for p in self.positions() if holdings.same_symbol(p.symbol, name)], reason, who)
 
     @on_its_loop

@@ -18,6 +18,7 @@ from exitfsm.bar_keeping import keeper_of
 from exitfsm.broker.calls import Breaker, BrokerCalls
 from exitfsm.broker.fitting import Fitting
 from exitfsm.broker.hours import Hours, Sessions
+from exitfsm.broker.instruments import Instruments
 from exitfsm.engine import Engine
 from exitfsm.errors import StoreError
 from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere, Recorded
@@ -35,6 +36,7 @@ from exitfsm.outside import log
 from exitfsm.ownership import Ownership, Watchdog
 from exitfsm.position import Position
 from exitfsm.recorded_bars import bars_since
+from exitfsm.sessions import closing
 from exitfsm.store import ExitStore
 from exitfsm.store.mending import mend
 
@@ -68,7 +70,10 @@ class Parts:
         memory = Memory(engine, time, listed_by=time.monotonic() + 2 * timeout_s)
         mailbox = Mailbox(engine, time, given.clock, self._after_group)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
-        calls = BrokerCalls(fitting, names=memory.orders, time=time, timeout_s=timeout_s, on_result=self._after_call)
+        calls = BrokerCalls(
+            fitting, names=memory.orders, time=time, timeout_s=timeout_s, on_result=self._after_call,
+            closes=closing(given.config, fitting.capabilities),
+        )  # fmt: skip
         self.context = context = Context(
             given=given,
             engine=engine,
@@ -77,6 +82,7 @@ class Parts:
             calls=calls,
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions),
+            instruments=Instruments(calls, time, mailbox.alarm),
             memory=memory,
             tasks=tasks,
         )
@@ -100,6 +106,8 @@ class Parts:
         try:
             await context.mailbox.run(self._restore)
             self.running = True
+            for symbol in {p.symbol for p in list(context.engine.positions.values())}:
+                context.tasks.spawn(context.instruments.ask(symbol), "exitfsm-instrument")
             context.alarms.remind()
             for lack in self._fitting.missing:
                 await context.alarms.raise_alarm("broker_incomplete", f"the broker has no {lack}")
@@ -133,6 +141,7 @@ class Parts:
         await self.reconciler.runs.close()
         await self.executor.close(float(context.given.config.live.broker_timeout_seconds))
         await context.hours.close()
+        await context.instruments.close()
         await self.view.reads.close()
         await context.tasks.finish_writes()
         try:

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 
 from exitfsm import holdings
 from exitfsm.aio.tasks import OneAtATime
+from exitfsm.broker.probing import Found, find_exit, working_orders
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import ORDER_PREFIX, Adopt, Tries, bare, is_price
+from exitfsm.holdings import Adopt, Tries, bare, is_price
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.executor import Executor
@@ -28,18 +28,15 @@ from exitfsm.manager.view import View
 from exitfsm.memory.intervals import Due
 from exitfsm.memory.shown import Missing
 from exitfsm.messages import Open, Recover
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.outside import log, logged
-from exitfsm.position import READS_MIN, Position, client_order_id, epoch_of, position_id
+from exitfsm.position import READS_MIN, Position, epoch_of, position_id
 from exitfsm.values import EXACT, ZERO, BrokerPosition, ExecutionReport, Fill, Side, plain
 
 #: How soon it is tried again where it failed, or where something could not be adopted yet, in seconds.
 SOON_S = 1.0
-#: Attempts of a position that are looked up one after another when its record may be lost.
-ATTEMPTS_PROBED_MAX = 50
 #: How many positions are adopted at the same time.
 ADOPTED_AT_ONCE = 16
-#: The newest exit order of ours for a position, by its attempt; 0 where there is none.
-Found = tuple[int, ExecutionReport | None]
 
 
 class Adopter(Part):
@@ -52,6 +49,7 @@ class Adopter(Part):
         self.missing = Missing()
         #: When the store was empty; None where it has a past, and knows every order.
         self._empty_at: datetime | None = self._time.now()
+        self._began = self._time.now()
         self._open_message = partial(
             Open,
             account=self._given.account,
@@ -130,13 +128,14 @@ class Adopter(Part):
         by_price = partial(self._epoch_by_price, symbol, bp.side, adopt.entry_price)
         epoch = adopt.epoch if adopt.epoch is not None else await self._mailbox.run(by_price)
         name = position_id(self._given.account, symbol, bp.side, epoch)
+        await self._instruments.ask(symbol)  # its ids may have a form of their own
         found = await self._found_order(name, symbol, adopt.first_fill, listed or ())
         if found is None:
             if self.missing.tried(bp).are_enough:
                 text = f"{what}: whether an exit of it works is not known: it is NOT protected"
                 await self._alarms.raise_alarm("exit_unknown", text)
             return
-        if found[1] is not None and not holdings.still_held(await self._view.positions(), bp):
+        if found.order is not None and not holdings.still_held(await self._view.positions(), bp):
             self.missing.tried(bp)
             return  # the order has filled since the positions were read: its figures and theirs are of different ages
         if adopt.first_fill is None:
@@ -176,7 +175,7 @@ class Adopter(Part):
         return conclusion if isinstance(conclusion, Adopt) else None
 
     async def _open(self, bp: BrokerPosition, symbol: str, epoch: str, adopt: Adopt, found: Found) -> Position:
-        (attempt, order), first, now = found, adopt.first_fill, self._time.now()
+        order, first, now = found.order, adopt.first_fill, self._time.now()
         message = self._open_message(
             at=now,
             symbol=symbol,
@@ -185,6 +184,7 @@ class Adopter(Part):
             qty=EXACT.add(bp.qty, order.filled_qty or ZERO if order is not None else ZERO),
             entry_price=adopt.entry_price,
             opened_at=min(first, now) if first is not None else now,  # a broker's clock that is ahead must not blind us
+            id_form=found.form,
         )
         reference = bp.current_price if bp.current_price is not None and is_price(bp.current_price) else None
         if reference is None and first is not None:
@@ -194,7 +194,7 @@ class Adopter(Part):
             # In one: a bar between would send another order.
             position = self._engine.open_unless_watched(message, reference=reference)
             if order is not None:
-                self._engine.tell(position.position_id, Recover(at=now, attempt=attempt, report=order))
+                self._engine.tell(position.position_id, Recover(at=now, attempt=found.attempt, report=order))
             return position
 
         return await self._mailbox.run(opened)
@@ -203,9 +203,11 @@ class Adopter(Part):
         self, symbol: str, side: Side, qty: Decimal, entry: Decimal, first: datetime, atr: Decimal | None
     ) -> Position:
         """Watch a position on the bot's word, unless it is watched already."""
+        symbol = self._orders.known_spelling(symbol)
+        await self._instruments.ask(symbol)
         message = self._open_message(
             at=self._time.now(),
-            symbol=self._orders.known_spelling(symbol),
+            symbol=symbol,
             side=side,
             epoch=epoch_of(first),
             qty=qty,
@@ -242,22 +244,15 @@ class Adopter(Part):
         None when that could not be found out, and a repeated id would not be refused, or the executions show that there
         is one: what it has sold already is not known then, and so not what the position was.
         """
-        if await self._mailbox.run(partial(self._engine.get, name)) is not None:
-            return 0, None
+        known = await self._mailbox.run(partial(self._engine.get, name))
+        if known is not None:
+            return Found(form=known.id_form)
         if not self._calls.asks_by_our_id:
             exits = self._orders.open_exits
-            return (0, None) if holdings.is_free_of_exits(symbol, first, self._empty_at, exits) else None
-        newest: Found = (0, None)
-        for attempt in range(1, ATTEMPTS_PROBED_MAX + 1):
-            try:
-                report = await self._calls.order(client_order_id(name, attempt))
-            except BrokerError as error:
-                log.warning("probe_failed position=%s attempt=%s error=%s", name, attempt, error)
-                return newest if holdings.is_safe_unprobed(name, listed, self._calls.capabilities) else None
-            if report is None:
-                return newest
-            newest = (attempt, report)
-        return newest
+            return Found() if holdings.is_free_of_exits(symbol, first, self._empty_at, exits) else None
+        is_safe = holdings.is_safe_unprobed(name, listed, self._calls.capabilities)
+        is_new = first is not None and first >= self._began
+        return await find_exit(self._calls, name, symbol, is_safe=is_safe, is_new=is_new)
 
 
 class Reconciler(Part):
@@ -338,14 +333,16 @@ class Reconciler(Part):
         began = self._time.monotonic()
         orders = None
         with logged("open_orders_failed error=%s"):
-            orders = await self._working_orders() if self._calls.has("open_orders") else None
+            orders = (
+                await working_orders(self._calls, is_first=self._is_first) if self._calls.has("open_orders") else None
+            )
         if orders is None:
             if not self._calls.has("open_orders"):
                 self._orders.wait_for_no_list()  # it has none, or has just said that it is not implemented
             return
         orders = [self._orders.under_our_id(report) for report in orders]
         self._orders.forget_foreign(before=began)
-        self._listed = [report for report in orders if report.client_order_id.startswith(ORDER_PREFIX)]
+        self._listed = [report for report in orders if looks_like_exit(report.client_order_id)]
         # Known before anything is adopted that could send a second one.
         orphans = {
             report.client_order_id: bare(report.symbol)
@@ -357,17 +354,8 @@ class Reconciler(Part):
         self._orders.listed(list(self._listed), orphans | gone_and_working)
         self._absent = {key: times for key, times in self._absent.items() if key in gone}
         for report in orders:
-            if not report.client_order_id.startswith(ORDER_PREFIX):
+            if not looks_like_exit(report.client_order_id):
                 self._orders.note_foreign(report, self._time.monotonic())
-
-    async def _working_orders(self) -> list[ExecutionReport]:
-        if self._is_first:
-            # Nothing is remembered: where an answer is missing or empty, an exit that works would not be seen, and a
-            # second one sent.
-            with suppress(BrokerError):
-                if orders := await self._calls.open_orders():
-                    return orders
-        return await self._calls.open_orders()
 
     async def _may_work(self, order_id: str) -> bool:
         """False for an orphan order that the list of working orders does not show any more, once that is proved."""
@@ -386,6 +374,5 @@ class Reconciler(Part):
                 self._orders.orphans.pop(order_id, None)
                 await self._mailbox.report(report)
             else:
-                what = f"order {order_id} of {report.symbol}"
-                text = f"{what} looks like an exit of ours and belongs to no known position"
-                await self._alarms.raise_alarm("unknown_exit_order", text)
+                alarm = holdings.orphan(report, list(self._engine.positions.values()))
+                await self._alarms.raise_alarm(alarm.kind, alarm.text)

@@ -129,7 +129,7 @@ class View(Part):
         """True when the order of the next attempt was at the broker already, and was recovered."""
         attempt, report = p.attempt + 1, None
         with suppress(BrokerError):  # then it is sent, and refused where it is there
-            report = await self._calls.order(client_order_id(p.position_id, attempt))
+            report = await self._calls.order(client_order_id(p.position_id, attempt, p.id_form))
         if report is not None and self._engine.positions.get(p.position_id) is p:
             await self._mailbox.tell(p.position_id, Recover(at=self._waits.now(p), attempt=attempt, report=report))
         return self._engine.positions.get(p.position_id) is not p

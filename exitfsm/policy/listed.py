@@ -66,6 +66,7 @@ class Plan(NamedTuple):
         folding: what folds bars into a state.
         user_rules: the user's functions, in order.
         every_bar: bars are never quiet, whatever the state.
+        needs_session: some rule asks when the session ends.
     """
 
     targets: tuple[Rule[Any], ...]
@@ -78,6 +79,7 @@ class Plan(NamedTuple):
     folding: tuple[Rule[Any], ...]
     user_rules: tuple[UserRule, ...]
     every_bar: bool
+    needs_session: bool
 
 
 def plan_of(policy: ExitPolicy) -> Plan:
@@ -98,6 +100,7 @@ def plan_of(policy: ExitPolicy) -> Plan:
         folding=tuple(rule for rule in on if rule.state is not None),
         user_rules=tuple(one for rule in on for one in rule.user_rules(policy)),
         every_bar=any(rule.every_bar for rule in on),
+        needs_session=any(rule.needs_session for rule in on),
     )
 
 

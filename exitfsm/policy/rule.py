@@ -108,6 +108,7 @@ class Rule(Generic[_Settings]):
         label: recorded as the detail of its exits, where the reason alone does not say which rule it was.
         stands_in_for: the rules whose levels it sets where it is on.
         every_bar: bars are never quiet while it is on.
+        needs_session: it asks when the session ends.
         state: the struct that it folds bars into; None where it needs none.
     """
 
@@ -117,6 +118,7 @@ class Rule(Generic[_Settings]):
     label: ClassVar[str] = ""
     stands_in_for: ClassVar[tuple[str, ...]] = ()
     every_bar: ClassVar[bool] = False
+    needs_session: ClassVar[bool] = False
     state: ClassVar[type[msgspec.Struct] | None] = None
 
     def of(self, policy: ExitPolicy) -> _Settings:

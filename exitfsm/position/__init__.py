@@ -3,19 +3,20 @@
 - `evolve(position, event)` folds what happened; it never fails on a stored event. `replay` folds a whole stream.
 - `decide(position, message)` weighs what a position is told and returns events, or nothing.
 - `owed(position, now)` says what the broker must be told or asked next: the state is the outbox.
-- `client_order_id(position_id, attempt)` names an order so that any machine arrives at the same name.
+- `client_order_id(position_id, attempt, form)` names an order so that any machine arrives at the same name.
 
 No clock, no randomness, no I/O: the same messages give the same events, byte for byte, on any machine.
 """
 
+from exitfsm.order_ids import client_order_id, is_exit_of
 from exitfsm.position.deciding import decide
 from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
 from exitfsm.position.folding import SPLIT_RATIO, evolve, fold, replay
-from exitfsm.position.order import ExitOrder, client_order_id, is_exit_of
+from exitfsm.position.order import ExitOrder
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
 from exitfsm.position.reports import READS_MIN, held_within, is_over, is_proved_over
 from exitfsm.position.rule_states import NO_STATES, RuleStates, fold_bar, fold_bars, refolded, restored, saved
-from exitfsm.position.state import Position, account_hash, epoch_of, position_id
+from exitfsm.position.state import Position, account_hash, epoch_of, position_id, symbol_in
 from exitfsm.position.watching import fault_of
 
 __all__ = [
@@ -53,5 +54,6 @@ __all__ = [
     "replay",
     "restored",
     "saved",
+    "symbol_in",
     "wake_band",
 ]

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from exitfsm.events import ExitEscalated, ExitRetried, ExitTriggered
 from exitfsm.lifecycle import State
+from exitfsm.order_ids import client_order_id
 from exitfsm.policy import order_terms
 from exitfsm.ports import AssetRules, Capabilities
 from exitfsm.position.evaluating import Verdict
-from exitfsm.position.order import client_order_id
 from exitfsm.position.state import Position
 from exitfsm.values import ZERO, OrderType, TimeInForce, floor_to, round_to_tick, tradable
 
@@ -28,7 +28,7 @@ def trigger(
     size = sellable(p, left, broker) or left  # of a mere residue the venue is to say so itself
     return ExitTriggered(
         reason=v.reason,
-        client_order_id=client_order_id(p.position_id, attempt),
+        client_order_id=client_order_id(p.position_id, attempt, p.id_form),
         attempt=attempt,
         qty=size,
         order_type=order_type,
@@ -46,9 +46,9 @@ def trigger(
 
 
 def _limit(p: Position, level: Decimal, rules: AssetRules) -> Decimal:
-    """The level on the venue's grid, on the side that gives nothing away."""
+    """The level on the venue's grid, on the side that gives nothing away; itself where the grid is coarser than it."""
     tick = rules.tick(level)
-    return round_to_tick(level, tick, up=p.side.sign > 0) if tick > 0 else level
+    return round_to_tick(level, tick, up=p.side.sign > 0) if 0 < tick <= level else level
 
 
 def sellable(p: Position, qty: Decimal, broker: Capabilities) -> Decimal:
@@ -72,7 +72,7 @@ def next_attempt(p: Position, a: Attempt, at: datetime, broker: Capabilities, by
     again = before.ended_how == "expired" and not before.escalated and before.order_type is OrderType.LIMIT
     attempt = before.attempt + 1
     return ExitRetried(
-        client_order_id=client_order_id(p.position_id, attempt),
+        client_order_id=client_order_id(p.position_id, attempt, p.id_form),
         attempt=attempt,
         qty=a.qty,
         order_type=OrderType.LIMIT if again else OrderType.MARKET,

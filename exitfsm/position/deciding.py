@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import UNSET
+
 from exitfsm.events import Event, PositionOpened
 from exitfsm.messages import (
     Acknowledge,
@@ -27,6 +29,7 @@ from exitfsm.messages import (
     Report,
     TimeSeen,
 )
+from exitfsm.order_ids import FIRST_FORM
 from exitfsm.policy import typed
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position.operating import (
@@ -60,18 +63,19 @@ def decide(position: Position | None, message: Message, broker: Capabilities = C
         ValueError: an `Open` that no position can be made of, or settings that are none.
     """
     if position is None:
-        return open_position(message) if isinstance(message, Open) else ()
+        return open_position(message, broker) if isinstance(message, Open) else ()
     handler = _HANDLERS.get(type(message))
     if handler is None:
         return ()
     return tuple(handler(position, message, broker))
 
 
-def open_position(m: Open) -> tuple[Event, ...]:
+def open_position(m: Open, broker: Capabilities) -> tuple[Event, ...]:
     """The first event of a position."""
     for name, number in (("qty", m.qty), ("entry_price", m.entry_price)):
         if not (tradable(number) and number > 0):
             raise ValueError(f"cannot watch {m.symbol}: {name} is {number}, it must be a finite number above 0")
+    form = m.id_form or broker.form(canonical_symbol(m.symbol))
     return (
         PositionOpened(
             account=m.account,
@@ -85,6 +89,7 @@ def open_position(m: Open) -> tuple[Event, ...]:
             atr=m.atr if m.atr is not None and tradable(m.atr) else None,
             strategy_name=m.strategy_name,
             source=m.source,
+            id_form=form if form != FIRST_FORM else UNSET,
         ),
     )
 

@@ -120,6 +120,7 @@ def _opened(event: Event) -> Position:
         atr=event.atr,
         strategy_name=event.strategy_name,
         source=event.source,
+        id_form=sys.intern(event.form),
     )
 
 

@@ -1,8 +1,7 @@
-"""One exit order of a position, and the id that any machine gives it."""
+"""One exit order of a position."""
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime
 from decimal import Decimal
 
@@ -68,16 +67,3 @@ class ExitOrder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 #: Stands for the current order of a position that has none yet.
 NO_ORDER = ExitOrder(client_order_id="", attempt=0, qty=ZERO, live=False)
-
-
-def client_order_id(position_id: str, attempt: int) -> str:
-    """The id of a position's `attempt`-th exit order (from 1): at most 48 characters of `[A-Za-z0-9-]`.
-
-    Depends on nothing else, so a second machine, or this one after a crash, names the same order the same.
-    """
-    return f"xf1-{hashlib.sha256(position_id.encode()).hexdigest()[:32]}-{attempt}"
-
-
-def is_exit_of(position_id: str, order_id: str | None) -> bool:
-    """True when an order id is that of some exit order of a position."""
-    return order_id is not None and order_id.startswith(client_order_id(position_id, 0)[:-1])

@@ -125,6 +125,8 @@ def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -
         return []
     there = min(left, m.qty)
     size = sellable(p, there, broker)
+    if size == 0 and p.sold_qty == 0:  # all of it is no residue, and whoever ends it must know
+        return lost(p, f"all {plain(there)} {p.symbol} is less than the venue takes in one order", m.at)
     if size == 0:
         return _elsewhere(p, m, PositionEnd.RESIDUE)
     spent = spent_by_next(p)

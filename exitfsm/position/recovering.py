@@ -5,12 +5,12 @@ from __future__ import annotations
 from exitfsm.events import Event, ExitTriggered
 from exitfsm.lifecycle import State
 from exitfsm.messages import Recover, Report
+from exitfsm.order_ids import client_order_id
 from exitfsm.policy import order_terms
 from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import lost
 from exitfsm.position.attempting import Attempt, is_price, next_attempt, spent_by_next
 from exitfsm.position.folding import fold
-from exitfsm.position.order import client_order_id
 from exitfsm.position.reporting import on_report
 from exitfsm.position.state import Position
 from exitfsm.position.watching import end_refusals
@@ -23,7 +23,7 @@ def on_recover(p: Position, m: Recover, broker: Capabilities) -> list[Event]:
     So it is with the next attempt, where another machine was faster.
     """
     r = m.report
-    if r.client_order_id != client_order_id(p.position_id, m.attempt):
+    if r.client_order_id != client_order_id(p.position_id, m.attempt, p.id_form):
         return []
     if p.state is State.REJECTED:
         return _taken_over(p, m, broker)

@@ -9,6 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from exitfsm.lifecycle import State
+from exitfsm.order_ids import FIRST_FORM
 from exitfsm.policy import ExitPolicy
 from exitfsm.position.order import NO_ORDER, ExitOrder
 from exitfsm.values import EXACT, ZERO, Alarm, ExitType, OrderType, Side, rounded, utc
@@ -46,7 +47,8 @@ _subtract = EXACT.subtract
 class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One position and its exit. Quantities are positive on both sides; `version` is the number of events folded.
 
-    `orders` are its exit orders, the last one the current. `refusing` names the run of refused prices under way.
+    `orders` are its exit orders, the last one the current; `id_form` is how they are named. `refusing` names the run
+    of refused prices under way.
     `sold_elsewhere` is what other hands have sold of it. `waiting_since` is when the current wait for the broker began.
     """
 
@@ -68,6 +70,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     refusing: str | None = None
     exit: Exit = NO_EXIT
     orders: tuple[ExitOrder, ...] = ()
+    id_form: str = FIRST_FORM
     sold_elsewhere: Decimal = ZERO
     waiting_since: datetime | None = None
     last_fill_at: datetime | None = None
@@ -250,3 +253,8 @@ def epoch_of(first_fill_at: datetime) -> str:
 def position_id(account: str, symbol: str, side: Side, epoch: str) -> str:
     """The name of a position, which is also its stream: `AAPL:long:20140605T081500Z:1f0c…` (account as its hash)."""
     return ":".join((symbol, side, epoch, account))
+
+
+def symbol_in(position_id: str) -> str:
+    """The symbol in the name of a position; it may hold a colon itself."""
+    return position_id.rsplit(":", 3)[0]

@@ -4,9 +4,20 @@ Rules of this room: a page is a string made from a log and bars; the same log gi
 connects to nothing, and shows text from outside as text.
 """
 
-from exitfsm.report.index import index_page
+from exitfsm.report.index import index_page, index_pages
 from exitfsm.report.page import page_name, position_page
 from exitfsm.report.story import Chain, Story, chain_of, story_of
 from exitfsm.report.supposing import Supposed, suppose
 
-__all__ = ["Chain", "Story", "Supposed", "chain_of", "index_page", "page_name", "position_page", "story_of", "suppose"]
+__all__ = [
+    "Chain",
+    "Story",
+    "Supposed",
+    "chain_of",
+    "index_page",
+    "index_pages",
+    "page_name",
+    "position_page",
+    "story_of",
+    "suppose",
+]

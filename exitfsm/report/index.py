@@ -1,4 +1,7 @@
-"""The page of a whole store: every position on a line, sortable and filtered, with totals that follow the filter."""
+"""The page of a whole store: every position on a line, sortable and filtered, with totals that follow the filter.
+
+A long store has several pages, so that a browser can show each and no more than one is in memory.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ from exitfsm.values import EXACT, ZERO, exactly, plain, stamp
 
 #: The address of a position's page relative to the index; None where it has none.
 Href = Callable[[str], str | None]
+#: Most positions on one page: about 2 MB.
+POSITIONS_MAX = 2000
 
 
 class Line(NamedTuple):
@@ -58,6 +63,44 @@ class Line(NamedTuple):
         return "closed elsewhere" if self.position.state.terminal else "–"
 
 
+class _Reason:
+    """The exits for one reason: how many there are, and what those with a known price gained in percent."""
+
+    def __init__(self) -> None:
+        self.exits = self.known = 0
+        self.pct = ZERO
+
+
+class _Totals:
+    """What a number of lines come to."""
+
+    def __init__(self, lines: Sequence[Line] = ()) -> None:
+        self.count = self.still_open = self.known = self.won = 0
+        self.pnl = self.pct = ZERO
+        self.reasons: dict[str, _Reason] = defaultdict(_Reason)
+        self.add(lines)
+
+    def add(self, lines: Sequence[Line]) -> None:
+        """Count these, too."""
+        for line in lines:
+            self.count += 1
+            if line.position.state.terminal:
+                self._ended(line, self.reasons[line.reason])
+            else:
+                self.still_open += 1
+
+    def _ended(self, line: Line, reason: _Reason) -> None:
+        reason.exits += 1
+        if line.pnl_pct is not None:
+            reason.known += 1
+            reason.pct += line.pnl_pct
+        if line.pnl is not None and line.pnl_pct is not None:
+            self.known += 1
+            self.pnl += line.pnl
+            self.pct += line.pnl_pct
+            self.won += line.pnl > 0
+
+
 @exactly
 def index_page(store: ExitStore, *, href: Href | None = None, chain: Chain | None = None) -> str:
     """The index of a store, as HTML. The same log gives the same bytes.
@@ -68,20 +111,80 @@ def index_page(store: ExitStore, *, href: Href | None = None, chain: Chain | Non
         chain: the store's chain, where it was checked already.
     """
     lines = [_line(store, row.position_id) for row in store.positions()]
-    checked = chain or chain_of(store)
+    checked, totals = chain or chain_of(store), _Totals(lines)
+    return _page(lines, checked, href, tag("h2", t("By reason, all positions")), totals)
+
+
+def index_pages(
+    store: ExitStore, name: Callable[[int], str], *, href: Href | None = None, chain: Chain | None = None
+) -> Iterator[tuple[str, str]]:
+    """The index of a store on as many pages as it needs, each with its name; the first page comes last.
+
+    Each has at most `POSITIONS_MAX` positions, oldest first, and the totals of these; the first one has the totals of
+    the whole store, too.
+
+    Args:
+        store: the store.
+        name: the name of each page, by its number from 1; the pages link to each other by it.
+        href: where the page of a position lies; without it the lines are no links.
+        chain: the store's chain, where it was checked already.
+    """
+    keys, checked = store.position_ids(), chain or chain_of(store)
+    if len(keys) <= POSITIONS_MAX:
+        yield name(1), index_page(store, href=href, chain=checked)
+        return
+    totals, count = _Totals(), -(-len(keys) // POSITIONS_MAX)
+    for page in [*range(2, count + 1), 1]:
+        chosen = keys[(page - 1) * POSITIONS_MAX : page * POSITIONS_MAX]
+        yield name(page), _one_of(store, chosen, (page, count, len(keys)), totals, checked, href, name)
+
+
+@exactly
+def _one_of(
+    store: ExitStore,
+    keys: Sequence[str],
+    place: tuple[int, int, int],
+    totals: _Totals,
+    chain: Chain,
+    href: Href | None,
+    name: Callable[[int], str],
+) -> str:
+    """One page of several; adds its positions to the totals of the store."""
+    lines = [_line(store, key) for key in keys]
+    totals.add(lines)
+    above = tag("section", *_pages(place, name), class_="card", id="pages")
+    if place[0] == 1:
+        tiles = tag("div", *_tiles(totals, "all"), class_="tiles")
+        above += tag("section", tag("h2", t("The whole store")), tiles, _reasons(totals), class_="card", id="whole")
+    return _page(lines, chain, href, tag("h2", t("By reason, positions of this page")), _Totals(lines), above)
+
+
+def _page(
+    lines: Sequence[Line], chain: Chain, href: Href | None, heading: str, totals: _Totals, above: str = ""
+) -> str:
     body = [
-        _header(lines, checked),
-        tag("div", *_tiles(lines), class_="tiles", id="tiles"),
-        tag("section", tag("h2", t("By reason, all positions")), _reasons(lines), class_="card", id="reasons"),
+        _header(lines, chain),
+        above,
+        tag("div", *_tiles(totals, "total"), class_="tiles", id="tiles"),
+        tag("section", heading, _reasons(totals), class_="card", id="reasons"),
         tag("section", tag("h2", t("Positions")), _filters(lines), _table(lines, href), class_="card", id="list"),
     ]
     data = {
         "format": "exitfsm.index.v1",
-        "chain": {"events": checked.events, "head": checked.head, "broken_at": checked.broken_at},
+        "chain": {"events": chain.events, "head": chain.head, "broken_at": chain.broken_at},
         "positions": [_data(line) for line in lines],
     }
     title = f"{len(lines):,} position{'' if len(lines) == 1 else 's'}"
     return document(title=title, body="".join(body), data=data, scripts=("shared.js", "index.js"))
+
+
+def _pages(place: tuple[int, int, int], name: Callable[[int], str]) -> Iterator[str]:
+    """Which page this is, and where the others are."""
+    page, count, positions = place
+    first, last = (page - 1) * POSITIONS_MAX + 1, min(page * POSITIONS_MAX, positions)
+    yield tag("p", t(f"Positions {first:,} to {last:,} of {positions:,}, oldest first. Page:"))
+    links = (t(n) if n == page else tag("a", t(n), href=name(n)) for n in range(1, count + 1))
+    yield tag("p", " ".join(links))
 
 
 def _line(store: ExitStore, position_id: str) -> Line:
@@ -140,43 +243,36 @@ def _header(lines: Sequence[Line], chain: Chain) -> str:
     )
 
 
-def _tiles(lines: Sequence[Line]) -> Iterator[str]:
-    """Totals; the script makes them again for what the filter leaves."""
-    known = [line for line in lines if line.pnl is not None and line.pnl_pct is not None]
-    total = sum((line.pnl for line in known if line.pnl is not None), ZERO)
-    average = _average([line.pnl_pct for line in known if line.pnl_pct is not None])
-    won = sum(line.pnl is not None and line.pnl > 0 for line in known)
-    share = f"{won / len(known):.0%}" if known else "–"
-    still = sum(not line.position.state.terminal for line in lines)
-    yield _tile("shown", f"{len(lines):,}", "positions", "")
-    yield _tile("open", f"{still:,}", "still open", "")
-    yield _tile("pnl", money(total), "realised in all", _colour(total))
-    yield _tile("average", f"{_signed(average)} %" if average is not None else "–", "average", _colour(average))
-    yield _tile("won", share, "of the exits gained", "")
+def _tiles(totals: _Totals, prefix: str) -> Iterator[str]:
+    """Totals; the script makes those of a page (`total-`) again for what the filter leaves."""
+    average = _average(totals.pct, totals.known)
+    share = f"{totals.won / totals.known:.0%}" if totals.known else "–"
+    yield _tile(f"{prefix}-shown", f"{totals.count:,}", "positions", "")
+    yield _tile(f"{prefix}-open", f"{totals.still_open:,}", "still open", "")
+    yield _tile(f"{prefix}-pnl", money(totals.pnl), "realised in all", _colour(totals.pnl))
+    yield _tile(
+        f"{prefix}-average", f"{_signed(average)} %" if average is not None else "–", "average", _colour(average)
+    )
+    yield _tile(f"{prefix}-won", share, "of the exits gained", "")
 
 
 def _tile(name: str, value: str, said: str, kind: str) -> str:
-    return tag("div", tag("b", t(value), id=f"total-{name}", class_=kind or None), tag("span", t(said)), class_="tile")
+    return tag("div", tag("b", t(value), id=name, class_=kind or None), tag("span", t(said)), class_="tile")
 
 
-def _reasons(lines: Sequence[Line]) -> str:
+def _reasons(totals: _Totals) -> str:
     """Exits by reason, with what each gained or lost."""
-    groups: dict[str, list[Line]] = defaultdict(list)
-    for line in lines:
-        if line.position.state.terminal:
-            groups[line.reason].append(line)
-    if not groups:
+    if not totals.reasons:
         return tag("p", t("Nothing has been exited yet."), class_="note")
-    sums = {reason: sum((x.pnl_pct for x in found if x.pnl_pct is not None), ZERO) for reason, found in groups.items()}
-    widest = max((abs(total) for total in sums.values()), default=ZERO) or Decimal(1)
-    rows = [_reason(reason, groups[reason], sums[reason], widest) for reason in sorted(groups)]
+    widest = max((abs(found.pct) for found in totals.reasons.values()), default=ZERO) or Decimal(1)
+    rows = [_reason(reason, totals.reasons[reason], widest) for reason in sorted(totals.reasons)]
     names = (("Reason", ""), ("Exits", "num"), ("Total %", "num"), ("Average %", "num"), ("", ""))
     head = tag("tr", *(tag("th", t(name), scope="col", class_=kind or None) for name, kind in names))
     return tag("div", tag("table", tag("thead", head), tag("tbody", *rows), class_="reasons"), class_="scroll")
 
 
-def _reason(reason: str, found: Sequence[Line], total: Decimal, widest: Decimal) -> str:
-    average = _average([line.pnl_pct for line in found if line.pnl_pct is not None])
+def _reason(reason: str, found: _Reason, widest: Decimal) -> str:
+    total, average = found.pct, _average(found.pct, found.known)
     length = float(abs(total) / widest) * 126
     left = 130 if total >= 0 else 130 - length
     bar = tag(
@@ -190,7 +286,7 @@ def _reason(reason: str, found: Sequence[Line], total: Decimal, widest: Decimal)
     return tag(
         "tr",
         tag("th", t(reason), scope="row"),
-        tag("td", t(f"{len(found):,}"), class_="num"),
+        tag("td", t(f"{found.exits:,}"), class_="num"),
         tag("td", t(_signed(total)), class_=f"num {_colour(total)}".strip()),
         tag("td", t(_signed(average) if average is not None else "–"), class_="num"),
         tag("td", bar),
@@ -292,8 +388,8 @@ def _cell(inside: str, value: object, kind: str = "") -> str:
     return tag("td", inside, data_v=str(given), class_=kind.strip() or None)
 
 
-def _average(values: Sequence[Decimal]) -> Decimal | None:
-    return EXACT.divide(sum(values, ZERO), len(values)).quantize(Decimal("0.0001"), context=EXACT) if values else None
+def _average(total: Decimal, count: int) -> Decimal | None:
+    return EXACT.divide(total, count).quantize(Decimal("0.0001"), context=EXACT) if count else None
 
 
 def _signed(value: Decimal) -> str:

@@ -298,6 +298,14 @@ class ExitStore:
         """Positions, open and over, oldest first, of one symbol and in one state where given."""
         return self._table("positions", PositionRow, order=_BY_AGE, symbol=symbol, state=state)
 
+    def position_ids(self) -> list[str]:
+        """The ids of all positions, open and over, oldest first."""
+        return [str(row[0]) for row in self._rows(f"SELECT position_id FROM positions ORDER BY {_BY_AGE}")]
+
+    def count_positions(self) -> int:
+        """How many positions there are, open and over."""
+        return int(self._rows("SELECT COUNT(*) FROM positions")[0][0])
+
     def newest_position(self, symbol: str, side: Side) -> PositionRow | None:
         """The position of a symbol and side that was opened last, open or over; found without reading the history."""
         # As text a whole second sorts after its fractions: all of the newest second are looked at.

@@ -219,7 +219,12 @@ def triggered(
 
 def order_id(attempt: int = 1, *, of: PositionOpened | None = None) -> str:
     """The client order id of an attempt to exit the position of `opened()`, or another."""
-    return client_order_id(Scenario.there(fold(None, [of or opened()])).position_id, attempt)
+    return of_attempt(Scenario.there(fold(None, [of or opened()])), attempt)
+
+
+def of_attempt(p: Position, attempt: int) -> str:
+    """The client order id of an attempt to exit a position."""
+    return client_order_id(p.position_id, attempt, p.id_form)
 
 
 def bar(
@@ -257,7 +262,7 @@ def reported(
 
     def of(p: Position) -> Report:
         report = ExecutionReport(
-            client_order_id=(p.client_order_id or "") if attempt is None else client_order_id(p.position_id, attempt),
+            client_order_id=(p.client_order_id or "") if attempt is None else of_attempt(p, attempt),
             status=OrderStatus(status),
             at=after(at),
             filled_qty=dec(filled),

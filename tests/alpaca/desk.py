@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from exitfsm import Alarm, Bar, Event, ExecutionReport, ExitStore, Position, Recorded, State
 from exitfsm.manager import ExitManager
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.testing.alpaca_server import AlpacaServer
 
 #: So that tests need not wait for what is a matter of seconds in life.
@@ -87,10 +88,10 @@ class Desk:
     def _watch(self, report: ExecutionReport) -> None:
         """In the server's thread, at each change of an order."""
         account, symbol = self.server.account, report.symbol or ""
-        ours = report.client_order_id.startswith("xf1-")
+        ours = looks_like_exit(report.client_order_id)
         if ours and report.side == "sell" and account.venue.held(symbol) < 0:
             self.broken.append(f"{symbol} is short: {account.venue.held(symbol)}")
-        live = [r for r in account.orders("open") if r.symbol == symbol and r.client_order_id.startswith("xf1-")]
+        live = [r for r in account.orders("open") if r.symbol == symbol and looks_like_exit(r.client_order_id)]
         if len(live) > 1:
             self.broken.append(f"two live exits: {[r.client_order_id for r in live]}")
 
@@ -220,12 +221,12 @@ class Desk:
     @property
     def exits(self) -> list[dict[str, Any]]:
         """The bodies of the exit orders that were POSTed, each time they were."""
-        return [body for body in self.server.posts if str(body.get("client_order_id")).startswith("xf1-")]
+        return [body for body in self.server.posts if looks_like_exit(body.get("client_order_id"))]
 
     @property
     def taken(self) -> list[dict[str, Any]]:
         """The exit orders that the venue took."""
-        return [o for o in self.server.orders() if o["client_order_id"].startswith("xf1-")]
+        return [o for o in self.server.orders() if looks_like_exit(o["client_order_id"])]
 
     def kinds(self) -> list[str]:
         """The kinds of the alarms that went up."""

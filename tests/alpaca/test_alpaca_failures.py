@@ -16,6 +16,7 @@ from desk import Desk
 from exitfsm_alpaca import AlpacaBroker
 
 from exitfsm import OrderSide, OrderStatus
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.testing.alpaca_server import AlpacaServer, Fault, Hours
 
 #: A profit limit that only a stop makes give way (its own patience is longer than a test).
@@ -465,16 +466,8 @@ async def test_30_no_brackets_no_stops_no_close_position(server: AlpacaServer, t
     assert not [r for r in server.rest.requests if r[0] in ("DELETE", "PATCH")]
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        "cost basis must be >= minimal amount of order 10",
-        "insufficient balance for BTC (requested: 0.1, available: 0.0999)",
-    ],
-)
-async def test_32_dust_is_refused_twice_and_then_a_person_is_told(
-    server: AlpacaServer, tmp_path: Path, message: str
-) -> None:
+async def test_32_dust_is_refused_twice_and_then_a_person_is_told(server: AlpacaServer, tmp_path: Path) -> None:
+    message = "insufficient balance for BTC (requested: 0.1, available: 0.0999)"
     body = json.dumps({"code": 40310000, "message": message})
     async with Desk(server, tmp_path) as desk:
         await desk.held("0.000000001", 100, "BTC/USD")
@@ -483,6 +476,20 @@ async def test_32_dust_is_refused_twice_and_then_a_person_is_told(
         await desk.state("unprotected", symbol="BTC/USD")
         await asyncio.sleep(0.5)
     assert len(desk.exits) == 2
+
+
+async def test_32_dust_that_is_worth_too_little_waits_and_a_person_is_told(
+    server: AlpacaServer, tmp_path: Path
+) -> None:
+    body = json.dumps({"code": 40310000, "message": "cost basis must be >= minimal amount of order 10"})
+    async with Desk(server, tmp_path) as desk:
+        await desk.held("0.000000001", 100, "BTC/USD")
+        server.fail(Fault("status", "before", status=403, body=body, times=9))
+        await desk.price("98.9", "BTC/USD")
+        await desk.until(lambda: bool(desk.alarms), "a person is told")
+        await asyncio.sleep(0.5)
+        assert [str(p.state) for p in desk.manager.positions()] == ["pending"]
+    assert desk.kinds() == ["value_too_small"]
 
 
 async def test_33_nothing_is_sold_after_the_exit(server: AlpacaServer, tmp_path: Path) -> None:
@@ -558,7 +565,7 @@ async def test_a_split_stops_nobody_out(server: AlpacaServer, tmp_path: Path) ->
 
 def desk_id(server: AlpacaServer, at: int = 0) -> str:
     """The client order id of the n-th exit order; also within the server's thread."""
-    return [r for r in server.account.records.values() if r.client_order_id.startswith("xf1-")][at].client_order_id
+    return [r for r in server.account.records.values() if looks_like_exit(r.client_order_id)][at].client_order_id
 
 
 def desk_order(server: AlpacaServer) -> str:

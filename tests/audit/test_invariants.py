@@ -127,7 +127,7 @@ class Walk:
         attempt = rng.randint(1, p.attempt) if p.attempt and rng.random() < 0.15 else p.attempt
         filled = Decimal(rng.randint(0, 12)) if rng.random() < 0.8 else None
         report = ExecutionReport(
-            client_order_id=client_order_id(p.position_id, attempt),
+            client_order_id=client_order_id(p.position_id, attempt, p.id_form),
             status=rng.choice(list(OrderStatus)),
             at=self.at,
             filled_qty=filled,
@@ -155,7 +155,7 @@ class Walk:
         rng = self.rng
         alarm = p.alarms[0].alarm_id if p.alarms else "none"
         order = ExecutionReport(
-            client_order_id=client_order_id(p.position_id, p.attempt + 1),
+            client_order_id=client_order_id(p.position_id, p.attempt + 1, p.id_form),
             status=OrderStatus.NEW,
             at=self.at,
             qty=Decimal(5),
@@ -191,6 +191,7 @@ def test_whatever_is_decided_keeps_them(seed: int) -> None:
 # --- each is broken by what it is there to find -----------------------------------------------------------------------
 
 ID = position_id(ACCOUNT, "AAPL", Side.LONG, "20240102T143000Z")
+FIRST, SECOND, THIRD = (client_order_id(ID, number, "xf1") for number in (1, 2, 3))
 COOLED = T0 + timedelta(seconds=61 + 300)
 
 
@@ -201,7 +202,7 @@ def at(seconds: float) -> datetime:
 def trigger(**changes: Any) -> ExitTriggered:
     fields: dict[str, Any] = {
         "reason": ExitType.STOP_LOSS,
-        "client_order_id": client_order_id(ID, 1),
+        "client_order_id": FIRST,
         "attempt": 1,
         "qty": Decimal(10),
         "order_type": OrderType.MARKET,
@@ -216,22 +217,22 @@ def trigger(**changes: Any) -> ExitTriggered:
 
 
 def accept(attempt: int = 1) -> OrderAccepted:
-    return OrderAccepted(client_order_id=client_order_id(ID, attempt), broker_order_id="b", at=at(60))
+    return OrderAccepted(client_order_id=client_order_id(ID, attempt, "xf1"), broker_order_id="b", at=at(60))
 
 
 def fills(qty: int, price: str | None = "98.8", attempt: int = 1, **changes: Any) -> FillsRecorded:
-    fields = {"client_order_id": client_order_id(ID, attempt), "filled_qty": Decimal(qty), "at": at(61)}
+    fields = {"client_order_id": client_order_id(ID, attempt, "xf1"), "filled_qty": Decimal(qty), "at": at(61)}
     return FillsRecorded(**fields | {"avg_fill_price": Decimal(price) if price else None} | changes)
 
 
 def end(how: str = "rejected", filled: int = 0, refusal: str = "x", **changes: Any) -> OrderEnded:
-    fields = {"client_order_id": client_order_id(ID, 1), "how": how, "filled_qty": Decimal(filled), "at": at(61)}
+    fields = {"client_order_id": FIRST, "how": how, "filled_qty": Decimal(filled), "at": at(61)}
     return OrderEnded(**fields | {"next_attempt_at": at(91), "refusal": refusal} | changes)
 
 
 def retry(attempt: int = 2, qty: int = 10, spent: int = 1, **changes: Any) -> ExitRetried:
     fields: dict[str, Any] = {
-        "client_order_id": client_order_id(ID, attempt),
+        "client_order_id": client_order_id(ID, attempt, "xf1"),
         "attempt": attempt,
         "qty": Decimal(qty),
         "order_type": OrderType.MARKET,
@@ -289,7 +290,7 @@ FORGED: list[tuple[str, tuple[Event, ...], dict[str, Any]]] = [
     ("I2", (trigger(), accept(), fills(6), fills(6)), {}),
     ("I2", (trigger(), accept(), fills(6), end(filled=5)), {}),
     ("I3", (trigger(client_order_id="mine"),), {}),
-    ("I3", (trigger(attempt=2, client_order_id=client_order_id(ID, 2)),), {}),
+    ("I3", (trigger(attempt=2, client_order_id=SECOND),), {}),
     ("I3", (trigger(), accept(2)), {}),
     ("I3", (trigger(), accept(), fills(3, attempt=7)), {}),
     ("I3", (), {"first": opened(epoch="another")}),
@@ -312,8 +313,12 @@ FORGED: list[tuple[str, tuple[Event, ...], dict[str, Any]]] = [
     ("I9", (ALARM, ALARM), {}),
     ("I10", (trigger(), accept(), fills(4), complete()), {}),
     ("I11", (trigger(), end(), retry(spent=3)), {}),
-    ("I11", (trigger(), end(), retry(spent=0), end(client_order_id=client_order_id(ID, 2)), retry(3, spent=0)), {}),
-    ("I11", (trigger(), end(), retry(), end(client_order_id=client_order_id(ID, 2))), {}),
+    (
+        "I11",
+        (trigger(), end(), retry(spent=0), end(client_order_id=SECOND), retry(3, spent=0)),
+        {},
+    ),
+    ("I11", (trigger(), end(), retry(), end(client_order_id=SECOND)), {}),
     ("I11", (trigger(), end(), retry()), {"first": opened(policy=policy(partial_fills={"max_resubmit_attempts": 0}))}),
     ("I13", (trigger(qty=Decimal(0)),), {}),
     ("I13", (trigger(), accept(), fills(-1)), {}),
@@ -366,6 +371,10 @@ def test_each_invariant_has_a_forged_log() -> None:
 
 def test_a_recovered_order_may_be_of_any_attempt() -> None:
     found = trigger(
-        reason=ExitType.RECOVERED, attempt=3, client_order_id=client_order_id(ID, 3), bar_at=None, level=Decimal(100)
+        reason=ExitType.RECOVERED,
+        attempt=3,
+        client_order_id=THIRD,
+        bar_at=None,
+        level=Decimal(100),
     )
     assert broken(found) == set()

@@ -36,7 +36,7 @@ from exitfsm.events import (
 from exitfsm.lifecycle import TABLE
 from exitfsm.position import client_order_id, levels, position_id
 from exitfsm.recorded_bars import Seen
-from exitfsm.report import chain_of, index_page, page_name, position_page, story_of, suppose
+from exitfsm.report import chain_of, index, index_page, index_pages, page_name, position_page, story_of, suppose
 from exitfsm.report.axes import PriceAxis, TimeAxis, duration
 from exitfsm.report.machine import PLACES, edges, label, pairs
 from exitfsm.report.markup import attributes, embedded, t, tag
@@ -552,3 +552,28 @@ class TestIndex:
         names = {page_name(key) for key in ("BTC/USD:long:1:a", "BTC.USD:long:1:a", "../../etc", "a" * 400, "", "ü")}
         assert len(names) == 6
         assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,110}\.html", name) for name in names)
+
+    def test_a_long_store_has_several_pages_that_link_to_each_other(
+        self, exits: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with ExitStore(exits, read_only=True) as store:
+            whole, rows = index_page(store), store.positions()
+            monkeypatch.setattr(index, "POSITIONS_MAX", 2)
+            pages = dict(index_pages(store, "i-{}.html".format))
+        count = -(-len(rows) // 2)
+        assert count > 2  # or nothing is shown
+        assert set(pages) == {f"i-{number}.html" for number in range(1, count + 1)}
+        assert list(pages)[-1] == "i-1.html"  # it has the totals of all others
+        in_order = [pages[f"i-{number}.html"] for number in range(1, count + 1)]
+        shown = [p for text in in_order for p in data_of(text)["positions"]]
+        assert shown == data_of(whole)["positions"]
+        for number, text in enumerate(in_order, 1):
+            others = {f"i-{n}.html" for n in range(1, count + 1)} - {f"i-{number}.html"}
+            assert {str(a["href"]) for a in Page(text).all("a")} == others
+        tiles = re.findall(r'id="total-(\w+)"[^>]*>([^<]*)', whole)
+        assert re.findall(r'id="all-(\w+)"[^>]*>([^<]*)', in_order[0]) == tiles
+        assert 'id="all-' not in in_order[1]
+
+    def test_a_short_store_has_one(self, exits: Path) -> None:
+        with ExitStore(exits, read_only=True) as store:
+            assert dict(index_pages(store, str)) == {"1": index_page(store)}

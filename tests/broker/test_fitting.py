@@ -145,7 +145,7 @@ async def test_capabilities_may_be_declared_as_a_mapping() -> None:
     fitting = Fitting(Declares())
     fitting.check()
     assert (fitting.capabilities.ids_refused, fitting.capabilities.late_fill_window_s) == (IdMemory.FOREVER, 5)
-    assert Fitting(Keywords()).capabilities is CAREFUL
+    assert Fitting(Keywords()).capabilities == CAREFUL
 
 
 class NotFoundError(Exception):

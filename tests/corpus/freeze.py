@@ -82,7 +82,7 @@ def lives() -> list[tuple[str, list[Event]]]:
     first, second = opened("AAPL", Side.LONG, "10", "100.5"), opened("BTC/USD", Side.SHORT, "0.3", "42000")
     third = opened("MSFT", Side.LONG, "7", "370.01")
     one, two, three = (position_id(ACCOUNT, o.symbol, o.side, o.epoch) for o in (first, second, third))
-    order, again, forced = client_order_id(one, 1), client_order_id(one, 2), client_order_id(two, 1)
+    order, again, forced = (client_order_id(p, n, "xf1") for p, n in ((one, 1), (one, 2), (two, 1)))
     day, limit, market = TimeInForce.DAY, OrderType.LIMIT, OrderType.MARKET
     long: list[Event] = [
         first,
@@ -149,7 +149,7 @@ def later1() -> list[tuple[str, list[Event]]]:
     """What came later: the broker changes the quantity of an order."""
     first = opened("AAPL", Side.LONG, "12", "100.5")
     one = position_id(ACCOUNT, first.symbol, first.side, first.epoch)
-    order = client_order_id(one, 1)
+    order = client_order_id(one, 1, "xf1")
     life: list[Event] = [
         first,
         ExitTriggered(

@@ -36,6 +36,14 @@ def test_a_symbol_may_be_entered_where_nothing_speaks_against_it(account: Accoun
     assert holdings.may_enter("AAPL", at(30), account) is (block is None)
 
 
+@pytest.mark.parametrize("symbol", ["", " AAPL", "A\u202eB", "A" * 65])
+def test_what_is_no_symbol_is_not_entered_for_its_position_could_not_be_watched(symbol: str) -> None:
+    nothing = Account(positions=[], cooldowns={})
+    assert "is not a symbol" in (holdings.entry_block(symbol, at(30), nothing) or "")
+    assert not holdings.may_enter(symbol, at(30), nothing)
+    assert holdings.may_enter("BTC/USDT:USDT", at(30), nothing)
+
+
 @given(st.sampled_from(list(State)), st.integers(0, 60), st.integers(0, 60))
 def test_whatever_is_on_its_way_out_or_cools_down_is_not_entered(state: State, now: int, until: int) -> None:
     account = Account(positions=[held(state=state)], cooldowns={"AAPL": at(until)})

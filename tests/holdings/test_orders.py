@@ -15,6 +15,7 @@ from exitfsm import holdings
 from exitfsm.holdings import LookUps
 from exitfsm.lifecycle import State
 from exitfsm.messages import RecordRead
+from exitfsm.order_ids import client_order_id
 from exitfsm.ports import CAREFUL
 from exitfsm.values import ExecutionReport, Fill, OrderSide
 
@@ -31,21 +32,24 @@ def test_given_an_update_by_the_brokers_id_alone_then_it_may_be_an_exit_whose_id
     assert not holdings.may_be_ours([waiting], BOT)
 
 
+OURS, NEXT = client_order_id("P", 1), client_order_id("P", 2, "xf1")  # whatever form it has
+
+
 @pytest.mark.parametrize(
     ("named", "before", "ours"),
     [
-        ("xf1-1", None, "xf1-1"),
-        ("xf1-1", "bot-1", "xf1-1"),
-        ("cancel-7", "xf1-1", "xf1-1"),  # its own id beside ours
-        ("replace-8", None, "xf1-2"),  # known from before
-        ("cancel-9", "replace-8", "xf1-2"),
+        (OURS, None, OURS),
+        (OURS, "bot-1", OURS),
+        ("cancel-7", OURS, OURS),  # its own id beside ours
+        ("replace-8", None, NEXT),  # known from before
+        ("cancel-9", "replace-8", NEXT),
         ("bot-1", None, None),
         ("bot-2", "bot-1", None),
     ],
 )
 def test_an_order_is_ours_under_whatever_id_a_request_about_it_has(named: str, before: Any, ours: str | None) -> None:
     said = report("new", client_order_id=named, orig_client_order_id=before)
-    assert holdings.our_id(said, {"replace-8": "xf1-2"}) == ours
+    assert holdings.our_id(said, {"replace-8": NEXT}) == ours
 
 
 @pytest.mark.parametrize(
@@ -243,3 +247,23 @@ def test_given_a_record_read_while_an_execution_was_corrected_then_it_may_be_too
     assert holdings.record_of_live(working, corrected, said) is None
     assert holdings.record_of_live(corrected, corrected, said) == replace(said, corrected=True)
     assert holdings.record_of_live(corrected, None, said) is None
+
+
+# --- orphan orders ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("order_id", "kind"),
+    [
+        (client_order_id("p", 2), "id_form_differs"),  # the position has ids of the first form
+        (client_order_id("p", 2, "xf1"), "unknown_exit_order"),
+        (client_order_id("another", 2), "unknown_exit_order"),
+    ],
+)
+def test_an_orphan_order_that_is_an_exit_of_a_watched_position_under_another_form_says_so(
+    order_id: str, kind: str
+) -> None:
+    working = report("new", client_order_id=order_id)
+    alarm = holdings.orphan(working, [replace(held(), position_id="q"), held()])
+    assert alarm.kind == kind
+    assert order_id in alarm.text

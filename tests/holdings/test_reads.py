@@ -34,6 +34,7 @@ from exitfsm import holdings
 from exitfsm.holdings import Closed, Count, Evidence, Executions, Holds, Missing, Need, Nothing, Read
 from exitfsm.lifecycle import State
 from exitfsm.messages import RecordRead
+from exitfsm.order_ids import client_order_id
 from exitfsm.position import READS_MIN, Position, decide, fold
 from exitfsm.values import Fill
 
@@ -344,16 +345,18 @@ def test_spellings_of_a_pair_are_one_instrument() -> None:
 
 # --- a store that was put back ----------------------------------------------------------------------------------------
 
+#: The id of an exit of the position that is not on its record.
+FORGOTTEN = client_order_id("p", 1)
 FOUR = Holds(qty=Decimal(4), entry_price=Decimal(100), reads=3)
 
 
 @pytest.mark.parametrize(
     ("p", "conclusion", "seen", "may_have"),
     [
-        (held(), FOUR, Executions(items=(fill("sell", 6, client_order_id="xf1-forgotten-1"),)), True),
+        (held(), FOUR, Executions(items=(fill("sell", 6, client_order_id=FORGOTTEN),)), True),
         (held(), FOUR, Executions(items=(fill("sell", 6),)), True),  # whose it is was not said
         (held(), FOUR, Executions(items=(fill("sell", 6, client_order_id="by-hand"),)), False),
-        (held(), FOUR, Executions(items=(fill("buy", 6, client_order_id="xf1-forgotten-1"),)), False),
+        (held(), FOUR, Executions(items=(fill("buy", 6, client_order_id=FORGOTTEN),)), False),
         (held(), FOUR, Executions(offered=False), True),
         (held(), FOUR, None, True),
         (held(), replace(FOUR, qty=Decimal(10)), None, False),  # nothing is missing

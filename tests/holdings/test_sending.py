@@ -65,6 +65,8 @@ def test_given_another_exit_that_belongs_to_nobody_known_then_it_is_blocked() ->
         (Beside(exiting(state=State.PENDING, side=Side.SHORT)), Answer.SEND),  # of two sides, the one that is held
         (Beside(exiting(side=Side.SHORT)), Answer.WAIT),  # works on the other side
         (Beside(exiting(state=State.PENDING, side=Side.SHORT), is_unknown=True), Answer.WAIT),
+        (Beside(exiting(state=State.PENDING, opened_at=at(7)), may_have_left=True), Answer.WAIT),  # it may still arrive
+        (Beside(exiting(state=State.PENDING, side=Side.SHORT), may_have_left=True), Answer.WAIT),
         (Beside(ended()), Answer.WAIT),  # its end was only reported
         (Beside(ended(), look_ups=LookUps(98.0)), Answer.SEND),
         (Beside(ended(), look_ups=LookUps(93.9)), Answer.WAIT),  # too long ago
@@ -79,6 +81,15 @@ def test_given_another_exit_that_belongs_to_nobody_known_then_it_is_blocked() ->
 def test_one_exit_of_a_holding_goes_after_the_other(beside: Beside, answer: Answer) -> None:
     assert holdings.may_send(leaving(Beside(QUIET), beside)) is answer
     assert holdings.may_send(leaving(beside, Beside(QUIET))) is answer
+
+
+def test_given_two_that_may_have_left_then_the_older_one_goes_first() -> None:
+    older = Beside(exiting(state=State.PENDING), may_have_left=True)
+    younger = Beside(exiting(state=State.PENDING, opened_at=at(7)), may_have_left=True)
+    assert holdings.may_send(leaving(older, may_have_left=True)) is Answer.WAIT
+    assert holdings.may_send(leaving(younger, may_have_left=True)) is Answer.SEND
+    never_sent = replace(older, may_have_left=False)
+    assert holdings.may_send(leaving(never_sent, may_have_left=True)) is Answer.SEND
 
 
 @given(st.lists(positions(), max_size=3), st.floats(90, 100), st.booleans(), st.booleans())

@@ -361,13 +361,13 @@ def check_store(store: ExitStore, manager: ExitManager | None = None) -> None:
 def check_stream(stream: str, events: list[Event]) -> None:
     """One position's log, held against the rules."""
     state: State | None = None
-    attempt, over, qty = 0, True, Decimal(0)
+    attempt, over, qty, form = 0, True, Decimal(0), getattr(events[0], "form", "")
     for event in events:
         following = LOOKUP.get((state, type(event)))
         assert following is not None, f"{type(event).__name__} in {state}"
         if isinstance(event, ExitTriggered | ExitRetried):
             assert event.attempt == attempt + 1, "an attempt was left out"
-            assert event.client_order_id == client_order_id(stream, event.attempt)
+            assert event.client_order_id == client_order_id(stream, event.attempt, form)
             assert over, f"attempt {event.attempt} before the end of the one before it"
             attempt, over, qty = event.attempt, False, event.qty
         elif isinstance(event, OrderEnded) or (isinstance(event, FillsRecorded) and event.filled_qty >= qty):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from harness import World
+from harness import GOOD, World
 from msgspec.structs import replace
 
 from exitfsm import Order, Position, Side, State
@@ -146,7 +146,7 @@ class Story:
         world, venue = self.world, self.venue
         venue.enter("ZM", "long", 10, 100)
         name = position_id(self.of("AAPL").account, "ZM", Side.LONG, epoch_of(world.clock.now()))
-        order_id = client_order_id(name, 1)
+        order_id = client_order_id(name, 1, "xf1")
         venue.take(Order(client_order_id=order_id, symbol="ZM", side=Side.LONG.exit_side, qty=venue.held("ZM")))
         await world.deliver()
         await world.until(lambda: any(order_id in p.live_orders for p in world.manager.positions()), 30)
@@ -154,7 +154,7 @@ class Story:
 
 async def in_flight(path: Path) -> Story:
     """A world in which the story was told, at the moment at which its process dies."""
-    world = World(path, CONFIG)
+    world = World(path, CONFIG, capabilities=replace(GOOD, id_form="xf1"))  # as its ids were then
     await world.start()
     story = Story(world)
     await story.told()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from harness import GOOD
 from in_flight import FROZEN, STATES, Story, in_flight
 
 from exitfsm import Engine, ExitStore, State
 from exitfsm.audit import verify
+from exitfsm.order_ids import form_of
 
 
 def logged(path: Path) -> dict[str, list[object]]:
@@ -56,13 +58,18 @@ async def test_given_a_store_of_before_when_it_is_opened_then_every_exit_in_flig
     venue.truthful()
     venue.cancels = "at_once"
     in_the_air = {order.client_order_id for order in world.orders}
+    venue.capabilities = GOOD  # what is opened from here on has ids of today
     await world.start()
+    await world.enter(10, at=100, symbol="NEW")
     await come_to_an_end(story)
     assert world.manager.positions() == []
-    assert {p.symbol: p.state for p in world.ended()} == dict.fromkeys(STATES, State.FILLED)
+    ended = [*STATES, "NEW"]
+    assert {p.symbol: p.state for p in world.ended()} == dict.fromkeys(ended, State.FILLED)
     assert venue.snapshot() == []
     sold = {p.symbol: p.sold_qty for p in world.ended()}
-    assert sold == dict.fromkeys(STATES, 10)
+    assert sold == dict.fromkeys(ended, 10)
+    forms = {p.symbol: {form_of(o.client_order_id) for o in p.orders} for p in world.ended()}
+    assert forms == {symbol: {"xf1"} for symbol in STATES} | {"NEW": {"xf2"}}  # also those sent, or decided, after it
     again = [o.client_order_id for o in world.orders if o.client_order_id in in_the_air]
     assert sorted(again) == sorted(in_the_air)  # none of them was sent a second time
     path = world.store_path

@@ -21,6 +21,7 @@ from exitfsm.audit import explain, export_jsonl, position_at, sentences, steps, 
 from exitfsm.audit.telling import as_dict
 from exitfsm.audit.trail import time_of
 from exitfsm.errors import OrderRefused
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.position import fold
 from exitfsm.profit import money
 from exitfsm.recorded_bars import bars_path, recorded_bars
@@ -48,7 +49,7 @@ def truth(world: World, symbol: str, corrected: dict[str, Decimal], splits: list
         if number in ratios:
             held, average = held * ratios[number], average / ratios[number]
         signed = fill.qty if str(fill.side) == "buy" else -fill.qty
-        ours = (fill.client_order_id or "").startswith("xf1-")
+        ours = looks_like_exit(fill.client_order_id)
         price = corrected.get(fill.client_order_id or "", fill.price)
         if held == 0 or (held > 0) == (signed > 0):
             average = (abs(held) * average + fill.qty * price) / (abs(held) + fill.qty)

@@ -157,7 +157,7 @@ async def test_given_an_unprotected_position_when_released_then_the_rules_watch_
     assert len(world.orders) == 2
     await world.bar(98)
     assert len(world.orders) == 3
-    assert world.last_order.client_order_id.endswith("-3")
+    assert world.last_order.client_order_id.endswith("003")
     await world.fill()
     await world.until(lambda: world.state == "filled")
 

@@ -365,10 +365,10 @@ async def test_given_a_bar_that_cannot_be_read_then_a_person_is_told_once(world:
 
 
 async def test_given_a_position_that_cannot_be_read_then_a_person_is_told(world: World) -> None:
-    world.broker.answer("positions", Returns([*world.broker.snapshot(), {"symbol": "BTC/USDT:USDT", "qty": 1}]))
+    world.broker.answer("positions", Returns([*world.broker.snapshot(), {"symbol": "BTC/USDT\tUSDT", "qty": 1}]))
     await world.manager.sync()
     assert world.alarm_kinds == ["position_unreadable"]
-    assert "BTCUSDT:USDT" in world.manager.alarms()[0].text
+    assert "BTCUSDT\tUSDT" in world.manager.alarms()[0].text
 
 
 async def test_given_a_broker_that_cannot_be_reconciled_with_then_a_person_is_told_in_time(
@@ -387,10 +387,10 @@ async def test_given_a_broker_that_cannot_be_reconciled_with_then_a_person_is_to
 async def test_given_an_execution_that_cannot_be_read_then_it_starts_and_a_person_is_told(
     make_world: MakeWorld,
 ) -> None:
-    """One option among the executions of an account: what cannot be taken up because of it must not be silent."""
+    """One odd row among the executions of an account: what cannot be taken up because of it must not be silent."""
     world = await make_world(started=False)
-    option = {"symbol": "AAPL  240621C00190000", "side": "buy", "qty": 1, "price": 2, "at": T0}
-    world.broker.always("fills", Returns([option]))
+    odd = {"symbol": "AAPL\t240621C00190000", "side": "buy", "qty": 1, "price": 2, "at": T0}
+    world.broker.always("fills", Returns([odd]))
     world.broker.enter("AAPL", "long", 10, 100)
     await world.start()
     assert not world.manager.may_enter("AAPL")

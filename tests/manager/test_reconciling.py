@@ -606,7 +606,7 @@ async def test_given_a_lost_store_between_attempts_then_the_numbering_goes_on(wo
     await lose_store(world)
     await world.start()
     await world.until(lambda: len(world.orders) == 2, seconds=60)
-    assert world.last_order.client_order_id.endswith("-2")
+    assert world.last_order.client_order_id.endswith("002")
     assert world.last_order.qty == 6
 
 

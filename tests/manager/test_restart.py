@@ -163,7 +163,7 @@ async def test_given_a_crash_at_any_moment_then_the_exit_ends_with_exactly_the_o
         fate = Fate(world, at)
         try:
             await live(world, fate, market, prices, lose_updates=lose_updates)
-            assert [o.client_order_id[-2:] for o in world.orders] == [f"-{n}" for n in range(1, orders + 1)]
+            assert [o.client_order_id[-3:] for o in world.orders] == [f"{n:03}" for n in range(1, orders + 1)]
             assert executed(world.broker, "AAPL", "sell") == 10
             assert world.alarm_kinds == []
             world.broker.moment = None

@@ -335,7 +335,7 @@ async def test_given_a_definite_refusal_then_the_position_is_read_before_the_nex
     reads = world.broker.count("positions")
     await world.until(lambda: len(world.orders) == 1, seconds=40)
     assert world.broker.count("positions") > reads
-    assert world.last_order.client_order_id.endswith("-2")
+    assert world.last_order.client_order_id.endswith("002")
 
 
 async def test_given_quantity_held_by_another_order_when_that_one_goes_then_the_next_attempt_sells(

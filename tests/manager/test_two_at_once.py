@@ -112,6 +112,37 @@ async def test_the_older_one_of_two_is_closed_by_hand_while_the_newer_one_is_onl
     await world.finish()
 
 
+async def test_an_exit_that_may_still_arrive_leaves_again_before_one_that_never_left(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    await world.bar("98.9")
+    older = world.position
+    world.broker.expire(world.last_order)
+    await world.deliver()
+    assert states(world, older) == [State.REJECTED]  # its next attempt waits 30 s
+    world.clock.move(1)
+    world.broker.trade_by_hand("AAPL", "buy", 4, 99)
+    world.broker.lose_updates()
+    await world.manager.watch("AAPL", "long", 4, 99, world.clock.now())
+    newer = next(p for p in world.manager.positions() if p.position_id != older.position_id)
+    await world.passes(20)
+    world.broker.answer("submit", Raises(ConnectionError("cut")))  # its request is under way
+    world.broker.always("submit", Raises(NotSent("rate")))
+    await world.bar("97.9")
+    await world.passes(20)
+    assert states(world, older, newer) == [State.PENDING, State.PENDING]
+    world.broker.truthful()
+    await world.passes(10)
+    assert [order.client_order_id for order in world.orders[1:]] == [newer_id := now(world, newer).client_order_id]
+    await world.fill()
+    await world.until(lambda: len(world.orders) == 3, 120)
+    assert newer_id != world.last_order.client_order_id == now(world, older).client_order_id
+    await world.fill()
+    await world.until(lambda: states(world, older, newer) == [State.FILLED, State.FILLED], 120)
+    await world.finish()
+
+
 async def refused_and_entered_anew(path: Path) -> tuple[World, Order, Position]:
     """An exit that was refused because its position had been sold by hand; and another position of the symbol."""
     world = World(path)

@@ -287,7 +287,7 @@ def test_given_a_record_that_is_not_shown_then_it_proves_an_end_only_where_the_b
 
 def test_given_an_order_then_how_it_ended_and_whose_it_is_are_known() -> None:
     p = ended.when(holds(6, 93)).now
-    first, second_id = client_order_id(p.position_id, 1), client_order_id(p.position_id, 2)
+    first, second_id = (client_order_id(p.position_id, n, "xf1") for n in (1, 2))
     assert [(order.client_order_id, order.ended_how) for order in p.orders] == [(first, "expired"), (second_id, "")]
     assert [p.find(one) for one in (first, second_id, "another")] == [*p.orders, None]
     assert is_exit_of(p.position_id, second_id)

@@ -244,8 +244,8 @@ PARTS = st.text(st.characters(codec="utf-8"), max_size=40)
 @for_all(PARTS, PARTS, st.sampled_from(Side), PARTS, st.integers(1, 10**6))
 def test_ids_are_pure_short_and_plain(account: str, symbol: str, side: Side, epoch: str, attempt: int) -> None:
     name = position_id(account, symbol, side, epoch)
-    assert client_order_id(name, attempt) == client_order_id(str(name.encode(), "utf-8"), attempt)
-    assert re.fullmatch(r"[A-Za-z0-9._-]{1,48}", client_order_id(name, attempt))
+    assert client_order_id(name, attempt, "xf1") == client_order_id(str(name.encode(), "utf-8"), attempt, "xf1")
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,48}", client_order_id(name, attempt, "xf1"))
 
 
 def test_each_attempt_and_each_position_has_an_id_of_its_own() -> None:
@@ -256,7 +256,8 @@ def test_each_attempt_and_each_position_has_an_id_of_its_own() -> None:
         for side in Side
         for epoch in ("20240102T143000Z", "20240103T143000Z")
     ]
-    ids = [client_order_id(name, attempt) for name in names for attempt in range(1, 30)]
+    forms = ("xf1", "xf2", "xf2-20", "uuid")
+    ids = [client_order_id(name, attempt, form) for name in names for attempt in range(1, 30) for form in forms]
     assert len(set(ids)) == len(ids)
 
 

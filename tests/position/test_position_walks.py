@@ -252,14 +252,14 @@ def test_whatever_comes_an_attempt_follows_only_when_the_one_before_is_over(
                 assert over
                 # An order found at the broker after the store was lost may be of any later attempt.
                 assert event.attempt > attempt if isinstance(message, Recover) else event.attempt == attempt + 1
-                assert event.client_order_id == client_order_id(name, event.attempt)
+                assert event.client_order_id == client_order_id(name, event.attempt, "xf1")
                 assert event.qty > 0
                 attempt, over, qty = event.attempt, False, event.qty
-            elif isinstance(event, OrderAccepted) and event.client_order_id == client_order_id(name, attempt):
+            elif isinstance(event, OrderAccepted) and event.client_order_id == client_order_id(name, attempt, "xf1"):
                 over = False  # refused, and taken after all
             elif isinstance(event, OrderEnded) or (
                 isinstance(event, FillsRecorded)
-                and event.client_order_id == client_order_id(name, attempt)
+                and event.client_order_id == client_order_id(name, attempt, "xf1")
                 and event.filled_qty >= qty
             ):
                 over = True

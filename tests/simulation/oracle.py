@@ -323,7 +323,10 @@ class Oracle:
         if life is None:
             self.fail("I3", f"{order_id} leaves, and its intent is not durable")
         p = life.position
-        if order_id != client_order_id(p.position_id, p.attempt) or order.qty != self._intended[disk, order_id]:
+        if (
+            order_id != client_order_id(p.position_id, p.attempt, p.id_form)
+            or order.qty != self._intended[disk, order_id]
+        ):
             self.fail("I3", f"{order_id} for {plain(order.qty)} is not attempt {p.attempt} of {p.position_id}")
         self.checks["I11"] += 1
         if not p.order_live and life.over_at < self._world.time - THREAD_S:

@@ -24,6 +24,7 @@ class EndOfSessionRule(Rule[EndOfSession]):
     section = EndOfSession
     reason = ExitType.END_OF_SESSION
     every_bar = True
+    needs_session = True
 
     def due(self, p: Held, at: datetime, session_close: datetime | None) -> bool:
         minutes = p.policy.end_of_session.minutes_before_close
