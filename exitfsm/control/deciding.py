@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from exitfsm.control.protocol import DONE, NOT_DONE
 from exitfsm.events import CommandAnswered, CommandGiven, Event, Recorded
-from exitfsm.holdings import ORDER_PREFIX
 from exitfsm.lifecycle import State
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.position import Position
 from exitfsm.position.operating import is_stuck
 from exitfsm.values import Alarm, BrokerPosition, ExecutionReport, canonical_symbol, plain, same_symbol, stamp
@@ -206,13 +206,14 @@ def proof_of(books: Books) -> Proof:
 def _working(books: Books) -> list[str]:
     if books.orders is None:
         return ["the broker lists no orders: whether one works is not known; look there"]
-    ours = {order.client_order_id for p in books.positions for order in p.orders}
+    known = [order for p in books.positions for order in p.orders]
+    ours = {order.client_order_id for order in known} | {order.broker_order_id for order in known} - {None}
     lines = []
     for order in books.orders:
-        if order.client_order_id in ours:
+        if order.client_order_id in ours or order.broker_order_id in ours:
             continue  # said with its position
         name = order.client_order_id or order.broker_order_id
-        whose = "an exit order of no open position" if name and name.startswith(ORDER_PREFIX) else "not ours"
+        whose = "an exit order of no open position" if looks_like_exit(name) else "not ours"
         lines.append(f"{order.symbol or 'an order'}: order {name} works, {whose}: cancel it at the broker")
     return lines
 

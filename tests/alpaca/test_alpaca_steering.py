@@ -23,6 +23,7 @@ from exitfsm.control import Answer, ControlError, connect
 from exitfsm.control.client import new_id
 from exitfsm.control.deciding import commands_in, names
 from exitfsm.events import CommandAnswered, CommandGiven, ExitTriggered, TradingPaused, TradingResumed
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.testing.alpaca_server import AlpacaServer
 
 PROGRAM = "import sys; from exitfsm.cli import _run; from exitfsm.cli.app import app; sys.exit(_run(app, None))"
@@ -147,7 +148,7 @@ def test_a_person_steers_a_service_from_a_second_process(server: AlpacaServer, t
         assert "nobody drives" in nobody.stderr
         assert "Traceback" not in nobody.stderr
     notices.close()
-    assert len([b for b in server.posts if str(b["client_order_id"]).startswith("xf1-")]) == 2
+    assert len([b for b in server.posts if looks_like_exit(str(b["client_order_id"]))]) == 2
     with ExitStore(run.store, read_only=True) as opened:
         whys = [r.event.detail for r in opened.events() if isinstance(r.event, ExitTriggered)]
     assert [why.rsplit(": ", 1)[1] for why in whys] == ["news", "enough"]
@@ -166,14 +167,14 @@ def test_flatten_is_proved_through_kills_of_the_manager(server: AlpacaServer, tm
             )
             for _ in range(2)
         ]  # fmt: skip
-        run.until(lambda: any(server.held(symbol) == 0 for symbol in symbols) or server.posts, "an order is sent")
+        run.until(lambda: run.said().count("command verb=flatten") == 2, "both were taken")
         run.kill()
         run.start(wait=False)
         ends = [process.communicate(timeout=180) for process in flatten]
         assert [process.returncode for process in flatten] == [0, 0], (ends, run.said())
     assert {server.held(symbol) for symbol in symbols} == {0}
-    ids = [str(b["client_order_id"]) for b in server.posts if str(b["client_order_id"]).startswith("xf1-")]
-    taken = [o for o in server.orders() if o["client_order_id"].startswith("xf1-")]
+    ids = [str(b["client_order_id"]) for b in server.posts if looks_like_exit(str(b["client_order_id"]))]
+    taken = [o for o in server.orders() if looks_like_exit(o["client_order_id"])]
     assert len(taken) == len({o["symbol"] for o in taken}) == 3, ids
 
 
@@ -201,7 +202,7 @@ def test_a_day_with_a_person_every_command_took_effect_once_or_said_why_not(
         answers = {one[0]: connect(run.store).command(one[1], *one[2], command_id=one[0]) for one in given}
         run.until(lambda: bool(connect(run.store).sync().code == 0), "all is known")
     once(run.store, given, answers)
-    taken = [o for o in server.orders() if o["client_order_id"].startswith("xf1-")]
+    taken = [o for o in server.orders() if looks_like_exit(o["client_order_id"])]
     assert len(taken) == len({o["symbol"] for o in taken}), "one exit order of each"
     assert all(server.held(symbol) in (0, 10) for symbol in symbols)
 

@@ -26,9 +26,11 @@ from exitfsm.control.deciding import (
     signed,
 )
 from exitfsm.events import CommandAnswered, CommandGiven, ExitTriggered, Recorded, TradingPaused
+from exitfsm.position import client_order_id
 from exitfsm.testing.given import given, opened, reported, seen, triggered
 from exitfsm.values import Alarm
 
+EXIT_ID = client_order_id("a position that nobody knows", 1)
 NOW = datetime(2024, 1, 2, 15, 30, tzinfo=UTC)
 ID = "00000000deadbeef"
 ROW = BrokerPosition(symbol="AAPL", side=Side.LONG, qty=Decimal(10), avg_entry_price=Decimal(100))
@@ -64,9 +66,9 @@ def test_nothing_held_nothing_working_and_nothing_watched_is_flat() -> None:
         (Books(rows=(), unreadable=frozenset({""})), "a position: what the broker shows"),
         (Books(rows=(), orders=None), "the broker lists no orders"),
         (Books(rows=(), orders=(order("bot-1"),)), "order bot-1 works, not ours"),
-        (Books(rows=(), orders=(order("xf1-abc-1"),)), "an exit order of no open position"),
+        (Books(rows=(), orders=(order(EXIT_ID),)), "an exit order of no open position"),
         (Books(rows=(), positions=(SUBMITTED,)), "the broker shows none, which is being proved"),
-        (Books(rows=(ROW,), positions=(SUBMITTED,)), "submitted, 10 left to sell, order xf1-"),
+        (Books(rows=(ROW,), positions=(SUBMITTED,)), "submitted, 10 left to sell, order "),
         (Books(rows=(ROW,), positions=(PENDING,)), "pending, 10 left"),
         (Books(rows=(ROW,), positions=(WATCHED,)), "held, and no exit is under way"),
         (Books(rows=(ROW,), positions=(LOST,)), "unprotected, 10 left"),
@@ -92,7 +94,7 @@ def test_what_waits_for_its_market_alone_is_said_with_the_time() -> None:
 @given_any(
     rows=st.lists(st.sampled_from([ROW, replace(ROW, symbol="MSFT")]), max_size=2),
     unreadable=st.sets(st.sampled_from(["", "TSLA"])),
-    orders=st.none() | st.lists(st.sampled_from([order("bot-1"), order("xf1-a-1")]), max_size=2),
+    orders=st.none() | st.lists(st.sampled_from([order("bot-1"), order(EXIT_ID)]), max_size=2),
     positions=st.lists(st.sampled_from([WATCHED, PENDING, SUBMITTED, LOST]), max_size=2),
     opens=st.dictionaries(st.sampled_from(["AAPL", "MSFT"]), st.none() | st.just(NOW)),
 )

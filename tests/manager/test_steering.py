@@ -355,7 +355,7 @@ async def test_flatten_that_is_not_proved_in_time_says_for_each_position_why(wor
         answer = await (await flattening(world, timeout_s=0.3))
     assert answer.code == 1
     assert len(answer.lines) == 1
-    assert answer.lines[0].startswith("AAPL: submitted, 10 left to sell, order xf1-")
+    assert answer.lines[0].startswith("AAPL: submitted, 10 left to sell, order ")
     assert len(world.orders) == 1
 
 
@@ -386,6 +386,17 @@ async def test_flatten_pressed_twice_and_from_two_terminals_is_one_order_for_eac
         answers = await asyncio.gather(*pressed, *same)
     assert [answer.code for answer in answers] == [0] * 5
     assert len(world.orders) == 1
+
+
+async def test_flatten_that_is_pressed_while_the_manager_is_restarted_waits_for_it(world: World) -> None:
+    pressed = await flattening(world, timeout_s=5.0)
+    await asyncio.sleep(0.6)
+    assert not pressed.done()
+    async with steered(world):
+        while not world.orders:
+            await asyncio.sleep(0.005)
+        await fill_all(world)
+        assert (await pressed).code == 0
 
 
 async def test_what_is_bought_while_flatten_waits_is_ordered_out_too(world: World) -> None:
