@@ -22,6 +22,7 @@ from exitfsm.cli.service import (
     Notices,
     banner,
     beat,
+    check_port,
     each_minute,
     minute_line,
     print_json,
@@ -111,6 +112,7 @@ def run_alpaca(
     settings = configured(config)
     if feed not in FEEDS:
         raise ConfigError([f"--feed: {screen.clean(feed)} is none of Alpaca's; there are {', '.join(FEEDS)}"])
+    check_port(listen)
     access, broker, name = connected(live=live, account=account, environment=environment)
     _log_to_stderr(as_json=json_logs)
     if not settings.policy.enabled:

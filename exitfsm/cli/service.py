@@ -176,6 +176,18 @@ def print_json(position: Position | None, recorded: Recorded) -> None:
 # --- steering ---------------------------------------------------------------------------------------------------------
 
 
+def check_port(listen: str | None) -> None:
+    """See that commands can be taken on a port, where one is given.
+
+    Raises:
+        ConfigError: the port is none on this machine, or lacks a token.
+    """
+    from exitfsm.control.client import TOKEN
+    from exitfsm.control.server import address_of
+
+    address_of(listen, os.environ.get(TOKEN, ""))
+
+
 @asynccontextmanager
 async def steered(manager: ExitManager, stop: asyncio.Event, listen: str | None) -> AsyncIterator[str]:
     """Have a started manager listen for commands; gives a line that says where, or why it does not.

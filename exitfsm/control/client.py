@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -217,6 +218,7 @@ class Control:
         try:
             made.settimeout(timeout_s)
             made.connect(str(socket_of(self._store)))
+            _check_peer(made)
         except BaseException:
             made.close()
             raise
@@ -250,6 +252,20 @@ class Control:
             f"no answer to {request.verb} within {patience_s:g} s: the manager is busy, or was restarted. Whether the "
             f"command took effect is not known{same}"
         )
+
+
+def _check_peer(connection: socket.socket) -> None:
+    """See that no other user's process has put itself in the manager's place, and says that all is done.
+
+    Raises:
+        ControlError: one has.
+    """
+    if hasattr(socket, "SO_PEERCRED"):
+        user = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+        if os.geteuid() not in (user, 0) and user != 0:
+            raise ControlError(
+                f"another user ({user}) listens where the manager should: nothing was sent; look who it is"
+            )
 
 
 def new_id() -> str:

@@ -64,10 +64,15 @@ def serve(
     Raises:
         ConfigError: the address is not on this machine, or there is no token worth the name.
     """
-    return Server(manager, on_stop or manager.stop, _address(listen, token), token)
+    return Server(manager, on_stop or manager.stop, address_of(listen, token), token)
 
 
-def _address(listen: str | None, token: str) -> tuple[str, int] | None:
+def address_of(listen: str | None, token: str) -> tuple[str, int] | None:
+    """Host and port to listen on; None where it is the socket alone.
+
+    Raises:
+        ConfigError: the address is not on this machine, or there is no token worth the name.
+    """
     if listen is None:
         return None
     host, _, port = listen.rpartition(":")

@@ -9,9 +9,10 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from harness import T0, MakeWorld, World, shuffled
 
 from exitfsm import ExecutionReport, OrderStatus, Session
 from exitfsm.control import Answer, Control, ControlError, connect, serve
+from exitfsm.control import client as client_module
 from exitfsm.control import server as server_module
 from exitfsm.control.protocol import REQUEST_MAX
 from exitfsm.control.server import CLIENTS_MAX, Peer, Server
@@ -460,6 +462,18 @@ async def test_another_users_process_gets_nothing(world: World, monkeypatch: pyt
     async with steered(world) as server:
         assert await raw(server, line) == b""
     assert any("control_refused" in line for line in world.heard.lines)
+
+
+@pytest.mark.parametrize(("user", "own", "is_refused"), [(1001, 1000, True), (1000, 1000, False), (1001, 0, False)])
+def test_a_process_of_another_user_in_the_managers_place_is_sent_nothing(
+    user: int, own: int, is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "os", SimpleNamespace(geteuid=lambda: own))
+    monkeypatch.setattr(client_module, "struct", SimpleNamespace(unpack=lambda *_: (1, user, 1)))
+    one, other = socket.socketpair(socket.AF_UNIX)
+    refused = pytest.raises(ControlError, match=r"another user \(1001\) listens where the manager should")
+    with one, other, refused if is_refused else nullcontext():
+        client_module._check_peer(one)
 
 
 @pytest.mark.parametrize(
