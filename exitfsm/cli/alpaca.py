@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 #: How often the symbols whose bars are wanted are brought in line with what is held.
 WATCH_S = 0.5
+#: How long the market's hours are waited for, for what is said at the start, in seconds.
+HOURS_S = 3.0
 _NO_ADAPTER = "the Alpaca adapter needs alpaca-py: pip install exitfsm[alpaca]"
 
 
@@ -183,26 +185,36 @@ class _Session:
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError):  # a system without them stops by KeyboardInterrupt
                 loop.add_signal_handler(number, stop.set)
-        if self._standby and not await self._is_owner(stop):
-            return
+        beating = asyncio.create_task(beat(notices, self._manager))
+        try:
+            if self._standby and not await self._is_owner(stop, notices):
+                return
+            await self._watched(stop, listen, where, notices)
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+
+    async def _watched(self, stop: asyncio.Event, listen: str | None, where: str, notices: Notices) -> None:
+        import asyncio
+
         async with (
             self._manager as manager,
             steered(manager, stop, listen) as steering,
             self._updates,
             self._bars,
         ):
-            lines = banner(manager, where, self._feed_name, await self._hours(), steering)
-            (_quiet if as_json else screen.emit)("\n".join(lines) + "\n")
-            sys.stdout.flush()
-            notices.say(READY="1", STATUS=minute_line(manager, None))
-            beside = [each_minute(manager, self._hours)] * (not as_json) + [beat(notices, manager)]
-            around = [asyncio.create_task(one) for one in beside]
+            # What is said waits for nothing that watches, and what watches not for what is said.
             work = [
                 asyncio.create_task(_watch(self._manager, self._bars)),
                 asyncio.create_task(_feed(self._manager, self._bars)),
             ]
+            around = [asyncio.create_task(each_minute(manager, self._hours))] * (not self._as_json)
             waiting = asyncio.create_task(stop.wait())
             try:
+                lines = banner(manager, where, self._feed_name, await self._hours(), steering)
+                (_quiet if self._as_json else screen.emit)("\n".join(lines) + "\n")
+                sys.stdout.flush()
+                notices.say(READY="1", STATUS=minute_line(manager, None))
                 await asyncio.wait([*work, waiting], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 notices.say(STOPPING="1")
@@ -221,14 +233,16 @@ class _Session:
         if symbols and all("/" in symbol for symbol in symbols):
             return None
         try:
-            return await asyncio.to_thread(self._broker.session, "SPY", datetime.now(UTC))
-        except ExitFsmError:
+            asked = asyncio.to_thread(self._broker.session, "SPY", datetime.now(UTC))
+            return await asyncio.wait_for(asked, HOURS_S)
+        except (ExitFsmError, TimeoutError):
             return None
 
-    async def _is_owner(self, stop: asyncio.Event) -> bool:
+    async def _is_owner(self, stop: asyncio.Event, notices: Notices) -> bool:
         """Wait until the manager is started and the store is ours; False where it was stopped before."""
         import asyncio
 
+        notices.say(READY="1", STATUS="standing by")  # it may be so for weeks
         screen.emit("standing by: the store is taken over when its owner ends or falls silent\n")
         sys.stdout.flush()
         starting, stopped = asyncio.create_task(self._manager.start()), asyncio.create_task(stop.wait())

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from exitfsm.cli import screen
-from exitfsm.errors import StoreError
 from exitfsm.events import tag_of
 from exitfsm.lifecycle import State
 from exitfsm.outside import harmless
@@ -77,7 +76,11 @@ async def beat(notices: Notices, manager: ExitManager) -> None:
     if notices.watchdog_s is None:
         return
     while True:
-        notices.say(WATCHDOG="1", STATUS=minute_line(manager, None))
+        try:
+            status = minute_line(manager, None)
+        except Exception as error:  # the manager lives all the same, and must not be ended for a line
+            status = f"it lives, and cannot say what it watches: {type(error).__name__}"
+        notices.say(WATCHDOG="1", STATUS=status)
         await asyncio.sleep(notices.watchdog_s / 2)
 
 
@@ -198,15 +201,13 @@ async def steered(manager: ExitManager, stop: asyncio.Event, listen: str | None)
     from exitfsm.control import serve
     from exitfsm.control.client import TOKEN
 
-    server = serve(manager, on_stop=stop.set, listen=listen, token=os.environ.get(TOKEN, ""))
-    try:
-        await server.__aenter__()
-    except StoreError as error:
-        screen.warn(f"it cannot be steered while it runs (positions are watched all the same): {error}")
-        yield "it cannot be steered while it runs; stop it with Ctrl-C"
-        return
-    try:
-        port = f" and at 127.0.0.1:{server.port}" if server.port is not None else ""
-        yield f"steer it: exitfsm pause | exit | flatten … (it listens at {server.path}{port}); stop it with Ctrl-C"
-    finally:
-        await server.__aexit__()
+    async with serve(manager, on_stop=stop.set, listen=listen, token=os.environ.get(TOKEN, "")) as server:
+        if server.problem:
+            screen.warn(f"it cannot be steered as it should (positions are watched all the same): {server.problem}")
+        where = [str(server.path)] * (server.path is not None)
+        where += [f"127.0.0.1:{server.port}"] * (server.port is not None)
+        if where:
+            at = " and at ".join(where)
+            yield f"steer it: exitfsm pause | exit | flatten … (it listens at {at}); stop it with Ctrl-C"
+        else:
+            yield "it cannot be steered for now, and tries again; stop it with Ctrl-C"

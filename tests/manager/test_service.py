@@ -107,6 +107,22 @@ async def test_systemd_hears_of_a_start_and_that_it_lives(world: World, systemd:
         assert [systemd.recv(1000) for _ in range(3)] == [b"WATCHDOG=1\nSTATUS=watching 1 position"] * 3
 
 
+async def test_the_watchdog_hears_of_a_manager_that_cannot_say_what_it_watches(
+    world: World, systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> str:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(service, "minute_line", broken)
+    with systemd:
+        beating = asyncio.create_task(
+            beat(Notices({"NOTIFY_SOCKET": "notify", "WATCHDOG_USEC": "40000"}), world.manager)
+        )
+        await asyncio.sleep(0.1)
+        beating.cancel()
+        assert [systemd.recv(1000).startswith(b"WATCHDOG=1\nSTATUS=it lives") for _ in range(2)] == [True, True]
+
+
 @pytest.mark.parametrize(
     ("environment", "seconds"),
     [
@@ -132,9 +148,10 @@ async def test_a_manager_that_cannot_be_steered_watches_all_the_same(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     async with steered(world.manager, asyncio.Event(), None) as line:
         assert "it listens at" in line
-        async with steered(world.manager, asyncio.Event(), None) as second:
-            assert second.startswith("it cannot be steered")
-    assert "another manager listens" in capsys.readouterr().err
+    world.store_path.with_name(f"{world.store_path.name}.sock").write_text("in the way")
+    async with steered(world.manager, asyncio.Event(), None) as line:
+        assert line.startswith("it cannot be steered")
+    assert "in the way and no socket" in capsys.readouterr().err
     await world.bar(98)
     assert len(world.orders) == 1
 
