@@ -267,8 +267,11 @@ class BrokerCalls:
 
     async def open_orders(self) -> list[ExecutionReport]:
         """All working orders of the account; those that are not understood are left out."""
-        reports = (self.report_of(raw) for raw in listed(await self._asked("open_orders")))
-        return [report for report in reports if report is not None]
+        return [report for report in await self.listed_orders() if report is not None]
+
+    async def listed_orders(self) -> list[ExecutionReport | None]:
+        """All working orders of the account, with None for each that is not understood."""
+        return [self.report_of(raw) for raw in listed(await self._asked("open_orders"))]
 
     async def positions(self) -> Held:
         """What the broker holds. A position that cannot be read is logged and noted; it hides none of the others."""

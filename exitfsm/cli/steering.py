@@ -69,12 +69,15 @@ def resume(
 def exit_(
     store: Driven, symbols: Symbols, reason: Reason = "", yes: Yes = False, as_json: JsonFlag = False, at: At = None,
     again: Again = None, wait: Wait = PATIENCE_S,
+    override: Annotated[
+        bool, typer.Option("--override", help="You have looked: no order works whose record cannot be read any more.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Exit all positions of these symbols now, whatever their levels.
 
     An exit that is under way goes on. An unprotected position gets one more attempt, after its orders were looked up.
     """
-    order = _Order("exit", store, symbols, reason=reason, at=at, again=again, wait=wait)
+    order = _Order("exit", store, symbols, reason=reason, at=at, again=again, wait=wait, override=override)
     order.confirm("exit now", yes=yes)
     _give(order, as_json=as_json)
 
@@ -105,9 +108,12 @@ def flatten(
             screen.out().print(screen.clean(line), soft_wrap=True)
         sys.stdout.flush()
 
-    answer = order.control.flatten(reason, timeout_s=timeout, command_id=order.command_id, said=said)
+    answer = order.control.flatten(
+        reason, timeout_s=timeout, command_id=order.command_id, said=said, waits=screen.complain
+    )
     if answer.code == 0 and not as_json:
-        screen.out().print("flat: the broker shows nothing held and no order working. Still paused: exitfsm resume")
+        paused = " It is paused: exitfsm resume ends that." if answer.data.get("paused") is True else ""
+        screen.out().print(f"flat: the broker shows nothing held and no order working.{paused}", soft_wrap=True)
     _show(answer, order.command_id, as_json=as_json)
 
 
@@ -158,13 +164,13 @@ class _Order:
 
     def __init__(
         self, verb: str, store: str, subjects: list[str] | None = None, *, reason: str, at: str | None,
-        again: str | None, wait: float,
+        again: str | None, wait: float, override: bool = False,
     ) -> None:  # fmt: skip
         from exitfsm.control import connect
         from exitfsm.control.client import new_id
 
         self.verb, self.subjects, self.reason = verb, tuple(subjects or ()), reason
-        self.command_id = again or new_id()
+        self.command_id, self.override = again or new_id(), override
         self.control: Control = connect(store, address=at, who=_user(), patience_s=wait)
 
     def confirm(self, what: str, *, yes: bool) -> None:
@@ -173,14 +179,25 @@ class _Order:
             return
         if not sys.stdin.isatty():
             raise typer.BadParameter(f"{self.verb}: nobody can be asked here: say --yes")
-        data = self.control.standing().data
-        for row in data.get("positions", ()):
+        for row in self._standing().get("positions", ()):
             line = " ".join(str(row.get(name)) for name in ("symbol", "side", "remaining_qty", "state"))
             screen.err().print(screen.clean(line), soft_wrap=True)
         subjects = screen.clean(" ".join(self.subjects))
         if not typer.confirm(f"{what}{': ' * bool(subjects)}{subjects}?", err=True):
             screen.complain("nothing was done")
             raise typer.Exit(BAD_INPUT)
+
+    def _standing(self) -> dict[str, Any]:
+        """What is held; nothing where the manager is being restarted, which `flatten` waits for."""
+        from exitfsm.control import ControlError
+
+        try:
+            return self.control.standing().data
+        except ControlError as error:
+            if self.verb != "flatten":
+                raise
+            screen.complain(f"what is held cannot be shown: {error}")
+            return {}
 
 
 def _user() -> str:
@@ -193,7 +210,9 @@ def _user() -> str:
 
 
 def _give(order: _Order, *, as_json: bool) -> None:
-    answer = order.control.command(order.verb, *order.subjects, reason=order.reason, command_id=order.command_id)
+    answer = order.control.command(
+        order.verb, *order.subjects, reason=order.reason, command_id=order.command_id, override=order.override
+    )
     _show(answer, order.command_id, as_json=as_json)
 
 
@@ -204,7 +223,7 @@ def _show(answer: Answer, command_id: str, *, as_json: bool) -> None:
         screen.emit_json({"id": command_id, **data, "data": answer.data})
     else:
         if answer.again:
-            screen.warn("this command was given before; nothing more was done, and this is its first answer")
+            screen.warn("this command was given before; nothing more was done, and this is what was answered")
         say: Callable[[str], None] = screen.complain if answer.code else _print
         for line in answer.lines:
             say(line)

@@ -12,21 +12,29 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from exitfsm.control.place import socket_of, writer_of
+from exitfsm.control.place import folders, is_safe, socket_of, sockets_of, trusted, writer_of
 from exitfsm.control.protocol import (
     ANSWER_MAX,
     DONE,
     NOT_DONE,
+    ON_ITS_WAY_MAX_S,
     VERSION,
     Answer,
     Malformed,
     Request,
     answer_of,
+    has_mac,
+    hello_of,
     line_of,
+    mac_of,
+    may_retry,
+    was_stored,
 )
 from exitfsm.errors import ExitFsmError
 from exitfsm.store import is_url, shown
@@ -35,8 +43,6 @@ from exitfsm.store import is_url, shown
 PATIENCE_S, AGAIN_S = 30.0, 0.25
 #: How long `flatten` waits for the proof, and how long lies between two looks: the first, and the longest, in seconds.
 FLATTEN_S, LOOK_S, LOOK_MAX_S = 120.0, 0.5, 5.0
-#: How long `flatten` waits for a manager that may be in the middle of a restart, in seconds.
-RESTART_S = 10.0
 #: The environment's name of the token.
 TOKEN = "EXITFSM_CONTROL_TOKEN"  # nosec B105  a name, not a secret
 
@@ -92,9 +98,14 @@ class Control:
         """End the pause."""
         return self.command("resume", reason=reason)
 
-    def exit(self, *symbols: str, reason: str = "") -> Answer:
-        """Exit all positions of these symbols now."""
-        return self.command("exit", *symbols, reason=reason)
+    def exit(self, *symbols: str, reason: str = "", override: bool = False) -> Answer:
+        """Exit all positions of these symbols now.
+
+        Args:
+            override: a person has looked: no order works whose record the broker cannot show any more. It counts where
+                an alarm of that stands.
+        """
+        return self.command("exit", *symbols, reason=reason, override=override)
 
     def release(self, *symbols: str, reason: str = "") -> Answer:
         """Hand the unprotected positions of these symbols back to the rules."""
@@ -119,6 +130,7 @@ class Control:
         timeout_s: float = FLATTEN_S,
         command_id: str = "",
         said: Callable[[Answer], None] | None = None,
+        waits: Callable[[str], None] | None = None,
     ) -> Answer:
         """Pause, exit everything, and prove it.
 
@@ -126,22 +138,39 @@ class Control:
         watched any more. Else, after `timeout_s` or where all that is left waits for its market, one of code 1 with a
         line for each reason; what was begun goes on. It may be given again, from anywhere, at any time.
 
+        A manager that is being restarted is waited for.
+
         Args:
             said: called with the first answer, that all was ordered, before the wait.
+            waits: called with a text where no manager can be reached, before it is waited for.
         """
         until = time.monotonic() + timeout_s
         command_id = command_id or new_id()
-        first = self._asked("flatten", reason=reason, command_id=command_id, restart_s=min(RESTART_S, timeout_s))
+        first = self._taken(command_id, reason, until, waits)
         if said is not None:
             said(first)
         look_s, proof = LOOK_S, first
-        while first.code <= NOT_DONE:
+        while first.code <= NOT_DONE and was_stored(first):
             proof = self._proof(command_id, until)
+            if proof.data.get("unknown") is True and time.monotonic() < until:
+                first = self._taken(command_id, reason, until, waits)
             if proof.code == DONE or proof.data.get("waits_for_market") or time.monotonic() >= until:
                 break
             time.sleep(min(look_s, max(0.0, until - time.monotonic())))
             look_s = min(look_s * 2, LOOK_MAX_S)
         return msgspec.structs.replace(proof, again=first.again)
+
+    def _taken(self, command_id: str, reason: str, until: float, waits: Callable[[str], None] | None) -> Answer:
+        """The answer to a `flatten` that was stored; given again with the same id until it is, or the time is over."""
+        while True:
+            left_s = max(0.0, until - time.monotonic())
+            patience_s = max(self._patience_s, left_s)
+            first = self._asked(
+                "flatten", reason=reason, command_id=command_id, patience_s=patience_s, restart_s=left_s, waits=waits
+            )
+            if was_stored(first) or first.code > NOT_DONE or time.monotonic() + AGAIN_S > until:
+                return first
+            time.sleep(AGAIN_S)
 
     def _proof(self, command_id: str, until: float) -> Answer:
         """One look; a manager that is being restarted meanwhile is waited for."""
@@ -155,7 +184,9 @@ class Control:
         """What is held, the active alarms, and whether it is paused, as `data`; changes nothing."""
         return self._asked("standing")
 
-    def command(self, verb: str, *subjects: str, reason: str = "", command_id: str = "") -> Answer:
+    def command(
+        self, verb: str, *subjects: str, reason: str = "", command_id: str = "", override: bool = False
+    ) -> Answer:
         """Any command, by its verb.
 
         Args:
@@ -163,11 +194,13 @@ class Control:
             subjects: the symbols or alarms that it is about.
             reason: why, for the log.
             command_id: that of an earlier command whose answer was lost: it takes effect once.
+            override: of `exit`: see there.
 
         Raises:
             ControlError: no manager could be reached, or none answered in time.
         """
-        return self._asked(verb, subjects=subjects, reason=reason, command_id=command_id or new_id())
+        given: dict[str, Any] = {"subjects": subjects, "reason": reason, "override": override}
+        return self._asked(verb, command_id=command_id or new_id(), **given)
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -175,64 +208,123 @@ class Control:
         self,
         verb: str,
         *,
-        subjects: tuple[str, ...] = (),
-        reason: str = "",
         command_id: str = "",
         of: str = "",
         patience_s: float | None = None,
         restart_s: float = 0.0,
+        waits: Callable[[str], None] | None = None,
+        **given: Any,
     ) -> Answer:
         """The answer; asked again while none comes, once somebody was there. Nobody is waited for `restart_s`."""
         patience_s = patience_s if patience_s is not None else self._patience_s
-        began, reached = time.monotonic(), False
+        began, reached, busy = time.monotonic(), False, None
         until = began + patience_s
         request = Request(
-            version=VERSION, verb=verb, id=command_id, subjects=subjects, reason=reason, who=self._who, of=of,
-            token=self._token if self._address is not None else "", expires=time.time() + patience_s,
+            version=VERSION, verb=verb, id=command_id, who=self._who, of=of, nonce=secrets.token_hex(16), within=0.0,
+            **given,
         )  # fmt: skip
         while True:
             left_s = max(0.1, until - time.monotonic())
             try:
                 connection = self._connected(left_s)
+            except (BlockingIOError, TimeoutError):
+                reached = True  # somebody is there, and cannot take one more at the moment
             except OSError as error:
                 if not reached and time.monotonic() + AGAIN_S > began + restart_s:
                     raise ControlError(self._nobody(error)) from None
+                if waits is not None and not reached:
+                    waits(f"{self._nobody(error)} (waiting for one for {restart_s:.0f} s, as during a restart)")
+                    waits = None
             else:
                 reached = True
-                answer = _conversation(connection, request, until)
-                if answer is not None:
-                    return answer
+                busy = self._conversation(connection, request, until)
+                if busy is not None and not may_retry(busy):
+                    return busy
             if time.monotonic() + AGAIN_S > until:
+                if busy is not None:
+                    return busy
                 raise ControlError(self._silent(request, patience_s))
             time.sleep(AGAIN_S)
+
+    def _conversation(self, connection: socket.socket, request: Request, until: float) -> Answer | None:
+        """What is answered on a connection; None where it ends or falls silent before.
+
+        Raises:
+            ControlError: what is answered is not understood: another version, or no manager at all.
+        """
+        token = self._token if self._address is not None else None
+        with connection, suppress(OSError):
+            try:
+                first = _line(connection, until)
+                if first is None:
+                    return None
+                hello = hello_of(first)
+                left_s = min(max(0.1, until - time.monotonic()), ON_ITS_WAY_MAX_S)
+                request = msgspec.structs.replace(request, within=left_s)
+                if token is not None:
+                    request = msgspec.structs.replace(request, mac=mac_of(token, hello.nonce, request))
+                connection.sendall(line_of(request))
+                said = _line(connection, until)
+                answer = answer_of(said) if said is not None else None
+            except Malformed as error:
+                raise ControlError(f"the answer is not understood: {error}") from None
+            except UnicodeEncodeError:
+                raise ControlError("the command holds characters that cannot be sent; nothing was done") from None
+            proves = token is None or answer is None or has_mac(token, hello.nonce + request.nonce, answer)
+            if answer is not None and answer.code <= NOT_DONE and not proves:
+                raise ControlError(
+                    f"who answers at {self._address} does not know the token, and is not the manager: believe nothing "
+                    "that it says, and look who listens there"
+                )
+            return answer
+        return None
 
     def _connected(self, timeout_s: float) -> socket.socket:
         if self._address is not None:
             host, _, port = self._address.rpartition(":")
-            if not port.isascii() or not port.isdigit():
+            if not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
                 raise ControlError(f"{self._address!r} is not HOST:PORT, such as 127.0.0.1:7070")
             return socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s)
         if not hasattr(socket, "AF_UNIX"):  # pragma: no cover  Windows
             raise ControlError("this system has no Unix sockets: have the manager listen on a port, and use --connect")
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made: list[socket.socket] = []
+        failed: OSError = FileNotFoundError(2, "no socket of it is there")
         try:
-            made.settimeout(timeout_s)
-            made.connect(str(socket_of(self._store)))
-            _check_peer(made)
-        except BaseException:
-            made.close()
-            raise
-        return made
+            for path in sockets_of(self._store):
+                try:
+                    made.append(_at(path, self._store, timeout_s))
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    failed = error if isinstance(failed, FileNotFoundError | ConnectionRefusedError) else failed
+            if len(made) > 1:
+                raise ControlError(
+                    f"several managers of {shown(self._store)} listen here: name the schema "
+                    "(?exitfsm_schema=…, as exitfsm status shows it); nothing was done"
+                )
+            if not made:
+                raise failed
+            return made.pop()
+        finally:
+            for one in made:
+                one.close()
 
     def _nobody(self, error: OSError) -> str:
         """What it means that nobody could be reached, and what to do."""
         name = shown(self._store)
         if self._address is not None:
             return f"no manager answers at {self._address} ({error.strerror or error}): is it running, and the tunnel?"
+        if is_url(self._store):
+            folders_ = " ".join(str(folder) for folder in folders(self._store))
+            return (
+                f"no manager of {name} was found on this machine (looked in {folders_}): nothing was done. Whether one "
+                "drives it elsewhere, or as another user, is not known: give the command there, as that user, or use "
+                "--connect; do not start a second one"
+            )
         place = socket_of(self._store)
         if isinstance(error, PermissionError):
             return f"{place} belongs to another user: give the command as the user that runs the manager (sudo -u …)"
-        if not is_url(self._store) and not Path(self._store).expanduser().exists():
+        if not Path(self._store).expanduser().exists():
             return f"there is no store at {name}: name the one that the manager was started with"
         writer = writer_of(self._store)
         if writer is not None:
@@ -254,7 +346,28 @@ class Control:
         )
 
 
-def _check_peer(connection: socket.socket) -> None:
+def _at(path: Path, store: str, timeout_s: float) -> socket.socket:
+    """A connection to a socket that only the manager's user can have put there.
+
+    Raises:
+        ControlError: somebody else can, or has.
+        OSError: nobody listens.
+    """
+    users = trusted(store)
+    if path.parent in folders(store) and path.parent.exists() and not is_safe(path.parent, users):
+        raise ControlError(f"{path.parent} may be written to by others: nothing was sent to what listens there")
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.settimeout(timeout_s)
+        made.connect(str(path))
+        _check_peer(made, users)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _check_peer(connection: socket.socket, users: frozenset[int]) -> None:
     """See that no other user's process has put itself in the manager's place, and says that all is done.
 
     Raises:
@@ -262,38 +375,27 @@ def _check_peer(connection: socket.socket) -> None:
     """
     if hasattr(socket, "SO_PEERCRED"):
         user = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
-        if os.geteuid() not in (user, 0) and user != 0:
+        if user not in users:
             raise ControlError(
                 f"another user ({user}) listens where the manager should: nothing was sent; look who it is"
             )
 
 
+def _line(connection: socket.socket, until: float) -> bytes | None:
+    """A line; None where the connection ends, or the time does, before it: however slowly its bytes come."""
+    said = b""
+    while not said.endswith(b"\n"):
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            return None
+        connection.settimeout(left_s)
+        more = connection.recv(1 << 16)
+        said += more
+        if not more or len(said) > ANSWER_MAX:
+            return None
+    return said
+
+
 def new_id() -> str:
     """An id for a command."""
     return secrets.token_hex(8)
-
-
-def _conversation(connection: socket.socket, request: Request, until: float) -> Answer | None:
-    """What is answered on a connection; None where it ends or falls silent before.
-
-    Raises:
-        ControlError: what is answered is not understood: another version, or no manager at all.
-    """
-    said = b""
-    with connection:
-        try:
-            connection.sendall(line_of(request))
-            while not said.endswith(b"\n"):
-                connection.settimeout(max(0.1, until - time.monotonic()))
-                more = connection.recv(1 << 16)
-                said += more
-                if not more or len(said) > ANSWER_MAX:
-                    break
-        except OSError:
-            return None
-    if not said.endswith(b"\n"):
-        return None
-    try:
-        return answer_of(said)
-    except Malformed as error:
-        raise ControlError(f"the answer is not understood: {error}") from None

@@ -14,9 +14,19 @@ import msgspec
 from msgspec.structs import replace
 
 from exitfsm.control.protocol import DONE, NOT_DONE
-from exitfsm.events import CommandAnswered, CommandGiven, Event, Recorded
+from exitfsm.events import (
+    CommandAnswered,
+    CommandGiven,
+    Event,
+    ExitEscalated,
+    ExitTriggered,
+    PositionOpened,
+    Recorded,
+    TradingResumed,
+)
 from exitfsm.lifecycle import State
 from exitfsm.order_ids import looks_like_exit
+from exitfsm.outside import harmless
 from exitfsm.position import Position
 from exitfsm.position.operating import is_stuck
 from exitfsm.values import Alarm, BrokerPosition, ExecutionReport, canonical_symbol, plain, same_symbol, stamp
@@ -35,6 +45,15 @@ def code_of(said: Iterable[Said]) -> int:
 
 
 # --- once -------------------------------------------------------------------------------------------------------------
+
+
+#: What is recorded as the answer to a `flatten` once all is proved to be flat.
+PROVED = "flat: the broker shows nothing held and no order working"
+
+
+def name_of(said: str) -> str:
+    """Who somebody says he is, as it may stand in a log; `#` begins the id of a command there."""
+    return harmless(said).replace("#", "_") or "operator"
 
 
 def signed(name: str, command_id: str) -> str:
@@ -65,22 +84,112 @@ def commands_in(recorded: Iterable[Recorded]) -> dict[str, Past]:
     return found
 
 
-def effects(command_id: str, recorded: Iterable[Recorded]) -> list[Said]:
-    """What came of a command that was never answered, by the events that name it."""
-    found = []
-    for one in recorded:
-        if names(one.event, command_id):
-            what = f"{one.stream_id}: {type(one.event).__name__} (event {one.sequence})"
-            found.append(Said(f"took effect before the manager ended: {what}"))
-    return found
-
-
 def names(event: Event, command_id: str) -> bool:
-    """True for an event that came of this command."""
+    """True for an event that came of this command: who gave it is signed with its id.
+
+    A reason that quotes the id of another command comes after the signature, and does not count.
+    """
     if isinstance(event, (CommandGiven, CommandAnswered)):
         return False
-    fields = (getattr(event, name) for name in event.__struct_fields__)
-    return any(isinstance(value, str) and f"#{command_id}" in value for value in fields)
+    if isinstance(event, ExitTriggered):
+        who = event.detail
+    else:
+        who = event.why if isinstance(event, ExitEscalated) else getattr(event, "by", "")
+    _, mark, rest = who.partition("#")
+    return bool(mark) and (rest == command_id or rest.startswith(f"{command_id}: "))
+
+
+class Effect(NamedTuple):
+    """An event that came of a command, and whom it concerns: a position's stream and symbol, or an alarm."""
+
+    recorded: Recorded
+    symbol: str | None = None
+
+    @property
+    def line(self) -> Said:
+        """What is said of it."""
+        one = self.recorded
+        of = f"{self.symbol} ({one.stream_id})" if self.symbol is not None else one.stream_id
+        return Said(f"took effect before the manager ended: {of}: {type(one.event).__name__} (event {one.sequence})")
+
+    def is_of(self, subject: str) -> bool:
+        """True where this is what the command meant by that subject: a symbol, a position, or an alarm."""
+        if subject in (self.recorded.stream_id, getattr(self.recorded.event, "alarm_id", None)):
+            return True
+        try:
+            return self.symbol is not None and same_symbol(self.symbol, canonical_symbol(subject))
+        except ValueError:
+            return False
+
+
+class Trail(NamedTuple):
+    """What the log knows of a command that was stored and never answered; nothing of one that is new."""
+
+    given_at: datetime | None = None
+    effects: tuple[Effect, ...] = ()
+
+    def has(self, position_id: str) -> bool:
+        """True where it has had its effect on this position."""
+        return any(effect.recorded.stream_id == position_id for effect in self.effects)
+
+    def is_older(self, at: datetime) -> bool:
+        """True where the command was given before this time: it did not mean what came up then."""
+        return self.given_at is not None and at > self.given_at
+
+
+def symbol_of(event: Event, stream: Sequence[Recorded]) -> str | None:
+    """The symbol that an event is about: its own, or that of the position whose stream this is."""
+    own = getattr(event, "symbol", None)
+    opened = next((one.event for one in stream if isinstance(one.event, PositionOpened)), None)
+    return own if isinstance(own, str) else opened.symbol if opened is not None else None
+
+
+def parts_left(subjects: Sequence[str], trail: Trail) -> tuple[list[Said], tuple[str, ...]]:
+    """What is said of the parts of a command that had their effect, and the subjects that are still to be seen to."""
+    left = tuple(s for s in subjects if not any(effect.is_of(s) for effect in trail.effects))
+    return [effect.line for effect in trail.effects], left
+
+
+class Share(NamedTuple):
+    """Of the open positions that a subject means: those that are still to be seen to, and what is said of the rest."""
+
+    positions: list[Position]
+    said: list[Said]
+
+
+def share_of(subject: str, positions: Sequence[Position], trail: Trail) -> Share:
+    """What a command for a symbol still has to do: not what it did before its manager ended, and nothing younger."""
+    found = of_symbol(positions, subject)
+    said = [effect.line for effect in trail.effects if effect.is_of(subject)]
+    if not found and not said:
+        said.append(not_watched(subject, positions))
+    open_yet = [p for p in found if not trail.has(p.position_id)]
+    said += [opened_since(p) for p in open_yet if trail.is_older(p.opened_at)]
+    return Share([p for p in open_yet if not trail.is_older(p.opened_at)], said)
+
+
+def opened_since(p: Position) -> Said:
+    """What is said of a position that is younger than a command that comes again."""
+    return Said(f"{p.symbol}: bought after the command was given, and not meant by it; give a new one", NOT_DONE)
+
+
+def not_again(process: int) -> Said:
+    """What is said where the manager that was to stop has ended, and another one gets its command again."""
+    return Said(f"nothing was done: that manager has ended; process {process} drives the store now", NOT_DONE)
+
+
+def is_in_force(command_id: str, recorded: Iterable[Recorded]) -> bool:
+    """True while a `flatten` holds: from when it is given until trading is resumed, or all is proved to be flat."""
+    given = False
+    for one in recorded:
+        event = one.event
+        if isinstance(event, CommandGiven) and event.command_id == command_id:
+            given = event.verb == "flatten"
+        elif given and isinstance(event, CommandAnswered) and event.command_id == command_id:
+            given = event.lines != (PROVED,)
+        elif isinstance(event, TradingResumed):
+            given = False
+    return given
 
 
 # --- whom -------------------------------------------------------------------------------------------------------------
@@ -122,7 +231,9 @@ def after_exit(before: Position, after: Position | None) -> Said:
     if after.state is State.MONITORING:
         return Said(f"{after.symbol}: no exit was begun; it is watched as before", NOT_DONE)
     if is_stuck(after):
-        return Said(f"{after.symbol}: {_why_stuck(after)}", NOT_DONE)
+        looked = any(alarm.kind == "not_done" for alarm in after.alarms)
+        how = f"; once you have looked: exitfsm exit STORE {after.symbol} --override" if looked else ""
+        return Said(f"{after.symbol}: {_why_stuck(after)}{how}", NOT_DONE)
     return Said(f"{after.symbol}: {after.state}, {_order(after)}")
 
 
@@ -159,18 +270,23 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
     """What is known when it is asked whether all is flat.
 
     Attributes:
-        rows: what the broker shows as held, by a read that began after the question.
+        rows: what the broker shows as held, by a read that began after its orders were listed: what fills in between
+            is in one of them.
         unreadable: symbols that it shows and that could not be read.
-        orders: the orders that work there; None where the broker lists none.
+        orders: the orders that work there, None in it for each that is not understood; None where it lists none.
+        foreign: orders of others that work by what they themselves reported.
         positions: the open positions that are watched.
         opens: symbols whose market is closed, with when it opens where that is known.
+        doubts: why what is known may not be enough.
     """
 
     rows: tuple[BrokerPosition, ...]
     unreadable: frozenset[str] = frozenset()
-    orders: tuple[ExecutionReport, ...] | None = ()
+    orders: tuple[ExecutionReport | None, ...] | None = ()
+    foreign: tuple[ExecutionReport, ...] = ()
     positions: tuple[Position, ...] = ()
     opens: Mapping[str, datetime | None] = {}
+    doubts: tuple[str, ...] = ()
 
 
 class Proof(NamedTuple):
@@ -199,7 +315,7 @@ def proof_of(books: Books) -> Proof:
         if not any(same_symbol(p.symbol, row.symbol) for p in books.positions)
     ]
     lines += [f"{symbol or 'a position'}: what the broker shows of it cannot be read" for symbol in books.unreadable]
-    lines += _working(books)
+    lines += [*_working(books), *books.doubts]
     return Proof((*(_why_closed(p, books.opens[p.symbol]) for p in closed), *lines), bool(closed) and not lines)
 
 
@@ -208,8 +324,10 @@ def _working(books: Books) -> list[str]:
         return ["the broker lists no orders: whether one works is not known; look there"]
     known = [order for p in books.positions for order in p.orders]
     ours = {order.client_order_id for order in known} | {order.broker_order_id for order in known} - {None}
-    lines = []
-    for order in books.orders:
+    unclear = books.orders.count(None)
+    lines = [f"orders that cannot be read: {unclear}; whether they work is not known; look there"] * bool(unclear)
+    listed = {order.client_order_id: order for order in (*books.foreign, *books.orders) if order is not None}
+    for order in listed.values():
         if order.client_order_id in ours or order.broker_order_id in ours:
             continue  # said with its position
         name = order.client_order_id or order.broker_order_id

@@ -1,4 +1,8 @@
-"""What is said between a client and a running manager: one request and one answer for each connection, each one line.
+"""What is said between a client and a running manager, each a line: a greeting, then one request and one answer.
+
+The manager greets first. So a request never waits at one that hangs, and its patience is counted from the greeting:
+no clock of one machine is held against another's. On a port both sides prove that they know the token, by a code over
+what they say and what the other has made up for it; the token itself is never sent.
 
 Rules of this room: pure. A request is checked whole before anything is done for it. Bytes that are none are a
 `Malformed`, whatever they are.
@@ -6,11 +10,14 @@ Rules of this room: pure. A request is checked whole before anything is done for
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from exitfsm.outside import harmless
 
@@ -22,7 +29,7 @@ REQUEST_MAX, ANSWER_MAX = 64 << 10, 4 << 20
 SUBJECTS_MAX, SUBJECT_MAX, TEXT_MAX = 1_000, 200, 500
 #: How many digits a command's id has.
 ID_DIGITS = 16
-#: For how long a command may be on its way at most, in seconds: what comes later is not carried out.
+#: For how long after the greeting a command may come at most, in seconds: what comes later is not carried out.
 ON_ITS_WAY_MAX_S = 3600.0
 
 #: Each verb, with what it does.
@@ -60,23 +67,27 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
         subjects: the symbols, positions or alarms that it is about.
         reason: why, for the log.
         who: what the person calls himself; only where the system does not say it.
-        expires: when it is too late to carry it out, in seconds since 1970.
+        within: for how long after the greeting it may be begun, in seconds.
         of: for `proof`, the id of the command that is to be proved.
-        token: the secret, where the manager listens on a port.
+        override: for `exit`: a person has looked at the orders whose records cannot be read.
+        nonce: what the client has made up, for the code of the answer.
+        mac: on a port, the code that proves that the client knows the token.
     """
 
     version: int
     verb: str
-    expires: float
+    within: float
     id: str = ""
     subjects: tuple[str, ...] = ()
     reason: str = ""
     who: str = ""
     of: str = ""
-    token: str = ""
+    override: bool = False
+    nonce: str = ""
+    mac: str = ""
 
     def __repr__(self) -> str:
-        """Without the token."""
+        """Without what only machines read."""
         return f"Request(verb={self.verb!r}, id={self.id!r}, subjects={self.subjects!r})"
 
 
@@ -88,6 +99,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, rename={"version": "v"})
         lines: what was done, and what was not and why, for people.
         data: the same for programs.
         again: this was answered before: the command came a second time, and nothing more was done.
+        mac: on a port, the code that proves that who answers knows the token.
     """
 
     version: int = VERSION
@@ -95,9 +107,18 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, rename={"version": "v"})
     lines: tuple[str, ...] = ()
     data: dict[str, Any] = {}
     again: bool = False
+    mac: str = ""
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, rename={"version": "v"}):
+    """The greeting; `nonce` is what the manager has made up for this connection."""
+
+    version: int = VERSION
+    nonce: str
 
 
 _requests, _answers = msgspec.json.Decoder(Request), msgspec.json.Decoder(Answer)
+_hellos = msgspec.json.Decoder(Hello)
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -138,6 +159,31 @@ def answer_of(line: bytes) -> Answer:
         raise Malformed(f"not an answer: {harmless(error)}") from None
 
 
+def hello_of(line: bytes) -> Hello:
+    """The greeting that a line is.
+
+    Raises:
+        Malformed: it is none, or one of another version.
+    """
+    _check_version(line, "this exitfsm", "the manager")
+    try:
+        return _hellos.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"not a greeting: {harmless(error)}") from None
+
+
+def mac_of(token: str, nonces: str, said: Request | Answer) -> str:
+    """The code of what is said: only who knows the token can make it, and for these nonces alone."""
+    text = msgspec.json.encode(replace(said, mac=""))
+    context = f"exitfsm {type(said).__name__} {nonces}\n".encode()
+    return hmac.new(token.encode("utf-8", "surrogateescape"), context + text, hashlib.sha256).hexdigest()
+
+
+def has_mac(token: str, nonces: str, said: Request | Answer) -> bool:
+    """True where what is said carries its code."""
+    return hmac.compare_digest(said.mac.encode("utf-8", "surrogatepass"), mac_of(token, nonces, said).encode())
+
+
 def _check_version(line: bytes, ours: str, theirs: str) -> None:
     try:
         version = _heads.decode(line).v
@@ -159,6 +205,8 @@ def _mistake(request: Request) -> str | None:
         return f"at most {SUBJECTS_MAX} symbols or alarms, each of at most {SUBJECT_MAX} characters"
     if verb in NEEDS_SUBJECTS and not subjects:
         return f"{verb} needs to know which: name symbols" + (" or alarms" if verb == "acknowledge" else "")
+    if not 0 <= request.within <= ON_ITS_WAY_MAX_S:
+        return f"a command waits for at most {ON_ITS_WAY_MAX_S:g} s"
     if any(len(text) > TEXT_MAX or "\0" in text for text in (request.reason, request.who)):
         return f"a reason or a name has at most {TEXT_MAX} characters, and no NUL"
     return None
@@ -169,9 +217,24 @@ def is_id(text: str) -> bool:
     return len(text) == ID_DIGITS and all(c in "0123456789abcdef" for c in text)
 
 
-def line_of(said: Request | Answer) -> bytes:
-    """A request or an answer as a line."""
+def line_of(said: Request | Answer | Hello) -> bytes:
+    """What is said, as a line."""
     return msgspec.json.encode(said) + b"\n"
+
+
+def not_stored(*lines: str, retry: bool) -> Answer:
+    """An answer to a command of which nothing was stored and nothing done. `retry`: it may simply be given again."""
+    return Answer(code=NOT_DONE, lines=lines, data={"stored": False, "retry": retry})
+
+
+def was_stored(answer: Answer) -> bool:
+    """False for an answer to a command that the manager has not taken: it must be given again."""
+    return answer.data.get("stored") is not False and answer.data.get("unknown") is not True
+
+
+def may_retry(answer: Answer) -> bool:
+    """True for an answer after which the same command is given again at once."""
+    return answer.data.get("retry") is True
 
 
 def refused(*lines: str) -> Answer:

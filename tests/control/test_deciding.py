@@ -12,21 +12,30 @@ from msgspec.structs import replace
 
 from exitfsm import BrokerPosition, ExecutionReport, OrderStatus, Side, State
 from exitfsm.control.deciding import (
+    PROVED,
     Books,
+    Effect,
     Said,
+    Trail,
     after_exit,
     after_release,
     code_of,
     commands_in,
-    effects,
+    is_in_force,
     meant,
+    name_of,
+    names,
+    not_again,
     not_watched,
     of_symbol,
+    parts_left,
     proof_of,
+    share_of,
     signed,
+    symbol_of,
 )
-from exitfsm.events import CommandAnswered, CommandGiven, ExitTriggered, Recorded, TradingPaused
-from exitfsm.position import client_order_id
+from exitfsm.events import CommandAnswered, CommandGiven, ExitTriggered, Recorded, TradingPaused, TradingResumed
+from exitfsm.position import Position, client_order_id
 from exitfsm.testing.given import given, opened, reported, seen, triggered
 from exitfsm.values import Alarm
 
@@ -66,6 +75,9 @@ def test_nothing_held_nothing_working_and_nothing_watched_is_flat() -> None:
         (Books(rows=(), unreadable=frozenset({""})), "a position: what the broker shows"),
         (Books(rows=(), orders=None), "the broker lists no orders"),
         (Books(rows=(), orders=(order("bot-1"),)), "order bot-1 works, not ours"),
+        (Books(rows=(), orders=(None,)), "orders that cannot be read: 1"),
+        (Books(rows=(), foreign=(order("bot-1"),)), "order bot-1 works, not ours"),
+        (Books(rows=(), doubts=("not reconciled",)), "not reconciled"),
         (Books(rows=(), orders=(order(EXIT_ID),)), "an exit order of no open position"),
         (Books(rows=(), positions=(SUBMITTED,)), "the broker shows none, which is being proved"),
         (Books(rows=(ROW,), positions=(SUBMITTED,)), "submitted, 10 left to sell, order "),
@@ -164,12 +176,75 @@ def test_the_log_knows_which_commands_were_answered() -> None:
     assert "f" * 16 not in past
 
 
-def test_what_came_of_a_command_is_what_names_it() -> None:
+def test_what_came_of_a_command_is_what_it_signed() -> None:
     triggers = given(opened()).when(seen(98)).news
     forced = next(event for event in triggers if isinstance(event, ExitTriggered))
     ours = replace(forced, detail=f"{signed('jo', ID)}: news")
-    log = recorded(given_command(), forced, ours, TradingPaused(by=signed("jo", "a" * 16), at=NOW))
-    assert [said.line for said in effects(ID, log)] == [
-        "took effect before the manager ended: account:x: ExitTriggered (event 3)"
-    ]
-    assert effects("b" * 16, log) == []
+    assert names(ours, ID)
+    assert names(TradingPaused(by=signed("jo", ID), at=NOW), ID)
+    assert not names(forced, ID)
+    assert not names(TradingPaused(by=signed("jo", "a" * 16), at=NOW), ID)
+    assert not names(given_command(), ID)
+
+
+def test_a_reason_that_quotes_a_command_is_not_signed_by_it() -> None:
+    other = signed("jo", "a" * 16)
+    assert not names(TradingPaused(by=other, at=NOW, why=f"as in #{ID}"), ID)
+    triggers = given(opened()).when(seen(98)).news
+    forced = next(event for event in triggers if isinstance(event, ExitTriggered))
+    assert not names(replace(forced, detail=f"{other}: as in #{ID}: x"), ID)
+    assert names(replace(forced, detail=f"{signed(name_of('jo #1: x'), ID)}: y"), ID)
+    assert name_of("jo\nforged #1") == "jo\\nforged _1"
+    assert name_of("") == "operator"
+
+
+# --- after a kill -----------------------------------------------------------------------------------------------------
+
+
+def effect(p: Position) -> Effect:
+    event = TradingPaused(by=signed("jo", ID), at=NOW)
+    one = Recorded(stream_id=p.position_id, version=2, at_ns=0, by="operator", event=event, sequence=7)
+    return Effect(one, p.symbol)
+
+
+def test_what_had_its_effect_is_said_and_the_rest_is_still_to_be_seen_to() -> None:
+    other = replace(WATCHED, symbol="MSFT", position_id="another")
+    trail = Trail(WATCHED.opened_at, (effect(WATCHED),))
+    assert share_of("AAPL", [WATCHED, other], trail) == ([], [effect(WATCHED).line])
+    assert share_of("msft", [WATCHED, other], trail) == ([other], [])
+    assert share_of("AAPL", [], trail).said == [effect(WATCHED).line]
+    assert share_of("NVDA", [WATCHED], trail).said[0].code == 1
+    assert parts_left(("aapl", "MSFT"), trail) == ([effect(WATCHED).line], ("MSFT",))
+    assert not effect(WATCHED).is_of("no symbol!")
+
+
+def test_what_was_bought_after_a_command_is_not_meant_by_it() -> None:
+    trail = Trail(WATCHED.opened_at - timedelta(seconds=1))
+    share = share_of("AAPL", [WATCHED], trail)
+    assert share.positions == []
+    assert share.said[0].code == 1
+    assert share_of("AAPL", [WATCHED], Trail()).positions == [WATCHED]
+
+
+def test_a_symbol_of_an_event_is_that_of_its_stream() -> None:
+    paused = TradingPaused(by="", at=NOW)
+    assert symbol_of(paused, recorded(opened(), paused)) == "AAPL"
+    assert symbol_of(paused, recorded(paused)) is None
+
+
+def test_another_manager_does_not_say_that_it_has_ended() -> None:
+    assert not_again(7).code == 1
+    assert "process 7 drives the store now" in not_again(7).line
+
+
+def test_a_flatten_is_in_force_until_trading_is_resumed_or_all_is_proved() -> None:
+    flatten = replace(given_command(), verb="flatten")
+    ordered = CommandAnswered(command_id=ID, code=0, lines=("AAPL: pending",), at=NOW)
+    proved = replace(ordered, lines=(PROVED,))
+    resumed = TradingResumed(by="jo", at=NOW)
+    paused = TradingPaused(by="jo", at=NOW)
+    assert is_in_force(ID, recorded(resumed, flatten, paused, ordered))
+    assert not is_in_force(ID, recorded(flatten, ordered, resumed, paused))
+    assert not is_in_force(ID, recorded(flatten, proved, paused))
+    assert not is_in_force(ID, recorded(given_command(), paused))
+    assert not is_in_force("a" * 16, recorded(flatten))
