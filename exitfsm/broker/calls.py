@@ -300,6 +300,10 @@ class BrokerCalls:
 
         Of one that cannot be read it is known that it works: it hides no other.
         """
+        return [report for report in await self.listed_orders() if report is not None]
+
+    async def listed_orders(self) -> list[ExecutionReport | None]:
+        """The same, with None for each of which not even the id can be read."""
         listed_here = self._dialect._replace(unknown=OrderStatus.NEW)
         reports: list[ExecutionReport | None] = []
         for raw in listed(await self._asked("open_orders")):
@@ -309,7 +313,7 @@ class BrokerCalls:
                 working, text = unreadable_order(raw, error, self._time.now(), self._names.client_id)
                 reports.append(working)
                 self._note(AlarmKind.ANSWER_UNREADABLE, text)
-        return [report for report in reports if report is not None]
+        return reports
 
     async def troubles(self) -> list[str]:
         """What troubles the broker, by its own word: what of it began since the last call."""
