@@ -42,7 +42,7 @@ from exitfsm.control.protocol import (
     refused,
 )
 from exitfsm.control.protocol import request_of as read_request
-from exitfsm.errors import ConfigError, ExitFsmError, StoreError
+from exitfsm.errors import ConfigError, StoreError
 from exitfsm.outside import log
 from exitfsm.store import is_url
 
@@ -215,8 +215,8 @@ class Server:
                     await self._close()
                 elif self.problem or not self._has_begun or self._is_swept():
                     await self._begin()
-            except (ExitFsmError, OSError) as error:
-                log.warning("control_not_kept error=%s", error)
+            except Exception:
+                log.exception("control_not_kept")
 
     def _is_swept(self) -> bool:
         """True where somebody has removed the socket from its folder: nobody would find it any more."""
