@@ -323,7 +323,8 @@ class CommandGiven(Event, frozen=True, tag="command_given.v1"):
 class CommandAnswered(Event, frozen=True, tag="command_answered.v1"):
     """What was answered to a command. On the account's stream; a repeated command gets this answer again.
 
-    `code` is 0 for done, 1 for not done, or not all of it; `lines` say what, and why not.
+    `code` is 0 for done, 1 for not done, or not all of it; `lines` say what, and why not. A `flatten` has a second one
+    once all is proved to be flat: it is over then.
     """
 
     command_id: str

@@ -98,9 +98,10 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "anchors": [b'{"store":"exits.db","sequence":3,"hash":"' + b"0" * 64 + b'","at":"2024-01-02T14:30:00Z"}\n'],
     "control": [
-        b'{"v":1,"verb":"exit","id":"00000000deadbeef","subjects":["AAPL"],"reason":"news","expires":1700000000.5}\n',
-        b'{"v":1,"verb":"proof","of":"00000000deadbeef","expires":1e9,"token":"a-token-of-some-length"}\n',
+        b'{"v":1,"verb":"exit","id":"00000000deadbeef","subjects":["AAPL"],"reason":"news","within":29.5}\n',
+        b'{"v":1,"verb":"proof","of":"00000000deadbeef","within":1e3,"nonce":"00","mac":"a-code-of-some-length"}\n',
         b'{"v":1,"code":1,"lines":["AAPL: submitted"],"data":{"waits_for_market":false},"again":true}\n',
+        b'{"v":1,"nonce":"0123456789abcdef"}\n',
         b'{"v":2,"verb":"pause"}\n',
     ],
     "broker": [*_drawn(), *(b"\0" + json.dumps(said).encode() for said in _JSON)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -17,7 +18,10 @@ from simulation import disk as disk_module
 from simulation import faults as faults_module
 from store_engines import Postgres
 
+from exitfsm.control import ControlError, connect, serve
+from exitfsm.manager import ExitManager, SystemClock
 from exitfsm.store import ExitStore
+from exitfsm.testing import ScriptedBroker
 
 pytest.importorskip("psycopg")
 pytestmark = pytest.mark.postgres
@@ -112,3 +116,28 @@ def test_a_restarted_manager_goes_on_as_on_a_file():
     environment = {**os.environ, "PYTHONPATH": str(here)}
     run = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout[-3000:]
+
+
+async def test_a_manager_on_a_server_is_steered_by_the_url_that_it_was_given(
+    postgres_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The schema is the account's, which a client does not know; two accounts on one server are told apart."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    url = postgres_server.url
+    managers = [ExitManager(ScriptedBroker(SystemClock()), url, account=account) for account in ("one", "other")]
+
+    def pids(store: str) -> int:
+        return int(connect(store, patience_s=5).standing().data["pid"])
+
+    async with managers[0], serve(managers[0]):
+        spellings = (url, url.replace("postgresql:", "postgres:"), url.replace("postgres@", "postgres:any@"))
+        for spelling in spellings:
+            assert await asyncio.to_thread(pids, spelling) == os.getpid()
+        async with managers[1], serve(managers[1]):
+            with pytest.raises(ControlError, match="name the schema"):
+                await asyncio.to_thread(pids, url)
+            schema = managers[1].store.where.rpartition("=")[2]
+            assert await asyncio.to_thread(pids, f"{url}?exitfsm_schema={schema}") == os.getpid()
+    with pytest.raises(ControlError, match=r"no manager of .* was found on this machine") as nobody:
+        await asyncio.to_thread(pids, url)
+    assert "nobody drives" not in str(nobody.value)

@@ -155,6 +155,7 @@ class _Session:
         self._standby, self._broker, self._feed_name = standby, broker, feed
         self._served = Served(metrics)
         self._as_json, self._printer = False, Printer()
+        self._beating: asyncio.Task[None] | None = None
         self._manager = ExitManager(
             *(self._served.metered(broker), store, None, settings, strategy),
             account=name,
@@ -189,14 +190,22 @@ class _Session:
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError):  # a system without them stops by KeyboardInterrupt
                 loop.add_signal_handler(number, stop.set)
-        beating = asyncio.create_task(beat(notices, self._manager))
         try:
             if self._standby and not await self._is_owner(stop, notices):
                 return
             await self._watched(stop, listen, where, notices)
         finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+            if self._beating is not None:
+                self._beating.cancel()
+                await asyncio.gather(self._beating, return_exceptions=True)
+
+    def _ready(self, notices: Notices, status: str) -> None:
+        """Systemd hears that it is up, and from then on that it lives."""
+        import asyncio
+
+        notices.say(READY="1", STATUS=status)
+        if self._beating is None:
+            self._beating = asyncio.create_task(beat(notices, self._manager))
 
     async def _watched(self, stop: asyncio.Event, listen: str | None, where: str, notices: Notices) -> None:
         import asyncio
@@ -219,7 +228,7 @@ class _Session:
                 lines = banner(manager, where, self._feed_name, await self._hours(), steering)
                 (_quiet if self._as_json else screen.emit)("\n".join(lines) + "\n")
                 sys.stdout.flush()
-                notices.say(READY="1", STATUS=minute_line(manager, None))
+                self._ready(notices, minute_line(manager, None))
                 await asyncio.wait([*work, waiting], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 notices.say(STOPPING="1")
@@ -247,7 +256,7 @@ class _Session:
         """Wait until the manager is started and the store is ours; False where it was stopped before."""
         import asyncio
 
-        notices.say(READY="1", STATUS="standing by")  # it may be so for weeks
+        self._ready(notices, "standing by")  # it may be so for weeks
         screen.emit("standing by: the store is taken over when its owner ends or falls silent\n")
         sys.stdout.flush()
         starting, stopped = asyncio.create_task(self._manager.start()), asyncio.create_task(stop.wait())

@@ -179,16 +179,17 @@ def not_again(process: int) -> Said:
 
 
 def is_in_force(command_id: str, recorded: Iterable[Recorded]) -> bool:
-    """True while a `flatten` holds: from when it is given until trading is resumed, or all is proved to be flat."""
+    """True while a `flatten` holds: from when it is given until trading is resumed, or all is proved to be flat.
+
+    Where the newest is over, all are.
+    """
     given = False
     for one in recorded:
         event = one.event
         if isinstance(event, CommandGiven) and event.command_id == command_id:
             given = event.verb == "flatten"
-        elif given and isinstance(event, CommandAnswered) and event.command_id == command_id:
-            given = event.lines != (PROVED,)
-        elif isinstance(event, TradingResumed):
-            given = False
+        elif isinstance(event, TradingResumed) or (isinstance(event, CommandAnswered) and event.lines == (PROVED,)):
+            given = False  # whichever of them it was proved for
     return given
 
 

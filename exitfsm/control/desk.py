@@ -125,10 +125,9 @@ class Desk:
         self._forgets = len(found) > KEPT
         self._past = dict(list(found.items())[-KEPT:])
         self._given = {command_id: past.event for command_id, past in self._past.items()}
-        for command_id in reversed(self._past):
-            if is_in_force(command_id, recorded):
-                self._follow(self._past[command_id].event)
-                break
+        flattens = [past.event for past in self._past.values() if past.event.verb == "flatten"]
+        if flattens and is_in_force(flattens[-1].command_id, recorded):
+            self._follow(flattens[-1])
 
     async def _account_stream(self) -> list[Recorded]:
         stream = f"{ACCOUNT_PREFIX}{self._parts.context.given.account}"
@@ -197,12 +196,16 @@ class Desk:
         log.warning("command verb=%s subjects=%s by=%s whence=%s", request.verb, request.subjects, who, whence)
         answer = await self._guarded(request, lambda r: self._done(r, who, trail))
         self._keep(request.id, answer)
+        await self._record_answer(request.id, answer)
+        return answer
+
+    async def _record_answer(self, command_id: str, answer: Answer) -> None:
+        """Store what was answered; that it cannot be makes it no less true."""
         try:
             now = self._now()
-            await self._record(CommandAnswered(command_id=request.id, code=answer.code, lines=answer.lines, at=now))
+            await self._record(CommandAnswered(command_id=command_id, code=answer.code, lines=answer.lines, at=now))
         except ExitFsmError as error:
-            log.error("answer_unstored command=%s error=%s", request.id, error)
-        return answer
+            log.error("answer_unstored command=%s error=%s", command_id, error)
 
     async def _store(self, request: Request, name: str, whence: str) -> None:
         given = CommandGiven(
@@ -436,7 +439,7 @@ class Desk:
                 await asyncio.sleep(BETWEEN_READS_S)
                 proof = await self._proof(doubts)
         if proof.is_flat and command_id and is_in_force(command_id, await self._account_stream()):
-            await self._record(CommandAnswered(command_id=command_id, code=DONE, lines=(PROVED,), at=self._now()))
+            await self._record_answer(command_id, Answer(code=DONE, lines=(PROVED,)))
             self._answers[command_id] = Answer(code=DONE, lines=(PROVED,))
         return proof
 

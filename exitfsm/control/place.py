@@ -33,7 +33,7 @@ def socket_of(store: str | os.PathLike[str], schema: str = "") -> Path:
     """
     if is_url(store):
         place, named = _server_of(os.fspath(store))
-        return runtime_folder() / f"{place}-{_digest(named or schema)[:12]}.sock"
+        return runtime_folder() / f"{place}-{_digest(named or schema)[:8]}.sock"
     path = _file_of(store)
     beside = path.with_name(f"{path.name}.sock")
     return beside if len(os.fsencode(beside)) <= PATH_MAX else runtime_folder() / f"{_digest(str(path))[:32]}.sock"
@@ -51,7 +51,7 @@ def sockets_of(store: str | os.PathLike[str]) -> list[Path]:
         return [usual] if is_beside else [folder / usual.name for folder in folders(store)]
     place, schema = _server_of(os.fspath(store))
     if schema:
-        return [folder / f"{place}-{_digest(schema)[:12]}.sock" for folder in folders(store)]
+        return [folder / f"{place}-{_digest(schema)[:8]}.sock" for folder in folders(store)]
     return [path for folder in folders(store) for path in sorted(folder.glob(f"{place}-*.sock"))]
 
 
@@ -75,7 +75,7 @@ def _server_of(url: str) -> tuple[str, str]:
     user = setting("user", "PGUSER", getpass.getuser())
     host = setting("host", "PGHOST", "") or given.get("hostaddr", "")
     place = (host, setting("port", "PGPORT", "5432"), setting("dbname", "PGDATABASE", user), given.get("service", ""))
-    return _digest("\0".join(place))[:20], address.schema or ""
+    return _digest("\0".join(place))[:16], address.schema or ""
 
 
 def _digest(name: str) -> str:

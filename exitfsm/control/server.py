@@ -42,7 +42,7 @@ from exitfsm.control.protocol import (
     refused,
 )
 from exitfsm.control.protocol import request_of as read_request
-from exitfsm.errors import ConfigError, ExitFsmError, StoreError
+from exitfsm.errors import ConfigError, StoreError
 from exitfsm.outside import log
 from exitfsm.store import is_url
 
@@ -172,6 +172,7 @@ class Server:
         self._stopping: asyncio.Task[None] | None = None
         self._inode: tuple[int, int] | None = None
         self._names: dict[int, str] = {}
+        self._has_begun = False
         self.path: Path | None = None
         self.port: int | None = None
         self.problem = ""
@@ -192,8 +193,9 @@ class Server:
     async def _begin(self) -> None:
         """Listen wherever that is wanted and is not so yet."""
         problems = []
-        if self._socket is None and self._listener is None:
+        if not self._has_begun:
             await self._desk.begin()
+            self._has_begun = True
         for listen in (self._listen_at, self._listen_on):
             try:
                 await listen()
@@ -211,10 +213,10 @@ class Server:
             try:
                 if not self._desk.at_work:
                     await self._close()
-                elif self.problem or (self._socket is None and self._listener is None) or self._is_swept():
+                elif self.problem or not self._has_begun or self._is_swept():
                     await self._begin()
-            except (ExitFsmError, OSError) as error:
-                log.warning("control_not_kept error=%s", error)
+            except Exception:
+                log.exception("control_not_kept")
 
     def _is_swept(self) -> bool:
         """True where somebody has removed the socket from its folder: nobody would find it any more."""
@@ -277,6 +279,7 @@ class Server:
             if server is not None:
                 server.close()
         self._socket = self._listener = None
+        self._has_begun = False
         self._remove()
         await self._desk.end()
 

@@ -248,3 +248,5 @@ def test_a_flatten_is_in_force_until_trading_is_resumed_or_all_is_proved() -> No
     assert not is_in_force(ID, recorded(flatten, proved, paused))
     assert not is_in_force(ID, recorded(given_command(), paused))
     assert not is_in_force("a" * 16, recorded(flatten))
+    second = replace(flatten, command_id="a" * 16)
+    assert not is_in_force(ID, recorded(flatten, ordered, second, replace(proved, command_id="a" * 16)))

@@ -517,3 +517,25 @@ async def test_an_order_of_others_that_has_just_been_reported_is_in_the_way(worl
         await world.manager.on_order_update(report)
         proof = await server._desk._proof(())
     assert any("NVDA: order bot-7 works, not ours" in line for line in proof.lines)
+
+
+async def test_alarms_of_a_killed_acknowledgement_are_taken_down_but_none_that_came_after_it(world: World) -> None:
+    async with steered(world) as server:
+        desk = server._desk
+        alarms = world.manager._at_work.context.alarms
+        await alarms.raise_alarm("broker_incomplete", "the first")
+        world.clock.move(1)
+        given = CommandGiven(
+            command_id=ID, verb="acknowledge", subjects=("account",), by="jo", whence="x", at=desk._now()
+        )
+        await desk._record(given)
+        world.clock.move(1)
+        await alarms.raise_alarm("bar_unreadable", "one that nobody has seen")
+    async with steered(world):
+        answer = await give(world, lambda c: c.command("acknowledge", "account", command_id=ID))
+        left = [alarm.kind for alarm in world.manager.alarms()]
+        assert answer.code == 0
+        assert answer.lines[0].startswith("acknowledged: broker_incomplete")
+        assert left == ["bar_unreadable"]
+        for alarm in world.manager.alarms():
+            await world.manager.acknowledge(alarm)
