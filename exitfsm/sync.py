@@ -214,6 +214,10 @@ class ExitManager:
         """See `exitfsm.manager.ExitManager.on_bars`."""
         self._take(lambda: self._manager.on_bars(bars), "bars_ignored")
 
+    def on_price(self, symbol: str, price: Any = None, *, bid: Any = None, ask: Any = None, at: Any = None) -> None:
+        """See `exitfsm.manager.ExitManager.on_price`."""
+        self._take(lambda: self._manager.on_price(symbol, price, bid=bid, ask=ask, at=at), "bars_ignored")
+
     def on_order_update(self, update: Any) -> None:
         """See `exitfsm.manager.ExitManager.on_order_update`."""
         self._take(lambda: self._manager.on_order_update(update), "update_ignored")
@@ -259,9 +263,11 @@ class ExitManager:
 
     # --- operators ----------------------------------------------------------------------------------------------------
 
-    def force_exit(self, symbol: str, reason: str = "", *, who: str = "operator") -> list[Position]:
+    def force_exit(
+        self, symbol: str, reason: str = "", *, who: str = "operator", qty: Decimal | float | str | None = None
+    ) -> list[Position]:
         """See `exitfsm.manager.ExitManager.force_exit`."""
-        return self._call(lambda: self._manager.force_exit(symbol, reason, who=who))
+        return self._call(lambda: self._manager.force_exit(symbol, reason, who=who, qty=qty))
 
     def flatten_all(self, reason: str = "", *, who: str = "operator") -> list[Position]:
         """See `exitfsm.manager.ExitManager.flatten_all`."""
@@ -279,9 +285,9 @@ class ExitManager:
         """See `exitfsm.manager.ExitManager.acknowledge`."""
         self._call_begun(lambda: self._manager.acknowledge(alarm, who))
 
-    def release(self, position: Position | str, who: str = "operator") -> None:
+    def release(self, position: Position | str, who: str = "operator", order_not_there: bool = False) -> None:
         """See `exitfsm.manager.ExitManager.release`."""
-        self._call_begun(lambda: self._manager.release(position, who))
+        self._call_begun(lambda: self._manager.release(position, who, order_not_there))
 
     def tick(self) -> None:
         """See `exitfsm.manager.ExitManager.tick`."""

@@ -21,7 +21,7 @@ from exitfsm.events import (
 from exitfsm.messages import Contradiction, ForceExit, RecordRead, Recover, Release
 from exitfsm.position import is_over, is_proved_over
 from exitfsm.position.alarming import lost
-from exitfsm.position.reporting import TABLE, cancel_refused, ended, late_of_earlier, nothing
+from exitfsm.position.reporting import TABLE, cancel_refused, late_of_earlier, nothing, postponed
 from exitfsm.position.reports import Kind, News, Stage, kind_of, news_of
 from exitfsm.testing.given import (
     BROKER,
@@ -141,7 +141,7 @@ def test_each_kind_of_report_has_an_answer_at_each_stage(stage: Stage, kind: Kin
 def test_what_is_special_in_the_table_stands_where_it_should() -> None:
     assert {s for s, k in product(Stage, Kind) if TABLE[s][k] is cancel_refused} == {Stage.CANCELING}
     assert TABLE[Stage.WORKING][Kind.COPY_REFUSED] is TABLE[Stage.CANCELING][Kind.COPY_REFUSED] is nothing
-    assert TABLE[Stage.PENDING][Kind.REFUSED] is ended  # without an acceptance that never was
+    assert TABLE[Stage.PENDING][Kind.REFUSED] is postponed  # or ended: without an acceptance that never was
     assert {k for k in Kind if TABLE[Stage.EARLIER][k] is not late_of_earlier} == {Kind.REVIVED}
 
 

@@ -208,7 +208,7 @@ async def recovered(venue: Venue) -> None:
         await one_step(venue)
     assert [p.state for p in world.ended()] == ["filled"], world.story()
     sent = [order.client_order_id[-2:] for order in world.orders]
-    assert sent == ["-1", "-2"][: venue.life.orders] or (venue.disk_failed and sent == ["-1"])
+    assert sent == ["01", "02"][: venue.life.orders] or (venue.disk_failed and sent == ["01"])
     assert executed(world.broker, "AAPL", "sell") == 10
     for (stream, version), event in venue.durable.items():
         recorded = world.manager.store.stream(stream, version - 1)

@@ -67,6 +67,7 @@ DEFECTS: dict[str, Defect] = {
         (
             Change("exitfsm.holdings.executions:surplus", " or p.remaining_qty < ZERO:", ":"),
             Change("exitfsm.holdings.adopting:is_safe_unprobed", "return not sold and ", "return "),
+            Change("exitfsm.broker.probing:find_exit", "is_safe and broker.reduce_only", "is_safe"),
         ),
         (("store lost, look-ups out", 0.5), ("killed at the update", 0.05)),
     ),
@@ -124,7 +125,7 @@ DEFECTS: dict[str, Defect] = {
     "M42": Defect(
         "any error of the broker at a submit counts as: it never left",
         ("a second order", "S2", "S1"),
-        (Change(f"{_CALLS}.submit", "except NotSent as error:", "except BrokerError as error:"),),
+        (Change(f"{_CALLS}._submit", "except NotSent as error:", "except BrokerError as error:"),),
     ),
     "M44": Defect(
         "a reject because of a repeated id ends the order",
