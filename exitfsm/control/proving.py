@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from exitfsm.control.deciding import Books, Proof, proof_of
-from exitfsm.manager.context import in_order
 from exitfsm.position import READS_MIN
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ async def look(parts: Parts, doubts: Sequence[str] = ()) -> Proof:
     orders = tuple(await context.calls.listed_orders()) if context.calls.has("open_orders") else None
     read = await parts.view.positions()
     foreign = tuple(order for working in context.memory.orders.foreign.values() for order in working.values())
-    positions = tuple(in_order(context.engine))
+    positions = tuple(sorted(context.engine.positions.values(), key=lambda p: (p.opened_at, p.position_id)))
     hours = {p.symbol: context.hours.at_a_glance(p.symbol) for p in positions}
     opens = {symbol: known.next_open for symbol, known in hours.items() if known is not None and not known.is_open}
     books = Books(

@@ -240,8 +240,8 @@ async def test_what_is_filled_between_the_reads_of_the_last_look_is_seen(
 async def test_a_flatten_is_over_once_it_is_proved_or_trading_is_resumed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk_module, "FOLLOW_S", 0.05)
-    async with steered(world):
+    monkeypatch.setattr(desk_module, "FOLLOW_S", 2.5)  # it looks when all of this has happened
+    async with steered(world) as server:
         pressed = await flattening(world, command_id=ID)
         await until(lambda: world.orders)
         await fill_all(world)
@@ -249,11 +249,12 @@ async def test_a_flatten_is_over_once_it_is_proved_or_trading_is_resumed(
         world.broker.enter("TSLA", "long", 5, 200)  # still paused: a person buys by hand
         await world.manager.sync()
         await give(world, lambda c: c._asked("proof", of=ID))
-        await asyncio.sleep(0.3)
         await give(world, lambda c: c.resume())
         await give(world, lambda c: c.pause("lunch"))
         answer = await give(world, lambda c: c._asked("proof", of=ID))
-        await asyncio.sleep(0.3)
+        following = server._desk._following
+        assert following is not None
+        await until(following.done)
         await world.settle()
     assert answer.code == 1
     assert {order.symbol for order in world.orders} == {"AAPL"}
