@@ -15,6 +15,7 @@ and time. No answer holds a secret.
 - `protocol` is what is said: requests and answers, as lines of JSON, with their limits.
 - `deciding` is what a command means: who is concerned, what the answer says, and what proves that all is flat. Pure.
 - `place` is where a store's manager listens.
+- `proving` reads the broker's books for that proof.
 - `desk` carries commands out on a manager, each once.
 - `server` listens; `client` asks.
 """

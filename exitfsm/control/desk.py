@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from exitfsm.aio.tasks import begin_shared, shared
+from exitfsm.control import proving
 from exitfsm.control.deciding import (
     PROVED,
-    Books,
     Effect,
     Past,
     Proof,
@@ -39,7 +39,6 @@ from exitfsm.control.deciding import (
     names,
     not_again,
     parts_left,
-    proof_of,
     share_of,
     signed,
     symbol_of,
@@ -49,7 +48,7 @@ from exitfsm.errors import ExitFsmError
 from exitfsm.events import CommandAnswered, CommandGiven, Event, Recorded
 from exitfsm.lifecycle import State
 from exitfsm.outside import log
-from exitfsm.position import READS_MIN, Position
+from exitfsm.position import Position
 from exitfsm.position.operating import is_stuck
 from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.values import plain, stamp
@@ -63,8 +62,6 @@ KEPT = 10_000
 #: How often it is looked whether something is held that a `flatten` must order out; and where nothing is left that
 #: could be ordered out and nothing is proved, at most how seldom, in seconds.
 FOLLOW_S, FOLLOW_MAX_S = 0.5, 60.0
-#: How long lies between two reads of the proof, in seconds.
-BETWEEN_READS_S = 0.3
 #: What is said of what comes too late.
 TOO_LATE = "too late: the manager was busy for longer than the client waits"
 #: How long commands that are being carried out are waited for when all ends, in seconds.
@@ -429,35 +426,12 @@ class Desk:
         return Answer(code=DONE if proof.is_flat else NOT_DONE, lines=proof.lines, data=data)
 
     async def _proof_of(self, command_id: str, doubts: Sequence[str] = ()) -> Proof:
-        """The proof, by reads in a row with some time between them: one that shows nothing proves nothing.
-
-        A `flatten` that it was asked for is over with it, and that is recorded.
-        """
-        proof = await self._proof(doubts)
-        for _ in range(READS_MIN - 1):
-            if proof.is_flat:
-                await asyncio.sleep(BETWEEN_READS_S)
-                proof = await self._proof(doubts)
+        """The proof. A `flatten` that it was asked for is over with it, and that is recorded."""
+        proof = await proving.proved(self._parts, doubts)
         if proof.is_flat and command_id and is_in_force(command_id, await self._account_stream()):
             await self._record_answer(command_id, Answer(code=DONE, lines=(PROVED,)))
             self._answers[command_id] = Answer(code=DONE, lines=(PROVED,))
         return proof
-
-    async def _proof(self, doubts: Sequence[str]) -> Proof:
-        """One look: the orders first and what is held after them, so that what fills in between is seen."""
-        parts = self._parts
-        context = parts.context
-        orders = tuple(await context.calls.listed_orders()) if context.calls.has("open_orders") else None
-        read = await parts.view.positions()
-        foreign = tuple(order for working in context.memory.orders.foreign.values() for order in working.values())
-        positions = tuple(self._manager.positions())
-        hours = {p.symbol: context.hours.at_a_glance(p.symbol) for p in positions}
-        opens = {symbol: known.next_open for symbol, known in hours.items() if known is not None and not known.is_open}
-        books = Books(
-            rows=read.rows, unreadable=read.unreadable, orders=orders, foreign=foreign, positions=positions,
-            opens=opens, doubts=tuple(doubts),
-        )  # fmt: skip
-        return proof_of(books)
 
 
 def _made(said: Sequence[Said]) -> Answer:

@@ -100,7 +100,7 @@ def _folders_of(user: int) -> list[Path]:
     run = Path(f"/run/user/{user}")
     found = [Path(given)] if given and Path(given).is_absolute() else []
     found += [run] if run.is_dir() else []
-    return [*(folder / "exitfsm" for folder in found), Path(f"/tmp/exitfsm-{user}")]  # nosec B108  checked
+    return [*(folder / "exitfsm" for folder in found), Path(f"/tmp/exitfsm-{user}")]  # nosec B108
 
 
 def trusted(store: str | os.PathLike[str]) -> frozenset[int]:

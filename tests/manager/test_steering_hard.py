@@ -16,11 +16,10 @@ from harness import T0, World
 from test_steering import ID, TOKEN, commands, fill_all, flattening, give, raw, runtime_folder, steered, unprotected
 
 from exitfsm import ExecutionReport, OrderStatus
-from exitfsm.control import ControlError, connect
+from exitfsm.control import ControlError, connect, proving
 from exitfsm.control import desk as desk_module
 from exitfsm.control import server as server_module
 from exitfsm.control.client import Control
-from exitfsm.control.desk import Desk
 from exitfsm.control.protocol import Answer, Hello, Request, line_of
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.events import CommandAnswered, CommandGiven, TradingPaused
@@ -201,13 +200,13 @@ async def test_what_is_filled_between_the_reads_of_the_last_look_is_seen(
     async with steered(world):
         pressed = await flattening(world, timeout_s=8.0)
         await until(lambda: world.orders)
-        calls, proof = world.manager._at_work.context.calls, Desk._proof
+        calls, look = world.manager._at_work.context.calls, proving.look
         listed, held = calls.listed_orders, calls.positions
         looks = {"flat": 0, "first": ""}
 
-        async def noted(self: Desk, doubts: Any) -> Any:
+        async def noted(*given: Any) -> Any:
             looks["first"] = ""
-            found = await proof(self, doubts)
+            found = await look(*given)
             looks["flat"] += found.is_flat
             return found
 
@@ -221,7 +220,7 @@ async def test_what_is_filled_between_the_reads_of_the_last_look_is_seen(
 
             return reading
 
-        monkeypatch.setattr(Desk, "_proof", noted)
+        monkeypatch.setattr(proving, "look", noted)
         monkeypatch.setattr(calls, "listed_orders", between("orders", listed))
         monkeypatch.setattr(calls, "positions", between("positions", held))
         await fill_all(world)
@@ -241,8 +240,8 @@ async def test_what_is_filled_between_the_reads_of_the_last_look_is_seen(
 async def test_a_flatten_is_over_once_it_is_proved_or_trading_is_resumed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk_module, "FOLLOW_S", 0.05)
-    async with steered(world):
+    monkeypatch.setattr(desk_module, "FOLLOW_S", 2.5)  # it looks when all of this has happened
+    async with steered(world) as server:
         pressed = await flattening(world, command_id=ID)
         await until(lambda: world.orders)
         await fill_all(world)
@@ -250,11 +249,12 @@ async def test_a_flatten_is_over_once_it_is_proved_or_trading_is_resumed(
         world.broker.enter("TSLA", "long", 5, 200)  # still paused: a person buys by hand
         await world.manager.sync()
         await give(world, lambda c: c._asked("proof", of=ID))
-        await asyncio.sleep(0.3)
         await give(world, lambda c: c.resume())
         await give(world, lambda c: c.pause("lunch"))
         answer = await give(world, lambda c: c._asked("proof", of=ID))
-        await asyncio.sleep(0.3)
+        following = server._desk._following
+        assert following is not None
+        await until(following.done)
         await world.settle()
     assert answer.code == 1
     assert {order.symbol for order in world.orders} == {"AAPL"}
@@ -508,14 +508,14 @@ async def test_flatten_says_that_it_waits_for_a_manager_that_is_not_there(world:
 
 
 async def test_an_order_of_others_that_has_just_been_reported_is_in_the_way(world: World) -> None:
-    async with steered(world) as server:
+    async with steered(world):
         pressed = await flattening(world)
         await until(lambda: world.orders)
         await fill_all(world)
         await pressed
         report = ExecutionReport(client_order_id="bot-7", status=OrderStatus.NEW, at=T0, symbol="NVDA")
         await world.manager.on_order_update(report)
-        proof = await server._desk._proof(())
+        proof = await proving.look(world.manager._at_work)
     assert any("NVDA: order bot-7 works, not ours" in line for line in proof.lines)
 
 
