@@ -168,7 +168,7 @@ class AlpacaBroker:
     def open_orders(self) -> Sequence[ExecutionReport]:
         """All working orders of the account, oldest first; of one with an unknown status no more than that it works.
 
-        One that does not even say its id is there as Alpaca shows it: whoever proves that nothing works must know of it.
+        One that does not even say its id is there as Alpaca shows it: who proves that nothing works must know of it.
         """
         found: list[Any] = []
         unreadable, listed = {}, self._listed("open", None)

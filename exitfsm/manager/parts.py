@@ -77,8 +77,7 @@ class Parts:
         self.context = context = Context(
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, memory=memory, tasks=tasks,
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
-            hours=Hours(calls, time, sessions),
-            instruments=Instruments(calls, time, mailbox.alarm),
+            hours=Hours(calls, time, sessions), instruments=Instruments(calls, time, mailbox.alarm),
         )  # fmt: skip
         self.view = View(context)
         self.executor = Executor(context, self.view)
