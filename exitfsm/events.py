@@ -180,7 +180,8 @@ class OrderEnded(Event, frozen=True, tag="order_ended.v1"):
 
     `how` is `rejected`, `refused`, `canceled` or `expired`; `refusal` the class of a reject. `next_attempt_at` is the
     earliest time of the next attempt, None when there must be no automatic one. `passing`: the cause of the refusal
-    passes by itself, so that the next attempt spends nothing.
+    passes by itself, so that the next attempt spends nothing. `corrected`: the broker took back executions of it that
+    nobody had heard of.
     """
 
     client_order_id: str
@@ -191,6 +192,7 @@ class OrderEnded(Event, frozen=True, tag="order_ended.v1"):
     refusal: str = ""
     text: str = ""
     passing: bool | msgspec.UnsetType = msgspec.UNSET
+    corrected: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class ExitPostponed(Event, frozen=True, tag="exit_postponed.v1"):
