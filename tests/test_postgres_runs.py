@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,16 @@ def test_a_restarted_manager_goes_on_as_on_a_file():
 
 
 async def test_a_manager_on_a_server_is_steered_by_the_url_that_it_was_given(
-    postgres_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The schema is the account's, which a client does not know; two accounts on one server are told apart."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    url = postgres_server.url
+    short = tempfile.TemporaryDirectory()  # the address of a socket has some 100 bytes
+    monkeypatch.setenv("XDG_RUNTIME_DIR", short.name)
+    import psycopg
+
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE steered")  # without the stores of other tests
+    url = f"{postgres_server.url.rpartition('/')[0]}/steered"
     managers = [ExitManager(ScriptedBroker(SystemClock()), url, account=account) for account in ("one", "other")]
 
     def pids(store: str) -> int:
@@ -141,3 +147,4 @@ async def test_a_manager_on_a_server_is_steered_by_the_url_that_it_was_given(
     with pytest.raises(ControlError, match=r"no manager of .* was found on this machine") as nobody:
         await asyncio.to_thread(pids, url)
     assert "nobody drives" not in str(nobody.value)
+    short.cleanup()
