@@ -180,7 +180,8 @@ class OrderEnded(Event, frozen=True, tag="order_ended.v1"):
 
     `how` is `rejected`, `refused`, `canceled` or `expired`; `refusal` the class of a reject. `next_attempt_at` is the
     earliest time of the next attempt, None when there must be no automatic one. `passing`: the cause of the refusal
-    passes by itself, so that the next attempt spends nothing.
+    passes by itself, so that the next attempt spends nothing. `corrected`: the broker took back executions of it that
+    nobody had heard of.
     """
 
     client_order_id: str
@@ -191,6 +192,7 @@ class OrderEnded(Event, frozen=True, tag="order_ended.v1"):
     refusal: str = ""
     text: str = ""
     passing: bool | msgspec.UnsetType = msgspec.UNSET
+    corrected: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class ExitPostponed(Event, frozen=True, tag="exit_postponed.v1"):
@@ -330,6 +332,35 @@ class BreakerClosed(Event, frozen=True, tag="breaker_closed.v1"):
     at: datetime
 
 
+class CommandGiven(Event, frozen=True, tag="command_given.v1"):
+    """A person gave a command from outside, and it was received. On the account's stream, before anything is done.
+
+    `by` is who gave it, `whence` from which process or address. What it leads to names it: the word `#` with
+    `command_id` stands in each event that comes of it.
+    """
+
+    command_id: str
+    verb: str
+    subjects: tuple[str, ...]
+    by: str
+    whence: str
+    at: datetime
+    reason: str = ""
+
+
+class CommandAnswered(Event, frozen=True, tag="command_answered.v1"):
+    """What was answered to a command. On the account's stream; a repeated command gets this answer again.
+
+    `code` is 0 for done, 1 for not done, or not all of it; `lines` say what, and why not. A `flatten` has a second one
+    once all is proved to be flat: it is over then.
+    """
+
+    command_id: str
+    code: int
+    lines: tuple[str, ...]
+    at: datetime
+
+
 PositionEvent = (
     PositionOpened
     | PositionResized
@@ -358,7 +389,10 @@ PositionEvent = (
 )
 POSITION_EVENTS: tuple[type[Event], ...] = PositionEvent.__args__
 #: Facts about the whole account; they stand on its own stream, beside alarms that concern no single position.
-ACCOUNT_EVENTS: tuple[type[Event], ...] = (TradingPaused, TradingResumed, BreakerOpened, BreakerClosed)
+ACCOUNT_EVENTS: tuple[type[Event], ...] = (
+    *(TradingPaused, TradingResumed, BreakerOpened, BreakerClosed),
+    *(CommandGiven, CommandAnswered),
+)
 
 #: tag of an old version -> function that turns its decoded fields into those of the current one.
 UPCASTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}

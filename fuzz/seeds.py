@@ -75,7 +75,7 @@ def _log() -> list[bytes]:
 
 
 def _sample(field: msgspec.structs.FieldInfo) -> Any:
-    return {"at": after(1), "failures": 3}.get(field.name, "x")
+    return {"at": after(1), "failures": 3, "code": 1, "subjects": ("x",), "lines": ("x",)}.get(field.name, "x")
 
 
 def _drawn() -> list[bytes]:
@@ -97,6 +97,13 @@ SEEDS: dict[str, list[bytes]] = {
         b"timestamp,symbol,close,low,high,open,volume\r\n2014-06-09T13:30:00Z,btc/usd,1,1,1,1,0\r\n",
     ],
     "anchors": [b'{"store":"exits.db","sequence":3,"hash":"' + b"0" * 64 + b'","at":"2024-01-02T14:30:00Z"}\n'],
+    "control": [
+        b'{"v":1,"verb":"exit","id":"00000000deadbeef","subjects":["AAPL"],"reason":"news","within":29.5}\n',
+        b'{"v":1,"verb":"proof","of":"00000000deadbeef","within":1e3,"nonce":"00","mac":"a-code-of-some-length"}\n',
+        b'{"v":1,"code":1,"lines":["AAPL: submitted"],"data":{"waits_for_market":false},"again":true}\n',
+        b'{"v":1,"nonce":"0123456789abcdef"}\n',
+        b'{"v":2,"verb":"pause"}\n',
+    ],
     "broker": [*_drawn(), *(b"\0" + json.dumps(said).encode() for said in _JSON)],
     "alpaca": [*_drawn(), *(json.dumps(said).encode() for said in _JSON)],
     "log": _log(),

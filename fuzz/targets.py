@@ -32,6 +32,7 @@ from exitfsm.bars import read_bars
 from exitfsm.broker import lists, market, orders
 from exitfsm.broker.spellings import SPELLINGS
 from exitfsm.config import load_config
+from exitfsm.control import protocol
 from exitfsm.errors import BrokerError, ConfigError, FeedError, IllegalTransition, StoreError
 from exitfsm.events import ACCOUNT_EVENTS, POSITION_EVENTS, Event, tag_of
 from exitfsm.policy import PriceGuard, bar_fault
@@ -105,6 +106,15 @@ def anchors(data: bytes) -> None:
     """A file of anchors."""
     with suppress(StoreError):
         read_anchors(_file("anchors", data))
+
+
+def control(data: bytes) -> None:
+    """What reaches the socket of a manager, or comes back from one: refused, or the same when it is said again."""
+    line = data.split(b"\n", 1)[0]
+    for read in (protocol.request_of, protocol.answer_of):
+        with suppress(protocol.Malformed):
+            said: Any = read(line)
+            assert read(protocol.line_of(said)) == said
 
 
 # --- brokers ----------------------------------------------------------------------------------------------------------
@@ -278,7 +288,7 @@ def store(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (config, bars, anchors, broker, alpaca, log, store)
+    target.__name__: target for target in (config, bars, anchors, control, broker, alpaca, log, store)
 }
 
 __all__ = ["TARGETS"]

@@ -86,6 +86,8 @@ def _values(hint: Any) -> st.SearchStrategy[Any]:
         return st.text(_CHARACTERS, max_size=20)
     if hint is ExitPolicy:
         return st.builds(ExitPolicy, enabled=st.booleans(), exit_cooldown_seconds=st.integers(0, 10**9))
+    if typing.get_origin(hint) is tuple:
+        return st.lists(_values(typing.get_args(hint)[0]), max_size=3).map(tuple)
     if typing.get_args(hint):
         return st.one_of([st.none() if arm is type(None) else _values(arm) for arm in typing.get_args(hint)])
     return st.from_type(hint)

@@ -19,6 +19,7 @@ from exitfsm.store.mapping import EventMapper
 CORPUS = Path(__file__).parent / "corpus"
 FROZEN = sorted(CORPUS.glob("*.store"))
 DIGESTS = {
+    "commands": "a111eb1d70479d2f5f97e396cbd0ad2f155f082ede7173b07af68177b378a90a",
     "format1": "559f64d416642e99f348df64ec7998557d654b6ec0d4ba7bdd61a582fe53f0d7",
     "in_flight": "a9917417d716c38022fec63d2548fcdc3e45e69a37e77e81098e0b2950acf55e",
     "later1": "5c4109ae2bfff8b815d7b8e97a75ba2560b9462b3556ff3c66d8b8a347e12b2e",

@@ -10,6 +10,7 @@ import pytest
 
 import exitfsm
 from exitfsm import kinds
+from exitfsm.errors import NotSent, RateLimited
 from exitfsm.kinds import ALARMS, BAR_REFUSALS, ORDER_ENDS, POSITION_ENDS, SEVERITY, WHO, AlarmKind, BarRefusal, By
 from exitfsm.messages import Message
 
@@ -105,3 +106,9 @@ def test_the_reasons_of_refused_bars_are_made_from_the_list_alone() -> None:
             match node:
                 case ast.Call(func=ast.Name(id="Fault"), args=[ast.Constant(), *_]):
                     raise AssertionError(f"{path.name}:{node.lineno}: a reason that is a text of its own")
+
+
+def test_a_rate_limit_says_for_how_long_it_holds_and_is_a_request_that_never_left() -> None:
+    limited = RateLimited("too many", 1.5)
+    assert (str(limited), limited.for_s) == ("too many", 1.5)
+    assert isinstance(limited, NotSent)

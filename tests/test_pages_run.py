@@ -55,6 +55,7 @@ PYTHON_NOT_RUN = {
     "docs/how-to/prove-your-broker.md": "tests/kit/test_kit.py does",
     "docs/how-to/alpaca.md": "tests/alpaca/test_alpaca_example.py runs the same lines",
     "docs/how-to/scale-out.md": "needs a server",
+    "docs/how-to/operate.md": "needs a manager that runs: tests/manager/test_steering.py has one",
 }
 
 

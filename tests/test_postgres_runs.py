@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,10 @@ from simulation import disk as disk_module
 from simulation import faults as faults_module
 from store_engines import Postgres
 
+from exitfsm.control import ControlError, connect, serve
+from exitfsm.manager import ExitManager, SystemClock
 from exitfsm.store import ExitStore
+from exitfsm.testing import ScriptedBroker
 
 pytest.importorskip("psycopg")
 pytestmark = pytest.mark.postgres
@@ -112,3 +117,34 @@ def test_a_restarted_manager_goes_on_as_on_a_file():
     environment = {**os.environ, "PYTHONPATH": str(here)}
     run = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout[-3000:]
+
+
+async def test_a_manager_on_a_server_is_steered_by_the_url_that_it_was_given(
+    postgres_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The schema is the account's, which a client does not know; two accounts on one server are told apart."""
+    short = tempfile.TemporaryDirectory()  # the address of a socket has some 100 bytes
+    monkeypatch.setenv("XDG_RUNTIME_DIR", short.name)
+    import psycopg
+
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE steered")  # without the stores of other tests
+    url = f"{postgres_server.url.rpartition('/')[0]}/steered"
+    managers = [ExitManager(ScriptedBroker(SystemClock()), url, account=account) for account in ("one", "other")]
+
+    def pids(store: str) -> int:
+        return int(connect(store, patience_s=5).standing().data["pid"])
+
+    async with managers[0], serve(managers[0]):
+        spellings = (url, url.replace("postgresql:", "postgres:"), url.replace("postgres@", "postgres:any@"))
+        for spelling in spellings:
+            assert await asyncio.to_thread(pids, spelling) == os.getpid()
+        async with managers[1], serve(managers[1]):
+            with pytest.raises(ControlError, match="name the schema"):
+                await asyncio.to_thread(pids, url)
+            schema = managers[1].store.where.rpartition("=")[2]
+            assert await asyncio.to_thread(pids, f"{url}?exitfsm_schema={schema}") == os.getpid()
+    with pytest.raises(ControlError, match=r"no manager of .* was found on this machine") as nobody:
+        await asyncio.to_thread(pids, url)
+    assert "nobody drives" not in str(nobody.value)
+    short.cleanup()

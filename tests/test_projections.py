@@ -49,7 +49,7 @@ from exitfsm.position import replay
 from exitfsm.projections import KINDS, MARK, TABLES, Mark, ReadModels, differences, mark_params
 from exitfsm.projections import tables as tables_module
 from exitfsm.store.sqlite.layout import DDL
-from exitfsm.values import ExitType, OrderType, Side, TimeInForce
+from exitfsm.values import Alarm, ExitType, OrderType, Side, TimeInForce
 
 T0 = datetime(2024, 1, 2, 14, 30, tzinfo=UTC)
 POLICY = ExitPolicy()
@@ -225,6 +225,7 @@ def test_a_retry_that_an_operator_orders_where_nothing_was_triggered_has_no_reas
         ([accepted(), fills("4")], "partial"),
         ([accepted(), fills("10")], "filled"),
         ([accepted(), OrderRestated(client_order_id="c1", qty=D(9), at=T0), fills("9")], "filled"),
+        ([accepted(), fills("9"), OrderRestated(client_order_id="c1", qty=D(9), at=T0)], "partial"),
         ([accepted(), cancel()], "canceling"),
         ([accepted(), ExitEscalated(client_order_id="c1", at=T0, why="stop")], "canceling"),
         ([accepted(), cancel(), fills("4")], "canceling"),
@@ -327,6 +328,8 @@ def test_alarms_stand_until_they_are_acknowledged(tables):
     raised = AlarmRaised(alarm_id="a1", kind="stall", text="look", at=T0)
     tables.then("p1", opened(), raised)
     assert tables.position.open_alarms == 1
+    (row,) = tables.rows("alarms")
+    assert row.alarm == Alarm(alarm_id="a1", kind="stall", text="look", raised_at=T0)
     tables.then("p1", AlarmAcknowledged(alarm_id="a1", by="me", at=T0))
     assert tables.position.open_alarms == 0
     assert [(a.acknowledged_by, a.acknowledged_at_utc) for a in tables.rows("alarms")] == [("me", T0)]

@@ -55,8 +55,18 @@ def enter(broker: ScriptedBroker, symbol: str) -> None:
     broker.enter(symbol, Side.LONG, 10, 100)
 
 
+#: Threads that were there before a test: calls that hang by the will of another test outlive it.
+BEFORE: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _before() -> None:
+    BEFORE.clear()
+    BEFORE.update(threading.enumerate())
+
+
 def threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("exitfsm")]
+    return [t.name for t in threading.enumerate() if t.name.startswith("exitfsm") and t not in BEFORE]
 
 
 def public(kind: type) -> dict[str, list[str]]:

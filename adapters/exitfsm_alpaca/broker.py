@@ -167,17 +167,19 @@ class AlpacaBroker:
         return words.report_of(found) if len(chain) == 1 else self._replaced(chain)
 
     def open_orders(self) -> Sequence[ExecutionReport]:
-        """All working orders of the account, oldest first; of one with an unknown status no more than that it works."""
-        found, unreadable = [], {}
-        listed = self._listed("open", None)
+        """All working orders of the account, oldest first; of one with an unknown status no more than that it works.
+
+        One that does not even say its id is there as Alpaca shows it: who proves that nothing works must know of it.
+        """
+        found: list[Any] = []
+        unreadable, listed = {}, self._listed("open", None)
         for source in listed:
             report, why = words.working(source)
-            if report is not None:
-                found.append(report)
+            found.append(report if report is not None else source)
             if why is not None:
                 name = words.name_of_order(source)
                 unreadable[name] = f"working order {name} cannot be read ({why}): what it has filled is not known"
-        if listed and not found:
+        if listed and not any(isinstance(report, ExecutionReport) for report in found):
             raise BrokerError("the list of orders is not understood")  # that is no empty one
         self.noticed.keep_only("order", unreadable)
         return found

@@ -310,6 +310,10 @@ class BrokerCalls:
 
         Of one that cannot be read it is known that it works: it hides no other.
         """
+        return [report for report in await self.listed_orders() if report is not None]
+
+    async def listed_orders(self) -> list[ExecutionReport | None]:
+        """The same, with None for each of which not even the id can be read."""
         read = partial(self.report_of, dialect=self._dialect._replace(unknown=OrderStatus.NEW))
         answers = listed(await self._asked("open_orders"))
         reports, unreadable = working_orders_of(answers, read, self._time.now(), self._names.client_id)

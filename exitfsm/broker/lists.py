@@ -39,8 +39,10 @@ def working_orders_of(
     read: Callable[[Any], ExecutionReport | None],
     now: datetime,
     client_id_of: Callable[[str], str | None],
-) -> tuple[list[ExecutionReport], list[str]]:
+) -> tuple[list[ExecutionReport | None], list[str]]:
     """The orders in a list of working ones; and what is to be said of those that cannot be read, but work.
+
+    None stands for each of which not even the id can be read.
 
     Args:
         answers: the list.
@@ -58,7 +60,7 @@ def working_orders_of(
             working, text = unreadable_order(answer, error, now, client_id_of)
             found.append(working)
             unreadable.append(text)
-    return [report for report in found if report is not None], unreadable
+    return found, unreadable
 
 
 def working_of(source: Any, report: ExecutionReport) -> ExecutionReport:

@@ -19,6 +19,7 @@ from exitfsm.cli.alpaca import connected, masked
 from exitfsm.cli.codes import FINDING
 from exitfsm.cli.configuring import configured
 from exitfsm.cli.options import AccountOption, ConfigFile, JsonFlag, LiveFlag
+from exitfsm.cli.service import FEEDS
 from exitfsm.errors import ConfigError, ExitFsmError, StoreMissing
 from exitfsm.events import Event, ExitCompleted, FillsRecorded, PositionOpened
 from exitfsm.order_ids import looks_like_exit
@@ -59,6 +60,8 @@ def check_all(
 
     checks: list[Check] = []
     settings = _configuration(config, checks)
+    if feed not in FEEDS:
+        checks.append(Check("feed", False, f"--feed: {feed} is none of Alpaca's; there are {', '.join(FEEDS)}"))
     try:
         access, broker, name = connected(live=live, account=account, environment=environment)
     except ExitFsmError as error:

@@ -21,6 +21,7 @@ from exitfsm.cli import (
     screen,
     simulating,
     standing,
+    steering,
     watching,
     whatif,
 )
@@ -64,6 +65,14 @@ def root(
 app.command("demo")(demo.demo)
 app.command("simulate")(simulating.simulate)
 app.command("run")(running.run)
+app.command("pause")(steering.pause)
+app.command("resume")(steering.resume)
+app.command("exit")(steering.exit_)
+app.command("flatten")(steering.flatten)
+app.command("release")(steering.release)
+app.command("acknowledge")(steering.acknowledge)
+app.command("sync")(steering.sync)
+app.command("stop")(steering.stop)
 app.command("preflight")(alpaca_checks.preflight)
 app.command("status")(standing.status)
 app.command("watch")(watching.watch)

@@ -31,6 +31,13 @@ def run(
         bool, typer.Option("--standby", help="Alpaca: wait until the store is free, or its owner has fallen silent.")
     ] = False,
     feed: Annotated[str, typer.Option("--feed", metavar="NAME", help="Alpaca: stock data, iex or sip.")] = "iex",
+    listen: Annotated[
+        str | None,
+        typer.Option("--listen", metavar="HOST:PORT", help="Alpaca: take commands on this port of this machine, too."),
+    ] = None,
+    json_logs: Annotated[
+        bool, typer.Option("--json-logs", help="Alpaca: each event and line of the log is a line of JSON.")
+    ] = False,
     strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="Alpaca: label of the positions.")] = "",
     metrics: Annotated[
         int | None,
@@ -63,15 +70,9 @@ def run(
         from exitfsm.cli.alpaca import run_alpaca
 
         run_alpaca(
-            config=config,
-            store=store,
-            live=live,
-            account=account,
-            feed=feed,
-            strategy=strategy,
-            standby=standby,
-            metrics=metrics,
-        )
+            config=config, store=store, live=live, account=account, feed=feed, strategy=strategy, standby=standby,
+            metrics=metrics, listen=listen, json_logs=json_logs,
+        )  # fmt: skip
         return
     if broker != "paper":
         raise typer.BadParameter(
@@ -81,6 +82,8 @@ def run(
         raise typer.BadParameter("--live and --account are for --broker alpaca")
     if metrics is not None:
         raise typer.BadParameter("a paper run ends with its bars, and nobody looks meanwhile: --metrics is for alpaca")
+    if listen is not None or json_logs:
+        raise typer.BadParameter("--listen and --json-logs are for --broker alpaca")
     if standby:
         raise typer.BadParameter("a paper run starts from an empty store, which nobody owns: --standby is for alpaca")
     if not bars:

@@ -13,7 +13,7 @@ from typing import Any
 from exitfsm.account import Account
 from exitfsm.aio.tasks import Tasks
 from exitfsm.errors import StoreError
-from exitfsm.events import AlarmAcknowledged, AlarmRaised, Event, Recorded, TradingPaused, TradingResumed
+from exitfsm.events import AlarmAcknowledged, AlarmRaised, BreakerClosed, BreakerOpened, Event, Recorded
 from exitfsm.kinds import EACH_NAMES_ITS_OWN
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.messages import Acknowledge
@@ -89,7 +89,7 @@ class Alarms:
 
     def record(self, event: Event) -> asyncio.Task[None]:
         """A fact about the account. Await it to know that it is durable."""
-        at, by = self._now(), "operator" if isinstance(event, (TradingPaused, TradingResumed)) else "broker"
+        at, by = self._now(), "broker" if isinstance(event, (BreakerOpened, BreakerClosed)) else "operator"
         return self._tasks.write(self._in_writer(lambda: self._account.record(event, at=at, by=by)))
 
     def acknowledge(self, alarm_id: str, who: str) -> asyncio.Task[None]:

@@ -53,12 +53,12 @@ class Operators(Part):
         known = {p.position_id for p in first}
         return first + await self.force([p for p in in_order(self._engine) if p.position_id not in known], asked)
 
-    async def force(self, positions: list[Position], asked: dict[str, Any]) -> list[Position]:
-        """Exit these positions now, as is `asked` (fields of `ForceExit`); returns them as they are then."""
+    async def force(self, positions: list[Position], asked: dict[str, Any], *, must: bool = False) -> list[Position]:
+        """Exit these now, as is `asked` (of `ForceExit`). `must`: the records of ended orders must be readable."""
         stuck = [p for p in positions if is_stuck(p)]  # they need a look at the broker, and do not keep others waiting
         await self._tell_force([(p, None) for p in positions if p not in stuck], asked)
         if stuck:
-            await self._tell_force(await self._cleared_up(stuck), asked)
+            await self._tell_force(await self._cleared_up(stuck, must=must), asked)
         await self._executor.grace()
         return [self._engine.positions.get(p.position_id) or p for p in positions]
 
@@ -72,14 +72,14 @@ class Operators(Part):
         await self._mailbox.tell_all(messages)
         self._executor.drive([p.position_id for p, _ in positions])
 
-    async def _cleared_up(self, stuck: list[Position]) -> list[tuple[Position, Decimal | None]]:
+    async def _cleared_up(self, stuck: list[Position], *, must: bool) -> list[tuple[Position, Decimal | None]]:
         """Look up the orders of these, and what is held: a second order is only safe on fresh knowledge.
 
         An ended order's record that cannot be read keeps an exit back until the operator, who has read the alarm,
         orders it again. Returns those of which all is known, as they are before what is held was read, with that.
         """
         # What is sent is no more than is held.
-        looks = (self._clear_up(p, must=all(alarm.kind != "not_done" for alarm in p.alarms)) for p in stuck)
+        looks = (self._clear_up(p, must=must or all(a.kind != "not_done" for a in p.alarms)) for p in stuck)
         results = zip(stuck, await asyncio.gather(*looks, return_exceptions=True), strict=True)
         failed = {p.position_id: result for p, result in results if isinstance(result, BaseException)}
         current = (self._engine.positions.get(p.position_id) for p in stuck if p.position_id not in failed)

@@ -194,8 +194,7 @@ class ExitManager:
     async def on_bar(self, bar: Any, symbol: str | None = None) -> None:
         """A bar, of any symbol; returns when what it decided is durable. Orders leave on their own.
 
-        It is a `Bar`, or anything that carries timestamp, prices, and the symbol, or else that is given beside it. One
-        that cannot be read is an alarm.
+        It is a `Bar`, or anything with timestamp, prices and symbol (or that beside it); an unreadable one is an alarm.
         """
         await self.on_bars([bar] if symbol is None else {symbol: bar})
 

@@ -88,8 +88,7 @@ class Parts:
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
             tasks=tasks, ground=ground, scoped=Scoped(ground, share),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
-            hours=Hours(calls, time, sessions),
-            instruments=Instruments(calls, time, mailbox.alarm),
+            hours=Hours(calls, time, sessions), instruments=Instruments(calls, time, mailbox.alarm),
         )  # fmt: skip
         self.view = View(context)
         self.executor = Executor(context, self.view)

@@ -62,8 +62,7 @@ class Timer(Part):
         if self.marks.has_come(mono):
             self.keeper.write()
             await self._mailbox.run(self.save_marks)
-        failure = self.keeper.failure()
-        if failure is not None:
+        if (failure := self.keeper.failure()) is not None:
             await self._alarms.raise_alarm("bars_not_recorded", failure)
 
     def save_marks(self) -> None:
@@ -105,7 +104,6 @@ class Timer(Part):
                 await self._scoped.say_unseen(p, hours.close)
             elif timed and silence >= NO_BAR_S and not self._engine.paused:
                 price = self._engine.last_price(p.symbol) or p.entry_price
-                due = TimeSeen(at=now, price=price, session_close=hours.close)
-                await self._mailbox.tell(p.position_id, due)
+                await self._mailbox.tell(p.position_id, TimeSeen(at=now, price=price, session_close=hours.close))
             if silence >= longest and hours.is_open:
                 await self._mailbox.tell(p.position_id, slot.silent(p, silence, now))

@@ -249,6 +249,7 @@ def _ended(p: Position, e: OrderEnded) -> Position:
     order = replace(
         order,
         filled_qty=max(order.filled_qty, e.filled_qty),
+        corrected=order.corrected or e.corrected is True,
         live=False,
         ended_how=e.how,
         refusal=e.refusal,

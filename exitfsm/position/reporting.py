@@ -156,6 +156,7 @@ def _end(n: News, how: str) -> list[Event]:
         refusal=(r.refusal or "unspecified") if how in ("rejected", "refused") else "",
         text=r.text,
         passing=passing or UNSET,
+        corrected=(r.corrected and not n.grown) or UNSET,
     )
     if told.next_attempt_at is None:
         bound = "the broker declares no bound for late fills"

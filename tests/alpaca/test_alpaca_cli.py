@@ -180,6 +180,8 @@ def test_a_store_is_for_one_account(canary: AlpacaServer, tmp_path: Path) -> Non
         (("--live", "--account", "123"), {}, 2, "account …001, not to 123"),
         (("--account", "123"), {}, 2, "account …001, not to 123"),
         (("--config", "/nowhere.yaml"), {}, 2, "nowhere.yaml"),
+        (("--feed", "nasdaq"), {}, 2, "none of Alpaca's; there are iex, sip"),
+        (("--listen", "0.0.0.0:7070"), {}, 2, "is not on this machine"),
     ],
 )
 def test_says_what_is_wrong_and_shows_no_key(

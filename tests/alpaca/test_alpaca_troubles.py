@@ -80,6 +80,24 @@ def test_a_working_order_with_a_field_that_cannot_be_read_hides_no_other(
     assert broker.noticed.all() == []
 
 
+def test_a_working_order_that_does_not_say_its_id_is_shown_as_it_came(
+    server: AlpacaServer, broker: AlpacaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.account.fills = "by_hand"
+    server.hold("AAPL", 10, 100)
+    first, second = (server.foreign("AAPL", OrderSide.SELL, 1, 200) for _ in range(2))
+    shown = server.account.order_json
+    nameless = {"id": "1", "status": "new"}
+
+    def some(record: Any) -> dict[str, Any]:
+        told = dict(shown(record))
+        return nameless if told["client_order_id"] == first else told
+
+    monkeypatch.setattr(server.account, "order_json", some)
+    one, other = sorted(broker.open_orders(), key=lambda found: isinstance(found, dict))
+    assert (one.client_order_id, other) == (second, nameless)
+
+
 def test_a_list_of_orders_without_an_id_is_no_list_of_what_was_sent(
     server: AlpacaServer, broker: AlpacaBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

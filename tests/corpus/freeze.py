@@ -27,6 +27,8 @@ from exitfsm.events import (
     BreakerOpened,
     CancelRefused,
     CancelRequested,
+    CommandAnswered,
+    CommandGiven,
     Event,
     ExitCompleted,
     ExitEscalated,
@@ -240,12 +242,28 @@ def postponed() -> list[tuple[str, list[Event]]]:
     return [(one, life)]
 
 
+def commands() -> list[tuple[str, list[Event]]]:
+    """What came later: commands from outside, one that was answered and one that was not."""
+    account: list[Event] = [
+        CommandGiven(
+            command_id="00000000deadbeef", verb="exit", subjects=("AAPL", "MSFT"), by="anna",
+            whence="process 4711, user 1000", at=at(1), reason="news",
+        ),
+        CommandAnswered(
+            command_id="00000000deadbeef", code=1, lines=("AAPL: submitted", "MSFT: not watched"), at=at(1.5)
+        ),
+        CommandGiven(command_id="0123456789abcdef", verb="sync", subjects=(), by="jo", whence="127.0.0.1:5", at=at(2)),
+    ]  # fmt: skip
+    return [(f"{ACCOUNT_PREFIX}{ACCOUNT}", account)]
+
+
 #: What each store holds.
 STORES: dict[str, Callable[[], list[tuple[str, list[Event]]]]] = {
     "format1": lives,
     "later1": later1,
     "postponed": postponed,
     "units": units,
+    "commands": commands,
 }
 
 

@@ -37,6 +37,12 @@ def test_given_a_list_of_positions_then_the_rows_of_symbols_that_nobody_watches_
     assert holdings.unwatched(rows, [], CAREFUL.rules) == rows
 
 
+def test_given_executions_then_it_is_known_when_each_row_was_first_filled() -> None:
+    rows = [row(10), row(1, symbol="MSFT")]
+    assert holdings.first_fills(rows, {"AAPL": [BOUGHT]}) == [BOUGHT.at]
+    assert holdings.first_fills(rows, {}) == []
+
+
 def test_given_a_later_read_then_a_row_is_still_held_where_its_quantity_is_the_same() -> None:
     assert holdings.still_held(read(row(3), row(10, 99)), row(10))
     for other in (row(9), row(10, side="short"), row(10, symbol="MSFT")):

@@ -269,3 +269,11 @@ def test_an_orphan_order_that_is_an_exit_of_a_watched_position_under_another_for
     alarm = holdings.orphan(working, [replace(held(), position_id="q"), held()])
     assert alarm.kind == kind
     assert order_id in alarm.text
+
+
+def test_given_positions_then_the_orders_in_question_are_those_that_may_be_live_and_have_left() -> None:
+    working, waiting = exiting(), exiting(state=State.PENDING)
+    name = working.client_order_id
+    assert holdings.in_question([held(), working], ()) == {name: working.position_id}
+    assert holdings.in_question([waiting], ()) == {}
+    assert holdings.in_question([waiting], [name]) == {name: waiting.position_id}

@@ -274,3 +274,10 @@ def test_each_attempt_and_each_position_has_an_id_of_its_own() -> None:
 def test_the_ids_of_stored_orders_never_change() -> None:
     assert order_id(1) == "xf1-05fe1127a532a69278dc268dec996b92-1"
     assert order_id(2) == "xf1-05fe1127a532a69278dc268dec996b92-2"
+
+
+def test_given_fills_taken_back_unheard_of_when_the_end_is_reported_then_it_is_known() -> None:
+    s = submitted.when(reported("canceled", 0, corrected=True)).then(like(OrderEnded, filled_qty=0, corrected=True))
+    assert s.now.corrected_orders == (order_id(1),)
+    plain = submitted.when(reported("canceled", 0)).then(like(OrderEnded, filled_qty=0))
+    assert plain.now.corrected_orders == ()

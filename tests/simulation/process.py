@@ -229,10 +229,13 @@ class Process:
         return [p for p in self.manager.positions() if p.state is State.UNPROTECTED]
 
     def command(self, what: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """An operator's command: it may fail for want of an answer, and the operator tries again later."""
+        """An operator's command: it may fail for want of an answer, and the operator tries again later.
+
+        What it is about may have ended meanwhile: then the answer is that nothing is known by that name.
+        """
 
         async def quietly() -> None:
-            with suppress(BrokerError, StoreError):
+            with suppress(BrokerError, StoreError, ValueError):
                 await what(*args)
 
         self.spawn(quietly())

@@ -1,0 +1,235 @@
+"""`exitfsm pause`, `exit`, `flatten` and the other commands to a manager that runs.
+
+Exit codes: 0 it was done, 1 it was not, or not all of it, 2 it was not understood, or nobody was there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from exitfsm.cli import screen
+from exitfsm.cli.codes import BAD_INPUT
+from exitfsm.cli.options import JsonFlag
+
+if TYPE_CHECKING:
+    from exitfsm.control import Answer, Control
+
+#: How long an answer is waited for, and the proof of `flatten`, in seconds: as in `exitfsm.control`, which is imported
+#: where it is used.
+PATIENCE_S, FLATTEN_S = 30.0, 120.0
+Driven = Annotated[
+    str, typer.Argument(metavar="STORE", help="The store of the manager that runs: a file, or postgresql://…")
+]
+Symbols = Annotated[list[str], typer.Argument(metavar="SYMBOL…", help="The symbols that are meant.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the log.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--connect", metavar="HOST:PORT", help="A manager that listens on a port; needs EXITFSM_CONTROL_TOKEN."
+    ),
+]
+Wait = Annotated[float, typer.Option("--wait", min=0.1, metavar="SECONDS", help="How long an answer is waited for.")]
+
+
+def _id(text: str) -> str:
+    from exitfsm.control.protocol import is_id
+
+    if not is_id(text):
+        raise typer.BadParameter(f"{text!r} is no command's id: 16 hexadecimal digits")
+    return text
+
+
+Again = Annotated[
+    str | None,
+    typer.Option("--id", metavar="ID", parser=_id, help="Give a command again whose answer was lost: it counts once."),
+]
+
+
+def pause(
+    store: Driven, reason: Reason = "", as_json: JsonFlag = False, at: At = None, again: Again = None,
+    wait: Wait = PATIENCE_S,
+) -> None:  # fmt: skip
+    """Have a running manager trigger nothing new and allow no entry; exits under way go on."""
+    _give(_Order("pause", store, reason=reason, at=at, again=again, wait=wait), as_json=as_json)
+
+
+def resume(
+    store: Driven, reason: Reason = "", as_json: JsonFlag = False, at: At = None, again: Again = None,
+    wait: Wait = PATIENCE_S,
+) -> None:  # fmt: skip
+    """End the pause of a running manager."""
+    _give(_Order("resume", store, reason=reason, at=at, again=again, wait=wait), as_json=as_json)
+
+
+def exit_(
+    store: Driven, symbols: Symbols, reason: Reason = "", yes: Yes = False, as_json: JsonFlag = False, at: At = None,
+    again: Again = None, wait: Wait = PATIENCE_S,
+    override: Annotated[
+        bool, typer.Option("--override", help="You have looked: no order works whose record cannot be read any more.")
+    ] = False,
+) -> None:  # fmt: skip
+    """Exit all positions of these symbols now, whatever their levels.
+
+    An exit that is under way goes on. An unprotected position gets one more attempt, after its orders were looked up.
+    """
+    order = _Order("exit", store, symbols, reason=reason, at=at, again=again, wait=wait, override=override)
+    order.confirm("exit now", yes=yes)
+    _give(order, as_json=as_json)
+
+
+def flatten(
+    store: Driven,
+    reason: Reason = "",
+    yes: Yes = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long the proof is waited for.")
+    ] = FLATTEN_S,
+    as_json: JsonFlag = False,
+    at: At = None,
+    again: Again = None,
+    wait: Wait = PATIENCE_S,
+) -> None:
+    """Pause, exit everything, and prove that all is flat: the kill switch.
+
+    The exit code is 0 only where the broker shows nothing held and no order working. Else it is 1, after --timeout or
+    with the market closed, and a line says for each position why; its exit stays stored, and goes on. It may be given
+    twice, from two terminals, and while the manager is restarted. `exitfsm resume` ends the pause.
+    """
+    order = _Order("flatten", store, reason=reason, at=at, again=again, wait=wait)
+    order.confirm("pause, and exit everything now", yes=yes)
+
+    def said(first: Answer) -> None:
+        for line in first.lines if not as_json else ():
+            screen.out().print(screen.clean(line), soft_wrap=True)
+        sys.stdout.flush()
+
+    answer = order.control.flatten(
+        reason, timeout_s=timeout, command_id=order.command_id, said=said, waits=screen.complain
+    )
+    if answer.code == 0 and not as_json:
+        paused = " It is paused: exitfsm resume ends that." if answer.data.get("paused") is True else ""
+        screen.out().print(f"flat: the broker shows nothing held and no order working.{paused}", soft_wrap=True)
+    _show(answer, order.command_id, as_json=as_json)
+
+
+def release(
+    store: Driven, symbols: Symbols, reason: Reason = "", yes: Yes = False, as_json: JsonFlag = False, at: At = None,
+    again: Again = None, wait: Wait = PATIENCE_S,
+) -> None:  # fmt: skip
+    """Hand unprotected positions back to the rules, with what the broker shows for them now.
+
+    Their orders are looked up first: nothing happens while one of them may be live.
+    """
+    order = _Order("release", store, symbols, reason=reason, at=at, again=again, wait=wait)
+    order.confirm("have the rules watch again", yes=yes)
+    _give(order, as_json=as_json)
+
+
+def acknowledge(
+    store: Driven,
+    alarms: Annotated[
+        list[str], typer.Argument(metavar="ALARM…", help="Ids of alarms (exitfsm status), symbols, or: account.")
+    ],
+    reason: Reason = "", as_json: JsonFlag = False, at: At = None, again: Again = None, wait: Wait = PATIENCE_S,
+) -> None:  # fmt: skip
+    """Take alarms down that a person has looked at."""
+    _give(_Order("acknowledge", store, alarms, reason=reason, at=at, again=again, wait=wait), as_json=as_json)
+
+
+def sync(
+    store: Driven, reason: Reason = "", as_json: JsonFlag = False, at: At = None, again: Again = None,
+    wait: Wait = PATIENCE_S,
+) -> None:  # fmt: skip
+    """Have a running manager reconcile with the broker now."""
+    _give(_Order("sync", store, reason=reason, at=at, again=again, wait=wait), as_json=as_json)
+
+
+def stop(
+    store: Driven, reason: Reason = "", yes: Yes = False, as_json: JsonFlag = False, at: At = None,
+    again: Again = None, wait: Wait = PATIENCE_S,
+) -> None:  # fmt: skip
+    """End a running manager in good order. From then on nobody watches what is held."""
+    order = _Order("stop", store, reason=reason, at=at, again=again, wait=wait)
+    order.confirm("end the manager: nobody watches then", yes=yes)
+    _give(order, as_json=as_json)
+
+
+class _Order:
+    """A command as it was given on the command line."""
+
+    def __init__(
+        self, verb: str, store: str, subjects: list[str] | None = None, *, reason: str, at: str | None,
+        again: str | None, wait: float, override: bool = False,
+    ) -> None:  # fmt: skip
+        from exitfsm.control import connect
+        from exitfsm.control.client import new_id
+
+        self.verb, self.subjects, self.reason = verb, tuple(subjects or ()), reason
+        self.command_id, self.override = again or new_id(), override
+        self.control: Control = connect(store, address=at, who=_user(), patience_s=wait)
+
+    def confirm(self, what: str, *, yes: bool) -> None:
+        """Show what is held, and ask; where nobody can be asked, `--yes` must have been said."""
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            raise typer.BadParameter(f"{self.verb}: nobody can be asked here: say --yes")
+        for row in self._standing().get("positions", ()):
+            line = " ".join(str(row.get(name)) for name in ("symbol", "side", "remaining_qty", "state"))
+            screen.err().print(screen.clean(line), soft_wrap=True)
+        subjects = screen.clean(" ".join(self.subjects))
+        if not typer.confirm(f"{what}{': ' * bool(subjects)}{subjects}?", err=True):
+            screen.complain("nothing was done")
+            raise typer.Exit(BAD_INPUT)
+
+    def _standing(self) -> dict[str, Any]:
+        """What is held; nothing where the manager is being restarted, which `flatten` waits for."""
+        from exitfsm.control import ControlError
+
+        try:
+            return self.control.standing().data
+        except ControlError as error:
+            if self.verb != "flatten":
+                raise
+            screen.complain(f"what is held cannot be shown: {error}")
+            return {}
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        return ""
+
+
+def _give(order: _Order, *, as_json: bool) -> None:
+    answer = order.control.command(
+        order.verb, *order.subjects, reason=order.reason, command_id=order.command_id, override=order.override
+    )
+    _show(answer, order.command_id, as_json=as_json)
+
+
+def _show(answer: Answer, command_id: str, *, as_json: bool) -> None:
+    """The answer: what was done on stdout, what was not on stderr; and its code."""
+    if as_json:
+        data: dict[str, Any] = {"code": answer.code, "lines": list(answer.lines), "again": answer.again}
+        screen.emit_json({"id": command_id, **data, "data": answer.data})
+    else:
+        if answer.again:
+            screen.warn("this command was given before; nothing more was done, and this is what was answered")
+        say: Callable[[str], None] = screen.complain if answer.code else _print
+        for line in answer.lines:
+            say(line)
+    if answer.code:
+        raise typer.Exit(answer.code)
+
+
+def _print(line: str) -> None:
+    screen.out().print(screen.clean(line), soft_wrap=True)

@@ -1,0 +1,449 @@
+"""Carrying commands out on a manager, each once.
+
+A command is stored before anything is done, and its answer after it. One that comes again while it is carried out waits
+for the same answer; one that was answered gets that answer. One that was stored and never answered, because the manager
+ended in between, is looked for in the log: what it led to names it. What had its effect is the answer; what had none is
+carried out now, since whoever could have done it is gone, for each position and alarm by itself.
+
+A `flatten` is in force until trading is resumed or all is proved to be flat: what is found to be held meanwhile is
+ordered out, by the command and not by the questions whether it is proved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from exitfsm.aio.tasks import begin_shared, shared
+from exitfsm.control import proving
+from exitfsm.control.deciding import (
+    PROVED,
+    Effect,
+    Past,
+    Proof,
+    Said,
+    Trail,
+    after_exit,
+    after_release,
+    cannot_be_released,
+    code_of,
+    commands_in,
+    is_in_force,
+    meant,
+    name_of,
+    names,
+    not_again,
+    parts_left,
+    share_of,
+    signed,
+    symbol_of,
+)
+from exitfsm.control.protocol import DONE, NOT_DONE, QUESTIONS, Answer, Request, not_stored, refused
+from exitfsm.errors import ExitFsmError
+from exitfsm.events import CommandAnswered, CommandGiven, Event, Recorded
+from exitfsm.lifecycle import State
+from exitfsm.outside import log
+from exitfsm.position import Position
+from exitfsm.position.operating import is_stuck
+from exitfsm.projections import ACCOUNT_PREFIX
+from exitfsm.values import plain, stamp
+
+if TYPE_CHECKING:
+    from exitfsm.manager import ExitManager
+    from exitfsm.manager.parts import Parts
+
+#: How many answers are kept in memory at least; older ones are read from the log no more.
+KEPT = 10_000
+#: How often it is looked whether something is held that a `flatten` must order out; and where nothing is left that
+#: could be ordered out and nothing is proved, at most how seldom, in seconds.
+FOLLOW_S, FOLLOW_MAX_S = 0.5, 60.0
+#: What is said of what comes too late.
+TOO_LATE = "too late: the manager was busy for longer than the client waits"
+#: How long commands that are being carried out are waited for when all ends, in seconds.
+END_S = 5.0
+
+
+class Desk:
+    """Takes commands for one manager.
+
+    Args:
+        manager: who carries them out; it is started.
+    """
+
+    def __init__(self, manager: ExitManager) -> None:
+        self._manager = manager
+        #: Commands of which the log knew at the start, and all that were stored, by their ids.
+        self._past: dict[str, Past] = {}
+        self._given: dict[str, CommandGiven] = {}
+        self._answers: dict[str, Answer] = {}
+        self._running: dict[str, asyncio.Task[Answer]] = {}
+        self._verbs: dict[str, Callable[[Request, str], Awaitable[list[Said]]]] = {
+            "pause": self._pause,
+            "resume": self._resume,
+            "sync": self._sync,
+            "stop": self._stop,
+        }
+        #: Those that, given again after their manager was killed, are carried out for what they had no effect on yet.
+        self._by_position: dict[str, Callable[[Request, str, Trail], Awaitable[list[Said]]]] = {
+            "exit": self._exit,
+            "flatten": self._flatten,
+            "release": self._release,
+            "acknowledge": self._acknowledge,
+        }
+        #: True where the log knows commands that memory does not.
+        self._forgets = False
+        #: What follows the newest `flatten` while it is in force.
+        self._following: asyncio.Task[None] | None = None
+
+    @property
+    def _parts(self) -> Parts:
+        """What the manager is made of; `StoreError` where it is stopped. Nowhere else is it reached into."""
+        return self._manager._at_work
+
+    @property
+    def at_work(self) -> bool:
+        """True while the manager is started: its store is its own."""
+        return self._manager._running
+
+    @property
+    def store_given(self) -> object:
+        """The store as the manager was given it: a path, a URL, or one that is open."""
+        return self._manager._store_given
+
+    async def begin(self) -> None:
+        """Know the commands of the past, and go on with a `flatten` that is in force."""
+        recorded = await self._account_stream()
+        found = commands_in(recorded)
+        self._forgets = len(found) > KEPT
+        self._past = dict(list(found.items())[-KEPT:])
+        self._given = {command_id: past.event for command_id, past in self._past.items()}
+        flattens = [past.event for past in self._past.values() if past.event.verb == "flatten"]
+        if flattens and is_in_force(flattens[-1].command_id, recorded):
+            self._follow(flattens[-1])
+
+    async def _account_stream(self) -> list[Recorded]:
+        stream = f"{ACCOUNT_PREFIX}{self._parts.context.given.account}"
+        return list(await asyncio.to_thread(self._parts.store.stream, stream))
+
+    async def end(self) -> None:
+        """Let what is being carried out come to its end, and wait no longer than that may take."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        if self._running:
+            await asyncio.wait(list(self._running.values()), timeout=END_S)
+
+    # --- once ---------------------------------------------------------------------------------------------------------
+
+    async def answer(self, request: Request, name: str, whence: str, *, is_late: bool = False) -> Answer:
+        """The answer to a command or a question.
+
+        Args:
+            name: who asks.
+            whence: from which process or address.
+            is_late: it came after its time: it is not begun any more.
+        """
+        if request.verb in QUESTIONS:
+            return refused(TOO_LATE) if is_late else await self._guarded(request, self._asked)
+        under_way = self._running.get(request.id)
+        if under_way is None:
+            known = await self._known(request)
+            if known is not None:
+                return known
+            under_way = self._running.get(request.id)  # it may have come twice
+        if under_way is None:
+            if is_late:
+                was = " was stored before, and what came of it is not known" if request.id in self._past else ""
+                return refused(f"{TOO_LATE}: the command{was or ' is not known, and nothing was done'}; give it again")
+            under_way = begin_shared(self._carried_out(request, name_of(name), whence), "exitfsm-command")
+            self._running[request.id] = under_way
+            under_way.add_done_callback(lambda _: self._running.pop(request.id, None))
+        return await shared(under_way)  # whoever asked may leave: it goes on
+
+    async def _known(self, request: Request) -> Answer | None:
+        """The first answer to a command that was given before."""
+        if request.id not in self._given and self._forgets:
+            self._look_back(request.id, commands_in(await self._account_stream()))
+        was, past = self._given.get(request.id), self._past.get(request.id)
+        if was is not None and (was.verb, was.subjects) != (request.verb, request.subjects):
+            return refused(f"another command was given with this id: {was.verb} {' '.join(was.subjects)}".rstrip())
+        answer = self._answers.get(request.id)
+        if answer is None and past is not None and past.answered is not None:
+            answer = Answer(code=past.answered.code, lines=past.answered.lines)
+        return Answer(code=answer.code, lines=answer.lines, data=answer.data, again=True) if answer else None
+
+    def _look_back(self, command_id: str, found: dict[str, Past]) -> None:
+        if (past := found.get(command_id)) is not None:
+            self._past[command_id], self._given[command_id] = past, past.event
+
+    async def _carried_out(self, request: Request, name: str, whence: str) -> Answer:
+        who = signed(name, request.id)
+        try:
+            past = self._past.get(request.id)
+            if past is None:
+                await self._store(request, name, whence)
+            trail = await asyncio.to_thread(self._trail, past) if past is not None else Trail()
+        except ExitFsmError as error:
+            return not_stored(f"nothing was done: the command could not be stored: {error}", retry=False)
+        log.warning("command verb=%s subjects=%s by=%s whence=%s", request.verb, request.subjects, who, whence)
+        answer = await self._guarded(request, lambda r: self._done(r, who, trail))
+        self._keep(request.id, answer)
+        await self._record_answer(request.id, answer)
+        return answer
+
+    async def _record_answer(self, command_id: str, answer: Answer) -> None:
+        """Store what was answered; that it cannot be makes it no less true."""
+        try:
+            now = self._now()
+            await self._record(CommandAnswered(command_id=command_id, code=answer.code, lines=answer.lines, at=now))
+        except ExitFsmError as error:
+            log.error("answer_unstored command=%s error=%s", command_id, error)
+
+    async def _store(self, request: Request, name: str, whence: str) -> None:
+        given = CommandGiven(
+            command_id=request.id, verb=request.verb, subjects=request.subjects, by=name, whence=whence,
+            at=self._now(), reason=request.reason,
+        )  # fmt: skip
+        await self._record(given)
+        self._given[request.id] = given
+
+    def _trail(self, past: Past) -> Trail:
+        """What came of a command that was stored and never answered; in a thread of its own."""
+        store, command_id = self._parts.store, past.event.command_id
+        found = [one for one in store.events(past.sequence) if names(one.event, command_id)]
+        streams = {one.stream_id: store.stream(one.stream_id) for one in found}
+        effects = (Effect(one, symbol_of(one.event, streams[one.stream_id])) for one in found)
+        return Trail(past.event.at, tuple(effects))
+
+    async def _guarded(self, request: Request, work: Callable[[Request], Awaitable[Answer]]) -> Answer:
+        try:
+            return await work(request)
+        except ExitFsmError as error:
+            return Answer(code=NOT_DONE, lines=(f"{request.verb}: not done, or not all of it: {error}",))
+        except Exception as error:
+            log.exception("command_crashed verb=%s", request.verb)
+            return Answer(code=NOT_DONE, lines=(f"{request.verb}: a defect of exitfsm: {type(error).__name__}",))
+
+    async def _done(self, request: Request, who: str, trail: Trail) -> Answer:
+        if request.verb == "stop" and trail.given_at is not None:
+            return replace(_made([not_again(os.getpid())]), again=True)
+        if request.verb in self._by_position:
+            return _made(await self._by_position[request.verb](request, who, trail))
+        said, left = parts_left(request.subjects, trail)
+        if trail.effects and not left:
+            return _made(said)
+        return _made([*said, *await self._verbs[request.verb](replace(request, subjects=left), who)])
+
+    def _keep(self, command_id: str, answer: Answer) -> None:
+        self._answers[command_id] = answer
+        for kept in (self._answers, self._given, self._past):
+            while len(kept) > KEPT:
+                del kept[next(iter(kept))]
+                self._forgets = True
+
+    async def _record(self, event: Event) -> None:
+        await self._parts.context.alarms.record(event)
+
+    def _now(self) -> datetime:
+        return self._parts.context.given.time.now()
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    async def _pause(self, request: Request, who: str) -> list[Said]:
+        if self._parts.context.engine.paused:
+            return [Said("paused already")]
+        await self._manager.pause(who, request.reason)
+        return [Said("paused: no new triggers and no entries; exits under way go on")]
+
+    async def _resume(self, _: Request, who: str) -> list[Said]:
+        if not self._parts.context.engine.paused:
+            return [Said("not paused: there is nothing to resume")]
+        await self._manager.resume(who)
+        return [Said("resumed: levels are watched, and entries are allowed")]
+
+    async def _exit(self, request: Request, who: str, trail: Trail) -> list[Said]:
+        shares = [share_of(subject, self._manager.positions(), trail) for subject in request.subjects]
+        said = [one for share in shares for one in share.said]
+        meant_ = {p.position_id: p for share in shares for p in share.positions}
+        return said + await self._forced(list(meant_.values()), request.reason, who, override=request.override)
+
+    async def _forced(self, positions: list[Position], reason: str, who: str, *, override: bool = False) -> list[Said]:
+        """Exit these. One that needs a look at the broker first holds up no other."""
+        groups: dict[str, list[Position]] = {}
+        for p in positions:
+            groups.setdefault(p.symbol if is_stuck(p) else "", []).append(p)
+        operators = self._parts.operators
+        work = (operators.force(group, {"reason": reason, "who": who}, must=not override) for group in groups.values())
+        ends = await asyncio.gather(*work, return_exceptions=True)
+        said = []
+        for group, end in zip(groups.values(), ends, strict=True):
+            if isinstance(end, BaseException) and not isinstance(end, ExitFsmError):
+                raise end
+            if isinstance(end, ExitFsmError):
+                said += [Said(f"{p.symbol}: not done: {end}", NOT_DONE) for p in group]
+            else:
+                said += [after_exit(p, self._open(p)) for p in group]
+        return said
+
+    async def _flatten(self, request: Request, who: str, trail: Trail) -> list[Said]:
+        if trail.given_at is not None and not is_in_force(request.id, await self._account_stream()):
+            over = Said("trading was resumed since: what is held now is not ordered out; give a new command", NOT_DONE)
+            return [*(effect.line for effect in trail.effects), over]
+        try:
+            said = await self._pause(request, who)
+        except ExitFsmError as error:  # to be out matters more
+            said = [Said(f"the pause could not be stored: {error}", NOT_DONE)]
+        self._follow(self._given[request.id])
+        first = [p for p in self._manager.positions() if not trail.has(p.position_id) or not is_stuck(p)]
+        said += await self._forced(first, request.reason, who)
+        try:
+            await self._manager.sync()
+        except ExitFsmError as error:
+            return [*said, Said(f"what the broker holds beside that is not known yet: {error}", NOT_DONE)]
+        known = {p.position_id for p in first}
+        beside = [p for p in self._manager.positions() if p.position_id not in known and p.state is State.MONITORING]
+        return said + await self._forced(beside, request.reason, who)
+
+    def _follow(self, given: CommandGiven) -> None:
+        """From now on order out what is found to be held, until trading is resumed or all is proved to be flat."""
+        if self._following is not None:
+            self._following.cancel()  # the newest stands for all
+        self._following = asyncio.create_task(self._followed(given), name="exitfsm-flatten")
+
+    async def _followed(self, given: CommandGiven) -> None:
+        wait_s = FOLLOW_S
+        while True:
+            await asyncio.sleep(wait_s)
+            try:
+                is_over = await self._follow_once(given)
+            except Exception as error:  # a broker or a store that does not answer: the next look
+                log.warning("flatten_not_followed command=%s error=%s", given.command_id, error)
+                is_over = not self.at_work
+            if is_over:
+                return
+            wait_s = FOLLOW_S if self._manager.positions() else min(wait_s * 2, FOLLOW_MAX_S)
+
+    async def _follow_once(self, given: CommandGiven) -> bool:
+        """One look; True where the command is not in force any more."""
+        held = [p for p in self._manager.positions() if p.state is State.MONITORING]
+        if not self._parts.context.engine.paused:
+            return given.command_id not in self._running  # it is about to pause
+        if not held and self._manager.positions():
+            return False
+        if not is_in_force(given.command_id, await self._account_stream()):
+            return True
+        if held:
+            await self._forced(held, given.reason, signed(given.by, given.command_id))
+            return False
+        return given.command_id not in self._running and (await self._proof_of(given.command_id)).is_flat
+
+    async def _release(self, request: Request, who: str, trail: Trail) -> list[Said]:
+        said = []
+        for subject in request.subjects:
+            share = share_of(subject, self._manager.positions(), trail)
+            said += share.said
+            for p in share.positions:
+                said.append(await self._release_one(p, who))
+        return said
+
+    async def _release_one(self, p: Position, who: str) -> Said:
+        if p.state is not State.UNPROTECTED:
+            return cannot_be_released(p)
+        try:
+            await self._manager.release(p, who)
+        except ExitFsmError as error:
+            return Said(f"{p.symbol}: not released: {error}", NOT_DONE)
+        return after_release(p, self._open(p))
+
+    async def _acknowledge(self, request: Request, who: str, trail: Trail) -> list[Said]:
+        said = []
+        for subject in request.subjects:
+            active = self._parts.context.alarms.active
+            alarms = {key: of for key, of in dict(active).items() if not trail.is_older(of[1].raised_at)}
+            found = meant(subject, alarms, self._manager.positions())
+            before = [effect.line for effect in trail.effects if effect.is_of(subject)]
+            said += before
+            if not found and not before:
+                said.append(Said(f"{subject}: no active alarm of this id, symbol or place; nothing was done", NOT_DONE))
+            for alarm_id in found:
+                await self._manager.acknowledge(alarm_id, who)
+                said.append(Said(f"acknowledged: {alarms[alarm_id][1].kind} ({alarm_id})"))
+        return said
+
+    async def _sync(self, _: Request, __: str) -> list[Said]:
+        await self._manager.sync()
+        return [Said(f"reconciled with the broker: {len(self._manager.positions())} positions are watched")]
+
+    async def _stop(self, _: Request, __: str) -> list[Said]:
+        left = self._manager.positions()
+        names = " ".join(sorted({p.symbol for p in left}))
+        watched = f"from now on nobody watches {names}" if left else "nothing is held"
+        return [Said(f"the manager ends; {watched}; what is owed stays owed in the store")]
+
+    def _open(self, p: Position) -> Position | None:
+        """A position as it is now; None where it has ended."""
+        return next((q for q in self._manager.positions() if q.position_id == p.position_id), None)
+
+    # --- questions ----------------------------------------------------------------------------------------------------
+
+    async def _asked(self, request: Request) -> Answer:
+        return self._standing() if request.verb == "standing" else await self._proved(request)
+
+    def _standing(self) -> Answer:
+        """What is held and what waits for a person, for whoever is about to give a command."""
+        parts = self._parts
+        data = {
+            "pid": os.getpid(),
+            "store": parts.store.where,
+            "paused": parts.context.engine.paused,
+            "positions": [_shown(p) for p in self._manager.positions()],
+            "alarms": [
+                {"alarm_id": a.alarm_id, "kind": a.kind, "text": a.text, "raised_at": stamp(a.raised_at)}
+                for a in self._manager.alarms()
+            ],
+        }
+        return Answer(code=DONE, data=data)
+
+    async def _proved(self, request: Request) -> Answer:
+        """Whether all is flat. A question: it orders nothing."""
+        if request.of not in self._given and self._forgets:
+            self._look_back(request.of, commands_in(await self._account_stream()))
+        if request.of and request.of not in self._given:
+            line = f"no such command is known here: {request.of}; nothing was done for it: give it again"
+            return Answer(code=NOT_DONE, lines=(line,), data={"unknown": True})
+        doubts: list[str] = []
+        try:
+            await self._manager.sync()
+        except ExitFsmError as error:
+            doubts.append(f"not reconciled with the broker: {error}")
+        proof = await self._proof_of(request.of, doubts)
+        data = {"waits_for_market": proof.waits_for_market, "paused": self._parts.context.engine.paused}
+        return Answer(code=DONE if proof.is_flat else NOT_DONE, lines=proof.lines, data=data)
+
+    async def _proof_of(self, command_id: str, doubts: Sequence[str] = ()) -> Proof:
+        """The proof. A `flatten` that it was asked for is over with it, and that is recorded."""
+        proof = await proving.proved(self._parts, doubts)
+        if proof.is_flat and command_id and is_in_force(command_id, await self._account_stream()):
+            await self._record_answer(command_id, Answer(code=DONE, lines=(PROVED,)))
+            self._answers[command_id] = Answer(code=DONE, lines=(PROVED,))
+        return proof
+
+
+def _made(said: Sequence[Said]) -> Answer:
+    return Answer(code=code_of(said), lines=tuple(one.line for one in said))
+
+
+def _shown(p: Position) -> dict[str, Any]:
+    return {
+        "position_id": p.position_id,
+        "symbol": p.symbol,
+        "side": str(p.side),
+        "state": str(p.state),
+        "remaining_qty": plain(p.remaining_qty),
+        "is_stuck": is_stuck(p),
+    }
