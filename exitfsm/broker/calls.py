@@ -306,18 +306,15 @@ class BrokerCalls:
         return None
 
     async def open_orders(self) -> list[ExecutionReport]:
-        """All working orders of the account; one whose state is called by an unknown word works, as it is listed.
-
-        Of one that cannot be read it is known that it works: it hides no other.
-        """
+        """All working orders of the account: also of an unknown state, as it is listed, and those that cannot be read."""
         return [report for report in await self.listed_orders() if report is not None]
 
     async def listed_orders(self) -> list[ExecutionReport | None]:
         """The same, with None for each of which not even the id can be read."""
         read = partial(self.report_of, dialect=self._dialect._replace(unknown=OrderStatus.NEW))
         answers = listed(await self._asked("open_orders"))
-        reports, unreadable = working_orders_of(answers, read, self._time.now(), self._names.client_id)
-        for text in unreadable:
+        reports, texts = working_orders_of(answers, read, self._time.now(), self._names.client_id)
+        for text in texts:
             self._note(AlarmKind.ANSWER_UNREADABLE, text)
         return reports
 
