@@ -50,9 +50,7 @@ log = logger("exitfsm")
 #: Broker calls that may be under way at once, where they are plain functions and need a thread each.
 THREADS_MAX = 32
 #: Classes of errors that mean that there is no such order, by folded name.
-_NOT_FOUND = frozenset(
-    {"ordernotfound", "ordernotfounderror", "notfound", "notfounderror", "unknownorder", "unknownordererror"}
-)
+_NOT_FOUND = frozenset(word + end for word in ("ordernotfound", "notfound", "unknownorder") for end in ("", "error"))
 #: So many different things that cannot be read are told of; a broker that makes up words would fill the log.
 NOTED_MAX = 50
 #: Of so many sends it is kept why their outcome is not known.
@@ -311,8 +309,8 @@ class BrokerCalls:
 
     async def listed_orders(self) -> list[ExecutionReport | None]:
         """The same, with None for each of which not even the id can be read."""
-        read = partial(self.report_of, dialect=self._dialect._replace(unknown=OrderStatus.NEW))
         answers = listed(await self._asked("open_orders"))
+        read = partial(self.report_of, dialect=self._dialect._replace(unknown=OrderStatus.NEW))
         reports, texts = working_orders_of(answers, read, self._time.now(), self._names.client_id)
         for text in texts:
             self._note(AlarmKind.ANSWER_UNREADABLE, text)
@@ -321,7 +319,7 @@ class BrokerCalls:
     async def troubles(self) -> list[str]:
         """What troubles the broker, by its own word: what of it began since the last call."""
         try:
-            now = [str(text)[:500] for text in listed(await self._asked("troubles"))] if self.has("troubles") else []
+            now = [str(text)[:500] for text in listed(await self._asked("troubles") if self.has("troubles") else [])]
         except BrokerError as error:
             log.warning("troubles_not_told error=%s", error)
             return []
