@@ -100,7 +100,8 @@ class ExitTriggered(Event, frozen=True, tag="exit_triggered.v1"):
 
     `trigger_price` is the price that breached, `level` what it breached (the same price where the rule has no level),
     `threshold_pct` the percentage that `level` stands for (0 where there is none). `sold_elsewhere` is what of the
-    position other hands had sold already, so that it is not sold again.
+    position other hands had sold already, so that it is not sold again. An exit of a part names it in `leg` (the index
+    of a target, from 1, or `by hand`), and what is kept in `keep_qty`.
     """
 
     reason: ExitType
@@ -118,6 +119,8 @@ class ExitTriggered(Event, frozen=True, tag="exit_triggered.v1"):
     best_price: Decimal | None = None
     detail: str = ""
     sold_elsewhere: Decimal = ZERO
+    keep_qty: Decimal | msgspec.UnsetType = msgspec.UNSET
+    leg: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class OrderAccepted(Event, frozen=True, tag="order_accepted.v1"):
@@ -178,7 +181,8 @@ class ExitEscalated(Event, frozen=True, tag="exit_escalated.v1"):
 class OrderEnded(Event, frozen=True, tag="order_ended.v1"):
     """The order is over at the broker with quantity left, by the broker's own terminal record or a definite refusal.
 
-    `how` is `rejected`, `refused`, `canceled` or `expired`; `refusal` the class of a reject. `next_attempt_at` is the
+    `how` is `rejected`, `refused`, `canceled` or `expired`; or `filled`, of the order of a part, where more than the
+    part is to be sold since. `refusal` is the class of a reject. `next_attempt_at` is the
     earliest time of the next attempt, None when there must be no automatic one. `passing`: the cause of the refusal
     passes by itself, so that the next attempt spends nothing. `corrected`: the broker took back executions of it that
     nobody had heard of.
@@ -222,6 +226,29 @@ class ExitRetried(Event, frozen=True, tag="exit_retried.v1"):
     limit_price: Decimal | None = None
     sold_elsewhere: Decimal = ZERO
     by: str = ""
+
+
+class LegCompleted(Event, frozen=True, tag="leg_completed.v1"):
+    """A part is sold, and the rest is monitored again. `filled_qty` and its average are those of the part's orders.
+
+    `remaining_qty` is what is left of the position.
+    """
+
+    client_order_id: str
+    leg: str
+    filled_qty: Decimal
+    remaining_qty: Decimal
+    at: datetime
+    avg_fill_price: Decimal | None = None
+
+
+class LegWidened(Event, frozen=True, tag="leg_widened.v1"):
+    """While a part is sold, everything is to be sold: its order goes on, and the rest follows in the same exit."""
+
+    reason: ExitType
+    at: datetime
+    price: Decimal | None = None
+    detail: str = ""
 
 
 class ExitCompleted(Event, frozen=True, tag="exit_completed.v1"):
@@ -378,6 +405,8 @@ PositionEvent = (
     | OrderEnded
     | ExitPostponed
     | ExitRetried
+    | LegCompleted
+    | LegWidened
     | ExitCompleted
     | PositionClosedElsewhere
     | ProtectionLost

@@ -441,6 +441,7 @@ class OrderEnd(StrEnum):
     REFUSED = "refused"
     CANCELED = "canceled"
     EXPIRED = "expired"
+    FILLED = "filled"
 
 
 ORDER_ENDS: dict[OrderEnd, str] = {
@@ -448,6 +449,7 @@ ORDER_ENDS: dict[OrderEnd, str] = {
     OrderEnd.REFUSED: "the broker refused it at submit: it never existed there, and its id was not used up",
     OrderEnd.CANCELED: "it was canceled, by us or by somebody else, or was filled short of what it was for",
     OrderEnd.EXPIRED: "its time in force ran out",
+    OrderEnd.FILLED: "it sold the part it was for, and everything is to be sold since: the next order sells the rest",
 }
 
 

@@ -37,6 +37,8 @@ from exitfsm.events import (
     ExitTriggered,
     ExitWithdrawn,
     FillsRecorded,
+    LegCompleted,
+    LegWidened,
     OrderAccepted,
     OrderEnded,
     OrderRestated,
@@ -78,7 +80,7 @@ class State(StrEnum):
 
 
 MEANING: dict[State, str] = {
-    State.MONITORING: "open, levels armed, no exit order can exist",
+    State.MONITORING: "open, levels armed, no exit order works; parts may have been sold",
     State.PENDING: "the intent is durable; the broker may or may not have the order; its quantity is reserved",
     State.SUBMITTED: "the broker acknowledged the order; nothing filled yet",
     State.PARTIAL: "something filled; with nothing left to fill it waits here for the proof that the position is flat",
@@ -135,6 +137,8 @@ TABLE: tuple[Row, ...] = (
     Row(_UNP, CancelRequested, _UNP, "a live order that could sell too much is ended, here too"),
     Row(_REJ, ExitRetried, _PEN),
     Row(_UNP, ExitRetried, _PEN, "only on an operator's word"),
+    *_rows((_PAR, _CAN, _REJ), LegCompleted, _MON, "the part's terminal record, and what was to be kept is left"),
+    *_rows((_PEN, _SUB, _PAR, _CAN, _REJ), LegWidened, why="all is to be sold now, in the same exit"),
     *_rows((_PAR, _CAN, _REJ, _UNP), ExitCompleted, _FIL),
     *_rows((_MON, _REJ, _UNP), PositionClosedElsewhere, _CLO, "a live order of ours is ended first"),
     *_rows(

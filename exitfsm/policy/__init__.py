@@ -45,6 +45,7 @@ from exitfsm.policy.rules.end_of_session import EndOfSession
 from exitfsm.policy.rules.profit_taking import ProfitTaking
 from exitfsm.policy.rules.stop_loss import StopLoss
 from exitfsm.policy.rules.target_ladder import LadderStep, TargetLadder
+from exitfsm.policy.rules.targets import Target, Targets, Then
 from exitfsm.policy.rules.time_limit import TimeLimit
 from exitfsm.policy.rules.trailing_stop import TrailingStop
 from exitfsm.policy.settings import Section, Spec
@@ -81,7 +82,10 @@ __all__ = [
     "Section",
     "Spec",
     "StopLoss",
+    "Target",
     "TargetLadder",
+    "Targets",
+    "Then",
     "TimeLimit",
     "TrailingStop",
     "UserRule",

@@ -16,6 +16,7 @@ from exitfsm.policy.rules import (
     profit_taking,
     stop_loss,
     target_ladder,
+    targets,
     time_limit,
     trailing_stop,
 )
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from exitfsm.policy.exit_policy import ExitPolicy
 
 RULES: tuple[Rule[Any], ...] = (
+    targets.RULE,
     target_ladder.RULE,
     atr_levels.RULE,
     stop_loss.RULE,
@@ -58,6 +60,7 @@ class Plan(NamedTuple):
 
     Attributes:
         targets, entry_stops: the first that has one sets it.
+        parting: whose targets sell the position in parts.
         stops: each stop counts.
         moved_stops: whose stop may have moved, whether or not it is on still.
         moving: whose stops follow the price.
@@ -71,6 +74,7 @@ class Plan(NamedTuple):
 
     targets: tuple[Rule[Any], ...]
     entry_stops: tuple[Rule[Any], ...]
+    parting: tuple[Rule[Any], ...]
     stops: tuple[Rule[Any], ...]
     moved_stops: tuple[Rule[Any], ...]
     moving: tuple[Rule[Any], ...]
@@ -90,8 +94,9 @@ def plan_of(policy: ExitPolicy) -> Plan:
         return tuple(rule for rule in on if has(rule, what))
 
     return Plan(
-        targets=asked("target"),
+        targets=tuple(rule for rule in on if rule.sole_target) or asked("target"),
         entry_stops=asked("entry_stop"),
+        parting=asked("target_reached"),
         stops=asked("stop"),
         moved_stops=_MOVED,
         moving=asked("next_stop"),

@@ -49,6 +49,14 @@ class Moved(Protocol):
         """The stop that follows."""
 
 
+class Sold(Protocol):
+    """What of a position was sold in parts."""
+
+    @property
+    def done(self) -> int:
+        """The index of the highest target sold, from 1; 0 before the first."""
+
+
 class Held(Protocol):
     """What a rule sees of a position."""
 
@@ -75,6 +83,10 @@ class Held(Protocol):
     @property
     def stops(self) -> Moved:
         """The stops that have moved."""
+
+    @property
+    def parts(self) -> Sold:
+        """What was sold in parts."""
 
 
 class UserRule(NamedTuple):
@@ -109,6 +121,7 @@ class Rule(Generic[_Settings]):
         reason: why a position is exited that it ends; the order of `ExitType` is the order of precedence.
         label: recorded as the detail of its exits, where the reason alone does not say which rule it was.
         stands_in_for: the rules whose levels it sets where it is on.
+        sole_target: while it is on, no other rule sets a target.
         every_bar: bars are never quiet while it is on.
         needs_session: it asks when the session ends.
         state: the struct that it folds bars into; None where it needs none.
@@ -119,6 +132,7 @@ class Rule(Generic[_Settings]):
     reason: ClassVar[ExitType]
     label: ClassVar[str] = ""
     stands_in_for: ClassVar[tuple[str, ...]] = ()
+    sole_target: ClassVar[bool] = False
     every_bar: ClassVar[bool] = False
     needs_session: ClassVar[bool] = False
     state: ClassVar[type[msgspec.Struct] | None] = None
@@ -135,6 +149,18 @@ class Rule(Generic[_Settings]):
 
     def target(self, p: Held, at: datetime) -> Level | None:
         """The profit target. Of several rules the first in `RULES` that has one sets it."""
+        return None
+
+    def target_reached(self, p: Held, best: Decimal) -> tuple[int, Level] | None:
+        """The highest target that `best` reaches and that sells a part, with its index from 1; None where none does."""
+        return None
+
+    def shares(self, p: Held, index: int) -> Sequence[Decimal] | None:
+        """What the parts up to this one sell that are not sold yet, in percent; None where that is all of it."""
+        return None
+
+    def stop_after(self, p: Held, index: int) -> Level | None:
+        """Where the break-even stop goes once the parts up to this one are sold; None where it stays."""
         return None
 
     def entry_stop(self, p: Held) -> Level | None:

@@ -31,16 +31,36 @@ class Stops(msgspec.Struct, frozen=True, gc=False):
 
 
 class Exit(msgspec.Struct, frozen=True, gc=False):
-    """Why a position is exited, since when and at which price, and what of the budget its attempts have spent."""
+    """Why a position is exited, since when and at which price, and what of the budget its attempts have spent.
+
+    `leg` names the part that is sold, and `keep_qty` is what is kept: 0 where everything is to be sold.
+    """
 
     reason: ExitType | None = None
     triggered_at: datetime | None = None
     trigger_price: Decimal | None = None
     budget_spent: int = 0
+    keep_qty: Decimal = ZERO
+    leg: str = ""
+
+
+class Parts(msgspec.Struct, frozen=True, gc=False):
+    """What of a position was sold in parts: of which quantity the parts are shares, and what they came to.
+
+    Attributes:
+        base_qty: what was held when the first part was decided; None before.
+        done: the index of the highest target sold, from 1.
+        orders: how many of the position's orders belong to parts that are sold.
+    """
+
+    base_qty: Decimal | None = None
+    done: int = 0
+    orders: int = 0
 
 
 NO_STOPS = Stops()
 NO_EXIT = Exit()
+NO_PARTS = Parts()
 _subtract = EXACT.subtract
 
 
@@ -69,6 +89,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     stops: Stops = NO_STOPS
     refusing: str | None = None
     exit: Exit = NO_EXIT
+    parts: Parts = NO_PARTS
     orders: tuple[ExitOrder, ...] = ()
     id_form: str = FIRST_FORM
     sold_elsewhere: Decimal = ZERO
@@ -104,6 +125,11 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def trigger_price(self) -> Decimal | None:
         """The price that decided its exit."""
         return self.exit.trigger_price
+
+    @property
+    def keep_qty(self) -> Decimal:
+        """What the exit under way keeps; 0 where it sells everything, or none is under way."""
+        return self.exit.keep_qty
 
     # --- the current order --------------------------------------------------------------------------------------------
 
