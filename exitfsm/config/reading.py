@@ -88,6 +88,8 @@ def _read(field: Field, value: object) -> Any:
     elif field.type is time:
         if (moment := _time(value)) is not None:
             return moment
+    elif field.spec.word and value == field.spec.word:
+        return Decimal(0)
     elif (number := _number(value)) is not None and number.is_finite():
         return _bounded(field, value, number)
     raise ValueError(f"{_shown(field, value)} is not allowed; must be {allowed(field)}")
@@ -125,7 +127,7 @@ def _bounded(field: Field, value: object, number: Decimal) -> Decimal | int:
     if field.type is int:
         return int(number)
     # 2, 2.0 and 2.00 are one setting, so they must be the same bytes in the events.
-    is_default = field.default is not msgspec.NODEFAULT and number == field.default
+    is_default = isinstance(field.default, (Decimal, int, float)) and number == field.default
     return decimal_of(field.default) if is_default else Decimal(plain(rounded))
 
 
@@ -169,6 +171,7 @@ def _built(fields: Sequence[Field], model: BaseModel) -> dict[str, Any]:
                 value = field.section(**_built(field.inner, value))
             elif field.item:
                 value = tuple(field.item(**_built(field.inner, item)) for item in value)
+                value = field.listed(**{field.listed.listed: value}) if field.listed else value
             values[field.name] = value
     return values
 

@@ -79,10 +79,13 @@ def _schema_at(field: Field) -> dict[str, Any]:
         schema["pattern"] = "^([01]?[0-9]|2[0-3]):[0-5][0-9]$"
     keywords = zip(("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum"), field.limits, strict=True)
     schema |= {keyword: limit for keyword, limit in keywords if limit is not None}
+    if field.spec.word:
+        del schema["type"]
+        schema = {"description": doc, "anyOf": [schema | {"type": "number"}, {"const": field.spec.word}]}
     if field.spec.secret:
         schema["writeOnly"] = True
-    if field.default is not msgspec.NODEFAULT:
-        schema["default"] = plain_value(field.default)
+    if field.default is not msgspec.NODEFAULT and not field.is_optional:
+        schema["default"] = plain_value(field.default) if not field.listed else []
     return schema
 
 
@@ -103,5 +106,9 @@ def _rows(fields: Sequence[Field], prefix: str) -> Iterator[Setting]:
 def _default_of(field: Field) -> str:
     if field.default is msgspec.NODEFAULT:
         return "required"
+    if field.is_optional:
+        return "none"
+    if field.listed:
+        return "[]"
     text = json.dumps(plain_value(field.default))
     return text.strip('"') if field.choices else text

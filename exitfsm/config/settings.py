@@ -130,12 +130,32 @@ class Field(NamedTuple):
     @property
     def section(self) -> type[Section] | None:
         """The struct of a section; None for a single setting and for a list."""
+        struct = self._struct
+        return struct if struct is not None and not struct.listed else None
+
+    @property
+    def listed(self) -> type[Section] | None:
+        """The struct of a section that is written as a list; None for anything else."""
+        struct = self._struct
+        return struct if struct is not None and struct.listed else None
+
+    @property
+    def _struct(self) -> type[Section] | None:
         return self.type if isinstance(self.type, type) and issubclass(self.type, Section) else None
 
     @property
     def item(self) -> type[Section] | None:
         """The struct of a list's items; None for anything but a list."""
+        struct = self.listed
+        if struct is not None:
+            [inner] = [field for field in fields_of(struct) if field.name == struct.listed]
+            return inner.item
         return get_args(self.type)[0] if get_origin(self.type) is tuple and not self.is_texts else None
+
+    @property
+    def is_optional(self) -> bool:
+        """True for a single setting that is left out where it is not set."""
+        return self.default is msgspec.UNSET and self._struct is None
 
     @property
     def is_texts(self) -> bool:
@@ -229,17 +249,21 @@ def allowed(field: Field) -> str:
         return 'a time of day in quotes, like "16:00"'
     if field.type is str:
         return "text (in quotes where it looks like a number, or like yes or no)"
-    return f"{'a whole number' if field.type is int else 'a number'}, {bounds(field)}".rstrip(", ")
+    word = f"{field.spec.word} or " if field.spec.word else ""
+    return f"{word}{'a whole number' if field.type is int else 'a number'}, {bounds(field)}".rstrip(", ")
 
 
 def plain_value(value: object, *, secrets: bool = False) -> Any:
     """A value of a struct as plain data for YAML and JSON; a secret only where it is asked for."""
+    if isinstance(value, Section) and value.listed:
+        return plain_value(getattr(value, value.listed), secrets=secrets)
     if isinstance(value, msgspec.Struct):
         get = value.section if isinstance(value, ExitPolicy) else partial(getattr, value)
         hidden = set() if secrets else {field.name for field in fields_of(type(value)) if field.spec.secret}
         return {
             name: HIDDEN if name in hidden else plain_value(get(name), secrets=secrets)
             for name in value.__struct_fields__
+            if get(name) is not msgspec.UNSET
         }
     if isinstance(value, (tuple, list)):
         return [plain_value(item, secrets=secrets) for item in value]

@@ -6,26 +6,40 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
+from msgspec import UNSET
+from msgspec.structs import replace
+
 from exitfsm.events import ExitEscalated, ExitRetried, ExitTriggered
+from exitfsm.kinds import OrderEnd
 from exitfsm.lifecycle import State
 from exitfsm.order_ids import client_order_id
 from exitfsm.policy import order_terms
 from exitfsm.ports import AssetRules, Capabilities
 from exitfsm.position.evaluating import Verdict
+from exitfsm.position.parting import Part
 from exitfsm.position.state import Position
 from exitfsm.values import EXACT, ZERO, OrderType, TimeInForce, floor_to, round_to_tick, tradable
 
 
 def trigger(
-    p: Position, v: Verdict, at: datetime, broker: Capabilities, bar_at: datetime | None = None
+    p: Position,
+    v: Verdict,
+    at: datetime,
+    broker: Capabilities,
+    bar_at: datetime | None = None,
+    part: Part | None = None,
 ) -> ExitTriggered:
-    """The decision to exit, with everything its order needs."""
+    """The decision to exit, with everything its order needs. `part` is what it sells, where that is not everything."""
     rules = broker.rules(p.symbol)
     terms = order_terms(p.policy, v.reason)
     order_type = rules.accepted_type(terms.order_type)
     attempt = p.attempt + 1
-    left = p.remaining_qty
-    size = sellable(p, left, broker) or left  # of a mere residue the venue is to say so itself
+    part = part or Part(p.remaining_qty, ZERO, "")
+    if part.level is not None:
+        v = replace(v, level=part.level.price, threshold_pct=part.level.threshold_pct)
+    if part.leg:
+        order_type = rules.accepted_type(OrderType.MARKET)
+    size = sellable(p, part.qty, broker) or part.qty  # of a mere residue the venue is to say so itself
     return ExitTriggered(
         reason=v.reason,
         client_order_id=client_order_id(p.position_id, attempt, p.id_form),
@@ -42,6 +56,8 @@ def trigger(
         best_price=p.stops.best_price,
         detail=v.detail,
         sold_elsewhere=p.sold_elsewhere,
+        keep_qty=part.keep_qty if part.keep_qty else UNSET,
+        leg=part.leg or UNSET,
     )
 
 
@@ -103,11 +119,11 @@ def next_attempt(p: Position, a: Attempt, at: datetime, broker: Capabilities, by
 def spent_by_next(p: Position) -> int:
     """What of the budget is spent by one more attempt.
 
-    One that follows the day's end, a limit given up, or a refusal whose cause passes, is free.
+    One that follows the day's end, a limit given up, a part that is sold, or a refusal whose cause passes, is free.
     """
     before = p.order
     day_ended = before.ended_how == "expired" and before.time_in_force == TimeInForce.DAY
-    free = before.escalated or before.passing or day_ended
+    free = before.escalated or before.passing or day_ended or before.ended_how == OrderEnd.FILLED
     return p.exit.budget_spent + (0 if free else 1)
 
 

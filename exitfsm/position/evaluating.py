@@ -147,7 +147,7 @@ def wake_band(p: Position, at: datetime) -> Band | None:
     plan = p.policy.plan
     if plan.folding:
         return None
-    monitored = p.state is State.MONITORING
+    monitored = p.state is State.MONITORING or p.keep_qty > 0
     if not (monitored or (p.state in (State.SUBMITTED, State.PARTIAL) and p.order_type is OrderType.LIMIT)):
         return _UNBOUNDED
     if plan.every_bar:

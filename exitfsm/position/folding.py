@@ -28,6 +28,8 @@ from exitfsm.events import (
     ExitTriggered,
     ExitWithdrawn,
     FillsRecorded,
+    LegCompleted,
+    LegWidened,
     OrderAccepted,
     OrderEnded,
     OrderRestated,
@@ -45,7 +47,7 @@ from exitfsm.events import (
 from exitfsm.lifecycle import LOOKUP, NOTHING, State
 from exitfsm.policy import is_jump
 from exitfsm.position.order import ExitOrder
-from exitfsm.position.state import NO_EXIT, Exit, Position, Stops, position_id
+from exitfsm.position.state import NO_EXIT, Exit, Parts, Position, Stops, position_id
 from exitfsm.values import EXACT, ZERO, Alarm, ExitType, significant
 
 #: An average entry that moved by more than this did not move by trading a little more: the share itself changed.
@@ -131,7 +133,8 @@ def _resized(p: Position, e: PositionResized) -> Position:
     """New figures. A stop that had moved stays, for it never loosens; only a split leaves it without a meaning."""
     split = is_jump(e.entry_price, p.entry_price, SPLIT_RATIO)
     stops = Stops(moved_at=p.stops.moved_at) if split else p.stops
-    return replace(p, qty=EXACT.add(e.qty, p.sold_qty), entry_price=e.entry_price, stops=stops)
+    qty = EXACT.add(EXACT.add(e.qty, p.sold_qty), p.sold_elsewhere)
+    return replace(p, qty=qty, entry_price=e.entry_price, stops=stops)
 
 
 def _stop_moved(p: Position, e: StopMoved) -> Position:
@@ -142,9 +145,15 @@ def _stop_moved(p: Position, e: StopMoved) -> Position:
 
 
 def _triggered(p: Position, e: ExitTriggered) -> Position:
+    keep = e.keep_qty if isinstance(e.keep_qty, Decimal) else ZERO
+    leg = e.leg if isinstance(e.leg, str) else ""
+    parts = p.parts
+    if leg and not parts.done:
+        parts = Parts(p.remaining_qty, 0, parts.orders)
     return replace(
         p,
-        exit=Exit(e.reason, e.at, e.trigger_price, p.exit.budget_spent),
+        exit=Exit(e.reason, e.at, e.trigger_price, p.exit.budget_spent, keep, leg),
+        parts=parts,
         orders=(*p.orders, _new_order(e, found=e.reason is ExitType.RECOVERED)),
         sold_elsewhere=e.sold_elsewhere,
         refusing=None,
@@ -155,7 +164,7 @@ def _triggered(p: Position, e: ExitTriggered) -> Position:
 def _retried(p: Position, e: ExitRetried) -> Position:
     return replace(
         p,
-        exit=Exit(p.exit.reason, p.exit.triggered_at, p.exit.trigger_price, e.budget_spent),
+        exit=replace(p.exit, budget_spent=e.budget_spent),
         orders=(*p.orders, _new_order(e, by=e.by)),
         sold_elsewhere=e.sold_elsewhere,
         waiting_since=e.at,
@@ -274,6 +283,32 @@ def _waiting(p: Position, at: datetime) -> datetime:
     return since if since is not None and since > at else at
 
 
+def _leg_completed(p: Position, e: LegCompleted) -> Position:
+    """Monitored again: what is left of it, and which targets are sold. Its orders stay, for what they sold is sold."""
+    gone = EXACT.subtract(EXACT.subtract(p.qty, p.sold_qty), e.remaining_qty)
+    orders = _with(p, replace(p.order, live=False, refusal=None, next_attempt_at=None))
+    return replace(p, exit=NO_EXIT, parts=_parts_after(p), orders=orders, sold_elsewhere=gone, waiting_since=None)
+
+
+def _parts_after(p: Position) -> Parts:
+    """What is sold in parts once the part under way is over, however it ended: no target is sold twice."""
+    leg = p.exit.leg
+    done = max(p.parts.done, int(leg)) if leg.isdecimal() else p.parts.done
+    return Parts(p.parts.base_qty, done, len(p.orders))
+
+
+def _leg_widened(p: Position, e: LegWidened) -> Position:
+    price = e.price if e.price is not None else p.exit.trigger_price
+    return replace(p, exit=replace(p.exit, reason=e.reason, trigger_price=price, keep_qty=ZERO))
+
+
+def _protection_lost(p: Position, e: ProtectionLost) -> Position:
+    """A part that was under way is over: whatever follows is of everything."""
+    if not p.exit.leg:
+        return replace(p, waiting_since=None)
+    return replace(p, waiting_since=None, exit=replace(p.exit, keep_qty=ZERO, leg=""), parts=_parts_after(p))
+
+
 def _completed(p: Position, e: ExitCompleted) -> Position:
     return _at_end(p, e.filled_at, e.cooldown_until)
 
@@ -312,8 +347,14 @@ def _rescaled(p: Position, e: UnitChanged) -> Position:
         qty=EXACT.add(EXACT.add(e.qty, p.sold_qty), p.sold_elsewhere),
         entry_price=e.entry_price,
         atr=scaled(p.atr),
+        parts=_rescaled_parts(p.parts, e.factor),
         stops=Stops(scaled(stops.break_even), scaled(stops.trail), scaled(stops.best_price), stops.moved_at),
     )
+
+
+def _rescaled_parts(parts: Parts, factor: Decimal) -> Parts:
+    base = parts.base_qty
+    return parts if base is None else Parts(significant(EXACT.multiply(base, factor)), parts.done, parts.orders)
 
 
 def _withdrawn(p: Position, e: ExitWithdrawn) -> Position:
@@ -341,9 +382,11 @@ _CHANGES: dict[type[Event], Callable[[Position, Any], Position]] = {
     OrderEnded: _ended,
     ExitPostponed: _postponed,
     ExitRetried: _retried,
+    LegCompleted: _leg_completed,
+    LegWidened: _leg_widened,
     ExitCompleted: _completed,
     PositionClosedElsewhere: _closed_elsewhere,
-    ProtectionLost: lambda p, e: replace(p, waiting_since=None),
+    ProtectionLost: _protection_lost,
     PositionReleased: _released,
     UnitChanged: _rescaled,
     ExitWithdrawn: _withdrawn,

@@ -14,6 +14,7 @@ from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm, cancel, lost
 from exitfsm.position.attempting import Attempt, escalated, is_price, next_attempt, rests, sellable, trigger
 from exitfsm.position.evaluating import Verdict
+from exitfsm.position.parting import part_by_hand, widened
 from exitfsm.position.reading import overtaken
 from exitfsm.position.state import Position
 from exitfsm.position.watching import end_refusals
@@ -26,12 +27,17 @@ def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event
     Where nothing can be done by this, an alarm says so, and what can.
     """
     if p.state is State.MONITORING:
+        part = None
         if m.at_most is not None and m.at_most < p.remaining_qty:
-            text = f"nothing was done for {p.symbol}: a part can be ordered of an unprotected position only"
-            return alarm(p, AlarmKind.NOT_DONE, text, m.at)
+            part = part_by_hand(p, m.at_most, broker)
+            if not part.qty:
+                text = f"nothing was done for {p.symbol}: {plain(m.at_most)} is less than the venue takes in one order"
+                return alarm(p, AlarmKind.NOT_DONE, text, m.at)
         price = m.price if m.price is not None and is_price(m.price) else p.entry_price
         verdict = Verdict(ExitType.EMERGENCY, price, price, ZERO, f"{m.who}: {m.reason}")
-        return [*end_refusals(p, m.at), trigger(p, verdict, m.at, broker)]
+        return [*end_refusals(p, m.at), trigger(p, verdict, m.at, broker, part=part)]
+    if p.keep_qty > 0 and p.state.exiting and m.at_most is None:
+        return widened(p, ExitType.EMERGENCY, m.at, m.price, f"{m.who}: {m.reason}")
     if p.state is State.UNPROTECTED or (p.state is State.REJECTED and m.qty is not None):
         if overtaken(p, m.known):
             return _too_old(p, m.at)

@@ -11,6 +11,7 @@ from exitfsm.messages import Known, PositionRead, RecordRead
 from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm, cancel, lost
 from exitfsm.position.attempting import Attempt, is_price, is_rounded_off, next_attempt, sellable, spent_by_next
+from exitfsm.position.parting import completed
 from exitfsm.position.reports import READS_MIN, held_within, is_proved_over
 from exitfsm.position.state import Position
 from exitfsm.values import plain, tradable
@@ -124,7 +125,9 @@ def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -
     if p.next_attempt_at is None or m.began < p.next_attempt_at:
         return []
     there = min(left, m.qty)
-    size = sellable(p, there, broker)
+    size = sellable(p, there - p.keep_qty, broker)
+    if size == 0 and p.keep_qty > 0:
+        return completed(p, m.at, there)  # what is left of the part is less than the venue takes, or others sold it
     if size == 0 and p.sold_qty == 0:  # all of it is no residue, and whoever ends it must know
         return lost(p, f"all {plain(there)} {p.symbol} is less than the venue takes in one order", m.at)
     if size == 0 or (p.order.refusal and is_rounded_off(p, there)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+
 from exitfsm.events import Event, ExitTriggered
 from exitfsm.lifecycle import State
 from exitfsm.messages import Recover, Report
@@ -11,6 +13,7 @@ from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import lost
 from exitfsm.position.attempting import Attempt, is_price, next_attempt, spent_by_next
 from exitfsm.position.folding import fold
+from exitfsm.position.parting import part_found
 from exitfsm.position.reporting import on_report
 from exitfsm.position.state import Position
 from exitfsm.position.watching import end_refusals
@@ -31,7 +34,7 @@ def on_recover(p: Position, m: Recover, broker: Capabilities) -> list[Event]:
         return []
     if m.attempt <= p.attempt or not is_price(r.qty) or r.qty > p.remaining_qty:
         return lost(p, f"the broker has exit order {r.client_order_id} for {r.qty} of {plain(p.remaining_qty)}", m.at)
-    terms = order_terms(p.policy, ExitType.RECOVERED)
+    terms, part = order_terms(p.policy, ExitType.RECOVERED), part_found(p, r.qty, broker)
     triggered = ExitTriggered(
         reason=ExitType.RECOVERED,
         client_order_id=r.client_order_id,
@@ -44,6 +47,8 @@ def on_recover(p: Position, m: Recover, broker: Capabilities) -> list[Event]:
         level=p.entry_price,
         threshold_pct=ZERO,
         detail="found at the broker",
+        keep_qty=part.keep_qty if part else UNSET,
+        leg=part.leg if part else UNSET,
     )
     return _with_news(p, [*end_refusals(p, m.at), triggered], m, broker)
 

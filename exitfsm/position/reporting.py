@@ -34,6 +34,7 @@ from exitfsm.position.alarming import alarm, cancel, lost
 from exitfsm.position.alarming import ended as solved
 from exitfsm.position.folding import fold
 from exitfsm.position.order import ExitOrder
+from exitfsm.position.parting import after_news
 from exitfsm.position.refusing import again_at, passes, pause, postponed_in_a_row, what_would_work
 from exitfsm.position.reports import (
     HOW,
@@ -58,7 +59,7 @@ _GOES_ON = (State.PARTIAL, State.CANCELING, State.REJECTED)
 def on_report(p: Position, m: Report, broker: Capabilities) -> list[Event]:
     """The events that a report means; none for one that says nothing new or is about no order of this position."""
     report, misdated = dated(p, m.report, m.at)
-    events = _meant(p, report, m.at, broker)
+    events = after_news(p, _meant(p, report, m.at, broker), m.at)
     if p.state is State.UNPROTECTED:
         events = [*events, *_oversold(p, events, m.at)]
     if report.status is OrderStatus.SUSPENDED:

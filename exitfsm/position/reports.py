@@ -256,7 +256,7 @@ def how_ended(n: News) -> str:
     """How a live order ended by this report; empty where it goes on, is filled whole, or its fills are not said."""
     r, order = n.report, n.order
     if n.filled == order.qty:
-        cut_short = order.restated and n.p.remaining_qty > n.grown
+        cut_short = order.restated and n.p.remaining_qty - n.p.keep_qty > n.grown
         return "canceled" if cut_short else ""
     if r.status not in _ENDS:
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -258,15 +259,20 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def avg_exit_price(self) -> Decimal | None:
         """Average price over all our exit orders; None where nothing was sold or the broker left a price out."""
-        parts = [(o.filled_qty, o.avg_fill_price) for o in self.orders if o.filled_qty]
-        value = ZERO
-        for qty, price in parts:
+        return self.average_of(self.orders)
+
+    @staticmethod
+    def average_of(orders: Sequence[ExitOrder]) -> Decimal | None:
+        """Average price over some exit orders; None where they sold nothing or the broker left a price out."""
+        fills = [(o.filled_qty, o.avg_fill_price) for o in orders if o.filled_qty]
+        value = sold = ZERO
+        for qty, price in fills:
             if price is None:
                 return None
-            value = EXACT.add(value, EXACT.multiply(qty, price))
-        if len(parts) < 2:
-            return parts[0][1] if parts else None
-        return rounded(EXACT.divide(value, self.sold_qty)).normalize(EXACT)
+            value, sold = EXACT.add(value, EXACT.multiply(qty, price)), EXACT.add(sold, qty)
+        if len(fills) < 2:
+            return fills[0][1] if fills else None
+        return rounded(EXACT.divide(value, sold)).normalize(EXACT)
 
 
 def account_hash(account: str) -> str:

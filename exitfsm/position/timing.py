@@ -10,9 +10,10 @@ from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm
 from exitfsm.position.attempting import escalated, is_price, rests, trigger
 from exitfsm.position.evaluating import Verdict, due_by_time
+from exitfsm.position.parting import widened
 from exitfsm.position.state import Position
 from exitfsm.position.watching import end_refusals
-from exitfsm.values import ZERO, first_by_precedence
+from exitfsm.values import ZERO, ExitType, first_by_precedence
 
 _WAITS: dict[State, tuple[AlarmKind, str]] = {
     State.PENDING: (AlarmKind.SUBMIT_UNRESOLVED, "is not known to have reached the broker"),
@@ -27,6 +28,8 @@ def on_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:
     """Give up a limit that does not fill; tell a person of a wait that lasts too long; exit by time without a bar."""
     if p.state is State.MONITORING:
         return _exit_by_time(p, m, broker)
+    if p.keep_qty > 0 and (due := _due(p, m)) is not None:
+        return widened(p, due, m.at, m.price, "no bar came")
     if p.waiting_since is None:
         return []
     waited = (m.at - p.waiting_since).total_seconds()
@@ -44,9 +47,14 @@ def on_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:
 
 def _exit_by_time(p: Position, m: TimeSeen, broker: Capabilities) -> list[Event]:
     """A time rule is due and no bar came to say so: the last known price is the evidence."""
-    if m.price is None or not is_price(m.price) or not p.policy.enabled:
-        return []
-    due = first_by_precedence(due_by_time(p, m.at, m.session_close))
-    if due is None:
+    due = _due(p, m)
+    if due is None or m.price is None:
         return []
     return [*end_refusals(p, m.at), trigger(p, Verdict(due, m.price, m.price, ZERO, "no bar came"), m.at, broker)]
+
+
+def _due(p: Position, m: TimeSeen) -> ExitType | None:
+    """The time rule that ends the position now, where a price is known."""
+    if m.price is None or not is_price(m.price) or not p.policy.enabled:
+        return None
+    return first_by_precedence(due_by_time(p, m.at, m.session_close))

@@ -13,8 +13,9 @@ from exitfsm.policy import BEFORE_ENTRY, ORDER_FAULTS, PRICE_FAULTS, Fault, bar_
 from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm
 from exitfsm.position.attempting import escalated, rests, trigger
-from exitfsm.position.evaluating import evaluate, next_stops
+from exitfsm.position.evaluating import Verdict, evaluate, next_stops
 from exitfsm.position.looks import at_its_close
+from exitfsm.position.parting import part_of, widened
 from exitfsm.position.state import Position
 from exitfsm.values import ZERO, Bar, EvaluateOn, plain
 
@@ -34,9 +35,10 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
         if not is_ahead(p.opened_at, m.received_at, p.policy.price_guard):
             return []
         fault = Fault(BEFORE_ENTRY, plain(m.bar.close))
-    custom = custom_of(p, m) if m.verdict is not None else None
-    close = m.session_close
-    verdict = evaluate(p, bar, session_close=close, custom=custom, folded=m.folded) if bar and not fault else None
+    verdict = _verdict(p, m, bar) if bar and not fault else None
+    part = part_of(p, verdict, broker) if verdict is not None else None
+    if part is not None and not part.qty:
+        verdict = None  # the venue takes nothing of this part: it leaves with the next
     if verdict is not None and (m.paused or not p.policy.enabled):
         fault = Fault(BarRefusal.PAUSED if m.paused else BarRefusal.DISABLED, plain(verdict.price))
     if fault is not None or bar is None:
@@ -45,12 +47,17 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
     if verdict is not None or p.refusing not in ORDER_FAULTS:
         events += end_refusals(p, m.bar.timestamp, m.refused_count)
     if verdict is not None:
-        return [*events, trigger(p, verdict, m.at, broker, bar_at=m.bar.timestamp)]
+        return [*events, trigger(p, verdict, m.at, broker, bar_at=m.bar.timestamp, part=part)]
     events += [
         StopMoved(rule=rule, stop=stop, best_price=best, bar_at=m.bar.timestamp)
         for rule, stop, best in next_stops(p, bar)
     ]
     return events
+
+
+def _verdict(p: Position, m: BarSeen, bar: Bar) -> Verdict | None:
+    custom = custom_of(p, m) if m.verdict is not None else None
+    return evaluate(p, bar, session_close=m.session_close, custom=custom, folded=m.folded)
 
 
 def counted(p: Position, m: BarSeen) -> Bar | None:
@@ -82,7 +89,7 @@ def fault_of(p: Position, m: BarSeen) -> Fault | None:
         on_range=p.policy.evaluate_on is EvaluateOn.RANGE,
         length=m.length,
     )
-    if fault is None and m.shut and p.state is State.MONITORING:
+    if fault is None and m.shut and (p.state is State.MONITORING or p.keep_qty > 0):
         return Fault(BarRefusal.OUT_OF_SESSION, plain(m.bar.close))
     return fault
 
@@ -119,13 +126,15 @@ def jump_alarm(p: Position, m: BarSeen, fault: Fault, after: Sequence[Event]) ->
 
 
 def escalate_on_stop(p: Position, m: BarSeen) -> list[Event]:
-    """A resting profit limit gives way at once to the stop, and to the time."""
-    if not rests(p):
+    """A resting profit limit gives way at once to the stop, and to the time; a part is widened by them."""
+    is_part = p.keep_qty > 0 and p.policy.enabled and not m.paused
+    if not (is_part or rests(p)):
         return []
-    verdict = evaluate(p, m.bar, session_close=m.session_close, folded=m.folded)
+    verdict = _verdict(p, m, m.bar) if is_part else evaluate(p, m.bar, session_close=m.session_close, folded=m.folded)
     if verdict is None or verdict.reason.takes_profit:
         return []
-    return [escalated(p, m.at, str(verdict.reason), verdict.price)]
+    events = widened(p, verdict.reason, m.at, verdict.price, verdict.detail) if is_part else []
+    return [*events, escalated(p, m.at, str(verdict.reason), verdict.price)] if rests(p) else events
 
 
 def end_refusals(p: Position, at: datetime, count: int = 1) -> list[Event]:

@@ -38,9 +38,7 @@ class Target(Section, frozen=True):
     """One target, and the part of the position that it sells."""
 
     at_pct: Annotated[Decimal, Spec("profit in percent of the entry price at which the part is sold", gt=0, le=1000)]
-    sell_pct: Annotated[
-        Decimal, Spec("how much is sold, in percent of the quantity at the first part", gt=0, le=100)
-    ]
+    sell_pct: Annotated[Decimal, Spec("how much is sold, in percent of the quantity at the first part", gt=0, le=100)]
     then: Then = Then()
 
 
