@@ -18,6 +18,7 @@ from exitfsm.events import (
     Event,
     ExitRetried,
     ExitTriggered,
+    LegCompleted,
     PositionClosedElsewhere,
     PositionReleased,
     PositionResized,
@@ -107,8 +108,9 @@ class Ledger:
             case PositionResized() | PositionReleased():
                 if change_of(before, event) is not Change.SPLIT:
                     self._by_hand = EXACT.add(self._by_hand, max(EXACT.subtract(before.remaining_qty, event.qty), ZERO))
-            case ExitTriggered(sold_elsewhere=sold) | ExitRetried(sold_elsewhere=sold):
-                self._by_hand = EXACT.add(self._by_hand, max(EXACT.subtract(sold, before.sold_elsewhere), ZERO))
+            case ExitTriggered() | ExitRetried() | LegCompleted():
+                more = EXACT.subtract(after.sold_elsewhere, before.sold_elsewhere)
+                self._by_hand = EXACT.add(self._by_hand, max(more, ZERO))
             case PositionClosedElsewhere(how="residue", remaining_qty=left):
                 self._residue = left
             case PositionClosedElsewhere(remaining_qty=left):

@@ -27,24 +27,33 @@ from exitfsm.config import ExitConfig
 from exitfsm.custom_rules import CustomRuleFunction, missing
 from exitfsm.engine import Engine
 from exitfsm.errors import ConfigError, StoreError
-from exitfsm.events import Recorded
+from exitfsm.events import LegCompleted, Recorded
 from exitfsm.jumps import Jump, Jumps, split_ratio
 from exitfsm.kinds import AlarmKind
 from exitfsm.levels import Slot
 from exitfsm.lifecycle import State
 from exitfsm.messages import Open, RaiseAlarm
 from exitfsm.policy import bars_before_entry, is_jump, range_at_entry
-from exitfsm.position import (
-    Action,
-    Position,
-    account_hash,
-)
+from exitfsm.position import NO_EXIT, Action, Exit, Position, account_hash
 from exitfsm.recorded_bars import BarRecorder, new_bars_path
 from exitfsm.refusals import Refused
 from exitfsm.sessions import LongBars, is_crypto, market_session
 from exitfsm.simulated import SimulatedBroker
 from exitfsm.store import ExitStore
-from exitfsm.values import EXACT, ZERO, Bar, BrokerPosition, Fill, OrderType, Side, pct_change, plain, rounded, stamp
+from exitfsm.values import (
+    EXACT,
+    ZERO,
+    Bar,
+    BrokerPosition,
+    ExitType,
+    Fill,
+    OrderType,
+    Side,
+    pct_change,
+    plain,
+    rounded,
+    stamp,
+)
 
 #: The account name under which simulated positions are kept.
 SIMULATION_ACCOUNT = "simulation"
@@ -55,7 +64,14 @@ _PRICE_JUMP = "price_jump"
 
 
 class SimulatedExit(msgspec.Struct, frozen=True, kw_only=True):
-    """One position of a run. What has not happened is None; `pnl_pct` is in percent, rounded half-even to 4 places."""
+    """One exit of a run, or an open position. What has not happened is None.
+
+    Attributes:
+        qty: what this exit was of: of a part what it sold, else all that was left.
+        remaining_qty: what is left of the position after it.
+        part: of an exit of a part that a target sold, the index of the highest target, from 1; None otherwise.
+        pnl_pct: of what this exit sold, in percent, rounded half-even to 4 places.
+    """
 
     position_id: str
     symbol: str
@@ -71,12 +87,14 @@ class SimulatedExit(msgspec.Struct, frozen=True, kw_only=True):
     pnl_pct: Decimal | None
     state: State
     alarms: tuple[str, ...] = ()
+    part: int | None = None
+    remaining_qty: Decimal = ZERO
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON data: numbers as text, times as `YYYY-MM-DDTHH:MM:SSZ`."""
         plainly = {name: _plainly(getattr(self, name)) for name in self.__struct_fields__}
         plainly["pnl_pct"] = str(self.pnl_pct) if self.pnl_pct is not None else None
-        if self.state.terminal:
+        if self.state.terminal or self.filled_at is not None:
             del plainly["state"]
             if not self.alarms:
                 del plainly["alarms"]
@@ -202,7 +220,9 @@ class Simulation:
         self._entered: dict[str, datetime] = {}
         self._cooldowns: dict[str, datetime] = {}
         self._history: dict[str, deque[Bar]] = {}
-        self._ended: list[Position] = []
+        #: The exits so far; of a position that is over the last has its id, too.
+        self._exits: list[tuple[str | None, SimulatedExit]] = []
+        self._exiting: dict[str, Exit] = {}
         self._unsound: dict[tuple[str, str], Refused] = {}
 
     def feed(self, bars: Iterable[Bar], progress: Callable[[int], None] | None = None) -> None:
@@ -346,12 +366,12 @@ class Simulation:
         refused = [*self._unsound.values(), *self.engine.refusals()]
         return SimulationResult(
             bars=self.bars,
-            exits=[simulated_exit(p) for p in self._ended if p.position_id not in self._splits],
+            exits=[one for ended, one in self._exits if ended not in self._splits],
             open=[simulated_exit(p) for p in held],
             splits=[
-                replace(simulated_exit(p), reason=SPLIT, **self._splits[p.position_id])
-                for p in self._ended
-                if p.position_id in self._splits
+                replace(one, reason=SPLIT, **self._splits[ended])
+                for ended, one in self._exits
+                if ended is not None and ended in self._splits
             ],
             refused=sorted(refused, key=lambda r: (r.first_at, r.symbol)),
         )
@@ -407,21 +427,33 @@ class Simulation:
         )
         self._unsound[key] = replace(run, last_at=bar.timestamp, count=run.count + 1)
 
-    def _on_commit(self, p: Position, _: Sequence[Recorded]) -> None:
+    def _on_commit(self, p: Position, recorded: Sequence[Recorded]) -> None:
         if p.state.terminal:
-            self._ended.append(p)
+            self._exits.append((p.position_id, simulated_exit(p)))
             if p.cooldown_until is not None:
                 self._cooldowns[p.symbol] = p.cooldown_until
+        if p.policy.plan.parting or p.parts.orders:
+            self._note_parts(p, recorded)
+
+    def _note_parts(self, p: Position, recorded: Sequence[Recorded]) -> None:
+        """Each part that is sold is an exit of its own."""
+        for r in recorded:
+            if isinstance(r.event, LegCompleted):
+                latch = self._exiting.pop(p.position_id, NO_EXIT)
+                self._exits.append((None, simulated_part(p, latch, r.event)))
+        if p.state.exiting:
+            self._exiting[p.position_id] = p.exit
 
 
 def simulated_exit(p: Position) -> SimulatedExit:
     """A position as one row of a result."""
-    average = p.avg_exit_price if p.state.terminal else None
+    orders = p.orders[p.parts.orders :]
+    average = p.average_of(orders) if p.state.terminal else None
     return SimulatedExit(
         position_id=p.position_id,
         symbol=p.symbol,
         side=p.side,
-        qty=p.qty,
+        qty=EXACT.subtract(p.qty, sum((order.filled_qty for order in p.orders[: p.parts.orders]), ZERO)),
         reason=str(p.reason) if p.reason is not None else None,
         opened_at=p.opened_at,
         entry_price=p.entry_price,
@@ -432,7 +464,35 @@ def simulated_exit(p: Position) -> SimulatedExit:
         pnl_pct=pct_change(p.entry_price, average, p.side) if average is not None else None,
         state=p.state,
         alarms=tuple(a.text for a in p.alarms),
+        part=_part(p.exit.leg, p.exit.reason),
+        remaining_qty=ZERO if p.state.terminal else p.remaining_qty,
     )
+
+
+def simulated_part(p: Position, latch: Exit, e: LegCompleted) -> SimulatedExit:
+    """A part that is sold as one row of a result; `latch` is why it was."""
+    return SimulatedExit(
+        position_id=p.position_id,
+        symbol=p.symbol,
+        side=p.side,
+        qty=e.filled_qty,
+        reason=str(latch.reason) if latch.reason is not None else None,
+        opened_at=p.opened_at,
+        entry_price=p.entry_price,
+        triggered_at=latch.triggered_at,
+        trigger_price=latch.trigger_price,
+        filled_at=p.last_fill_at,
+        avg_fill_price=e.avg_fill_price,
+        pnl_pct=pct_change(p.entry_price, e.avg_fill_price, p.side) if e.avg_fill_price is not None else None,
+        state=p.state,
+        part=_part(e.leg, latch.reason),
+        remaining_qty=e.remaining_qty,
+    )
+
+
+def _part(leg: str, reason: ExitType | None) -> int | None:
+    """The index of the target that sold a part; None for any other reason."""
+    return int(leg) if leg.isdecimal() and reason is not None and reason.takes_profit else None
 
 
 def _at_split(p: Position, jump: Jump) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from msgspec import UnsetType
+
 from exitfsm.events import (
     AlarmAcknowledged,
     AlarmRaised,
@@ -25,6 +27,8 @@ from exitfsm.events import (
     ExitTriggered,
     ExitWithdrawn,
     FillsRecorded,
+    LegCompleted,
+    LegWidened,
     OrderAccepted,
     OrderEnded,
     OrderRestated,
@@ -122,7 +126,26 @@ def _triggered(p: Position, _: Position, e: ExitTriggered) -> str:
         best = f", best price {n(e.best_price)}" if e.best_price is not None else ""
         cause = f"{e.reason}: {n(e.trigger_price)} reached {n(e.level)} ({n(e.threshold_pct)} %{best})"
     detail = f" ({e.detail})" if e.detail else ""
-    return f"{cause}{detail}; {_order(p, e)}"
+    part = f"; {part_in_words(e.leg)}, {n(e.keep_qty)} is kept" if isinstance(e.keep_qty, Decimal) else ""
+    return f"{cause}{detail}{part}; {_order(p, e)}"
+
+
+def part_in_words(leg: str | UnsetType) -> str:
+    """What a part is called: `part 2`, or by whom."""
+    leg = leg if isinstance(leg, str) else ""
+    return f"part {leg}" if leg.isdecimal() else f"a part, {leg}"
+
+
+def _leg_completed(_: Position, p: Position, e: LegCompleted) -> str:
+    price = f" at {n(e.avg_fill_price)}" if e.avg_fill_price is not None else ", price not known"
+    sold = f"{part_in_words(e.leg)} is sold: {n(e.filled_qty)}{price}"
+    return f"{sold}; {n(e.remaining_qty)} left; {levels_in_words(p, e.at)}"
+
+
+def _leg_widened(before: Position, _: Position, e: LegWidened) -> str:
+    price = f" at {n(e.price)}" if e.price is not None else ""
+    detail = f" ({e.detail})" if e.detail else ""
+    return f"{e.reason}{price}{detail}: everything is to be sold, and not {part_in_words(before.exit.leg)} alone"
 
 
 def _order(p: Position, e: ExitTriggered | ExitRetried) -> str:
@@ -225,6 +248,8 @@ WORDS: dict[type[Event], Callable[[Position, Position, Any], str]] = {
     ExitEscalated: _escalated,
     OrderEnded: _ended,
     ExitRetried: _retried,
+    LegCompleted: _leg_completed,
+    LegWidened: _leg_widened,
     ExitCompleted: _completed,
     PositionClosedElsewhere: _elsewhere,
     ProtectionLost: lambda _, __, e: e.why,

@@ -28,6 +28,8 @@ from exitfsm.events import (
     ExitTriggered,
     ExitWithdrawn,
     FillsRecorded,
+    LegCompleted,
+    LegWidened,
     OrderAccepted,
     OrderEnded,
     OrderRestated,
@@ -65,6 +67,7 @@ INVARIANTS: dict[str, str] = {
     "I18": "flat is proved: nothing live, nothing left",
     "I19": "what follows from the log follows the same way again",
     "I20": "of several reasons the first in the order of precedence won",
+    "I26": "a part is complete when its order is over, and what was to be kept is left",
 }
 #: What may stand between the loss of protection and its alarm: facts that came with the same news.
 _FACTS = (FillsRecorded, OrderAccepted, OrderRestated, OrderEnded, CancelRequested)
@@ -306,6 +309,27 @@ def _completed(p: Position, r: Recorded, e: ExitCompleted) -> _Found:
     yield from _cooldown(p, e.cooldown_until, e.filled_at)
 
 
+def _leg_completed(p: Position, r: Recorded, e: LegCompleted) -> _Found:
+    yield from _from_broker(r)
+    if p.live_orders:
+        yield "I26", f"order {p.live_orders[0]} may still be live"
+    if e.leg != p.exit.leg or not e.leg:
+        yield "I26", f"part {e.leg!r} is complete, but under way was {p.exit.leg!r}"
+    if not ZERO < e.remaining_qty <= p.remaining_qty:
+        yield "I26", f"{plain(e.remaining_qty)} remaining, but the log leaves {plain(p.remaining_qty)}"
+    if p.order.leaves_qty <= 0 and e.remaining_qty > p.keep_qty:
+        yield "I26", f"{plain(e.remaining_qty)} is left, more than the {plain(p.keep_qty)} to keep"
+    orders = p.orders[p.parts.orders :]
+    sold = sum((order.filled_qty for order in orders), ZERO)
+    if e.filled_qty != sold or not _same(e.avg_fill_price, p.average_of(orders)):
+        yield "I19", f"{plain(e.filled_qty)} at {e.avg_fill_price}, but the fills come to {plain(sold)}"
+
+
+def _leg_widened(p: Position, r: Recorded, e: LegWidened) -> _Found:
+    if p.keep_qty <= 0:
+        yield "I26", "everything is to be sold already"
+
+
 def _same(one: Decimal | None, other: Decimal | None) -> bool:
     """True for one average; before small prices kept their digits, all were written to nine decimals."""
     if one is None or other is None or one == other:
@@ -362,6 +386,9 @@ def _stop_moved(p: Position, r: Recorded, e: StopMoved) -> _Found:
         return
     standing = p.stops.of(e.rule)
     due = rule.next_stop(p, e.best_price) if rule.on(p.policy) else None
+    if due is None and e.rule is ExitType.BREAK_EVEN and p.parts.done:
+        after_part = (one.stop_after(p, p.parts.done) for one in p.policy.plan.parting)
+        due = next((level.price for level in after_part if level is not None), None)
     if standing is not None and rule.loosens(standing, e.stop, p.side.sign):
         yield "I15", f"{e.rule} goes from {plain(standing)} to {plain(e.stop)}: that loosens it"
     elif due != e.stop:
@@ -400,6 +427,8 @@ _CHECKS: dict[type[Event], Callable[[Position, Recorded, Any], _Found]] = {
     ExitRetried: _retried,
     FillsRecorded: _filled,
     OrderEnded: _ended,
+    LegCompleted: _leg_completed,
+    LegWidened: _leg_widened,
     ExitCompleted: _completed,
     PositionClosedElsewhere: _closed_elsewhere,
     PositionReleased: _released,

@@ -17,6 +17,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from exitfsm.audit.trail import time_of
@@ -377,9 +378,10 @@ class Replay:
         if lane is None or p is None or p.state is not State.MONITORING:
             return
         match g.event:
-            case ExitTriggered(detail=detail, trigger_price=price):
+            case ExitTriggered(detail=detail, trigger_price=price, qty=qty, keep_qty=keep):
                 who, _, reason = detail.partition(": ")
-                lane.tell(g.position_id, ForceExit(at=g.at, who=who, reason=reason, price=price))
+                at_most = qty if keep is not UNSET else None
+                lane.tell(g.position_id, ForceExit(at=g.at, who=who, reason=reason, price=price, at_most=at_most))
             case PolicyChanged(policy=policy, by=who):
                 lane.tell(g.position_id, ChangePolicy(at=g.at, policy=self._policy(policy), who=who))
             case PositionResized(qty=qty, entry_price=entry):

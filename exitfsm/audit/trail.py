@@ -29,6 +29,8 @@ from exitfsm.events import (
     ExitTriggered,
     ExitWithdrawn,
     FillsRecorded,
+    LegCompleted,
+    LegWidened,
     OrderAccepted,
     OrderEnded,
     OrderRestated,
@@ -298,8 +300,10 @@ class Causes:
                 return self._asked or self._orders.get(e.client_order_id)
             case ExitRetried():
                 return self._lost or self._ended
-            case ExitCompleted():
+            case ExitCompleted() | LegCompleted():
                 return self._filled
+            case LegWidened(reason=reason):
+                return self.setter(reason)
             case RefusalEnded():
                 return self._refusal
             case PositionReleased():

@@ -96,7 +96,7 @@ def plan_of(policy: ExitPolicy) -> Plan:
     return Plan(
         targets=tuple(rule for rule in on if rule.sole_target) or asked("target"),
         entry_stops=asked("entry_stop"),
-        parting=asked("target_reached"),
+        parting=asked("parts_reached"),
         stops=asked("stop"),
         moved_stops=_MOVED,
         moving=asked("next_stop"),

@@ -151,8 +151,8 @@ class Rule(Generic[_Settings]):
         """The profit target. Of several rules the first in `RULES` that has one sets it."""
         return None
 
-    def target_reached(self, p: Held, best: Decimal) -> tuple[int, Level] | None:
-        """The highest target that `best` reaches and that sells a part, with its index from 1; None where none does."""
+    def parts_reached(self, p: Held, best: Decimal) -> int | None:
+        """The index, from 1, of the highest target that `best` reaches and that has not sold; None: there is none."""
         return None
 
     def shares(self, p: Held, index: int) -> Sequence[Decimal] | None:
@@ -160,7 +160,7 @@ class Rule(Generic[_Settings]):
         return None
 
     def stop_after(self, p: Held, index: int) -> Level | None:
-        """Where the break-even stop goes once the parts up to this one are sold; None where it stays."""
+        """Where the break-even stop is at least, once the parts up to this one are sold; None where it stays."""
         return None
 
     def entry_stop(self, p: Held) -> Level | None:

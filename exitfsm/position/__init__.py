@@ -17,15 +17,17 @@ from exitfsm.position.order import ExitOrder
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
 from exitfsm.position.reports import READS_MIN, held_within, is_over, is_proved_over
 from exitfsm.position.rule_states import NO_STATES, RuleStates, fold_bar, fold_bars, refolded, restored, saved
-from exitfsm.position.state import Position, account_hash, epoch_of, position_id, symbol_in
+from exitfsm.position.state import NO_EXIT, Exit, Position, account_hash, epoch_of, position_id, symbol_in
 from exitfsm.position.watching import fault_of
 
 __all__ = [
+    "NO_EXIT",
     "NO_STATES",
     "READS_MIN",
     "SPLIT_RATIO",
     "Action",
     "Cancel",
+    "Exit",
     "ExitOrder",
     "Judged",
     "LookUp",

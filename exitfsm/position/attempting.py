@@ -7,7 +7,6 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from msgspec import UNSET
-from msgspec.structs import replace
 
 from exitfsm.events import ExitEscalated, ExitRetried, ExitTriggered
 from exitfsm.kinds import OrderEnd
@@ -35,8 +34,6 @@ def trigger(
     order_type = rules.accepted_type(terms.order_type)
     attempt = p.attempt + 1
     part = part or Part(p.remaining_qty, ZERO, "")
-    if part.level is not None:
-        v = replace(v, level=part.level.price, threshold_pct=part.level.threshold_pct)
     if part.leg:
         order_type = rules.accepted_type(OrderType.MARKET)
     size = sellable(p, part.qty, broker) or part.qty  # of a mere residue the venue is to say so itself

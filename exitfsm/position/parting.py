@@ -14,7 +14,6 @@ from typing import NamedTuple
 from exitfsm.events import Event, LegCompleted, LegWidened, OrderEnded, StopMoved
 from exitfsm.kinds import OrderEnd
 from exitfsm.lifecycle import State
-from exitfsm.policy import Level
 from exitfsm.ports import Capabilities
 from exitfsm.position.evaluating import Verdict
 from exitfsm.position.folding import fold
@@ -33,7 +32,6 @@ class Part(NamedTuple):
     qty: Decimal
     keep_qty: Decimal
     leg: str
-    level: Level | None = None
 
 
 def part_of(p: Position, v: Verdict, broker: Capabilities) -> Part | None:
@@ -45,17 +43,16 @@ def part_of(p: Position, v: Verdict, broker: Capabilities) -> Part | None:
     if not v.reason.takes_profit:
         return None
     for rule in p.policy.plan.parting:
-        found = rule.target_reached(p, v.price)
-        if found is None:
+        index = rule.parts_reached(p, v.price)
+        if index is None:
             continue
-        index, level = found
         shares = rule.shares(p, index)
         left = p.remaining_qty
         if shares is None:
-            return Part(left, ZERO, str(index), level)
+            return Part(left, ZERO, str(index))
         base = p.parts.base_qty if p.parts.done and p.parts.base_qty is not None else left
         qty = sum((_share(p, base, pct, broker) for pct in shares), ZERO)
-        return _sized(p, qty, str(index), broker, level)
+        return _sized(p, qty, str(index), broker)
     return None
 
 
@@ -87,14 +84,14 @@ def _step(p: Position, qty: Decimal, broker: Capabilities) -> Decimal:
     return floor_to(qty, broker.rules(p.symbol).qty_step)
 
 
-def _sized(p: Position, qty: Decimal, leg: str, broker: Capabilities, level: Level | None = None) -> Part:
+def _sized(p: Position, qty: Decimal, leg: str, broker: Capabilities) -> Part:
     rules, left = broker.rules(p.symbol), p.remaining_qty
     if qty <= ZERO or qty < rules.qty_min:
-        return Part(ZERO, left, leg, level)
+        return Part(ZERO, left, leg)
     keep = EXACT.subtract(left, qty)
     if keep <= ZERO or floor_to(keep, rules.qty_step) < max(rules.qty_min, rules.qty_step):
-        return Part(left, ZERO, leg, level)
-    return Part(qty, keep, leg, level)
+        return Part(left, ZERO, leg)
+    return Part(qty, keep, leg)
 
 
 # --- what follows from news of its order ------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ from exitfsm.events import (
     ExitTriggered,
     ExitWithdrawn,
     FillsRecorded,
+    LegCompleted,
+    LegWidened,
     OrderAccepted,
     OrderEnded,
     OrderRestated,
@@ -275,6 +277,16 @@ def _whole(p: Row, held: Decimal) -> Param:
     return number(EXACT.add(held, _decimal(p["sold_qty"])))
 
 
+def _leg_completed(m: ReadModels, p: Row, r: Recorded, e: LegCompleted) -> None:
+    """Its order stays a row of its own; the rest is tracked again."""
+    m.change("positions", p, exit_reason=None)
+    _track(m, p, r, qty=number(e.remaining_qty), status="monitoring", exit_order_id=None)
+
+
+def _leg_widened(m: ReadModels, p: Row, r: Recorded, e: LegWidened) -> None:
+    m.change("positions", p, exit_reason=str(e.reason))
+
+
 def _rescaled(m: ReadModels, p: Row, r: Recorded, e: UnitChanged) -> None:
     price = number(e.entry_price)
     m.change("positions", p, qty=_whole(p, e.qty), entry_price=price)
@@ -448,7 +460,7 @@ def _ended(m: ReadModels, p: Row, r: Recorded, e: OrderEnded) -> None:
     order = m.order(r.stream_id, e.client_order_id)
     if order is None:
         return
-    how = e.how if e.how in ("canceled", "expired") else "rejected"
+    how = e.how if e.how in ("canceled", "expired", "filled") else "rejected"
     filled = max(e.filled_qty, _decimal(order["filled_qty"]))
     _order(m, r, order, status=how, filled_qty=number(filled))
     _sold(m, p, r)
@@ -517,6 +529,8 @@ _HANDLERS: dict[type[Event], Callable[[ReadModels, Row, Recorded, Any], None]] =
     ExitEscalated: _canceling,
     CancelRefused: _cancel_refused,
     OrderEnded: _ended,
+    LegCompleted: _leg_completed,
+    LegWidened: _leg_widened,
     ExitCompleted: _completed,
     PositionClosedElsewhere: _closed_elsewhere,
     ProtectionLost: _protection_lost,

@@ -68,31 +68,27 @@ class TargetsRule(Rule[Targets]):
 
     def target(self, p: Held, at: datetime) -> Level | None:
         parts = self.of(p.policy).parts
-        done = p.parts.done
-        return self._level(p, parts[done]) if done < len(parts) else None
+        if p.parts.done >= len(parts):
+            return None
+        pct = parts[p.parts.done].at_pct
+        return Level(away(p.entry_price, pct, p.side.sign), self.reason, pct, self.name)
 
-    def _level(self, p: Held, part: Target) -> Level:
-        return Level(away(p.entry_price, part.at_pct, p.side.sign), self.reason, part.at_pct, self.name)
-
-    def target_reached(self, p: Held, best: Decimal) -> tuple[int, Level] | None:
-        """The highest target not sold yet that `best` reaches, with its index from 1."""
+    def parts_reached(self, p: Held, best: Decimal) -> int | None:
         found = None
         for index, part in enumerate(self.of(p.policy).parts, 1):
-            level = self._level(p, part)
-            if index > p.parts.done and reached(best, level.price, p.side.sign):
-                found = index, level
+            price = away(p.entry_price, part.at_pct, p.side.sign)
+            if index > p.parts.done and reached(best, price, p.side.sign):
+                found = index
         return found
 
     def shares(self, p: Held, index: int) -> Sequence[Decimal] | None:
-        """What the parts up to this one sell that are not sold yet, in percent; None where that is all of it."""
         parts = self.of(p.policy).parts
         if index == len(parts) and sum(part.sell_pct for part in parts) == HUNDRED:
             return None
         return [part.sell_pct for part in parts[p.parts.done : index]]
 
     def stop_after(self, p: Held, index: int) -> Level | None:
-        """Where the break-even stop goes once the parts up to this one are sold: the furthest that they ask for."""
-        asked = [part.then.stop for part in self.of(p.policy).parts[p.parts.done : index]]
+        asked = [part.then.stop for part in self.of(p.policy).parts[:index]]
         pcts = [pct for pct in asked if isinstance(pct, Decimal)]
         if not pcts:
             return None
