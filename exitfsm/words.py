@@ -145,7 +145,8 @@ def _leg_completed(_: Position, p: Position, e: LegCompleted) -> str:
 def _leg_widened(before: Position, _: Position, e: LegWidened) -> str:
     price = f" at {n(e.price)}" if e.price is not None else ""
     detail = f" ({e.detail})" if e.detail else ""
-    return f"{e.reason}{price}{detail}: everything is to be sold, and not {part_in_words(before.exit.leg)} alone"
+    alone = f", and not {part_in_words(before.exit.leg)} alone" if before.exit.leg else ""
+    return f"{e.reason}{price}{detail}: everything is to be sold{alone}"
 
 
 def _order(p: Position, e: ExitTriggered | ExitRetried) -> str:

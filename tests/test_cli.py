@@ -39,6 +39,8 @@ from exitfsm.events import (
     ExitTriggered,
     ExitWithdrawn,
     FillsRecorded,
+    LegCompleted,
+    LegWidened,
     OrderAccepted,
     OrderEnded,
     OrderRestated,
@@ -146,6 +148,8 @@ PROFIT_EXIT = {
     "filled_at": "2024-01-02T14:33:00Z",
     "avg_fill_price": "102.6",
     "pnl_pct": "2.6000",
+    "part": None,
+    "remaining_qty": "0",
 }
 
 
@@ -608,6 +612,11 @@ SAID: list[tuple[Event, str]] = [
         "the broker changed the order from 5 to 4 (by hand)",
     ),
     (CancelRequested(client_order_id="id-1", at=T0, why="too much"), "why: too much"),
+    (LegWidened(reason=ExitType.STOP_LOSS, at=T0, price=_d("98")), "stop_loss at 98: everything is to be sold"),
+    (
+        LegCompleted(client_order_id="id-1", leg="1", filled_qty=_d("2"), remaining_qty=_d("3"), at=T0),
+        "part 1 is sold: 2, price not known; 3 left; stop_loss 101 (1 %), profit_take 98 (2 %)",
+    ),
     (ExitWithdrawn(client_order_id="id-1", at=T0, why="a split"), "id-1 never left, and is taken back: a split"),
     (
         UnitChanged(factor=_d("2"), qty=_d("10"), entry_price=_d("50"), at=T0, why="a split"),

@@ -73,6 +73,8 @@ def fields_of(p: Position | None) -> dict[str, str]:
 
 def unsaid(name: str) -> str | None:
     """What need not be said of an order that is new; None for what must be."""
+    if name in UNSAID:
+        return UNSAID[name]
     number, _, field = name.partition(".")
     return NEW_ORDER.get(field) if number.startswith("#") else None
 
@@ -116,6 +118,8 @@ def short(encoded: bytes) -> str:
     return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|\+00:00)", since, text)
 
 
+#: Of a position that is not sold in parts nothing is said of parts.
+UNSAID = {"exit.keep_qty": "0", "exit.leg": "", "parts": "{base_qty:null,done:0,orders:0}"}
 NEW_ORDER = {
     field: short(msgspec.json.encode(default))
     for field, default in zip(

@@ -24,6 +24,8 @@ from exitfsm.events import (
     ExitTriggered,
     ExitWithdrawn,
     FillsRecorded,
+    LegCompleted,
+    LegWidened,
     OrderAccepted,
     OrderEnded,
     OrderRestated,
@@ -99,6 +101,15 @@ canceling_with_residue = nothing.at(_WHOLE).when(
     to_open(opened(qty="10.5", policy=_LIMIT)), seen(102), reported("new"), timer(120), reported("filled", 10, 102)
 )
 
+# A position of which the first target sells half.
+_PARTS = policy(targets=[{"at_pct": 2, "sell_pct": 50}, {"at_pct": 4, "sell_pct": 50}])
+part_pending = nothing.when(to_open(opened(policy=_PARTS)), seen(102))
+part_submitted = part_pending.when(reported("new"))
+part_partial = part_submitted.when(reported("partially_filled", 2, 102))
+part_canceling = part_partial.when(holds(1))
+part_rejected = part_partial.when(reported("expired", 2))
+_ALL = ForceExit(at=after(90))
+
 AT: dict[State | None, Scenario] = {
     None: nothing,
     MON: monitoring,
@@ -157,6 +168,14 @@ WALKS: dict[tuple[State | None, type[Event]], tuple[Scenario, Told]] = {
     ),
     (REJ, ExitRetried): (rejected, holds(6, at=200)),
     (UNP, ExitRetried): (unprotected_ended, ForceExit(at=after(200))),
+    (PAR, LegCompleted): (part_partial, reported("filled", 5, 102)),
+    (CAN, LegCompleted): (part_canceling, reported("filled", 5, 102)),
+    (REJ, LegCompleted): (part_rejected, holds(5, at=200)),
+    (PEN, LegWidened): (part_pending, seen(99, at=120)),
+    (SUB, LegWidened): (part_submitted, seen(99, at=120)),
+    (PAR, LegWidened): (part_partial, _ALL),
+    (CAN, LegWidened): (part_canceling, seen(99, at=120)),
+    (REJ, LegWidened): (part_rejected, _ALL),
     (PAR, ExitCompleted): (partial.when(reported("filled", 10, 99)), holds(0)),
     (CAN, ExitCompleted): (canceling.when(reported("filled", 10, 102)), holds(0)),
     (REJ, ExitCompleted): (rejected.when(reported("expired", 10, 99)), holds(0)),
@@ -217,6 +236,14 @@ PUBLISHED = """
     unprotected CancelRequested unprotected
     rejected ExitRetried pending
     unprotected ExitRetried pending
+    partial LegCompleted monitoring
+    canceling LegCompleted monitoring
+    rejected LegCompleted monitoring
+    pending LegWidened pending
+    submitted LegWidened submitted
+    partial LegWidened partial
+    canceling LegWidened canceling
+    rejected LegWidened rejected
     partial ExitCompleted filled
     canceling ExitCompleted filled
     rejected ExitCompleted filled

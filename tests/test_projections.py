@@ -28,6 +28,8 @@ from exitfsm.events import (
     ExitTriggered,
     ExitWithdrawn,
     FillsRecorded,
+    LegCompleted,
+    LegWidened,
     OrderAccepted,
     OrderEnded,
     OrderRestated,
@@ -426,7 +428,7 @@ def story(rng: random.Random, stream: str, symbol: str, length: int) -> list[Eve
 
 
 LIVE = ("pending", "submitted", "partial", "canceling")
-NEXT_ORDER = (ExitTriggered, ExitRetried, PositionReleased)
+NEXT_ORDER = (ExitTriggered, ExitRetried, PositionReleased, LegCompleted)
 ABOUT_AN_ORDER = (OrderEnded, CancelRequested, FillsRecorded, ExitWithdrawn)
 
 
@@ -461,6 +463,10 @@ def made(rng: random.Random, cls: type[Event], coid: str, attempt: int) -> Event
             how="by hand", remaining_qty=D(1), at=T0, cooldown_until=T0
         ),
         ProtectionLost: lambda: ProtectionLost(why="?", at=T0),
+        LegCompleted: lambda: LegCompleted(
+            client_order_id=coid, leg="1", filled_qty=figure(), remaining_qty=figure(), at=T0
+        ),
+        LegWidened: lambda: LegWidened(reason=ExitType.STOP_LOSS, at=T0),
         UnitChanged: lambda: UnitChanged(factor=D(2), qty=figure() + 1, entry_price=figure() + 1, at=T0),
         ExitWithdrawn: lambda: ExitWithdrawn(client_order_id=coid, at=T0, why="a split"),
         PositionReleased: lambda: PositionReleased(by="me", at=T0, qty=figure(), entry_price=figure()),

@@ -63,6 +63,7 @@ DEFAULTS = {
     "exit_cooldown_seconds": "983bd614bb5a",
     "price_guard": "2ea13d36afc9",
     "custom_rules": "57faf07118bc",
+    "targets": "7dba634a8fdf",
 }
 
 

@@ -386,9 +386,9 @@ def _stop_moved(p: Position, r: Recorded, e: StopMoved) -> _Found:
         return
     standing = p.stops.of(e.rule)
     due = rule.next_stop(p, e.best_price) if rule.on(p.policy) else None
-    if due is None and e.rule is ExitType.BREAK_EVEN and p.parts.done:
+    if due is None and p.parts.done:
         after_part = (one.stop_after(p, p.parts.done) for one in p.policy.plan.parting)
-        due = next((level.price for level in after_part if level is not None), None)
+        due = next((level.price for level in after_part if level is not None and level.rule is e.rule), None)
     if standing is not None and rule.loosens(standing, e.stop, p.side.sign):
         yield "I15", f"{e.rule} goes from {plain(standing)} to {plain(e.stop)}: that loosens it"
     elif due != e.stop:

@@ -59,7 +59,7 @@ class Plan(NamedTuple):
     """Whom to ask what under one policy: the rules that are on, by what they have to say.
 
     Attributes:
-        targets, entry_stops: the first that has one sets it.
+        aiming, entry_stops: the first that has a target, or a stop, sets it.
         parting: whose targets sell the position in parts.
         stops: each stop counts.
         moved_stops: whose stop may have moved, whether or not it is on still.
@@ -72,7 +72,7 @@ class Plan(NamedTuple):
         needs_session: some rule asks when the session ends.
     """
 
-    targets: tuple[Rule[Any], ...]
+    aiming: tuple[Rule[Any], ...]
     entry_stops: tuple[Rule[Any], ...]
     parting: tuple[Rule[Any], ...]
     stops: tuple[Rule[Any], ...]
@@ -94,7 +94,7 @@ def plan_of(policy: ExitPolicy) -> Plan:
         return tuple(rule for rule in on if has(rule, what))
 
     return Plan(
-        targets=tuple(rule for rule in on if rule.sole_target) or asked("target"),
+        aiming=tuple(rule for rule in on if rule.sole_target) or asked("target"),
         entry_stops=asked("entry_stop"),
         parting=asked("parts_reached"),
         stops=asked("stop"),

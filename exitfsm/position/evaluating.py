@@ -39,7 +39,7 @@ def levels(p: Position, at: datetime, folded: Folded = NOTHING_FOLDED) -> tuple[
     """
     plan = p.policy.plan
     target = None
-    for rule in plan.targets:
+    for rule in plan.aiming:
         target = rule.target(p, at)
         if target is not None:
             break

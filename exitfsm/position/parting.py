@@ -14,6 +14,7 @@ from typing import NamedTuple
 from exitfsm.events import Event, LegCompleted, LegWidened, OrderEnded, StopMoved
 from exitfsm.kinds import OrderEnd
 from exitfsm.lifecycle import State
+from exitfsm.policy import Level
 from exitfsm.ports import Capabilities
 from exitfsm.position.evaluating import Verdict
 from exitfsm.position.folding import fold
@@ -141,11 +142,11 @@ def completed(p: Position, at: datetime, left: Decimal | None = None) -> list[Ev
     if index > p.parts.done:
         for rule in p.policy.plan.parting:
             stop = rule.stop_after(p, index)
-            if stop is not None and _is_further(p, stop.price):
+            if stop is not None and _is_further(p, stop):
                 best = p.stops.best_price or p.trigger_price or p.entry_price
                 done.append(
                     StopMoved(
-                        rule=ExitType.BREAK_EVEN,
+                        rule=stop.rule,
                         stop=stop.price,
                         best_price=best,
                         bar_at=p.stops.moved_at or p.opened_at,
@@ -154,9 +155,9 @@ def completed(p: Position, at: datetime, left: Decimal | None = None) -> list[Ev
     return done
 
 
-def _is_further(p: Position, stop: Decimal) -> bool:
-    standing, sign = p.stops.break_even, p.side.sign
-    return standing is None or (stop - standing) * sign > 0
+def _is_further(p: Position, stop: Level) -> bool:
+    standing = p.stops.of(stop.rule)
+    return standing is None or (stop.price - standing) * p.side.sign > 0
 
 
 def index_of(leg: str) -> int:

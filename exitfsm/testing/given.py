@@ -152,7 +152,7 @@ def dec(value: Number | float | None) -> Decimal | None:
 def policy(**changes: Any) -> ExitPolicy:
     """The default policy with these changes: a section that is given is switched on, one that is False is off.
 
-    `policy(trailing_stop={"trail_pct": 2}, profit_taking=False, evaluate_on="range")`
+    `policy(trailing_stop={"trail_pct": 2}, profit_taking=False, evaluate_on="range")`; a list is that of its section.
     """
     default = ExitPolicy()
     settings = {name: msgspec.to_builtins(default.section(name)) for name in default.__struct_fields__}
@@ -162,7 +162,7 @@ def policy(**changes: Any) -> ExitPolicy:
         elif value is False and isinstance(settings[name], dict):
             settings[name]["enabled"] = False
         else:
-            settings[name] = value
+            settings[name] = {default.section(name).listed: value} if isinstance(value, list) else value
     return msgspec.convert(settings, ExitPolicy)
 
 

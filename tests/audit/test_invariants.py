@@ -20,6 +20,8 @@ from exitfsm.events import (
     ExitRetried,
     ExitTriggered,
     FillsRecorded,
+    LegCompleted,
+    LegWidened,
     OrderAccepted,
     OrderEnded,
     PositionClosedElsewhere,
@@ -248,6 +250,11 @@ def complete(**changes: Any) -> ExitCompleted:
     return ExitCompleted(**fields | {"cooldown_until": COOLED} | changes)
 
 
+def part_completed(**changes: Any) -> LegCompleted:
+    fields = {"client_order_id": FIRST, "leg": "1", "filled_qty": Decimal(4), "remaining_qty": Decimal(6), "at": at(62)}
+    return LegCompleted(**fields | {"avg_fill_price": Decimal("98.8")} | changes)
+
+
 def moved(stop: str, best: str, rule: ExitType = ExitType.TRAILING_STOP) -> StopMoved:
     return StopMoved(rule=rule, stop=Decimal(stop), best_price=Decimal(best), bar_at=at(30))
 
@@ -340,6 +347,8 @@ FORGED: list[tuple[str, tuple[Event, ...], dict[str, Any]]] = [
         (PositionClosedElsewhere(how="by_hand", remaining_qty=Decimal(3), at=at(0), cooldown_until=at(300)),),
         {},
     ),
+    ("I26", (trigger(), accept(), fills(4), part_completed()), {}),
+    ("I26", (trigger(), LegWidened(reason=ExitType.STOP_LOSS, at=at(61))), {}),
     (
         "I20",
         (trigger(reason=ExitType.CUSTOM, level=Decimal("98.9"), threshold_pct=Decimal(0)),),

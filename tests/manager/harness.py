@@ -28,6 +28,7 @@ from exitfsm.events import (
     ExitTriggered,
     ExitWithdrawn,
     FillsRecorded,
+    LegCompleted,
     OrderEnded,
     ProtectionLost,
 )
@@ -383,6 +384,9 @@ def check_stream(stream: str, events: list[Event]) -> None:
             over = True
         elif isinstance(event, ExitCompleted):
             assert event.cooldown_until >= event.filled_at
+        elif isinstance(event, LegCompleted):
+            assert over
+            assert event.remaining_qty > 0
         elif isinstance(event, ProtectionLost):
             assert any(isinstance(e, AlarmRaised) for e in events[events.index(event) :]), "unprotected without alarm"
         state = following

@@ -50,12 +50,13 @@ class ProfitTakingRule(Rule[ProfitTaking]):
 
     def doubts(self, policy: ExitPolicy) -> Iterator[Conflict]:
         profit, stop = policy.profit_taking, policy.stop_loss
-        if profit.enabled and stop.enabled and profit.threshold_pct <= stop.threshold_pct:
+        counts = self in policy.plan.aiming
+        if counts and stop.enabled and profit.threshold_pct <= stop.threshold_pct:
             figures = (
                 f"{plain(profit.threshold_pct)} is not above stop_loss.threshold_pct ({plain(stop.threshold_pct)})"
             )
             yield [(self.name, "threshold_pct")], f"{figures}: a win would gain no more than a loss costs"
-        if profit.enabled:
+        if counts:
             yield from self.too_near("threshold_pct", profit.threshold_pct)
 
     def brief(self, policy: ExitPolicy) -> str:

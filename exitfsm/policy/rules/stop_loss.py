@@ -53,7 +53,7 @@ class StopLossRule(Rule[StopLoss]):
     def doubts(self, policy: ExitPolicy) -> Iterator[Conflict]:
         if policy.stop_loss.enabled:
             yield from self.too_near("threshold_pct", policy.stop_loss.threshold_pct)
-        if not policy.plan.targets and not policy.plan.entry_stops and not policy.plan.stops:
+        if not policy.plan.aiming and not policy.plan.entry_stops and not policy.plan.stops:
             text = "no stop and no target are on: nothing ends a position at a loss"
             yield [(self.name, "enabled")], text
 

@@ -12,7 +12,7 @@ import msgspec
 
 from exitfsm.policy.prices import Level, away, reached
 from exitfsm.policy.rule import Conflict, Held, Rule
-from exitfsm.policy.rules import atr_levels, profit_taking, target_ladder
+from exitfsm.policy.rules import atr_levels, break_even, profit_taking, target_ladder
 from exitfsm.policy.settings import Section, Spec
 from exitfsm.values import HUNDRED, ZERO, plain
 
@@ -93,7 +93,7 @@ class TargetsRule(Rule[Targets]):
         if not pcts:
             return None
         pct = max(pcts)
-        return Level(away(p.entry_price, pct, p.side.sign), self.reason, pct, self.name)
+        return Level(away(p.entry_price, pct, p.side.sign), break_even.RULE.reason, pct, self.name)
 
     def conflicts(self, policy: ExitPolicy) -> Iterator[Conflict]:
         parts = self.of(policy).parts
