@@ -16,6 +16,7 @@ from exitfsm.broker.calls import BrokerCalls, describe
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError
 from exitfsm.holdings import Read, same_symbol
+from exitfsm.holdings.facts import Failed
 from exitfsm.memory.memory import Memory
 from exitfsm.memory.orders import own_id
 from exitfsm.outside import logged
@@ -107,11 +108,12 @@ class Books:
             return holdings.executions_of(p, await self._calls.fills(p.opened_at, p.symbol), listed=True)
         return None
 
-    async def fills_since(self, since: datetime, symbol: str) -> tuple[Fill, ...]:
-        """The account's executions since a time; none where they, or one of this symbol, cannot be read."""
+    async def fills_since(self, since: datetime, symbol: str) -> tuple[Fill, ...] | Failed:
+        """The account's executions since a time; `Failed` where they, or one of this symbol, cannot be read."""
+        began = self._time.monotonic()
         with logged("fills_failed error=%s"):
             return tuple(await self._calls.fills(since.replace(microsecond=0), symbol))
-        return ()
+        return Failed(begin=began, end=self._time.monotonic(), why="the executions cannot be read")
 
     async def fills_by_symbol(self, lookback_days: int) -> dict[str, list[Fill]] | None:
         """The account's executions as far as they are looked at, oldest first; None where the broker lists none."""

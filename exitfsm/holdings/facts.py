@@ -231,7 +231,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         key, instrument, scope: what is looked at, and how.
         read: the read, or that there was no answer.
         watched: the holding's open positions, oldest first.
-        executions: the account's executions, oldest first; None where the broker lists none.
+        executions: the account's executions, oldest first; None where the broker lists none, `Failed` where they could
+            not be read: that is no statement about anything.
         reported: executions that order updates have reported; asked where none are listed.
         price: the last accepted price.
         next_ids_known: the broker was asked for the next order of each position: nobody else has sent it.
@@ -244,7 +245,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     read: Read | Failed
     scope: Scope = Scope()
     watched: tuple[Watched, ...] = ()
-    executions: tuple[Fill, ...] | None = None
+    executions: tuple[Fill, ...] | Failed | None = None
     reported: tuple[Fill, ...] = ()
     price: Decimal | None = None
     next_ids_known: bool = False

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 
-from exitfsm import holdings
+from exitfsm import holdings, scope
 from exitfsm.aio.tasks import OneAtATime
 from exitfsm.broker.probing import Found, Sent, find_exit, list_sent, look_around
 from exitfsm.errors import BrokerError, StoreError
@@ -203,7 +203,7 @@ class Adopter(Part):
         await self._instruments.ask(symbol)
         if selling := self._scoped.selling(symbol, side):
             shown = abs(self._view.net_of(selling[0], await self._books.positions())[0])
-            qty = holdings.beyond_exits(qty, shown, selling)
+            qty = scope.beyond_exits(qty, shown, selling)
             if not qty:
                 return selling[-1]  # once the broker shows more, that is adopted
         message = self._open_message(

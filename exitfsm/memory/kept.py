@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from exitfsm.clocks import SteadyTime
 from exitfsm.holdings import Read, watching
-from exitfsm.holdings.facts import BEFORE, Change, Evidence, Key, Memory, Rescaled, Watched
+from exitfsm.holdings.facts import BEFORE, Change, Evidence, Failed, Key, Memory, Rescaled, Watched
 from exitfsm.holdings.facts import Read as Shown
 from exitfsm.holdings.rows import KEPT_S, sign
 from exitfsm.lifecycle import State
@@ -26,7 +26,7 @@ _GAP = Decimal("0.02")
 class Asked(msgspec.Struct, frozen=True):
     """What else was asked for beside a read: executions, None where they were not; and the next order of each."""
 
-    executions: tuple[Fill, ...] | None = None
+    executions: tuple[Fill, ...] | Failed | None = None
     next_ids: bool = False
 
 

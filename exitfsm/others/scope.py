@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from exitfsm import holdings
+from exitfsm import scope
 from exitfsm.books import Rows
 from exitfsm.config import Managed
 from exitfsm.engine import Engine
@@ -34,18 +34,18 @@ def scope_of(manage: Managed) -> Scope:
 class Share:
     """What of the account's rows is ours, where not all is: no more than is watched."""
 
-    def __init__(self, engine: Engine, scope: Scope) -> None:
-        self._engine, self.scope = engine, scope
+    def __init__(self, engine: Engine, given: Scope) -> None:
+        self._engine, self.scope = engine, given
         #: All rows of the account, as they were read last.
         self.rows: Rows = ()
 
     def limits(self) -> Callable[[Rows], Rows]:
         """What a read that begins now is to show of its rows."""
-        ours = holdings.shares(list(self._engine.positions.values())) if self.scope.handed else None
+        ours = scope.shares(list(self._engine.positions.values())) if self.scope.handed else None
 
         def limited(rows: Rows) -> Rows:
             self.rows = rows
-            return rows if ours is None else holdings.handed_rows(rows, ours)
+            return rows if ours is None else scope.handed_rows(rows, ours)
 
         return limited
 
@@ -72,10 +72,10 @@ class Scoped:
         if not self._said:
             self._said = True
             watched = {bare(p.symbol) for p in list(self._engine.positions.values())}
-            if doubt := holdings.two_managers(self._calls.capabilities):
+            if doubt := scope.two_managers(self._calls.capabilities):
                 log.warning("two_managers %s", doubt)
             for row in self._share.rows:
-                said = holdings.described_scope(row, self.scope, watched=bare(row.symbol) in watched)
+                said = scope.described_scope(row, self.scope, watched=bare(row.symbol) in watched)
                 log.info("scope %s", said)
         managed = self.managed(rows)
         await self._ask_who_bought(managed)
@@ -84,7 +84,7 @@ class Scoped:
     def managed(self, rows: Sequence[BrokerPosition]) -> list[BrokerPosition]:
         """The rows that are managed."""
         watched = {bare(p.symbol) for p in list(self._engine.positions.values())}
-        return [r for r in rows if not holdings.why_not(r.symbol, self.scope, watched=bare(r.symbol) in watched)]
+        return [r for r in rows if not scope.why_not(r.symbol, self.scope, watched=bare(r.symbol) in watched)]
 
     async def _ask_who_bought(self, rows: Sequence[BrokerPosition]) -> None:
         """Where the bot's own ids are known, and all is to be sold: what others bought is said at once.
@@ -94,19 +94,22 @@ class Scoped:
         prefix, now = self._live.entry_id_prefix, self._time.monotonic()
         self._asked = {key: since for row in rows if (since := self._asked.get(key := bare(row.symbol))) is not None}
         new = [row for row in rows if self._asked.get(bare(row.symbol), now) < math.inf and row.qty.is_finite()]
-        new = [row for row in new if not holdings.is_named(row.symbol, self.scope)]
+        new = [row for row in new if not scope.is_named(row.symbol, self.scope)]
         if not (new and prefix and not self.scope.handed and self._calls.has("fills")):
             return
         with logged("who_bought_unknown error=%s"):
-            executions = await self._calls.fills(self._time.now() - timedelta(days=self._live.lookback_days))
+            lookback = self._time.now() - timedelta(days=self._live.lookback_days)
+            listed = await self._calls.executions(lookback, new[0].symbol if len(new) == 1 else None)
             for row in new:
-                since = self._asked.setdefault(bare(row.symbol), now)
-                others = holdings.bought_by_others(row, executions, prefix)
-                if others is not None and not others.by and now - since < LATE_S:
+                if listed.why_unreadable(row.symbol):
+                    continue  # that hides nothing of the others; it is asked again
+                asked = self._asked.setdefault(bare(row.symbol), now)
+                others = scope.bought_by_others(row, listed.items, prefix)
+                if others is not None and not others.by and now - asked < LATE_S:
                     continue
                 self._asked[bare(row.symbol)] = math.inf
                 if others is not None:
-                    await self.raise_alarm(AlarmKind.SCOPE_UNCLEAR, holdings.unclear_scope(row, others, prefix))
+                    await self.raise_alarm(AlarmKind.SCOPE_UNCLEAR, scope.unclear_scope(row, others, prefix))
 
     def selling(self, symbol: str, side: Side) -> list[Position]:
         """The positions of a symbol and side whose exit is, or may be, at the broker."""
@@ -116,7 +119,7 @@ class Scoped:
 
     def check(self, symbol: str) -> None:
         """Raise `ValueError` for a symbol that is not managed."""
-        not_so = holdings.why_not(symbol, self.scope, watched=True)
+        not_so = scope.why_not(symbol, self.scope, watched=True)
         if not_so:
             raise ValueError(f"{symbol} is not managed: {not_so}")
 
@@ -135,7 +138,7 @@ class Scoped:
         first = self._first_bars.setdefault(p.symbol, last_bar_at)
         seen = last_bar_at != first or (last_bar_at is not None and last_bar_at >= self._began_at)
         seen = seen or p.opened_at >= self._began_at
-        trusted = p.position_id in self._handed or self.scope.handed or holdings.is_named(p.symbol, self.scope)
+        trusted = p.position_id in self._handed or self.scope.handed or scope.is_named(p.symbol, self.scope)
         return not (seen or trusted)
 
     async def say_unseen(self, p: Position, closes_at: datetime | None) -> None:
