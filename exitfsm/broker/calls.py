@@ -357,22 +357,11 @@ class BrokerCalls:
             self._spelled[ours] = theirs
 
     async def fills(self, since: datetime, symbol: str | None = None) -> list[Fill]:
-        """Executions since a time, oldest first. One that cannot be read hides none of other symbols.
-
-        Raises:
-            BrokerError: no answer; none of them can be read; or one of the `symbol` that is asked about cannot.
-        """
-        listed = await self.executions(since, symbol)
-        if symbol is not None and (why := listed.why_unreadable(symbol)):
-            raise BrokerError(why)
-        return listed.items
+        """The same, oldest first; `BrokerError` also where one of the `symbol` that is asked about cannot be read."""
+        return (await self.executions(since, symbol)).of(symbol)
 
     async def executions(self, since: datetime, symbol: str | None = None) -> Executed:
-        """The same, with what cannot be read of it; of one symbol, where the broker's method takes that.
-
-        Raises:
-            BrokerError: no answer, or none of them can be read.
-        """
+        """Executions since a time, of one symbol where the broker takes that; `BrokerError` where none can be read."""
         theirs = self._spelled.get(symbol, symbol) if symbol is not None else None
         found, unreadable = fills_of(listed(await self._asked("fills", since, since=since, symbol=theirs)))
         for text in unreadable.values():

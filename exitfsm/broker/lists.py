@@ -44,6 +44,12 @@ class Executed(NamedTuple):
         """Why not all of a symbol is known; empty where it is. One that does not even name its symbol may be any."""
         return self.unreadable.get(bare(symbol)) or self.unreadable.get("", "")
 
+    def of(self, symbol: str | None) -> list[Fill]:
+        """The executions; `BrokerError` where one of this symbol cannot be read."""
+        if symbol is not None and (why := self.why_unreadable(symbol)):
+            raise BrokerError(why)
+        return self.items
+
 
 def working_orders_of(
     answers: Sequence[Any],
