@@ -205,7 +205,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         symbols: these alone; none means all. `ignore`: not these.
         ids: what orders with these prefixes bought is ours; none means all that the account holds.
         handed: only what the bot hands over is ours.
-        exit_prefix: how the ids of this scope's exits begin.
+        exit_prefix: how the ids of this scope's exits begin. `mark`: what tells them from those of other scopes of the
+            account; empty where all of it is ours.
     """
 
     symbols: frozenset[str] = frozenset()
@@ -213,10 +214,11 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     ids: tuple[str, ...] = ()
     handed: bool = False
     exit_prefix: str = "xf1-"
+    mark: str = ""
 
     def is_exit(self, order_id: str) -> bool:
         """True for the id of an exit of this scope, or of what looks like one of ours."""
-        return order_id.startswith(self.exit_prefix) or looks_like_exit(order_id)
+        return looks_like_exit(order_id, self.mark) or (not self.mark and order_id.startswith(self.exit_prefix))
 
     @property
     def by_ids(self) -> bool:

@@ -206,7 +206,7 @@ class Executor(Part):
             return answer  # it was learned while it waited
         if self._hours.may_have_changed(p.symbol) and not await self._hours.let_pass(p.symbol):
             return Answer.BLOCKED
-        guarded = self._calls.capabilities.reduce_only and not self._engine.against(p)
+        guarded = self._calls.capabilities.reduce_only and not (self._engine.against(p) or self._scoped.scope.ids)
         refusal = None if guarded else await self._no_longer_held(p, action.order)
         if refusal is not None:
             return await self._not_sent(action.order, refusal)
@@ -286,8 +286,9 @@ class Executor(Part):
         resting = [q for q in others if q.order_live and q.order_type is OrderType.LIMIT]
         await self._mailbox.tell_all([(q.position_id, GiveWay(at=self._time.now(), why=why)) for q in resting])
 
-    async def _held_for(self, p: Position) -> Decimal:
-        return self._view.net_of(p, await self._books.positions())[0]
+    async def _held_for(self, p: Position) -> tuple[Decimal, Decimal]:
+        read = await self._books.positions()
+        return self._view.net_of(p, read)[0], self._view.net_of(p, read.of_all())[0]
 
     async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
         """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself."""

@@ -34,7 +34,7 @@ def test_what_is_not_managed_says_why(scope: Scope, watched: bool, why: str) -> 
     assert (why in said) if why else said == ""
     text = managing.described_scope(AAPL, scope, watched=watched)
     assert text.startswith("10 AAPL long: " + ("not managed" if why else "managed"))
-    assert ("watched from before" in text) is (bool(why) and watched)
+    assert ("no exit of it begins" in text) is (bool(why) and watched)
 
 
 def test_a_pair_is_named_with_or_without_its_slash() -> None:
