@@ -75,10 +75,14 @@ def weigh(e: Evidence, memory: Memory) -> Answer:
 
 
 def _unlisted(case: Case) -> Answer:
-    """The executions could not be read: nothing is concluded from their silence; where that lasts, it is an alarm."""
+    """The executions could not be read: their silence says nothing. A person hears; after long the reads decide."""
+    run, instrument = case.counted, case.e.instrument
+    long = run.reads >= instrument.growth_reads and case.read.begin - run.first >= instrument.growth_s
+    if long and not case.e.scope.by_ids:
+        return _first(case)
     said: tuple[Concluded, ...] = (Needed("executions"),)
-    if not case.is_inside and case.enough:
-        said = (figures(case, "unexplained_quantity"), *said)
+    if case.enough and (case.e.scope.by_ids or not case.is_inside):
+        said = (figures(case, "scope_unknown" if case.e.scope.by_ids else "unexplained_quantity"), *said)
     return said, remembered(case)
 
 
