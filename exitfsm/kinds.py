@@ -284,7 +284,8 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         Severity.WARNING,
         "a part of what is managed was bought by orders whose ids do not begin with `live.entry_id_prefix`, or before "
         "the executions that are listed: it will be sold with the rest",
-        "name the symbol in `manage.symbols` if that is meant; else in `manage.ignore`, or set `manage.owner: handed`",
+        "name the symbol in `manage.symbols` if that is meant; else in `manage.ignore`, or set `manage.owner` to `ids` "
+        "or `handed`",
     ),
     AlarmKind.SCOPE_UNKNOWN: AlarmMeaning(
         Severity.CRITICAL,

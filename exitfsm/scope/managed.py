@@ -134,7 +134,7 @@ def unclear_scope(row: BrokerPosition, others: Others, prefix: str) -> str:
     by = f" by {others.by}" if others.by else " before the executions that are listed"
     return (
         f"{plain(others.qty)} of {plain(row.qty)} {row.symbol} were bought{by}, not by {prefix}…: they will be sold, "
-        "too. Name the symbol in manage.symbols if that is meant; else in manage.ignore, or set manage.owner: handed"
+        "too. Name the symbol in manage.symbols if that is meant; else in manage.ignore, or set manage.owner: ids"
     )
 
 

@@ -9,21 +9,12 @@ from typing import Any
 import pytest
 from harness import GOOD, T0, MakeWorld, World
 from msgspec.structs import replace
+from scopes import BARE, BEHIND, by, told, wants_one_exit_of_each
 
 from exitfsm.errors import ConfigError
 from exitfsm.lifecycle import State
 from exitfsm.order_ids import looks_like_exit
-from exitfsm.testing import ScriptedBroker
 from exitfsm.testing.scripted import Raises
-from exitfsm.values import Order
-
-#: The same broker, that says nothing of how old its books are; and one where nothing guards against selling more.
-BEHIND = replace(GOOD, positions_lag_s=10.0, executions_late_s=30.0)
-BARE = replace(GOOD, reduce_only=False)
-
-
-def by(*ids: str, **more: Any) -> dict[str, Any]:
-    return {"manage": {"owner": "ids", "ids": list(ids)}, **more}
 
 
 async def beside_a_hand(make_world: MakeWorld, config: dict[str, Any] | None = None, **options: Any) -> World:
@@ -40,17 +31,6 @@ async def beside_a_hand(make_world: MakeWorld, config: dict[str, Any] | None = N
 async def buys(world: World, qty: int, order_id: str, at: int = 100, *others: World) -> None:
     world.broker.enter("AAPL", "long", qty, at, client_order_id=order_id)
     await told(world, *others)
-
-
-async def told(*worlds: World) -> None:
-    """Every manager of the account hears of every order."""
-    news = list(worlds[0].broker.updates)
-    worlds[0].broker.lose_updates()
-    for world in worlds:
-        for update in news:
-            await world.manager.on_order_update(update)
-    for world in worlds:
-        await world.settle()
 
 
 def sold(world: World) -> list[tuple[str, Decimal]]:
@@ -215,23 +195,6 @@ async def test_while_the_exit_of_one_bot_rests_the_other_gets_out(make_world: Ma
     await b.passes(120, step=10)
     await b.bar("98.8")
     assert sold(a) == [("AAPL", 10), ("AAPL", 20)]
-
-
-def wants_one_exit_of_each(broker: ScriptedBroker) -> None:
-    """Two managers are at work: each sends one exit of a symbol after the other."""
-    check, all_exits = broker._check_size, broker.live_exits
-
-    def check_size(order: Order) -> None:
-        mark = order.client_order_id[:8]
-        broker.live_exits = lambda symbol=None: [  # type: ignore[method-assign, misc]
-            booked for booked in all_exits(symbol) if booked.order.client_order_id.startswith(mark)
-        ]
-        try:
-            check(order)
-        finally:
-            broker.live_exits = all_exits  # type: ignore[method-assign]
-
-    broker._check_size = check_size  # type: ignore[method-assign]
 
 
 async def second_bot(make_world: MakeWorld, first: World, config: dict[str, Any]) -> World:

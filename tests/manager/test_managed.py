@@ -131,6 +131,22 @@ async def test_an_execution_that_cannot_be_read_hides_nothing_of_other_symbols(m
     assert not any("MSFT" in alarm.text for alarm in world.alarms if alarm.kind == "scope_unclear")
 
 
+async def test_a_broker_that_takes_a_symbol_is_asked_for_the_executions_of_that_alone(make_world: MakeWorld) -> None:
+    world = await make_world({"live": {"entry_id_prefix": "bot-"}}, started=False)
+    world.broker.enter("AAPL", "long", 100, 100, client_order_id="bot-1")
+    tell, asked = world.broker.fills, list[str | None]()
+
+    async def of_one(since: datetime, symbol: str | None = None) -> list[Any]:
+        asked.append(symbol)
+        return [fill for fill in await tell(since) if symbol in (None, fill.symbol)]
+
+    world.broker.fills = of_one  # type: ignore[method-assign]
+    await world.start()
+    await world.passes(30, step=5)
+    assert "AAPL" in asked
+    assert watched(world) == {"AAPL"}
+
+
 TIMED = {"time_limit": {"enabled": True, "max_seconds": 600}}
 
 

@@ -15,8 +15,7 @@ from typing import Any
 from harness import T0, World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_by_ids import BARE, BEHIND, GOOD, by, told, wants_one_exit_of_each
-
+from scopes import BARE, BEHIND, GOOD, by, told, wants_one_exit_of_each
 
 STEPS = st.lists(
     st.one_of(
