@@ -252,7 +252,9 @@ def weigh(e: Evidence, memory: Count | None) -> tuple[Conclusion, Count | None]:
         return Nothing(), None
     if e.executions is not None:
         return _explained(e, e.executions, qty, entry, memory)
-    if qty != left or (not e.read.exact and (p.state is State.MONITORING or not p.order_live)):
+    # Where nothing is left and nothing is shown, no execution can say anything else.
+    asks = p.state is State.MONITORING or (not p.order_live and not qty == left == ZERO)
+    if qty != left or (not e.read.exact and asks):
         return Need.EXECUTIONS, memory
     if e.read.exact:
         return Holds(qty, entry, READS_MIN), memory

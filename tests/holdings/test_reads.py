@@ -157,6 +157,23 @@ def test_an_empty_list_proves_nothing_unless_executions_say_the_same(p, fills, o
 
 # --- what must be read beside it --------------------------------------------------------------------------------------
 
+SOLD = exiting(state=State.PARTIAL, order_live=False, filled_qty=Decimal(10), ended_how="filled")
+NOTHING_HELD = read(row(3, symbol="MSFT"))
+
+
+@given(executions())
+def test_given_that_all_is_sold_and_nothing_is_shown_then_no_execution_is_asked_for(fills: list[Fill]) -> None:
+    assert SOLD.remaining_qty == 0
+    nothing = evidence(SOLD, NOTHING_HELD, executions=None)
+    assert weighed(nothing) == Holds(Decimal(0), None, 1)
+    assert weighed(nothing, times=3) == weighed(evidence(SOLD, NOTHING_HELD, *fills), times=3)
+
+
+def test_given_that_something_is_left_or_shown_then_executions_are_asked_for() -> None:
+    more, watched = evidence(SOLD, read(row(1)), executions=None), evidence(held(), NOTHING_HELD, executions=None)
+    assert weighed(more) is Need.EXECUTIONS
+    assert weighed(watched) is Need.EXECUTIONS
+
 
 def test_given_less_than_is_left_after_an_order_then_its_record_is_needed_first() -> None:
     e = evidence(ended(), read(row(6)), record=None, executions=None)
