@@ -27,7 +27,7 @@ from exitfsm.holdings.facts import (
 )
 from exitfsm.holdings.facts import Read as Dated
 from exitfsm.holdings.leaving import Intent, Leaving, Working
-from exitfsm.holdings.reads import NEVER, Read, known
+from exitfsm.holdings.reads import ABSENT_BY_LAG, NEVER, Read, known
 from exitfsm.holdings.rows import Shown, net
 from exitfsm.holdings.units import factor_of
 from exitfsm.holdings.working import closing, leaves_of
@@ -41,7 +41,6 @@ from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, exactly, rounded,
 
 #: What a venue may keep of a purchase in the coin that was bought, as a part of it.
 _FEE_MAX = Decimal("0.01")
-_ABSENT_BY_LAG = 3
 _LOOK_S = 1.0
 
 
@@ -65,7 +64,7 @@ def instrument_of(broker: Capabilities, symbol: str) -> Instrument:
         lag_s=lag_s,
         executions_late_s=broker.executions_late_s,
         gap_s=min(careful.gap_s, lag_s),
-        absent_s=_ABSENT_BY_LAG * lag_s,
+        absent_s=ABSENT_BY_LAG * lag_s,
     )
 
 
