@@ -52,6 +52,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     first_fill: datetime | None = None  # the first fill of the position by these
     previous: Position | None = None  # the newest position of the symbol and side on record
     multiplier: Decimal = Decimal(1)  # what one unit of quantity is of the price
+    by_ids: bool = False  # only what orders of certain ids bought is ours: no price names it
     is_old: bool = False  # it was there before we were, and the broker lists no executions: never to be known better
 
 
@@ -135,6 +136,10 @@ def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothin
         what = described(opening.row, opening.symbol)
         return Alarm(AlarmKind.UNPRICEABLE, f"{what} has no entry price: it is NOT protected"), tries
     reported = opening.first_fill
+    if opening.by_ids and reported is None:
+        what = described(opening.row, opening.symbol)
+        text = f"{what}: no execution of the bot's ids opened it: it is NOT protected; hand it to watch()"
+        return Alarm(AlarmKind.SCOPE_UNKNOWN, text), tries
     return Adopt(epoch_of(reported) if reported is not None else None, reported, price), tries
 
 

@@ -19,6 +19,7 @@ from exitfsm.memory.kept import Kept
 from exitfsm.others.ground import Ground
 from exitfsm.others.new import New
 from exitfsm.outside import log, logged
+from exitfsm.ports import Capabilities
 from exitfsm.position import Position, scope_mark
 from exitfsm.position.evaluating import due_by_time
 from exitfsm.values import BrokerPosition, Side, same_symbol
@@ -111,6 +112,11 @@ class Scoped:
         known, unknown = list(self._engine.positions.values()), self._engine.unknown
         exits = [p for p in known if p.state.exiting and p.side is side and same_symbol(p.symbol, symbol)]
         return [p for p in exits if p.state is not State.PENDING or p.client_order_id in unknown]
+
+    def guards(self) -> Capabilities:
+        """What the broker declares; where a part of the account is ours, it guards nothing of that."""
+        declared = self._calls.capabilities
+        return replace(declared, reduce_only=False, reserves=False) if self.scope.ids else declared
 
     def is_managed(self, symbol: str) -> bool:
         """False for a symbol that is not managed, whoever bought it; the start says of it that it was watched."""
