@@ -130,6 +130,26 @@ async def test_what_it_buys_on_is_added_and_what_it_buys_after_an_exit_is_the_ne
     assert sold(world) == [("AAPL", 20), ("AAPL", 7)]
 
 
+async def test_what_was_bought_before_the_start_is_named_and_priced_by_what_the_ids_bought(
+    make_world: MakeWorld,
+) -> None:
+    world = await beside_a_hand(make_world)
+    await world.stop()
+    world.clock.move(60)
+    first = world.clock.now()
+    for n, (who, side, qty, price) in enumerate(
+        [("A", "long", 4, 100), ("by-hand", "long", 30, 70), ("A", "long", 6, 105), ("by-hand", "short", 10, 90)]
+    ):
+        world.broker.enter("AAPL", side, qty, price, client_order_id=f"{who}-{n}")
+        world.clock.move(5)
+    world.broker.lose_updates()
+    world.manager = world._new_manager()
+    await world.start()
+    await world.until(world.manager.positions, seconds=60)
+    p = world.position
+    assert (p.qty, p.entry_price, p.opened_at) == (10, 103, first)
+
+
 async def test_a_restart_changes_nothing_of_it(make_world: MakeWorld) -> None:
     world = await beside_a_hand(make_world, capabilities=BEHIND)
     await buys(world, 10, "A-1")
