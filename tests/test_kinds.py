@@ -39,6 +39,7 @@ NOT_ASKED = {"scope_netted"}
         (AlarmKind, ALARMS),
         (kinds.OrderEnd, ORDER_ENDS),
         (kinds.PositionEnd, POSITION_ENDS),
+        (kinds.ScopeHow, kinds.SCOPE_HOW),
         (BarRefusal, BAR_REFUSALS),
         (By, WHO),
     ],

@@ -14,12 +14,14 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
 from exitfsm.outside import harmless
+
+T = TypeVar("T")
 
 #: The version of what is said here. A manager answers its own version to any other.
 VERSION = 1
@@ -41,6 +43,8 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "flatten": "pause, exit everything, and prove by the broker's books that all is flat",
         "release": "hand an unprotected position back to the rules",
         "acknowledge": "a person has looked at an alarm",
+        "adopt": "take a symbol into what is managed, whatever is configured",
+        "ignore": "take a symbol out of what is managed: what is held of it is not watched, and not sold",
         "sync": "reconcile with the broker now",
         "stop": "end the manager in good order; what is owed stays owed in the store",
     }
@@ -48,7 +52,9 @@ VERBS: Mapping[str, str] = MappingProxyType(
 #: Questions: they change nothing and are not recorded.
 QUESTIONS = ("standing", "proof")
 #: Verbs and questions that name symbols, positions or alarms, and cannot do without.
-NEEDS_SUBJECTS = ("exit", "release", "acknowledge")
+NEEDS_SUBJECTS = ("exit", "release", "acknowledge", "adopt", "ignore")
+#: What a `flatten` names that is meant for what is not managed, too.
+ALL_POSITIONS = "all-positions"
 
 #: Codes of an answer: done; not done, or not all of it; not understood, or not allowed.
 DONE, NOT_DONE, REFUSED = 0, 1, 2
@@ -152,11 +158,7 @@ def answer_of(line: bytes) -> Answer:
     Raises:
         Malformed: it is none, or one of another version.
     """
-    _check_version(line, "this exitfsm", "the manager")
-    try:
-        return _answers.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"not an answer: {harmless(error)}") from None
+    return _said_by_a_manager(line, _answers, "an answer")
 
 
 def hello_of(line: bytes) -> Hello:
@@ -165,11 +167,15 @@ def hello_of(line: bytes) -> Hello:
     Raises:
         Malformed: it is none, or one of another version.
     """
+    return _said_by_a_manager(line, _hellos, "a greeting")
+
+
+def _said_by_a_manager(line: bytes, decoder: msgspec.json.Decoder[T], what: str) -> T:
     _check_version(line, "this exitfsm", "the manager")
     try:
-        return _hellos.decode(line)
+        return decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"not a greeting: {harmless(error)}") from None
+        raise Malformed(f"not {what}: {harmless(error)}") from None
 
 
 def mac_of(token: str, nonces: str, said: Request | Answer) -> str:
@@ -205,6 +211,8 @@ def _mistake(request: Request) -> str | None:
         return f"at most {SUBJECTS_MAX} symbols or alarms, each of at most {SUBJECT_MAX} characters"
     if verb in NEEDS_SUBJECTS and not subjects:
         return f"{verb} needs to know which: name symbols" + (" or alarms" if verb == "acknowledge" else "")
+    if verb == "flatten" and subjects not in ((), (ALL_POSITIONS,)):
+        return "flatten is for all that is managed, or for all-positions; for single symbols: exit"
     if not 0 <= request.within <= ON_ITS_WAY_MAX_S:
         return f"a command waits for at most {ON_ITS_WAY_MAX_S:g} s"
     if any(len(text) > TEXT_MAX or "\0" in text for text in (request.reason, request.who)):

@@ -52,6 +52,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     first_fill: datetime | None = None  # the first fill of the position by these
     previous: Position | None = None  # the newest position of the symbol and side on record
     multiplier: Decimal = Decimal(1)  # what one unit of quantity is of the price
+    taken_in: datetime | None = None  # when a person took it in, after the newest one on record had ended
     is_old: bool = False  # it was there before we were, and the broker lists no executions: never to be known better
 
 
@@ -120,6 +121,8 @@ def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothin
     if before is not None and before.state.terminal and is_rounded_off(before, opening.row.qty):
         return Nothing(), None  # it is what an exit left, and the venue takes no order for it
     first = name(opening)
+    if opening.taken_in is not None and (first is None or before is None or first <= before.opened_at):
+        first = opening.taken_in  # the natural name is that of the one that has ended
     price = entry(opening, first)
     if first is not None and price is not None:
         return Adopt(epoch_of(first), first, price), tries

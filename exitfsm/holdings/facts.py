@@ -12,6 +12,7 @@ from decimal import Decimal
 
 import msgspec
 
+from exitfsm.choices import NO_CHOICES, Choices
 from exitfsm.order_ids import looks_like_exit
 from exitfsm.values import ZERO, BrokerPosition, Fill, Side
 
@@ -205,6 +206,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         symbols: these alone; none means all. `ignore`: not these.
         ids: what orders with these prefixes bought is ours; none means all that the account holds.
         handed: only what the bot hands over is ours.
+        choices: what a person has said of single symbols, which counts before all that.
         exit_prefix: how the ids of this scope's exits begin.
     """
 
@@ -213,6 +215,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     ids: tuple[str, ...] = ()
     handed: bool = False
     exit_prefix: str = "xf1-"
+    choices: Choices = NO_CHOICES
 
     def is_exit(self, order_id: str) -> bool:
         """True for the id of an exit of this scope, or of what looks like one of ours."""

@@ -160,6 +160,7 @@ class Adopter(Part):
             updates=tuple(self._orders.told.values()),
             first_fill=self._orders.first_fills.get((symbol, bp.side)),
             previous=previous,
+            taken_in=self._scoped.taken_in(symbol, previous),
             multiplier=watching.instrument_of(self._calls.capabilities, symbol).multiplier,
             is_old=is_first and listed is None,
         )

@@ -43,14 +43,17 @@ class Choosing:
         if lasts and self._calls.has("open_orders"):
             self._check(may_be_live(change.symbol, (), await self._calls.open_orders()))
 
-        def stored() -> Sequence[Recorded]:
+        def stored() -> tuple[str, Sequence[Recorded]]:
             # In one turn of the writer's: no bar gets in between.
-            self._check(may_be_live(change.symbol, self._of(change.symbol), ()) if lasts else "")
+            if lasts and (why := may_be_live(change.symbol, self._of(change.symbol), ())):
+                return why, ()
             recorded = self._scoped.account.record(change, at=change.at, by="operator")
             self._engine.tell_all(self._scoped.let_go())
-            return recorded
+            return "", recorded
 
-        return await self._positions.run(stored)
+        why, recorded = await self._positions.run(stored)
+        self._check(why)
+        return recorded
 
     def _of(self, symbol: str) -> list[Position]:
         return [p for p in list(self._engine.positions.values()) if same_symbol(p.symbol, symbol)]

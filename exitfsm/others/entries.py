@@ -19,7 +19,7 @@ from exitfsm.others.ground import Ground
 from exitfsm.others.scope import Scoped
 from exitfsm.outside import log
 from exitfsm.position import READS_MIN
-from exitfsm.values import BrokerPosition, ExecutionReport, same_symbol
+from exitfsm.values import BrokerPosition, ExecutionReport, bare, same_symbol
 
 #: How long is waited between two looks at what became of a cancel, in seconds.
 PAUSE_S = 0.3
@@ -52,6 +52,8 @@ class Entries:
                 is_over = await cancel(self._calls, name, READS_MIN, partial(asyncio.sleep, PAUSE_S))
             except BrokerError as error:
                 log.warning("entry_not_canceled id=%s error=%s", name, error)
+            if is_over and order.symbol is not None:
+                self._orders.foreign.get(bare(order.symbol), {}).pop(name, None)
             ends.append((order, is_over))
         return ends
 

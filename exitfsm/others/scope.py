@@ -5,8 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from exitfsm import holdings
+from exitfsm.account import Account
 from exitfsm.books import Rows
 from exitfsm.config import Managed
 from exitfsm.engine import Engine
@@ -14,11 +19,12 @@ from exitfsm.holdings import bare
 from exitfsm.holdings.facts import Scope
 from exitfsm.kinds import AlarmKind
 from exitfsm.lifecycle import State
+from exitfsm.messages import Ignore, Message
 from exitfsm.others.ground import Ground
 from exitfsm.outside import log, logged
 from exitfsm.position import Position
 from exitfsm.position.evaluating import due_by_time
-from exitfsm.values import BrokerPosition, Side, same_symbol
+from exitfsm.values import EXACT, ZERO, BrokerPosition, Side, plain, same_symbol
 
 #: A time rule that would act without a price is announced so long before.
 AHEAD = timedelta(minutes=1)
@@ -34,20 +40,63 @@ def scope_of(manage: Managed) -> Scope:
 class Share:
     """What of the account's rows is ours, where not all is: no more than is watched."""
 
-    def __init__(self, engine: Engine, scope: Scope) -> None:
-        self._engine, self.scope = engine, scope
-        #: All rows of the account, as they were read last.
+    def __init__(self, engine: Engine, scope: Scope, account: Account) -> None:
+        self._engine, self._configured, self.account = engine, scope, account
+        #: All rows of the account, as they were read last, and what of them was shown as ours.
         self.rows: Rows = ()
+        self.shown: Rows = ()
+
+    @property
+    def scope(self) -> Scope:
+        """What is managed now: as it is configured, and as a person has said since."""
+        return replace(self._configured, choices=self.account.choices)
 
     def limits(self) -> Callable[[Rows], Rows]:
         """What a read that begins now is to show of its rows."""
-        ours = holdings.shares(list(self._engine.positions.values())) if self.scope.handed else None
+        scope = self.scope
+        ours = holdings.shares(list(self._engine.positions.values())) if scope.handed else None
 
         def limited(rows: Rows) -> Rows:
-            self.rows = rows
-            return rows if ours is None else holdings.handed_rows(rows, ours)
+            self.rows = self.shown = rows
+            if ours is None:
+                return rows
+            taken_in = [scope.choices.takes_in(row.symbol) for row in rows]  # all of those is ours
+            whole = tuple(row for row, is_whole in zip(rows, taken_in, strict=True) if is_whole)
+            rest = [row for row, is_whole in zip(rows, taken_in, strict=True) if not is_whole]
+            self.shown = holdings.handed_rows(rest, ours) + whole
+            return self.shown
 
         return limited
+
+
+class Outside(NamedTuple):
+    """So much of a row of the account is not managed, and why not."""
+
+    row: BrokerPosition
+    qty: Decimal
+    why: str
+
+    def __str__(self) -> str:
+        """In words."""
+        side = "" if self.row.side is Side.LONG else f" {self.row.side}"
+        return f"not managed: {self.row.symbol} {plain(self.qty)}{side}, {self.why}"
+
+
+def outside(rows: Rows, ours: Sequence[BrokerPosition], scope: Scope, watched: set[str]) -> list[Outside]:
+    """What of the account's rows is not managed; `ours` are the rows as far as they are."""
+    found = []
+    for row in rows:
+        is_watched = bare(row.symbol) in watched
+        why = holdings.why_not(row.symbol, scope, watched=is_watched)
+        if why and is_watched:
+            continue  # from before, until it ends
+        if why:
+            found.append(Outside(row, row.qty, why))
+        elif row.qty.is_finite():
+            shown = sum((o.qty for o in ours if same_symbol(o.symbol, row.symbol) and o.side is row.side), ZERO)
+            if (left := EXACT.subtract(row.qty, shown)) > 0:
+                found.append(Outside(row, left, "more than was handed to watch()"))
+    return found
 
 
 class Scoped:
@@ -56,7 +105,7 @@ class Scoped:
     def __init__(self, ground: Ground, share: Share) -> None:
         self._calls, self._time, self._live = ground.calls, ground.time, ground.live
         self._positions, self._engine, self.raise_alarm = ground.positions, ground.engine, ground.raise_alarm
-        self._share, self.scope, self._began_at = share, share.scope, self._time.now()
+        self._share, self._began_at = share, self._time.now()
         #: True once it was said of each row what it is to us.
         self._said = False
         #: Since when it is asked who bought what is held of a symbol, in monotonic seconds; for ever once it is known.
@@ -64,6 +113,41 @@ class Scoped:
         #: Positions that the bot handed over in this life; and the last bar of each symbol as it was at first.
         self._handed: set[str] = set()
         self._first_bars: dict[str, datetime | None] = {}
+
+    @property
+    def scope(self) -> Scope:
+        """What is managed now."""
+        return self._share.scope
+
+    @property
+    def account(self) -> Account:
+        """Where what a person says of the scope is stored, and folded."""
+        return self._share.account
+
+    @property
+    def rows(self) -> Rows:
+        """All rows of the account, as they were read last, whosever they are."""
+        return self._share.rows
+
+    def outside(self) -> list[Outside]:
+        """What of the account is not managed, by the newest read of what is held."""
+        watched = {bare(p.symbol) for p in list(self._engine.positions.values())}
+        return outside(self._share.rows, self._share.shown, self.scope, watched)
+
+    # --- what a person has said ---------------------------------------------------------------------------------------
+
+    def let_go(self) -> list[tuple[str, Message]]:
+        """What positions are to be told that a person took out of what is managed, and that are watched yet."""
+        choices, now = self.scope.choices, self._time.now()
+        watched = [p for p in list(self._engine.positions.values()) if p.state is State.MONITORING]
+        return [(p.position_id, Ignore(at=now)) for p in watched if choices.lets_go(p.symbol)]
+
+    def taken_in(self, symbol: str, newest: Position | None) -> datetime | None:
+        """When a person took a symbol in, where its newest position on record had ended before; else None."""
+        chosen = self.scope.choices.of(symbol)
+        if chosen is None or not chosen.managed or newest is None or newest.ended_at is None:
+            return None
+        return chosen.at if newest.ended_at <= chosen.at else None
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -77,6 +161,8 @@ class Scoped:
             for row in self._share.rows:
                 said = holdings.described_scope(row, self.scope, watched=bare(row.symbol) in watched)
                 log.info("scope %s", said)
+        if messages := self.let_go():  # the manager was killed, or one was found, when a person said so
+            await self._positions.tell_all(messages)
         managed = self.managed(rows)
         await self._ask_who_bought(managed)
         return managed

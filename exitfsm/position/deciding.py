@@ -21,6 +21,7 @@ from exitfsm.messages import (
     Contradiction,
     ForceExit,
     GiveWay,
+    Ignore,
     Message,
     Open,
     PositionRead,
@@ -41,6 +42,7 @@ from exitfsm.position.operating import (
     on_contradiction,
     on_force_exit,
     on_give_way,
+    on_ignore,
     on_raise_alarm,
     on_release,
 )
@@ -112,6 +114,7 @@ _HANDLERS: dict[type[Message], Callable[[Position, Any, Capabilities], list[Even
     ForceExit: on_force_exit,
     ChangePolicy: on_change_policy,
     Release: on_release,
+    Ignore: on_ignore,
     Acknowledge: on_acknowledge,
     Recover: on_recover,
     RaiseAlarm: on_raise_alarm,
