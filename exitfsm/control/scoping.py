@@ -17,6 +17,7 @@ from exitfsm.kinds import ScopeHow
 from exitfsm.others.choosing import Choosing
 from exitfsm.others.entries import Entries
 from exitfsm.outside import log
+from exitfsm.ports import EXIT_WAITS
 from exitfsm.values import canonical_symbol, plain
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Scoping:
 
     async def clear_way(self, given: CommandGiven) -> list[Said]:
         """Cancel the bot's entries, and take in what is not managed where that was meant; what fails is said."""
+        EXIT_WAITS.set(True)  # in this task: nothing of this waits behind what others ask
         said: list[Said] = []
         for work in (self._cancel_entries, self._take_all_in):
             try:

@@ -27,7 +27,7 @@ HANDED = {"manage": {"owner": "handed"}, "live": {"entry_id_prefix": "bot-"}}
 
 
 async def beside(make_world: MakeWorld, config: dict[str, Any]) -> World:
-    """A manager that starts where 40 VTI have been held for long, and ten AAPL, which the bot hands over, are bought."""
+    """A manager that starts where 40 VTI have been held for long; then the bot buys ten AAPL."""
     world = await make_world(config, started=False)
     world.broker.now = lambda: world.clock.now() - timedelta(days=20)
     world.broker.enter("VTI", "long", 40, 200, client_order_id="by-hand-1")
