@@ -1,9 +1,10 @@
 """What it costs a decision that somebody looks: a client on the socket and a scraper of the metrics, against nobody.
 
-Two managers in one process, each on a store of its own, decide in turns, twenty and twenty. While the one with the socket and
-the metrics does, a second process asks it what stands, ten times a second by the socket, and its figures twice a
-second by HTTP; while the other does, that process is stopped. A decision is from the bar to the order that is handed to
-the broker, its intent synced. On a machine with other work only the processor's time says something.
+Two managers in one process, each on a store of its own, decide in turns, twenty and twenty. While the one with the
+socket and the metrics does, a second process asks what stands, twice a second by the socket (as `flatten` looks at its
+fastest), and for its figures once a second by HTTP; while the other does, that process is stopped. A decision is from
+the bar to the order that is handed to the broker, its intent synced. On a machine with other work only the processor's
+time says something.
 """
 
 from __future__ import annotations
