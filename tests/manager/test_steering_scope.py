@@ -174,10 +174,13 @@ async def test_one_that_was_let_go_in_the_store_alone_is_let_go_at_the_start(wor
         change = ScopeChanged(symbol="AAPL", how="ignored", by=f"jo #{ID}", at=world.clock.now())
         await server._desk._record(change)  # killed between the two commits
     assert watched(world) == {"AAPL": 10}
+    for _ in range(20):  # no reconciliation comes to an end before a bar does
+        world.broker.answer("positions", Returns(None))
     await world.restart()
     assert watched(world) == {}
     await world.bar(50)
     assert world.orders == []
+    world.broker.truthful()
 
 
 async def test_a_repeat_of_an_ignore_that_was_killed_says_that_it_took_effect(world: World) -> None:
@@ -249,6 +252,24 @@ async def test_with_all_positions_it_is_taken_in_for_this_alone_and_sold(
         await world.manager.sync()
         assert watched(world) == {}
     assert len(world.orders) == 2
+
+
+async def test_what_could_not_be_taken_in_is_in_the_way_of_the_proof(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await beside(make_world, IGNORED)
+
+    async def nothing(*_: Any) -> list[Any]:
+        return []
+
+    async with steered(world) as server:
+        monkeypatch.setattr(server._desk._scoping, "_take_all_in", nothing)
+        pressed = await flattening(world, all_positions=True, timeout_s=3.0)
+        await until(lambda: world.orders)
+        await fill_all(world)
+        answer = await pressed
+    assert answer.code == 1
+    assert answer.lines == ("VTI: the broker shows 40 long that is not watched yet",)
 
 
 async def test_what_was_taken_in_goes_out_when_trading_is_resumed_and_the_next_start_finds_it_so(
