@@ -286,8 +286,8 @@ def test_after_a_day_every_command_took_effect_once_and_every_alarm_arrived(
             verb, subjects = day.trouble() if number % 10 == 2 else day.command()
             day.give(verb, subjects, kill=number in kills)
         server.do(server.rest.faults.planned.clear)
-        for symbol in unprotected(day):
-            day.give("exit", (symbol,), kill=False)
+        for symbol in unprotected(day):  # a person has looked: what is held of it is to be watched, or sold
+            day.give("release", (symbol,), kill=False)
         flat = day.give("flatten", (), kill=False, s=60)
         answers = day.answers()
         log = day.events()
