@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from exitfsm.control.deciding import Books, Proof, proof_of
-from exitfsm.holdings import why_not
 from exitfsm.others.entries import is_others
 from exitfsm.position import READS_MIN
+from exitfsm.scope import why_not
+from exitfsm.values import bare, plain
 
 if TYPE_CHECKING:
     from exitfsm.manager.parts import Parts
@@ -51,7 +52,7 @@ async def look(parts: Parts, doubts: Sequence[str] = (), *, of_all: bool = False
     else:
         scope, prefix = context.scoped.scope, context.ground.live.entry_id_prefix
         left_out = {one.row.symbol for one in outside if why_not(one.row.symbol, scope, watched=True)}
-        rows = tuple(row for row in rows if row.symbol not in left_out)
+        rows = tuple(row for row in rows if row.symbol not in left_out and row.qty)  # a part of nothing is nobody's
         unreadable = frozenset(
             symbol for symbol in unreadable if not symbol or not why_not(symbol, scope, watched=True)
         )
@@ -59,6 +60,12 @@ async def look(parts: Parts, doubts: Sequence[str] = (), *, of_all: bool = False
             tuple(o for o in orders if o is None or not is_others(o, scope, prefix)) if orders is not None else None
         )
         foreign = tuple(o for o in foreign if not is_others(o, scope, prefix))
+    watched = {bare(p.symbol) for p in positions}
+    new = {name: qty for name, qty in context.scoped.owned.items() if qty and name not in watched}
+    doubts = (
+        *doubts,
+        *(f"{name}: {plain(abs(qty))} that its ids bought is not watched yet" for name, qty in new.items()),
+    )
     hours = {p.symbol: context.hours.at_a_glance(p.symbol) for p in positions}
     opens = {symbol: known.next_open for symbol, known in hours.items() if known is not None and not known.is_open}
     books = Books(

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exitfsm import holdings
 from exitfsm.control.deciding import Said, of_symbol, signed
 from exitfsm.control.protocol import ALL_POSITIONS, NOT_DONE, Request
 from exitfsm.errors import ExitFsmError
 from exitfsm.events import CommandGiven, ScopeChanged
 from exitfsm.kinds import ScopeHow
 from exitfsm.others.choosing import Choosing
-from exitfsm.others.entries import Entries
+from exitfsm.others.entries import Entries, bots_ids
 from exitfsm.outside import log
 from exitfsm.ports import EXIT_WAITS
-from exitfsm.values import canonical_symbol, plain
+from exitfsm.scope import why_not
+from exitfsm.values import canonical_symbol, plain, same_symbol
 
 if TYPE_CHECKING:
     from exitfsm.manager import ExitManager
@@ -45,7 +45,8 @@ class Scoping:
             if symbol is None:
                 said.append(Said(f"{subject}: it is no symbol; nothing was done", NOT_DONE))
             elif self._is_managed(symbol):
-                said.append(Said(f"{symbol}: it is managed already; nothing was done"))
+                of = "what the bot's ids bought of " if self._parts.context.scoped.scope.ids else ""
+                said.append(Said(f"{symbol}: {of}it is managed already; nothing was done"))
             elif (failed := await self._choose(symbol, ScopeHow.ADOPTED, request, who)) is not None:
                 said.append(failed)
             else:
@@ -61,7 +62,7 @@ class Scoping:
         if held:
             what = " and ".join(f"{plain(p.remaining_qty)} {p.side} at {plain(p.entry_price)}" for p in held)
             return Said(f"{symbol}: managed from now on; {what} are watched")
-        rows = [row for row in self._parts.context.scoped.rows if holdings.same_symbol(row.symbol, symbol)]
+        rows = [row for row in self._parts.context.scoped.rows if same_symbol(row.symbol, symbol)]
         if rows:
             return Said(f"{symbol}: managed from now on; what is held of it is watched as soon as it can be named")
         return Said(f"{symbol}: managed from now on; nothing of it is held")
@@ -75,7 +76,7 @@ class Scoping:
                 said.append(Said(f"{subject}: it is no symbol; nothing was done", NOT_DONE))
                 continue
             before = of_symbol(self._manager.positions(), symbol)
-            not_so = holdings.why_not(symbol, self._parts.context.scoped.scope, watched=bool(before))
+            not_so = why_not(symbol, self._parts.context.scoped.scope, watched=bool(before))
             if not_so and not before:
                 said.append(Said(f"{symbol}: it is not managed already ({not_so}); nothing was done"))
             elif (failed := await self._choose(symbol, ScopeHow.IGNORED, request, who)) is not None:
@@ -100,7 +101,7 @@ class Scoping:
         chosen = scope.choices.of(symbol)
         if chosen is not None:
             return chosen.managed and not chosen.command
-        return not scope.handed and not holdings.why_not(symbol, scope, watched=False)
+        return not scope.handed and not why_not(symbol, scope, watched=False)
 
     async def _choose(self, symbol: str, how: ScopeHow, request: Request, who: str) -> Said | None:
         """Store it; what is said where that could not be."""
@@ -133,7 +134,7 @@ class Scoping:
 
     async def _cancel_entries(self, _: CommandGiven) -> list[Said]:
         context = self._parts.context
-        if not context.ground.live.entry_id_prefix:
+        if not bots_ids(context.scoped.scope, context.ground.live.entry_id_prefix):
             return []
         read = await context.books.positions()
         ends = await Entries(context.ground, context.scoped).cancel(read.rows)
@@ -152,6 +153,10 @@ class Scoping:
         await context.books.positions()
         for one in context.scoped.outside():
             symbol = context.memory.orders.known_spelling(one.row.symbol)
+            if context.scoped.scope.ids:
+                why = "manage.owner is ids, and what others bought cannot be taken in: sell it at the broker"
+                said.append(Said(f"{symbol}: {plain(one.qty)} are held on: {why}", NOT_DONE))
+                continue
             said.append(Said(f"{symbol}: {plain(one.qty)} taken in for this ({one.why})"))
             if symbol not in seen:
                 seen.add(symbol)

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from exitfsm import holdings
 from exitfsm.broker.probing import cancel
 from exitfsm.errors import BrokerError
 from exitfsm.holdings.facts import Scope
@@ -19,6 +18,7 @@ from exitfsm.others.ground import Ground
 from exitfsm.others.scope import Scoped
 from exitfsm.outside import log
 from exitfsm.position import READS_MIN
+from exitfsm.scope import why_not
 from exitfsm.values import BrokerPosition, ExecutionReport, bare, same_symbol
 
 #: How long is waited between two looks at what became of a cancel, in seconds.
@@ -41,7 +41,7 @@ class Entries:
         Raises:
             BrokerError: the broker does not say which orders work.
         """
-        if not self._prefix or not self._calls.has("open_orders"):
+        if not bots_ids(self._scoped.scope, self._prefix) or not self._calls.has("open_orders"):
             return []
         found = entries(await self._calls.open_orders(), rows, self._scoped.scope, self._prefix)
         ends = []
@@ -65,7 +65,7 @@ def entries(
 
     One that does not say its side is none: what closes a position is not to be canceled by a guess.
     """
-    mine = (o for o in orders if prefix and o.client_order_id.startswith(prefix))
+    mine = (o for o in orders if o.client_order_id.startswith(bots_ids(scope, prefix)))
     managed = (o for o in mine if not (looks_like_exit(o.client_order_id) or is_others(o, scope, prefix)))
     return [o for o in managed if o.side is not None and not _closes(o, rows)]
 
@@ -80,12 +80,18 @@ def is_others(order: ExecutionReport, scope: Scope, prefix: str) -> bool:
 
     An exit of ours is ours wherever it works. Where only what is handed over is managed, ids alone say who ordered.
     """
-    if order.symbol is None or looks_like_exit(order.client_order_id):
+    order_id, ids = order.client_order_id, bots_ids(scope, prefix)
+    if order.symbol is None or looks_like_exit(order_id, scope.mark):
         return False
-    if holdings.why_not(order.symbol, scope, watched=True):
+    if why_not(order.symbol, scope, watched=True):
         return True
-    by_ids = scope.handed and bool(prefix) and not scope.choices.takes_in(order.symbol)
-    return by_ids and not order.client_order_id.startswith(prefix)
+    by_ids = bool(scope.ids) or (scope.handed and bool(ids) and not scope.choices.takes_in(order.symbol))
+    return by_ids and not order_id.startswith(ids)
 
 
-__all__ = ["Entries", "entries", "is_others"]
+def bots_ids(scope: Scope, prefix: str) -> tuple[str, ...]:
+    """How the ids of the bot's orders begin, as far as that is configured."""
+    return scope.ids or ((prefix,) if prefix else ())
+
+
+__all__ = ["Entries", "bots_ids", "entries", "is_others"]

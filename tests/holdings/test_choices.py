@@ -12,6 +12,7 @@ from exitfsm.choices import NO_CHOICES, Choices, chosen
 from exitfsm.events import ScopeChanged, TradingPaused
 from exitfsm.holdings.facts import Scope
 from exitfsm.lifecycle import State
+from exitfsm.scope import is_named, why_not
 from exitfsm.values import plain
 
 OTHER = "00000000deadbeef"
@@ -74,13 +75,13 @@ def test_of_each_symbol_one_choice_counts(events: list[ScopeChanged]) -> None:
 
 def test_what_a_person_said_counts_before_what_is_configured() -> None:
     out = Scope(ignore=frozenset({"AAPL"}))
-    assert holdings.why_not("AAPL", out, watched=False)
-    assert not holdings.why_not("AAPL", replace(out, choices=after(said())), watched=False)
-    assert not holdings.why_not("AAPL", Scope(handed=True, choices=after(said())), watched=False)
-    assert holdings.is_named("AAPL", replace(out, choices=after(said())))
+    assert why_not("AAPL", out, watched=False)
+    assert not why_not("AAPL", replace(out, choices=after(said())), watched=False)
+    assert not why_not("AAPL", Scope(handed=True, choices=after(said())), watched=False)
+    assert is_named("AAPL", replace(out, choices=after(said())))
     gone = Scope(symbols=frozenset({"AAPL"}), choices=after(said(how="ignored")))
-    assert holdings.why_not("AAPL", gone, watched=True) == "ignored by anna #1"
-    assert not holdings.is_named("MSFT", gone)
+    assert why_not("AAPL", gone, watched=True) == "ignored by anna #1"
+    assert not is_named("MSFT", gone)
 
 
 def test_what_was_let_go_and_is_taken_in_again_has_a_name_of_its_own() -> None:
