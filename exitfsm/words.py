@@ -105,6 +105,27 @@ def _policy(before: Position, p: Position, e: PolicyChanged) -> str:
     return f"{changed}policy {e.policy.digest()}{whose}{by}{why}; {levels_in_words(p, e.at)}"
 
 
+def adjusted_in_words(before: Position, after: Position) -> str:
+    """What a change of a position's settings, or of its stop, has led to: `AAPL: stop 1 % → 2 %`."""
+    said = [settings_in_words(before.policy, after.policy)] if before.policy != after.policy else []
+    if before.own_policy != after.own_policy:
+        said.append("by settings of its own" if after.own_policy else "by the settings for all")
+    old, new = _stop_of(before), _stop_of(after)
+    moved = after.stops.trail if after.stops.trail is not None else after.stops.break_even
+    if after.stops.operator is not None and after.stops.operator != before.stops.operator:
+        said.append(f"stop {n(old)} → {n(new)}")
+    elif after.stops.operator is not None:
+        said.append(f"its stop stays at {n(new)}, where a person has put it")
+    elif moved is not None:
+        said.append(f"its stop that has moved stays at {n(moved)}")
+    return f"{after.symbol}: {', '.join(said) or 'as it was'}"
+
+
+def _stop_of(p: Position) -> Decimal | None:
+    """The stop that is reached first, by what is known from the entry on."""
+    return next((stop.price for stop in levels(p, p.stops.moved_at or p.opened_at)[1]), None)
+
+
 def settings_in_words(before: ExitPolicy, after: ExitPolicy) -> str:
     """What has changed between two policies, e.g. `stop 1 % → 2 %, target 2 % → 5 %`."""
     return ", ".join(map(str, differences(before, after))) or "the same settings"

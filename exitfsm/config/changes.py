@@ -1,4 +1,4 @@
-"""Changed settings: `stop_loss.threshold_pct=1.5`, read and bounded as in a configuration file, put into a policy.
+"""Changed settings, read and bounded as in a configuration file, and put into a policy.
 
 Rules of this room: only what is named changes. A setting that is named with the value that it has leaves the policy as
 it is, byte for byte.
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from exitfsm.config import ConfigWarning, ExitConfig, load_config
 from exitfsm.config.settings import plain_value
 from exitfsm.errors import ConfigError
-from exitfsm.policy import ExitPolicy
+from exitfsm.policy import ExitPolicy, differences
 
 #: Dotted name of a setting of the policy -> its value as text, as it would stand in a configuration file.
 Changes = Mapping[str, str]
@@ -109,3 +109,32 @@ def _bytes(value: Any) -> bytes:
 def _setting(of: Any, name: str) -> Any:
     """A setting or section of a policy or of one of its sections."""
     return of.section(name) if isinstance(of, ExitPolicy) else getattr(of, name)
+
+
+def policy_of(given: ExitPolicy | Mapping[str, Any], base: ExitPolicy) -> ExitPolicy:
+    """A policy as a bot gives it: a whole one, or sections and settings that are put into `base`.
+
+    Raises:
+        ConfigError: with every mistake: an unknown setting, a value that is not allowed, settings that do not fit.
+    """
+    wanted = plain_value(given if isinstance(given, ExitPolicy) else base)
+    if not isinstance(given, ExitPolicy):
+        unknown = [name for name in given if name not in wanted]
+        if unknown:
+            known = ", ".join(wanted)
+            raise ConfigError([f"{name} is no setting of the policy; known here: {known}" for name in unknown])
+        for name, value in given.items():
+            was = wanted[name]
+            wanted[name] = {**was, **value} if isinstance(was, dict) and isinstance(value, Mapping) else value
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConfigWarning)
+            return load_config(wanted).policy
+    except ConfigError as error:
+        raise ConfigError([line.replace("config: exit_manager.", "") for line in error.mistakes]) from None
+
+
+def needs_restart(before: ExitConfig, after: ExitConfig) -> list[str]:
+    """The settings that differ and are no part of the policy, by their names: what they say may be a secret."""
+    found = [d.name for d in differences(before, after) if not d.name.startswith("policy")]
+    return list(dict.fromkeys(found))

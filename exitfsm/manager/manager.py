@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -31,16 +32,20 @@ from exitfsm.events import TradingPaused, TradingResumed
 from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.context import Given, in_order
 from exitfsm.manager.intake import CONFIRM
+from exitfsm.manager.mailbox import Mailbox
 from exitfsm.manager.parts import Parts
+from exitfsm.others.entering import MayEnter
+from exitfsm.others.settings import Adjustable, Settings
 from exitfsm.outside import log
 from exitfsm.ownership import Opening
+from exitfsm.policy import ExitPolicy
 from exitfsm.ports import Broker, Clock, EventBus
 from exitfsm.position import Position, account_hash, price_for
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side, decimal_of, symbol_key, utc
 
 
-class ExitManager:
+class ExitManager(Adjustable, MayEnter):
     """Gets a bot out of its positions: exactly once, through crashes, with every step recorded.
 
     Args:
@@ -78,7 +83,7 @@ class ExitManager:
         on_alarm: OnAlarm | None = None,
         standby: bool = False,
     ) -> None:
-        self.config = load_config(config) if config is not None else ExitConfig()
+        self.config, self._config_given = load_config(config) if config is not None else ExitConfig(), config
         self.strategy_name = strategy_name
         self._broker, self._store_given, self._bus = broker, state_store, event_bus
         self._subscription, self._alerting = Subscription(event_bus), Alerting(self.config.alerts, self.alarms)
@@ -117,6 +122,13 @@ class ExitManager:
         if not self._parts.running:
             raise StoreError("the manager is stopped")
         return self._parts
+
+    @property
+    def _settings(self) -> tuple[Settings, Mailbox]:
+        return self._at_work.context.settings, self._at_work.context.mailbox
+
+    def _goes_by(self, config: ExitConfig) -> None:
+        self.config, self._given = config, replace(self._given, config=config)
 
     @property
     def _running(self) -> bool:
@@ -228,7 +240,7 @@ class ExitManager:
         await self._parts.intake.update(update)
 
     @on_its_loop
-    async def watch(
+    async def watch(  # noqa: PLR0913  # what a position is, and what a bot may say of it
         self,
         symbol: str,
         side: Side | str,
@@ -237,6 +249,7 @@ class ExitManager:
         first_fill_at: datetime,
         *,
         atr: Decimal | None = None,
+        policy: ExitPolicy | Mapping[str, Any] | None = None,
     ) -> Position:
         """Watch a position from now on, before a reconciliation finds it. Repeating it changes nothing.
 
@@ -246,12 +259,15 @@ class ExitManager:
             symbol, side, qty, entry_price: what is held, at which average price.
             first_fill_at: the broker's time of the first fill since the symbol was flat; it names the position.
             atr: average true range at the entry, for `atr_levels`.
+            policy: settings of its own, as of `change_policy`; a position that has its own already keeps them.
 
         Raises:
+            ConfigError: the policy cannot be had.
             ValueError: quantity or price is not a finite number above 0, or the symbol is none.
         """
-        adopter, first, kind = self._at_work.adopter, utc(first_fill_at), Side(str(side))
-        return await adopter.watch(symbol, kind, decimal_of(qty), decimal_of(entry_price), first, atr)
+        adopter, kind, entry = self._at_work.adopter, Side(str(side)), decimal_of(entry_price)
+        more = {"atr": atr, **self._settings[0].at_entry(policy, kind, entry)}
+        return await adopter.watch(symbol, kind, decimal_of(qty), entry, utc(first_fill_at), more)
 
     @on_its_loop
     async def sync(self) -> None:
@@ -264,20 +280,12 @@ class ExitManager:
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
-    def may_enter(self, symbol: str, at: datetime | None = None) -> bool:
-        """True when nothing here speaks against entering `symbol` at `at` (now when None)."""
-        return holdings.may_enter(*self._entry(symbol, at))
-
-    def entry_block(self, symbol: str, at: datetime | None = None) -> str | None:
-        """Why `symbol` may not be entered at `at`; None when it may."""
-        return holdings.entry_block(*self._entry(symbol, at))
-
-    def _entry(self, symbol: str, at: datetime | None) -> tuple[str, datetime, holdings.Account]:
-        """An entry, and what speaks for or against it: before the start, and when its loop has ended, that."""
+    def _account(self) -> holdings.Account | None:
         is_watching = self._loop is not None and not self._loop.is_closed()
-        nothing = holdings.Account(positions=(), cooldowns={}, is_reconciled=False)
-        account = self._made.account() if self._made is not None and is_watching else nothing
-        return symbol_key(str(symbol)), utc(at) if at is not None else self._given.time.now(), account
+        return self._made.account() if self._made is not None and is_watching else None
+
+    def _now(self) -> datetime:
+        return self._given.time.now()
 
     def positions(self) -> list[Position]:
         """All open positions, oldest first; none before the start."""

@@ -32,9 +32,7 @@ class ProfitTaking(Section, frozen=True):
     time_in_force: Annotated[TimeInForce, Spec("how long the venue keeps the order")] = TimeInForce.DAY
     price: Annotated[
         PriceSetting,
-        Spec(
-            "the price at which to exit, in place of the percentage; for the policy of one position", gt=0, lt=1e15
-        ),
+        Spec("the price at which to exit, in place of the percentage; for the policy of one position", gt=0, lt=1e15),
     ] = msgspec.UNSET
 
 
