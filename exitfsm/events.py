@@ -362,7 +362,7 @@ class CommandGiven(Event, frozen=True, tag="command_given.v1"):
     whence: str
     at: datetime
     reason: str = ""
-    given: str | msgspec.UnsetType = msgspec.UNSET
+    given: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class CommandAnswered(Event, frozen=True, tag="command_answered.v1"):

@@ -109,6 +109,10 @@ class Settings:
         if policy.plan.needs_session and not self._has_hours:
             raise ConfigError(["the broker tells no hours: a rule that asks for them needs a restart with it on"])
 
+    def last_price(self, symbol: str) -> Decimal | None:
+        """The last accepted price of a symbol that is held."""
+        return self._engine.last_price(symbol)
+
     # --- in the writer's thread ---------------------------------------------------------------------------------------
 
     def apply(self, who: str = CONFIGURATION) -> list[str]:
