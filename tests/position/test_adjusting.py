@@ -13,9 +13,10 @@ from msgspec.structs import replace
 
 from exitfsm.events import ExitTriggered, PolicyChanged, PositionOpened, PositionResized, StopMoved, UnitChanged
 from exitfsm.messages import ChangePolicy, Message, MoveStop, Rescale
-from exitfsm.policy import ExitPolicy, cannot_be, differences, fitted, rescaled
-from exitfsm.position import evolve, levels
+from exitfsm.policy import RULES, ExitPolicy, cannot_be, differences, fitted, rescaled
+from exitfsm.position import evolve, levels, wake_band
 from exitfsm.position.adjusting import fires_at, tightest_stop, why_not_policy, why_not_stop
+from exitfsm.position.evaluating import goes_on
 from exitfsm.testing.given import Scenario, after, given, like, opened, policy, reported, seen, to_open
 from exitfsm.values import ExitType, Side
 from exitfsm.words import adjusted_in_words, in_words
@@ -273,3 +274,23 @@ def test_only_a_person_ever_moves_a_stop_against_the_position(side: str, steps: 
             assert s.now.stops == before.stops
         if s.now.stops.operator is not None and s.now.state == "monitoring":
             assert {rule for rule, _ in stops(s)} <= {"operator", "trailing_stop", "break_even"}
+
+
+@pytest.mark.parametrize(("side", "sign"), [("long", 1), ("short", -1)])
+def test_given_a_stop_by_hand_then_bars_are_quiet_up_to_the_best_price_before(side: str, sign: int) -> None:
+    s = held(side=side).when(seen(100 + 10 * sign))
+    assert goes_on(s.now, D(1), D(1))
+    band = wake_band(s.when(moved(100 - 5 * sign, last=str(100 + 10 * sign))).now, after(90))
+    assert band is not None
+    inner, outer = (band.lower, band.upper) if sign > 0 else (band.upper, band.lower)
+    assert (inner, outer) == (100 - 5 * sign, 100 + 10 * sign)
+
+
+def test_given_a_price_in_the_settings_for_all_then_that_is_doubted_and_the_figures_say_where_it_is() -> None:
+    doubts = [text for rule in RULES for _, text in rule.doubts(PRICED)]
+    assert [text.partition(",")[0] for text in doubts] == ["95 is a price", "120 is a price"]
+    assert [rule.brief(PRICED) for rule in RULES if rule.price_side] == ["stop at 95", "target at 120"]
+    assert not any(rule.alternatives(PRICED) for rule in RULES if rule.price_side)
+    one = policy(stop_loss={"price": "95"}, profit_taking={})
+    assert rescaled(one, D(2)).stop_loss.price == D("47.5")
+    assert not [text for rule in RULES for _, text in rule.doubts(one) if "gain no more" in text]
