@@ -111,7 +111,8 @@ def adjusted_in_words(before: Position, after: Position) -> str:
     if before.own_policy != after.own_policy:
         said.append("by settings of its own" if after.own_policy else "by the settings for all")
     old, new = _stop_of(before), _stop_of(after)
-    moved = next((stop.price for rule in after.policy.plan.moved_stops if (stop := rule.moved_stop(after))), None)
+    found = [stop.price for rule in after.policy.plan.moved_stops if (stop := rule.moved_stop(after)) is not None]
+    moved = (max if after.side.sign > 0 else min)(found, default=None)
     if after.stops.operator is not None and after.stops.operator != before.stops.operator:
         said.append(f"stop {n(old)} → {n(new)}")
     elif after.stops.operator is not None:

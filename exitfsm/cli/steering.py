@@ -181,7 +181,7 @@ def set_policy(
     changes: Annotated[
         list[str],
         typer.Argument(
-            metavar="SETTING=VALUE…", help="By its dotted name in the configuration, as SECTION.price=4980; or: default."
+            metavar="SETTING=VALUE…", help="By its name in the configuration, as SECTION.price=4980; or: default."
         ),
     ],
     reason: Reason = "", yes: Yes = False, as_json: JsonFlag = False, at: At = None, again: Again = None,

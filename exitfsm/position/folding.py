@@ -152,10 +152,10 @@ def _scaled(price: Decimal | None, factor: Decimal) -> Decimal | None:
 
 def _stop_moved(p: Position, e: StopMoved) -> Position:
     stops = p.stops
-    if e.rule is ExitType.OPERATOR:
-        return replace(p, stops=Stops(None, None, e.best_price, e.bar_at, e.stop))
     if e.rule is ExitType.TRAILING_STOP:
         return replace(p, stops=Stops(stops.break_even, e.stop, e.best_price, e.bar_at, stops.operator))
+    if e.rule is ExitType.OPERATOR:
+        return replace(p, stops=Stops(None, None, e.best_price, e.bar_at, e.stop))
     return replace(p, stops=Stops(e.stop, stops.trail, e.best_price, e.bar_at, stops.operator))
 
 
