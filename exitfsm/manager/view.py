@@ -139,10 +139,15 @@ class View(Part):
                 self._engine.levels.rescale(symbol, message.factor)
 
     async def is_rescaled(self, p: Position) -> bool:
-        """True where a split overtook an order before it left: it is taken back, and its position told of the split."""
+        """True where a look says that a split has overtaken an order: `take_back`. One that fails says nothing."""
         read, _ = await self._books.look(p.symbol)
-        withdraw = watching.withdrawn(p, self.message(p, read)) if read is not None else None
-        if read is None or withdraw is None or self._engine.beside(p) or self._engine.against(p):
+        alone = not (self._engine.beside(p) or self._engine.against(p))
+        return read is not None and alone and await self.take_back(p, read)
+
+    async def take_back(self, p: Position, read: Read) -> bool:
+        """True where a split overtook an order before it left: it is taken back, and its position told of the split."""
+        withdraw = watching.withdrawn(p, self.message(p, read))
+        if withdraw is None:
             return False
         await self._mailbox.tell(p.position_id, withdraw)
         now, bar = self._engine.positions.get(p.position_id), self._engine.levels.slots[p.symbol].last_bar
