@@ -28,13 +28,14 @@ from exitfsm.config import ExitConfig, load_config
 from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.engine import Engine
 from exitfsm.errors import StoreError, StoreLocked
-from exitfsm.events import TradingPaused, TradingResumed
+from exitfsm.events import Event
 from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.context import Given, in_order
 from exitfsm.manager.intake import CONFIRM
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.manager.parts import Parts
 from exitfsm.others.entering import MayEnter
+from exitfsm.others.pausing import Pausable
 from exitfsm.others.settings import Adjustable, Settings
 from exitfsm.outside import log
 from exitfsm.ownership import Opening
@@ -45,7 +46,7 @@ from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side, decimal_of, symbol_key, utc
 
 
-class ExitManager(Adjustable, MayEnter):
+class ExitManager(Adjustable, MayEnter, Pausable):
     """Gets a bot out of its positions: exactly once, through crashes, with every step recorded.
 
     Args:
@@ -287,6 +288,9 @@ class ExitManager(Adjustable, MayEnter):
     def _now(self) -> datetime:
         return self._given.time.now()
 
+    def _record(self, event: Event) -> asyncio.Task[None]:
+        return self._parts.context.alarms.record(event)
+
     def positions(self) -> list[Position]:
         """All open positions, oldest first; none before the start."""
         return in_order(self._engine) if self._made is not None else []
@@ -323,26 +327,6 @@ class ExitManager(Adjustable, MayEnter):
     async def flatten_all(self, reason: str = "", *, who: str = "operator") -> list[Position]:
         """Exit everything, now; returns the positions concerned. What is not watched yet is asked for, and follows."""
         return await self._at_work.operators.flatten({"reason": reason, "who": who})
-
-    def pause(self, who: str = "operator", why: str = "") -> Awaitable[None]:
-        """No new triggers and no entries, at once; exits under way go on. Await it to know that it is durable."""
-        running(self._loop)
-        self._engine.pause()
-
-        def begin() -> asyncio.Task[None]:
-            self._engine.pause()  # again, in the order in which it is recorded
-            return self._parts.context.alarms.record(TradingPaused(by=who, at=self._given.time.now(), why=why))
-
-        return Begun(self._loop, begin)
-
-    def resume(self, who: str = "operator") -> Awaitable[None]:
-        """End the pause. Await it to know that it is durable."""
-
-        def begin() -> asyncio.Task[None]:
-            self._engine.resume()
-            return self._parts.context.alarms.record(TradingResumed(by=who, at=self._given.time.now()))
-
-        return Begun(self._loop, begin)
 
     def acknowledge(self, alarm: Alarm | str, who: str = "operator") -> Awaitable[None]:
         """A person has seen an alarm; it is no longer active. Await it to know that it is durable."""
