@@ -7,7 +7,7 @@ handed back. A shell reads, asks here what it means, and tells the position.
 - `reads`: what a read of positions means for one that is watched, and for a price that jumped; `executions`: what
   executions say of it.
 - `adopting`: the name and the price of a position that nobody watches; `entering`: what may be entered.
-- `rows`: which rows of a read are ours, and what they come to; `scope`: which of them are managed, and why not.
+- `rows`: which rows of a read are ours, and what they come to.
 - `leaving`: whether an exit order may leave; `beside`: which exit of a holding goes first.
 - `orders`: what is said of single orders, ours and others'; `working`: what of those that work is in the way of an
   exit, or one too many.
@@ -40,10 +40,6 @@ from exitfsm.holdings.reads import (
     meaning_of, net, position_read, weigh,
 )  # fmt: skip
 from exitfsm.holdings.rows import OwnRows, own_rows
-from exitfsm.holdings.scope import (
-    Others, Share, beyond_exits, bought_by_others, described_scope, handed_rows, is_named, shares, two_managers,
-    unclear_scope, why_not,
-)  # fmt: skip
 from exitfsm.holdings.working import (
     Pass, blocked_by, blocking, closing, gives_way, is_guarded, rests, twins, waits_for, works_after_its_end,
 )  # fmt: skip

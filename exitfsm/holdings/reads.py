@@ -14,6 +14,7 @@ from decimal import Decimal
 from enum import Enum
 
 import msgspec
+from msgspec.structs import replace
 
 from exitfsm.holdings.executions import (
     average_entry,
@@ -48,6 +49,11 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
     began: float = NEVER  # in monotonic seconds; it is as old as that, however long the answer took
     unreadable: frozenset[str] = frozenset()  # symbols of the others; empty text for one that does not even name it
     exact: bool = False  # the books cannot be behind (a simulated venue): one read says what several in a row do
+    whole: tuple[BrokerPosition, ...] | None = None  # all rows, where `rows` show no more of them than is ours
+
+    def of_all(self) -> Read:
+        """The same with all that the account holds."""
+        return self if self.whole is None else replace(self, rows=self.whole)
 
 
 class Executions(msgspec.Struct, frozen=True, kw_only=True):

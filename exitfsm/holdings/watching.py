@@ -158,7 +158,12 @@ def leaving_of(
 
 @exactly
 def is_news(e: Evidence) -> bool:
-    """True where a read shows another quantity than is watched, or another average: then executions are asked for."""
+    """True where a read shows another quantity than is watched, or another average: then executions are asked for.
+
+    In scope by ids always: what others trade beside us may hide what our ids did.
+    """
+    if e.scope.ids:
+        return True
     shown = net(e.read, e.key, hedge=e.instrument.hedge) if not isinstance(e.read, Failed) else None
     if not isinstance(shown, Shown):
         return False
@@ -247,7 +252,7 @@ def _message(one: Resized | ClosedBy | Unit, p: Position, began: datetime, at: d
 #: What is said of a position; the rest the shell says of each read, and of what cannot be adopted.
 RAISED_HERE = (
     *("positions_missing", "entry_not_shown", "unit_unclear", "unexplained_quantity"),
-    *("other_exit", "oversold"),
+    *("other_exit", "oversold", "scope_netted", "scope_unknown"),
 )
 
 
@@ -266,4 +271,8 @@ def text_of(one: Raise) -> str:
             return f"{beside}: an exit order of ours went through zero, and what it opened is watched by nobody"
         case "other_exit":
             return f"{beside}: an exit under our prefix sold the rest, and no order on record here is it"
+        case "scope_netted":
+            return f"{beside}: others hold the other side, and nothing is sold beyond what the account shows"
+        case "scope_unknown":
+            return f"{beside}: no executions lead to that; no more than it is sold, and no more than is shown"
     return f"{beside}; no execution says why"

@@ -36,17 +36,18 @@ from exitfsm.manager.mailbox import Mailbox
 from exitfsm.manager.parts import Parts
 from exitfsm.others.entering import MayEnter
 from exitfsm.others.pausing import Pausable
+from exitfsm.others.prices import Prices
 from exitfsm.others.settings import Adjustable, Settings
 from exitfsm.outside import log
 from exitfsm.ownership import Opening
 from exitfsm.policy import ExitPolicy
 from exitfsm.ports import Broker, Clock, EventBus
-from exitfsm.position import Position, account_hash, price_for
+from exitfsm.position import Position, account_hash
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side, decimal_of, symbol_key, utc
 
 
-class ExitManager(Adjustable, MayEnter, Pausable):
+class ExitManager(Adjustable, MayEnter, Pausable, Prices):
     """Gets a bot out of its positions: exactly once, through crashes, with every step recorded.
 
     Args:
@@ -210,15 +211,6 @@ class ExitManager(Adjustable, MayEnter, Pausable):
         It is a `Bar`, or anything with timestamp, prices and symbol (or that beside it); an unreadable one is an alarm.
         """
         await self.on_bars([bar] if symbol is None else {symbol: bar})
-
-    @on_its_loop
-    async def on_price(
-        self, symbol: str, price: Any = None, *, bid: Any = None, ask: Any = None, at: Any = None
-    ) -> None:
-        """A price of now (or of `at`) where there are no bars: a long is judged by the bid, a short by the ask."""
-        sides = self._engine.levels.sides(symbol_key(str(symbol))) if self._running else ()
-        at, close = at or self._given.clock.now(), price_for(sides, price, bid, ask)
-        await self.on_bars([{"symbol": symbol, "timestamp": at, "close": close}])
 
     @on_its_loop
     async def on_bars(self, bars: Sequence[Any] | Mapping[str, Any]) -> None:

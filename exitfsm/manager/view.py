@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from exitfsm import holdings
 from exitfsm.errors import BrokerError
-from exitfsm.holdings import Evidence, Executions, Expected, Need, Read, watching, weighing
+from exitfsm.holdings import Evidence, Executions, Expected, Need, Read, watching
 from exitfsm.holdings.facts import Adopted, Needed
 from exitfsm.manager.context import Part
 from exitfsm.memory.kept import Asked
@@ -115,7 +115,7 @@ class View(Part):
                 fills = await self._books.fills_since(holding[0].opened_at, symbol)
                 asked = replace(asked, executions=fills)
                 continue
-            said, memory = weighing.weigh(evidence, self._kept.memory(evidence, by))
+            said, memory = self._kept.weigh(evidence, by)
             if Needed("next_id") in said and not asked.next_ids:
                 if self._calls.asks_by_our_id and any([await self._took_over(p) for p in holding]):
                     return  # an exit of ours that an old copy of the store does not know
