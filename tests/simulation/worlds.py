@@ -66,6 +66,7 @@ class Worlds:
         #: Second orders that are listed, by the broker's own id; how often each was, and which were canceled.
         self._twins: dict[str, ExecutionReport] = {}
         self._listed: Counter[str] = Counter()
+        self._gone: set[str] = set()
         self._since_listed: dict[str, float] = {}
         self._count = 0
         #: Since when closing orders of others work, by their id.
@@ -131,7 +132,9 @@ class Worlds:
 
     def canceled(self, broker_order_id: str) -> None:
         """One of two orders of an id is canceled by the broker's own."""
-        if self._twins.pop(broker_order_id, None) is None:
+        if self._twins.pop(broker_order_id, None) is not None:
+            self._gone.add(broker_order_id)
+        elif broker_order_id not in self._gone:  # who has not heard the answer asks again
             self._fail("W2", f"{broker_order_id} is canceled as surplus, and is not")
 
     def adopted(self, symbol: str, qty: Decimal) -> None:
