@@ -19,13 +19,14 @@ from typing import NamedTuple
 
 from exitfsm import audit
 from exitfsm.errors import StoreError
-from exitfsm.events import PositionOpened, Recorded
+from exitfsm.events import ExitRetried, ExitTriggered, PositionOpened, Recorded
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
 from exitfsm.testing.books import Booked
 from exitfsm.values import Bar, Order, plain
 from simulation.disk import Disk
 from simulation.faults import Faults
+from simulation.happenings import Happenings
 from simulation.loop import ProcessLoop, Violation, World
 from simulation.oracle import Oracle
 from simulation.people import Bot, Person
@@ -34,7 +35,7 @@ from simulation.profile import Profile, draw, draw_sides, limits
 from simulation.trace import Defects, Trace
 from simulation.venue import Venue
 from simulation.wire import Line
-from simulation.worlds import Account, Worlds
+from simulation.worlds import Account, Worlds, in_other_words
 
 BAR_S = 20.0
 #: With few orders in a minute, an exit that leaves so long after its decision has waited for its turn.
@@ -131,7 +132,15 @@ class Day:
             self._sent_at, close_at,
         )  # fmt: skip
         self.oracle = Oracle(self.world, self.venue, self.faults)
-        self.worlds = Worlds(self._shown(), self._of_account, self.venue, self.faults, self.trace, self.oracle.fail)
+        around = (self.venue, self.faults, self.trace)
+        self.worlds = Worlds(self._shown(), self._of_account, *around, self.oracle.fail)
+        self.happenings = Happenings(self.world, *around, self._of_account, self.oracle.fail)
+        shown = self.worlds.account
+        self.happenings.empty, self.happenings.splits, self.happenings.refusals = (
+            shown.empty, shown.splits, shown.refusals,
+        )  # fmt: skip
+        self.worlds.lists_nothing = self.happenings.lists_nothing
+        self.happenings.on_split = self._was_split
         self.venue.on_updates = self._spread
         self.symbols = [f"S{n:02}" for n in range(self.profile.symbols)]
         sides = draw_sides(self.rng, self.symbols)
@@ -142,11 +151,11 @@ class Day:
         self._net = rngs["net"]
         self._make_machines()
         two = self.profile.machines == "two machines"
-        around = (self.world, self.venue, self.faults, self.trace, self.rng, self.processes)
+        people = (self.world, self.venue, self.faults, self.trace, self.rng, self.processes)
         self._bot = Bot(
-            *around, sides=sides, spread=self._spread, in_parts=not two, watches=self.profile.bot_watches
+            *people, sides=sides, spread=self._spread, in_parts=not two, watches=self.profile.bot_watches
         )  # fmt: skip
-        self._person = Person(*around, symbols=self.symbols, trades=not two)
+        self._person = Person(*people, symbols=self.symbols, trades=not two)
         self._cut_until: dict[str, float] = {}
         self._no_stream: dict[str, bool] = {}
         self._refused_until: dict[str, float] = {}
@@ -157,7 +166,9 @@ class Day:
     def _shown(self) -> Account:
         """What others do is not done where two machines know nothing of each other."""
         account = self._account or Account()
-        return account._replace(foreign=False, twins=False) if self.profile.machines == "two machines" else account
+        if self.profile.machines != "two machines":
+            return account
+        return account._replace(foreign=False, twins=False, empty=False, splits=False, refusals=False)
 
     def _make_machines(self) -> None:
         two = self.profile.machines == "two machines"
@@ -307,6 +318,10 @@ class Day:
     def _committed(self, disk: Disk, recorded: list[Recorded]) -> None:
         self.oracle.committed(disk.name, recorded)
         lives = self.oracle.lives[disk.name]
+        for r in recorded:
+            self.happenings.committed(r.event)
+            if isinstance(r.event, ExitTriggered | ExitRetried):
+                self.happenings.exit_begins(lives[r.stream_id].position.symbol)
         for opened in (lives[r.stream_id].position for r in recorded if isinstance(r.event, PositionOpened)):
             ours = [p for life in lives.values() if (p := life.position).symbol == opened.symbol]
             if [p for p in ours if not p.state.terminal] == [opened]:
@@ -322,6 +337,7 @@ class Day:
             if self.profile.tight and self.oracle.waited_s(self._disk_of(line), order.client_order_id) > TURN_S:
                 self.faults.count("waited for its turn")
             self.oracle.leaves(self._disk_of(line), order, knows_hours=heard_at >= self.venue.close_at)
+            self.happenings.exit_begins(order.symbol)
 
     def _on_answer(self, line: Line, order_id: str) -> None:
         if self.faults.happens("killed at the answer", 10, order_id):
@@ -358,6 +374,9 @@ class Day:
                 delay = 0.02
                 if faults.happens("update late", 14, about):
                     delay += rng.uniform(0.05, 30)
+                if self.worlds.is_told_in_other_words(report):
+                    self.world.after(delay, process.hear_unknown, in_other_words(report))
+                    continue
                 self.world.after(delay, process.hear, report)
                 if faults.happens("update twice", 13, about):
                     self.world.after(delay + rng.uniform(0, 3), process.hear, report)
@@ -394,6 +413,7 @@ class Day:
         for symbol in self.symbols:
             self._events_of(symbol)
         self.worlds.others_trade(self.symbols, self.world.after)
+        self.happenings.minute(self.symbols)
         for process in self.processes:
             self._troubles_of(process)
         if faults.happens("look-ups out", 30):
@@ -443,12 +463,15 @@ class Day:
         if free and (held % 2 == 0 or venue.capabilities.stocks.qty_min > 0) and faults.happens("split", 23, symbol):
             ratio = rng.choice((Decimal(2), Decimal("0.5"), Decimal(4)))
             venue.split(symbol, ratio)
-            self._split.add(symbol)
-            venue.changed_by_others(symbol)
+            self._was_split(symbol)
         filled = self._filled(symbol)
         if filled is not None and faults.happens("fill taken back", 21, symbol):
             self.oracle.told.pop(filled.order.client_order_id, None)
             venue.take_back(filled)
+
+    def _was_split(self, symbol: str) -> None:
+        self._split.add(symbol)
+        self.venue.changed_by_others(symbol)
 
     def _sell_past_zero(self, symbol: str) -> None:
         """A person closes more than is held, and notices that some time later."""

@@ -200,6 +200,11 @@ class Process:
         if self._faults.happens("killed at the update", 12 if report.filled_qty else 40, report.client_order_id):
             self.kill_after(self._rng.randint(1, 6))
 
+    def hear_unknown(self, update: dict[str, Any]) -> None:
+        """An update of an order arrives, in words that nobody knows."""
+        if self.up and self.manager is not None:
+            self.spawn(self.manager.on_order_update(update))
+
     def _about_to_write(self, lines: list[str]) -> None:
         for line in lines:
             self._trace(self.disk.name, f"writes {line}")

@@ -56,6 +56,7 @@ class Venue(Books):
 
     Attributes:
         on_updates: called when there is news of orders.
+        refuses: asked whether an order of ours is refused just now.
         names_lost_at: by symbol; exit orders that left before this have names that no process knows any more.
     """
 
@@ -75,6 +76,7 @@ class Venue(Books):
         self.close_at = close_at
         self.open_again_at = close_at + NIGHT_S
         self.on_updates: Callable[[], None] = lambda: None
+        self.refuses: Callable[[Order], OrderRefused | None] = lambda _: None
         self.names_lost_at: dict[str, float] = defaultdict(lambda: -1e9)
         #: Orders of which one copy was refused while another was still under way: who sent them had every reason to
         #: think that they do not exist.
@@ -153,12 +155,15 @@ class Venue(Books):
         alone = self.under_way[order.client_order_id] == 0
         hidden = self.booked(order.client_order_id) is not None and not self.capabilities.lookup_sees_closed
         if alone and not hidden and self._faults.happens("refused", 8, order.client_order_id):
-            if self.booked(order.client_order_id) is not None:  # the word is about a copy, and the record may be behind
-                self.unsettled.setdefault(order.client_order_id, set()).add("refused")
+            self._note_refused_copy(order)
             kind = self._rng.choice(("halted", "not_tradable", "margin", "rate"))
             if kind in ("halted", "rate"):
                 self._faults.seen(58)
             raise OrderRefused(kind, "not now")
+        refusal_now = self.refuses(order) if alone and not hidden else None
+        if refusal_now is not None:
+            self._note_refused_copy(order)
+            raise refusal_now
         if not self.is_open and not self.capabilities.queues_orders:
             self._faults.seen(58)
             raise OrderRefused("market_closed", "the market is closed")
@@ -178,6 +183,11 @@ class Venue(Books):
         self._tell_all()
         self._world.after(self._pace(), self._match, order.client_order_id)
         return report
+
+    def _note_refused_copy(self, order: Order) -> None:
+        """An order is refused that may be here already: the word is about a copy, and the record may be behind."""
+        if self.booked(order.client_order_id) is not None:
+            self.unsettled.setdefault(order.client_order_id, set()).add("refused")
 
     def take_cancel(self, client_order_id: str) -> None:
         """A request to cancel arrives."""
@@ -383,6 +393,12 @@ class Venue(Books):
         self.disturbed_at[symbol] = self._world.time
         self.trade_by_hand(symbol, side, qty)
         self._trace("person", f"trades {side} {plain(qty)} {symbol}")
+
+    def end_by_split(self, booked: Booked) -> None:
+        """An order of the old unit is canceled: nothing of it fills any more."""
+        if booked.live:
+            self.end_cancel(booked.order)
+            self._tell_all()
 
     def changed_by_others(self, symbol: str) -> None:
         """What is held of a symbol is another quantity now, and no exit did that."""

@@ -23,8 +23,11 @@ from simulation.venue import Venue
 OWN, OTHER = "simulated", "another"
 #: How long a closing order of others works, and how fresh one may be that a send need not know of: a list is behind.
 WORKS_S, UNKNOWN_S = (20.0, 90.0), 60.0
-#: How likely it is that somebody has a symbol closed, at each bar; and that an exit is listed twice, in each list.
-OTHERS_CHANCE, TWIN_CHANCE = 0.03, 0.15
+#: How likely it is that somebody has a symbol closed, at each bar; that there are two orders of an
+#: id, in each list; and that one order is listed twice.
+OTHERS_CHANCE, TWIN_CHANCE, REPEAT_CHANCE = 0.03, 0.15, 0.2
+#: How likely an update comes in a word that nobody knows.
+WORD_CHANCE = 0.06
 #: So many answers may list a second order of one id, for so many seconds, before it must have been canceled.
 LISTED_MAX, LISTED_MAX_S = 3, 75.0
 
@@ -36,6 +39,11 @@ class Account(NamedTuple):
     accounts: bool = False
     twins: bool = False
     foreign: bool = False
+    repeats: bool = False
+    empty: bool = False
+    splits: bool = False
+    refusals: bool = False
+    words: bool = False
 
 
 def draw_account(rng: random.Random) -> Account:
@@ -50,6 +58,9 @@ class Worlds:
         account: what it shows.
         rng: for nothing but this.
         fail: told of what does not hold.
+
+    Attributes:
+        lists_nothing: asked whether the list of positions is empty just now, whatever is held.
     """
 
     def __init__(
@@ -63,6 +74,7 @@ class Worlds:
     ) -> None:
         self.account, self._rng, self._venue, self._faults, self._trace = account, rng, venue, faults, trace
         self._fail = fail
+        self.lists_nothing: Callable[[], bool] = lambda: False
         #: Second orders that are listed, by the broker's own id; how often each was, and which were canceled.
         self._twins: dict[str, ExecutionReport] = {}
         self._listed: Counter[str] = Counter()
@@ -77,6 +89,8 @@ class Worlds:
     def rows(self, answer: list[Any]) -> list[Any]:
         """The positions, as this account shows them; an answer that is none, or a row that is broken, stays so."""
         truth = [row for row in answer if isinstance(row, BrokerPosition)]
+        if truth and self.lists_nothing():
+            return []
         shown, broken = list(truth), [row for row in answer if not isinstance(row, BrokerPosition)]
         if self.account.lots and self._faults.on:
             shown = [lot for row in shown for lot in self._lots(row)]
@@ -104,6 +118,8 @@ class Worlds:
         truth = [report for report in listed if isinstance(report, ExecutionReport)]
         unreadable = [one for one in listed if not isinstance(one, ExecutionReport)]
         shown = [*map(self._typed, truth), *unreadable]
+        if self.account.repeats:
+            shown += [one for one in shown if self._faults.drawn(self._rng, "an order listed twice", REPEAT_CHANCE)]
         if not self.account.twins:
             return shown
         working = {report.client_order_id: report for report in truth if report.client_order_id not in self._since}
@@ -136,6 +152,11 @@ class Worlds:
             self._gone.add(broker_order_id)
         elif broker_order_id not in self._gone:  # who has not heard the answer asks again
             self._fail("W2", f"{broker_order_id} is canceled as surplus, and is not")
+
+    def is_told_in_other_words(self, report: ExecutionReport) -> bool:
+        """True for an update that comes in words for an order's state that nobody knows."""
+        order_id = report.client_order_id
+        return self.account.words and self._faults.drawn(self._rng, "unknown status word", WORD_CHANCE, 60, order_id)
 
     def adopted(self, symbol: str, qty: Decimal) -> None:
         """A position was opened, and no other one of its symbol is watched: no part of what is held is left out."""
@@ -181,3 +202,15 @@ class Worlds:
             self._faults.count("an exit beside a closing order of others")
             if self._venue.seconds() - since > UNKNOWN_S:
                 self._fail("I31", f"{order.client_order_id} leaves beside {theirs.client_order_id}: both would sell")
+
+
+def in_other_words(report: ExecutionReport) -> dict[str, Any]:
+    """An update in a shape of the broker's own, with a word for the state that is in no table."""
+    return {
+        "client_order_id": report.client_order_id,
+        "status": "frozen solid",
+        "symbol": report.symbol,
+        "side": str(report.side),
+        "qty": str(report.qty),
+        "filled_qty": str(report.filled_qty or 0),
+    }
