@@ -43,6 +43,7 @@ from exitfsm.holdings.sending import (
     FRESH_S, Answer, Beside, Leaving, Look, Short, another_goes_first, awaits_record, covered, late_fills_s,
     may_send, more_than_held, order_to_prove, wait_began, was_reported_over,
 )  # fmt: skip
+from exitfsm.holdings.units import in_prices
 from exitfsm.holdings.working import (
     Pass, blocked_by, blocking, closing, gives_way, is_guarded, rests, twins, waits_for, works_after_its_end,
 )  # fmt: skip

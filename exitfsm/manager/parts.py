@@ -78,7 +78,7 @@ class Parts:
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         closes = closing(given.config, fitting.capabilities)
         calls = BrokerCalls(fitting, memory.orders, time, timeout_s, Hears(self._after_call, alarms.raise_soon), closes)
-        share = Share(engine, scope)
+        share = Share(engine, scope, calls)
         books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share.limits)
         ground = Ground(
             calls=calls, orders=memory.orders, positions=mailbox, engine=engine, time=time, live=live,

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 
 from exitfsm import holdings
 from exitfsm.books import Rows
+from exitfsm.broker.calls import BrokerCalls
 from exitfsm.config import Managed
 from exitfsm.engine import Engine
-from exitfsm.holdings import bare
+from exitfsm.holdings import bare, watching
 from exitfsm.holdings.facts import Scope
 from exitfsm.kinds import AlarmKind
 from exitfsm.lifecycle import State
@@ -32,10 +33,10 @@ def scope_of(manage: Managed) -> Scope:
 
 
 class Share:
-    """What of the account's rows is ours, where not all is: no more than is watched."""
+    """What of the account's rows is ours, where not all is: no more than is watched. Their averages are prices."""
 
-    def __init__(self, engine: Engine, scope: Scope) -> None:
-        self._engine, self.scope = engine, scope
+    def __init__(self, engine: Engine, scope: Scope, calls: BrokerCalls) -> None:
+        self._engine, self.scope, self._calls = engine, scope, calls
         #: All rows of the account, as they were read last.
         self.rows: Rows = ()
 
@@ -44,10 +45,18 @@ class Share:
         ours = holdings.shares(list(self._engine.positions.values())) if self.scope.handed else None
 
         def limited(rows: Rows) -> Rows:
-            self.rows = rows
+            self.rows = rows = tuple(map(self._priced, rows))
             return rows if ours is None else holdings.handed_rows(rows, ours)
 
         return limited
+
+    def _priced(self, row: BrokerPosition) -> BrokerPosition:
+        multiplier = watching.instrument_of(self._calls.capabilities, row.symbol).multiplier
+        if multiplier == 1:
+            return row
+        watched = (p for p in list(self._engine.positions.values()) if same_symbol(p.symbol, row.symbol))
+        entry = next((p.entry_price for p in watched if p.side is row.side), None)
+        return holdings.in_prices(row, entry, multiplier)
 
 
 class Scoped:

@@ -19,14 +19,15 @@ from typing import NamedTuple
 
 from exitfsm import audit
 from exitfsm.errors import StoreError
-from exitfsm.events import ExitRetried, ExitTriggered, PositionOpened, Recorded
+from exitfsm.events import AlarmRaised, ExitRetried, ExitTriggered, PositionOpened, Recorded
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
 from exitfsm.testing.books import Booked
-from exitfsm.values import Bar, Order, plain
+from exitfsm.values import Bar, Order, Side, plain
 from simulation.disk import Disk
 from simulation.faults import Faults
 from simulation.happenings import Happenings
+from simulation.instruments import contracts, declared, is_pair, names
 from simulation.loop import ProcessLoop, Violation, World
 from simulation.oracle import Oracle
 from simulation.people import Bot, Person
@@ -127,23 +128,28 @@ class Day:
         self.faults = faults_of(self.trace)
         self.end = self.profile.minutes * 60.0
         self.oracle: Oracle
+        shown = self._shown()
+        self.symbols = names(self.profile.symbols, pairs=shown.fees)
+        capabilities, of_contracts = self.profile.capabilities, contracts(self.symbols) if shown.multiples else []
+        if shown.fees or of_contracts:
+            capabilities = declared(capabilities, of_contracts)
         self.venue = self.venue_class(
-            self.world, rngs["venue"], self.faults, self.trace, self.profile.capabilities,
-            self._sent_at, close_at,
-        )  # fmt: skip
+            self.world, rngs["venue"], self.faults, self.trace, capabilities, self._sent_at, close_at
+        )
         self.oracle = Oracle(self.world, self.venue, self.faults)
         around = (self.venue, self.faults, self.trace)
-        self.worlds = Worlds(self._shown(), self._of_account, *around, self.oracle.fail)
+        self.venue.tells_fees = self.profile.symbols % 2 == 0
+        self.worlds = Worlds(shown, self._of_account, *around, self.oracle.fail)
         self.happenings = Happenings(self.world, *around, self._of_account, self.oracle.fail)
-        shown = self.worlds.account
         self.happenings.empty, self.happenings.splits, self.happenings.refusals = (
             shown.empty, shown.splits, shown.refusals,
         )  # fmt: skip
+        self.worlds.contracts = frozenset(of_contracts)
         self.worlds.lists_nothing = self.happenings.lists_nothing
         self.happenings.on_split = self._was_split
         self.venue.on_updates = self._spread
-        self.symbols = [f"S{n:02}" for n in range(self.profile.symbols)]
         sides = draw_sides(self.rng, self.symbols)
+        sides |= {symbol: Side.LONG for symbol in self.symbols if is_pair(symbol)}
         self.folder = Path(
             tempfile.mkdtemp(prefix="exitfsm-day-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
         )
@@ -320,9 +326,14 @@ class Day:
         lives = self.oracle.lives[disk.name]
         for r in recorded:
             self.happenings.committed(r.event)
+            if isinstance(r.event, AlarmRaised) and r.event.kind == "unit_unclear":
+                symbol = lives[r.stream_id].position.symbol
+                if symbol not in self._split:
+                    self.oracle.fail("I39", f"the unit of {symbol} is called unclear, and never changed")
             if isinstance(r.event, ExitTriggered | ExitRetried):
                 self.happenings.exit_begins(lives[r.stream_id].position.symbol)
         for opened in (lives[r.stream_id].position for r in recorded if isinstance(r.event, PositionOpened)):
+            self.worlds.opened(opened.symbol, opened.qty, opened.entry_price)
             ours = [p for life in lives.values() if (p := life.position).symbol == opened.symbol]
             if [p for p in ours if not p.state.terminal] == [opened]:
                 self.worlds.adopted(opened.symbol, opened.qty)
@@ -452,6 +463,8 @@ class Day:
         if held == 0:
             return
         free = not venue.live_exits(symbol)
+        if is_pair(symbol) and venue.is_flat(symbol):
+            return
         if abs(held) >= 2 and (free or not venue.capabilities.reduce_only) and venue.others_may_trade(symbol):
             if faults.happens("sold by hand", 27, symbol):
                 venue.by_hand(symbol, Decimal(rng.randint(1, int(abs(held)) - 1)))
@@ -460,7 +473,8 @@ class Day:
         if free and venue.others_may_trade(symbol) and faults.happens("sold past zero", 26, symbol):
             self._sell_past_zero(symbol)
         held = venue.held(symbol)
-        if free and (held % 2 == 0 or venue.capabilities.stocks.qty_min > 0) and faults.happens("split", 23, symbol):
+        may_split = free and not is_pair(symbol) and (held % 2 == 0 or venue.capabilities.stocks.qty_min > 0)
+        if may_split and faults.happens("split", 23, symbol):
             ratio = rng.choice((Decimal(2), Decimal("0.5"), Decimal(4)))
             venue.split(symbol, ratio)
             self._was_split(symbol)
@@ -509,7 +523,7 @@ class Day:
             return
         self.oracle.at_rest(process.disk.name, process.manager.positions())
         if faults.happens("starved", 53, process.name):
-            process.loop.asleep_until = self.world.time + rng.uniform(2, 90)
+            process.loop.asleep_until = self.worlds.slept_until = self.world.time + rng.uniform(2, 90)
         if faults.happens("clock set", 41, process.name):
             process.clock.offset_s = rng.choice((-3600.0, -40.0, 40.0, 3600.0))
             began = self.venue.now()
@@ -571,7 +585,7 @@ class Day:
         for symbol in self.symbols:
             held = self.venue.held(symbol)
             mine = watched.get(symbol, [])
-            if not mine and abs(held) < self.venue.least:
+            if not mine and abs(held) < self.venue.least(symbol):
                 continue
             ids = {p.position_id for p in mine}
             if any(

@@ -15,6 +15,7 @@ from exitfsm.errors import OrderRefused
 from exitfsm.events import Event, OrderEnded
 from exitfsm.values import Order
 from simulation.faults import Faults
+from simulation.instruments import is_pair
 from simulation.loop import World
 from simulation.trace import Trace
 from simulation.venue import Venue
@@ -136,7 +137,7 @@ class Happenings:
         """Orders of before are canceled, as venues do; one that comes later is of the old unit."""
         venue, rng = self._venue, self._rng
         held = venue.held(symbol)
-        if held == 0 or not venue.is_open or not venue.others_may_trade(symbol):
+        if held == 0 or is_pair(symbol) or not venue.is_open or not venue.others_may_trade(symbol):
             return
         ratios = [Decimal(2), Decimal(4)]
         if held % 2 == 0 and venue.capabilities.reduce_only:

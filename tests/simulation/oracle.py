@@ -272,7 +272,7 @@ class Oracle:
             self.checks["I14"] += 1
             # A reverse split may have left less than the log says.
             left = min(e.remaining_qty, abs(self._venue.held(before.symbol)))
-            if left >= self._venue.least:
+            if left >= self._venue.least(before.symbol):
                 self.fail("I14", f"{plain(left)} of {before.position_id} could be sold")
 
         else:
@@ -288,7 +288,7 @@ class Oracle:
             for stream, life in self.lives[disk].items()
         )
         known = not beside and venue.bought_on_at[p.symbol] < opened and not self._recently(p.symbol)
-        if held >= venue.least and known and venue.flat_until.get(p.symbol, 0.0) <= opened:
+        if held >= venue.least(p.symbol) and known and venue.flat_until.get(p.symbol, 0.0) <= opened:
             self.fail("I18", f"{p.position_id} is called closed by other hands, and {plain(held)} is held as ever")
 
     def _over(self, before: Position) -> None:
@@ -337,7 +337,8 @@ class Oracle:
         if order.side is not p.side.exit_side or order.position_side is not p.side:
             self.fail("I12", f"{order_id} is a {order.side} for a position that is {p.side}")
         self.checks["I13"] += 1
-        parts = order.qty != order.qty.to_integral_value() and order.qty >= self._venue.least
+        step = self._venue.capabilities.rules(order.symbol).qty_step or Decimal(1)
+        parts = order.qty % step != 0 and order.qty >= self._venue.least(order.symbol)
         if not (order.qty.is_finite() and order.qty > 0) or parts:  # of what is less the venue is to say so itself
             self.fail("I13", f"{order_id} is for {order.qty}")
         self.checks["I17"] += 1

@@ -14,11 +14,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from exitfsm.errors import OrderRefused
 from exitfsm.ports import Capabilities, Session
 from exitfsm.testing.books import Booked, Books
 from exitfsm.values import ZERO, BrokerPosition, ExecutionReport, Fill, Order, OrderSide, OrderStatus, OrderType, plain
 from simulation.faults import Faults
+from simulation.instruments import FEE, is_pair
 from simulation.loop import World
 from simulation.past import Past
 from simulation.trace import Trace
@@ -95,6 +98,8 @@ class Venue(Books):
         self.bought_on_at: dict[str, float] = defaultdict(lambda: -1e9)
         #: Until when no order can be looked up.
         self.look_ups_out_until = -1.0
+        #: What the venue keeps of the purchase that is being booked, and whether executions tell of it.
+        self._fee, self.tells_fees = ZERO, True
         self.past = Past(lambda: world.time)
         self.halted: dict[str, float] = {}
         #: When other hands last changed what is held of a symbol.
@@ -114,10 +119,13 @@ class Venue(Books):
         """True during a session."""
         return self._world.time < self.close_at or self._world.time >= self.open_again_at
 
-    @property
-    def least(self) -> Decimal:
+    def least(self, symbol: str) -> Decimal:
         """What is less cannot be sold; the least part of a share where every part can."""
-        return self.capabilities.stocks.qty_min or Decimal("0.000000001")
+        return self.capabilities.rules(symbol).qty_min or Decimal("0.000000001")
+
+    def is_flat(self, symbol: str) -> bool:
+        """True where nothing is held that could be sold."""
+        return abs(self.held(symbol)) < self.least(symbol)
 
     @property
     def late_bound_s(self) -> float:
@@ -406,12 +414,24 @@ class Venue(Books):
         for booked in self.live_exits(symbol):
             booked.disturbed = True
 
+    def _execute(self, symbol: str, side: OrderSide, qty: Decimal, price: Decimal, booked: Booked | None) -> Fill:
+        """As the books do; of a pair that is bought a part is kept as a fee."""
+        if not is_pair(symbol) or side is OrderSide.SELL or self.held(symbol) < 0:
+            return super()._execute(symbol, side, qty, price, booked)
+        fee = qty * FEE
+        self._fee = fee
+        fill = super()._execute(symbol, side, qty, price, booked)
+        self.executions[-1] = fill = replace(fill, base_fee=fee if self.tells_fees else ZERO)
+        self._faults.count("a fee taken in the base")
+        return fill
+
     def _move(self, symbol: str, side: OrderSide, qty: Decimal, price: Decimal) -> None:
-        before = self.held(symbol)
-        super()._move(symbol, side, qty, price)
+        before, fee = self.held(symbol), self._fee
+        self._fee = ZERO
+        super()._move(symbol, side, qty - fee, price)
         held = self.held(symbol)
         self.held_lately[symbol].append((self._world.time, abs(held)))
-        if before == 0 or before * held < 0:
+        if abs(before) < self.least(symbol) or before * held < 0:
             self.flat_until[symbol] = self._world.time
         elif abs(held) > abs(before):
             self.bought_on_at[symbol] = self._world.time
@@ -448,7 +468,7 @@ class Venue(Books):
         if others and not (self.capabilities.reduce_only and unknowable):
             names = ", ".join(b.order.client_order_id for b in others)
             self._broken(f"S2: {order.client_order_id} came for {order.symbol} while {names} may still fill")
-        step = self.capabilities.stocks.qty_step
+        step = self.capabilities.rules(order.symbol).qty_step
         if step > 0 and order.qty % step != 0:
             raise OrderRefused("quantity", f"{plain(order.qty)} is no multiple of {plain(step)}")
         there = max(ZERO, self.held(order.symbol) * order.position_side.sign)

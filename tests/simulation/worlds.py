@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from exitfsm.values import BrokerPosition, ExecutionReport, Order, OrderSide, Side, WorkingOrder
+from exitfsm.values import BrokerPosition, ExecutionReport, Order, OrderSide, Side, WorkingOrder, plain
 from simulation.faults import Faults
+from simulation.instruments import in_units
 from simulation.trace import Trace
 from simulation.venue import Venue
 
@@ -28,6 +29,8 @@ WORKS_S, UNKNOWN_S = (20.0, 90.0), 60.0
 OTHERS_CHANCE, TWIN_CHANCE, REPEAT_CHANCE = 0.03, 0.15, 0.2
 #: How likely an update comes in a word that nobody knows.
 WORD_CHANCE = 0.06
+#: An entry is no further from the price than so many times, however often the symbol was split.
+UNIT_OFF = Decimal(9)
 #: So many answers may list a second order of one id, for so many seconds, before it must have been canceled.
 LISTED_MAX, LISTED_MAX_S = 3, 75.0
 
@@ -44,6 +47,8 @@ class Account(NamedTuple):
     splits: bool = False
     refusals: bool = False
     words: bool = False
+    fees: bool = False
+    multiples: bool = False
 
 
 def draw_account(rng: random.Random) -> Account:
@@ -61,6 +66,8 @@ class Worlds:
 
     Attributes:
         lists_nothing: asked whether the list of positions is empty just now, whatever is held.
+        slept_until: when a process that had been starved went on: what it hears then is old.
+        contracts: symbols whose average entry is shown in whole contracts.
     """
 
     def __init__(
@@ -75,6 +82,8 @@ class Worlds:
         self.account, self._rng, self._venue, self._faults, self._trace = account, rng, venue, faults, trace
         self._fail = fail
         self.lists_nothing: Callable[[], bool] = lambda: False
+        self.contracts: frozenset[str] = frozenset()
+        self.slept_until = -UNKNOWN_S
         #: Second orders that are listed, by the broker's own id; how often each was, and which were canceled.
         self._twins: dict[str, ExecutionReport] = {}
         self._listed: Counter[str] = Counter()
@@ -94,6 +103,8 @@ class Worlds:
         shown, broken = list(truth), [row for row in answer if not isinstance(row, BrokerPosition)]
         if self.account.lots and self._faults.on:
             shown = [lot for row in shown for lot in self._lots(row)]
+        if self.contracts:
+            shown = [in_units(row) if row.symbol in self.contracts else row for row in shown]
         if self.account.accounts:
             shown = [replace(row, account=OWN) for row in shown]
             if truth:
@@ -158,12 +169,22 @@ class Worlds:
         order_id = report.client_order_id
         return self.account.words and self._faults.drawn(self._rng, "unknown status word", WORD_CHANCE, 60, order_id)
 
+    def opened(self, symbol: str, qty: Decimal, entry: Decimal) -> None:
+        """A position was opened: of what can be sold, and at a price in the unit of prices."""
+        if self.contracts and symbol in self.contracts:
+            self._faults.count("an average in whole contracts")
+        price = self._venue.prices[symbol]
+        if not price / UNIT_OFF < entry < price * UNIT_OFF:
+            self._fail("I39", f"{symbol} is watched with an entry of {plain(entry)}, and its price is {plain(price)}")
+        if qty < self._venue.least(symbol):
+            self._fail("I36", f"{plain(qty)} {symbol} is watched, and cannot be sold")
+
     def adopted(self, symbol: str, qty: Decimal) -> None:
         """A position was opened, and no other one of its symbol is watched: no part of what is held is left out."""
         held, now = abs(self._venue.held(symbol)), self._venue.seconds()
-        changed = max(self._venue.bought_on_at[symbol], self._venue.disturbed_at[symbol])
+        changed = max(self._venue.bought_on_at[symbol], self._venue.disturbed_at[symbol], self.slept_until)
         lately = {was for at, was in self._venue.held_lately[symbol] if now - at <= UNKNOWN_S}
-        if qty < held and qty not in lately and now - changed > UNKNOWN_S:
+        if held - qty >= self._venue.least(symbol) and qty not in lately and now - changed > UNKNOWN_S:
             self._fail("I34", f"{qty} of {symbol} is watched, and {held} is held")
 
     # --- what others do -----------------------------------------------------------------------------------------------
