@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from exitfsm import audit
 from exitfsm.errors import StoreError
@@ -29,8 +29,10 @@ from simulation.faults import Faults
 from simulation.happenings import Happenings
 from simulation.instruments import contracts, declared, is_pair, names
 from simulation.loop import ProcessLoop, Violation, World
+from simulation.neighbour import Neighbour
 from simulation.oracle import Oracle
 from simulation.people import Bot, Person
+from simulation.prices import Tape, kinds, other_rules
 from simulation.process import Process
 from simulation.profile import Profile, draw, draw_sides, limits
 from simulation.trace import Defects, Trace
@@ -138,6 +140,7 @@ class Day:
         )
         self.oracle = Oracle(self.world, self.venue, self.faults)
         around = (self.venue, self.faults, self.trace)
+        self._neighbour = Neighbour(self.world, *around, self._of_account, self.oracle.fail, lives_here=shown.neighbour)
         self.venue.tells_fees = self.profile.symbols % 2 == 0
         self.worlds = Worlds(shown, self._of_account, *around, self.oracle.fail)
         self.happenings = Happenings(self.world, *around, self._of_account, self.oracle.fail)
@@ -153,11 +156,14 @@ class Day:
         self.folder = Path(
             tempfile.mkdtemp(prefix="exitfsm-day-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
         )
-        self.config = self.profile.config
+        self.config = self._configured(shown)
         self._net = rngs["net"]
         self._make_machines()
         two = self.profile.machines == "two machines"
         people = (self.world, self.venue, self.faults, self.trace, self.rng, self.processes)
+        told = kinds(self.symbols, looks=shown.looks, hours=shown.hours, quotes=shown.quotes)
+        self.tape = Tape(told, self.world, *around, self.oracle, self._of_account, self.processes)
+        self.oracle.closed_heard_at = self._closed_heard_at
         self._bot = Bot(
             *people, sides=sides, spread=self._spread, in_parts=not two, watches=self.profile.bot_watches
         )  # fmt: skip
@@ -175,6 +181,17 @@ class Day:
         if self.profile.machines != "two machines":
             return account
         return account._replace(foreign=False, twins=False, empty=False, splits=False, refusals=False)
+
+    def _configured(self, shown: Account) -> dict[str, Any]:
+        """What is configured, with what the account of this day asks for."""
+        config = dict(self.profile.config)
+        if shown.hours:
+            config["live"] = {**config.get("live", {}), "bar_seconds": 3600}
+        if shown.night and self._of_account.random() < 0.25:
+            config["session"] = {**config.get("session", {}), "trade": "extended"}
+        if shown.neighbour:
+            config["manage"] = {"ignore": self._neighbour.symbols}
+        return config
 
     def _make_machines(self) -> None:
         two = self.profile.machines == "two machines"
@@ -304,6 +321,10 @@ class Day:
             disk.damage()
         if self.faults.happens("other configuration", 51 if process.exiting() else None):
             self.config = {**self.config, "stop_loss": {"threshold_pct": self.rng.choice((0.8, 1.0, 1.5))}}
+        if self.worlds.account.settings and self.faults.drawn(
+            self._of_account, "other rules at a restart", 0.6, 51 if process.exiting() else None
+        ):
+            self.config = other_rules(self.config, self._of_account)
         self.world.after(self.rng.uniform(0.2, 40) if self.faults.on else 1.0, self._start, process)
 
     def _look_ups_fail(self) -> None:
@@ -333,12 +354,14 @@ class Day:
             if isinstance(r.event, ExitTriggered | ExitRetried):
                 self.happenings.exit_begins(lives[r.stream_id].position.symbol)
         for opened in (lives[r.stream_id].position for r in recorded if isinstance(r.event, PositionOpened)):
+            self._neighbour.check(opened.symbol, "is watched")
             self.worlds.opened(opened.symbol, opened.qty, opened.entry_price)
             ours = [p for life in lives.values() if (p := life.position).symbol == opened.symbol]
             if [p for p in ours if not p.state.terminal] == [opened]:
                 self.worlds.adopted(opened.symbol, opened.qty)
 
     def _on_submit(self, line: Line, order: Order, arrived: bool) -> None:
+        self._neighbour.check(order.symbol, f"is sold by {order.client_order_id}")
         if arrived:
             self.oracle.arrives(order)
             self.worlds.check_alone(order)
@@ -356,6 +379,11 @@ class Day:
 
     def _sent_at(self, order_id: str) -> float:
         return self.oracle.sent_at(order_id)
+
+    def _closed_heard_at(self, disk: str, symbol: str) -> float:
+        """Since when a process of this disk has heard that the market is closed."""
+        lines = [p.line for p in self.processes if p.disk.name == disk and p.line is not None and p.up]
+        return max((line.closed_heard.get(symbol, float("inf")) for line in lines), default=float("inf"))
 
     def _disk_of(self, line: Line) -> str:
         return self._process_of(line).disk.name
@@ -413,16 +441,24 @@ class Day:
         self.world.after(BAR_S, self._minute)
         venue, faults, rng = self.venue, self.faults, self.rng
         if not venue.is_open or not faults.on:
+            if self.worlds.account.night and faults.on:
+                self.tape.at_night(self.symbols)
             return
         bars: list[Bar] = []
+        moves: list[tuple[str, Decimal, Decimal]] = []
         for symbol in self.symbols:
-            bars += self._bar(symbol)
+            if self.tape.tells(symbol):
+                moves.append((symbol, venue.prices[symbol], self._moved(symbol)))
+            else:
+                bars += self._bar(symbol)
             venue.on_price(symbol)
+        self.tape.tell(moves)
         self.trace("market", f"bar {len(bars)}")
         for process in self.processes:
             self.world.after(rng.uniform(0.02, 0.3), process.feed, bars)
         for symbol in self.symbols:
             self._events_of(symbol)
+        self._neighbour.minute()
         self.worlds.others_trade(self.symbols, self.world.after)
         self.happenings.minute(self.symbols)
         for process in self.processes:
@@ -432,14 +468,19 @@ class Day:
         for at_s in (2, 7, 13):  # soon after an exit it is flat again, and may enter anew before the next bar
             self.world.after(at_s + rng.uniform(0, 2), self._bot.enter_what_is_flat)
 
-    def _bar(self, symbol: str) -> list[Bar]:
-        faults, rng, now = self.faults, self.rng, self.venue.now()
-        price = self.venue.prices[symbol]
+    def _moved(self, symbol: str) -> Decimal:
+        """The market's price of a symbol moves; where to."""
+        rng, price = self.rng, self.venue.prices[symbol]
         step = rng.choice((0.1, 0.5, 1.2, 1.6, 2.3, 2.8, 3.5))
         away = float(price) / 100 - 1
         up = rng.random() < 0.5 - away
         close = (price * (1 + Decimal(str(step if up else -step)) / 100)).quantize(Decimal("0.01"))
         self.venue.price(symbol, close)
+        return close
+
+    def _bar(self, symbol: str) -> list[Bar]:
+        faults, rng, now = self.faults, self.rng, self.venue.now()
+        price, close = self.venue.prices[symbol], self._moved(symbol)
         good = Bar(symbol, now, price, max(price, close), min(price, close), close)
         if faults.happens("price absurd", 44, symbol):
             absurd = rng.choice((float("nan"), 0, -3, close * 10, close / 10))

@@ -170,7 +170,9 @@ DEFECTS: dict[str, Defect] = {
         ("I39",),
         (
             Change("exitfsm.holdings.units:in_prices", "if multiplier == 1 or not", "if True or not"),
-            Change("exitfsm.holdings.units:entry", "return said if is_off(average, said) else average", "return average"),
+            Change(
+                "exitfsm.holdings.units:entry", "return said if is_off(average, said) else average", "return average"
+            ),
             Change("exitfsm.holdings.units:entry", "if price is None or instrument", "if True or instrument"),
         ),
         account=Account(multiples=True),

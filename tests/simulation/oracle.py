@@ -64,6 +64,8 @@ CHECKS: dict[str, str] = {
 OLD_S = 300.0
 
 
+#: So long after a process has heard of the close it may still act by a price of then.
+CLOSE_KNOWN_S = 20.0
 #: News of an order may come while it is on its way to the wire through a thread, which takes this long at most.
 THREAD_S = 0.05
 
@@ -99,6 +101,12 @@ class Oracle:
         #: Published bars by symbol and time: what an exit may rest on.
         self.bars: dict[tuple[str, datetime], Decimal] = {}
         self.absurd: dict[tuple[str, datetime], Decimal] = {}
+        #: The same of bars that form, look by look, of prices without bars, and of prices while the market is closed.
+        self.looks: dict[tuple[str, datetime], set[Decimal]] = {}
+        self.quotes: dict[str, set[Decimal]] = {}
+        self.night: dict[tuple[str, datetime], Decimal] = {}
+        #: Told by disk and symbol since when a process has heard that the market is closed; never where it has not.
+        self.closed_heard_at: Callable[[str, str], float] = lambda disk, symbol: float("inf")
         #: From when to when the clock of a machine was wrong; the last one may still be.
         self.clocks_wrong: list[tuple[datetime, datetime | None]] = []
         self.sent: dict[str, float] = {}
@@ -182,6 +190,11 @@ class Oracle:
         if after.policy != before.policy and not isinstance(event, PolicyChanged):
             self.fail("I15", f"{before.position_id} has other rules after {type(event).__name__}")
 
+        if isinstance(event, PolicyChanged) and before.trail_stop is not None and after.trail_stop is not None:
+            looser = (before.trail_stop - after.trail_stop) * before.side.sign
+            if looser > 0:
+                self.fail("I15", f"the trail of {before.position_id} is looser after a change of its rules")
+
     def _triggered(self, disk: str, before: Position, e: ExitTriggered) -> None:
         self.checks["I20"] += 1
         self._durable.setdefault(disk, {})[e.client_order_id] = before.position_id
@@ -191,11 +204,24 @@ class Oracle:
             return
         self.checks["I6"] += 1
         close = self.bars.get((before.symbol, e.bar_at))
+        if e.trigger_price in self.looks.get((before.symbol, e.bar_at), ()):
+            return
+        if e.trigger_price in self.quotes.get(before.symbol, ()):
+            return
+        if (before.symbol, e.bar_at) in self.night:
+            self._out_of_session(disk, before, e.bar_at)
+            return
         if close is None and self._is_first_price(before, e.bar_at):
             return
         if close is None or close != e.trigger_price:
             said = plain(close) if close is not None else "no sound bar"
             self.fail("I6", f"{before.position_id} exits at {plain(e.trigger_price)}, and the venue published {said}")
+
+    def _out_of_session(self, disk: str, before: Position, at: datetime) -> None:
+        """A price of the night decides nothing, where the process had heard of the close for long enough."""
+        self.checks["I6"] += 1
+        if seconds_of(at) - self.closed_heard_at(disk, before.symbol) > CLOSE_KNOWN_S:
+            self.fail("I6", f"{before.position_id} exits by a price at {at:%H:%M:%S}, and the market is closed")
 
     def _is_first_price(self, p: Position, at: datetime) -> bool:
         """True for an absurd price that had nothing to be held against: the first one of a position that is old.

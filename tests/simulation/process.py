@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import partial, wraps
 from typing import Any
 
@@ -186,6 +187,13 @@ class Process:
         """Bars arrive."""
         if self.up and self.manager is not None:
             self.spawn(self.manager.on_bars(bars))
+
+    def quote(
+        self, symbol: str, price: Decimal | None, bid: Decimal | None, ask: Decimal | None, at: datetime | None
+    ) -> None:
+        """A price without a bar arrives."""
+        if self.up and self.manager is not None:
+            self.spawn(self.manager.on_price(symbol, price, bid=bid, ask=ask, at=at))
 
     def hear(self, report: ExecutionReport) -> None:
         """An update of an order arrives."""

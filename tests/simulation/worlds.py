@@ -49,6 +49,12 @@ class Account(NamedTuple):
     words: bool = False
     fees: bool = False
     multiples: bool = False
+    looks: bool = False
+    hours: bool = False
+    quotes: bool = False
+    night: bool = False
+    settings: bool = False
+    neighbour: bool = False
 
 
 def draw_account(rng: random.Random) -> Account:
