@@ -36,7 +36,7 @@ from simulation.prices import Tape, kinds, other_rules
 from simulation.process import Process
 from simulation.profile import Profile, draw, draw_sides, limits
 from simulation.trace import Defects, Trace
-from simulation.venue import Venue
+from simulation.venue import Venue, seconds_of
 from simulation.wire import Line
 from simulation.worlds import Account, Worlds, in_other_words
 
@@ -348,9 +348,7 @@ class Day:
         for r in recorded:
             self.happenings.committed(r.event)
             if isinstance(r.event, AlarmRaised) and r.event.kind == "unit_unclear":
-                symbol = lives[r.stream_id].position.symbol
-                if symbol not in self._split:
-                    self.oracle.fail("I39", f"the unit of {symbol} is called unclear, and never changed")
+                self._unit_is_unclear(lives[r.stream_id].position)
             if isinstance(r.event, ExitTriggered | ExitRetried):
                 self.happenings.exit_begins(lives[r.stream_id].position.symbol)
         for opened in (lives[r.stream_id].position for r in recorded if isinstance(r.event, PositionOpened)):
@@ -359,6 +357,14 @@ class Day:
             ours = [p for life in lives.values() if (p := life.position).symbol == opened.symbol]
             if [p for p in ours if not p.state.terminal] == [opened]:
                 self.worlds.adopted(opened.symbol, opened.qty)
+
+    def _unit_is_unclear(self, p: Position) -> None:
+        """Where nobody traded since the position was opened, and nothing was split, its unit is clear."""
+        venue, opened = self.venue, seconds_of(p.opened_at)
+        changes = (venue.bought_on_at, venue.disturbed_at, venue.flat_until)
+        traded = any(at.get(p.symbol, 0.0) > opened + 1 for at in changes)
+        if p.symbol not in self._split and not traded:
+            self.oracle.fail("I39", f"the unit of {p.symbol} is called unclear, and never changed")
 
     def _on_submit(self, line: Line, order: Order, arrived: bool) -> None:
         self._neighbour.check(order.symbol, f"is sold by {order.client_order_id}")
@@ -381,7 +387,9 @@ class Day:
         return self.oracle.sent_at(order_id)
 
     def _closed_heard_at(self, disk: str, symbol: str) -> float:
-        """Since when a process of this disk has heard that the market is closed."""
+        """Since when a process of this disk has heard that the market is closed, where that matters."""
+        if self.config.get("session", {}).get("trade") == "extended":
+            return float("inf")
         lines = [p.line for p in self.processes if p.disk.name == disk and p.line is not None and p.up]
         return max((line.closed_heard.get(symbol, float("inf")) for line in lines), default=float("inf"))
 

@@ -150,6 +150,9 @@ class Worlds:
         for own, twin in list(self._twins.items()):
             if twin.client_order_id not in working:
                 continue  # the list does not show its first one: then it is none too many
+            if self._venue.seconds() < self._venue.look_ups_out_until + LISTED_MAX_S:
+                self._listed[own] = 0  # which of the two is on record was not to be found out
+                self._since_listed.pop(own, None)
             self._listed[own] += 1
             since = self._since_listed.setdefault(own, self._venue.seconds())
             if self._listed[own] > LISTED_MAX and self._venue.seconds() - since > LISTED_MAX_S:
