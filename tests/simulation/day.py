@@ -147,6 +147,8 @@ class Day:
         self.happenings.empty, self.happenings.splits, self.happenings.refusals = (
             shown.empty, shown.splits, shown.refusals,
         )  # fmt: skip
+        self.worlds.checks = self.happenings.checks = self._neighbour.checks = self.oracle.checks
+        self.worlds.prefix = self.profile.config.get("live", {}).get("entry_id_prefix", "")
         self.worlds.contracts = frozenset(of_contracts)
         self.worlds.lists_nothing = self.happenings.lists_nothing
         self.happenings.on_split = self._was_split
@@ -163,6 +165,7 @@ class Day:
         people = (self.world, self.venue, self.faults, self.trace, self.rng, self.processes)
         told = kinds(self.symbols, looks=shown.looks, hours=shown.hours, quotes=shown.quotes)
         self.tape = Tape(told, self.world, *around, self.oracle, self._of_account, self.processes)
+        self.oracle.others_may_exit = self.profile.machines == "two machines"
         self.oracle.closed_heard_at = self._closed_heard_at
         self._bot = Bot(
             *people, sides=sides, spread=self._spread, in_parts=not two, watches=self.profile.bot_watches
@@ -309,6 +312,7 @@ class Day:
             with ExitStore(disk.path) as left:
                 self.oracle.reread(disk.name, list(left.events()), lost=True)
             self._names_are_lost()
+            self.oracle.others_may_exit = True
         if self._lost_in_outage < 4 and process.exiting() and self.faults.happens("store lost, look-ups out", 39):
             self._lost_in_outage += 1
             self._lose(disk)
@@ -335,6 +339,7 @@ class Day:
         """The store is gone."""
         disk.lose()
         self.oracle.forget(disk.name)
+        self.oracle.others_may_exit = True
         self._names_are_lost()
 
     def _names_are_lost(self) -> None:
@@ -360,6 +365,7 @@ class Day:
 
     def _unit_is_unclear(self, p: Position) -> None:
         """Where nobody traded since the position was opened, and nothing was split, its unit is clear."""
+        self.oracle.checks["I39"] += 1
         venue, opened = self.venue, seconds_of(p.opened_at)
         changes = (venue.bought_on_at, venue.disturbed_at, venue.flat_until)
         traded = any(at.get(p.symbol, 0.0) > opened + 1 for at in changes)

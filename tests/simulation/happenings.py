@@ -7,6 +7,7 @@ judged by the oracle; what only these days can break is judged here.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import NamedTuple
@@ -24,9 +25,9 @@ from simulation.venue import Venue
 #: 300 s, and where nothing else says more, it does then.
 EMPTY_S, RIGHT_S = (20.0, 150.0), 200.0
 #: How likely it is, at each bar, that the list becomes empty; and that orders of a symbol are refused from now on.
-EMPTY_CHANCE, REFUSED_CHANCE = 0.04, 0.15
+EMPTY_CHANCE, REFUSED_CHANCE = 0.1, 0.5
 #: How likely a split comes while an exit is on its way, and how soon it does.
-SPLIT_CHANCE, SPLIT_S = 0.03, (0.0, 4.0)
+SPLIT_CHANCE, SPLIT_S = 0.04, (0.0, 4.0)
 #: How long orders are refused.
 REFUSED_S = (10.0, 120.0)
 #: Refusals that pass, and refusals that last: code, text and what the adapter says of it.
@@ -78,6 +79,7 @@ class Happenings:
     ) -> None:
         self._world, self._venue, self._faults, self._trace, self._rng = world, venue, faults, trace, rng
         self._fail = fail
+        self.checks: Counter[str] = Counter()
         self.empty = self.splits = self.refusals = False
         self.on_split: Callable[[str], None] = lambda _: None
         self._empty_until = self._empty_again = 0.0
@@ -123,6 +125,8 @@ class Happenings:
 
     def committed(self, event: Event) -> None:
         """An event is durable."""
+        if isinstance(event, OrderEnded):
+            self.checks["I36"] += 1
         if isinstance(event, OrderEnded) and event.refusal == SAID_TO_PASS and event.how == "refused":
             self._fail("I36", f"{event.client_order_id} ended by a refusal that passes")
 

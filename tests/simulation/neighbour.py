@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 
@@ -45,6 +46,7 @@ class Neighbour:
         self._world, self._venue, self._faults, self._trace, self._rng = world, venue, faults, trace, rng
         self._fail = fail
         self.symbols = list(SYMBOLS) if lives_here else []
+        self.checks: Counter[str] = Counter()
         self._count = 0
         for symbol in self.symbols:
             venue.price(symbol, 100)
@@ -77,5 +79,6 @@ class Neighbour:
 
     def check(self, symbol: str, what: str) -> None:
         """What is watched, or sold, is none of its own."""
+        self.checks["I41"] += bool(self.symbols)
         if symbol in self.symbols:
             self._fail("I41", f"{symbol} is another bot's, and {what}")

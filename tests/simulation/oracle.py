@@ -57,6 +57,13 @@ CHECKS: dict[str, str] = {
     "I18": "a position that is called flat was flat, and has sold what it says, by the venue's records",
     "I19": "the log folds by the lifecycle's own table, and the same run gives the same bytes",
     "I20": "of several reasons the first in the order of precedence won",
+    "I31": "no exit leaves beside a closing order of others, where the venue would sell both",
+    "I32": "nothing is called closed by other hands that no other hands closed",
+    "I34": "what is adopted is all of what is held",
+    "I36": "nothing is watched that cannot be sold, and no order ends by a refusal that is said to pass",
+    "I37": "no position vanishes by lists that are empty for less than five minutes",
+    "I39": "the entry of what is watched is in the unit of its price, and a unit that never changed is not unclear",
+    "I41": "what is another bot's is neither watched nor sold",
 }
 
 
@@ -105,6 +112,8 @@ class Oracle:
         self.looks: dict[tuple[str, datetime], set[Decimal]] = {}
         self.quotes: dict[str, set[Decimal]] = {}
         self.night: dict[tuple[str, datetime], Decimal] = {}
+        #: True where exits of ours may have left that no process on record here knows of.
+        self.others_may_exit = False
         #: Told by disk and symbol since when a process has heard that the market is closed; never where it has not.
         self.closed_heard_at: Callable[[str, str], float] = lambda disk, symbol: float("inf")
         #: From when to when the clock of a machine was wrong; the last one may still be.
@@ -303,6 +312,25 @@ class Oracle:
 
         else:
             self._was_flat(disk, before)
+        held = self._venue.held(before.symbol) * before.side.sign
+        never_flat = self._venue.flat_until.get(before.symbol, 0.0) <= seconds_of(before.opened_at)
+        self.checks["I37"] += 1
+        if e.how == "vanished" and never_flat and held >= self._venue.least(before.symbol):
+            self.fail("I37", f"{before.position_id} is said to have vanished, and {plain(held)} is held as ever")
+        if e.how in ("by_hand", "external"):
+            self._was_closed_by_others(before)
+
+    def _was_closed_by_others(self, p: Position) -> None:
+        """Where all that is known of a symbol is still known, other hands have traded it since the position began.
+
+        Or an exit of ours that went through is on its record.
+        """
+        venue, opened = self._venue, seconds_of(p.opened_at) - EXCUSED_S
+        if venue.names_lost_at[p.symbol] >= opened or self.others_may_exit or venue.bought_on_at[p.symbol] >= opened:
+            return
+        self.checks["I32"] += 1
+        if venue.disturbed_at[p.symbol] < opened:
+            self.fail("I32", f"{p.position_id} is called closed by other hands, and nobody else traded {p.symbol}")
 
     def _was_flat(self, disk: str, p: Position) -> None:
         """What other hands closed has been flat since it was opened, unless more was bought, or is held beside it."""

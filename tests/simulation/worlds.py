@@ -27,6 +27,8 @@ WORKS_S, UNKNOWN_S = (20.0, 90.0), 60.0
 #: How likely it is that somebody has a symbol closed, at each bar; that there are two orders of an
 #: id, in each list; and that one order is listed twice.
 OTHERS_CHANCE, TWIN_CHANCE, REPEAT_CHANCE = 0.03, 0.15, 0.2
+#: How likely a closing order of others fills; else it is withdrawn.
+OTHERS_FILL = 0.4
 #: How likely an update comes in a word that nobody knows.
 WORD_CHANCE = 0.06
 #: An entry is no further from the price than so many times, however often the symbol was split.
@@ -57,6 +59,18 @@ class Account(NamedTuple):
     neighbour: bool = False
 
 
+#: What such days count, beside the faults of any day.
+KINDS = (
+    *("rows in lots", "rows of another account", "positions become empty", "positions empty for a while"),
+    *("a second order of one id", "an order listed twice", "unknown status word"),
+    *("a stop of others", "a limit of others", "an order of others that closes", "a trade of another bot"),
+    *("refused for a while", "refused for good", "split during an exit", "split that meets an exit"),
+    *("a fee taken in the base", "an average in whole contracts", "other rules at a restart"),
+    *("a look at a bar that forms", "a look that comes again", "a look at a bar of an hour"),
+    *("a price without a bar", "a price out of session"),
+)
+
+
 def draw_account(rng: random.Random) -> Account:
     """One day's account."""
     return Account(*(rng.random() < 0.4 for _ in Account._fields))
@@ -72,6 +86,8 @@ class Worlds:
 
     Attributes:
         lists_nothing: asked whether the list of positions is empty just now, whatever is held.
+        checks: how often what is judged here was put to the test.
+        prefix: how the ids of the bot's own orders begin; some closing orders of others have it, too.
         slept_until: when a process that had been starved went on: what it hears then is old.
         contracts: symbols whose average entry is shown in whole contracts.
     """
@@ -89,7 +105,8 @@ class Worlds:
         self._fail = fail
         self.lists_nothing: Callable[[], bool] = lambda: False
         self.contracts: frozenset[str] = frozenset()
-        self.slept_until = -UNKNOWN_S
+        self.checks: Counter[str] = Counter()
+        self.slept_until, self.prefix = -UNKNOWN_S, ""
         #: Second orders that are listed, by the broker's own id; how often each was, and which were canceled.
         self._twins: dict[str, ExecutionReport] = {}
         self._listed: Counter[str] = Counter()
@@ -98,6 +115,7 @@ class Worlds:
         self._count = 0
         #: Since when closing orders of others work, by their id.
         self._since: dict[str, float] = {}
+        self._rests: dict[str, bool] = {}
 
     # --- what is shown ------------------------------------------------------------------------------------------------
 
@@ -164,7 +182,10 @@ class Worlds:
         if report.client_order_id not in self._since:
             return report
         said = {name: getattr(report, name) for name in report.__struct_fields__}
-        return WorkingOrder(**said, order_type="stop", stop_price=self._venue.prices.get(report.symbol or ""))
+        price = self._venue.prices.get(report.symbol or "")
+        if self._rests[report.client_order_id]:
+            return WorkingOrder(**said, order_type="limit", limit_price=price)
+        return WorkingOrder(**said, order_type="stop", stop_price=price)
 
     def canceled(self, broker_order_id: str) -> None:
         """One of two orders of an id is canceled by the broker's own."""
@@ -183,6 +204,8 @@ class Worlds:
         if self.contracts and symbol in self.contracts:
             self._faults.count("an average in whole contracts")
         price = self._venue.prices[symbol]
+        self.checks["I39"] += 1
+        self.checks["I36"] += 1
         if not price / UNIT_OFF < entry < price * UNIT_OFF:
             self._fail("I39", f"{symbol} is watched with an entry of {plain(entry)}, and its price is {plain(price)}")
         if qty < self._venue.least(symbol):
@@ -190,6 +213,7 @@ class Worlds:
 
     def adopted(self, symbol: str, qty: Decimal) -> None:
         """A position was opened, and no other one of its symbol is watched: no part of what is held is left out."""
+        self.checks["I34"] += 1
         held, now = abs(self._venue.held(symbol)), self._venue.seconds()
         changed = max(self._venue.bought_on_at[symbol], self._venue.disturbed_at[symbol], self.slept_until)
         lately = {was for at, was in self._venue.held_lately[symbol] if now - at <= UNKNOWN_S}
@@ -209,21 +233,40 @@ class Worlds:
                 continue
             side = OrderSide.SELL if held > 0 else OrderSide.BUY
             self._count += 1
-            order = self._venue.place(symbol, side, abs(held), client_order_id=f"web-{self._count}", tell=False)
-            self._since[order.client_order_id] = self._venue.seconds()
-            self._faults.count("a closing order of others")
-            self._trace("person", f"has {order.client_order_id} close {symbol}")
-            after(self._rng.uniform(*WORKS_S), self._withdrawn, order)
+            own = f"{self.prefix}x-{self._count}" if self.prefix and self._rng.random() < 0.3 else f"web-{self._count}"
+            order = self._venue.place(symbol, side, abs(held), client_order_id=own, tell=False)
+            self._since[own] = self._venue.seconds()
+            self._rests[own] = self._rng.random() < 0.4
+            self._faults.count("a limit of others" if self._rests[own] else "a stop of others")
+            self._trace("person", f"has {own} close {symbol}")
+            fills = self._rng.random() < OTHERS_FILL
+            after(self._rng.uniform(*WORKS_S), self._filled if fills else self._withdrawn, order)
 
     def _withdrawn(self, order: Order) -> None:
         booked = self._venue.booked(order.client_order_id)
         if booked is not None and booked.live:
             self._venue.end_cancel(order)
 
+    def _filled(self, order: Order) -> None:
+        """What it closes is closed by others: where that is still held, and no exit of ours works beside it."""
+        venue, booked = self._venue, self._venue.booked(order.client_order_id)
+        if booked is None or not booked.live:
+            return
+        held = venue.held(order.symbol) * (1 if order.side is OrderSide.SELL else -1)
+        if held < order.qty or venue.live_exits(order.symbol) or not venue.others_may_trade(order.symbol):
+            self._withdrawn(order)
+            return
+        venue.disturbed_at[order.symbol] = venue.seconds()
+        venue.fill(order)
+        venue.on_updates()
+        self._faults.count("an order of others that closes")
+        self._trace("person", f"has {order.client_order_id} filled")
+
     def check_alone(self, order: Order) -> None:
         """No exit leaves beside a closing order of others, where the venue would sell both."""
         if self._venue.capabilities.reduce_only:
             return
+        self.checks["I31"] += 1
         for booked in self._venue.working():
             theirs = booked.order
             since = self._since.get(theirs.client_order_id)
