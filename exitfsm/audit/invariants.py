@@ -206,7 +206,8 @@ def _triggered(p: Position, r: Recorded, e: ExitTriggered) -> _Found:
     yield from _new_order(p, e, e.reason is ExitType.RECOVERED)
     if p.refusing is not None:
         yield "I6", f"an exit while prices were being refused ({p.refusing})"
-    if e.bar_at is not None and e.bar_at <= p.opened_at:
+    # A bar that forms is known by when it began: what a later look at it decided was decided after the entry.
+    if e.bar_at is not None and e.bar_at <= p.opened_at and e.at <= p.opened_at:
         yield "I6", "an exit on a bar from before the entry"
     if r.by in ("bar", "timer") and not p.policy.enabled:
         yield "I6", "an exit while exits are off (enabled: false)"
