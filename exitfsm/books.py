@@ -21,6 +21,7 @@ from exitfsm.memory.orders import own_id
 from exitfsm.outside import logged
 from exitfsm.position import Position
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill
+from exitfsm.values import Rows as Indexed
 
 Rows = tuple[BrokerPosition, ...]
 Limits = Callable[[], Callable[[Rows], Rows]]
@@ -69,7 +70,8 @@ class Books:
         own = holdings.own_rows(held, self._is_ours)
         ended = self._time.monotonic()
         unclear = held.unclear | own.unclear
-        return self._seen.noted(Read(rows=limited(own.rows), began=held.began, ended=ended, unreadable=unclear))
+        rows = Indexed(limited(own.rows))
+        return self._seen.noted(Read(rows=rows, began=held.began, ended=ended, unreadable=unclear))
 
     # --- records ------------------------------------------------------------------------------------------------------
 
@@ -102,7 +104,7 @@ class Books:
     async def fills_of(self, p: Position) -> tuple[Fill, ...] | None:
         """The executions in a position's symbol since its entry; None where they cannot be had."""
         if not self._calls.has("fills"):
-            return holdings.executions_of(p, self._orders.told.values(), listed=False)
+            return holdings.executions_of(p, self._orders.reported.of(p.symbol), listed=False)
         with logged("fills_failed position=%s error=%s", p.position_id):
             return holdings.executions_of(p, await self._calls.fills(p.opened_at, p.symbol), listed=True)
         return None

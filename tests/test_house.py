@@ -108,7 +108,8 @@ def test_what_the_rules_see(code: str, outside: list[str], unborn: list[str]) ->
 
 
 #: The rules by intervals stand beside those that they replace until both shells ask them; then they count like these.
-BY_INTERVALS = {"cases", "facts", "leaving", "ledger", "opening", "rows", "trades", "units", "watching", "weighing"}
+BY_INTERVALS = {"cases", "facts", "glance", "leaving", "ledger", "opening", "rows", "trades", "units"}
+BY_INTERVALS |= {"watching", "weighing"}
 
 
 def lines_of(*rooms: str) -> dict[str, int]:
@@ -130,7 +131,8 @@ def test_the_rooms_around_the_manager_are_small() -> None:
     around = {path: count for path, count in lines.items() if path.parent.name in ("broker", "holdings")}
     # 2,590; 330 for the instruments of a venue, 330 for orders that may be there, 400 for words, 30 for hours of bars
     assert sum(count for path, count in around.items() if path.stem not in BY_INTERVALS) <= 4_110
-    assert sum(count for path, count in around.items() if path.stem in BY_INTERVALS) <= 2_430
+    # 2,430; 70 for what is seen at a glance
+    assert sum(count for path, count in around.items() if path.stem in BY_INTERVALS) <= 2_500
     assert lines[PACKAGE / "engine.py"] <= LINES_OF_A_FILE_MAX
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar
 
 from exitfsm.outside import logger
 
 log = logger("exitfsm")
 T = TypeVar("T")
+#: So much is done at a stretch of what is done for each position: a few milliseconds.
+SLICE = 25
 
 
 def begin_shared(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
@@ -31,6 +33,14 @@ async def shared(task: asyncio.Future[T]) -> T:
 def _hear(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()
+
+
+async def in_slices(items: Iterable[T], most: int = SLICE) -> AsyncIterator[T]:
+    """Items one by one; after so many of them everything else on the loop has its turn."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % most == 0:
+            await asyncio.sleep(0)
 
 
 class Fresh(Generic[T]):

@@ -47,4 +47,4 @@ from exitfsm.holdings.working import (
     Pass, blocked_by, blocking, closing, gives_way, is_guarded, rests, twins, waits_for, works_after_its_end,
 )  # fmt: skip
 from exitfsm.position.attempting import is_price
-from exitfsm.values import bare, same_symbol
+from exitfsm.values import bare, rows_of, same_symbol

@@ -17,10 +17,11 @@ from decimal import Decimal
 from functools import partial
 
 from exitfsm import holdings
-from exitfsm.aio.tasks import OneAtATime
+from exitfsm.aio.tasks import SLICE, OneAtATime, in_slices
 from exitfsm.broker.probing import Found, Sent, find_exit, list_sent, look_around
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import Adopt, Tries, bare, is_price, watching
+from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.view import View
@@ -157,7 +158,7 @@ class Adopter(Part):
             row=bp,
             symbol=symbol,
             executions=listed,
-            updates=tuple(self._orders.told.values()),
+            updates=tuple(self._orders.reported.of(symbol)),
             first_fill=self._orders.first_fills.get((symbol, bp.side)),
             previous=previous,
             multiplier=watching.instrument_of(self._calls.capabilities, symbol).multiplier,
@@ -295,7 +296,7 @@ class Reconciler(Part):
         await asyncio.gather(*(self._executor.try_look_up(owner, order_id) for order_id, owner in due.items()))
         if not self._is_first and not are_many:
             await self._listing.read(is_first=False)
-        for watched in expected:
+        async for watched in in_slices(expected):
             with logged("read_not_understood position=%s error=%s", watched):
                 await self._view.tell_read(watched, held, expected)
         # One that was watched when the read began may have ended since: the read is then too old to adopt it.
@@ -304,7 +305,10 @@ class Reconciler(Part):
         await self._listing.tell()
         await self._executor.way.look_at_adopted()
         self._is_first = False
-        self._executor.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
+        now = list(self._engine.positions.values())
+        if len(now) > SLICE:  # what is monitored owes nothing: so many tasks for it would hold up the loop
+            now = [p for p in now if p.state is not State.MONITORING]
+        self._executor.drive([p.position_id for p in now], now=False)
 
     def look_around(self, monotonic: float) -> None:
         """Read what is held where that is long ago; reconcile at once where a read shows what nobody watches."""

@@ -15,6 +15,7 @@ from exitfsm import holdings
 from exitfsm.errors import BrokerError
 from exitfsm.holdings import Evidence, Executions, Expected, Need, Read, watching, weighing
 from exitfsm.holdings.facts import Adopted, Needed
+from exitfsm.holdings.glance import at_a_glance
 from exitfsm.manager.context import Part
 from exitfsm.memory.kept import Asked
 from exitfsm.messages import Contradiction, Message, PositionRead, RecordRead, Recover, Rescale
@@ -46,9 +47,10 @@ class View(Part):
         """What is expected of a position now, and of the others of its holding."""
         return holdings.expect(p, self._engine.beside(p))
 
-    def expectations(self) -> dict[str, Expected]:
-        """What is expected of each position now; taken before a read, so that a read that was overtaken shows."""
-        return {p.position_id: self.seen(p) for p in list(self._engine.positions.values())}
+    def expectations(self, symbol: str = "") -> dict[str, Expected]:
+        """What is expected of each position now, or of a symbol's; taken before a read, to show what overtook it."""
+        watched = self._engine.levels.holding(symbol) if symbol else list(self._engine.positions.values())
+        return {p.position_id: self.seen(p) for p in watched}
 
     def net_of(self, p: Position, read: Read) -> tuple[Decimal, Decimal | None]:
         """The broker's quantity for a position, and its average entry."""
@@ -111,11 +113,14 @@ class View(Part):
             for p in holding:
                 self._shown.count(p, self.net_of(p, read)[0], read.began)  # a send that cannot look goes by it
             evidence = self._kept.evidence(holding, read, asked, price, listed=listed)
-            if listed and asked.executions is None and watching.is_news(evidence):
+            memory = self._kept.memory(evidence, by)
+            answer = at_a_glance(evidence, memory)
+            news = answer is None and watching.is_news(evidence)
+            if listed and asked.executions is None and news:
                 fills = await self._books.fills_since(holding[0].opened_at, symbol)
                 asked = replace(asked, executions=fills)
                 continue
-            said, memory = weighing.weigh(evidence, self._kept.memory(evidence, by))
+            said, memory = answer or weighing.weigh(evidence, memory)
             if Needed("next_id") in said and not asked.next_ids:
                 if self._calls.asks_by_our_id and any([await self._took_over(p) for p in holding]):
                     return  # an exit of ours that an old copy of the store does not know
@@ -125,7 +130,7 @@ class View(Part):
             told = watching.messages(said, {p.position_id: p for p in holding}, began, self._time.now())
             if told:
                 await self._mailbox.run(partial(self._conclude, symbol, told))
-            self._kept.keep(evidence, memory, self._engine.levels.holding(symbol))
+            self._kept.keep(evidence, memory, self._engine.levels.holding(symbol), news=news)
             if any(isinstance(one, Needed | Adopted) for one in said):
                 self._kept.look_in(watching.next_look_s(memory, evidence.instrument))
             return

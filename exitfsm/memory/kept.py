@@ -37,12 +37,12 @@ class Kept:
         time: the present. Reads and executions are held against each other on one scale: monotonic seconds, set to UTC
             at the start.
         broker: what it declares of its books.
-        reported: the executions that order updates have reported.
+        reported: the executions in a symbol that order updates have reported.
         by_handing: only what was handed over is ours: executions do not say whose they are, and reads show no more.
     """
 
     def __init__(
-        self, time: SteadyTime, broker: Capabilities, reported: Callable[[], Sequence[Fill]], *, by_handing: bool
+        self, time: SteadyTime, broker: Capabilities, reported: Callable[[str], Sequence[Fill]], *, by_handing: bool
     ) -> None:
         self._time, self._look_at = time, math.inf
         self._utc = time.now().timestamp() - time.monotonic()
@@ -56,7 +56,8 @@ class Kept:
         self, positions: Sequence[Position], read: Read, asked: Asked, price: Decimal | None, *, listed: bool
     ) -> Evidence:
         """All that is known of the holding of these positions, oldest first; `listed` where executions can be had."""
-        key, reported = watching.key_of(positions[0]), tuple(self._reported() if not self._by_handing else ())
+        key = watching.key_of(positions[0])
+        reported = tuple(self._reported(key.symbol) if not self._by_handing else ())
         listed = listed and not self._by_handing
         told = asked.executions if asked.executions is not None else reported
         evidence = Evidence(
@@ -91,11 +92,11 @@ class Kept:
             memory = replace(memory, horizon=BEFORE, run=None, runs=0)  # what opened it is no news
         return memory
 
-    def keep(self, e: Evidence, memory: Memory, positions: Sequence[Position]) -> None:
-        """This is remembered from now on, and these are watched by it."""
+    def keep(self, e: Evidence, memory: Memory, positions: Sequence[Position], *, news: bool) -> None:
+        """This is remembered from now on, and these are watched by it; `news` as of `watching.is_news`."""
         self._memory[e.key] = memory
         self._note(e.key, positions)
-        if not watching.is_news(e):
+        if not news:
             self._price[e.key] = watching.last_price(e)
 
     def rescaled(self, p: Position, factor: Decimal, by: float, positions: Sequence[Position]) -> None:
