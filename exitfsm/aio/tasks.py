@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from typing import Any, Generic, TypeVar
 
 from exitfsm.outside import logger
@@ -12,6 +12,8 @@ log = logger("exitfsm")
 T = TypeVar("T")
 #: So much is done at a stretch of what is done for each position: a few milliseconds.
 SLICE = 25
+#: From so many on, work on all of them at once would hold up the loop.
+MANY = 4 * SLICE
 
 
 def begin_shared(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
@@ -35,12 +37,18 @@ def _hear(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-async def in_slices(items: Iterable[T], most: int = SLICE) -> AsyncIterator[T]:
-    """Items one by one; after so many of them everything else on the loop has its turn."""
+async def in_slices(items: Collection[T]) -> AsyncIterator[T]:
+    """Items one by one; where they are many, after each `SLICE` of them everything else on the loop has its turn."""
     for number, item in enumerate(items, 1):
         yield item
-        if number % most == 0:
-            await asyncio.sleep(0)
+        if number % SLICE == 0:
+            await leave_turn(len(items))
+
+
+async def leave_turn(count: int) -> None:
+    """Between two things that are done for so many: where they are many, everything else has its turn."""
+    if count > MANY:
+        await asyncio.sleep(0)
 
 
 class Fresh(Generic[T]):

@@ -17,7 +17,7 @@ from decimal import Decimal
 from functools import partial
 
 from exitfsm import holdings
-from exitfsm.aio.tasks import SLICE, OneAtATime, in_slices
+from exitfsm.aio.tasks import MANY, OneAtATime, in_slices, leave_turn
 from exitfsm.broker.probing import Found, Sent, find_exit, list_sent, look_around
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import Adopt, Tries, bare, is_price, watching
@@ -286,7 +286,9 @@ class Reconciler(Part):
         symbols = {p.symbol for p in list(self._engine.positions.values())}
         if self._is_first:
             await self._listing.read(is_first=True)  # nothing leaves before that
+        await leave_turn(len(expected))
         held = await self._books.positions()
+        await leave_turn(len(expected))
         for fault in holdings.faults(held):
             await self._alarms.raise_alarm(fault.kind, fault.text)
         due = holdings.in_question(list(self._engine.positions.values()), self._engine.unknown)
@@ -299,16 +301,18 @@ class Reconciler(Part):
         async for watched in in_slices(expected):
             with logged("read_not_understood position=%s error=%s", watched):
                 await self._view.tell_read(watched, held, expected)
+        await leave_turn(len(expected))
         # One that was watched when the read began may have ended since: the read is then too old to adopt it.
         managed = await self._scoped.to_adopt(held.rows)
+        await leave_turn(len(expected))
         await self._adopter.adopt_all(managed, symbols, is_first=self._is_first)
         await self._listing.tell()
         await self._executor.way.look_at_adopted()
         self._is_first = False
-        now = list(self._engine.positions.values())
-        if len(now) > SLICE:  # what is monitored owes nothing: so many tasks for it would hold up the loop
-            now = [p for p in now if p.state is not State.MONITORING]
-        self._executor.drive([p.position_id for p in now], now=False)
+        current = list(self._engine.positions.values())
+        if len(current) > MANY:  # what is monitored owes nothing: so many tasks for it would hold up the loop
+            current = [p for p in current if p.state is not State.MONITORING]
+        self._executor.drive([p.position_id for p in current], now=False)
 
     def look_around(self, monotonic: float) -> None:
         """Read what is held where that is long ago; reconcile at once where a read shows what nobody watches."""

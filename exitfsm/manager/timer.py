@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from exitfsm.aio.tasks import in_slices
 from exitfsm.bar_keeping import BarKeeper
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.lifecycle import State
@@ -88,7 +89,7 @@ class Timer(Part):
 
     async def _rules_of_time(self, now: datetime, mono: float) -> None:
         """Time rules where no bar comes, and a word to a person where none has come for long."""
-        for p in in_order(self._engine):
+        async for p in in_slices(in_order(self._engine)):
             slot = self._engine.levels.slots.get(p.symbol)
             if p.state is not State.MONITORING or slot is None:
                 continue
