@@ -7,8 +7,9 @@ it is the shell's. Where the broker does not answer, its `BrokerError` goes to w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from exitfsm import holdings
 from exitfsm.aio.tasks import Fresh
@@ -16,6 +17,7 @@ from exitfsm.broker.calls import BrokerCalls, describe
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError
 from exitfsm.holdings import Read, same_symbol
+from exitfsm.holdings.facts import Failed, Scope
 from exitfsm.memory.memory import Memory
 from exitfsm.memory.orders import own_id
 from exitfsm.outside import logged
@@ -24,9 +26,20 @@ from exitfsm.values import BrokerPosition, ExecutionReport, Fill
 from exitfsm.values import Rows as Indexed
 
 Rows = tuple[BrokerPosition, ...]
-Limits = Callable[[], Callable[[Rows], Rows]]
 #: How long one look at what is held may take, where something waits for it.
 LOOK_MAX_S = 1.0
+
+
+class Share(Protocol):
+    """What of the account is ours."""
+
+    scope: Scope
+
+    async def limits(self) -> Callable[[Rows], Rows]:
+        """What a read that begins now is to show of its rows."""
+
+    def own(self, fills: Iterable[Fill]) -> list[Fill]:
+        """Those of these executions that are in scope."""
 
 
 class Books:
@@ -37,14 +50,14 @@ class Books:
         memory: of orders, for their ids and the spelling of their symbols.
         time: the present.
         is_ours: whether an account of this name is the one that is managed.
-        limits: asked when a read begins: what of the rows that it will show is ours.
+        share: asked when a read begins: what of the rows that it will show is ours.
     """
 
     def __init__(
-        self, calls: BrokerCalls, memory: Memory, time: SteadyTime, is_ours: Callable[[str], bool], limits: Limits
+        self, calls: BrokerCalls, memory: Memory, time: SteadyTime, is_ours: Callable[[str], bool], share: Share
     ) -> None:
         self._calls, self._orders, self._seen = calls, memory.orders, memory.seen
-        self._time, self._is_ours, self._limits = time, is_ours, limits
+        self._time, self._is_ours, self._share = time, is_ours, share
         #: Reads of what is held; callers that wait together share one.
         self.reads = Fresh(self._read, "exitfsm-positions")
 
@@ -65,13 +78,13 @@ class Books:
 
     async def _read(self) -> Read:
         """The rows of our account, those of one symbol and side added up, as far as they are ours."""
-        limited = self._limits()
+        limited = await self._share.limits()
         held = await self._calls.positions()
         own = holdings.own_rows(held, self._is_ours)
         ended = self._time.monotonic()
-        unclear = held.unclear | own.unclear
+        unclear, whole = held.unclear | own.unclear, Indexed(own.rows) if self._share.scope.by_ids else None
         rows = Indexed(limited(own.rows))
-        return self._seen.noted(Read(rows=rows, began=held.began, ended=ended, unreadable=unclear))
+        return self._seen.noted(Read(rows=rows, began=held.began, ended=ended, unreadable=unclear, whole=whole))
 
     # --- records ------------------------------------------------------------------------------------------------------
 
@@ -106,17 +119,20 @@ class Books:
         if not self._calls.has("fills"):
             return holdings.executions_of(p, self._orders.reported.of(p.symbol), listed=False)
         with logged("fills_failed position=%s error=%s", p.position_id):
-            return holdings.executions_of(p, await self._calls.fills(p.opened_at, p.symbol), listed=True)
+            listed = self._share.own(await self._calls.fills(p.opened_at, p.symbol))
+            return holdings.executions_of(p, listed, listed=True)
         return None
 
-    async def fills_since(self, since: datetime, symbol: str) -> tuple[Fill, ...]:
-        """The account's executions since a time; none where they, or one of this symbol, cannot be read."""
+    async def fills_since(self, since: datetime, symbol: str) -> tuple[Fill, ...] | Failed:
+        """The account's executions since a time; `Failed` where they, or one of this symbol, cannot be read."""
+        began = self._time.monotonic()
         with logged("fills_failed error=%s"):
             return tuple(await self._calls.fills(since.replace(microsecond=0), symbol))
-        return ()
+        return Failed(begin=began, end=self._time.monotonic(), why="the executions cannot be read")
 
     async def fills_by_symbol(self, lookback_days: int) -> dict[str, list[Fill]] | None:
-        """The account's executions as far as they are looked at, oldest first; None where the broker lists none."""
+        """The executions in scope as far as they are looked at, oldest first; None where the broker lists none."""
         if not self._calls.has("fills"):
             return None
-        return self._orders.by_symbol(await self._calls.fills(self._time.now() - timedelta(days=lookback_days)))
+        fills = await self._calls.fills(self._time.now() - timedelta(days=lookback_days))
+        return self._orders.by_symbol(self._share.own(fills))

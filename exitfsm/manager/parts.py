@@ -35,7 +35,8 @@ from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.memory.memory import Memory
 from exitfsm.others.ground import Ground
-from exitfsm.others.scope import Scoped, Share, scope_of
+from exitfsm.others.scope import Scoped, scope_of
+from exitfsm.others.share import Share
 from exitfsm.outside import log
 from exitfsm.ownership import Ownership, Watchdog
 from exitfsm.position import Position, account_hash
@@ -73,20 +74,20 @@ class Parts:
         engine.levels.expect(live.bar_seconds)
         tasks, timeout_s = Tasks(), float(live.broker_timeout_seconds)
         scope, listed_by = scope_of(given.config.manage), time.monotonic() + 2 * timeout_s
-        memory = Memory(engine, time, listed_by, by_handing=scope.handed)
+        memory = Memory(engine, time, listed_by, scope)
         mailbox = Mailbox(engine, time, given.clock, self._after_group)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         closes = closing(given.config, fitting.capabilities)
         calls = BrokerCalls(fitting, memory.orders, time, timeout_s, Hears(self._after_call, alarms.raise_soon), closes)
-        share = Share(engine, scope)
-        books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share.limits)
+        share = Share(engine, scope, calls, memory.kept)
+        books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share)
         ground = Ground(
             calls=calls, orders=memory.orders, positions=mailbox, engine=engine, time=time, live=live,
-            raise_alarm=alarms.raise_alarm,
+            raise_alarm=alarms.raise_alarm, scope=scope,
         )  # fmt: skip
         self.context = context = Context(
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
-            tasks=tasks, ground=ground, scoped=Scoped(ground, share),
+            tasks=tasks, ground=ground, scoped=Scoped(ground, memory.kept),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions), instruments=Instruments(calls, time, mailbox.alarm),
         )  # fmt: skip
@@ -109,6 +110,7 @@ class Parts:
         context.mailbox.open(Watchdog(context.alarms.alarm_without_store))
         try:
             await context.mailbox.run(self._restore)
+            await context.scoped.new.check_broker()
             self.running = True
             for symbol in {p.symbol for p in list(context.engine.positions.values())}:
                 context.tasks.spawn(context.instruments.ask(symbol), "exitfsm-instrument")
@@ -128,7 +130,7 @@ class Parts:
         store.bind(context.given.account)
         self._mended = mend(store)
         self.adopter.load()
-        context.engine.load()
+        context.engine.load(context.scoped.is_managed)
         self._account.restore(context.given.time.now())
         if self._account.paused:
             context.engine.pause()
