@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from exitfsm import holdings
-from exitfsm.aio.tasks import Fresh
+from exitfsm.aio.tasks import Fresh, leave_turn
 from exitfsm.broker.calls import BrokerCalls, describe
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError
@@ -80,6 +80,7 @@ class Books:
         """The rows of our account, those of one symbol and side added up, as far as they are ours."""
         limited = await self._share.limits()
         held = await self._calls.positions()
+        await leave_turn(len(held))
         own = holdings.own_rows(held, self._is_ours)
         ended = self._time.monotonic()
         unclear, whole = held.unclear | own.unclear, Indexed(own.rows) if self._share.scope.by_ids else None

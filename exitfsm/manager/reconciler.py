@@ -17,11 +17,10 @@ from decimal import Decimal
 from functools import partial
 
 from exitfsm import holdings, scope
-from exitfsm.aio.tasks import MANY, OneAtATime, in_slices, leave_turn
+from exitfsm.aio.tasks import MANY, OneAtATime, in_slices
 from exitfsm.broker.probing import Found, Sent, find_exit, list_sent, look_around
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import Adopt, Tries, bare, is_price, watching
-from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.view import View
@@ -31,7 +30,7 @@ from exitfsm.memory.shown import Missing
 from exitfsm.messages import Open, Recover
 from exitfsm.others.listing import Listing
 from exitfsm.outside import log, logged
-from exitfsm.position import READS_MIN, Position, epoch_of, part_of, position_id
+from exitfsm.position import READS_MIN, Position, epoch_of, may_owe, part_of, position_id
 from exitfsm.values import EXACT, ZERO, BrokerPosition, Fill, Side, plain
 
 #: How soon it is tried again where it failed, or where something could not be adopted yet, in seconds.
@@ -291,9 +290,7 @@ class Reconciler(Part):
         symbols = {p.symbol for p in list(self._engine.positions.values())}
         if self._is_first:
             await self._listing.read(is_first=True)  # nothing leaves before that
-        await leave_turn(len(expected))
         held = await self._books.positions()
-        await leave_turn(len(expected))
         for fault in holdings.faults(held):
             await self._alarms.raise_alarm(fault.kind, fault.text)
         due = holdings.in_question(list(self._engine.positions.values()), self._engine.unknown)
@@ -306,18 +303,13 @@ class Reconciler(Part):
         async for watched in in_slices(expected):
             with logged("read_not_understood position=%s error=%s", watched):
                 await self._view.tell_read(watched, held, expected)
-        await leave_turn(len(expected))
         # One that was watched when the read began may have ended since: the read is then too old to adopt it.
         managed = await self._scoped.to_adopt(held)
-        await leave_turn(len(expected))
         await self._adopter.adopt_all(managed, symbols, is_first=self._is_first)
         await self._listing.tell()
         await self._executor.way.look_at_adopted()
         self._is_first = False
-        current = list(self._engine.positions.values())
-        if len(current) > MANY:  # what is monitored owes nothing: so many tasks for it would hold up the loop
-            current = [p for p in current if p.state is not State.MONITORING]
-        self._executor.drive([p.position_id for p in current], now=False)
+        self._executor.drive(may_owe(list(self._engine.positions.values()), MANY), now=False)
 
     def look_around(self, monotonic: float) -> None:
         """Read what is held where that is long ago; reconcile at once where a read shows what nobody watches."""

@@ -80,8 +80,7 @@ class Timer(Part):
 
     def _poll(self, busy: list[Position], mono: float) -> None:
         """Look working orders up now and then: an update may have been lost."""
-        sent = [p for p in busy if p.state is not State.PENDING]
-        owners = {order_id: p.position_id for p in sent for order_id in p.orders_in_question}
+        owners = {key: p.position_id for p in busy if p.state is not State.PENDING for key in p.orders_in_question}
         if len(due := self._polls.due(owners, mono)) > LOOK_UPS_MAX:
             return self._reconciler.due.hurry()
         for order_id in due:

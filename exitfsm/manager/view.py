@@ -112,8 +112,7 @@ class View(Part):
             for p in holding:
                 self._shown.count(p, self.net_of(p, read)[0], read.began)  # a send that cannot look goes by it
             evidence = self._kept.evidence(holding, read, asked, price, listed=listed)
-            news = watching.is_news(evidence)
-            if listed and asked.executions is None and news:
+            if (news := watching.is_news(evidence)) and listed and asked.executions is None:
                 fills = await self._books.fills_since(holding[0].opened_at, symbol)
                 asked = replace(asked, executions=fills)
                 continue
