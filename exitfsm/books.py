@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from exitfsm import holdings
-from exitfsm.aio.tasks import Fresh
+from exitfsm.aio.tasks import Fresh, leave_turn
 from exitfsm.broker.calls import BrokerCalls, describe
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError
@@ -23,6 +23,7 @@ from exitfsm.memory.orders import own_id
 from exitfsm.outside import logged
 from exitfsm.position import Position
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill
+from exitfsm.values import Rows as Indexed
 
 Rows = tuple[BrokerPosition, ...]
 #: How long one look at what is held may take, where something waits for it.
@@ -36,6 +37,9 @@ class Share(Protocol):
 
     async def limits(self) -> Callable[[Rows], Rows]:
         """What a read that begins now is to show of its rows."""
+
+    def priced(self, rows: Rows) -> Rows:
+        """The rows with their average entries as prices."""
 
     def own(self, fills: Iterable[Fill]) -> list[Fill]:
         """Those of these executions that are in scope."""
@@ -66,6 +70,19 @@ class Books:
         """What the broker holds, by a read that begins after this call; callers that wait together share one."""
         return await self.reads.answer(LOOK_MAX_S)
 
+    async def not_empty(self, read: Read, p: Position) -> Read:
+        """The read, unless it shows no position at all and no execution says why: an empty list proves nothing.
+
+        Raises:
+            BrokerError: it does not, for a position of which something is left.
+        """
+        if read.rows or not self._calls.has("fills"):
+            return read
+        fills = await self.fills_of(p)
+        if fills is None or holdings.sold_by_others(p, fills) < p.remaining_qty:
+            raise BrokerError(f"the broker lists no position at all, and no execution says that {p.symbol} was closed")
+        return read
+
     async def look(self, symbol: str) -> tuple[Read | None, str]:
         """What is held, soon; or None and why, where that is not known of this symbol."""
         try:
@@ -79,11 +96,13 @@ class Books:
         """The rows of our account, those of one symbol and side added up, as far as they are ours."""
         limited = await self._share.limits()
         held = await self._calls.positions()
+        await leave_turn(len(held))
         own = holdings.own_rows(held, self._is_ours)
         ended = self._time.monotonic()
-        unclear, whole = held.unclear | own.unclear, own.rows if self._share.scope.by_ids else None
-        read = Read(rows=limited(own.rows), began=held.began, ended=ended, unreadable=unclear, whole=whole)
-        return self._seen.noted(read)
+        priced = self._share.priced(own.rows)
+        unclear, whole = held.unclear | own.unclear, Indexed(priced) if self._share.scope.by_ids else None
+        rows = Indexed(limited(priced))
+        return self._seen.noted(Read(rows=rows, began=held.began, ended=ended, unreadable=unclear, whole=whole))
 
     # --- records ------------------------------------------------------------------------------------------------------
 
@@ -116,7 +135,7 @@ class Books:
     async def fills_of(self, p: Position) -> tuple[Fill, ...] | None:
         """The executions in a position's symbol since its entry; None where they cannot be had."""
         if not self._calls.has("fills"):
-            return holdings.executions_of(p, self._orders.told.values(), listed=False)
+            return holdings.executions_of(p, self._orders.reported.of(p.symbol), listed=False)
         with logged("fills_failed position=%s error=%s", p.position_id):
             listed = self._share.own(await self._calls.fills(p.opened_at, p.symbol))
             return holdings.executions_of(p, listed, listed=True)

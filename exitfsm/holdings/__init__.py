@@ -40,9 +40,10 @@ from exitfsm.holdings.reads import (
     meaning_of, net, position_read, weigh,
 )  # fmt: skip
 from exitfsm.holdings.rows import OwnRows, own_rows
+from exitfsm.holdings.units import in_prices
 from exitfsm.holdings.working import (
     Pass, blocked_by, blocking, closing, gives_way, is_guarded, rests, twins, waits_for, works_after_its_end,
 )  # fmt: skip
 from exitfsm.holdings.watching import Looks, leaving_of
 from exitfsm.position.attempting import is_price
-from exitfsm.values import bare, same_symbol
+from exitfsm.values import bare, rows_of, same_symbol

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from exitfsm import scope
 from exitfsm.account import Account
+from exitfsm.aio.tasks import leave_turn
 from exitfsm.books import Rows
 from exitfsm.config import Managed
 from exitfsm.holdings import Opening, Read, bare
@@ -137,6 +138,7 @@ class Scoped:
     async def to_adopt(self, held: Read) -> list[BrokerPosition]:
         """The rows that may be adopted; the first time it is said of each row what it is to us."""
         whole = held.of_all().rows
+        await leave_turn(len(whole))
         if self.scope.ids:
             owned, rows = await self.new.look(held, self.managed(whole))
             self.owned = owned
@@ -156,6 +158,7 @@ class Scoped:
         if messages := self.let_go():  # the manager was killed, or one was found, when a person said so
             await self._positions.tell_all(messages)
         await self._ask_who_bought(rows)
+        await leave_turn(len(whole))
         return rows
 
     def managed(self, rows: Sequence[BrokerPosition]) -> list[BrokerPosition]:
