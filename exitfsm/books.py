@@ -7,7 +7,7 @@ it is the shell's. Where the broker does not answer, its `BrokerError` goes to w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from exitfsm import holdings
@@ -37,13 +37,20 @@ class Books:
         time: the present.
         is_ours: whether an account of this name is the one that is managed.
         limits: asked when a read begins: what of the rows that it will show is ours.
+        ask: see to it that the broker was asked about a symbol.
     """
 
     def __init__(
-        self, calls: BrokerCalls, memory: Memory, time: SteadyTime, is_ours: Callable[[str], bool], limits: Limits
+        self,
+        calls: BrokerCalls,
+        memory: Memory,
+        time: SteadyTime,
+        is_ours: Callable[[str], bool],
+        limits: Limits,
+        ask: Callable[[str], Awaitable[None]],
     ) -> None:
         self._calls, self._orders, self._seen = calls, memory.orders, memory.seen
-        self._time, self._is_ours, self._limits = time, is_ours, limits
+        self._time, self._is_ours, self._limits, self._ask = time, is_ours, limits, ask
         #: Reads of what is held; callers that wait together share one.
         self.reads = Fresh(self._read, "exitfsm-positions")
 
@@ -67,9 +74,15 @@ class Books:
         limited = self._limits()
         held = await self._calls.positions()
         own = holdings.own_rows(held, self._is_ours)
-        ended = self._time.monotonic()
+        ended, rows = self._time.monotonic(), limited(own.rows)
+        for symbol in self._orders.of_other_sides(rows):
+            await self._ask(symbol)  # in hedge mode that is no contradiction, and no reversal
+        hedged = self._orders.hedged(row.symbol for row in rows)
+        both = holdings.contradicting(rows, hedged)
+        self._orders.shown_on_both_sides(both)
         unclear = held.unclear | own.unclear
-        return self._seen.noted(Read(rows=limited(own.rows), began=held.began, ended=ended, unreadable=unclear))
+        read = Read(rows=rows, began=held.began, ended=ended, unreadable=unclear, hedged=hedged, both=both)
+        return self._seen.noted(read)
 
     # --- records ------------------------------------------------------------------------------------------------------
 
@@ -101,10 +114,11 @@ class Books:
 
     async def fills_of(self, p: Position) -> tuple[Fill, ...] | None:
         """The executions in a position's symbol since its entry; None where they cannot be had."""
-        if not self._calls.has("fills"):
-            return holdings.executions_of(p, self._orders.told.values(), listed=False)
+        listed = self._calls.has("fills")
         with logged("fills_failed position=%s error=%s", p.position_id):
-            return holdings.executions_of(p, await self._calls.fills(p.opened_at, p.symbol), listed=True)
+            fills = await self._calls.fills(p.opened_at, p.symbol) if listed else list(self._orders.told.values())
+            both = self._calls.capabilities.holds_both(p.symbol)
+            return holdings.executions_of(p, holdings.of_side(fills, p.side) if both else fills, listed=listed)
         return None
 
     async def fills_since(self, since: datetime, symbol: str) -> tuple[Fill, ...]:
@@ -113,8 +127,9 @@ class Books:
             return tuple(await self._calls.fills(since.replace(microsecond=0), symbol))
         return ()
 
-    async def fills_by_symbol(self, lookback_days: int) -> dict[str, list[Fill]] | None:
-        """The account's executions as far as they are looked at, oldest first; None where the broker lists none."""
+    async def executed(self, lookback_days: int) -> holdings.Executed:
+        """The account's executions as far as they are looked at, oldest first."""
         if not self._calls.has("fills"):
-            return None
-        return self._orders.by_symbol(await self._calls.fills(self._time.now() - timedelta(days=lookback_days)))
+            return holdings.Executed(None, self._calls.capabilities)
+        fills = await self._calls.fills(self._time.now() - timedelta(days=lookback_days))
+        return holdings.Executed(self._orders.by_symbol(fills), self._calls.capabilities)

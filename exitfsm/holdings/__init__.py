@@ -7,6 +7,7 @@ handed back. A shell reads, asks here what it means, and tells the position.
 - `reads`: what a read of positions means for one that is watched, and for a price that jumped; `executions`: what
   executions say of it.
 - `adopting`: the name and the price of a position that nobody watches; `entering`: what may be entered.
+- `sides`: both sides of a symbol, which are two holdings in hedge mode, and a contradiction anywhere else.
 - `rows`: which rows of a read are ours, and what they come to; `scope`: which of them are managed, and why not.
 - `sending`: whether an exit order may leave; `orders`: what is said of single orders, ours and others'; `working`: what
   of those that work is in the way of an exit, or one too many.
@@ -31,13 +32,16 @@ from exitfsm.holdings.orders import (
 )  # fmt: skip
 from exitfsm.holdings.reads import (
     NEVER, Closed, Conclusion, Count, Evidence, Executions, Expected, Holds, Jumped, Meaning, Missing, Need, Nothing,
-    Read, agreed_qty, agreement, count, executions_of, expect, is_shared, is_silent, known, last_qty, may_have_exited,
-    meaning_of, net, position_read, weigh,
+    Read, agreed_qty, agreement, count, executions_of, expect, is_shared, is_silent, jumped_rows, known,
+    last_qty, may_have_exited, meaning_of, net, position_read, row_of, weigh,
 )  # fmt: skip
 from exitfsm.holdings.rows import OwnRows, own_rows
 from exitfsm.holdings.scope import (
     Others, Share, beyond_exits, bought_by_others, described_scope, handed_rows, is_named, shares, two_managers,
     unclear_scope, why_not,
+)  # fmt: skip
+from exitfsm.holdings.sides import (
+    Executed, OnSide, Watching, concerns, contradicting, meant, of_side, on_side, watching_of,
 )  # fmt: skip
 from exitfsm.holdings.sending import (
     FRESH_S, Answer, Beside, Leaving, Look, Short, another_goes_first, awaits_record, covered, late_fills_s,

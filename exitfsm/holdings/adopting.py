@@ -17,6 +17,7 @@ from exitfsm.holdings.executions import average_entry, first_since_flat, next_ep
 from exitfsm.holdings.facts import Instrument
 from exitfsm.holdings.reads import Nothing, Read
 from exitfsm.holdings.rows import both_sides, sellable
+from exitfsm.holdings.sides import Executed, Watching, bare_names, is_watched
 from exitfsm.kinds import AlarmKind
 from exitfsm.policy import MOVING
 from exitfsm.ports import AssetRules, Capabilities, IdMemory
@@ -71,23 +72,23 @@ class Alarm(msgspec.Struct, frozen=True):
 
 
 def unwatched(
-    rows: Iterable[BrokerPosition], watched: Iterable[str], rules: Callable[[str], AssetRules]
+    rows: Iterable[BrokerPosition], watched: Iterable[Watching], rules: Callable[[str], AssetRules]
 ) -> list[BrokerPosition]:
     """The rows of symbols not watched: more of one that is watched is a resize, or a new epoch after its exit.
 
     What the venue would not take, by its `rules` for a symbol, is a residue: it is flat, and adds to the next purchase.
     """
-    known = set(map(bare, watched))
-    return [row for row in rows if bare(row.symbol) not in known and not _is_residue(row, rules(row.symbol))]
+    known = bare_names(watched)
+    return [row for row in rows if not is_watched(row, known) and not _is_residue(row, rules(row.symbol))]
 
 
 def _is_residue(row: BrokerPosition, rules: AssetRules) -> bool:
     return not sellable(row.qty, Instrument(step=rules.qty_step, least=rules.qty_min))
 
 
-def first_fills(rows: Iterable[BrokerPosition], executions: Mapping[str, Sequence[Fill]]) -> list[datetime]:
-    """When each of these was first filled since its symbol was flat, as far as executions by bare symbol tell it."""
-    of = ((row, executions.get(bare(row.symbol), ())) for row in rows)
+def first_fills(rows: Iterable[BrokerPosition], executions: Executed) -> list[datetime]:
+    """When each of these was first filled since its symbol was flat, as far as executions tell it."""
+    of = ((row, executions.of(row.symbol, row.side) or ()) for row in rows)
     found = (first_since_flat(fills, row.side, row.qty) for row, fills in of)
     return [first for first in found if first is not None]
 
@@ -104,7 +105,8 @@ def faults(read: Read) -> list[Alarm]:
         of = f"for {symbol} " if symbol else ""
         text = f"an entry {of}in the broker's positions cannot be read: NOT protected"
         found.append(Alarm(AlarmKind.POSITION_UNREADABLE, text))
-    return found + [Alarm(AlarmKind.BOTH_SIDES, shown) for shown in both_sides(read.rows)]
+    both = [row for row in read.rows if bare(row.symbol) in read.both]
+    return found + [Alarm(AlarmKind.BOTH_SIDES, shown) for shown in both_sides(both)]
 
 
 def tried(tries: Tries | None, qty: Decimal, *, answered: bool) -> Tries:

@@ -22,7 +22,7 @@ from exitfsm.holdings.facts import (
     Watched,
 )
 from exitfsm.holdings.reads import known
-from exitfsm.holdings.rows import Shown, net
+from exitfsm.holdings.rows import Shown, net, sign
 from exitfsm.holdings.units import factor_of
 from exitfsm.kinds import PositionEnd
 from exitfsm.lifecycle import State
@@ -38,9 +38,9 @@ _ABSENT_BY_LAG = 3
 _LOOK_S = 1.0
 
 
-def key_of(p: Position) -> Key:
+def key_of(p: Position, broker: Capabilities) -> Key:
     """The holding that a position is part of; the rows of other accounts were left out before."""
-    return Key(None, p.symbol)
+    return Key(None, p.symbol, p.side if broker.holds_both(p.symbol) else None)
 
 
 def instrument_of(broker: Capabilities, symbol: str) -> Instrument:
@@ -53,6 +53,7 @@ def instrument_of(broker: Capabilities, symbol: str) -> Instrument:
         least_value=rules.value_min if isinstance(rules, Declared) else ZERO,
         multiplier=rules.multiplier if isinstance(rules, Declared) else careful.multiplier,
         fee_max=_FEE_MAX if "/" in symbol else ZERO,
+        hedge=broker.holds_both(symbol),
         reduce_only=broker.reduce_only,
         lag_s=lag_s,
         executions_late_s=broker.executions_late_s,
@@ -100,7 +101,7 @@ def is_news(e: Evidence) -> bool:
         return False
     entries = {p.entry for p in e.watched}
     other = shown.average is not None and len(entries) == 1 and shown.average not in entries
-    return other or shown.qty != sum((p.left * p.side.sign for p in e.watched), ZERO)
+    return other or shown.qty != sum((p.left * sign(p.side, e.key) for p in e.watched), ZERO)
 
 
 @exactly

@@ -28,6 +28,7 @@ from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.engine import Engine
 from exitfsm.errors import StoreError, StoreLocked
 from exitfsm.events import TradingPaused, TradingResumed
+from exitfsm.holdings import OnSide
 from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.context import Given, in_order
 from exitfsm.manager.intake import CONFIRM
@@ -264,20 +265,20 @@ class ExitManager:
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
-    def may_enter(self, symbol: str, at: datetime | None = None) -> bool:
+    def may_enter(self, symbol: str, at: datetime | None = None, side: OnSide = None) -> bool:
         """True when nothing here speaks against entering `symbol` at `at` (now when None)."""
-        return holdings.may_enter(*self._entry(symbol, at))
+        return holdings.may_enter(*self._entry(symbol, at, side))
 
-    def entry_block(self, symbol: str, at: datetime | None = None) -> str | None:
-        """Why `symbol` may not be entered at `at`; None when it may."""
-        return holdings.entry_block(*self._entry(symbol, at))
+    def entry_block(self, symbol: str, at: datetime | None = None, side: OnSide = None) -> str | None:
+        """Why `symbol` may not be entered at `at`; None when it may. In hedge mode each `side` has its own blocks."""
+        return holdings.entry_block(*self._entry(symbol, at, side))
 
-    def _entry(self, symbol: str, at: datetime | None) -> tuple[str, datetime, holdings.Account]:
+    def _entry(self, symbol: str, at: datetime | None, side: OnSide) -> tuple[str, datetime, holdings.Account]:
         """An entry, and what speaks for or against it: before the start, and when its loop has ended, that."""
-        is_watching = self._loop is not None and not self._loop.is_closed()
-        nothing = holdings.Account(positions=(), cooldowns={}, is_reconciled=False)
-        account = self._made.account() if self._made is not None and is_watching else nothing
-        return symbol_key(str(symbol)), utc(at) if at is not None else self._given.time.now(), account
+        is_watching, name = self._loop is not None and not self._loop.is_closed(), symbol_key(str(symbol))
+        nothing, on = holdings.Account(positions=(), cooldowns={}, is_reconciled=False), holdings.on_side(side)
+        account = self._made.account(name, on) if self._made is not None and is_watching else nothing
+        return name, utc(at) if at is not None else self._given.time.now(), account
 
     def positions(self) -> list[Position]:
         """All open positions, oldest first; none before the start."""
@@ -300,15 +301,20 @@ class ExitManager:
 
     @on_its_loop
     async def force_exit(
-        self, symbol: str, reason: str = "", *, who: str = "operator", qty: Decimal | float | str | None = None
-    ) -> list[Position]:
+        self, symbol: str, reason: str = "", *, who: str = "operator",
+        qty: Decimal | float | str | None = None, side: OnSide = None,
+    ) -> list[Position]:  # fmt: skip
         """Exit all positions of a symbol now, whatever their levels; returns them. Repeating it does no more.
 
         An exit under way goes on; an unprotected position gets one more attempt (`qty` at most) after its orders were
         looked up. Where nothing can be done, the alarm `not_done` says why.
+
+        Raises:
+            ValueError: both sides of it are watched (hedge mode), and `side` does not say which is meant.
         """
-        name, most = symbol_key(str(symbol)), decimal_of(qty) if qty is not None else None
-        positions = [p for p in self.positions() if holdings.same_symbol(p.symbol, name)]
+        most = decimal_of(qty) if qty is not None else None
+        broker = self._at_work.context.engine.broker
+        positions = holdings.meant(self.positions(), symbol_key(str(symbol)), side, broker)
         return await self._at_work.operators.force(positions, {"reason": reason, "who": who, "at_most": most})
 
     @on_its_loop

@@ -43,6 +43,7 @@ from exitfsm.recorded_bars import bars_since
 from exitfsm.sessions import closing
 from exitfsm.store import ExitStore
 from exitfsm.store.mending import mend
+from exitfsm.values import Side
 
 
 class Parts:
@@ -79,7 +80,10 @@ class Parts:
         closes = closing(given.config, fitting.capabilities)
         calls = BrokerCalls(fitting, memory.orders, time, timeout_s, Hears(self._after_call, alarms.raise_soon), closes)
         share = Share(engine, scope)
-        books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share.limits)
+        instruments = Instruments(calls, time, mailbox.alarm)
+        books = Books(
+            calls, memory, time, lambda name: account_hash(name) == given.account, share.limits, instruments.ask
+        )  # fmt: skip
         ground = Ground(
             calls=calls, orders=memory.orders, positions=mailbox, engine=engine, time=time, live=live,
             raise_alarm=alarms.raise_alarm,
@@ -88,7 +92,7 @@ class Parts:
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
             tasks=tasks, ground=ground, scoped=Scoped(ground, share),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
-            hours=Hours(calls, time, sessions), instruments=Instruments(calls, time, mailbox.alarm),
+            hours=Hours(calls, time, sessions), instruments=instruments,
         )  # fmt: skip
         self.view = View(context)
         self.executor = Executor(context, self.view)
@@ -162,13 +166,20 @@ class Parts:
         if self._is_own:
             self.store.close()
 
-    def account(self) -> holdings.Account:
-        """What speaks for or against an entry."""
+    @property
+    def is_reconciled(self) -> bool:
+        """True once what is held was compared with the broker's books."""
+        return self.running and self.reconciler.is_done
+
+    def account(self, symbol: str, side: Side | None) -> holdings.Account:
+        """What speaks for or against an entry; where both sides are held at once, what is of the other does not."""
+        engine = self.context.engine
+        one = side if engine.broker.holds_both(symbol) else None
         return holdings.Account(
-            positions=list(self.context.engine.positions.values()),
-            cooldowns=dict(self._account.cooldowns),
-            is_reconciled=self.running and self.reconciler.is_done,
-            is_paused=self.context.engine.paused,
+            positions=[p for p in list(engine.positions.values()) if one in (None, p.side)],
+            cooldowns=self._account.cooling(one),
+            is_reconciled=self.is_reconciled,
+            is_paused=engine.paused,
         )
 
     def _after_group(self, group: Group) -> None:

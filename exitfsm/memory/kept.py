@@ -56,7 +56,8 @@ class Kept:
         self, positions: Sequence[Position], read: Read, asked: Asked, price: Decimal | None, *, listed: bool
     ) -> Evidence:
         """All that is known of the holding of these positions, oldest first; `listed` where executions can be had."""
-        key, reported = watching.key_of(positions[0]), tuple(self._reported() if not self._by_handing else ())
+        key = watching.key_of(positions[0], self._broker)
+        reported = tuple(self._reported() if not self._by_handing else ())
         listed = listed and not self._by_handing
         told = asked.executions if asked.executions is not None else reported
         evidence = Evidence(
@@ -100,7 +101,7 @@ class Kept:
 
     def rescaled(self, p: Position, factor: Decimal, by: float, positions: Sequence[Position]) -> None:
         """The unit of a holding changed, as a price that jumped has shown, at that moment (monotonic)."""
-        key, at = watching.key_of(p), self._at(by)
+        key, at = watching.key_of(p, self._broker), self._at(by)
         memory = self._memory.get(key, Memory())
         units = (*memory.units, Rescaled(at, factor))
         self._memory[key] = replace(memory, units=units, unit_at=at, changes=(), run=None)
@@ -111,7 +112,7 @@ class Kept:
 
         Of a position whose exit nobody ordered, and of which nothing was sent yet.
         """
-        price, before = p.trigger_price, self._price.get(watching.key_of(p)) or p.entry_price
+        price, before = p.trigger_price, self._price.get(watching.key_of(p, self._broker)) or p.entry_price
         if price is None or p.attempt > 1 or p.order.ordered_by or p.state is not State.PENDING:
             return False
         return abs(EXACT.divide(price, before) - 1) > _GAP

@@ -45,7 +45,7 @@ from exitfsm.holdings.watching import (
 from exitfsm.messages import Acknowledge, PositionRead, RaiseAlarm, Rescale, Withdraw
 from exitfsm.policy import ExitPolicy
 from exitfsm.policy.rules.trailing_stop import TrailingStop
-from exitfsm.ports import AssetRules, Capabilities
+from exitfsm.ports import CAREFUL, AssetRules, Capabilities
 from exitfsm.ports import Instrument as Declared
 from exitfsm.position import Position
 from exitfsm.values import Alarm, BrokerPosition, Fill, Side
@@ -56,7 +56,7 @@ EXACT_BOOKS = Instrument(lag_s=0.0, executions_late_s=0.0, gap_s=0.0, absent_s=0
 
 def evidence(p: Position, *rows: BrokerPosition, fills: tuple[Fill, ...] | None = (), **fields: object) -> Evidence:
     given: dict[str, object] = {
-        "key": key_of(p), "instrument": EXACT_BOOKS, "watched": (watched_of(p, None),), "next_ids_known": True,
+        "key": key_of(p, CAREFUL), "instrument": EXACT_BOOKS, "watched": (watched_of(p, None),), "next_ids_known": True,
         "read": Read(rows=(*rows, row(1, symbol="ZZZ")), begin=at(100).timestamp(), end=at(101).timestamp()),
         "executions": fills,
     }  # fmt: skip
