@@ -108,7 +108,20 @@ def test_what_the_rules_see(code: str, outside: list[str], unborn: list[str]) ->
 
 
 #: The rules by intervals stand beside those that they replace until both shells ask them; then they count like these.
-BY_INTERVALS = {"cases", "facts", "leaving", "ledger", "opening", "rows", "sides", "trades", "units", "watching", "weighing"}
+BY_INTERVALS = {
+    "cases",
+    "crossing",
+    "facts",
+    "leaving",
+    "ledger",
+    "opening",
+    "rows",
+    "sides",
+    "trades",
+    "units",
+    "watching",
+    "weighing",
+}
 
 
 def lines_of(*rooms: str) -> dict[str, int]:

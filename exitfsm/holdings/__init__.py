@@ -7,6 +7,7 @@ handed back. A shell reads, asks here what it means, and tells the position.
 - `reads`: what a read of positions means for one that is watched, and for a price that jumped; `executions`: what
   executions say of it.
 - `adopting`: the name and the price of a position that nobody watches; `entering`: what may be entered.
+- `crossing`: which trade brought a holding to the other side.
 - `sides`: both sides of a symbol, which are two holdings in hedge mode, and a contradiction anywhere else.
 - `rows`: which rows of a read are ours, and what they come to; `scope`: which of them are managed, and why not.
 - `sending`: whether an exit order may leave; `orders`: what is said of single orders, ours and others'; `working`: what
@@ -20,6 +21,7 @@ from exitfsm.holdings.adopting import (
     TRIES_MAX, Adopt, Alarm, Opening, Tries, adopt, described, entry, faults, first_fills, is_free_of_exits,
     is_safe_unprobed, known_spelling, name, names_by_price, still_held, stops_begin_anew, tried, unwatched,
 )  # fmt: skip
+from exitfsm.holdings.crossing import crossing_of
 from exitfsm.holdings.entering import Account, entry_block, may_enter
 from exitfsm.holdings.executions import (
     average_entry, entered_anew, first_since_flat, is_since, net_traded, next_epoch_start,

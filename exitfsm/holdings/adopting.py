@@ -13,6 +13,7 @@ from decimal import Decimal
 import msgspec
 
 from exitfsm.holdings import units
+from exitfsm.holdings.crossing import opened_by_exit
 from exitfsm.holdings.executions import average_entry, first_since_flat, next_epoch_start
 from exitfsm.holdings.facts import Instrument
 from exitfsm.holdings.reads import Nothing, Read
@@ -52,7 +53,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     updates: Sequence[Fill] = ()  # executions of any symbol, as the bot's order updates report them
     first_fill: datetime | None = None  # the first fill of the position by these
     previous: Position | None = None  # the newest position of the symbol and side on record
-    multiplier: Decimal = Decimal(1)  # what one unit of quantity is of the price
+    instrument: Instrument = Instrument()  # what is known of the symbol
     is_old: bool = False  # it was there before we were, and the broker lists no executions: never to be known better
 
 
@@ -118,18 +119,21 @@ def tried(tries: Tries | None, qty: Decimal, *, answered: bool) -> Tries:
 
 def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothing, Tries | None]:
     """Whether a position can be watched, and the tries in vain: executions may be behind, and are waited for."""
-    before = opening.previous
-    if before is not None and before.state.terminal and is_rounded_off(before, opening.row.qty):
+    before, row = opening.previous, opening.row
+    by_exit = opened_by_exit(opening.executions or (), row.qty, row.side, opening.instrument)
+    if by_exit is not None:
+        return Alarm(AlarmKind.OVERSOLD, by_exit.text), tried(tries, row.qty, answered=True)
+    if before is not None and before.state.terminal and is_rounded_off(before, row.qty):
         return Nothing(), None  # it is what an exit left, and the venue takes no order for it
     first = name(opening)
     price = entry(opening, first)
     if first is not None and price is not None:
         return Adopt(epoch_of(first), first, price), tries
-    tries = tried(tries, opening.row.qty, answered=True)
+    tries = tried(tries, row.qty, answered=True)
     if not (tries.are_enough or opening.is_old):
         return Nothing(), tries
     if price is None:
-        what = described(opening.row, opening.symbol)
+        what = described(row, opening.symbol)
         return Alarm(AlarmKind.UNPRICEABLE, f"{what} has no entry price: it is NOT protected"), tries
     reported = opening.first_fill
     return Adopt(epoch_of(reported) if reported is not None else None, reported, price), tries
@@ -166,7 +170,7 @@ def entry(opening: Opening, first: datetime | None) -> Decimal | None:
     known = known if known is not None else sorted(opening.updates, key=lambda fill: fill.at)
     since = [f for f in known if same_symbol(f.symbol, opening.symbol) and (first is None or f.at >= first)]
     said = average_entry(since, row.side) if first is not None or shown is None else None
-    return units.entry(shown, said, row.current_price, Instrument(multiplier=opening.multiplier))
+    return units.entry(shown, said, row.current_price, opening.instrument)
 
 
 def is_free_of_exits(

@@ -34,6 +34,7 @@ from exitfsm.manager.reconciler import Adopter, Reconciler
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.memory.memory import Memory
+from exitfsm.others.crossing import Crossings
 from exitfsm.others.ground import Ground
 from exitfsm.others.scope import Scoped, Share, scope_of
 from exitfsm.outside import log
@@ -90,7 +91,7 @@ class Parts:
         )  # fmt: skip
         self.context = context = Context(
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
-            tasks=tasks, ground=ground, scoped=Scoped(ground, share),
+            tasks=tasks, ground=ground, scoped=Scoped(ground, share), crossings=Crossings(ground, books),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions), instruments=instruments,
         )  # fmt: skip
@@ -166,11 +167,6 @@ class Parts:
         if self._is_own:
             self.store.close()
 
-    @property
-    def is_reconciled(self) -> bool:
-        """True once what is held was compared with the broker's books."""
-        return self.running and self.reconciler.is_done
-
     def account(self, symbol: str, side: Side | None) -> holdings.Account:
         """What speaks for or against an entry; where both sides are held at once, what is of the other does not."""
         engine = self.context.engine
@@ -178,7 +174,7 @@ class Parts:
         return holdings.Account(
             positions=[p for p in list(engine.positions.values()) if one in (None, p.side)],
             cooldowns=self._account.cooling(one),
-            is_reconciled=self.is_reconciled,
+            is_reconciled=self.running and self.reconciler.is_done,
             is_paused=engine.paused,
         )
 

@@ -159,7 +159,7 @@ class Adopter(Part):
             updates=tuple(self._orders.told.values()),
             first_fill=self._orders.first_fills.get((symbol, bp.side)),
             previous=previous,
-            multiplier=watching.instrument_of(self._calls.capabilities, symbol).multiplier,
+            instrument=watching.instrument_of(self._calls.capabilities, symbol),
             is_old=is_first and listed is None,
         )
         conclusion, tries = holdings.adopt(opening, self.missing.tries(bp))

@@ -75,6 +75,7 @@ class View(Part):
             return
         if p is None or expected.get(position_id) != self.seen(p) or holdings.is_silent(read, p.symbol):
             return  # `weigh` would say so, too; but no wait may begin with such a read
+        read = await self._crossings.seen_by(p, read)
         evidence: Evidence | None = Evidence(
             position=p,
             beside=tuple(self._engine.beside(p)),
