@@ -54,6 +54,7 @@ class AlarmKind(StrEnum):
     ID_FORM_DIFFERS = "id_form_differs"
     VALUE_TOO_SMALL = "value_too_small"
     QUANTITY_REFUSED = "quantity_refused"
+    RESIDUE_DOUBTED = "residue_doubted"
     PRICE_REFUSED = "price_refused"
     FOREIGN_ORDER = "foreign_order"
     BLOCKED_BY_ORDER = "blocked_by_order"
@@ -246,8 +247,15 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
     ),
     AlarmKind.QUANTITY_REFUSED: AlarmMeaning(
         Severity.WARNING,
-        "the venue refused a quantity by its step; a coarser one is tried where next to nothing is left",
-        "declare the step: `instrument(symbol)`",
+        "the venue refused a quantity by its step, or as too little; a coarser one is tried where next to nothing is "
+        "left, and what is too little is left",
+        "declare the step and the least: `instrument(symbol)`",
+    ),
+    AlarmKind.RESIDUE_DOUBTED: AlarmMeaning(
+        Severity.CRITICAL,
+        "by the declared step or least something is a residue, and **is not watched**; the executions say that the "
+        "venue does take so much",
+        "where the venue does take so much, the declaration is wrong: mend `instrument(symbol)`, or `Capabilities`",
     ),
     AlarmKind.PRICE_REFUSED: AlarmMeaning(
         Severity.NOTICE,

@@ -7,6 +7,7 @@ handed back. A shell reads, asks here what it means, and tells the position.
 - `reads`: what a read of positions means for one that is watched, and for a price that jumped; `executions`: what
   executions say of it.
 - `adopting`: the name and the price of a position that nobody watches; `entering`: what may be entered.
+- `residues`: what the venue would not take, and whether that is so.
 - `crossing`: which trade brought a holding to the other side.
 - `sides`: both sides of a symbol, which are two holdings in hedge mode, and a contradiction anywhere else.
 - `rows`: which rows of a read are ours, and what they come to; `scope`: which of them are managed, and why not.
@@ -19,7 +20,7 @@ handed back. A shell reads, asks here what it means, and tells the position.
 
 from exitfsm.holdings.adopting import (
     TRIES_MAX, Adopt, Alarm, Opening, Tries, adopt, described, entry, faults, first_fills, is_free_of_exits,
-    is_safe_unprobed, known_spelling, name, names_by_price, still_held, stops_begin_anew, tried, unwatched,
+    is_safe_unprobed, known_spelling, name, names_by_price, still_held, stops_begin_anew, tried,
 )  # fmt: skip
 from exitfsm.holdings.crossing import crossing_of
 from exitfsm.holdings.entering import Account, entry_block, may_enter
@@ -37,6 +38,7 @@ from exitfsm.holdings.reads import (
     Read, agreed_qty, agreement, count, executions_of, expect, is_shared, is_silent, jumped_rows, known,
     last_qty, may_have_exited, meaning_of, net, position_read, row_of, weigh,
 )  # fmt: skip
+from exitfsm.holdings.residues import not_by_rules, residue_doubted, residues, unwatched
 from exitfsm.holdings.rows import OwnRows, own_rows
 from exitfsm.holdings.scope import (
     Others, Share, beyond_exits, bought_by_others, described_scope, handed_rows, is_named, shares, two_managers,

@@ -6,7 +6,7 @@ named or priced is asked for again, and then it is an alarm.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -17,14 +17,23 @@ from exitfsm.holdings.crossing import opened_by_exit
 from exitfsm.holdings.executions import average_entry, first_since_flat, next_epoch_start
 from exitfsm.holdings.facts import Instrument
 from exitfsm.holdings.reads import Nothing, Read
-from exitfsm.holdings.rows import both_sides, sellable
-from exitfsm.holdings.sides import Executed, Watching, bare_names, is_watched
+from exitfsm.holdings.rows import both_sides
+from exitfsm.holdings.sides import Executed
 from exitfsm.kinds import AlarmKind
 from exitfsm.policy import MOVING
-from exitfsm.ports import AssetRules, Capabilities, IdMemory
+from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, Position, epoch_of, is_exit_of
 from exitfsm.position.attempting import is_price, is_rounded_off
-from exitfsm.values import BrokerPosition, ExecutionReport, Fill, bare, canonical_symbol, plain, same_symbol
+from exitfsm.values import (
+    ZERO,
+    BrokerPosition,
+    ExecutionReport,
+    Fill,
+    bare,
+    canonical_symbol,
+    plain,
+    same_symbol,
+)
 
 #: So many answers in all, where what is held is another quantity each time.
 TRIES_MAX = 10
@@ -53,6 +62,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     updates: Sequence[Fill] = ()  # executions of any symbol, as the bot's order updates report them
     first_fill: datetime | None = None  # the first fill of the position by these
     previous: Position | None = None  # the newest position of the symbol and side on record
+    residue: Decimal = ZERO  # what that one left, because the venue would not take it
     instrument: Instrument = Instrument()  # what is known of the symbol
     is_old: bool = False  # it was there before we were, and the broker lists no executions: never to be known better
 
@@ -70,21 +80,6 @@ class Alarm(msgspec.Struct, frozen=True):
 
     kind: str
     text: str
-
-
-def unwatched(
-    rows: Iterable[BrokerPosition], watched: Iterable[Watching], rules: Callable[[str], AssetRules]
-) -> list[BrokerPosition]:
-    """The rows of symbols not watched: more of one that is watched is a resize, or a new epoch after its exit.
-
-    What the venue would not take, by its `rules` for a symbol, is a residue: it is flat, and adds to the next purchase.
-    """
-    known = bare_names(watched)
-    return [row for row in rows if not is_watched(row, known) and not _is_residue(row, rules(row.symbol))]
-
-
-def _is_residue(row: BrokerPosition, rules: AssetRules) -> bool:
-    return not sellable(row.qty, Instrument(step=rules.qty_step, least=rules.qty_min))
 
 
 def first_fills(rows: Iterable[BrokerPosition], executions: Executed) -> list[datetime]:
@@ -123,7 +118,7 @@ def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothin
     by_exit = opened_by_exit(opening.executions or (), row.qty, row.side, opening.instrument)
     if by_exit is not None:
         return Alarm(AlarmKind.OVERSOLD, by_exit.text), tried(tries, row.qty, answered=True)
-    if before is not None and before.state.terminal and is_rounded_off(before, row.qty):
+    if before is not None and before.state.terminal and (is_rounded_off(before, row.qty) or _is_left(opening)):
         return Nothing(), None  # it is what an exit left, and the venue takes no order for it
     first = name(opening)
     price = entry(opening, first)
@@ -137,6 +132,12 @@ def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothin
         return Alarm(AlarmKind.UNPRICEABLE, f"{what} has no entry price: it is NOT protected"), tries
     reported = opening.first_fill
     return Adopt(epoch_of(reported) if reported is not None else None, reported, price), tries
+
+
+def _is_left(opening: Opening) -> bool:
+    """True for a residue that an earlier life was taught: nothing declares a step or a least that it is sold by."""
+    rules = opening.instrument
+    return opening.row.qty <= opening.residue and not (rules.step or rules.least)
 
 
 def name(opening: Opening) -> datetime | None:

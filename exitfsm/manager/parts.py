@@ -36,6 +36,7 @@ from exitfsm.manager.view import View
 from exitfsm.memory.memory import Memory
 from exitfsm.others.crossing import Crossings
 from exitfsm.others.ground import Ground
+from exitfsm.others.residues import Residues
 from exitfsm.others.scope import Scoped, Share, scope_of
 from exitfsm.outside import log
 from exitfsm.ownership import Ownership, Watchdog
@@ -91,7 +92,8 @@ class Parts:
         )  # fmt: skip
         self.context = context = Context(
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
-            tasks=tasks, ground=ground, scoped=Scoped(ground, share), crossings=Crossings(ground, books),
+            tasks=tasks, ground=ground, crossings=Crossings(ground, books),
+            scoped=Scoped(ground, share, Residues(ground, books, instruments.is_taught)),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions), instruments=instruments,
         )  # fmt: skip

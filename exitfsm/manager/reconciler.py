@@ -151,7 +151,7 @@ class Adopter(Part):
         self, bp: BrokerPosition, symbol: str, listed: list[Fill] | None, is_first: bool
     ) -> Adopt | None:
         """Under which name, and at which price, a position can be watched; None where it cannot, or not yet."""
-        previous = await self._mailbox.run(partial(newest, self._engine, symbol, bp.side))
+        previous, residue = await self._mailbox.run(partial(newest, self._engine, symbol, bp.side))
         opening = holdings.Opening(
             row=bp,
             symbol=symbol,
@@ -159,6 +159,7 @@ class Adopter(Part):
             updates=tuple(self._orders.told.values()),
             first_fill=self._orders.first_fills.get((symbol, bp.side)),
             previous=previous,
+            residue=residue,
             instrument=watching.instrument_of(self._calls.capabilities, symbol),
             is_old=is_first and listed is None,
         )

@@ -15,6 +15,7 @@ from exitfsm.holdings.facts import Scope
 from exitfsm.kinds import AlarmKind
 from exitfsm.lifecycle import State
 from exitfsm.others.ground import Ground
+from exitfsm.others.residues import Residues
 from exitfsm.outside import log, logged
 from exitfsm.position import Position
 from exitfsm.position.evaluating import due_by_time
@@ -53,7 +54,8 @@ class Share:
 class Scoped:
     """Knows what is managed."""
 
-    def __init__(self, ground: Ground, share: Share) -> None:
+    def __init__(self, ground: Ground, share: Share, residues: Residues) -> None:
+        self._residues = residues
         self._calls, self._time, self._live = ground.calls, ground.time, ground.live
         self._positions, self._engine, self.raise_alarm = ground.positions, ground.engine, ground.raise_alarm
         self._share, self.scope, self._began_at = share, share.scope, self._time.now()
@@ -79,6 +81,7 @@ class Scoped:
                 log.info("scope %s", said)
         managed = self.managed(rows)
         await self._ask_who_bought(managed)
+        await self._residues.look_at(managed)
         return managed
 
     def managed(self, rows: Sequence[BrokerPosition]) -> list[BrokerPosition]:
