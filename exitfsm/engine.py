@@ -19,7 +19,6 @@ from exitfsm.committing import Listener, append, guard, notify
 from exitfsm.custom_rules import NO_ANSWER, CustomRules, answer_of
 from exitfsm.errors import StoreError, VersionConflict
 from exitfsm.events import Event
-from exitfsm.holdings.sides import Watching, watching_of
 from exitfsm.kinds import BarRefusal
 from exitfsm.levels import Levels, Slot
 from exitfsm.lifecycle import State, advance
@@ -152,19 +151,7 @@ class Engine:
 
     def against(self, p: Position) -> list[Position]:
         """The open positions of its symbol on the other side: of an account that nets, only one side can be held."""
-        return [] if self.broker.holds_both(p.symbol) else self._other_side(p)
-
-    def holding(self, p: Position) -> list[Position]:
-        """The open positions of its holding, oldest first: of its symbol, and in hedge mode of its side."""
-        both = self.broker.holds_both(p.symbol)
-        return [q for q in self.levels.holding(p.symbol) if not both or q.side is p.side]
-
-    def watched(self) -> set[Watching]:
-        """What is watched: symbols, and in hedge mode each with its side."""
-        return {watching_of(p.symbol, p.side, self.broker) for p in list(self.positions.values())}
-
-    def _other_side(self, p: Position) -> list[Position]:
-        return [q for q in self._of(p.symbol) if q.side is not p.side]
+        return [] if self.broker.holds_both(p.symbol) else [q for q in self._of(p.symbol) if q.side is not p.side]
 
     def _of(self, symbol: str) -> tuple[Position, ...]:
         slot = self._slots.get(symbol)

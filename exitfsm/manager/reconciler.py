@@ -70,7 +70,7 @@ class Adopter(Part):
         The fills are read after the positions; what changed in between is looked at anew, or the quantity would be
         held against the wrong fills and the position get a name that no other machine arrives at.
         """
-        new = holdings.unwatched(rows, watched | self._engine.watched(), self._orders.rules)
+        new = holdings.unwatched(rows, watched | self._orders.watched(), self._orders.rules)
         self.missing.keep_only(new)
         if not new:
             return
@@ -282,7 +282,7 @@ class Reconciler(Part):
     async def _sync(self) -> None:
         # Positions are read before the orders: whatever an order had filled by then, its own record says afterwards.
         expected = self._view.expectations()
-        symbols = self._engine.watched()
+        symbols = self._orders.watched()
         if self._is_first:
             await self._listing.read(is_first=True)  # nothing leaves before that
         held = await self._books.positions()
@@ -311,6 +311,6 @@ class Reconciler(Part):
         if self._seen.is_due(monotonic):
             self._tasks.spawn(look_around(self._calls, self._books.positions, self._alarms.raise_alarm), "exitfsm-look")
         if not self.runs.is_running:
-            new = self._seen.unwatched(self._engine.watched(), self._orders.rules)
+            new = self._seen.unwatched(self._orders.watched(), self._orders.rules)
             if any(self._adopter.missing.tries(row) is None for row in self._scoped.managed(new)):
                 self.due.hurry()

@@ -68,7 +68,7 @@ class View(Part):
         Where nothing of its symbol is on its way out, all its positions are told, with the first of them.
         """
         p = self._engine.positions.get(position_id)
-        holding = self._engine.holding(p) if p is not None else []
+        holding = self._orders.holding(p) if p is not None else []
         if holding and watching.are_at_rest(holding):
             if position_id == holding[0].position_id:
                 await self._tell_holding(holding[0], read, expected)
@@ -105,7 +105,7 @@ class View(Part):
     async def _tell_holding(self, p: Position, read: Read, expected: dict[str, Expected]) -> None:
         """Tell the positions of a holding, all of them at rest, what a read means for what is held of it."""
         asked, symbol = Asked(), p.symbol
-        while (holding := self._engine.holding(p)) and watching.are_at_rest(holding):
+        while (holding := self._orders.holding(p)) and watching.are_at_rest(holding):
             overtaken = any(expected.get(p.position_id) != self.seen(p) for p in holding)
             by = self._time.monotonic() if overtaken else read.began
             price, listed = self._engine.last_price(symbol), self._calls.has("fills")
@@ -126,7 +126,7 @@ class View(Part):
             told = watching.messages(said, {p.position_id: p for p in holding}, began, self._time.now())
             if told:
                 await self._mailbox.run(partial(self._conclude, symbol, told))
-            self._kept.keep(evidence, memory, self._engine.holding(p))
+            self._kept.keep(evidence, memory, self._orders.holding(p))
             if any(isinstance(one, Needed | Adopted) for one in said):
                 self._kept.look_in(watching.next_look_s(memory, evidence.instrument))
             return
@@ -164,7 +164,7 @@ class View(Part):
         await self._mailbox.run(rebased)
         for p, (_, message) in zip(watched, told, strict=True):
             if isinstance(message, Rescale):
-                self._kept.rescaled(p, message.factor, self._time.monotonic(), self._engine.holding(p))
+                self._kept.rescaled(p, message.factor, self._time.monotonic(), self._orders.holding(p))
 
     async def _read_more(self, evidence: Evidence, need: Need) -> Evidence | None:
         """The evidence with what it lacks; None where the position has changed over that."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from exitfsm import holdings
 from exitfsm.broker.calls import Known
 from exitfsm.engine import Engine
-from exitfsm.holdings import NEVER, bare
+from exitfsm.holdings import NEVER, Watching, bare
 from exitfsm.ports import AssetRules
 from exitfsm.position import Position
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, OrderSide, Side
@@ -113,6 +113,16 @@ class Orders:
     def wait_for_no_list(self) -> None:
         """The working orders were listed once, or cannot be."""
         self._listed_by = 0.0
+
+    def holding(self, p: Position) -> list[Position]:
+        """The open positions of its holding, oldest first: of its symbol, and in hedge mode of its side."""
+        both = self._engine.broker.holds_both(p.symbol)
+        return [q for q in self._engine.levels.holding(p.symbol) if not both or q.side is p.side]
+
+    def watched(self) -> set[Watching]:
+        """What is watched: symbols, and in hedge mode each with its side."""
+        known = list(self._engine.positions.values())
+        return {holdings.watching_of(p.symbol, p.side, self._engine.broker) for p in known}
 
     def of_other_sides(self, rows: Sequence[BrokerPosition]) -> set[str]:
         """The symbols of rows on another side than is watched, or than another row is."""

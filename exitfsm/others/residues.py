@@ -23,14 +23,14 @@ class Residues:
 
     def __init__(self, ground: Ground, books: Books, is_taught: Callable[[str], bool]) -> None:
         self._is_taught = is_taught
-        self._engine, self._orders, self._live = ground.engine, ground.orders, ground.live
+        self._orders, self._live = ground.orders, ground.live
         self._books, self.raise_alarm = books, ground.raise_alarm
         #: Of which quantity it is known whether it was bought as it is, by bare symbol and side.
         self._known: dict[tuple[str, Side], Decimal] = {}
 
     async def look_at(self, rows: Sequence[BrokerPosition]) -> None:
         """Say of residues that are new here which of them are none by what was traded."""
-        left = holdings.residues(rows, self._engine.watched(), self._orders.rules)
+        left = holdings.residues(rows, self._orders.watched(), self._orders.rules)
         self._known = {key: qty for row in left if (qty := self._known.get(key := _key(row))) is not None}
         new = [row for row in left if self._known.get(_key(row)) != row.qty]
         if not new:
