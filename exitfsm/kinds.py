@@ -112,8 +112,8 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
     ),
     AlarmKind.OVERSOLD: AlarmMeaning(
         Severity.CRITICAL,
-        "while nothing automatic was done any more, our orders sold more than was held, by our own count: somebody "
-        "made one larger, or a fill came late (a split looks the same)",
+        "an exit of ours went through zero, as the executions show; or our orders sold more than was held, by our own "
+        "count: somebody made one larger, or a fill came late (a split looks the same)",
         "compare with the broker; what it shows on the other side is not watched: close it there",
     ),
     AlarmKind.REFUSED_ORDER_WORKS: AlarmMeaning(
@@ -323,8 +323,9 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
     ),
     AlarmKind.BOTH_SIDES: AlarmMeaning(
         Severity.CRITICAL,
-        "the broker shows a symbol long and short at once; only one side is watched: **the other is not protected**",
-        "close the other side at the broker, or use an account that holds one side of a symbol",
+        "the broker shows a symbol long and short at once, and hedge mode is not declared: nothing is sent for either "
+        "side, **neither is protected**",
+        "declare `hedge` where the account holds both (`Capabilities`, `instrument(symbol)`); else close one side",
     ),
     AlarmKind.POSITIONS_MISSING: AlarmMeaning(
         Severity.CRITICAL,
