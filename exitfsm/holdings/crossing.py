@@ -70,15 +70,23 @@ def crossing(
     traded = [fill.qty if fill.side is OrderSide.BUY else -fill.qty for fill in fills]
     if not held or _is_held(held - sum(traded, ZERO), held, instrument):
         return None
-    after = held
-    for fill, qty in zip(reversed(fills), reversed(traded), strict=True):
-        before = after - qty
-        if not _is_held(before, held, instrument):
-            order_id = fill.client_order_id or fill.broker_order_id or "without an id"
-            is_exit = looks_like_exit(fill.client_order_id) or fill.broker_order_id in own_ids
-            return Crossing(symbol=fill.symbol, order_id=order_id, before=before, after=after, is_exit=is_exit)
-        after = before
-    return None
+    opened = _opened(traded, held, instrument)
+    fill, before = fills[opened], held - sum(traded[opened:], ZERO)
+    return Crossing(
+        symbol=fill.symbol,
+        order_id=fill.client_order_id or fill.broker_order_id or "without an id",
+        before=before,
+        after=before + traded[opened],
+        is_exit=looks_like_exit(fill.client_order_id) or fill.broker_order_id in own_ids,
+    )
+
+
+def _opened(traded: Sequence[Decimal], held: Decimal, instrument: Instrument) -> int:
+    """Which trade was the first of what is held; before all of them it was not."""
+    at, before = len(traded), held
+    while _is_held(before, held, instrument):
+        at, before = at - 1, before - traded[at - 1]
+    return at
 
 
 def _is_held(qty: Decimal, like: Decimal, instrument: Instrument) -> bool:

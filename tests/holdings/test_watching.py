@@ -217,6 +217,16 @@ def test_where_no_executions_are_listed_one_sum_is_reported_of_each_order() -> N
     assert news(evidence(held(), row(15), fills=None)) == []
 
 
+def test_what_one_order_closed_of_the_other_side_first_has_opened_nothing() -> None:
+    short = replace(held(), side=Side.SHORT, opened_at=at(50))
+    reported = (fill("buy", 15, second=0), fill("sell", 25, second=50))
+    e = evidence(short, row(10, side="short"), fills=None, reported=reported)
+    memory = Memory(unshown=at(0).timestamp())
+    assert news(e, memory) == []
+    more = evidence(short, row(10, side="short"), fills=None, reported=(*reported, fill("sell", 30, second=60)))
+    assert [one.kind for one in news(more, memory) if isinstance(one, Raise)] == ["entry_not_shown"]
+
+
 def test_what_was_bought_just_after_an_adoption_is_believed_where_executions_say_so() -> None:
     e = evidence(held(), row(15), fills=(fill("buy", 10), fill("buy", 5, second=60)))
     memory = Memory(changes=(weighing.Change(D(10), at(100).timestamp() + 1),))
