@@ -7,8 +7,9 @@ it is the shell's. Where the broker does not answer, its `BrokerError` goes to w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from exitfsm import holdings
 from exitfsm.aio.tasks import Fresh
@@ -16,6 +17,7 @@ from exitfsm.broker.calls import BrokerCalls, describe
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError
 from exitfsm.holdings import Read, same_symbol
+from exitfsm.holdings.facts import Failed, Scope
 from exitfsm.memory.memory import Memory
 from exitfsm.memory.orders import own_id
 from exitfsm.outside import logged
@@ -23,9 +25,20 @@ from exitfsm.position import Position
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill
 
 Rows = tuple[BrokerPosition, ...]
-Limits = Callable[[], Callable[[Rows], Rows]]
 #: How long one look at what is held may take, where something waits for it.
 LOOK_MAX_S = 1.0
+
+
+class Share(Protocol):
+    """What of the account is ours."""
+
+    scope: Scope
+
+    async def limits(self) -> Callable[[Rows], Rows]:
+        """What a read that begins now is to show of its rows."""
+
+    def own(self, fills: Iterable[Fill]) -> list[Fill]:
+        """Those of these executions that are in scope."""
 
 
 class Books:
@@ -36,7 +49,7 @@ class Books:
         memory: of orders, for their ids and the spelling of their symbols.
         time: the present.
         is_ours: whether an account of this name is the one that is managed.
-        limits: asked when a read begins: what of the rows that it will show is ours.
+        share: asked when a read begins: what of the rows that it will show is ours.
         ask: see to it that the broker was asked about a symbol.
     """
 
@@ -46,11 +59,11 @@ class Books:
         memory: Memory,
         time: SteadyTime,
         is_ours: Callable[[str], bool],
-        limits: Limits,
+        share: Share,
         ask: Callable[[str], Awaitable[None]],
     ) -> None:
         self._calls, self._orders, self._seen = calls, memory.orders, memory.seen
-        self._time, self._is_ours, self._limits, self._ask = time, is_ours, limits, ask
+        self._time, self._is_ours, self._share, self._ask = time, is_ours, share, ask
         #: Reads of what is held; callers that wait together share one.
         self.reads = Fresh(self._read, "exitfsm-positions")
 
@@ -71,7 +84,7 @@ class Books:
 
     async def _read(self) -> Read:
         """The rows of our account, those of one symbol and side added up, as far as they are ours."""
-        limited = self._limits()
+        limited = await self._share.limits()
         held = await self._calls.positions()
         own = holdings.own_rows(held, self._is_ours)
         ended, rows = self._time.monotonic(), limited(own.rows)
@@ -80,8 +93,10 @@ class Books:
         hedged = self._orders.hedged(row.symbol for row in rows)
         both = holdings.contradicting(rows, hedged)
         self._orders.shown_on_both_sides(both)
-        unclear = held.unclear | own.unclear
-        read = Read(rows=rows, began=held.began, ended=ended, unreadable=unclear, hedged=hedged, both=both)
+        unclear, whole = held.unclear | own.unclear, own.rows if self._share.scope.by_ids else None
+        read = Read(
+            rows=rows, began=held.began, ended=ended, unreadable=unclear, whole=whole, hedged=hedged, both=both
+        )  # fmt: skip
         return self._seen.noted(read)
 
     # --- records ------------------------------------------------------------------------------------------------------
@@ -116,20 +131,22 @@ class Books:
         """The executions in a position's symbol since its entry; None where they cannot be had."""
         listed = self._calls.has("fills")
         with logged("fills_failed position=%s error=%s", p.position_id):
-            fills = await self._calls.fills(p.opened_at, p.symbol) if listed else list(self._orders.told.values())
+            told = list(self._orders.told.values())
+            fills = self._share.own(await self._calls.fills(p.opened_at, p.symbol)) if listed else told
             both = self._calls.capabilities.holds_both(p.symbol)
             return holdings.executions_of(p, holdings.of_side(fills, p.side) if both else fills, listed=listed)
         return None
 
-    async def fills_since(self, since: datetime, symbol: str) -> tuple[Fill, ...]:
-        """The account's executions since a time; none where they, or one of this symbol, cannot be read."""
+    async def fills_since(self, since: datetime, symbol: str) -> tuple[Fill, ...] | Failed:
+        """The account's executions since a time; `Failed` where they, or one of this symbol, cannot be read."""
+        began = self._time.monotonic()
         with logged("fills_failed error=%s"):
             return tuple(await self._calls.fills(since.replace(microsecond=0), symbol))
-        return ()
+        return Failed(begin=began, end=self._time.monotonic(), why="the executions cannot be read")
 
     async def executed(self, lookback_days: int) -> holdings.Executed:
-        """The account's executions as far as they are looked at, oldest first."""
+        """The executions in scope as far as they are looked at, oldest first."""
         if not self._calls.has("fills"):
             return holdings.Executed(None, self._calls.capabilities)
         fills = await self._calls.fills(self._time.now() - timedelta(days=lookback_days))
-        return holdings.Executed(self._orders.by_symbol(fills), self._calls.capabilities)
+        return holdings.Executed(self._orders.by_symbol(self._share.own(fills)), self._calls.capabilities)

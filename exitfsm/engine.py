@@ -77,8 +77,8 @@ class Engine:
 
     # --- positions ----------------------------------------------------------------------------------------------------
 
-    def load(self) -> int:
-        """Restore every open position from the store; returns how many.
+    def load(self, is_managed: Callable[[str], bool] = lambda symbol: True) -> int:
+        """Restore every open position from the store, but for monitored ones that are not managed; returns how many.
 
         Each exit order that may be live counts as sent with unknown outcome. One whose intent alone is known is looked
         up before it is sent; the others are the shell's to look up, as it does after any silence.
@@ -86,7 +86,7 @@ class Engine:
         held = {row.position_id: row for row in self.store.held()}
         for stream, events in self.store.histories(held):
             position = replay(events)
-            if position.state.terminal:
+            if position.state.terminal or (position.state is State.MONITORING and not is_managed(position.symbol)):
                 continue  # whatever its row says
             for order in position.orders:
                 self._orders[order.client_order_id] = stream

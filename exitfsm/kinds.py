@@ -61,6 +61,8 @@ class AlarmKind(StrEnum):
     TWIN_ORDERS = "twin_orders"
     EXIT_WORKS_ON = "exit_works_on"
     SCOPE_UNCLEAR = "scope_unclear"
+    SCOPE_UNKNOWN = "scope_unknown"
+    SCOPE_NETTED = "scope_netted"
     NO_PRICE = "no_price"
     EPOCH_UNKNOWN = "epoch_unknown"
     UNPRICEABLE = "unpriceable"
@@ -290,7 +292,22 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         Severity.WARNING,
         "a part of what is managed was bought by orders whose ids do not begin with `live.entry_id_prefix`, or before "
         "the executions that are listed: it will be sold with the rest",
-        "name the symbol in `manage.symbols` if that is meant; else in `manage.ignore`, or set `manage.owner: handed`",
+        "name the symbol in `manage.symbols` if that is meant; else in `manage.ignore`, or set `manage.owner` to `ids` "
+        "or `handed`",
+    ),
+    AlarmKind.SCOPE_UNKNOWN: AlarmMeaning(
+        Severity.CRITICAL,
+        "with `manage.owner: ids`, the executions do not say what of a symbol the bot's ids bought: they do not reach "
+        "back to it, cannot be read, or name no client order ids. What is watched stays watched, and no more of it is "
+        "sold than is held; what is not watched yet is **not protected**",
+        "`await manager.watch(symbol, side, qty, entry_price, first_fill_at)` for what is the bot's; see that `fills` "
+        "reaches back far enough (`live.lookback_days`)",
+    ),
+    AlarmKind.SCOPE_NETTED: AlarmMeaning(
+        Severity.CRITICAL,
+        "with `manage.owner: ids`, others hold the other side of what the bot's ids bought, so that the account shows "
+        "less of it, or the other side: no more is sold than it shows, and what is hidden is **not protected**",
+        "close the other side at the broker, or give each bot an account of its own",
     ),
     AlarmKind.NO_PRICE: AlarmMeaning(
         Severity.WARNING,

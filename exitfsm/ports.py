@@ -260,7 +260,7 @@ class Broker(Protocol):
         ...
 
     def fills(self, since: datetime) -> MaybeAsync[Sequence[Fill]]:
-        """Executions of the account since a time, oldest first."""
+        """Executions of the account since a time, oldest first; where it takes a `symbol` by name, of that alone."""
         ...
 
     def session(self, symbol: str, at: datetime) -> MaybeAsync[Session]:

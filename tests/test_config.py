@@ -607,7 +607,7 @@ def _loaded(source: Mapping[str, Any]) -> ExitConfig:
     """The configuration, unless the settings contradict each other."""
     config, mistakes = outcome(source)
     contradictions = ("no steps", "are none", "the step before", "has no name", "activation_pct (", "before close")
-    contradictions += ("each has escalation_only", "the same as start")
+    contradictions += ("each has escalation_only", "the same as start", "it needs ids", "it stands beside ids")
     assert all(any(text in line for text in contradictions) for line in mistakes), mistakes
     assume(config is not None)
     assert config is not None

@@ -17,6 +17,7 @@ from exitfsm.config import alerts
 from exitfsm.config.mistakes import SECTION, Mistake, Origin, Path, shown
 from exitfsm.config.settings import ExitConfig, Field, allowed, bounds, field_at, fields_of, root_fields
 from exitfsm.errors import nearest
+from exitfsm.order_ids import EXIT_PREFIXES
 from exitfsm.policy import RULES, ExitPolicy
 from exitfsm.values import EXACT, decimal_of, plain, same_symbol
 
@@ -242,6 +243,15 @@ def _conflicts(config: ExitConfig) -> Iterator[tuple[list[Path], str]]:
     if both:
         text = f"{shown(both[0])} is not allowed; it stands in ignore, too: is it to be managed or not?"
         yield [("manage", "symbols"), ("manage", "ignore")], text
+    if (config.manage.owner == "ids") is not bool(config.manage.ids):
+        lacking = 'needs ids: how do the bot\'s order ids begin? For example ["bot-"]'
+        needless = "stands beside ids, which count with owner: ids only"
+        text = f'"{config.manage.owner}" is not allowed; it {needless if config.manage.ids else lacking}'
+        yield [("manage", "owner"), ("manage", "ids")], text
+    exits = [one for one in config.manage.ids if any(one.startswith(p) or p.startswith(one) for p in EXIT_PREFIXES)]
+    if exits:
+        text = f"{shown(exits[0])} is not allowed; so begin the ids of exits: what they sell is no purchase"
+        yield [("manage", "ids")], text
     for path, zone in (
         (("session", "timezone"), session.timezone),
         (("alerts", "quiet_hours", "timezone"), config.alerts.quiet_hours.timezone),

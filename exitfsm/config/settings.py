@@ -90,9 +90,15 @@ class Managed(Section, frozen=True):
     symbols: Annotated[tuple[str, ...], Spec("these alone are managed; all where it is empty")] = ()
     ignore: Annotated[tuple[str, ...], Spec("these are never managed, and never sold")] = ()
     owner: Annotated[
-        Literal["account", "handed"],
-        Spec("`account`: all that the account holds; `handed`: what the bot hands to `watch()`, and no more of it"),
+        Literal["account", "ids", "handed"],
+        Spec(
+            "`account`: all that the account holds; `ids`: what orders bought whose client ids begin as one of "
+            "`manage.ids`, by the broker's executions; `handed`: what the bot hands to `watch()`, and no more of it"
+        ),
     ] = "account"
+    ids: Annotated[
+        tuple[str, ...], Spec("with `owner: ids`, how the client order ids begin of what buys and sells for the bot")
+    ] = ()
 
 
 class ExitConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -90,7 +90,12 @@ def first_fills(rows: Iterable[BrokerPosition], executions: Executed) -> list[da
 
 
 def still_held(read: Read, row: BrokerPosition) -> bool:
-    """True when a later read shows the same quantity: what was read in between belongs to it."""
+    """True when a later read shows the same quantity: what was read in between belongs to it.
+
+    Of what is a part of a holding, true where so much is held.
+    """
+    if read.whole is not None:
+        return any(row.qty <= now.qty for now in read.whole if (now.symbol, now.side) == (row.symbol, row.side))
     return any((now.symbol, now.side, now.qty) == (row.symbol, row.side, row.qty) for now in read.rows)
 
 

@@ -79,7 +79,7 @@ def case_of(e: Evidence, read: Read, shown: Shown, memory: Memory) -> Case:
     """A read beside the expectation, the executions, and the reads before it."""
     instrument = e.instrument
     expected = expect(e.watched, memory, read.begin, read.end, e.key, instrument)
-    found = trades(e.executions, e.key, memory) if e.executions is not None else None
+    found = trades(e.executions, e.key, memory) if isinstance(e.executions, tuple) else None
     new = _since_known(explain(found, e, memory), e, memory) if found is not None else _reported(e, memory)
     if not _explains(new, shown.qty - expected.qty, e) and _explains(doubles_merged(new), shown.qty - expected.qty, e):
         new = doubles_merged(new)

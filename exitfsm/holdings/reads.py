@@ -14,6 +14,7 @@ from decimal import Decimal
 from enum import Enum
 
 import msgspec
+from msgspec.structs import replace
 
 from exitfsm.holdings.executions import (
     average_entry,
@@ -34,6 +35,8 @@ from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, Side, bare, exactly,
 
 #: A time before everything.
 NEVER = -math.inf
+#: That a row is merely absent must be shown for so many times as long as a list of positions can be behind.
+ABSENT_BY_LAG = 3
 #: What is expected of a position and of the others of its holding, by their ids: the broker shows them in one row.
 Expected = tuple[tuple[str, Known], ...]
 
@@ -54,6 +57,12 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
         """The rows that contradict no other."""
         return tuple(row for row in self.rows if bare(row.symbol) not in self.both) if self.both else self.rows
 
+    whole: tuple[BrokerPosition, ...] | None = None  # all rows, where `rows` show no more of them than is ours
+
+    def of_all(self) -> Read:
+        """The same with all that the account holds."""
+        return self if self.whole is None else replace(self, rows=self.whole)
+
 
 class Executions(msgspec.Struct, frozen=True, kw_only=True):
     """The executions in a position's symbol since its entry, oldest first."""
@@ -70,6 +79,7 @@ class Count(msgspec.Struct, frozen=True, gc=False):
     expected: Known
     reads: int
     began: float  # of the newest: one read counts once, however many callers shared it
+    since: float = NEVER  # when the first of them began
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,9 +226,10 @@ def count(memory: Count | None, p: Position, qty: Decimal, began: float) -> tupl
     A read that is older than the newest one, or that other callers have counted, adds nothing.
     """
     if memory is None or memory.expected != known(p):
-        memory = Count(qty, known(p), int(began > NEVER), began)
+        memory = Count(qty, known(p), int(began > NEVER), began, began)
     elif began > memory.began:
-        memory = Count(qty, memory.expected, memory.reads + 1 if memory.qty == qty else 1, began)
+        same = memory.qty == qty
+        memory = Count(qty, memory.expected, memory.reads + 1 if same else 1, began, memory.since if same else began)
     return memory.reads if memory.qty == qty else 1, memory
 
 
@@ -263,7 +274,9 @@ def weigh(e: Evidence, memory: Count | None) -> tuple[Conclusion, Count | None]:
         return Nothing(), None
     if e.executions is not None:
         return _explained(e, e.executions, qty, entry, memory)
-    if qty != left or (not e.read.exact and (p.state is State.MONITORING or not p.order_live)):
+    # Where nothing is left and nothing is shown, no execution can say anything else.
+    asks = p.state is State.MONITORING or (not p.order_live and not qty == left == ZERO)
+    if qty != left or (not e.read.exact and asks):
         return Need.EXECUTIONS, memory
     if e.read.exact:
         return Holds(qty, entry, READS_MIN), memory
@@ -293,7 +306,7 @@ def _explained(
         entry = average_entry(listed.items, p.side)  # the broker shows no average: what was bought on says it
     shown, qty = qty, qty - surplus(p, qty, listed.items)
     reads, memory = count(memory, p, qty, e.read.began)
-    reads = max(reads, READS_MIN) if e.read.exact else reads
+    reads = max(reads, READS_MIN) if e.read.exact else _witnesses(e, listed, memory, reads)
     if _is_another(e, listed, shown, reads):
         return Need.RECORD if _lacks_record(e) else Closed(), memory
     if qty < left and sold_by_others(p, listed.items) >= left - qty:
@@ -304,6 +317,20 @@ def _explained(
     elif _may_be_another(p, listed, qty, reads):
         return Nothing(), memory
     return Holds(qty, entry, reads), memory
+
+
+def _witnesses(e: Evidence, listed: Executions, memory: Count, reads: int) -> int:
+    """Equal reads that deviate are a second witness once they last longer than the books can be behind.
+
+    That no execution is listed says something only after executions had time to be.
+    """
+    p, broker = e.position, e.broker
+    if memory.qty == p.remaining_qty:
+        return reads
+    late_s = broker.executions_late_s if listed.offered else 0.0
+    absent_s = 0.0 if row_of(e.read, p.symbol, p.side) is not None else ABSENT_BY_LAG * broker.positions_lag_s
+    lasted = memory.began - memory.since >= max(broker.positions_lag_s + late_s, absent_s)
+    return reads if lasted else min(reads, READS_MIN - 1)
 
 
 def _is_another(e: Evidence, listed: Executions, shown: Decimal, reads: int) -> bool:

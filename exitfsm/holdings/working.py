@@ -54,14 +54,15 @@ def blocking(p: Position, theirs: Sequence[ExecutionReport], held: Decimal) -> t
     """Closing orders that together with ours would sell more than is held; one that does not say how much would."""
     asked = ZERO
     for order in theirs:
-        leaves = _leaves(order)
+        leaves = leaves_of(order)
         if leaves is None:
             return tuple(theirs)
         asked += leaves
     return tuple(theirs) if asked and asked + p.remaining_qty > held else ()
 
 
-def _leaves(order: ExecutionReport) -> Decimal | None:
+def leaves_of(order: ExecutionReport) -> Decimal | None:
+    """What a working order may still fill; None where it does not say that."""
     if order.leaves_qty is not None:
         return order.leaves_qty
     return order.qty - (order.filled_qty or ZERO) if order.qty is not None else None

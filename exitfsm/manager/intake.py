@@ -26,7 +26,6 @@ from exitfsm.manager.reconciler import Reconciler
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.messages import ForceExit, Message, RecordRead, Release
-from exitfsm.order_ids import looks_like_exit
 from exitfsm.outside import log, logged
 from exitfsm.position import ExitOrder, Position, is_over
 from exitfsm.position.operating import is_stuck
@@ -261,7 +260,7 @@ class Intake(Part):
             return
         report = self._orders.under_our_id(report)
         try:
-            if looks_like_exit(report.client_order_id):
+            if await self._ground.is_ours(report.client_order_id):
                 await self._on_ours(report)
             else:
                 await self._on_foreign(report)

@@ -37,7 +37,8 @@ from exitfsm.memory.memory import Memory
 from exitfsm.others.crossing import Crossings
 from exitfsm.others.ground import Ground
 from exitfsm.others.residues import Residues
-from exitfsm.others.scope import Scoped, Share, scope_of
+from exitfsm.others.scope import Scoped, scope_of
+from exitfsm.others.share import Share
 from exitfsm.outside import log
 from exitfsm.ownership import Ownership, Watchdog
 from exitfsm.position import Position, account_hash
@@ -76,24 +77,21 @@ class Parts:
         engine.levels.expect(live.bar_seconds)
         tasks, timeout_s = Tasks(), float(live.broker_timeout_seconds)
         scope, listed_by = scope_of(given.config.manage), time.monotonic() + 2 * timeout_s
-        memory = Memory(engine, time, listed_by, by_handing=scope.handed)
+        memory = Memory(engine, time, listed_by, scope)
         mailbox = Mailbox(engine, time, given.clock, self._after_group)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         closes = closing(given.config, fitting.capabilities)
         calls = BrokerCalls(fitting, memory.orders, time, timeout_s, Hears(self._after_call, alarms.raise_soon), closes)
-        share = Share(engine, scope)
-        instruments = Instruments(calls, time, mailbox.alarm)
-        books = Books(
-            calls, memory, time, lambda name: account_hash(name) == given.account, share.limits, instruments.ask
-        )  # fmt: skip
+        share, instruments = Share(engine, scope, calls, memory.kept), Instruments(calls, time, mailbox.alarm)
+        books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share, instruments.ask)
         ground = Ground(
             calls=calls, orders=memory.orders, positions=mailbox, engine=engine, time=time, live=live,
-            raise_alarm=alarms.raise_alarm,
+            raise_alarm=alarms.raise_alarm, scope=scope,
         )  # fmt: skip
         self.context = context = Context(
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
             tasks=tasks, ground=ground, crossings=Crossings(ground, books),
-            scoped=Scoped(ground, share, Residues(ground, books, instruments.is_taught)),
+            scoped=Scoped(ground, memory.kept, Residues(ground, books, instruments.is_taught)),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions), instruments=instruments,
         )  # fmt: skip
@@ -116,6 +114,7 @@ class Parts:
         context.mailbox.open(Watchdog(context.alarms.alarm_without_store))
         try:
             await context.mailbox.run(self._restore)
+            await context.scoped.new.check_broker()
             self.running = True
             for symbol in {p.symbol for p in list(context.engine.positions.values())}:
                 context.tasks.spawn(context.instruments.ask(symbol), "exitfsm-instrument")
@@ -135,7 +134,7 @@ class Parts:
         store.bind(context.given.account)
         self._mended = mend(store)
         self.adopter.load()
-        context.engine.load()
+        context.engine.load(context.scoped.is_managed)
         self._account.restore(context.given.time.now())
         if self._account.paused:
             context.engine.pause()

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 
-from exitfsm import holdings
+from exitfsm import holdings, scope
 from exitfsm.aio.tasks import OneAtATime
 from exitfsm.broker.probing import Found, Sent, find_exit, list_sent, look_around
 from exitfsm.errors import BrokerError, StoreError
@@ -30,7 +30,7 @@ from exitfsm.memory.shown import Missing
 from exitfsm.messages import Open, Recover
 from exitfsm.others.listing import Listing
 from exitfsm.outside import log, logged
-from exitfsm.position import READS_MIN, Position, epoch_of, position_id
+from exitfsm.position import READS_MIN, Position, epoch_of, part_of, position_id
 from exitfsm.values import EXACT, ZERO, BrokerPosition, Fill, Side, plain
 
 #: How soon it is tried again where it failed, or where something could not be adopted yet, in seconds.
@@ -51,9 +51,10 @@ class Adopter(Part):
         self._empty_at: datetime | None = self._time.now()
         self._began = self._time.now()
         self._sent: Sent | None = None  # for those that are being adopted
+        self._part = part_of(self._given.account, context.ground.scope.mark)
         self._open_message = partial(
             Open,
-            account=self._given.account,
+            account=self._part,
             policy=self._given.config.policy,
             strategy_name=self._given.strategy_name,
             source="broker",
@@ -115,9 +116,12 @@ class Adopter(Part):
         adopt = await self._named_and_priced(bp, symbol, listed, is_first)
         if adopt is None:
             return
-        by_price = partial(epoch_by_price, self._engine, self._given.account, symbol, bp.side, adopt.entry_price)
+        if adopt.first_fill is None and self._scoped.scope.ids:
+            text = f"{what}: no execution of the bot's ids opened it: it is NOT protected; hand it to watch()"
+            return await self._alarms.raise_alarm("scope_unknown", text)
+        by_price = partial(epoch_by_price, self._engine, self._part, symbol, bp.side, adopt.entry_price)
         epoch = adopt.epoch if adopt.epoch is not None else await self._mailbox.run(by_price)
-        name = position_id(self._given.account, symbol, bp.side, epoch)
+        name = position_id(self._part, symbol, bp.side, epoch)
         await self._instruments.ask(symbol)  # its ids may have a form of their own
         found = await self._found_order(name, symbol, adopt.first_fill, listed or ())
         if found is None:
@@ -136,6 +140,7 @@ class Adopter(Part):
             )
         self.missing.found(bp)
         position = await self._open(bp, symbol, epoch, adopt, found)
+        self._kept.adopted(position)
         if position.position_id != name:
             return  # the bot has said meanwhile, under another time, that it is to be watched
         if position.state.terminal:
@@ -203,7 +208,7 @@ class Adopter(Part):
         await self._instruments.ask(symbol)
         if selling := self._scoped.selling(symbol, side):
             shown = abs(self._view.net_of(selling[0], await self._books.positions())[0])
-            qty = holdings.beyond_exits(qty, shown, selling)
+            qty = scope.beyond_exits(qty, shown, selling)
             if not qty:
                 return selling[-1]  # once the broker shows more, that is adopted
         message = self._open_message(
@@ -299,7 +304,7 @@ class Reconciler(Part):
             with logged("read_not_understood position=%s error=%s", watched):
                 await self._view.tell_read(watched, held, expected)
         # One that was watched when the read began may have ended since: the read is then too old to adopt it.
-        managed = await self._scoped.to_adopt(held.clear)
+        managed = await self._scoped.to_adopt(held)
         await self._adopter.adopt_all(managed, symbols, is_first=self._is_first)
         await self._listing.tell()
         await self._executor.way.look_at_adopted()

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from exitfsm.clocks import SteadyTime
 from exitfsm.engine import Engine
+from exitfsm.holdings.facts import Scope
 from exitfsm.memory.jumps import Jumps
 from exitfsm.memory.kept import Kept
-from exitfsm.memory.orders import Orders
+from exitfsm.memory.orders import ALL, Orders
 from exitfsm.memory.seen import Seen
 from exitfsm.memory.sends import Sends
 from exitfsm.memory.shown import Shown
@@ -27,15 +28,15 @@ class Memory:
         engine: knows what is watched, and what the broker can do.
         time: the present.
         listed_by: as of `Orders`.
-        by_handing: as of `Kept`.
+        scope: what of the account is ours.
     """
 
-    def __init__(self, engine: Engine, time: SteadyTime, listed_by: float, *, by_handing: bool = False) -> None:
-        self.orders, self.sends = Orders(engine, listed_by), Sends(time)
+    def __init__(self, engine: Engine, time: SteadyTime, listed_by: float, scope: Scope = ALL) -> None:
+        self.orders, self.sends = Orders(engine, listed_by, scope), Sends(time)
         self.shown, self.waits = Shown(), Waits(time, engine.broker)
         self.seen = Seen(LOOK_EVERY_S)
         self.jumps = Jumps()
-        self.kept = Kept(time, engine.broker, self._reported, by_handing=by_handing)
+        self.kept = Kept(time, engine.broker, self._reported, scope)
 
     def _reported(self) -> Sequence[Fill]:
         return list(self.orders.told.values())

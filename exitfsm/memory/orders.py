@@ -12,12 +12,16 @@ from exitfsm import holdings
 from exitfsm.broker.calls import Known
 from exitfsm.engine import Engine
 from exitfsm.holdings import NEVER, Watching, bare
+from exitfsm.holdings.facts import Scope
 from exitfsm.ports import AssetRules
 from exitfsm.position import Position
+from exitfsm.scope import is_in_scope
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, OrderSide, Side
 
 #: Ids, and orders of others, that are remembered.
 REMEMBERED_MAX = 10_000
+#: All that the account holds.
+ALL = Scope()
 T = TypeVar("T")
 
 
@@ -28,10 +32,11 @@ class Orders:
         engine: knows whose exits are ours.
         listed_by: until when no exit leaves before the working orders were listed once, in monotonic seconds: one of
             ours might be among them.
+        scope: what of the account is ours.
     """
 
-    def __init__(self, engine: Engine, listed_by: float) -> None:
-        self._engine, self._listed_by = engine, listed_by
+    def __init__(self, engine: Engine, listed_by: float, scope: Scope = ALL) -> None:
+        self._engine, self._listed_by, self._scope = engine, listed_by, scope
         #: Orders of others that are known to work, by symbol and id: the bot's entries above all.
         self.foreign: dict[str, dict[str, ExecutionReport]] = {}
         #: When each of them was last reported, in monotonic seconds; and those that have ended.
@@ -167,7 +172,7 @@ class Orders:
     def note_fills(self, report: ExecutionReport) -> None:
         """An order of somebody else has filled so far: as the bot's updates say, once or often, in any order."""
         fill = holdings.execution_of(report, self.told.get(report.client_order_id))
-        if fill is None:
+        if fill is None or not is_in_scope(fill, self._scope):
             return
         remember(self.told, report.client_order_id, fill)
         opened = Side.LONG if fill.side is OrderSide.BUY else Side.SHORT

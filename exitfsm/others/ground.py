@@ -10,7 +10,9 @@ from exitfsm.broker.calls import BrokerCalls
 from exitfsm.clocks import SteadyTime
 from exitfsm.config import LiveSettings
 from exitfsm.engine import Engine
+from exitfsm.holdings.facts import Scope
 from exitfsm.memory.orders import Orders
+from exitfsm.order_ids import looks_like_exit
 from exitfsm.values import ExecutionReport
 
 
@@ -29,7 +31,7 @@ class Positions(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """It is whole before the first part is made. `raise_alarm` raises one about the account."""
+    """It is whole before the first part is made. `raise_alarm` raises one about the account. `scope`: what is ours."""
 
     calls: BrokerCalls
     orders: Orders
@@ -38,3 +40,10 @@ class Ground:
     time: SteadyTime
     live: LiveSettings
     raise_alarm: Callable[[str, str], Awaitable[None]]
+    scope: Scope
+
+    async def is_ours(self, order_id: str) -> bool:
+        """True for an exit of ours: of this scope by its id, or of a position on record."""
+        if looks_like_exit(order_id, self.scope.mark):
+            return True
+        return looks_like_exit(order_id) and await self.positions.owner_of(order_id) is not None

@@ -17,7 +17,16 @@ from exitfsm.position.order import ExitOrder
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
 from exitfsm.position.reports import READS_MIN, held_within, is_over, is_proved_over
 from exitfsm.position.rule_states import NO_STATES, RuleStates, fold_bar, fold_bars, refolded, restored, saved
-from exitfsm.position.state import Position, account_hash, epoch_of, position_id, symbol_in
+from exitfsm.position.state import (
+    Position,
+    account_hash,
+    account_in,
+    epoch_of,
+    part_of,
+    position_id,
+    scope_mark,
+    symbol_in,
+)
 from exitfsm.position.watching import fault_of
 
 __all__ = [
@@ -35,6 +44,7 @@ __all__ = [
     "Submit",
     "Verdict",
     "account_hash",
+    "account_in",
     "client_order_id",
     "decide",
     "epoch_of",
@@ -53,12 +63,14 @@ __all__ = [
     "new_in",
     "order_of",
     "owed",
+    "part_of",
     "position_id",
     "price_for",
     "refolded",
     "replay",
     "restored",
     "saved",
+    "scope_mark",
     "symbol_in",
     "wake_band",
 ]

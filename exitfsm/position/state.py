@@ -248,6 +248,21 @@ def account_hash(account: str) -> str:
     return hashlib.sha256(b"exitfsm account\0" + account.encode()).hexdigest()[:12]
 
 
+def scope_mark(tag: str) -> str:
+    """Five hex digits that stand for a part of an account in names and order ids; empty where all of it is meant."""
+    return hashlib.sha256(b"exitfsm scope\0" + tag.encode()).hexdigest()[:5] if tag else ""
+
+
+def part_of(account: str, mark: str) -> str:
+    """The hash of an account, with the mark of the part of it that is meant."""
+    return f"{account}-{mark}" if mark else account
+
+
+def account_in(part: str) -> str:
+    """The hash of the account of which this is all or a part."""
+    return part.partition("-")[0]
+
+
 def epoch_of(first_fill_at: datetime) -> str:
     """The epoch that a broker's first fill names: its UTC time, e.g. `20140605T081500Z`."""
     at = utc(first_fill_at)

@@ -221,6 +221,7 @@ def test_preflight_finds_nothing_wrong(canary: AlpacaServer, tmp_path: Path) -> 
     assert (code, [name for name, check in found.items() if check["ok"] is False]) == (0, [])
     assert [check["ok"] for check in found.values()].count(True) >= 10
     assert "2 positions" in found["positions"]["text"]
+    assert "10 AAPL long: managed (all of it, whoever bought it); 0.5 BTC/USD long: managed" in found["managed"]["text"]
     assert not [r for r in canary.rest.requests[requests:] if r[0] != "GET"]
     assert list(tmp_path.iterdir()) == []
 
@@ -244,6 +245,24 @@ def test_preflight_finds_what_is_wrong(canary: AlpacaServer, tmp_path: Path, mon
     assert "OLD was opened more than 30 days ago" in found["positions"]["text"]
     assert "ODD has no readable quantity" in found["positions"]["text"]
     assert "only 0 free" in found["other orders"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("manage", "is_ok", "said"),
+    [
+        ("{ignore: [AAPL]}", True, "10 AAPL long: not managed (manage.ignore names it)"),
+        ("{owner: handed}", True, "10 AAPL long: not managed (nobody handed it to watch())"),
+        ("{owner: ids, ids: [bot-]}", False, "needs executions that name client order ids"),
+    ],
+)
+def test_preflight_says_what_is_managed_as_the_start_does(
+    canary: AlpacaServer, tmp_path: Path, manage: str, is_ok: bool, said: str
+) -> None:
+    config = tmp_path / "trading.yaml"
+    config.write_text(f"exit_manager:\n  manage: {manage}\n")
+    canary.hold("AAPL", 10, 100)
+    _, found = checks(canary, "--store", str(tmp_path / "new.db"), "--config", str(config))
+    assert (found["managed"]["ok"], said in found["managed"]["text"]) == (is_ok, True), found["managed"]
 
 
 def test_preflight_without_keys_or_account(canary: AlpacaServer) -> None:
