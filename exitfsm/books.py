@@ -37,6 +37,9 @@ class Share(Protocol):
     async def limits(self) -> Callable[[Rows], Rows]:
         """What a read that begins now is to show of its rows."""
 
+    def priced(self, rows: Rows) -> Rows:
+        """The rows with their average entries as prices."""
+
     def own(self, fills: Iterable[Fill]) -> list[Fill]:
         """Those of these executions that are in scope."""
 
@@ -73,6 +76,19 @@ class Books:
         """What the broker holds, by a read that begins after this call; callers that wait together share one."""
         return await self.reads.answer(LOOK_MAX_S)
 
+    async def not_empty(self, read: Read, p: Position) -> Read:
+        """The read, unless it shows no position at all and no execution says why: an empty list proves nothing.
+
+        Raises:
+            BrokerError: it does not, for a position of which something is left.
+        """
+        if read.rows or not self._calls.has("fills"):
+            return read
+        fills = await self.fills_of(p)
+        if fills is None or holdings.sold_by_others(p, fills) < p.remaining_qty:
+            raise BrokerError(f"the broker lists no position at all, and no execution says that {p.symbol} was closed")
+        return read
+
     async def look(self, symbol: str) -> tuple[Read | None, str]:
         """What is held, soon; or None and why, where that is not known of this symbol."""
         try:
@@ -87,13 +103,14 @@ class Books:
         limited = await self._share.limits()
         held = await self._calls.positions()
         own = holdings.own_rows(held, self._is_ours)
-        ended, rows = self._time.monotonic(), limited(own.rows)
+        ended = self._time.monotonic()
+        unclear, shown = held.unclear | own.unclear, self._share.priced(own.rows)
+        rows, whole = limited(shown), shown if self._share.scope.by_ids else None
         for symbol in self._orders.of_other_sides(rows):
             await self._ask(symbol)  # in hedge mode that is no contradiction, and no reversal
         hedged = self._orders.hedged(row.symbol for row in rows)
         both = holdings.contradicting(rows, hedged)
         self._orders.shown_on_both_sides(both)
-        unclear, whole = held.unclear | own.unclear, own.rows if self._share.scope.by_ids else None
         read = Read(
             rows=rows, began=held.began, ended=ended, unreadable=unclear, whole=whole, hedged=hedged, both=both
         )  # fmt: skip

@@ -341,7 +341,7 @@ class Engine:
             for p in held:
                 verdict, rule = answer_of(self.rules, p, bar) if fault is None else NO_ANSWER
                 messages[p.position_id] = BarSeen(
-                    at=bar.timestamp,
+                    at=received_at if is_look and received_at is not None else bar.timestamp,
                     bar=bar,
                     reference_price=reference,
                     previous_bar_at=previous_at,

@@ -137,6 +137,7 @@ class ExitType(StrEnum):
 
     EMERGENCY = "emergency"
     STOP_LOSS = "stop_loss"
+    OPERATOR = "operator"
     BREAK_EVEN = "break_even"
     TRAILING_STOP = "trailing_stop"
     TIME_LIMIT = "time_limit"

@@ -48,6 +48,7 @@ from exitfsm.holdings.rows import OwnRows, own_rows
 from exitfsm.holdings.sides import (
     Executed, OnSide, Watching, concerns, contradicting, meant, of_side, on_side, watching_of,
 )  # fmt: skip
+from exitfsm.holdings.units import in_prices
 from exitfsm.holdings.working import (
     Pass, blocked_by, blocking, closing, gives_way, is_guarded, rests, twins, waits_for, works_after_its_end,
 )  # fmt: skip

@@ -169,14 +169,14 @@ def names_by_price(price: Decimal) -> Iterator[str]:
 
 def entry(opening: Opening, first: datetime | None) -> Decimal | None:
     """The average entry: the broker's own, unless its executions, or the bot's updates, say it in another unit."""
-    row, known = opening.row, opening.executions
+    row, known, instrument = opening.row, opening.executions, opening.instrument
     shown = row.avg_entry_price if is_price(row.avg_entry_price) else None
     if known is None and shown is not None:
-        return shown
+        return units.entry(shown, None, row.current_price, instrument)
     known = known if known is not None else sorted(opening.updates, key=lambda fill: fill.at)
     since = [f for f in known if same_symbol(f.symbol, opening.symbol) and (first is None or f.at >= first)]
     said = average_entry(since, row.side) if first is not None or shown is None else None
-    return units.entry(shown, said, row.current_price, opening.instrument)
+    return units.entry(shown, said, row.current_price, instrument)
 
 
 def is_free_of_exits(

@@ -20,6 +20,7 @@ from exitfsm.memory.memory import Memory
 from exitfsm.others.crossing import Crossings
 from exitfsm.others.ground import Ground
 from exitfsm.others.scope import Scoped
+from exitfsm.others.settings import Settings
 from exitfsm.ports import Clock
 from exitfsm.position import Position
 
@@ -59,6 +60,7 @@ class Context:
     ground: Ground
     scoped: Scoped
     crossings: Crossings
+    settings: Settings
 
 
 class Part:
@@ -71,6 +73,7 @@ class Part:
         self._breaker, self._tasks = context.breaker, context.tasks
         memory, self._seen, self._instruments = context.memory, context.memory.seen, context.instruments
         self._ground, self._scoped, self._crossings = context.ground, context.scoped, context.crossings
+        self._settings = context.settings
         self._orders, self._sends, self._shown, self._waits = memory.orders, memory.sends, memory.shown, memory.waits
         self._kept, self._jumps = memory.kept, memory.jumps
 

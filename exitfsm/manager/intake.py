@@ -231,7 +231,7 @@ class Intake(Part):
     async def _settle(self, bar: Bar, held: Read, watched: list[Position]) -> None:
         row, of_row = holdings.jumped_rows(held, bar.symbol, watched)
         beside = {q.position_id: q for p in of_row for q in self._engine.beside(p) if q not in watched}
-        ratio_max = self._given.config.policy.price_guard.max_jump_ratio
+        ratio_max = self._settings.policy.price_guard.max_jump_ratio
         jump = holdings.Jumped(
             bar=bar,
             price_before=self._engine.last_price(bar.symbol),

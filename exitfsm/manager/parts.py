@@ -38,6 +38,7 @@ from exitfsm.others.crossing import Crossings
 from exitfsm.others.ground import Ground
 from exitfsm.others.residues import Residues
 from exitfsm.others.scope import Scoped, scope_of
+from exitfsm.others.settings import Settings
 from exitfsm.others.share import Share
 from exitfsm.outside import log
 from exitfsm.ownership import Ownership, Watchdog
@@ -94,6 +95,7 @@ class Parts:
             scoped=Scoped(ground, memory.kept, Residues(ground, books, instruments.is_taught)),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions), instruments=instruments,
+            settings=Settings(engine, given.config, given.rules, time.now, tells_hours=calls.has("session")),
         )  # fmt: skip
         self.view = View(context)
         self.executor = Executor(context, self.view)
@@ -135,6 +137,7 @@ class Parts:
         self._mended = mend(store)
         self.adopter.load()
         context.engine.load(context.scoped.is_managed)
+        context.settings.apply()
         self._account.restore(context.given.time.now())
         if self._account.paused:
             context.engine.pause()

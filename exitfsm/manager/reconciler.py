@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from typing import Any
 
 from exitfsm import holdings, scope
 from exitfsm.aio.tasks import OneAtATime
@@ -55,7 +56,6 @@ class Adopter(Part):
         self._open_message = partial(
             Open,
             account=self._part,
-            policy=self._given.config.policy,
             strategy_name=self._given.strategy_name,
             source="broker",
         )
@@ -185,6 +185,7 @@ class Adopter(Part):
             entry_price=adopt.entry_price,
             opened_at=min(first, now) if first is not None else now,  # a broker's clock that is ahead must not blind us
             id_form=found.form,
+            policy=self._settings.policy,
         )
         reference = bp.current_price if bp.current_price is not None and is_price(bp.current_price) else None
         if reference is None and first is not None:
@@ -200,9 +201,12 @@ class Adopter(Part):
         return await self._mailbox.run(opened)
 
     async def watch(
-        self, symbol: str, side: Side, qty: Decimal, entry: Decimal, first: datetime, atr: Decimal | None
+        self, symbol: str, side: Side, qty: Decimal, entry: Decimal, first: datetime, more: dict[str, Any]
     ) -> Position:
-        """Watch a position on the bot's word, unless it is watched already; never what an exit at work still sells."""
+        """Watch a position on the bot's word, unless it is watched already; never what an exit at work still sells.
+
+        `more` of `Open`: a policy of its own is also given to a position that was found before the bot could say so.
+        """
         symbol = self._orders.known_spelling(symbol)
         self._scoped.check(symbol)
         await self._instruments.ask(symbol)
@@ -219,15 +223,15 @@ class Adopter(Part):
             qty=qty,
             entry_price=entry,
             opened_at=first,
-            atr=atr,
+            **more,
         )
         price = self._fresh(entry, first)
-        opened = await self._mailbox.run(lambda: self._engine.open_unless_watched(message, reference=price))
+        opened = await self._mailbox.run(lambda: self._settings.opened(message, price))
         return self._scoped.handed_over(opened)
 
     def _fresh(self, entry: Decimal, first_fill_at: datetime) -> Decimal | None:
         """An entry price, where it is no older than a bar may be: then the first bar is held against it."""
-        max_age = timedelta(seconds=self._given.config.policy.price_guard.max_age_seconds)
+        max_age = timedelta(seconds=self._settings.policy.price_guard.max_age_seconds)
         return entry if self._time.age(first_fill_at) <= max_age else None
 
     async def _found_order(

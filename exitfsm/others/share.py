@@ -9,11 +9,11 @@ from exitfsm import scope
 from exitfsm.books import Rows
 from exitfsm.broker.calls import BrokerCalls
 from exitfsm.engine import Engine
-from exitfsm.holdings import Read, bare, watching
+from exitfsm.holdings import Read, bare, in_prices, watching
 from exitfsm.holdings.facts import Scope
 from exitfsm.memory.kept import Asked, Kept
 from exitfsm.outside import logged
-from exitfsm.values import Fill
+from exitfsm.values import BrokerPosition, Fill, same_symbol
 
 
 class Share:
@@ -42,6 +42,18 @@ class Share:
             return scope.part_rows(rows, {name: self._left(name, one, rows) for name, one in ours.items()})
 
         return limited
+
+    def priced(self, rows: Rows) -> Rows:
+        """The rows with their average entries as prices, where the account shows them for whole contracts."""
+        return tuple(map(self._priced, rows))
+
+    def _priced(self, row: BrokerPosition) -> BrokerPosition:
+        multiplier = watching.instrument_of(self._calls.capabilities, row.symbol).multiplier
+        if multiplier == 1:
+            return row
+        watched = (p for p in list(self._engine.positions.values()) if same_symbol(p.symbol, row.symbol))
+        entry = next((p.entry_price for p in watched if p.side is row.side), None)
+        return in_prices(row, entry, multiplier)
 
     def own(self, fills: Iterable[Fill]) -> list[Fill]:
         """Those of these executions that are in scope, or an exit's that is on record."""
