@@ -50,7 +50,7 @@ class Account:
             key = (p.symbol, p.side)
             self._cooldowns[key] = max(p.cooldown_until, self._cooldowns.get(key, p.cooldown_until))
 
-    def cooling(self, side: Side | None) -> dict[str, datetime]:
+    def cooling(self, side: Side | str | None) -> dict[str, datetime]:
         """Until when symbols are not to be entered on a side; on either where it is None."""
         found: dict[str, datetime] = {}
         for (symbol, of), until in list(self._cooldowns.items()):

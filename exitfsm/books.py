@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from exitfsm import holdings
-from exitfsm.aio.tasks import Fresh
+from exitfsm.aio.tasks import Fresh, leave_turn
 from exitfsm.broker.calls import BrokerCalls, describe
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError
@@ -23,6 +23,7 @@ from exitfsm.memory.orders import own_id
 from exitfsm.outside import logged
 from exitfsm.position import Position
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill
+from exitfsm.values import Rows as Indexed
 
 Rows = tuple[BrokerPosition, ...]
 #: How long one look at what is held may take, where something waits for it.
@@ -102,10 +103,12 @@ class Books:
         """The rows of our account, those of one symbol and side added up, as far as they are ours."""
         limited = await self._share.limits()
         held = await self._calls.positions()
+        await leave_turn(len(held))
         own = holdings.own_rows(held, self._is_ours)
         ended = self._time.monotonic()
-        unclear, shown = held.unclear | own.unclear, self._share.priced(own.rows)
-        rows, whole = limited(shown), shown if self._share.scope.by_ids else None
+        priced = self._share.priced(own.rows)
+        unclear, whole = held.unclear | own.unclear, Indexed(priced) if self._share.scope.by_ids else None
+        rows = Indexed(limited(priced))
         for symbol in self._orders.of_other_sides(rows):
             await self._ask(symbol)  # in hedge mode that is no contradiction, and no reversal
         hedged = self._orders.hedged(row.symbol for row in rows)
@@ -148,7 +151,7 @@ class Books:
         """The executions in a position's symbol since its entry; None where they cannot be had."""
         listed = self._calls.has("fills")
         with logged("fills_failed position=%s error=%s", p.position_id):
-            told = list(self._orders.told.values())
+            told = self._orders.reported.of(p.symbol)
             fills = self._share.own(await self._calls.fills(p.opened_at, p.symbol)) if listed else told
             both = self._calls.capabilities.holds_both(p.symbol)
             return holdings.executions_of(p, holdings.of_side(fills, p.side) if both else fills, listed=listed)

@@ -108,8 +108,8 @@ def test_what_the_rules_see(code: str, outside: list[str], unborn: list[str]) ->
 
 
 #: The rules by intervals stand beside those that they replace until both shells ask them; then they count like these.
-BY_INTERVALS = {"cases", "facts", "leaving", "ledger", "opening", "rows", "trades", "units", "watching", "weighing"}
-BY_INTERVALS |= {"crossing", "residues", "sides"}
+BY_INTERVALS = {"cases", "facts", "glance", "leaving", "ledger", "opening", "rows", "trades", "units"}
+BY_INTERVALS |= {"watching", "weighing", "crossing", "residues", "sides"}
 
 
 def lines_of(*rooms: str) -> dict[str, int]:
@@ -133,7 +133,8 @@ def test_the_rooms_around_the_manager_are_small() -> None:
     # 100 for both sides of a symbol, and for the least that a refusal teaches.
     # Of what scope took, 110 went from the one to the other: which rows are managed has a room of its own.
     assert sum(count for path, count in around.items() if path.stem not in BY_INTERVALS) <= 4_160
-    assert sum(count for path, count in around.items() if path.stem in BY_INTERVALS) <= 2_970
+    # 70 of them for what is seen at a glance, 280 for both sides, crossings and residues
+    assert sum(count for path, count in around.items() if path.stem in BY_INTERVALS) <= 3_070
     assert lines[PACKAGE / "engine.py"] <= LINES_OF_A_FILE_MAX
 
 

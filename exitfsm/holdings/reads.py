@@ -31,7 +31,7 @@ from exitfsm.policy import is_jump
 from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Position, is_proved_over
 from exitfsm.position.attempting import is_price
-from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, Side, bare, exactly, same_symbol
+from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, Side, bare, exactly, named, rows_of, same_symbol
 
 #: A time before everything.
 NEVER = -math.inf
@@ -143,7 +143,7 @@ def is_silent(read: Read, symbol: str) -> bool:
     """True when a symbol may be held although no readable row says so, or is shown on both sides: that is no proof."""
     if bare(symbol) in read.both:
         return True
-    if not read.unreadable or any(bare(row.symbol) == bare(symbol) for row in read.rows):
+    if not read.unreadable or named(read.rows, symbol):
         return False
     return not read.unreadable.isdisjoint(("", bare(symbol)))
 
@@ -171,10 +171,7 @@ def net(read: Read, p: Position, beside: Sequence[Position]) -> tuple[Decimal, D
 def row_of(read: Read, symbol: str, side: Side) -> BrokerPosition | None:
     """The row of a holding: of its symbol, and in hedge mode of its side."""
     one_side = bool(read.hedged) and bare(symbol) in read.hedged
-    for row in read.rows:
-        if same_symbol(row.symbol, symbol) and (row.side is side or not one_side):
-            return row
-    return None
+    return next((row for row in rows_of(read.rows, symbol) if row.side is side or not one_side), None)
 
 
 def _left(positions: Iterable[Position]) -> Decimal:

@@ -17,7 +17,6 @@ from exitfsm.engine import Engine
 from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.memory.memory import Memory
-from exitfsm.others.crossing import Crossings
 from exitfsm.others.ground import Ground
 from exitfsm.others.scope import Scoped
 from exitfsm.others.settings import Settings
@@ -59,7 +58,6 @@ class Context:
     tasks: Tasks
     ground: Ground
     scoped: Scoped
-    crossings: Crossings
     settings: Settings
 
 
@@ -72,8 +70,7 @@ class Part:
         self._calls, self._books, self._hours = context.calls, context.books, context.hours
         self._breaker, self._tasks = context.breaker, context.tasks
         memory, self._seen, self._instruments = context.memory, context.memory.seen, context.instruments
-        self._ground, self._scoped, self._crossings = context.ground, context.scoped, context.crossings
-        self._settings = context.settings
+        self._ground, self._scoped, self._settings = context.ground, context.scoped, context.settings
         self._orders, self._sends, self._shown, self._waits = memory.orders, memory.sends, memory.shown, memory.waits
         self._kept, self._jumps = memory.kept, memory.jumps
 

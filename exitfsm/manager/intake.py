@@ -108,8 +108,7 @@ class Operators(Part):
         if p is None:
             return
         held = await self._view.agreed(p)
-        net, entry = self._view.net_of(p, held)
-        now, known = self._time.now(), holdings.known(p)
+        (net, entry), now, known = self._view.net_of(p, held), self._time.now(), holdings.known(p)
         if net != 0:
             price = entry or p.entry_price
             await self._mailbox.tell(position_id, Release(at=now, qty=net, entry_price=price, who=who, known=known))
@@ -211,7 +210,7 @@ class Intake(Part):
 
     async def _confirm(self, symbol: str) -> None:
         """Ask about the newest jump. Of one that comes meanwhile the answer may know nothing: that is asked anew."""
-        bar, expected = self._jumped[symbol], self._view.expectations()
+        bar, expected = self._jumped[symbol], self._view.expectations(symbol)
         again = False
         try:
             held = Read()

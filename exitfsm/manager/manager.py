@@ -29,7 +29,6 @@ from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.engine import Engine
 from exitfsm.errors import StoreError, StoreLocked
 from exitfsm.events import Event
-from exitfsm.holdings import OnSide
 from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.context import Given, in_order
 from exitfsm.manager.intake import CONFIRM
@@ -306,13 +305,12 @@ class ExitManager(Adjustable, MayEnter, Pausable, Prices):
     @on_its_loop
     async def force_exit(
         self, symbol: str, reason: str = "", *, who: str = "operator",
-        qty: Decimal | float | str | None = None, side: OnSide = None,
+        qty: Decimal | float | str | None = None, side: holdings.OnSide = None,
     ) -> list[Position]:  # fmt: skip
         """Exit all positions of a symbol now, whatever their levels; returns them. Repeating it does no more.
 
         An exit under way goes on; an unprotected position gets one more attempt (`qty` at most) after its orders were
-        looked up. Where nothing can be done, the alarm `not_done` says why. In hedge mode `side` says which is meant: a
-        `ValueError` where it does not, and both are watched.
+        looked up. Where nothing can be done, the alarm `not_done` says why. In hedge mode `side` must say which of two.
         """
         name, most = symbol_key(str(symbol)), decimal_of(qty) if qty is not None else None
         positions = holdings.meant(self.positions(), name, side, self._engine.broker)

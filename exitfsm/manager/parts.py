@@ -47,7 +47,6 @@ from exitfsm.recorded_bars import bars_since
 from exitfsm.sessions import closing
 from exitfsm.store import ExitStore
 from exitfsm.store.mending import mend
-from exitfsm.values import Side
 
 
 class Parts:
@@ -83,7 +82,8 @@ class Parts:
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         closes = closing(given.config, fitting.capabilities)
         calls = BrokerCalls(fitting, memory.orders, time, timeout_s, Hears(self._after_call, alarms.raise_soon), closes)
-        share, instruments = Share(engine, scope, calls, memory.kept), Instruments(calls, time, mailbox.alarm)
+        kept, instruments = memory.kept, Instruments(calls, time, mailbox.alarm)
+        share = Share(engine, scope, calls, kept)
         books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share, instruments.ask)
         ground = Ground(
             calls=calls, orders=memory.orders, positions=mailbox, engine=engine, time=time, live=live,
@@ -91,8 +91,8 @@ class Parts:
         )  # fmt: skip
         self.context = context = Context(
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
-            tasks=tasks, ground=ground, crossings=Crossings(ground, books),
-            scoped=Scoped(ground, memory.kept, Residues(ground, books, instruments.is_taught)),
+            tasks=tasks, ground=ground,
+            scoped=Scoped(ground, kept, Residues(ground, books, instruments.is_taught), Crossings(ground, books)),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions), instruments=instruments,
             settings=Settings(engine, given.config, given.rules, time.now, tells_hours=calls.has("session")),
@@ -171,15 +171,14 @@ class Parts:
         if self._is_own:
             self.store.close()
 
-    def account(self, symbol: str, side: Side | None) -> holdings.Account:
+    def account(self, symbol: str, side: holdings.OnSide) -> holdings.Account:
         """What speaks for or against an entry; where both sides are held at once, what is of the other does not."""
-        engine = self.context.engine
-        one = side if engine.broker.holds_both(symbol) else None
+        one = side if self.context.engine.broker.holds_both(symbol) else None
         return holdings.Account(
-            positions=[p for p in list(engine.positions.values()) if one in (None, p.side)],
+            positions=[p for p in list(self.context.engine.positions.values()) if one in (None, p.side)],
             cooldowns=self._account.cooling(one),
             is_reconciled=self.running and self.reconciler.is_done,
-            is_paused=engine.paused,
+            is_paused=self.context.engine.paused,
         )
 
     def _after_group(self, group: Group) -> None:

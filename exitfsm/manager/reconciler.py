@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from exitfsm import holdings, scope
-from exitfsm.aio.tasks import OneAtATime
+from exitfsm.aio.tasks import MANY, OneAtATime, in_slices
 from exitfsm.broker.probing import Found, Sent, find_exit, list_sent, look_around
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import Adopt, Executed, Tries, Watching, is_price, watching
@@ -31,7 +31,7 @@ from exitfsm.memory.shown import Missing
 from exitfsm.messages import Open, Recover
 from exitfsm.others.listing import Listing
 from exitfsm.outside import log, logged
-from exitfsm.position import READS_MIN, Position, epoch_of, part_of, position_id
+from exitfsm.position import READS_MIN, Position, epoch_of, may_owe, part_of, position_id
 from exitfsm.values import EXACT, ZERO, BrokerPosition, Fill, Side, plain
 
 #: How soon it is tried again where it failed, or where something could not be adopted yet, in seconds.
@@ -161,7 +161,7 @@ class Adopter(Part):
             row=bp,
             symbol=symbol,
             executions=listed,
-            updates=tuple(self._orders.told.values()),
+            updates=tuple(self._orders.reported.of(symbol)),
             first_fill=self._orders.first_fills.get((symbol, bp.side)),
             previous=previous,
             residue=residue,
@@ -304,7 +304,7 @@ class Reconciler(Part):
         await asyncio.gather(*(self._executor.try_look_up(owner, order_id) for order_id, owner in due.items()))
         if not self._is_first and not are_many:
             await self._listing.read(is_first=False)
-        for watched in expected:
+        async for watched in in_slices(expected):
             with logged("read_not_understood position=%s error=%s", watched):
                 await self._view.tell_read(watched, held, expected)
         # One that was watched when the read began may have ended since: the read is then too old to adopt it.
@@ -313,7 +313,7 @@ class Reconciler(Part):
         await self._listing.tell()
         await self._executor.way.look_at_adopted()
         self._is_first = False
-        self._executor.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
+        self._executor.drive(may_owe(list(self._engine.positions.values()), MANY), now=False)
 
     def look_around(self, monotonic: float) -> None:
         """Read what is held where that is long ago; reconcile at once where a read shows what nobody watches."""

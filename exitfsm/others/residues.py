@@ -10,7 +10,7 @@ from exitfsm.books import Books
 from exitfsm.kinds import AlarmKind
 from exitfsm.others.ground import Ground
 from exitfsm.outside import logged
-from exitfsm.values import BrokerPosition, Fill, Side, bare
+from exitfsm.values import BrokerPosition, Side, bare
 
 
 class Residues:
@@ -41,13 +41,10 @@ class Residues:
                 symbol = self._orders.known_spelling(row.symbol)
                 fills, rules = executed.of(symbol, row.side), self._orders.rules(symbol)
                 self._known[_key(row)] = row.qty
-                known = self._told() if fills is None else fills
+                known = sorted(self._orders.reported.of(symbol), key=lambda fill: fill.at) if fills is None else fills
                 why = holdings.not_by_rules(row, known, rules, taught=self._is_taught(symbol))
                 if why:
                     await self.raise_alarm(AlarmKind.RESIDUE_DOUBTED, holdings.residue_doubted(row, why, rules))
-
-    def _told(self) -> list[Fill]:
-        return sorted(self._orders.told.values(), key=lambda fill: fill.at)
 
 
 def _key(row: BrokerPosition) -> tuple[str, Side]:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from exitfsm import scope
+from exitfsm.aio.tasks import leave_turn
 from exitfsm.config import Managed
 from exitfsm.holdings import Read, bare
 from exitfsm.holdings.facts import Scope
@@ -16,6 +17,7 @@ from exitfsm.holdings.rows import scope_tag
 from exitfsm.kinds import AlarmKind
 from exitfsm.lifecycle import State
 from exitfsm.memory.kept import Kept
+from exitfsm.others.crossing import Crossings
 from exitfsm.others.ground import Ground
 from exitfsm.others.new import New
 from exitfsm.others.residues import Residues
@@ -40,8 +42,8 @@ def scope_of(manage: Managed) -> Scope:
 class Scoped:
     """Knows what is managed."""
 
-    def __init__(self, ground: Ground, kept: Kept, residues: Residues) -> None:
-        self._residues = residues
+    def __init__(self, ground: Ground, kept: Kept, residues: Residues, crossings: Crossings) -> None:
+        self._residues, self.crossings = residues, crossings
         self._calls, self._time, self._live = ground.calls, ground.time, ground.live
         self._positions, self._engine, self.raise_alarm = ground.positions, ground.engine, ground.raise_alarm
         self.scope, self._began_at = ground.scope, self._time.now()
@@ -60,6 +62,7 @@ class Scoped:
     async def to_adopt(self, held: Read) -> list[BrokerPosition]:
         """The rows that may be adopted; the first time it is said of each row what it is to us."""
         whole = held.of_all().rows
+        await leave_turn(len(whole))
         if self.scope.ids:
             owned, rows = await self.new.look(held, self.managed(whole))
         else:
@@ -77,6 +80,7 @@ class Scoped:
                 log.info("scope %s", said)
         await self._ask_who_bought(rows)
         await self._residues.look_at(rows)
+        await leave_turn(len(whole))
         return rows
 
     def managed(self, rows: Sequence[BrokerPosition]) -> list[BrokerPosition]:
