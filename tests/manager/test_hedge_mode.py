@@ -10,7 +10,7 @@ from harness import GOOD, T0, World
 from msgspec.structs import replace
 from two_sided import HEDGED, Telling, TwoSided, two_sided
 
-from exitfsm import OrderSide, Side, State
+from exitfsm import ConfigError, OrderSide, Side, State
 
 #: A stop at 1 %, and nothing that takes profit nearby.
 FAR = {"profit_taking": {"threshold_pct": 30}}
@@ -212,3 +212,9 @@ async def test_an_instrument_that_is_not_told_yet_makes_no_reversal(tmp_path: Pa
     assert [(str(p.side), str(p.state)) for p in world.ended()] == [("long", "closed")]
     assert world.alarm_kinds == []
     await world.finish()
+
+
+async def test_in_hedge_mode_an_account_that_is_not_all_ours_is_refused_at_the_start(tmp_path: Path) -> None:
+    world = World(tmp_path, {"manage": {"owner": "handed"}}, capabilities=HEDGED)
+    with pytest.raises(ConfigError, match="in hedge mode what is ours of an account is not told apart"):
+        await world.start()
