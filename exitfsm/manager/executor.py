@@ -46,7 +46,7 @@ from exitfsm.others.way import Way
 from exitfsm.outside import log, logged
 from exitfsm.ports import EXIT_WAITS
 from exitfsm.position import Action, Cancel, LookUp, Position, Submit, is_proved_over
-from exitfsm.values import ExecutionReport, Order, OrderType, refused_report
+from exitfsm.values import ExecutionReport, Order, refused_report
 
 #: How long the bot's call waits for orders that it caused to have left; a broker that is slower is not waited for.
 GRACE_S = 0.01
@@ -70,8 +70,8 @@ class Executor(Part):
             pause_s=PAUSE_S,
         )
         self.way = Way(self._ground, self._held_for, self._turns.pause)
-        #: See to it that what positions owe is worked on.
-        self.drive = self.workers.drive
+        #: See to it that what positions owe is worked on; how many wait for their turn to send, and how long.
+        self.drive, self.waiting = self.workers.drive, self._turns.waiting
 
     async def grace(self) -> None:
         """Give orders that were caused just now a moment to leave."""
@@ -118,7 +118,7 @@ class Executor(Part):
         if isinstance(action, Cancel):
             return await self._cancel(p, action)
         await self._turns.gather(p.position_id, len(self.workers.tasks), is_urgent=p.leaves_qty > 0)
-        expected = self._view.expectations()
+        expected = self._view.expectations(p.symbol)
         await self._view.tell_read(p.position_id, await self._books.positions(), expected)
         return self._engine.positions.get(p.position_id) is not p
 
@@ -202,7 +202,7 @@ class Executor(Part):
             await self._ask_for_way(p)
             await self._turns.pause(p.position_id)
             return True
-        if self._calls.capabilities.reduce_only and self._kept.is_gap(p) and await self._view.is_rescaled(p):
+        if self.way.broker.reduce_only and self._kept.is_gap(p) and await self._view.is_rescaled(p):
             return True
         if not await self.way.is_free(p):
             return False
@@ -225,10 +225,9 @@ class Executor(Part):
         permit = self._may_send(p, action, asked, looks)
         if permit in _ASK_AT_ONCE or isinstance(permit, Blocked):
             return permit  # it was learned while it waited
-        if self._hours.may_have_changed(p.symbol):
-            if not await self._hours.let_pass(p.symbol):
-                return Blocked("closed")
-            permit = self._may_send(p, action, asked, looks)
+        if self._hours.may_have_changed(p.symbol) and not await self._hours.let_pass(p.symbol):
+            return Blocked("closed")
+        permit = self._may_send(p, action, asked, looks)
         while isinstance(permit, Wait):
             if permit.what == "reads":
                 looks = await self._look(p, action.order, looks)
@@ -261,7 +260,7 @@ class Executor(Part):
         if before is not None:
             looks = replace(looks, proved=self._shown.look_ups(before.client_order_id).shown_over)
         others = self.way.in_scope(self._orders.foreign.get(bare(p.symbol), {}).values())
-        permit = holdings.may_send(holdings.leaving_of(intent, looks, self._scoped.guards(), now, others))
+        permit = holdings.may_send(holdings.leaving_of(intent, looks, self.way.broker, now, others))
         closed = self._hours.heard_closed(p.symbol) or not self._breaker.allows(now)
         return Blocked("closed") if closed and isinstance(permit, Send) else permit
 
@@ -295,13 +294,11 @@ class Executor(Part):
         before = holdings.order_to_prove(p)
         if before is None:
             return True
-        named = before.client_order_id
-        record = await self._view.record_of(p, named)
+        record = await self._view.record_of(p, named := before.client_order_id)
         if is_proved_over(before, record, self._calls.capabilities):
             return True
         if record.report is not None:  # else it is looked up again: an answer may be behind
-            waits = p.client_order_id
-            text = f"the end of order {named} was reported, and its record shows it working: {waits} waits"
+            text = f"the end of order {named} was reported, and its record shows it working: {p.client_order_id} waits"
             await self._mailbox.alarm(p.position_id, "ended_order_works", text)
         return False
 
@@ -310,8 +307,7 @@ class Executor(Part):
         if p.reason is not None and p.reason.takes_profit:
             return
         why = f"the exit of {p.position_id} ({p.reason}) waits for it"
-        others = [other.position for other in self._beside(p)]
-        resting = [q for q in others if q.order_live and q.order_type is OrderType.LIMIT]
+        resting = [other.position for other in self._beside(p) if other.position.order.resting]
         await self._mailbox.tell_all([(q.position_id, GiveWay(at=self._time.now(), why=why)) for q in resting])
 
     async def _held_for(self, p: Position) -> tuple[Decimal, Decimal]:
@@ -377,5 +373,5 @@ class Executor(Part):
     async def _is_too_small(self, p: Position, order: Order, report: ExecutionReport | None = None) -> bool:
         """True while an order is worth less than the venue takes, by its answer too; what an operator ordered goes."""
         price = self._engine.last_price(order.symbol)
-        waits = await self._instruments.hold_back(p.position_id, order, price, report)
+        waits = await self._instruments.hold_back(p.position_id, order, price, report, p.qty)
         return waits and not p.order.ordered_by

@@ -27,6 +27,7 @@ from exitfsm.holdings.facts import (
     Watched,
 )
 from exitfsm.holdings.facts import Read as Shown
+from exitfsm.holdings.glance import at_a_glance
 from exitfsm.holdings.rows import KEPT_S, sign
 from exitfsm.holdings.trades import root_of
 from exitfsm.lifecycle import State
@@ -52,13 +53,13 @@ class Kept:
         time: the present. Reads and executions are held against each other on one scale: monotonic seconds, set to UTC
             at the start.
         broker: what it declares of its books.
-        reported: the executions that order updates have reported.
+        reported: the executions in a symbol that order updates have reported.
         scope: what is ours. Where only what was handed over is, executions do not say whose they are, and reads show no
             more.
     """
 
     def __init__(
-        self, time: SteadyTime, broker: Capabilities, reported: Callable[[], Sequence[Fill]], scope: Scope
+        self, time: SteadyTime, broker: Capabilities, reported: Callable[[str], Sequence[Fill]], scope: Scope
     ) -> None:
         self._time, self._look_at = time, math.inf
         self._utc = time.now().timestamp() - time.monotonic()
@@ -76,7 +77,8 @@ class Kept:
         self, positions: Sequence[Position], read: Read, asked: Asked, price: Decimal | None, *, listed: bool
     ) -> Evidence:
         """All that is known of the holding of these positions, oldest first; `listed` where executions can be had."""
-        key, reported = watching.key_of(positions[0]), tuple(self._reported() if not self._scope.handed else ())
+        key = watching.key_of(positions[0], self._broker)
+        reported = tuple(self._reported(key.symbol) if not self._scope.handed else ())
         listed = listed and not self._scope.handed
         told = asked.executions if asked.executions is not None else reported
         evidence = Evidence(
@@ -99,7 +101,7 @@ class Kept:
         """What a read means. What is watched became what it is at that moment (monotonic), or before."""
         memory, is_new = self._remembered(e, by)
         if not self._scope.ids:
-            return weighing.weigh(e, memory)
+            return at_a_glance(e, memory) or weighing.weigh(e, memory)
         begun = self._begun(e, memory, is_new=is_new)
         if begun is None:
             return (Needed("executions"),), memory
@@ -138,7 +140,7 @@ class Kept:
 
     def adopted(self, p: Position) -> None:
         """A holding that nobody watched is watched from now on."""
-        key = watching.key_of(p)
+        key = watching.key_of(p, self._broker)
         if (memory := self._proposed.pop(key, None)) is not None:
             self._memory[key] = memory
             self._note(key, [p])
@@ -181,16 +183,16 @@ class Kept:
             memory = replace(memory, horizon=BEFORE, run=None, runs=0)  # what opened it is no news
         return memory, True
 
-    def keep(self, e: Evidence, memory: Memory, positions: Sequence[Position]) -> None:
-        """This is remembered from now on, and these are watched by it."""
+    def keep(self, e: Evidence, memory: Memory, positions: Sequence[Position], *, news: bool) -> None:
+        """This is remembered from now on, and these are watched by it; `news` as of `watching.is_news`."""
         self._memory[e.key] = memory
         self._note(e.key, positions)
-        if not watching.is_news(e):
+        if not news:
             self._price[e.key] = watching.last_price(e)
 
     def rescaled(self, p: Position, factor: Decimal, by: float, positions: Sequence[Position]) -> None:
         """The unit of a holding changed, as a price that jumped has shown, at that moment (monotonic)."""
-        key, at = watching.key_of(p), self._at(by)
+        key, at = watching.key_of(p, self._broker), self._at(by)
         memory = self._memory.get(key, Memory())
         units = (*memory.units, Rescaled(at, factor))
         self._memory[key] = replace(memory, units=units, unit_at=at, changes=(), run=None)
@@ -201,7 +203,7 @@ class Kept:
 
         Of a position whose exit nobody ordered, and of which nothing was sent yet.
         """
-        price, before = p.trigger_price, self._price.get(watching.key_of(p)) or p.entry_price
+        price, before = p.trigger_price, self._price.get(watching.key_of(p, self._broker)) or p.entry_price
         if price is None or p.attempt > 1 or p.order.ordered_by or p.state is not State.PENDING:
             return False
         return abs(EXACT.divide(price, before) - 1) > _GAP

@@ -13,7 +13,9 @@ from exitfsm.kinds import AlarmKind
 from exitfsm.order_ids import looks_like_exit
 from exitfsm.others.ground import Ground
 from exitfsm.outside import logged
+from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Position
+from exitfsm.scope import guards_of
 from exitfsm.values import ExecutionReport
 
 #: What is held for a position by a read that begins now, of ours and of all; `BrokerError` where it is not known.
@@ -33,11 +35,18 @@ class Way:
         #: Positions whose way was looked at when they were adopted.
         self._looked_at: set[str] = set()
 
+    @property
+    def broker(self) -> Capabilities:
+        """What the broker can do for what is in scope."""
+        return guards_of(self._calls.capabilities, self._scope)
+
     async def is_free(self, p: Position) -> bool:
         """Make way for an exit that is about to leave; False while another's closing order is in its way."""
         doubtful = await self._ask_anew(p.symbol)
         working = self._orders.foreign.get(bare(p.symbol), {})
         for order_id, order in [*working.items(), *doubtful.items()]:
+            if not holdings.concerns(order, p.side):
+                continue
             if holdings.gives_way(order, p, self._live.foreign_exits, self._live.entry_id_prefix):
                 await self._cancel(p, order_id)
             elif not self._is_apart(order):
@@ -115,7 +124,7 @@ class Way:
 
     def _is_guarded(self) -> bool:
         """True where the venue keeps others' orders and ours from selling more than is ours: it knows no parts."""
-        return not self._scope.ids and holdings.is_guarded(self._calls.capabilities)
+        return holdings.is_guarded(self.broker)
 
     def _is_apart(self, order: ExecutionReport) -> bool:
         """True for an order that sells what is not in scope: another's beside us, or an exit of another scope."""

@@ -14,6 +14,7 @@ from exitfsm.scope.managed import (
     bought_by_others,
     capped,
     described_scope,
+    guards_of,
     handed_rows,
     is_named,
     part_rows,

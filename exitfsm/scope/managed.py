@@ -27,12 +27,14 @@ class Others(msgspec.Struct, frozen=True):
 
 
 def is_named(symbol: str, scope: Scope) -> bool:
-    """True where the configuration names this symbol as managed."""
-    return any(same_symbol(symbol, one) for one in scope.symbols)
+    """True where the configuration, or a person, names this symbol as managed."""
+    return scope.choices.takes_in(symbol) or any(same_symbol(symbol, one) for one in scope.symbols)
 
 
 def why_not(symbol: str, scope: Scope, *, watched: bool) -> str:
     """Why what is held of a symbol is not managed; empty where it is."""
+    if (chosen := scope.choices.of(symbol)) is not None:
+        return chosen.why_not
     if any(same_symbol(symbol, one) for one in scope.ignore):
         return "manage.ignore names it"
     if scope.symbols and not is_named(symbol, scope):
@@ -162,6 +164,11 @@ def part_rows(rows: Sequence[BrokerPosition], ours: Mapping[str, Share]) -> tupl
         else:
             limited.append(replace(row, qty=ZERO))
     return tuple(limited)
+
+
+def guards_of(broker: Capabilities, scope: Scope) -> Capabilities:
+    """What a broker can do for what is in scope: it guards all that the account holds, and knows no parts of that."""
+    return replace(broker, reduce_only=False, reserves=False) if scope.ids else broker
 
 
 @exactly

@@ -269,6 +269,12 @@ async def test_a_broker_whose_executions_do_not_say_whose_they_are_is_refused_at
     assert not world.manager._running
 
 
+async def test_in_hedge_mode_it_is_refused_at_the_start(make_world: MakeWorld) -> None:
+    world = await make_world(by("A-"), started=False, capabilities=replace(GOOD, hedge=True))
+    with pytest.raises(ConfigError, match="not to be had in hedge mode"):
+        await world.manager.start()
+
+
 async def test_executions_that_cannot_be_read_are_an_alarm_and_nothing_is_taken_up(make_world: MakeWorld) -> None:
     world = await beside_a_hand(make_world)
     world.broker.always("fills", Raises(TimeoutError("no answer")))
