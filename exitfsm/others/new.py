@@ -49,10 +49,6 @@ class New:
             )
         if not self._scope.ids:
             return
-        if self._calls.capabilities.hedge:
-            raise ConfigError(
-                ["manage.owner: ids is not to be had in hedge mode: set manage.owner: handed, or account"]
-            )
         lacks, listed = "its list of executions names no client order ids", None
         with logged("executions_unknown error=%s"):  # else it is asked again later; nothing is adopted before
             listed = await self._calls.executions(self._lookback())

@@ -271,7 +271,7 @@ async def test_a_broker_whose_executions_do_not_say_whose_they_are_is_refused_at
 
 async def test_in_hedge_mode_it_is_refused_at_the_start(make_world: MakeWorld) -> None:
     world = await make_world(by("A-"), started=False, capabilities=replace(GOOD, hedge=True))
-    with pytest.raises(ConfigError, match="not to be had in hedge mode"):
+    with pytest.raises(ConfigError, match="in hedge mode what is ours"):
         await world.manager.start()
 
 
