@@ -92,7 +92,7 @@ class Parts:
         self.context = context = Context(
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
             tasks=tasks, ground=ground,
-            scoped=Scoped(ground, kept, Residues(ground, books, instruments.is_taught), Crossings(ground, books)),
+            scoped=Scoped(ground, kept, Residues(ground, books), Crossings(ground, books)),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions), instruments=instruments,
             settings=Settings(engine, given.config, given.rules, time.now, tells_hours=calls.has("session")),
