@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from exitfsm.choices import NO_CHOICES, chosen
 from exitfsm.errors import VersionConflict
 from exitfsm.events import (
     AlarmAcknowledged,
@@ -35,6 +36,8 @@ class Account:
         self._version = 0
         self.paused = False
         self.breaker_open = False
+        #: What a person has said of the scope; exchanged whole, so that any thread may read it.
+        self.choices = NO_CHOICES
         self.alarms: dict[str, Alarm] = {}
         #: Until when symbols are not to be entered, by symbol and side.
         self._cooldowns: dict[tuple[str, Side], datetime] = {}
@@ -65,6 +68,7 @@ class Account:
             self._version = recorded.version
 
     def _fold(self, event: Event) -> None:
+        self.choices = chosen(self.choices, event)
         match event:
             case TradingPaused():
                 self.paused = True

@@ -488,6 +488,7 @@ class PositionEnd(StrEnum):
     VANISHED = "vanished"
     OTHER_EXIT = "other_exit"
     UNRESOLVED = "unresolved"
+    IGNORED = "ignored"
 
 
 POSITION_ENDS: dict[PositionEnd, str] = {
@@ -499,6 +500,22 @@ POSITION_ENDS: dict[PositionEnd, str] = {
     PositionEnd.VANISHED: "the broker lists no position any more, and it lists no executions",
     PositionEnd.OTHER_EXIT: "an exit under our prefix sold it that no order on record here explains",
     PositionEnd.UNRESOLVED: "nothing is held, and an order of ours has no record",
+    PositionEnd.IGNORED: "a person took it out of what is managed: it is held on, and nobody watches it",
+}
+
+
+class ScopeHow(StrEnum):
+    """What a person said of a symbol and the scope."""
+
+    ADOPTED = "adopted"
+    IGNORED = "ignored"
+    RESTORED = "restored"
+
+
+SCOPE_HOW: dict[ScopeHow, str] = {
+    ScopeHow.ADOPTED: "it is managed, whatever is configured",
+    ScopeHow.IGNORED: "it is not managed, whatever is configured",
+    ScopeHow.RESTORED: "what was said for one `flatten` alone counts no more",
 }
 
 

@@ -284,6 +284,7 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
         positions: the open positions that are watched.
         opens: symbols whose market is closed, with when it opens where that is known.
         doubts: why what is known may not be enough.
+        outside: what of the account is not managed, in words.
     """
 
     rows: tuple[BrokerPosition, ...]
@@ -293,16 +294,18 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
     positions: tuple[Position, ...] = ()
     opens: Mapping[str, datetime | None] = {}
     doubts: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
 
 
 class Proof(NamedTuple):
     """Why an account is not flat, one line for each reason; flat where there is none.
 
-    `waits_for_market`: all that is left waits for a market to open.
+    `waits_for_market`: all that is left waits for a market to open. `outside`: what is not managed, and was not asked.
     """
 
     lines: tuple[str, ...]
     waits_for_market: bool = False
+    outside: tuple[str, ...] = ()
 
     @property
     def is_flat(self) -> bool:
@@ -322,7 +325,8 @@ def proof_of(books: Books) -> Proof:
     ]
     lines += [f"{symbol or 'a position'}: what the broker shows of it cannot be read" for symbol in books.unreadable]
     lines += [*_working(books), *books.doubts]
-    return Proof((*(_why_closed(p, books.opens[p.symbol]) for p in closed), *lines), bool(closed) and not lines)
+    reasons = (*(_why_closed(p, books.opens[p.symbol]) for p in closed), *lines)
+    return Proof(reasons, bool(closed) and not lines, books.outside)
 
 
 def _working(books: Books) -> list[str]:

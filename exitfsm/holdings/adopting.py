@@ -62,6 +62,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     updates: Sequence[Fill] = ()  # executions of any symbol, as the bot's order updates report them
     first_fill: datetime | None = None  # the first fill of the position by these
     previous: Position | None = None  # the newest position of the symbol and side on record
+    taken_in: datetime | None = None  # when a person took it in, after the newest one on record had ended
     residue: Decimal = ZERO  # what that one left, because the venue would not take it
     instrument: Instrument = Instrument()  # what is known of the symbol
     is_old: bool = False  # it was there before we were, and the broker lists no executions: never to be known better
@@ -126,6 +127,8 @@ def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothin
     if before is not None and before.state.terminal and (is_rounded_off(before, row.qty) or _is_left(opening)):
         return Nothing(), None  # it is what an exit left, and the venue takes no order for it
     first = name(opening)
+    if opening.taken_in is not None and (first is None or before is None or first <= before.opened_at):
+        first = opening.taken_in  # the natural name is that of the one that has ended
     price = entry(opening, first)
     if first is not None and price is not None:
         return Adopt(epoch_of(first), first, price), tries

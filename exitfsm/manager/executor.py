@@ -70,8 +70,8 @@ class Executor(Part):
             pause_s=PAUSE_S,
         )
         self.way = Way(self._ground, self._held_for, self._turns.pause)
-        #: See to it that what positions owe is worked on.
-        self.drive = self.workers.drive
+        #: See to it that what positions owe is worked on; how many wait for their turn to send, and how long.
+        self.drive, self.waiting = self.workers.drive, self._turns.waiting
 
     async def grace(self) -> None:
         """Give orders that were caused just now a moment to leave."""

@@ -83,16 +83,16 @@ class Parts:
         closes = closing(given.config, fitting.capabilities)
         calls = BrokerCalls(fitting, memory.orders, time, timeout_s, Hears(self._after_call, alarms.raise_soon), closes)
         kept, instruments = memory.kept, Instruments(calls, time, mailbox.alarm)
-        share = Share(engine, scope, calls, kept)
+        share = Share(engine, scope, calls, kept, self._account)
         books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share, instruments.ask)
         ground = Ground(
             calls=calls, orders=memory.orders, positions=mailbox, engine=engine, time=time, live=live,
             raise_alarm=alarms.raise_alarm, scope=scope,
         )  # fmt: skip
+        residues = Residues(ground, books)
         self.context = context = Context(
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
-            tasks=tasks, ground=ground,
-            scoped=Scoped(ground, kept, Residues(ground, books), Crossings(ground, books)),
+            tasks=tasks, ground=ground, scoped=Scoped(ground, kept, share, residues, Crossings(ground, books)),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
             hours=Hours(calls, time, sessions), instruments=instruments,
             settings=Settings(engine, given.config, given.rules, time.now, tells_hours=calls.has("session")),
@@ -136,9 +136,9 @@ class Parts:
         store.bind(context.given.account)
         self._mended = mend(store)
         self.adopter.load()
-        context.engine.load(context.scoped.is_managed)
-        context.settings.apply()
         self._account.restore(context.given.time.now())
+        context.scoped.restore()
+        context.settings.apply()
         if self._account.paused:
             context.engine.pause()
         context.alarms.load(store)

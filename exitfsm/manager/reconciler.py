@@ -168,7 +168,7 @@ class Adopter(Part):
             instrument=watching.instrument_of(self._calls.capabilities, symbol),
             is_old=is_first and listed is None,
         )
-        conclusion, tries = holdings.adopt(opening, self.missing.tries(bp))
+        conclusion, tries = holdings.adopt(self._scoped.as_taken_in(opening), self.missing.tries(bp))
         self.missing.keep(bp, tries)
         if isinstance(conclusion, holdings.Alarm):
             await self._alarms.raise_alarm(conclusion.kind, conclusion.text)
