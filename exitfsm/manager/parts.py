@@ -88,7 +88,7 @@ class Parts:
             calls=calls, orders=memory.orders, positions=mailbox, engine=engine, time=time, live=live,
             raise_alarm=alarms.raise_alarm, scope=scope,
         )  # fmt: skip
-        residues = Residues(ground, books, instruments.is_taught)
+        residues = Residues(ground, books)
         self.context = context = Context(
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
             tasks=tasks, ground=ground, scoped=Scoped(ground, kept, share, residues, Crossings(ground, books)),
