@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from exitfsm import holdings
-from exitfsm.aio.tasks import Fresh
+from exitfsm.aio.tasks import Fresh, leave_turn
 from exitfsm.broker.calls import BrokerCalls, describe
 from exitfsm.clocks import SteadyTime
 from exitfsm.errors import BrokerError
@@ -23,6 +23,7 @@ from exitfsm.memory.orders import own_id
 from exitfsm.outside import logged
 from exitfsm.position import Position
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill
+from exitfsm.values import Rows as Indexed
 
 Rows = tuple[BrokerPosition, ...]
 #: How long one look at what is held may take, where something waits for it.
@@ -95,12 +96,13 @@ class Books:
         """The rows of our account, those of one symbol and side added up, as far as they are ours."""
         limited = await self._share.limits()
         held = await self._calls.positions()
+        await leave_turn(len(held))
         own = holdings.own_rows(held, self._is_ours)
         ended = self._time.monotonic()
-        unclear, rows = held.unclear | own.unclear, self._share.priced(own.rows)
-        whole = rows if self._share.scope.by_ids else None
-        read = Read(rows=limited(rows), began=held.began, ended=ended, unreadable=unclear, whole=whole)
-        return self._seen.noted(read)
+        priced = self._share.priced(own.rows)
+        unclear, whole = held.unclear | own.unclear, Indexed(priced) if self._share.scope.by_ids else None
+        rows = Indexed(limited(priced))
+        return self._seen.noted(Read(rows=rows, began=held.began, ended=ended, unreadable=unclear, whole=whole))
 
     # --- records ------------------------------------------------------------------------------------------------------
 
@@ -133,7 +135,7 @@ class Books:
     async def fills_of(self, p: Position) -> tuple[Fill, ...] | None:
         """The executions in a position's symbol since its entry; None where they cannot be had."""
         if not self._calls.has("fills"):
-            return holdings.executions_of(p, self._orders.told.values(), listed=False)
+            return holdings.executions_of(p, self._orders.reported.of(p.symbol), listed=False)
         with logged("fills_failed position=%s error=%s", p.position_id):
             listed = self._share.own(await self._calls.fills(p.opened_at, p.symbol))
             return holdings.executions_of(p, listed, listed=True)

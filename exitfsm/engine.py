@@ -163,9 +163,9 @@ class Engine:
         Only what was opened after the exit of that had begun is another position.
         """
         symbol = canonical_symbol(message.symbol)
-        for p in self.positions.values():
+        for p in self._of(symbol):
             begun = p.triggered_at is not None and message.opened_at > p.triggered_at
-            if p.symbol == symbol and p.side is message.side and not begun:
+            if p.side is message.side and not begun:
                 return p
         return self.open(message, reference=reference)
 

@@ -20,7 +20,9 @@ from exitfsm.config import ExitConfig
 from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.errors import StoreError
 from exitfsm.manager.alarms import OnAlarm, OnEvent
+from exitfsm.others.settings import CONFIGURATION
 from exitfsm.outside import log
+from exitfsm.policy import ExitPolicy
 from exitfsm.ports import Broker, Clock, EventBus
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
@@ -231,9 +233,11 @@ class ExitManager:
         first_fill_at: datetime,
         *,
         atr: Decimal | None = None,
+        policy: ExitPolicy | Mapping[str, Any] | None = None,
     ) -> Position:
         """See `exitfsm.manager.ExitManager.watch`."""
-        return self._call(lambda: self._manager.watch(symbol, side, qty, entry_price, first_fill_at, atr=atr))
+        more: dict[str, Any] = {"atr": atr, "policy": policy}
+        return self._call(lambda: self._manager.watch(symbol, side, qty, entry_price, first_fill_at, **more))
 
     def sync(self) -> None:
         """See `exitfsm.manager.ExitManager.sync`."""
@@ -272,6 +276,31 @@ class ExitManager:
     def flatten_all(self, reason: str = "", *, who: str = "operator") -> list[Position]:
         """See `exitfsm.manager.ExitManager.flatten_all`."""
         return self._call(lambda: self._manager.flatten_all(reason, who=who))
+
+    def change_policy(
+        self,
+        /,
+        symbol: str,
+        policy: ExitPolicy | Mapping[str, Any] | None = None,
+        *,
+        who: str = "operator",
+        reason: str = "",
+        **sections: Any,
+    ) -> list[Position]:
+        """See `exitfsm.manager.ExitManager.change_policy`."""
+        return self._call(lambda: self._manager.change_policy(symbol, policy, who=who, reason=reason, **sections))
+
+    def set_stop(
+        self, symbol: str, price: Decimal | float | str, *, who: str = "operator", reason: str = ""
+    ) -> list[Position]:
+        """See `exitfsm.manager.ExitManager.set_stop`."""
+        return self._call(lambda: self._manager.set_stop(symbol, price, who=who, reason=reason))
+
+    def reload(
+        self, config: ExitConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None, *, who: str = CONFIGURATION
+    ) -> list[str]:
+        """See `exitfsm.manager.ExitManager.reload`."""
+        return self._call(lambda: self._manager.reload(config, who=who))
 
     def pause(self, who: str = "operator", why: str = "") -> None:
         """See `exitfsm.manager.ExitManager.pause`."""

@@ -24,6 +24,7 @@ DIGESTS = {
     "in_flight": "a9917417d716c38022fec63d2548fcdc3e45e69a37e77e81098e0b2950acf55e",
     "later1": "5c4109ae2bfff8b815d7b8e97a75ba2560b9462b3556ff3c66d8b8a347e12b2e",
     "postponed": "b990a8735ae833af9adcf7cae00f105de7af74a7275849249ea044a774005b37",
+    "settings": "77e8f34f35217eae7e4d5ff5a2f631d5342e68cb8ea8976e6162c80e1de04a30",
     "units": "71808bfa105e1bc6dfda5ac3254da30e1d2b6c972759ba3a2d7c5a7c2bbb33f9",
 }
 

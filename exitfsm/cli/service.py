@@ -17,9 +17,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from exitfsm.cli import screen
+from exitfsm.errors import ConfigError, ExitFsmError
 from exitfsm.events import tag_of
 from exitfsm.lifecycle import State
-from exitfsm.outside import harmless
+from exitfsm.outside import harmless, log
 from exitfsm.values import plain, stamp
 
 if TYPE_CHECKING:
@@ -174,6 +175,43 @@ def print_json(position: Position | None, recorded: Recorded) -> None:
     }
     screen.emit(json.dumps(said) + "\n")
     sys.stdout.flush()
+
+
+# --- the configuration, anew ------------------------------------------------------------------------------------------
+
+
+class Rereading:
+    """Reads the configuration anew, as SIGHUP asks for: a file with a mistake changes nothing, and that is said."""
+
+    def __init__(self, manager: ExitManager, notices: Notices) -> None:
+        self._manager, self._notices = manager, notices
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """Begin to; the signal may come again meanwhile."""
+        import asyncio
+
+        task = asyncio.create_task(self.reread())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def reread(self) -> None:
+        """Read it, and say what came of it; systemd hears of it, too."""
+        import time
+
+        self._notices.say(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
+        try:
+            lines = await self._manager.reload(who="SIGHUP")
+        except ConfigError as error:
+            for mistake in error.mistakes:
+                log.error("settings_not_changed %s", mistake)
+        except (ExitFsmError, RuntimeError) as error:
+            log.error("settings_not_changed %s", error)
+        else:
+            for line in lines:
+                log.warning("settings_read %s", line)
+        finally:
+            self._notices.say(READY="1")
 
 
 # --- steering ---------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,6 +42,14 @@ def _id(text: str) -> str:
 
     if not is_id(text):
         raise typer.BadParameter(f"{text!r} is no command's id: 16 hexadecimal digits")
+    return text
+
+
+def _price(text: str) -> str:
+    from exitfsm.control.protocol import is_price
+
+    if not is_price(text):
+        raise typer.BadParameter(f"{text!r} is no price: a finite number above 0")
     return text
 
 
@@ -149,6 +158,56 @@ def sync(
     _give(_Order("sync", store, reason=reason, at=at, again=again, wait=wait), as_json=as_json)
 
 
+def set_stop(
+    store: Driven,
+    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", help="Whose stop.")],
+    price: Annotated[str, typer.Argument(metavar="PRICE", parser=_price, help="Where it goes.")],
+    reason: Reason = "", yes: Yes = False, as_json: JsonFlag = False, at: At = None, again: Again = None,
+    wait: Wait = PATIENCE_S,
+) -> None:  # fmt: skip
+    """Put the stop of a position at a price, also a looser one. It stands in for every other stop of it.
+
+    A trail, and a stop at break-even, go on from there: with a better price than any before, and only to a better stop.
+    A stop beyond the market fires at the next price. Nothing happens while an exit is under way.
+    """
+    order = _Order("set-stop", store, [symbol], reason=reason, at=at, again=again, wait=wait, given=(price,))
+    order.confirm(f"put the stop at {price}", yes=yes)
+    _give(order, as_json=as_json)
+
+
+def set_policy(
+    store: Driven,
+    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", help="Whose settings.")],
+    changes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SETTING=VALUE…", help="By its name in the configuration, as SECTION.price=4980; or: default."
+        ),
+    ],
+    reason: Reason = "", yes: Yes = False, as_json: JsonFlag = False, at: At = None, again: Again = None,
+    wait: Wait = PATIENCE_S,
+) -> None:  # fmt: skip
+    """Give settings to the positions of a symbol; those of the configuration do not replace them.
+
+    `default` has them go by the configuration again. A stop that has moved stays where it is.
+    """
+    order = _Order("set-policy", store, [symbol], reason=reason, at=at, again=again, wait=wait, given=tuple(changes))
+    order.confirm(f"set {' '.join(map(screen.clean, changes))} for", yes=yes)
+    _give(order, as_json=as_json)
+
+
+def reload_(
+    store: Driven, reason: Reason = "", as_json: JsonFlag = False, at: At = None, again: Again = None,
+    wait: Wait = PATIENCE_S,
+) -> None:  # fmt: skip
+    """Have a running manager read its configuration anew.
+
+    What it says of policies reaches open positions as recorded changes. Settings that need a restart are named. A file
+    with a mistake changes nothing.
+    """
+    _give(_Order("reload", store, reason=reason, at=at, again=again, wait=wait), as_json=as_json)
+
+
 def stop(
     store: Driven, reason: Reason = "", yes: Yes = False, as_json: JsonFlag = False, at: At = None,
     again: Again = None, wait: Wait = PATIENCE_S,
@@ -164,13 +223,13 @@ class _Order:
 
     def __init__(
         self, verb: str, store: str, subjects: list[str] | None = None, *, reason: str, at: str | None,
-        again: str | None, wait: float, override: bool = False,
+        again: str | None, wait: float, override: bool = False, given: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         from exitfsm.control import connect
         from exitfsm.control.client import new_id
 
         self.verb, self.subjects, self.reason = verb, tuple(subjects or ()), reason
-        self.command_id, self.override = again or new_id(), override
+        self.command_id, self.override, self.given = again or new_id(), override, given
         self.control: Control = connect(store, address=at, who=_user(), patience_s=wait)
 
     def confirm(self, what: str, *, yes: bool) -> None:
@@ -182,6 +241,8 @@ class _Order:
         for row in self._standing().get("positions", ()):
             line = " ".join(str(row.get(name)) for name in ("symbol", "side", "remaining_qty", "state"))
             screen.err().print(screen.clean(line), soft_wrap=True)
+            if self.verb == "set-stop" and _is_meant(row, self.subjects):
+                screen.err().print(_stop_in_words(row, self.given[0]), soft_wrap=True)
         subjects = screen.clean(" ".join(self.subjects))
         if not typer.confirm(f"{what}{': ' * bool(subjects)}{subjects}?", err=True):
             screen.complain("nothing was done")
@@ -200,6 +261,25 @@ class _Order:
             return {}
 
 
+def _is_meant(row: dict[str, Any], subjects: tuple[str, ...]) -> bool:
+    from exitfsm.values import canonical_symbol, same_symbol
+
+    try:
+        return any(same_symbol(str(row.get("symbol")), canonical_symbol(one)) for one in subjects)
+    except ValueError:
+        return False
+
+
+def _stop_in_words(row: dict[str, Any], price: str) -> str:
+    """Where a stop is and where it goes, and what follows from that."""
+    was, last, sign = row.get("stop"), row.get("price"), -1 if row.get("side") == "short" else 1
+    said = f"  its stop: {screen.clean(was) if was else 'none'} → {price}"
+    looser = was is not None and (Decimal(price) - Decimal(str(was))) * sign < 0
+    beyond = last is not None and (Decimal(str(last)) - Decimal(price)) * sign <= 0
+    said += ", looser than now" * looser
+    return said + f"; the last price {screen.clean(last)} is beyond it: IT EXITS AT THE NEXT PRICE" * beyond
+
+
 def _user() -> str:
     import getpass
 
@@ -211,8 +291,9 @@ def _user() -> str:
 
 def _give(order: _Order, *, as_json: bool) -> None:
     answer = order.control.command(
-        order.verb, *order.subjects, reason=order.reason, command_id=order.command_id, override=order.override
-    )
+        order.verb, *order.subjects, reason=order.reason, command_id=order.command_id, override=order.override,
+        given=order.given,
+    )  # fmt: skip
     _show(answer, order.command_id, as_json=as_json)
 
 

@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from exitfsm.control.protocol import (
     DONE,
     NOT_DONE,
     ON_ITS_WAY_MAX_S,
+    THOSE_OF_ALL,
     VERSION,
     Answer,
     Malformed,
@@ -115,6 +117,23 @@ class Control:
         """Take alarms down: by their ids, by symbols, or by `account` for those that concern no position."""
         return self.command("acknowledge", *alarms, reason=reason)
 
+    def set_stop(self, symbol: str, price: Decimal | float | str, reason: str = "") -> Answer:
+        """Put the stop of the positions of a symbol at a price, also a looser one; it stands in for every other."""
+        return self.command("set-stop", symbol, reason=reason, given=(str(price),))
+
+    def set_policy(self, symbol: str, *changes: str, reason: str = "") -> Answer:
+        """Give settings to the positions of a symbol, which those for all do not replace.
+
+        Args:
+            changes: such as `stop_loss.threshold_pct=2` or `stop_loss.price=4980`; none of them has the positions go by
+                the settings for all again.
+        """
+        return self.command("set-policy", symbol, reason=reason, given=changes or (THOSE_OF_ALL,))
+
+    def reload(self, reason: str = "") -> Answer:
+        """Have it read its configuration anew: what that says of policies reaches open positions."""
+        return self.command("reload", reason=reason)
+
     def sync(self, reason: str = "") -> Answer:
         """Have it reconcile with the broker now."""
         return self.command("sync", reason=reason)
@@ -185,7 +204,13 @@ class Control:
         return self._asked("standing")
 
     def command(
-        self, verb: str, *subjects: str, reason: str = "", command_id: str = "", override: bool = False
+        self,
+        verb: str,
+        *subjects: str,
+        reason: str = "",
+        command_id: str = "",
+        override: bool = False,
+        given: tuple[str, ...] = (),
     ) -> Answer:
         """Any command, by its verb.
 
@@ -195,12 +220,13 @@ class Control:
             reason: why, for the log.
             command_id: that of an earlier command whose answer was lost: it takes effect once.
             override: of `exit`: see there.
+            given: of `set-stop` and `set-policy`: the price, the settings.
 
         Raises:
             ControlError: no manager could be reached, or none answered in time.
         """
-        given: dict[str, Any] = {"subjects": subjects, "reason": reason, "override": override}
-        return self._asked(verb, command_id=command_id or new_id(), **given)
+        said: dict[str, Any] = {"subjects": subjects, "reason": reason, "override": override, "given": given}
+        return self._asked(verb, command_id=command_id or new_id(), **said)
 
     # --- asking -------------------------------------------------------------------------------------------------------
 

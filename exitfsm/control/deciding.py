@@ -91,10 +91,13 @@ def names(event: Event, command_id: str) -> bool:
     """
     if isinstance(event, (CommandGiven, CommandAnswered)):
         return False
+    who: object
     if isinstance(event, ExitTriggered):
         who = event.detail
     else:
         who = event.why if isinstance(event, ExitEscalated) else getattr(event, "by", "")
+    if not isinstance(who, str):
+        return False  # nobody has ordered it
     _, mark, rest = who.partition("#")
     return bool(mark) and (rest == command_id or rest.startswith(f"{command_id}: "))
 

@@ -17,10 +17,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from exitfsm.aio.tasks import begin_shared, shared
 from exitfsm.control import proving
+from exitfsm.control.adjusting import Adjusting
+from exitfsm.control.clearing import Clearing
 from exitfsm.control.deciding import (
     PROVED,
     Effect,
@@ -29,12 +32,9 @@ from exitfsm.control.deciding import (
     Said,
     Trail,
     after_exit,
-    after_release,
-    cannot_be_released,
     code_of,
     commands_in,
     is_in_force,
-    meant,
     name_of,
     names,
     not_again,
@@ -49,6 +49,7 @@ from exitfsm.events import CommandAnswered, CommandGiven, Event, Recorded
 from exitfsm.lifecycle import State
 from exitfsm.outside import log
 from exitfsm.position import Position
+from exitfsm.position.adjusting import tightest_stop
 from exitfsm.position.operating import is_stuck
 from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.values import plain, stamp
@@ -77,6 +78,7 @@ class Desk:
 
     def __init__(self, manager: ExitManager) -> None:
         self._manager = manager
+        self._adjusting, self._clearing = Adjusting(manager), Clearing(manager)
         #: Commands of which the log knew at the start, and all that were stored, by their ids.
         self._past: dict[str, Past] = {}
         self._given: dict[str, CommandGiven] = {}
@@ -87,13 +89,16 @@ class Desk:
             "resume": self._resume,
             "sync": self._sync,
             "stop": self._stop,
+            "reload": self._adjusting.reload,
         }
         #: Those that, given again after their manager was killed, are carried out for what they had no effect on yet.
         self._by_position: dict[str, Callable[[Request, str, Trail], Awaitable[list[Said]]]] = {
             "exit": self._exit,
             "flatten": self._flatten,
-            "release": self._release,
-            "acknowledge": self._acknowledge,
+            "release": self._clearing.release,
+            "acknowledge": self._clearing.acknowledge,
+            "set-stop": self._adjusting.set_stop,
+            "set-policy": self._adjusting.set_policy,
         }
         #: True where the log knows commands that memory does not.
         self._forgets = False
@@ -170,7 +175,9 @@ class Desk:
         if request.id not in self._given and self._forgets:
             self._look_back(request.id, commands_in(await self._account_stream()))
         was, past = self._given.get(request.id), self._past.get(request.id)
-        if was is not None and (was.verb, was.subjects) != (request.verb, request.subjects):
+        if was is not None and (was.verb, was.subjects, was.given or ()) != (
+            request.verb, request.subjects, request.given,
+        ):  # fmt: skip
             return refused(f"another command was given with this id: {was.verb} {' '.join(was.subjects)}".rstrip())
         answer = self._answers.get(request.id)
         if answer is None and past is not None and past.answered is not None:
@@ -207,7 +214,7 @@ class Desk:
     async def _store(self, request: Request, name: str, whence: str) -> None:
         given = CommandGiven(
             command_id=request.id, verb=request.verb, subjects=request.subjects, by=name, whence=whence,
-            at=self._now(), reason=request.reason,
+            at=self._now(), reason=request.reason, given=request.given or UNSET,
         )  # fmt: skip
         await self._record(given)
         self._given[request.id] = given
@@ -342,39 +349,6 @@ class Desk:
             return False
         return given.command_id not in self._running and (await self._proof_of(given.command_id)).is_flat
 
-    async def _release(self, request: Request, who: str, trail: Trail) -> list[Said]:
-        said = []
-        for subject in request.subjects:
-            share = share_of(subject, self._manager.positions(), trail)
-            said += share.said
-            for p in share.positions:
-                said.append(await self._release_one(p, who))
-        return said
-
-    async def _release_one(self, p: Position, who: str) -> Said:
-        if p.state is not State.UNPROTECTED:
-            return cannot_be_released(p)
-        try:
-            await self._manager.release(p, who)
-        except ExitFsmError as error:
-            return Said(f"{p.symbol}: not released: {error}", NOT_DONE)
-        return after_release(p, self._open(p))
-
-    async def _acknowledge(self, request: Request, who: str, trail: Trail) -> list[Said]:
-        said = []
-        for subject in request.subjects:
-            active = self._parts.context.alarms.active
-            alarms = {key: of for key, of in dict(active).items() if not trail.is_older(of[1].raised_at)}
-            found = meant(subject, alarms, self._manager.positions())
-            before = [effect.line for effect in trail.effects if effect.is_of(subject)]
-            said += before
-            if not found and not before:
-                said.append(Said(f"{subject}: no active alarm of this id, symbol or place; nothing was done", NOT_DONE))
-            for alarm_id in found:
-                await self._manager.acknowledge(alarm_id, who)
-                said.append(Said(f"acknowledged: {alarms[alarm_id][1].kind} ({alarm_id})"))
-        return said
-
     async def _sync(self, _: Request, __: str) -> list[Said]:
         await self._manager.sync()
         return [Said(f"reconciled with the broker: {len(self._manager.positions())} positions are watched")]
@@ -401,13 +375,26 @@ class Desk:
             "pid": os.getpid(),
             "store": parts.store.where,
             "paused": parts.context.engine.paused,
-            "positions": [_shown(p) for p in self._manager.positions()],
+            "positions": [self._shown(p) for p in self._manager.positions()],
             "alarms": [
                 {"alarm_id": a.alarm_id, "kind": a.kind, "text": a.text, "raised_at": stamp(a.raised_at)}
                 for a in self._manager.alarms()
             ],
         }
         return Answer(code=DONE, data=data)
+
+    def _shown(self, p: Position) -> dict[str, Any]:
+        stop, price = tightest_stop(p, self._now()), self._parts.context.engine.last_price(p.symbol)
+        return {
+            "position_id": p.position_id,
+            "symbol": p.symbol,
+            "side": str(p.side),
+            "state": str(p.state),
+            "remaining_qty": plain(p.remaining_qty),
+            "is_stuck": is_stuck(p),
+            "stop": plain(stop) if stop is not None else None,
+            "price": plain(price) if price is not None else None,
+        }
 
     async def _proved(self, request: Request) -> Answer:
         """Whether all is flat. A question: it orders nothing."""
@@ -436,14 +423,3 @@ class Desk:
 
 def _made(said: Sequence[Said]) -> Answer:
     return Answer(code=code_of(said), lines=tuple(one.line for one in said))
-
-
-def _shown(p: Position) -> dict[str, Any]:
-    return {
-        "position_id": p.position_id,
-        "symbol": p.symbol,
-        "side": str(p.side),
-        "state": str(p.state),
-        "remaining_qty": plain(p.remaining_qty),
-        "is_stuck": is_stuck(p),
-    }

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any
 
@@ -41,6 +42,9 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "flatten": "pause, exit everything, and prove by the broker's books that all is flat",
         "release": "hand an unprotected position back to the rules",
         "acknowledge": "a person has looked at an alarm",
+        "set-stop": "put the stop of a position at a price, also a looser one",
+        "set-policy": "give settings to one position, or have it go by those for all again",
+        "reload": "read the configuration anew: what it says of policies reaches open positions",
         "sync": "reconcile with the broker now",
         "stop": "end the manager in good order; what is owed stays owed in the store",
     }
@@ -48,7 +52,11 @@ VERBS: Mapping[str, str] = MappingProxyType(
 #: Questions: they change nothing and are not recorded.
 QUESTIONS = ("standing", "proof")
 #: Verbs and questions that name symbols, positions or alarms, and cannot do without.
-NEEDS_SUBJECTS = ("exit", "release", "acknowledge")
+NEEDS_SUBJECTS = ("exit", "release", "acknowledge", "set-stop", "set-policy")
+#: Verbs that name what is to be given: a price, or settings (`stop_loss.threshold_pct=2`), or these words for none.
+GIVES, THOSE_OF_ALL = ("set-stop", "set-policy"), "default"
+#: How many settings a command may name, and how long each may be, in characters.
+GIVEN_MAX, GIVEN_LENGTH_MAX = 50, 200
 
 #: Codes of an answer: done; not done, or not all of it; not understood, or not allowed.
 DONE, NOT_DONE, REFUSED = 0, 1, 2
@@ -69,6 +77,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
         who: what the person calls himself; only where the system does not say it.
         within: for how long after the greeting it may be begun, in seconds.
         of: for `proof`, the id of the command that is to be proved.
+        given: for `set-stop` the price, for `set-policy` the settings.
         override: for `exit`: a person has looked at the orders whose records cannot be read.
         nonce: what the client has made up, for the code of the answer.
         mac: on a port, the code that proves that the client knows the token.
@@ -82,6 +91,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
     reason: str = ""
     who: str = ""
     of: str = ""
+    given: tuple[str, ...] = ()
     override: bool = False
     nonce: str = ""
     mac: str = ""
@@ -205,11 +215,33 @@ def _mistake(request: Request) -> str | None:
         return f"at most {SUBJECTS_MAX} symbols or alarms, each of at most {SUBJECT_MAX} characters"
     if verb in NEEDS_SUBJECTS and not subjects:
         return f"{verb} needs to know which: name symbols" + (" or alarms" if verb == "acknowledge" else "")
+    if (mistake := _mistake_of_given(request)) is not None:
+        return mistake
     if not 0 <= request.within <= ON_ITS_WAY_MAX_S:
         return f"a command waits for at most {ON_ITS_WAY_MAX_S:g} s"
     if any(len(text) > TEXT_MAX or "\0" in text for text in (request.reason, request.who)):
         return f"a reason or a name has at most {TEXT_MAX} characters, and no NUL"
     return None
+
+
+def _mistake_of_given(request: Request) -> str | None:
+    verb, given = request.verb, request.given
+    if (verb in GIVES) != bool(given):
+        return f"{verb} needs to know what: a price, or settings" if verb in GIVES else f"{verb} takes no settings"
+    if len(given) > GIVEN_MAX or any(not 0 < len(one) <= GIVEN_LENGTH_MAX or "\0" in one for one in given):
+        return f"at most {GIVEN_MAX} settings, each of at most {GIVEN_LENGTH_MAX} characters"
+    if verb == "set-stop" and (len(given) > 1 or not is_price(given[0])):
+        return f"{harmless(given[0])!r} is no price: set-stop needs one number above 0"
+    return None
+
+
+def is_price(text: str) -> bool:
+    """True for a finite number above 0."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return False
+    return number.is_finite() and number > 0
 
 
 def is_id(text: str) -> bool:

@@ -46,4 +46,4 @@ from exitfsm.holdings.working import (
 )  # fmt: skip
 from exitfsm.holdings.watching import Looks, leaving_of
 from exitfsm.position.attempting import is_price
-from exitfsm.values import bare, same_symbol
+from exitfsm.values import bare, rows_of, same_symbol

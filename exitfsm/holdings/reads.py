@@ -31,7 +31,7 @@ from exitfsm.policy import is_jump
 from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Position, is_proved_over
 from exitfsm.position.attempting import is_price
-from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, bare, exactly, same_symbol
+from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, bare, exactly, named, rows_of, same_symbol
 
 #: A time before everything.
 NEVER = -math.inf
@@ -133,7 +133,7 @@ def expect(p: Position, beside: Sequence[Position]) -> Expected:
 
 def is_silent(read: Read, symbol: str) -> bool:
     """True when the symbol may be held although no readable row says so: that it is missing proves nothing."""
-    if not read.unreadable or any(bare(row.symbol) == bare(symbol) for row in read.rows):
+    if not read.unreadable or named(read.rows, symbol):
         return False
     return not read.unreadable.isdisjoint(("", bare(symbol)))
 
@@ -159,10 +159,7 @@ def net(read: Read, p: Position, beside: Sequence[Position]) -> tuple[Decimal, D
 
 
 def _row_of(read: Read, symbol: str) -> BrokerPosition | None:
-    for row in read.rows:
-        if same_symbol(row.symbol, symbol):
-            return row
-    return None
+    return next(iter(rows_of(read.rows, symbol)), None)
 
 
 def _left(positions: Iterable[Position]) -> Decimal:

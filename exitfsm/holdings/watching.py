@@ -37,7 +37,7 @@ from exitfsm.messages import Acknowledge, Message, PositionRead, RaiseAlarm, Res
 from exitfsm.ports import Capabilities
 from exitfsm.ports import Instrument as Declared
 from exitfsm.position import READS_MIN, Position
-from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, exactly, rounded, same_symbol, significant
+from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, exactly, rounded, rows_of, significant
 
 #: What a venue may keep of a purchase in the coin that was bought, as a part of it.
 _FEE_MAX = Decimal("0.01")
@@ -187,7 +187,7 @@ def next_look_s(memory: Memory, instrument: Instrument) -> float:
 def last_price(e: Evidence) -> Decimal | None:
     """The price that the broker shows of a holding, else the last accepted one."""
     rows = () if isinstance(e.read, Failed) else e.read.rows
-    shown = [row.current_price for row in rows if same_symbol(row.symbol, e.key.symbol) and row.qty]
+    shown = [row.current_price for row in rows_of(rows, e.key.symbol) if row.qty]
     return next((price for price in shown if price is not None), e.price)
 
 

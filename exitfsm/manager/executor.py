@@ -118,7 +118,7 @@ class Executor(Part):
         if isinstance(action, Cancel):
             return await self._cancel(p, action)
         await self._turns.gather(p.position_id, len(self.workers.tasks), is_urgent=p.leaves_qty > 0)
-        expected = self._view.expectations()
+        expected = self._view.expectations(p.symbol)
         await self._view.tell_read(p.position_id, await self._books.positions(), expected)
         return self._engine.positions.get(p.position_id) is not p
 

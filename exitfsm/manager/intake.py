@@ -18,7 +18,7 @@ from typing import Any
 from exitfsm import holdings
 from exitfsm.broker.market import bar_of
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import Meaning, Read, same_symbol
+from exitfsm.holdings import Meaning, Read, rows_of
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part, in_order
 from exitfsm.manager.executor import Executor
@@ -108,8 +108,7 @@ class Operators(Part):
         if p is None:
             return
         held = await self._view.agreed(p)
-        net, entry = self._view.net_of(p, held)
-        now, known = self._time.now(), holdings.known(p)
+        (net, entry), now, known = self._view.net_of(p, held), self._time.now(), holdings.known(p)
         if net != 0:
             price = entry or p.entry_price
             await self._mailbox.tell(position_id, Release(at=now, qty=net, entry_price=price, who=who, known=known))
@@ -211,7 +210,7 @@ class Intake(Part):
 
     async def _confirm(self, symbol: str) -> None:
         """Ask about the newest jump. Of one that comes meanwhile the answer may know nothing: that is asked anew."""
-        bar, expected = self._jumped[symbol], self._view.expectations()
+        bar, expected = self._jumped[symbol], self._view.expectations(symbol)
         again = False
         try:
             held = Read()
@@ -230,11 +229,11 @@ class Intake(Part):
 
     async def _settle(self, bar: Bar, held: Read, watched: list[Position]) -> None:
         beside = {q.position_id: q for p in watched for q in self._engine.beside(p) if q not in watched}
-        ratio_max = self._given.config.policy.price_guard.max_jump_ratio
+        ratio_max = self._settings.policy.price_guard.max_jump_ratio
         jump = holdings.Jumped(
             bar=bar,
             price_before=self._engine.last_price(bar.symbol),
-            row=next((row for row in held.rows if same_symbol(row.symbol, bar.symbol)), None),
+            row=next(iter(rows_of(held.rows, bar.symbol)), None),
             watched=tuple(watched),
             beside=tuple(beside.values()),
             ratio_max=ratio_max,

@@ -36,6 +36,7 @@ from exitfsm.manager.view import View
 from exitfsm.memory.memory import Memory
 from exitfsm.others.ground import Ground
 from exitfsm.others.scope import Scoped, scope_of
+from exitfsm.others.settings import Settings
 from exitfsm.others.share import Share
 from exitfsm.outside import log
 from exitfsm.ownership import Ownership, Watchdog
@@ -89,7 +90,9 @@ class Parts:
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
             tasks=tasks, ground=ground, scoped=Scoped(ground, memory.kept),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
-            hours=Hours(calls, time, sessions), instruments=Instruments(calls, time, mailbox.alarm),
+            hours=Hours(calls, time, sessions),
+            settings=Settings(engine, given.config, given.rules, time.now, tells_hours=calls.has("session")),
+            instruments=Instruments(calls, time, mailbox.alarm),
         )  # fmt: skip
         self.view = View(context)
         self.executor = Executor(context, self.view)
@@ -131,6 +134,7 @@ class Parts:
         self._mended = mend(store)
         self.adopter.load()
         context.engine.load(context.scoped.is_managed)
+        context.settings.apply()
         self._account.restore(context.given.time.now())
         if self._account.paused:
             context.engine.pause()

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from typing import Any
 
 from exitfsm import holdings, scope
-from exitfsm.aio.tasks import OneAtATime
+from exitfsm.aio.tasks import MANY, OneAtATime, in_slices
 from exitfsm.broker.probing import Found, Sent, find_exit, list_sent, look_around
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import Adopt, Tries, bare, is_price, watching
@@ -30,7 +31,7 @@ from exitfsm.memory.shown import Missing
 from exitfsm.messages import Open, Recover
 from exitfsm.others.listing import Listing
 from exitfsm.outside import log, logged
-from exitfsm.position import READS_MIN, Position, epoch_of, part_of, position_id
+from exitfsm.position import READS_MIN, Position, epoch_of, may_owe, part_of, position_id
 from exitfsm.values import EXACT, ZERO, BrokerPosition, Fill, Side, plain
 
 #: How soon it is tried again where it failed, or where something could not be adopted yet, in seconds.
@@ -55,7 +56,6 @@ class Adopter(Part):
         self._open_message = partial(
             Open,
             account=self._part,
-            policy=self._given.config.policy,
             strategy_name=self._given.strategy_name,
             source="broker",
         )
@@ -162,7 +162,7 @@ class Adopter(Part):
             row=bp,
             symbol=symbol,
             executions=listed,
-            updates=tuple(self._orders.told.values()),
+            updates=tuple(self._orders.reported.of(symbol)),
             first_fill=self._orders.first_fills.get((symbol, bp.side)),
             previous=previous,
             multiplier=watching.instrument_of(self._calls.capabilities, symbol).multiplier,
@@ -185,6 +185,7 @@ class Adopter(Part):
             entry_price=adopt.entry_price,
             opened_at=min(first, now) if first is not None else now,  # a broker's clock that is ahead must not blind us
             id_form=found.form,
+            policy=self._settings.policy,
         )
         reference = bp.current_price if bp.current_price is not None and is_price(bp.current_price) else None
         if reference is None and first is not None:
@@ -200,9 +201,12 @@ class Adopter(Part):
         return await self._mailbox.run(opened)
 
     async def watch(
-        self, symbol: str, side: Side, qty: Decimal, entry: Decimal, first: datetime, atr: Decimal | None
+        self, symbol: str, side: Side, qty: Decimal, entry: Decimal, first: datetime, more: dict[str, Any]
     ) -> Position:
-        """Watch a position on the bot's word, unless it is watched already; never what an exit at work still sells."""
+        """Watch a position on the bot's word, unless it is watched already; never what an exit at work still sells.
+
+        `more` of `Open`: a policy of its own is also given to a position that was found before the bot could say so.
+        """
         symbol = self._orders.known_spelling(symbol)
         self._scoped.check(symbol)
         await self._instruments.ask(symbol)
@@ -219,15 +223,15 @@ class Adopter(Part):
             qty=qty,
             entry_price=entry,
             opened_at=first,
-            atr=atr,
+            **more,
         )
         price = self._fresh(entry, first)
-        opened = await self._mailbox.run(lambda: self._engine.open_unless_watched(message, reference=price))
+        opened = await self._mailbox.run(lambda: self._settings.opened(message, price))
         return self._scoped.handed_over(opened)
 
     def _fresh(self, entry: Decimal, first_fill_at: datetime) -> Decimal | None:
         """An entry price, where it is no older than a bar may be: then the first bar is held against it."""
-        max_age = timedelta(seconds=self._given.config.policy.price_guard.max_age_seconds)
+        max_age = timedelta(seconds=self._settings.policy.price_guard.max_age_seconds)
         return entry if self._time.age(first_fill_at) <= max_age else None
 
     async def _found_order(
@@ -300,7 +304,7 @@ class Reconciler(Part):
         await asyncio.gather(*(self._executor.try_look_up(owner, order_id) for order_id, owner in due.items()))
         if not self._is_first and not are_many:
             await self._listing.read(is_first=False)
-        for watched in expected:
+        async for watched in in_slices(expected):
             with logged("read_not_understood position=%s error=%s", watched):
                 await self._view.tell_read(watched, held, expected)
         # One that was watched when the read began may have ended since: the read is then too old to adopt it.
@@ -309,7 +313,7 @@ class Reconciler(Part):
         await self._listing.tell()
         await self._executor.way.look_at_adopted()
         self._is_first = False
-        self._executor.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
+        self._executor.drive(may_owe(list(self._engine.positions.values()), MANY), now=False)
 
     def look_around(self, monotonic: float) -> None:
         """Read what is held where that is long ago; reconcile at once where a read shows what nobody watches."""

@@ -46,9 +46,10 @@ class View(Part):
         """What is expected of a position now, and of the others of its holding."""
         return holdings.expect(p, self._engine.beside(p))
 
-    def expectations(self) -> dict[str, Expected]:
-        """What is expected of each position now; taken before a read, so that a read that was overtaken shows."""
-        return {p.position_id: self.seen(p) for p in list(self._engine.positions.values())}
+    def expectations(self, symbol: str = "") -> dict[str, Expected]:
+        """What is expected of each position now, or of a symbol's; taken before a read, to show what overtook it."""
+        watched = self._engine.levels.holding(symbol) if symbol else list(self._engine.positions.values())
+        return {p.position_id: self.seen(p) for p in watched}
 
     def net_of(self, p: Position, read: Read) -> tuple[Decimal, Decimal | None]:
         """The broker's quantity for a position, and its average entry."""
@@ -111,7 +112,7 @@ class View(Part):
             for p in holding:
                 self._shown.count(p, self.net_of(p, read)[0], read.began)  # a send that cannot look goes by it
             evidence = self._kept.evidence(holding, read, asked, price, listed=listed)
-            if listed and asked.executions is None and watching.is_news(evidence):
+            if (news := watching.is_news(evidence)) and listed and asked.executions is None:
                 fills = await self._books.fills_since(holding[0].opened_at, symbol)
                 asked = replace(asked, executions=fills)
                 continue
@@ -125,7 +126,7 @@ class View(Part):
             told = watching.messages(said, {p.position_id: p for p in holding}, began, self._time.now())
             if told:
                 await self._mailbox.run(partial(self._conclude, symbol, told))
-            self._kept.keep(evidence, memory, self._engine.levels.holding(symbol))
+            self._kept.keep(evidence, memory, self._engine.levels.holding(symbol), news=news)
             if any(isinstance(one, Needed | Adopted) for one in said):
                 self._kept.look_in(watching.next_look_s(memory, evidence.instrument))
             return

@@ -27,6 +27,7 @@ from exitfsm.holdings.facts import (
     Watched,
 )
 from exitfsm.holdings.facts import Read as Shown
+from exitfsm.holdings.glance import at_a_glance
 from exitfsm.holdings.rows import KEPT_S, sign
 from exitfsm.holdings.trades import root_of
 from exitfsm.lifecycle import State
@@ -52,13 +53,13 @@ class Kept:
         time: the present. Reads and executions are held against each other on one scale: monotonic seconds, set to UTC
             at the start.
         broker: what it declares of its books.
-        reported: the executions that order updates have reported.
+        reported: the executions in a symbol that order updates have reported.
         scope: what is ours. Where only what was handed over is, executions do not say whose they are, and reads show no
             more.
     """
 
     def __init__(
-        self, time: SteadyTime, broker: Capabilities, reported: Callable[[], Sequence[Fill]], scope: Scope
+        self, time: SteadyTime, broker: Capabilities, reported: Callable[[str], Sequence[Fill]], scope: Scope
     ) -> None:
         self._time, self._look_at = time, math.inf
         self._utc = time.now().timestamp() - time.monotonic()
@@ -76,7 +77,8 @@ class Kept:
         self, positions: Sequence[Position], read: Read, asked: Asked, price: Decimal | None, *, listed: bool
     ) -> Evidence:
         """All that is known of the holding of these positions, oldest first; `listed` where executions can be had."""
-        key, reported = watching.key_of(positions[0]), tuple(self._reported() if not self._scope.handed else ())
+        key = watching.key_of(positions[0])
+        reported = tuple(self._reported(key.symbol) if not self._scope.handed else ())
         listed = listed and not self._scope.handed
         told = asked.executions if asked.executions is not None else reported
         evidence = Evidence(
@@ -99,7 +101,7 @@ class Kept:
         """What a read means. What is watched became what it is at that moment (monotonic), or before."""
         memory, is_new = self._remembered(e, by)
         if not self._scope.ids:
-            return weighing.weigh(e, memory)
+            return at_a_glance(e, memory) or weighing.weigh(e, memory)
         begun = self._begun(e, memory, is_new=is_new)
         if begun is None:
             return (Needed("executions"),), memory
@@ -181,11 +183,11 @@ class Kept:
             memory = replace(memory, horizon=BEFORE, run=None, runs=0)  # what opened it is no news
         return memory, True
 
-    def keep(self, e: Evidence, memory: Memory, positions: Sequence[Position]) -> None:
-        """This is remembered from now on, and these are watched by it."""
+    def keep(self, e: Evidence, memory: Memory, positions: Sequence[Position], *, news: bool) -> None:
+        """This is remembered from now on, and these are watched by it; `news` as of `watching.is_news`."""
         self._memory[e.key] = memory
         self._note(e.key, positions)
-        if not watching.is_news(e):
+        if not news:
             self._price[e.key] = watching.last_price(e)
 
     def rescaled(self, p: Position, factor: Decimal, by: float, positions: Sequence[Position]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from exitfsm.clocks import SteadyTime
 from exitfsm.engine import Engine
 from exitfsm.holdings.facts import Scope
@@ -15,7 +13,6 @@ from exitfsm.memory.sends import Sends
 from exitfsm.memory.shown import Shown
 from exitfsm.memory.waits import Waits
 from exitfsm.position import Position
-from exitfsm.values import Fill
 
 #: How often what is held is looked at for what nobody has announced, in seconds.
 LOOK_EVERY_S = 13.0
@@ -36,10 +33,7 @@ class Memory:
         self.shown, self.waits = Shown(), Waits(time, engine.broker)
         self.seen = Seen(LOOK_EVERY_S)
         self.jumps = Jumps()
-        self.kept = Kept(time, engine.broker, self._reported, scope)
-
-    def _reported(self) -> Sequence[Fill]:
-        return list(self.orders.told.values())
+        self.kept = Kept(time, engine.broker, self.orders.reported.of, scope)
 
     def forget(self, p: Position) -> None:
         """A position has ended."""

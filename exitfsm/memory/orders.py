@@ -13,6 +13,7 @@ from exitfsm.broker.calls import Known
 from exitfsm.engine import Engine
 from exitfsm.holdings import NEVER, bare
 from exitfsm.holdings.facts import Scope
+from exitfsm.memory.reported import Reported
 from exitfsm.ports import AssetRules
 from exitfsm.position import Position
 from exitfsm.scope import is_in_scope
@@ -46,8 +47,8 @@ class Orders:
         self.orphans: dict[str, str] = {}
         #: Working exit orders of ours as last listed; None where the broker does not list any.
         self.open_exits: Sequence[ExecutionReport] | None = None
-        #: Executions of others that the bot's updates reported, one for each order: where the broker lists none.
-        self.told: dict[str, Fill] = {}
+        #: Executions of others that the bot's updates reported: where the broker lists none.
+        self.reported = Reported(REMEMBERED_MAX)
         #: The first of them since the symbol was flat, by symbol and side; and when a position of a symbol has ended.
         self.first_fills: dict[tuple[str, Side], datetime] = {}
         self._ended: dict[str, datetime] = {}
@@ -139,10 +140,10 @@ class Orders:
 
     def note_fills(self, report: ExecutionReport) -> None:
         """An order of somebody else has filled so far: as the bot's updates say, once or often, in any order."""
-        fill = holdings.execution_of(report, self.told.get(report.client_order_id))
+        fill = holdings.execution_of(report, self.reported.get(report.client_order_id))
         if fill is None or not is_in_scope(fill, self._scope):
             return
-        remember(self.told, report.client_order_id, fill)
+        self.reported.note(fill)
         key = (fill.symbol, Side.LONG if fill.side is OrderSide.BUY else Side.SHORT)
         ended = self._ended.get(fill.symbol)
         if ended is None or fill.at > ended:
@@ -152,7 +153,7 @@ class Orders:
         """A position has ended. What others opened since its exit was triggered is the start of the one after it."""
         if p.ended_at is not None:
             self._ended[p.symbol] = p.ended_at
-        opened_at = holdings.opened_since_exit(p, self.told.values())
+        opened_at = holdings.opened_since_exit(p, self.reported.of(p.symbol))
         self.first_fills.pop((p.symbol, p.side), None)
         if opened_at is not None:
             self.first_fills[p.symbol, p.side] = opened_at

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from exitfsm import scope
+from exitfsm.aio.tasks import leave_turn
 from exitfsm.config import Managed
 from exitfsm.holdings import Read, bare
 from exitfsm.holdings.facts import Scope
@@ -58,6 +59,7 @@ class Scoped:
     async def to_adopt(self, held: Read) -> list[BrokerPosition]:
         """The rows that may be adopted; the first time it is said of each row what it is to us."""
         whole = held.of_all().rows
+        await leave_turn(len(whole))
         if self.scope.ids:
             owned, rows = await self.new.look(held, self.managed(whole))
         else:
@@ -74,6 +76,7 @@ class Scoped:
                 said = scope.described_scope(row, self.scope, watched=is_known, ours=ours)
                 log.info("scope %s", said)
         await self._ask_who_bought(rows)
+        await leave_turn(len(whole))
         return rows
 
     def managed(self, rows: Sequence[BrokerPosition]) -> list[BrokerPosition]:

@@ -14,7 +14,7 @@ from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
 from exitfsm.position.folding import SPLIT_RATIO, evolve, fold, replay
 from exitfsm.position.looks import Judged, judged, new_in, price_for
 from exitfsm.position.order import ExitOrder
-from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
+from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, may_owe, order_of, owed
 from exitfsm.position.reports import READS_MIN, held_within, is_over, is_proved_over
 from exitfsm.position.rule_states import NO_STATES, RuleStates, fold_bar, fold_bars, refolded, restored, saved
 from exitfsm.position.state import (
@@ -60,6 +60,7 @@ __all__ = [
     "is_proved_over",
     "judged",
     "levels",
+    "may_owe",
     "new_in",
     "order_of",
     "owed",

@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
-from exitfsm.events import AlarmAcknowledged, Event, PolicyChanged, PositionReleased
+from exitfsm.events import AlarmAcknowledged, Event, PositionReleased
 from exitfsm.kinds import AlarmKind
 from exitfsm.lifecycle import State
-from exitfsm.messages import Acknowledge, ChangePolicy, Contradiction, ForceExit, GiveWay, RaiseAlarm, Release
-from exitfsm.policy import typed
+from exitfsm.messages import Acknowledge, Contradiction, ForceExit, GiveWay, RaiseAlarm, Release
 from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm, cancel, lost
 from exitfsm.position.attempting import Attempt, escalated, is_price, next_attempt, rests, sellable, trigger
@@ -83,14 +82,6 @@ def _not_done(p: Position, held: Decimal | None, at: datetime) -> list[Event]:
     if p.live_orders:
         why = f"order {p.live_orders[0]} may still be live"
     return alarm(p, AlarmKind.NOT_DONE, f"nothing was done for {p.symbol}: {why}", at)
-
-
-def on_change_policy(p: Position, m: ChangePolicy, broker: Capabilities) -> list[Event]:
-    """New settings while monitored; a position on its way out keeps those that decided it."""
-    policy = typed(m.policy)
-    if p.state is not State.MONITORING or policy == p.policy:
-        return []
-    return [PolicyChanged(policy=policy, at=m.at, by=m.who)]
 
 
 def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from exitfsm.control import place
 from exitfsm.control.protocol import (
+    GIVES,
     QUESTIONS,
     SUBJECT_MAX,
     SUBJECTS_MAX,
@@ -44,6 +45,8 @@ REQUESTS = st.builds(
     reason=st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=40),
     within=st.floats(0, 3600),
 )
+
+REQUESTS = REQUESTS.map(lambda request: replace(request, given=("1",)) if request.verb in GIVES else request)
 
 
 @given(REQUESTS)

@@ -209,7 +209,7 @@ def test_given_an_average_in_another_unit_then_the_executions_are_believed() -> 
     assert holdings.adopt(opening(row=row(10, 10100)), None)[0] == Adopt("20240102T143003Z", at(3), Decimal(101))
 
 
-def test_given_no_executions_and_a_declared_multiplier_then_the_average_of_a_contract_is_taken_back_to_the_price() -> None:
+def test_given_no_executions_and_a_declared_multiplier_then_the_average_of_a_contract_becomes_a_price() -> None:
     shown = replace(row(10, 5000), current_price=Decimal(101))
     known = opening(row=shown, executions=None, is_old=True, multiplier=Decimal(50))
     assert holdings.entry(known, None) == 100

@@ -42,6 +42,7 @@ from exitfsm.messages import (
     Recover,
     Release,
 )
+from exitfsm.position import may_owe
 from exitfsm.position.operating import is_stuck
 from exitfsm.testing.given import (
     Scenario,
@@ -215,3 +216,9 @@ def test_given_an_order_under_another_id_when_it_is_taken_for_ours_then_nothing_
 )
 def test_an_exit_that_goes_on_with_an_operators_word_only_is_stuck(scenario: Scenario, stuck: bool) -> None:
     assert is_stuck(scenario.now) is stuck
+
+
+def test_of_many_only_those_on_their_way_out_are_asked_what_they_owe() -> None:
+    watched, leaving = monitoring.now, msgspec.structs.replace(submitted.now, position_id="leaving")
+    assert may_owe([watched, leaving], 2) == [watched.position_id, "leaving"]
+    assert may_owe([watched, leaving], 1) == ["leaving"]
