@@ -253,8 +253,9 @@ class PositionClosedElsewhere(Event, frozen=True, tag="position_closed_elsewhere
     """Flat without us, or only a residue is left that cannot be sold.
 
     `how` is `by_hand` or `external`; `residue`; `reversed`, by an order that went through zero; `vanished`, where the
-    broker lists no position and no executions; `other_exit`, by an exit of ours that no order on record explains; or
-    `unresolved`, where nothing is held and an order of ours has no record.
+    broker lists no position and no executions; `other_exit`, by an exit of ours that no order on record explains;
+    `unresolved`, where nothing is held and an order of ours has no record; or `ignored`, where a person took it out of
+    what is managed, and it is held on.
     """
 
     how: str
@@ -378,6 +379,21 @@ class CommandAnswered(Event, frozen=True, tag="command_answered.v1"):
     at: datetime
 
 
+class ScopeChanged(Event, frozen=True, tag="scope_changed.v1"):
+    """A person took a symbol into what is managed, or out of it. On the account's stream; it counts before settings.
+
+    `how` is `adopted`, `ignored`, or `restored`: what was said of it for one `flatten` alone counts no more. `command`
+    is the id of that `flatten`, empty for what lasts.
+    """
+
+    symbol: str
+    how: str
+    by: str
+    at: datetime
+    why: str = ""
+    command: str = ""
+
+
 PositionEvent = (
     PositionOpened
     | PositionResized
@@ -408,7 +424,7 @@ POSITION_EVENTS: tuple[type[Event], ...] = PositionEvent.__args__
 #: Facts about the whole account; they stand on its own stream, beside alarms that concern no single position.
 ACCOUNT_EVENTS: tuple[type[Event], ...] = (
     *(TradingPaused, TradingResumed, BreakerOpened, BreakerClosed),
-    *(CommandGiven, CommandAnswered),
+    *(CommandGiven, CommandAnswered, ScopeChanged),
 )
 
 #: tag of an old version -> function that turns its decoded fields into those of the current one.

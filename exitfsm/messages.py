@@ -222,6 +222,12 @@ class Release(Message, frozen=True):
     known: Known | None = None
 
 
+class Ignore(Message, frozen=True):
+    """A person took its symbol out of what is managed: it is held on, and not watched any more."""
+
+    by: ClassVar[By] = By.OPERATOR
+
+
 class Acknowledge(Message, frozen=True):
     """An operator has looked at an alarm."""
 

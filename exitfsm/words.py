@@ -227,6 +227,7 @@ _HOW = {
     "vanished": "gone from a broker that lists no executions",
     "other_exit": "by an exit under our prefix that is on no record here",
     "unresolved": "nothing is held, and an order of ours has no record",
+    "ignored": "not managed any more, on a person's word",
 }
 
 

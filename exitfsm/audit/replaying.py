@@ -43,7 +43,7 @@ from exitfsm.events import (
 from exitfsm.kinds import BarRefusal
 from exitfsm.levels import Slot
 from exitfsm.lifecycle import LOOKUP, State
-from exitfsm.messages import ChangePolicy, ForceExit, Message, MoveStop, Open, PositionRead, Rescale
+from exitfsm.messages import ChangePolicy, ForceExit, Ignore, Message, MoveStop, Open, PositionRead, Rescale
 from exitfsm.policy import ExitPolicy, bars_before_entry, fitted, range_at_entry, same_range
 from exitfsm.position import READS_MIN, Action, Position, fold
 from exitfsm.recorded_bars import Seen
@@ -397,6 +397,8 @@ class Replay:
                     lane.engine.rebase(p.symbol, last)
                 lane.hold_exactly(p, qty)
                 lane.tell(g.position_id, Rescale(at=g.at, factor=factor, qty=qty, entry_price=entry, why=why))
+            case PositionClosedElsewhere(how="ignored"):
+                lane.tell(g.position_id, Ignore(at=g.at))
             case PositionClosedElsewhere():
                 lane.hold_exactly(p, Decimal(0))
                 lane.tell(g.position_id, PositionRead(at=g.at, began=g.at, qty=Decimal(0), reads=READS_MIN))

@@ -99,9 +99,13 @@ def hours_in_words(hours: Session | None) -> str:
 
 def banner(manager: ExitManager, where: str, feed: str, hours: Session | None, steering: str) -> list[str]:
     """What a run begins with: what it watches, by which streams, when the market opens, and how it is steered."""
-    held = manager.positions()
-    lines = [f"watching {screen.plural(len(held), 'position')}: everything that {where} holds"]
+    from exitfsm.control.telling import scope_lines
+
+    held, scope = manager.positions(), scope_lines(manager)
+    of = f"what is managed of {where}" if scope else f"everything that {where} holds"
+    lines = [f"watching {screen.plural(len(held), 'position')}: {of}"]
     lines += [f"  {_held_in_words(p)}" for p in held]
+    lines += [f"  {line}" for line in scope]
     lines += [f"bars: Alpaca's feed {feed}; order updates: Alpaca's stream; {hours_in_words(hours)}"]
     lines += [f"ALARM active since {stamp(a.raised_at)}: {a.kind}: {a.text}" for a in manager.alarms()]
     lines += [steering]
@@ -116,11 +120,14 @@ def _held_in_words(p: Position) -> str:
 
 def minute_line(manager: ExitManager, hours: Session | None) -> str:
     """One line that says that all goes on, or what does not."""
-    held = manager.positions()
+    from exitfsm.control.telling import waiting_line
+
+    held, waiting = manager.positions(), waiting_line(manager)
     exiting = [p for p in held if p.state.exiting]
     lost = [p.symbol for p in held if p.state is State.UNPROTECTED]
     parts = [f"watching {screen.plural(len(held), 'position')}"]
     parts += [f"{screen.plural(len(exiting), 'exit')} under way, the oldest for {_oldest(exiting)}"] * bool(exiting)
+    parts += [waiting] * bool(waiting)
     parts += [f"UNPROTECTED: {' '.join(lost)}"] * bool(lost)
     parts += [screen.plural(len(manager.alarms()), "active alarm")] * bool(manager.alarms())
     parts += [hours_in_words(hours)] * (hours is not None and not hours.is_open)

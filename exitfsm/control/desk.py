@@ -44,6 +44,8 @@ from exitfsm.control.deciding import (
     symbol_of,
 )
 from exitfsm.control.protocol import DONE, NOT_DONE, QUESTIONS, Answer, Request, not_stored, refused
+from exitfsm.control.scoping import Scoping, wants_all
+from exitfsm.control.telling import scope_lines, waiting_line
 from exitfsm.errors import ExitFsmError
 from exitfsm.events import CommandAnswered, CommandGiven, Event, Recorded
 from exitfsm.lifecycle import State
@@ -77,7 +79,7 @@ class Desk:
     """
 
     def __init__(self, manager: ExitManager) -> None:
-        self._manager = manager
+        self._manager, self._scoping = manager, Scoping(manager)
         self._adjusting, self._clearing = Adjusting(manager), Clearing(manager)
         #: Commands of which the log knew at the start, and all that were stored, by their ids.
         self._past: dict[str, Past] = {}
@@ -89,6 +91,8 @@ class Desk:
             "resume": self._resume,
             "sync": self._sync,
             "stop": self._stop,
+            "adopt": self._scoping.adopt,
+            "ignore": self._scoping.ignore,
             "reload": self._adjusting.reload,
         }
         #: Those that, given again after their manager was killed, are carried out for what they had no effect on yet.
@@ -130,6 +134,8 @@ class Desk:
         flattens = [past.event for past in self._past.values() if past.event.verb == "flatten"]
         if flattens and is_in_force(flattens[-1].command_id, recorded):
             self._follow(flattens[-1])
+        else:
+            await self._scoping.end_passing()  # it was proved, or trading was resumed, and the manager ended over it
 
     async def _account_stream(self) -> list[Recorded]:
         stream = f"{ACCOUNT_PREFIX}{self._parts.context.given.account}"
@@ -271,6 +277,7 @@ class Desk:
         if not self._parts.context.engine.paused:
             return [Said("not paused: there is nothing to resume")]
         await self._manager.resume(who)
+        await self._scoping.end_passing()
         return [Said("resumed: levels are watched, and entries are allowed")]
 
     async def _exit(self, request: Request, who: str, trail: Trail) -> list[Said]:
@@ -305,7 +312,9 @@ class Desk:
             said = await self._pause(request, who)
         except ExitFsmError as error:  # to be out matters more
             said = [Said(f"the pause could not be stored: {error}", NOT_DONE)]
-        self._follow(self._given[request.id])
+        given = self._given[request.id]
+        self._follow(given)
+        said += await self._scoping.clear_way(given)
         first = [p for p in self._manager.positions() if not trail.has(p.position_id) or not is_stuck(p)]
         said += await self._forced(first, request.reason, who)
         try:
@@ -347,7 +356,10 @@ class Desk:
         if held:
             await self._forced(held, given.reason, signed(given.by, given.command_id))
             return False
-        return given.command_id not in self._running and (await self._proof_of(given.command_id)).is_flat
+        if given.command_id in self._running:
+            return False
+        await self._scoping.clear_way(given)
+        return (await self._proof_of(given.command_id)).is_flat
 
     async def _sync(self, _: Request, __: str) -> list[Said]:
         await self._manager.sync()
@@ -376,6 +388,8 @@ class Desk:
             "store": parts.store.where,
             "paused": parts.context.engine.paused,
             "positions": [self._shown(p) for p in self._manager.positions()],
+            "scope": scope_lines(self._manager),
+            "waiting": waiting_line(self._manager),
             "alarms": [
                 {"alarm_id": a.alarm_id, "kind": a.kind, "text": a.text, "raised_at": stamp(a.raised_at)}
                 for a in self._manager.alarms()
@@ -410,14 +424,16 @@ class Desk:
             doubts.append(f"not reconciled with the broker: {error}")
         proof = await self._proof_of(request.of, doubts)
         data = {"waits_for_market": proof.waits_for_market, "paused": self._parts.context.engine.paused}
-        return Answer(code=DONE if proof.is_flat else NOT_DONE, lines=proof.lines, data=data)
+        code = DONE if proof.is_flat else NOT_DONE
+        return Answer(code=code, lines=(*proof.lines, *proof.outside), data={**data, "outside": list(proof.outside)})
 
     async def _proof_of(self, command_id: str, doubts: Sequence[str] = ()) -> Proof:
         """The proof. A `flatten` that it was asked for is over with it, and that is recorded."""
-        proof = await proving.proved(self._parts, doubts)
+        proof = await proving.proved(self._parts, doubts, of_all=wants_all(self._given.get(command_id)))
         if proof.is_flat and command_id and is_in_force(command_id, await self._account_stream()):
             await self._record_answer(command_id, Answer(code=DONE, lines=(PROVED,)))
             self._answers[command_id] = Answer(code=DONE, lines=(PROVED,))
+            await self._scoping.end_passing()
         return proof
 
 

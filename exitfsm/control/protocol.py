@@ -15,12 +15,14 @@ import hmac
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
 from exitfsm.outside import harmless
+
+T = TypeVar("T")
 
 #: The version of what is said here. A manager answers its own version to any other.
 VERSION = 1
@@ -42,6 +44,8 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "flatten": "pause, exit everything, and prove by the broker's books that all is flat",
         "release": "hand an unprotected position back to the rules",
         "acknowledge": "a person has looked at an alarm",
+        "adopt": "take a symbol into what is managed, whatever is configured",
+        "ignore": "take a symbol out of what is managed: what is held of it is not watched, and not sold",
         "set-stop": "put the stop of a position at a price, also a looser one",
         "set-policy": "give settings to one position, or have it go by those for all again",
         "reload": "read the configuration anew: what it says of policies reaches open positions",
@@ -52,11 +56,13 @@ VERBS: Mapping[str, str] = MappingProxyType(
 #: Questions: they change nothing and are not recorded.
 QUESTIONS = ("standing", "proof")
 #: Verbs and questions that name symbols, positions or alarms, and cannot do without.
-NEEDS_SUBJECTS = ("exit", "release", "acknowledge", "set-stop", "set-policy")
+NEEDS_SUBJECTS = ("exit", "release", "acknowledge", "adopt", "ignore", "set-stop", "set-policy")
 #: Verbs that name what is to be given: a price, or settings (`stop_loss.threshold_pct=2`), or these words for none.
 GIVES, THOSE_OF_ALL = ("set-stop", "set-policy"), "default"
 #: How many settings a command may name, and how long each may be, in characters.
 GIVEN_MAX, GIVEN_LENGTH_MAX = 50, 200
+#: What a `flatten` names that is meant for what is not managed, too.
+ALL_POSITIONS = "all-positions"
 
 #: Codes of an answer: done; not done, or not all of it; not understood, or not allowed.
 DONE, NOT_DONE, REFUSED = 0, 1, 2
@@ -162,11 +168,7 @@ def answer_of(line: bytes) -> Answer:
     Raises:
         Malformed: it is none, or one of another version.
     """
-    _check_version(line, "this exitfsm", "the manager")
-    try:
-        return _answers.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"not an answer: {harmless(error)}") from None
+    return _said_by_a_manager(line, _answers, "an answer")
 
 
 def hello_of(line: bytes) -> Hello:
@@ -175,11 +177,15 @@ def hello_of(line: bytes) -> Hello:
     Raises:
         Malformed: it is none, or one of another version.
     """
+    return _said_by_a_manager(line, _hellos, "a greeting")
+
+
+def _said_by_a_manager(line: bytes, decoder: msgspec.json.Decoder[T], what: str) -> T:
     _check_version(line, "this exitfsm", "the manager")
     try:
-        return _hellos.decode(line)
+        return decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"not a greeting: {harmless(error)}") from None
+        raise Malformed(f"not {what}: {harmless(error)}") from None
 
 
 def mac_of(token: str, nonces: str, said: Request | Answer) -> str:
@@ -215,6 +221,8 @@ def _mistake(request: Request) -> str | None:
         return f"at most {SUBJECTS_MAX} symbols or alarms, each of at most {SUBJECT_MAX} characters"
     if verb in NEEDS_SUBJECTS and not subjects:
         return f"{verb} needs to know which: name symbols" + (" or alarms" if verb == "acknowledge" else "")
+    if verb == "flatten" and subjects not in ((), (ALL_POSITIONS,)):
+        return "flatten is for all that is managed, or for all-positions; for single symbols: exit"
     if (mistake := _mistake_of_given(request)) is not None:
         return mistake
     if not 0 <= request.within <= ON_ITS_WAY_MAX_S:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from exitfsm import scope
+from exitfsm.account import Account
 from exitfsm.books import Rows
 from exitfsm.broker.calls import BrokerCalls
 from exitfsm.engine import Engine
@@ -23,22 +24,37 @@ class Share:
     is under way, is not sold again out of what others hold.
     """
 
-    def __init__(self, engine: Engine, given: Scope, calls: BrokerCalls, kept: Kept) -> None:
+    def __init__(self, engine: Engine, given: Scope, calls: BrokerCalls, kept: Kept, account: Account) -> None:
         self._engine, self.scope, self._calls, self._kept = engine, given, calls, kept
+        #: Where what a person says of the scope is stored, and folded.
+        self.account = account
+        #: All rows of the account, as they were read last, and what of them was shown as ours.
+        self.rows: Rows = ()
+        self.shown: Rows = ()
         #: The newest executions of each symbol that is on its way out.
         self._listed: dict[str, tuple[Fill, ...]] = {}
 
     async def limits(self) -> Callable[[Rows], Rows]:
         """What a read that begins now is to show of its rows."""
+        limited = await self._limits()
+
+        def noted(rows: Rows) -> Rows:
+            self.rows, self.shown = rows, limited(rows)
+            return self.shown
+
+        return noted
+
+    async def _limits(self) -> Callable[[Rows], Rows]:
         if not self.scope.by_ids:
             return lambda rows: rows
         if self.scope.ids:
             await self._learn()
-        ours = scope.shares(list(self._engine.positions.values()))
+        ours, choices = scope.shares(list(self._engine.positions.values())), self.account.choices
 
         def limited(rows: Rows) -> Rows:
             if self.scope.handed:
-                return scope.handed_rows(rows, ours)
+                whole = tuple(row for row in rows if choices.takes_in(row.symbol))  # all of those is ours
+                return scope.handed_rows([row for row in rows if not choices.takes_in(row.symbol)], ours) + whole
             return scope.part_rows(rows, {name: self._left(name, one, rows) for name, one in ours.items()})
 
         return limited

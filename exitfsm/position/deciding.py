@@ -22,6 +22,7 @@ from exitfsm.messages import (
     Contradiction,
     ForceExit,
     GiveWay,
+    Ignore,
     Message,
     MoveStop,
     Open,
@@ -43,6 +44,7 @@ from exitfsm.position.operating import (
     on_contradiction,
     on_force_exit,
     on_give_way,
+    on_ignore,
     on_raise_alarm,
     on_release,
 )
@@ -126,6 +128,7 @@ _HANDLERS: dict[type[Message], Callable[[Position, Any, Capabilities], list[Even
     ChangePolicy: on_change_policy,
     MoveStop: on_move_stop,
     Release: on_release,
+    Ignore: on_ignore,
     Acknowledge: on_acknowledge,
     Recover: on_recover,
     RaiseAlarm: on_raise_alarm,

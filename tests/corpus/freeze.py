@@ -47,6 +47,7 @@ from exitfsm.events import (
     PositionResized,
     ProtectionLost,
     RefusalEnded,
+    ScopeChanged,
     StopMoved,
     TradingPaused,
     TradingResumed,
@@ -257,6 +258,22 @@ def commands() -> list[tuple[str, list[Event]]]:
     return [(f"{ACCOUNT_PREFIX}{ACCOUNT}", account)]
 
 
+def scope() -> list[tuple[str, list[Event]]]:
+    """What came later: what a person said of the scope, for good and for one flatten alone, and what that ended."""
+    account: list[Event] = [
+        ScopeChanged(symbol="VTI", how="adopted", by="anna #00000000deadbeef", at=at(1), why="mine"),
+        ScopeChanged(symbol="AAPL", how="ignored", by="jo #0123456789abcdef", at=at(2)),
+        ScopeChanged(symbol="MSFT", how="adopted", by="jo #1", at=at(3), why="flatten", command="00000000deadbeef"),
+        ScopeChanged(symbol="MSFT", how="restored", by="jo #1", at=at(4), command="00000000deadbeef"),
+    ]
+    life: list[Event] = [
+        opened("AAPL", Side.LONG, "10", "100"),
+        PositionClosedElsewhere(how="ignored", remaining_qty=D("10"), at=at(2), cooldown_until=at(62)),
+    ]
+    one = position_id(ACCOUNT, "AAPL", Side.LONG, "20240102T143000Z")
+    return [(f"{ACCOUNT_PREFIX}{ACCOUNT}", account), (one, life)]
+
+
 def settings() -> list[tuple[str, list[Event]]]:
     """What came later: a policy of its own with levels as prices, a changed configuration, and a stop by hand."""
     plain = ExitPolicy()
@@ -297,6 +314,7 @@ STORES: dict[str, Callable[[], list[tuple[str, list[Event]]]]] = {
     "postponed": postponed,
     "units": units,
     "commands": commands,
+    "scope": scope,
     "settings": settings,
 }
 
