@@ -48,6 +48,10 @@ class LiveSettings(Section, frozen=True):
     sync_seconds: Annotated[Decimal, Spec("how often everything is reconciled with the broker", gt=0, le=86_400)] = (
         Decimal(60)
     )
+    request_life_seconds: Annotated[
+        Decimal,
+        Spec("for how long a request without an answer may still reach the broker", gt=0, le=86_400),
+    ] = Decimal(105)
     patience_seconds: Annotated[
         Decimal, Spec("how long any wait may last before a person is told", gt=0, le=86_400)
     ] = Decimal(120)

@@ -28,7 +28,7 @@ from exitfsm.messages import Known, PositionRead, RecordRead
 from exitfsm.order_ids import looks_like_exit
 from exitfsm.policy import is_jump
 from exitfsm.ports import Capabilities
-from exitfsm.position import READS_MIN, Position, is_proved_over
+from exitfsm.position import EMPTY_S, READS_MIN, Position, is_proved_over
 from exitfsm.position.attempting import is_price
 from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, bare, exactly, same_symbol
 
@@ -63,6 +63,7 @@ class Count(msgspec.Struct, frozen=True, gc=False):
     expected: Known
     reads: int
     began: float  # of the newest: one read counts once, however many callers shared it
+    first: float = NEVER  # when the first of them began
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +78,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     record: RecordRead | None = None  # of the newest order, where its end was reported; None until it was read
     executions: Executions | None = None  # None until they were read
     next_order_known: bool = False  # the broker was asked for the order of the next attempt, or cannot be asked
+    lapsed: bool = False  # as of `PositionRead`
 
 
 class Need(Enum):
@@ -205,9 +207,10 @@ def count(memory: Count | None, p: Position, qty: Decimal, began: float) -> tupl
     A read that is older than the newest one, or that other callers have counted, adds nothing.
     """
     if memory is None or memory.expected != known(p):
-        memory = Count(qty, known(p), int(began > NEVER), began)
+        memory = Count(qty, known(p), int(began > NEVER), began, began)
     elif began > memory.began:
-        memory = Count(qty, memory.expected, memory.reads + 1 if memory.qty == qty else 1, began)
+        first, reads = (memory.first, memory.reads + 1) if memory.qty == qty else (began, 1)
+        memory = Count(qty, memory.expected, reads, began, first)
     return memory.reads if memory.qty == qty else 1, memory
 
 
@@ -283,11 +286,12 @@ def _explained(
     shown, qty = qty, qty - surplus(p, qty, listed.items)
     reads, memory = count(memory, p, qty, e.read.began)
     reads = max(reads, READS_MIN) if e.read.exact else reads
+    lasted_s = memory.began - memory.first if e.lapsed else 0.0
     if _is_another(e, listed, shown, reads):
         return Need.RECORD if _lacks_record(e) else Closed(), memory
     if qty < left and sold_by_others(p, listed.items) >= left - qty:
         reads = max(reads, READS_MIN)  # two sources agree
-    elif not e.read.rows and not e.read.exact and left > ZERO:
+    elif not e.read.rows and not e.read.exact and left > ZERO and lasted_s < EMPTY_S:
         missing = reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live
         return Missing() if missing else Nothing(), memory
     elif _may_be_another(p, listed, qty, reads):
@@ -313,7 +317,9 @@ def position_read(e: Evidence, conclusion: Holds | Closed, at: datetime) -> Posi
     holds = Holds(ZERO, None, READS_MIN) if isinstance(conclusion, Closed) else conclusion
     qty, entry, reads = holds.qty, holds.entry_price, holds.reads
     seen = known(e.position)
-    return PositionRead(at=at, began=e.began, qty=qty, avg_entry_price=entry, reads=reads, known=seen, record=e.record)
+    return PositionRead(
+        at=at, began=e.began, qty=qty, avg_entry_price=entry, reads=reads, known=seen, record=e.record, lapsed=e.lapsed
+    )
 
 
 # --- a price that jumped beyond belief: the broker's row is the second source -----------------------------------------

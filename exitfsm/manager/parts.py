@@ -73,7 +73,8 @@ class Parts:
         engine.levels.expect(live.bar_seconds)
         tasks, timeout_s = Tasks(), float(live.broker_timeout_seconds)
         scope, listed_by = scope_of(given.config.manage), time.monotonic() + 2 * timeout_s
-        memory = Memory(engine, time, listed_by, by_handing=scope.handed)
+        life_s = max(float(live.request_life_seconds), timeout_s)
+        memory = Memory(engine, time, listed_by, life_s=life_s, by_handing=scope.handed)
         mailbox = Mailbox(engine, time, given.clock, self._after_group)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         closes = closing(given.config, fitting.capabilities)

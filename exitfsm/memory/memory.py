@@ -26,12 +26,14 @@ class Memory:
     Args:
         engine: knows what is watched, and what the broker can do.
         time: the present.
-        listed_by: as of `Orders`.
+        listed_by: as of `Orders`. `life_s`: as of `Sends`.
         by_handing: as of `Kept`.
     """
 
-    def __init__(self, engine: Engine, time: SteadyTime, listed_by: float, *, by_handing: bool = False) -> None:
-        self.orders, self.sends = Orders(engine, listed_by), Sends(time)
+    def __init__(
+        self, engine: Engine, time: SteadyTime, listed_by: float, *, life_s: float = 105.0, by_handing: bool = False
+    ) -> None:
+        self.orders, self.sends = Orders(engine, listed_by), Sends(time, life_s)
         self.shown, self.waits = Shown(), Waits(time, engine.broker)
         self.seen = Seen(LOOK_EVERY_S)
         self.jumps = Jumps()

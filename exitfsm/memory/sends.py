@@ -1,4 +1,7 @@
-"""Sends of exit orders: which are under way, when each was last sent, and how often the broker did not know it."""
+"""Sends of exit orders: which are under way, when each was last sent, and how often the broker did not know it.
+
+`life_s` is the longest that a request may live on its way.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +58,14 @@ class Sends:
     def may_have_left(self, client_order_id: str) -> bool:
         """True for an order of which an earlier copy may be at the broker: it was asked for, and not known there."""
         return client_order_id in self._unknown
+
+    def has_lapsed(self, client_order_id: str) -> bool:
+        """True where no copy of an order can arrive any more, if none has: the last one left that long ago.
+
+        Where that is not known (a life before this one sent it), it is as of the first question.
+        """
+        left_at = self._unclear_at.setdefault(client_order_id, self._time.monotonic())
+        return client_order_id not in self.under_way and self._time.monotonic() - left_at >= self._life_s
 
     def may_be_on_its_way(self, client_order_id: str) -> bool:
         """True for such an order whose copy may still arrive: no request lives longer than this one has."""

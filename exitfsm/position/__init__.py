@@ -15,12 +15,13 @@ from exitfsm.position.folding import SPLIT_RATIO, evolve, fold, replay
 from exitfsm.position.looks import Judged, judged, new_in, price_for
 from exitfsm.position.order import ExitOrder
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
-from exitfsm.position.reports import READS_MIN, held_within, is_over, is_proved_over
+from exitfsm.position.reports import EMPTY_S, READS_MIN, held_within, is_over, is_proved_over
 from exitfsm.position.rule_states import NO_STATES, RuleStates, fold_bar, fold_bars, refolded, restored, saved
 from exitfsm.position.state import Position, account_hash, epoch_of, position_id, symbol_in
 from exitfsm.position.watching import fault_of
 
 __all__ = [
+    "EMPTY_S",
     "NO_STATES",
     "READS_MIN",
     "SPLIT_RATIO",

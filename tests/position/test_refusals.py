@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
@@ -10,9 +11,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from positions import monitoring, pending, submitted
 
-from exitfsm.events import AlarmAcknowledged, AlarmRaised, ExitPostponed, ExitRetried, OrderAccepted, OrderEnded
+from exitfsm.events import (
+    AlarmAcknowledged,
+    AlarmRaised,
+    ExitPostponed,
+    ExitRetried,
+    OrderAccepted,
+    OrderEnded,
+    PositionClosedElsewhere,
+)
 from exitfsm.holdings import not_there
-from exitfsm.messages import Acknowledge, Contradiction, ForceExit, RaiseAlarm, Release, Report
+from exitfsm.messages import Acknowledge, Contradiction, ForceExit, PositionRead, RaiseAlarm, Release, Report
 from exitfsm.position import Cancel, LookUp, Position, ReadPosition, Submit
 from exitfsm.position.refusing import (
     LASTING_CODES,
@@ -202,6 +211,21 @@ def test_given_an_order_that_may_have_been_sent_when_it_is_forced_then_the_answe
         told = submitted.when(RaiseAlarm(at=after(70), kind=kind, text="x")).when(asked())
         told.then(like(AlarmRaised, kind="not_done")).is_in("submitted")
     submitted.when(asked()).then()
+
+
+def test_given_an_order_that_can_arrive_no_more_when_nothing_is_held_then_its_position_is_closed() -> None:
+    def flat(**fields: object) -> Callable[[Position], PositionRead]:
+        read = {"qty": Decimal(0), "reads": 3, "lapsed": True} | fields
+        return lambda _: PositionRead(at=after(300), began=after(300), **read)  # type: ignore[arg-type]
+
+    for unproved in (flat(lapsed=False), flat(reads=2), flat(qty=Decimal(1))):
+        pending.when(unproved).then()
+    ended = like(OrderEnded, how="refused", refusal="unresolved", next_attempt_at=None)
+    s = pending.when(flat()).then(ended, like(PositionClosedElsewhere, how="unresolved")).is_in("closed")
+    late = s.when(reported("new", at=400))  # it is there after all
+    late.is_in("unprotected").owes(Cancel)
+    assert order_id(1) in late.now.alarms[-1].text
+    s.when(reported("filled", 10, at=400)).is_in("unprotected")
 
 
 def test_given_the_word_that_an_order_is_not_there_then_its_attempt_ends_and_the_next_follows() -> None:
