@@ -6,8 +6,9 @@ Callbacks are guests: plain or async, and one that raises harms nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from exitfsm.account import Account
@@ -54,6 +55,7 @@ class Alarms:
     def announce(self, position: Position | None, recorded: Recorded) -> None:
         """One event, after it is durable."""
         event, stream = recorded.event, recorded.stream_id
+        self.active.pop(f"{self._account.stream_id}/store_unwritable", None)  # it takes commits again
         log.info("event=%s stream=%s version=%s by=%s", type(event).__name__, stream, recorded.version, recorded.by)
         if isinstance(event, AlarmRaised):
             alarm = Alarm(alarm_id=event.alarm_id, kind=event.kind, text=event.text, raised_at=event.at)
@@ -75,6 +77,12 @@ class Alarms:
         """An alarm about the account."""
         now = self._now()
         await self._in_writer(lambda: self._account.raise_alarm(kind, text, at=now))
+
+    async def keep_only(self, kinds: Collection[str], texts: Collection[str], why: str) -> None:
+        """Alarms of these kinds about the account go on where their text is among these; the others are over."""
+        for stream, alarm in list(self.active.values()):
+            if stream == self._account.stream_id and alarm.kind in kinds and alarm.text not in texts:
+                await self._in_writer(partial(self._account.ended, alarm.alarm_id, at=self._now(), why=why))
 
     def raise_soon(self, kind: str, text: str) -> None:
         """The same, without waiting for it; one of its kind that is active is enough, but where each names its own."""

@@ -44,7 +44,10 @@ class Executor(Part):
         super().__init__(context)
         self._view = view
         #: Whose turn it is to send.
-        self._turns = Turns(self._given.clock, self._live.orders_per_minute, self._standing, self._alarms.raise_soon)
+        self._turns = Turns(
+            self._given.clock, self._live.orders_per_minute, self._standing, self._alarms.raise_soon,
+            lambda kind, why: self._tasks.write(self._alarms.keep_only({kind}, (), why)),
+        )  # fmt: skip
         self.workers = Workers(
             self._step,
             begins=lambda position_id: self._announce(position_id, self._owed(position_id)[1]),

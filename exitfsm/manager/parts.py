@@ -197,7 +197,7 @@ class Parts:
         context = self.context
         context.memory.forget(p)
         self.executor.workers.forget(p.position_id)
-        self._account.ended(p)
+        self._account.cools_down(p)
         if context.memory.seen.may_hold(p.symbol):
             self.reconciler.due.hurry()  # what was bought meanwhile is adopted now
 

@@ -15,7 +15,6 @@ from exitfsm import holdings
 from exitfsm.errors import BrokerError
 from exitfsm.holdings import Evidence, Executions, Expected, Need, Read, watching, weighing
 from exitfsm.holdings.facts import Adopted, Needed
-from exitfsm.lifecycle import State
 from exitfsm.manager.context import Part
 from exitfsm.memory.kept import Asked
 from exitfsm.messages import Contradiction, Message, PositionRead, RecordRead, Recover, Rescale
@@ -84,7 +83,7 @@ class View(Part):
             began=self._waits.at(p, read.began),
             broker=self._calls.capabilities,
             next_order_known=not self._calls.asks_by_our_id,
-            lapsed=p.state is State.PENDING and self._has_lapsed(p.client_order_id or ""),
+            lapsed=self._sends.has_lapsed(p, self._calls.can_look_up, self._engine.unknown),
         )
         while evidence is not None:
             conclusion, count = holdings.weigh(evidence, self._shown.counted(p))
@@ -102,11 +101,6 @@ class View(Part):
             elif not isinstance(conclusion, holdings.Nothing):
                 await self._mailbox.tell(position_id, holdings.position_read(evidence, conclusion, self._waits.now(p)))
             return
-
-    def _has_lapsed(self, order_id: str) -> bool:
-        """True where an order may have been sent, can arrive no more, and the broker knows, or says, nothing of it."""
-        unsaid = not self._calls.can_look_up(order_id) or self._sends.may_have_left(order_id)
-        return unsaid and order_id in self._engine.unknown and self._sends.has_lapsed(order_id)
 
     async def _tell_holding(self, symbol: str, read: Read, expected: dict[str, Expected]) -> None:
         """Tell the positions of a symbol, all of them at rest, what a read means for what is held of it."""

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from exitfsm.clocks import SteadyTime
 from exitfsm.holdings import NEVER
+from exitfsm.lifecycle import State
 from exitfsm.position import Position
 
 
@@ -59,13 +60,17 @@ class Sends:
         """True for an order of which an earlier copy may be at the broker: it was asked for, and not known there."""
         return client_order_id in self._unknown
 
-    def has_lapsed(self, client_order_id: str) -> bool:
-        """True where no copy of an order can arrive any more, if none has: the last one left that long ago.
+    def has_lapsed(self, p: Position, can_look_up: Callable[[str], bool], unknown: Collection[str]) -> bool:
+        """True where the current order may have been sent, can arrive no more, and the broker knows, or says, nothing.
 
-        Where that is not known (a life before this one sent it), it is as of the first question.
+        Where it is not known when it was sent (by a life before this one), that is as of the first question.
         """
-        left_at = self._unclear_at.setdefault(client_order_id, self._time.monotonic())
-        return client_order_id not in self.under_way and self._time.monotonic() - left_at >= self._life_s
+        name = p.client_order_id or ""
+        if p.state is not State.PENDING or name not in unknown or name in self.under_way:
+            return False
+        left_at = self._unclear_at.setdefault(name, self._time.monotonic())
+        unsaid = not can_look_up(name) or self.may_have_left(name)
+        return unsaid and self._time.monotonic() - left_at >= self._life_s
 
     def may_be_on_its_way(self, client_order_id: str) -> bool:
         """True for such an order whose copy may still arrive: no request lives longer than this one has."""

@@ -9,6 +9,7 @@ No clock, no randomness, no I/O: the same messages give the same events, byte fo
 """
 
 from exitfsm.order_ids import client_order_id, is_exit_of
+from exitfsm.position.alarming import BY_ITSELF
 from exitfsm.position.deciding import decide
 from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
 from exitfsm.position.folding import SPLIT_RATIO, evolve, fold, replay
@@ -21,6 +22,7 @@ from exitfsm.position.state import Position, account_hash, epoch_of, position_id
 from exitfsm.position.watching import fault_of
 
 __all__ = [
+    "BY_ITSELF",
     "EMPTY_S",
     "NO_STATES",
     "READS_MIN",

@@ -35,6 +35,7 @@ from exitfsm.messages import (
 from exitfsm.order_ids import FIRST_FORM
 from exitfsm.policy import typed
 from exitfsm.ports import CAREFUL, Capabilities
+from exitfsm.position.alarming import with_ends
 from exitfsm.position.operating import (
     on_acknowledge,
     on_change_policy,
@@ -71,7 +72,10 @@ def decide(position: Position | None, message: Message, broker: Capabilities = C
     handler = _HANDLERS.get(type(message))
     if handler is None:
         return ()
-    return tuple(handler(position, message, broker))
+    events = handler(position, message, broker)
+    if events and position.alarms:
+        events = with_ends(position, events, message.at)
+    return tuple(events)
 
 
 def open_position(m: Open, broker: Capabilities) -> tuple[Event, ...]:
