@@ -376,6 +376,7 @@ class TestStatus:
                     "attempts": 0,
                     "client_order_id": None,
                     "next_attempt_at": None,
+                    "refusal": None,
                     "strategy_name": "simulate",
                     "events": 1,
                     "alarms": [],
