@@ -72,8 +72,14 @@ class Sends:
         unsaid = not can_look_up(name) or self.may_have_left(name)
         return unsaid and self._time.monotonic() - left_at >= self._life_s
 
-    def may_be_on_its_way(self, client_order_id: str) -> bool:
-        """True for such an order whose copy may still arrive: no request lives longer than this one has."""
+    def may_be_on_its_way(self, client_order_id: str, *, is_held_by_unknown: bool = False) -> bool:
+        """True for such an order whose copy may still arrive: no request lives longer than this one has.
+
+        `is_held_by_unknown`: it was refused for an order that nobody knows, which may be the first copy.
+        """
+        if is_held_by_unknown:
+            self._unknown.setdefault(client_order_id, 0)
+            self._unclear_at.setdefault(client_order_id, self._time.monotonic())
         left_at = self._unclear_at.get(client_order_id, NEVER)
         return self.may_have_left(client_order_id) and self._time.monotonic() - left_at < self._life_s
 

@@ -27,6 +27,7 @@ from exitfsm.position.refusing import (
     LASTING_CODES,
     PASSING_CODES,
     PAUSE_MAX_S,
+    holders,
     passes,
     pause,
     postponed_in_a_row,
@@ -185,6 +186,17 @@ def test_a_wait_between_two_sends_is_no_order_that_is_not_known_to_have_arrived(
     s = pending.when(*(refused("halted", 61 + 60 * n) for n in range(6)))
     s.when(timer(61 + 300 + 119, 120)).then()
     s.when(timer(61 + 300 + 60 + 120, 120)).then(like(AlarmRaised, kind="submit_unresolved"))
+
+
+def test_the_orders_that_hold_what_was_to_be_sold_are_read_of_a_refusal() -> None:
+    text = "insufficient qty available for order {'held_for_orders': '10', 'related_orders': ['a-b-1', '77']}"
+    assert holders(text) == ("a-b-1",)  # an id has three characters at least
+    assert holders('{"related_orders":["904837e3-3b76-47ec-b432-046db621571b"]}') == (
+        "904837e3-3b76-47ec-b432-046db621571b",
+    )
+    assert holders("conflicting_order_id: 4711") == ("4711",)
+    assert holders("insufficient qty") == ()
+    assert holders("related_orders: []") == ()
 
 
 def test_codes_are_written_as_they_are_looked_for() -> None:
