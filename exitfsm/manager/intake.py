@@ -249,7 +249,8 @@ class Intake(Part):
         elif meaning is Meaning.REAL:
             await self._mailbox.bars([bar], confirmed=True)
         else:
-            await self._mailbox.run(lambda: self._engine.on_bar(bar, received_at=self._given.clock.now()))
+            now, at = self._given.clock.now(), self._time.now()
+            await self._mailbox.run(lambda: self._engine.on_bar(bar, now, at=at))
 
     async def update(self, update: Any) -> None:
         """A report on any order of the account. One that is not understood makes the orders be looked up."""
