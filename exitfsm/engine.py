@@ -356,7 +356,7 @@ class Engine:
                     verdict=verdict, verdict_of=rule,
                     folded=slot.folded_of(p).states,
                     paused=self.paused, confirmed=confirmed, is_look=is_look, length=slot.length,
-                    shut=slot.is_shut_for(bar, received_at),
+                    shut=slot.is_shut_for(bar),
                 )  # fmt: skip
         changed = self._commit(list(messages.items()), armed=False)
         for slot, bar, held, fault in faults:

@@ -239,9 +239,9 @@ class Slot:
         """The market is closed since then, or open (None): bars that began later decide nothing while it is closed."""
         self.shut_since = since
 
-    def is_shut_for(self, bar: Bar, received_at: datetime | None) -> bool:
+    def is_shut_for(self, bar: Bar) -> bool:
         """True when no part of a bar lies in a session; a bar of a day or more always has one."""
-        if self.shut_since is None or received_at is None or (self.length is not None and self.length >= _DAY):
+        if self.shut_since is None or (self.length is not None and self.length >= _DAY):
             return False
         return bar.timestamp >= self.shut_since
 
@@ -324,7 +324,7 @@ class Slot:
         fault = self._fault(new, received_at, reference, previous_at)
         if fault is not None and fault.reason is BarRefusal.STALE and self.learn(bar.timestamp):
             fault = self._fault(new, received_at, reference, previous_at)
-        if fault is None and self.is_shut_for(bar, received_at):
+        if fault is None and self.is_shut_for(bar):
             return Fault(BarRefusal.OUT_OF_SESSION, plain(bar.close)) if _any_monitored(self.positions) else None
         return fault
 

@@ -22,11 +22,12 @@ class SessionHours(Section, frozen=True):
 
     timezone: Annotated[str, Spec("time zone of the exchange, by its IANA name")] = "America/New_York"
     trade: Annotated[
-        Literal["regular", "extended"],
+        Literal["live", "regular", "extended"],
         Spec(
-            "`regular`: where a live broker says that the market is closed, a bar decides nothing; `extended`: it does"
+            "`live`: where a live broker says that the market is closed, a bar decides nothing; `regular`: so it is in "
+            "simulation, too, by the hours below; `extended`: it does decide"
         ),
-    ] = "regular"
+    ] = "live"
     open: Annotated[time, Spec("when the session opens, in that zone")] = time(9, 30)
     close: Annotated[time, Spec("when the session closes, in that zone")] = time(16, 0)
     calendar: Annotated[

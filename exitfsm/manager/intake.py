@@ -249,8 +249,7 @@ class Intake(Part):
         elif meaning is Meaning.REAL:
             await self._mailbox.bars([bar], confirmed=True)
         else:
-            now, at = self._given.clock.now(), self._time.now()
-            await self._mailbox.run(lambda: self._engine.on_bar(bar, now, at=at))
+            await self._mailbox.run(lambda: self._engine.on_bar(bar, self._given.clock.now(), at=self._time.now()))
 
     async def update(self, update: Any) -> None:
         """A report on any order of the account. One that is not understood makes the orders be looked up."""

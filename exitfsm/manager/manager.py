@@ -36,6 +36,7 @@ from exitfsm.outside import log
 from exitfsm.ownership import Opening
 from exitfsm.ports import Broker, Clock, EventBus
 from exitfsm.position import Position, account_hash, price_for
+from exitfsm.sessions import asks_the_broker
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side, decimal_of, symbol_key, utc
 
@@ -152,7 +153,7 @@ class ExitManager:
 
     async def _start(self) -> None:
         loop, fitting = home(), Fitting(self._broker)
-        fitting.check()
+        fitting.check(needs_session=asks_the_broker(self.config))
         check_bus(self._bus)
         store = await self._opening.opened()
         self._made, self._loop = Parts(self._given, store, fitting, is_own=store is not self._store_given), loop
