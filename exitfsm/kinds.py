@@ -542,7 +542,7 @@ BAR_REFUSALS: dict[BarRefusal, str] = {
     BarRefusal.IN_THE_FUTURE: "it is dated far ahead of its arrival",
     BarRefusal.BEFORE_ENTRY: "it is of the present, and dated before the entry: a clock is wrong",
     BarRefusal.PRICE_JUMP: "its price is more than `price_guard.max_jump_ratio` away from the last accepted one",
-    BarRefusal.OUT_OF_SESSION: "the market is closed: by the broker (live), or by `session.trade: regular` (simulation)",
+    BarRefusal.OUT_OF_SESSION: "the market is closed, by the broker (live) or by `session.trade: regular` (simulation)",
     BarRefusal.PAUSED: "it would have triggered an exit while trading is paused",
     BarRefusal.DISABLED: "it would have triggered an exit while exits are off (`enabled: false`)",
 }

@@ -37,6 +37,7 @@ from exitfsm.events import (
     ExitPostponed,
     ExitRetried,
     ExitTriggered,
+    ExitWithdrawn,
     FillsRecorded,
     OrderAccepted,
     OrderEnded,
@@ -50,6 +51,7 @@ from exitfsm.events import (
     RefusalEnded,
     StopMoved,
     TriggerRefused,
+    UnitChanged,
 )
 from exitfsm.position import evolve
 from exitfsm.simulate import simulate
@@ -607,6 +609,11 @@ SAID: list[tuple[Event, str]] = [
         "the broker changed the order from 5 to 4 (by hand)",
     ),
     (CancelRequested(client_order_id="id-1", at=T0, why="too much"), "why: too much"),
+    (ExitWithdrawn(client_order_id="id-1", at=T0, why="a split"), "id-1 never left, and is taken back: a split"),
+    (
+        UnitChanged(factor=_d("2"), qty=_d("10"), entry_price=_d("50"), at=T0, why="a split"),
+        "from 5 at 100 to 10 at 50, times 2 (a split); stop_loss 50.5 (1 %), profit_take 49 (2 %)",
+    ),
     (
         ExitPostponed(client_order_id="id-1", at=T0, until=T0, times=3, refusal="halted"),
         "refused for now (halted), 3 in a row; the same order is sent again from 2024-01-02T14:30:00Z",

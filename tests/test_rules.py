@@ -302,7 +302,7 @@ def test_what_a_rule_leaves_out_says_nothing() -> None:
     assert rule.loosens(Decimal(99), Decimal(98), 1)
     assert not rule.loosens(Decimal(99), Decimal(98), -1)
     [break_even] = (rule for rule in RULES if rule.name == "break_even")
-    assert break_even.loosens(Decimal(99), Decimal(100), 1), "it moves once"
+    assert not break_even.loosens(Decimal(99), Decimal(100), 1), "after a purchase it moves again, further only"
 
 
 def ladder(*after_s: int) -> dict[str, Any]:
@@ -340,6 +340,7 @@ def test_without_a_rule_that_folds_nothing_is_folded_and_nothing_saved() -> None
 NAMES_A_RULE = {
     "position/folding.py": "the fields of moved stops, as format 1 has them",
     "position/state.py": "the same fields",
+    "broker/lists.py": "a word of brokers for a type of order",
     "values.py": "the reasons in their order of precedence, and which of them takes the profit",
     "cli/demo.py": "the settings of the demonstration, which it makes itself",
     "cli/market_day.py": "the same",

@@ -304,7 +304,7 @@ class BrokerCalls:
         return None
 
     async def open_orders(self) -> list[ExecutionReport]:
-        """All working orders of the account: also of an unknown state, and those that cannot be read."""
+        """All working orders of the account, also of an unknown state, as they are listed, and unreadable ones."""
         return [report for report in await self.listed_orders() if report is not None]
 
     async def listed_orders(self) -> list[ExecutionReport | None]:

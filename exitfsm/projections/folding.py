@@ -329,6 +329,8 @@ def _protection_lost(m: ReadModels, p: Row, r: Recorded, _: ProtectionLost) -> N
 def _new_order(m: ReadModels, p: Row, r: Recorded, e: ExitTriggered | ExitRetried, why: Row) -> None:
     at = _at(r)
     again = m.order(r.stream_id, e.client_order_id)
+    if again is not None and (again["status"] != ExitStatus.CANCELED or again["alpaca_order_id"] is not None):
+        again = None  # it was sent: the table refuses a second one of its id
     number_of_it = int(str(again["id"])) if again is not None else m.next_order_id()
     order: Row = {
         "id": number_of_it,

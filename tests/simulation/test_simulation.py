@@ -93,7 +93,7 @@ def test_two_machines_that_decide_the_same_exit_are_counted_and_violate_nothing(
 
 
 def test_what_a_reverse_split_leaves_and_cannot_be_sold_is_closed_as_a_residue() -> None:
-    result = Day(5, 2, symbols=12, minutes=8, broker="whole shares").run()
+    result = Day(3, 0, symbols=12, minutes=8, broker="whole shares").run()
     assert result.violation is None, "\n".join([*result.story[-60:], result.violation])
     assert result.checks["I14"] > 0
 
