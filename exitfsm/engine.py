@@ -354,7 +354,7 @@ class Engine:
                     refused_count=self._refusals.length(p.position_id),
                     session_close=self.session_close(p.symbol, bar.timestamp) if self.session_close else None,
                     verdict=verdict, verdict_of=rule,
-                    folded=slot.folded_of(p).states,
+                    folded=slot.folded_of(p).before(bar.timestamp),
                     paused=self.paused, confirmed=confirmed, is_look=is_look, length=slot.length,
                     shut=slot.is_shut_for(bar),
                 )  # fmt: skip

@@ -19,7 +19,7 @@ from exitfsm.kinds import AlarmKind, BarRefusal
 from exitfsm.lifecycle import State
 from exitfsm.messages import RaiseAlarm
 from exitfsm.policy import AHEAD_MAX, Fault, PriceGuard, age_max, bar_fault
-from exitfsm.position import NO_STATES, Judged, Position, RuleStates, fold_bar, judged, new_in, wake_band
+from exitfsm.position import NO_STATES, Judged, Position, RuleStates, fold_bar, judged, new_in, wake_band, whole
 from exitfsm.values import EXACT, Bar, CheckedBar, Side, plain
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -160,7 +160,8 @@ class Slot:
         """Fold a bar that was accepted, and was not quiet, into the states of the rules that want it."""
         folding = [p for p in self.positions if p.policy.plan.folding]
         if folding:
-            self.folded = {p.position_id: fold_bar(p, bar, self.folded_of(p)) for p in folding}
+            seen = whole(bar, self.judged)
+            self.folded = {p.position_id: fold_bar(p, seen, self.folded_of(p)) for p in folding}
 
     def folded_of(self, p: Position) -> RuleStates:
         """The states of a position's rules."""

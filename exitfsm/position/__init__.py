@@ -13,7 +13,7 @@ from exitfsm.position.alarming import BY_ITSELF
 from exitfsm.position.deciding import decide
 from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
 from exitfsm.position.folding import SPLIT_RATIO, evolve, fold, replay
-from exitfsm.position.looks import Judged, judged, new_in, price_for
+from exitfsm.position.looks import Judged, judged, new_in, price_for, whole
 from exitfsm.position.order import ExitOrder
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
 from exitfsm.position.reports import EMPTY_S, READS_MIN, held_within, is_over, is_proved_over
@@ -64,4 +64,5 @@ __all__ = [
     "saved",
     "symbol_in",
     "wake_band",
+    "whole",
 ]
