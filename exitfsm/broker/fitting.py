@@ -86,7 +86,7 @@ _ORDER = ("client_order_id", "order_id", "symbol")
 _ASKS = {"order": _ORDER, "cancel": _ORDER, "fills": ("since",), "session": ("symbol", "at"), "instrument": ("symbol",)}
 _ASKS["order_ids"] = ("since",)
 #: What the port's own method may be given by name, where it takes that.
-_ADDED = {"cancel": ("symbol", "broker_order_id")}
+_ADDED = {"order": ("symbol",), "cancel": ("symbol", "broker_order_id")}
 _WRAP_PORT = "wrap it in a class that has the port's"
 _WRAP = "wrap it in a class whose submit(order) makes one of order.symbol, .qty, .side, .client_order_id, …"
 
