@@ -77,8 +77,8 @@ class Engine:
 
     # --- positions ----------------------------------------------------------------------------------------------------
 
-    def load(self) -> int:
-        """Restore every open position from the store; returns how many.
+    def load(self, is_managed: Callable[[str], bool] = lambda symbol: True) -> int:
+        """Restore every open position from the store, but for monitored ones that are not managed; returns how many.
 
         Each exit order that may be live counts as sent with unknown outcome. One whose intent alone is known is looked
         up before it is sent; the others are the shell's to look up, as it does after any silence.
@@ -86,7 +86,7 @@ class Engine:
         held = {row.position_id: row for row in self.store.held()}
         for stream, events in self.store.histories(held):
             position = replay(events)
-            if position.state.terminal:
+            if position.state.terminal or (position.state is State.MONITORING and not is_managed(position.symbol)):
                 continue  # whatever its row says
             for order in position.orders:
                 self._orders[order.client_order_id] = stream
@@ -151,7 +151,7 @@ class Engine:
 
     def against(self, p: Position) -> list[Position]:
         """The open positions of its symbol on the other side: of an account that nets, only one side can be held."""
-        return [q for q in self._of(p.symbol) if q.side is not p.side]
+        return [] if self.broker.holds_both(p.symbol) else [q for q in self._of(p.symbol) if q.side is not p.side]
 
     def _of(self, symbol: str) -> tuple[Position, ...]:
         slot = self._slots.get(symbol)
@@ -163,9 +163,9 @@ class Engine:
         Only what was opened after the exit of that had begun is another position.
         """
         symbol = canonical_symbol(message.symbol)
-        for p in self.positions.values():
+        for p in self._of(symbol):
             begun = p.triggered_at is not None and message.opened_at > p.triggered_at
-            if p.symbol == symbol and p.side is message.side and not begun:
+            if p.side is message.side and not begun:
                 return p
         return self.open(message, reference=reference)
 

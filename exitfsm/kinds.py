@@ -54,12 +54,15 @@ class AlarmKind(StrEnum):
     ID_FORM_DIFFERS = "id_form_differs"
     VALUE_TOO_SMALL = "value_too_small"
     QUANTITY_REFUSED = "quantity_refused"
+    RESIDUE_DOUBTED = "residue_doubted"
     PRICE_REFUSED = "price_refused"
     FOREIGN_ORDER = "foreign_order"
     BLOCKED_BY_ORDER = "blocked_by_order"
     TWIN_ORDERS = "twin_orders"
     EXIT_WORKS_ON = "exit_works_on"
     SCOPE_UNCLEAR = "scope_unclear"
+    SCOPE_UNKNOWN = "scope_unknown"
+    SCOPE_NETTED = "scope_netted"
     NO_PRICE = "no_price"
     EPOCH_UNKNOWN = "epoch_unknown"
     UNPRICEABLE = "unpriceable"
@@ -111,8 +114,8 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
     ),
     AlarmKind.OVERSOLD: AlarmMeaning(
         Severity.CRITICAL,
-        "while nothing automatic was done any more, our orders sold more than was held, by our own count: somebody "
-        "made one larger, or a fill came late (a split looks the same)",
+        "an exit of ours went through zero, as the executions show; or our orders sold more than was held, by our own "
+        "count: somebody made one larger, or a fill came late (a split looks the same)",
         "compare with the broker; what it shows on the other side is not watched: close it there",
     ),
     AlarmKind.REFUSED_ORDER_WORKS: AlarmMeaning(
@@ -246,8 +249,15 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
     ),
     AlarmKind.QUANTITY_REFUSED: AlarmMeaning(
         Severity.WARNING,
-        "the venue refused a quantity by its step; a coarser one is tried where next to nothing is left",
-        "declare the step: `instrument(symbol)`",
+        "the venue refused a quantity by its step, or as too little; a coarser one is tried where next to nothing is "
+        "left, and what is too little is left",
+        "declare the step and the least: `instrument(symbol)`",
+    ),
+    AlarmKind.RESIDUE_DOUBTED: AlarmMeaning(
+        Severity.CRITICAL,
+        "by the declared step or least something is a residue, and **is not watched**; the executions say that the "
+        "venue does take so much",
+        "where the venue does take so much, the declaration is wrong: mend `instrument(symbol)`, or `Capabilities`",
     ),
     AlarmKind.PRICE_REFUSED: AlarmMeaning(
         Severity.NOTICE,
@@ -282,7 +292,22 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         Severity.WARNING,
         "a part of what is managed was bought by orders whose ids do not begin with `live.entry_id_prefix`, or before "
         "the executions that are listed: it will be sold with the rest",
-        "name the symbol in `manage.symbols` if that is meant; else in `manage.ignore`, or set `manage.owner: handed`",
+        "name the symbol in `manage.symbols` if that is meant; else in `manage.ignore`, or set `manage.owner` to `ids` "
+        "or `handed`",
+    ),
+    AlarmKind.SCOPE_UNKNOWN: AlarmMeaning(
+        Severity.CRITICAL,
+        "with `manage.owner: ids`, the executions do not say what of a symbol the bot's ids bought: they do not reach "
+        "back to it, cannot be read, or name no client order ids. What is watched stays watched, and no more of it is "
+        "sold than is held; what is not watched yet is **not protected**",
+        "`await manager.watch(symbol, side, qty, entry_price, first_fill_at)` for what is the bot's; see that `fills` "
+        "reaches back far enough (`live.lookback_days`)",
+    ),
+    AlarmKind.SCOPE_NETTED: AlarmMeaning(
+        Severity.CRITICAL,
+        "with `manage.owner: ids`, others hold the other side of what the bot's ids bought, so that the account shows "
+        "less of it, or the other side: no more is sold than it shows, and what is hidden is **not protected**",
+        "close the other side at the broker, or give each bot an account of its own",
     ),
     AlarmKind.NO_PRICE: AlarmMeaning(
         Severity.WARNING,
@@ -315,8 +340,9 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
     ),
     AlarmKind.BOTH_SIDES: AlarmMeaning(
         Severity.CRITICAL,
-        "the broker shows a symbol long and short at once; only one side is watched: **the other is not protected**",
-        "close the other side at the broker, or use an account that holds one side of a symbol",
+        "the broker shows a symbol long and short at once, and hedge mode is not declared: nothing is sent for either "
+        "side, **neither is protected**",
+        "declare `hedge` where the account holds both (`Capabilities`, `instrument(symbol)`); else close one side",
     ),
     AlarmKind.POSITIONS_MISSING: AlarmMeaning(
         Severity.CRITICAL,
@@ -497,6 +523,7 @@ class PositionEnd(StrEnum):
     VANISHED = "vanished"
     OTHER_EXIT = "other_exit"
     UNRESOLVED = "unresolved"
+    IGNORED = "ignored"
 
 
 POSITION_ENDS: dict[PositionEnd, str] = {
@@ -508,6 +535,22 @@ POSITION_ENDS: dict[PositionEnd, str] = {
     PositionEnd.VANISHED: "the broker lists no position any more, and it lists no executions",
     PositionEnd.OTHER_EXIT: "an exit under our prefix sold it that no order on record here explains",
     PositionEnd.UNRESOLVED: "nothing is held, and an order of ours has no record",
+    PositionEnd.IGNORED: "a person took it out of what is managed: it is held on, and nobody watches it",
+}
+
+
+class ScopeHow(StrEnum):
+    """What a person said of a symbol and the scope."""
+
+    ADOPTED = "adopted"
+    IGNORED = "ignored"
+    RESTORED = "restored"
+
+
+SCOPE_HOW: dict[ScopeHow, str] = {
+    ScopeHow.ADOPTED: "it is managed, whatever is configured",
+    ScopeHow.IGNORED: "it is not managed, whatever is configured",
+    ScopeHow.RESTORED: "what was said for one `flatten` alone counts no more",
 }
 
 

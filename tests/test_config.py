@@ -607,7 +607,7 @@ def _loaded(source: Mapping[str, Any]) -> ExitConfig:
     """The configuration, unless the settings contradict each other."""
     config, mistakes = outcome(source)
     contradictions = ("no steps", "are none", "the step before", "has no name", "activation_pct (", "before close")
-    contradictions += ("each has escalation_only", "the same as start")
+    contradictions += ("each has escalation_only", "the same as start", "it needs ids", "it stands beside ids")
     assert all(any(text in line for text in contradictions) for line in mistakes), mistakes
     assume(config is not None)
     assert config is not None
@@ -653,6 +653,7 @@ def test_given_the_effective_configuration_when_shown_then_it_is_complete_and_pl
         "threshold_pct": 2.0,
         "order_type": "market",
         "time_in_force": "day",
+        "price": "none",
     }
     assert section["stop_loss"]["threshold_pct"] == "0.123456789012345678"
     hours = {"trade": "live", "open": "09:30", "close": "16:00"}

@@ -24,7 +24,7 @@ from exitfsm.aio.threads import DaemonThreads
 from exitfsm.bars.names import fold
 from exitfsm.broker.fields import by_symbol, listed, name_of, symbol_in
 from exitfsm.broker.fitting import Fitting, order_parts
-from exitfsm.broker.lists import SOUGHT_IN_FILLS, fills_of, working_orders_of
+from exitfsm.broker.lists import SOUGHT_IN_FILLS, Executed, fills_of, working_orders_of
 from exitfsm.broker.market import instrument_of, position_of, session_of
 from exitfsm.broker.orders import Dialect, report_of, says_unknown
 from exitfsm.clocks import SteadyTime
@@ -229,11 +229,12 @@ class BrokerCalls:
         return self._whys.get(client_order_id or "", "")
 
     async def _submit(self, order: Order) -> Submitted:
-        name = order.client_order_id
+        name, ours = order.client_order_id, order.symbol
         if order.symbol in self._spelled:
             order = replace(order, symbol=self._spelled[order.symbol])
         try:
-            answer = await self._call("submit", (order,), order_parts(order))
+            parts = order_parts(order, hedged=self.capabilities.holds_both(ours))
+            answer = await self._call("submit", (order,), parts)
             if isinstance(answer, (str, int, UUID)) and not isinstance(answer, bool):
                 answer = {"client_order_id": name, "status": "new", "broker_order_id": str(answer)}
         except OrderRefused as refusal:
@@ -357,19 +358,18 @@ class BrokerCalls:
             self._spelled[ours] = theirs
 
     async def fills(self, since: datetime, symbol: str | None = None) -> list[Fill]:
-        """Executions since a time, oldest first. One that cannot be read hides none of other symbols.
+        """The same, oldest first; `BrokerError` also where one of the `symbol` that is asked about cannot be read."""
+        return (await self.executions(since, symbol)).of(symbol)
 
-        Raises:
-            BrokerError: no answer; none of them can be read; or one of the `symbol` that is asked about cannot.
-        """
-        found, unreadable = fills_of(listed(await self._asked("fills", since, since=since)))
+    async def executions(self, since: datetime, symbol: str | None = None) -> Executed:
+        """Executions since a time, of one symbol where the broker takes that; `BrokerError` where none can be read."""
+        theirs = self._spelled.get(symbol, symbol) if symbol is not None else None
+        found, unreadable = fills_of(listed(await self._asked("fills", since, since=since, symbol=theirs)))
         for text in unreadable.values():
             self._note(AlarmKind.ANSWER_UNREADABLE, f"{text}; looked for {SOUGHT_IN_FILLS}")
         if unreadable and not found:
             raise BrokerError(next(iter(unreadable.values())))  # which is not: there were none
-        if symbol is not None and (why := unreadable.get(bare(symbol)) or unreadable.get("")):
-            raise BrokerError(why)
-        return sorted(found, key=lambda fill: fill.at)
+        return Executed(sorted(found, key=lambda fill: fill.at), unreadable)
 
     async def instrument(self, symbol: str) -> Instrument | None:
         """What the broker says of one symbol; None where it says nothing."""

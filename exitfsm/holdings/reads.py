@@ -14,6 +14,7 @@ from decimal import Decimal
 from enum import Enum
 
 import msgspec
+from msgspec.structs import replace
 
 from exitfsm.holdings.executions import (
     average_entry,
@@ -30,10 +31,12 @@ from exitfsm.policy import is_jump
 from exitfsm.ports import Capabilities
 from exitfsm.position import EMPTY_S, READS_MIN, Position, is_proved_over
 from exitfsm.position.attempting import is_price
-from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, bare, exactly, same_symbol
+from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, Side, bare, exactly, named, rows_of, same_symbol
 
 #: A time before everything.
 NEVER = -math.inf
+#: That a row is merely absent must be shown for so many times as long as a list of positions can be behind.
+ABSENT_BY_LAG = 3
 #: What is expected of a position and of the others of its holding, by their ids: the broker shows them in one row.
 Expected = tuple[tuple[str, Known], ...]
 
@@ -46,6 +49,19 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
     began: float = NEVER  # in monotonic seconds; it is as old as that, however long the answer took
     unreadable: frozenset[str] = frozenset()  # symbols of the others; empty text for one that does not even name it
     exact: bool = False  # the books cannot be behind (a simulated venue): one read says what several in a row do
+    hedged: frozenset[str] = frozenset()  # symbols, by their bare names, of which each side is a holding of its own
+    both: frozenset[str] = frozenset()  # the others that are shown on both sides: a contradiction
+
+    @property
+    def clear(self) -> tuple[BrokerPosition, ...]:
+        """The rows that contradict no other."""
+        return tuple(row for row in self.rows if bare(row.symbol) not in self.both) if self.both else self.rows
+
+    whole: tuple[BrokerPosition, ...] | None = None  # all rows, where `rows` show no more of them than is ours
+
+    def of_all(self) -> Read:
+        """The same with all that the account holds."""
+        return self if self.whole is None else replace(self, rows=self.whole)
 
 
 class Executions(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +79,7 @@ class Count(msgspec.Struct, frozen=True, gc=False):
     expected: Known
     reads: int
     began: float  # of the newest: one read counts once, however many callers shared it
-    first: float = NEVER  # when the first of them began
+    since: float = NEVER  # when the first of them began
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,8 +141,10 @@ def expect(p: Position, beside: Sequence[Position]) -> Expected:
 
 
 def is_silent(read: Read, symbol: str) -> bool:
-    """True when the symbol may be held although no readable row says so: that it is missing proves nothing."""
-    if not read.unreadable or any(bare(row.symbol) == bare(symbol) for row in read.rows):
+    """True when a symbol may be held although no readable row says so, or is shown on both sides: that is no proof."""
+    if bare(symbol) in read.both:
+        return True
+    if not read.unreadable or named(read.rows, symbol):
         return False
     return not read.unreadable.isdisjoint(("", bare(symbol)))
 
@@ -137,7 +155,7 @@ def net(read: Read, p: Position, beside: Sequence[Position]) -> tuple[Decimal, D
 
     What it shows too little for all of them is missing of the oldest first. What is held on the other side is negative.
     """
-    row = _row_of(read, p.symbol)
+    row = row_of(read, p.symbol, p.side)
     if row is not None and row.side is not p.side:
         return -row.qty, None
     shown, others, left = row.qty if row is not None else ZERO, _left(beside), _left((p,))
@@ -151,11 +169,10 @@ def net(read: Read, p: Position, beside: Sequence[Position]) -> tuple[Decimal, D
     return shown_of_it, entry if entry is not None and is_price(entry) else None
 
 
-def _row_of(read: Read, symbol: str) -> BrokerPosition | None:
-    for row in read.rows:
-        if same_symbol(row.symbol, symbol):
-            return row
-    return None
+def row_of(read: Read, symbol: str, side: Side) -> BrokerPosition | None:
+    """The row of a holding: of its symbol, and in hedge mode of its side."""
+    one_side = bool(read.hedged) and bare(symbol) in read.hedged
+    return next((row for row in rows_of(read.rows, symbol) if row.side is side or not one_side), None)
 
 
 def _left(positions: Iterable[Position]) -> Decimal:
@@ -209,8 +226,8 @@ def count(memory: Count | None, p: Position, qty: Decimal, began: float) -> tupl
     if memory is None or memory.expected != known(p):
         memory = Count(qty, known(p), int(began > NEVER), began, began)
     elif began > memory.began:
-        first, reads = (memory.first, memory.reads + 1) if memory.qty == qty else (began, 1)
-        memory = Count(qty, memory.expected, reads, began, first)
+        same = memory.qty == qty
+        memory = Count(qty, memory.expected, memory.reads + 1 if same else 1, began, memory.since if same else began)
     return memory.reads if memory.qty == qty else 1, memory
 
 
@@ -255,7 +272,9 @@ def weigh(e: Evidence, memory: Count | None) -> tuple[Conclusion, Count | None]:
         return Nothing(), None
     if e.executions is not None:
         return _explained(e, e.executions, qty, entry, memory)
-    if qty != left or (not e.read.exact and (p.state is State.MONITORING or not p.order_live)):
+    # Where nothing is left and nothing is shown, no execution can say anything else.
+    asks = p.state is State.MONITORING or (not p.order_live and not qty == left == ZERO)
+    if qty != left or (not e.read.exact and asks):
         return Need.EXECUTIONS, memory
     if e.read.exact:
         return Holds(qty, entry, READS_MIN), memory
@@ -285,8 +304,8 @@ def _explained(
         entry = average_entry(listed.items, p.side)  # the broker shows no average: what was bought on says it
     shown, qty = qty, qty - surplus(p, qty, listed.items)
     reads, memory = count(memory, p, qty, e.read.began)
-    reads = max(reads, READS_MIN) if e.read.exact else reads
-    lasted_s = memory.began - memory.first if e.lapsed else 0.0
+    reads = max(reads, READS_MIN) if e.read.exact else _witnesses(e, listed, memory, reads)
+    lasted_s = memory.began - memory.since if e.lapsed else 0.0
     if _is_another(e, listed, shown, reads):
         return Need.RECORD if _lacks_record(e) else Closed(), memory
     if qty < left and sold_by_others(p, listed.items) >= left - qty:
@@ -297,6 +316,20 @@ def _explained(
     elif _may_be_another(p, listed, qty, reads):
         return Nothing(), memory
     return Holds(qty, entry, reads), memory
+
+
+def _witnesses(e: Evidence, listed: Executions, memory: Count, reads: int) -> int:
+    """Equal reads that deviate are a second witness once they last longer than the books can be behind.
+
+    That no execution is listed says something only after executions had time to be.
+    """
+    p, broker = e.position, e.broker
+    if memory.qty == p.remaining_qty:
+        return reads
+    late_s = broker.executions_late_s if listed.offered else 0.0
+    absent_s = 0.0 if row_of(e.read, p.symbol, p.side) is not None else ABSENT_BY_LAG * broker.positions_lag_s
+    lasted = memory.began - memory.since >= max(broker.positions_lag_s + late_s, absent_s)
+    return reads if lasted else min(reads, READS_MIN - 1)
 
 
 def _is_another(e: Evidence, listed: Executions, shown: Decimal, reads: int) -> bool:
@@ -335,6 +368,16 @@ class Meaning(Enum):
     SPLIT = "quantity and entry moved as it did: the unit changed, and no level was reached"
     REAL = "the broker's own price is as far out, or the bars agree and the holding is as it was"
     UNCLEAR = "the broker says neither"
+
+
+def jumped_rows(read: Read, symbol: str, watched: Sequence[Position]) -> tuple[BrokerPosition | None, list[Position]]:
+    """The row that says what a price which jumped is, and the positions that it is of: in hedge mode those of one side.
+
+    A split is one of both.
+    """
+    side = watched[0].side if watched else Side.LONG
+    row = row_of(read, symbol, side)
+    return row, [p for p in watched if p.side is side or bare(symbol) not in read.hedged]
 
 
 class Jumped(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,9 +66,24 @@ def weigh(e: Evidence, memory: Memory) -> Answer:
     memory, calmed = _answered(e.read, memory)
     if e.read.begin - e.instrument.lag_s < memory.unit_at:
         return (*calmed, Needed("reads")), memory
-    case = case_of(e, e.read, shown, memory)
-    said, memory = (ledger if e.scope.by_ids else _first)(case)
+    if isinstance(e.executions, Failed):
+        said, memory = _unlisted(case_of(replace(e, executions=()), e.read, shown, memory))
+    else:
+        case = case_of(e, e.read, shown, memory)
+        said, memory = (ledger if e.scope.by_ids else _first)(case)
     return _spoken((*calmed, *said), memory)
+
+
+def _unlisted(case: Case) -> Answer:
+    """The executions could not be read: their silence says nothing. A person hears; after long the reads decide."""
+    run, instrument = case.counted, case.e.instrument
+    long = run.reads >= instrument.growth_reads and case.read.begin - run.first >= instrument.growth_s
+    if long and not case.e.scope.by_ids:
+        return _first(case)
+    said: tuple[Concluded, ...] = (Needed("executions"),)
+    if case.enough and (case.e.scope.by_ids or not case.is_inside):
+        said = (figures(case, "scope_unknown" if case.e.scope.by_ids else "unexplained_quantity"), *said)
+    return said, remembered(case)
 
 
 def _first(case: Case) -> Answer:
@@ -82,7 +97,7 @@ def at_most(e: Evidence, memory: Memory) -> Decimal | None:
 
     The account's figure counts where it is known.
     """
-    if not e.scope.by_ids or not isinstance(e.read, Read) or e.executions is None:
+    if not e.scope.by_ids or not isinstance(e.read, Read) or not isinstance(e.executions, tuple):
         return None
     shown = net(e.read, e.key, hedge=e.instrument.hedge)
     if isinstance(shown, Silent) or shown.said is Said.EMPTY:

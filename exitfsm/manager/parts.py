@@ -34,8 +34,12 @@ from exitfsm.manager.reconciler import Adopter, Reconciler
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.memory.memory import Memory
+from exitfsm.others.crossing import Crossings
 from exitfsm.others.ground import Ground
-from exitfsm.others.scope import Scoped, Share, scope_of
+from exitfsm.others.residues import Residues
+from exitfsm.others.scope import Scoped, scope_of
+from exitfsm.others.settings import Settings
+from exitfsm.others.share import Share
 from exitfsm.outside import log
 from exitfsm.ownership import Ownership, Watchdog
 from exitfsm.position import Position, account_hash
@@ -74,22 +78,25 @@ class Parts:
         tasks, timeout_s = Tasks(), float(live.broker_timeout_seconds)
         scope, listed_by = scope_of(given.config.manage), time.monotonic() + 2 * timeout_s
         life_s = max(float(live.request_life_seconds), timeout_s)
-        memory = Memory(engine, time, listed_by, life_s=life_s, by_handing=scope.handed)
+        memory = Memory(engine, time, listed_by, scope, life_s=life_s)
         mailbox = Mailbox(engine, time, given.clock, self._after_group)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         closes = closing(given.config, fitting.capabilities)
         calls = BrokerCalls(fitting, memory.orders, time, timeout_s, Hears(self._after_call, alarms.raise_soon), closes)
-        share = Share(engine, scope)
-        books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share.limits)
+        kept, instruments = memory.kept, Instruments(calls, time, mailbox.alarm)
+        share = Share(engine, scope, calls, kept, self._account)
+        books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share, instruments.ask)
         ground = Ground(
             calls=calls, orders=memory.orders, positions=mailbox, engine=engine, time=time, live=live,
-            raise_alarm=alarms.raise_alarm,
+            raise_alarm=alarms.raise_alarm, scope=scope,
         )  # fmt: skip
+        residues = Residues(ground, books, instruments.is_taught)
         self.context = context = Context(
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
-            tasks=tasks, ground=ground, scoped=Scoped(ground, share),
+            tasks=tasks, ground=ground, scoped=Scoped(ground, kept, share, residues, Crossings(ground, books)),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
-            hours=Hours(calls, time, sessions), instruments=Instruments(calls, time, mailbox.alarm),
+            hours=Hours(calls, time, sessions), instruments=instruments,
+            settings=Settings(engine, given.config, given.rules, time.now, tells_hours=calls.has("session")),
         )  # fmt: skip
         self.view = View(context)
         self.executor = Executor(context, self.view)
@@ -110,6 +117,7 @@ class Parts:
         context.mailbox.open(Watchdog(context.alarms.alarm_without_store))
         try:
             await context.mailbox.run(self._restore)
+            await context.scoped.new.check_broker()
             self.running = True
             for symbol in {p.symbol for p in list(context.engine.positions.values())}:
                 context.tasks.spawn(context.instruments.ask(symbol), "exitfsm-instrument")
@@ -129,8 +137,9 @@ class Parts:
         store.bind(context.given.account)
         self._mended = mend(store)
         self.adopter.load()
-        context.engine.load()
         self._account.restore(context.given.time.now())
+        context.scoped.restore()
+        context.settings.apply()
         if self._account.paused:
             context.engine.pause()
         context.alarms.load(store)
@@ -163,11 +172,12 @@ class Parts:
         if self._is_own:
             self.store.close()
 
-    def account(self) -> holdings.Account:
-        """What speaks for or against an entry."""
+    def account(self, symbol: str, side: holdings.OnSide) -> holdings.Account:
+        """What speaks for or against an entry; where both sides are held at once, what is of the other does not."""
+        one = side if self.context.engine.broker.holds_both(symbol) else None
         return holdings.Account(
-            positions=list(self.context.engine.positions.values()),
-            cooldowns=dict(self._account.cooldowns),
+            positions=[p for p in list(self.context.engine.positions.values()) if one in (None, p.side)],
+            cooldowns=self._account.cooling(one),
             is_reconciled=self.running and self.reconciler.is_done,
             is_paused=self.context.engine.paused,
         )
