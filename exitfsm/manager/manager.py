@@ -29,11 +29,11 @@ from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.engine import Engine
 from exitfsm.errors import StoreError, StoreLocked
 from exitfsm.events import Event
-from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.context import Given, in_order
 from exitfsm.manager.intake import CONFIRM
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.manager.parts import Parts
+from exitfsm.others.alarms import OnAlarm, OnEvent
 from exitfsm.others.entering import MayEnter
 from exitfsm.others.pausing import Pausable
 from exitfsm.others.prices import Prices

@@ -25,7 +25,6 @@ from exitfsm.engine import Engine
 from exitfsm.errors import StoreError
 from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere, Recorded
 from exitfsm.lifecycle import State
-from exitfsm.manager.alarms import Alarms
 from exitfsm.manager.context import Context, Given
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.intake import Intake, Operators
@@ -34,6 +33,7 @@ from exitfsm.manager.reconciler import Adopter, Reconciler
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.memory.memory import Memory
+from exitfsm.others.alarms import Alarms
 from exitfsm.others.crossing import Crossings
 from exitfsm.others.ground import Ground
 from exitfsm.others.residues import Residues

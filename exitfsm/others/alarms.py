@@ -9,22 +9,33 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from exitfsm.account import Account
 from exitfsm.aio.tasks import Tasks
 from exitfsm.errors import StoreError
 from exitfsm.events import AlarmAcknowledged, AlarmRaised, BreakerClosed, BreakerOpened, Event, Recorded
 from exitfsm.kinds import EACH_NAMES_ITS_OWN
-from exitfsm.manager.mailbox import Mailbox
-from exitfsm.messages import Acknowledge
+from exitfsm.messages import Acknowledge, Message
 from exitfsm.outside import log
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm
 
+R = TypeVar("R")
 OnEvent = Callable[[Position | None, Recorded], Any]
 OnAlarm = Callable[[Alarm], Any]
+
+
+class Writes(Protocol):
+    """The one way into the engine and the store."""
+
+    async def tell(self, position_id: str, message: Message) -> None:
+        """A message to a position; returns when what it meant is durable."""
+
+    async def run(self, work: Callable[[], R]) -> R:
+        """Have a function done in the writer's thread."""
+        ...
 
 
 class Alarms:
@@ -32,7 +43,7 @@ class Alarms:
 
     def __init__(
         self,
-        mailbox: Mailbox,
+        mailbox: Writes,
         account: Account,
         tasks: Tasks,
         now: Callable[[], datetime],
