@@ -21,7 +21,7 @@ from exitfsm.events import (
     TradingPaused,
     TradingResumed,
 )
-from exitfsm.position import Position
+from exitfsm.position import BY_ITSELF, Position
 from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side
@@ -47,7 +47,7 @@ class Account:
         self.load()
         self._cooldowns.update(self._store.cooldowns_of_sides(at))
 
-    def ended(self, p: Position) -> None:
+    def cools_down(self, p: Position) -> None:
         """A position has ended: its symbol cools down."""
         if p.cooldown_until is not None:
             key = (p.symbol, p.side)
@@ -109,3 +109,10 @@ class Account:
         if alarm_id not in self.alarms:
             return ()
         return self.record(AlarmAcknowledged(alarm_id=alarm_id, by=who, at=at), at=at, by="operator")
+
+    def ended(self, alarm_id: str, *, at: datetime, why: str) -> Sequence[Recorded]:
+        """An alarm is over by itself; one that is not active is left alone."""
+        if alarm_id not in self.alarms:
+            return ()
+        over = AlarmAcknowledged(alarm_id=alarm_id, by=BY_ITSELF, at=at, why=why)
+        return self.record(over, at=at, by="reconcile")

@@ -19,7 +19,7 @@ from exitfsm.kinds import AlarmKind, BarRefusal
 from exitfsm.lifecycle import State
 from exitfsm.messages import RaiseAlarm
 from exitfsm.policy import AHEAD_MAX, Fault, PriceGuard, age_max, bar_fault
-from exitfsm.position import NO_STATES, Judged, Position, RuleStates, fold_bar, judged, new_in, wake_band
+from exitfsm.position import NO_STATES, Judged, Position, RuleStates, fold_bar, judged, new_in, wake_band, whole
 from exitfsm.values import EXACT, Bar, CheckedBar, Side, plain
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -160,7 +160,8 @@ class Slot:
         """Fold a bar that was accepted, and was not quiet, into the states of the rules that want it."""
         folding = [p for p in self.positions if p.policy.plan.folding]
         if folding:
-            self.folded = {p.position_id: fold_bar(p, bar, self.folded_of(p)) for p in folding}
+            seen = whole(bar, self.judged)
+            self.folded = {p.position_id: fold_bar(p, seen, self.folded_of(p)) for p in folding}
 
     def folded_of(self, p: Position) -> RuleStates:
         """The states of a position's rules."""
@@ -239,9 +240,9 @@ class Slot:
         """The market is closed since then, or open (None): bars that began later decide nothing while it is closed."""
         self.shut_since = since
 
-    def is_shut_for(self, bar: Bar, received_at: datetime | None) -> bool:
+    def is_shut_for(self, bar: Bar) -> bool:
         """True when no part of a bar lies in a session; a bar of a day or more always has one."""
-        if self.shut_since is None or received_at is None or (self.length is not None and self.length >= _DAY):
+        if self.shut_since is None or (self.length is not None and self.length >= _DAY):
             return False
         return bar.timestamp >= self.shut_since
 
@@ -324,7 +325,7 @@ class Slot:
         fault = self._fault(new, received_at, reference, previous_at)
         if fault is not None and fault.reason is BarRefusal.STALE and self.learn(bar.timestamp):
             fault = self._fault(new, received_at, reference, previous_at)
-        if fault is None and self.is_shut_for(bar, received_at):
+        if fault is None and self.is_shut_for(bar):
             return Fault(BarRefusal.OUT_OF_SESSION, plain(bar.close)) if _any_monitored(self.positions) else None
         return fault
 
