@@ -21,6 +21,7 @@ from exitfsm.messages import Open
 from exitfsm.policy import ExitPolicy
 from exitfsm.ports import Capabilities, Session
 from exitfsm.position import account_hash
+from exitfsm.simulate import simulate
 from exitfsm.store import ExitStore
 from exitfsm.values import Bar, BrokerPosition, ExecutionReport, Fill, Order, OrderStatus, Side
 
@@ -190,3 +191,19 @@ def test_given_an_alarm_that_was_acknowledged_when_it_comes_again_then_it_is_rai
         account.restore(T0)
         assert account.raise_alarm("bar_unreadable", "x", at=T0) == ()
         assert store.verify_read_models() == []
+
+
+def test_given_a_crash_of_four_times_the_simulated_symbols_then_each_life_costs_the_same() -> None:
+    def per_life(count: int) -> float:
+        calls, at = Calls(), (T0 + timedelta(minutes=n) for n in range(3))
+        bars = [
+            Bar(f"S{n:04d}", time, *[Decimal(price)] * 4, 100)
+            for time, price in zip(at, (100, 95, 95), strict=True)
+            for n in range(count)
+        ]
+        with calls.counted():
+            result = simulate(bars)
+        assert len([one for one in result.exits if one.filled_at]) == count
+        return calls.count / count
+
+    assert per_life(MORE) <= per_life(FEW) * LINEAR
