@@ -147,14 +147,15 @@ class Slot:
         text = f"no bar of {p.symbol} for {silence_s:.0f} s{refused}: its levels are not being watched"
         return RaiseAlarm(at=at, kind=AlarmKind.FEED_SILENT, text=text)
 
-    def hold(self, p: Position) -> None:
-        """The position is among the symbol's, in place of what it was before."""
+    def hold(self, p: Position) -> bool:
+        """The position is among the symbol's, in place of what it was before; True where it is new among others."""
         if len(self.positions) <= 1 and all(other.position_id == p.position_id for other in self.positions):
             self.positions = (p,)
-            return
+            return False
         known = [other.position_id for other in self.positions]
         place = known.index(p.position_id) if p.position_id in known else len(known)
         self.positions = (*self.positions[:place], p, *self.positions[place + 1 :])
+        return place == len(known)
 
     def fold(self, bar: Bar) -> None:
         """Fold a bar that was accepted, and was not quiet, into the states of the rules that want it."""
@@ -389,6 +390,33 @@ class Slot:
         self.lower, self.upper, self.until = lower, upper, until
         self.ease()
 
+    def arm_beside(self, p: Position) -> None:
+        """Narrow the band, which is that of the others, by a position that is new: the others need not be asked.
+
+        It may be narrower than `arm` makes it, never wider. The last accepted price must be what it was for the others.
+        """
+        guard, reference = p.policy.price_guard, self.reference_price
+        if math.isnan(self.lower) or (guard.enabled and reference is None):
+            self.arm()
+            return
+        band = wake_band(p, self.previous_at or min(other.opened_at for other in self.positions))
+        if band is None:
+            self.note_age_and_exits()
+            self.wake_for_all()
+            return
+        if band.lower is not None:
+            self.lower = max(self.lower, float(band.lower))
+        if band.upper is not None:
+            self.upper = min(self.upper, float(band.upper))
+        if band.until is not None:
+            self.until = min(self.until, band.until)
+        if guard.enabled and reference is not None:
+            anchor, reach = float(reference), math.sqrt(float(guard.max_jump_ratio)) * _NARROWER
+            self.lower, self.upper = max(self.lower, anchor / reach), min(self.upper, anchor * reach)
+        self.busy = self.busy or p.state is not State.MONITORING
+        self.max_age = min(self.max_age, _age_max(guard, self.length))
+        self.ease()
+
     def note_age_and_exits(self) -> None:
         """How old a bar may be for the strictest of the positions, and whether one is on its way out."""
         busy, oldest = False, None
@@ -427,17 +455,20 @@ class Levels:
         new = slot is None
         if slot is None:
             slot = self.slots[p.symbol] = Slot(self._length)
+        before = slot.reference_price
         if bar is not None:
             slot.accept(bar)
             if new:
                 slot.highest = float(bar.close)  # what the bar reached before its close was before the entry
         elif reference is not None and slot.last is _NO_BAR:
             slot.reference = reference
-        slot.hold(p)
-        if armed:
-            slot.arm()
-        else:
+        is_beside = slot.hold(p)
+        if not armed:
             slot.wake_for_all()
+        elif is_beside and bar is None and slot.reference_price == before:
+            slot.arm_beside(p)
+        else:
+            slot.arm()
 
     def restore(self, p: Position, *, reference: Decimal | None, seen_at: datetime | None) -> None:
         """Take an open position up again after a restart. Its symbol is not armed: the first bar wakes it, and arms it.
