@@ -254,9 +254,9 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         "declare the step and the least: `instrument(symbol)`",
     ),
     AlarmKind.RESIDUE_DOUBTED: AlarmMeaning(
-        Severity.CRITICAL,
-        "by the declared step or least something is a residue, and **is not watched**; the executions say that the "
-        "venue does take so much",
+        Severity.WARNING,
+        "by the declared step or least something is a residue, and **is not watched**; the executions say that it was "
+        "bought as it is",
         "where the venue does take so much, the declaration is wrong: mend `instrument(symbol)`, or `Capabilities`",
     ),
     AlarmKind.PRICE_REFUSED: AlarmMeaning(

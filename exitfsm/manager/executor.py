@@ -262,7 +262,7 @@ class Executor(Part):
         )
         if before is not None:
             looks = replace(looks, proved=self._shown.look_ups(before.client_order_id).shown_over)
-        others = self._orders.foreign.get(bare(p.symbol), {}).values()
+        others = self.way.in_scope(self._orders.foreign.get(bare(p.symbol), {}).values())
         permit = holdings.may_send(holdings.leaving_of(intent, looks, self.way.broker, now, others))
         closed = self._hours.heard_closed(p.symbol) or not self._breaker.allows(now)
         return Blocked("closed") if closed and isinstance(permit, Send) else permit

@@ -117,9 +117,6 @@ class Adopter(Part):
         adopt = await self._named_and_priced(bp, symbol, listed, is_first)
         if adopt is None:
             return
-        if adopt.first_fill is None and self._scoped.scope.ids:
-            text = f"{what}: no execution of the bot's ids opened it: it is NOT protected; hand it to watch()"
-            return await self._alarms.raise_alarm("scope_unknown", text)
         by_price = partial(epoch_by_price, self._engine, self._part, symbol, bp.side, adopt.entry_price)
         epoch = adopt.epoch if adopt.epoch is not None else await self._mailbox.run(by_price)
         name = position_id(self._part, symbol, bp.side, epoch)
@@ -168,6 +165,7 @@ class Adopter(Part):
             residue=residue,
             instrument=watching.instrument_of(self._calls.capabilities, symbol),
             is_old=is_first and listed is None,
+            by_ids=bool(self._scoped.scope.ids),
         )
         conclusion, tries = holdings.adopt(self._scoped.as_taken_in(opening), self.missing.tries(bp))
         self.missing.keep(bp, tries)
@@ -309,8 +307,7 @@ class Reconciler(Part):
             with logged("read_not_understood position=%s error=%s", watched):
                 await self._view.tell_read(watched, held, expected)
         # One that was watched when the read began may have ended since: the read is then too old to adopt it.
-        managed = await self._scoped.to_adopt(held)
-        await self._adopter.adopt_all(managed, symbols, is_first=self._is_first)
+        await self._adopter.adopt_all(await self._scoped.to_adopt(held), symbols, is_first=self._is_first)
         await self._listing.tell()
         await self._executor.way.look_at_adopted()
         over = self._adopter.missing.over()
