@@ -75,10 +75,9 @@ class Parts:
             bars_since=bars_since(self._keeper.path) if given.config.record_bars else None,
         )
         engine.levels.expect(live.bar_seconds)
-        tasks, timeout_s = Tasks(), float(live.broker_timeout_seconds)
-        scope, listed_by = scope_of(given.config.manage), time.monotonic() + 2 * timeout_s
+        tasks, timeout_s, scope = Tasks(), float(live.broker_timeout_seconds), scope_of(given.config.manage)
         life_s = max(float(live.request_life_seconds), timeout_s)
-        memory = Memory(engine, time, listed_by, scope, life_s=life_s)
+        memory = Memory(engine, time, time.monotonic() + 2 * timeout_s, scope, life_s=life_s)
         mailbox = Mailbox(engine, time, given.clock, self._after_group)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         closes = closing(given.config, fitting.capabilities)
