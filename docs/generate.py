@@ -129,6 +129,7 @@ def alarms() -> str:
     for title, words in (
         ("How an exit order ended", kinds.ORDER_ENDS),
         ("How a position ended", kinds.POSITION_ENDS),
+        ("What a person said of a symbol and the scope", kinds.SCOPE_HOW),
         ("Why nothing was decided on a bar", kinds.BAR_REFUSALS),
         ("Who acted", kinds.WHO),
     ):

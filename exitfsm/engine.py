@@ -151,7 +151,7 @@ class Engine:
 
     def against(self, p: Position) -> list[Position]:
         """The open positions of its symbol on the other side: of an account that nets, only one side can be held."""
-        return [q for q in self._of(p.symbol) if q.side is not p.side]
+        return [] if self.broker.holds_both(p.symbol) else [q for q in self._of(p.symbol) if q.side is not p.side]
 
     def _of(self, symbol: str) -> tuple[Position, ...]:
         slot = self._slots.get(symbol)
@@ -341,7 +341,7 @@ class Engine:
             for p in held:
                 verdict, rule = answer_of(self.rules, p, bar) if fault is None else NO_ANSWER
                 messages[p.position_id] = BarSeen(
-                    at=bar.timestamp,
+                    at=received_at if is_look and received_at is not None else bar.timestamp,
                     bar=bar,
                     reference_price=reference,
                     previous_bar_at=previous_at,

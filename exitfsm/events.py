@@ -31,6 +31,7 @@ class PositionOpened(Event, frozen=True, tag="position_opened.v1"):
     `account` is a hash; `epoch` tells this position from earlier ones in the same symbol and comes from the broker's
     first fill (in simulation: the entry bar). `atr` is the average true range at the entry, frozen. `id_form` is the
     form of its client order ids (see `exitfsm.order_ids`); what was stored before there was another names none.
+    `own_policy`: its settings are its own, and those for all do not replace them.
     """
 
     account: str
@@ -45,6 +46,7 @@ class PositionOpened(Event, frozen=True, tag="position_opened.v1"):
     strategy_name: str = ""
     source: str = ""
     id_form: str | msgspec.UnsetType = msgspec.UNSET
+    own_policy: bool | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def form(self) -> str:
@@ -62,20 +64,33 @@ class PositionResized(Event, frozen=True, tag="position_resized.v1"):
 
 
 class PolicyChanged(Event, frozen=True, tag="policy_changed.v1"):
-    """Other settings apply from here on. A trail already moved is not loosened by it."""
+    """Other settings apply from here on. A stop that has moved stays where it is.
+
+    `own`: true where they are given to this position, and those for all do not replace them; false where it goes by
+    those for all again. Where nothing is said, the settings for all have changed. `why` is a person's reason.
+    """
 
     policy: ExitPolicy
     at: datetime
     by: str = ""
+    own: bool | msgspec.UnsetType = msgspec.UNSET
+    why: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class StopMoved(Event, frozen=True, tag="stop_moved.v1"):
-    """The trailing or break-even stop moved; `stop` IS the effective stop of that rule from here on."""
+    """The trailing or break-even stop moved; `stop` IS the effective stop of that rule from here on.
+
+    Rule `operator`: a person has put it there (`by`, for the reason `why`). It may be looser than before, and stands in
+    for every other stop; those that follow the price go on from it, with a price better than `best_price`. `bar_at` is
+    then the last bar that was looked at before.
+    """
 
     rule: ExitType
     stop: Decimal
     best_price: Decimal
     bar_at: datetime
+    by: str | msgspec.UnsetType = msgspec.UNSET
+    why: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class TriggerRefused(Event, frozen=True, tag="trigger_refused.v1"):
@@ -238,8 +253,9 @@ class PositionClosedElsewhere(Event, frozen=True, tag="position_closed_elsewhere
     """Flat without us, or only a residue is left that cannot be sold.
 
     `how` is `by_hand` or `external`; `residue`; `reversed`, by an order that went through zero; `vanished`, where the
-    broker lists no position and no executions; `other_exit`, by an exit of ours that no order on record explains; or
-    `unresolved`, where nothing is held and an order of ours has no record.
+    broker lists no position and no executions; `other_exit`, by an exit of ours that no order on record explains;
+    `unresolved`, where nothing is held and an order of ours has no record; or `ignored`, where a person took it out of
+    what is managed, and it is held on.
     """
 
     how: str
@@ -335,7 +351,8 @@ class BreakerClosed(Event, frozen=True, tag="breaker_closed.v1"):
 class CommandGiven(Event, frozen=True, tag="command_given.v1"):
     """A person gave a command from outside, and it was received. On the account's stream, before anything is done.
 
-    `by` is who gave it, `whence` from which process or address. What it leads to names it: the word `#` with
+    `by` is who gave it, `whence` from which process or address; `given` is a price or settings that it names. What it
+    leads to names it: the word `#` with
     `command_id` stands in each event that comes of it.
     """
 
@@ -346,6 +363,7 @@ class CommandGiven(Event, frozen=True, tag="command_given.v1"):
     whence: str
     at: datetime
     reason: str = ""
+    given: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class CommandAnswered(Event, frozen=True, tag="command_answered.v1"):
@@ -359,6 +377,21 @@ class CommandAnswered(Event, frozen=True, tag="command_answered.v1"):
     code: int
     lines: tuple[str, ...]
     at: datetime
+
+
+class ScopeChanged(Event, frozen=True, tag="scope_changed.v1"):
+    """A person took a symbol into what is managed, or out of it. On the account's stream; it counts before settings.
+
+    `how` is `adopted`, `ignored`, or `restored`: what was said of it for one `flatten` alone counts no more. `command`
+    is the id of that `flatten`, empty for what lasts.
+    """
+
+    symbol: str
+    how: str
+    by: str
+    at: datetime
+    why: str = ""
+    command: str = ""
 
 
 PositionEvent = (
@@ -391,7 +424,7 @@ POSITION_EVENTS: tuple[type[Event], ...] = PositionEvent.__args__
 #: Facts about the whole account; they stand on its own stream, beside alarms that concern no single position.
 ACCOUNT_EVENTS: tuple[type[Event], ...] = (
     *(TradingPaused, TradingResumed, BreakerOpened, BreakerClosed),
-    *(CommandGiven, CommandAnswered),
+    *(CommandGiven, CommandAnswered, ScopeChanged),
 )
 
 #: tag of an old version -> function that turns its decoded fields into those of the current one.

@@ -111,6 +111,8 @@ class Ledger:
                 self._by_hand = EXACT.add(self._by_hand, max(EXACT.subtract(sold, before.sold_elsewhere), ZERO))
             case PositionClosedElsewhere(how="residue", remaining_qty=left):
                 self._residue = left
+            case PositionClosedElsewhere(how="ignored"):
+                pass  # it is held on
             case PositionClosedElsewhere(remaining_qty=left):
                 self._by_hand = EXACT.add(self._by_hand, max(left, ZERO))
 

@@ -653,6 +653,7 @@ def test_given_the_effective_configuration_when_shown_then_it_is_complete_and_pl
         "threshold_pct": 2.0,
         "order_type": "market",
         "time_in_force": "day",
+        "price": "none",
     }
     assert section["stop_loss"]["threshold_pct"] == "0.123456789012345678"
     hours = {"trade": "regular", "open": "09:30", "close": "16:00"}

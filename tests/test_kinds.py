@@ -37,6 +37,7 @@ RAISES = {
         (AlarmKind, ALARMS),
         (kinds.OrderEnd, ORDER_ENDS),
         (kinds.PositionEnd, POSITION_ENDS),
+        (kinds.ScopeHow, kinds.SCOPE_HOW),
         (BarRefusal, BAR_REFUSALS),
         (By, WHO),
     ],

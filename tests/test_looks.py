@@ -107,7 +107,7 @@ def test_given_a_fall_inside_a_bar_then_the_stop_does_not_wait_for_the_next_one(
         tell(desk, look(close), 65 + 5 * n)
     (exit_,) = news(desk, p)
     assert isinstance(exit_, ExitTriggered)
-    assert (exit_.trigger_price, exit_.bar_at) == (98, after(60))
+    assert (exit_.trigger_price, exit_.bar_at, exit_.at) == (98, after(60), after(80))
 
 
 def test_given_a_low_from_before_the_stop_moved_then_no_later_look_meets_it(desk: Watch) -> None:

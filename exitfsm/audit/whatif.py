@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from exitfsm.audit.changes import Changes, changed, settings_of
+from exitfsm.audit.changes import settings_of
 from exitfsm.audit.replaying import (
     DECISIONS,
     Given,
@@ -29,6 +29,7 @@ from exitfsm.audit.replaying import (
 )
 from exitfsm.audit.trail import steps, time_of
 from exitfsm.config import SessionHours
+from exitfsm.config.changes import Changes, changed
 from exitfsm.errors import StoreError
 from exitfsm.events import (
     Event,

@@ -15,7 +15,7 @@ import msgspec
 
 from exitfsm.config import alerts
 from exitfsm.config.mistakes import SECTION, Mistake, Origin, Path, shown
-from exitfsm.config.settings import ExitConfig, Field, allowed, bounds, field_at, fields_of, root_fields
+from exitfsm.config.settings import NONE, ExitConfig, Field, allowed, bounds, field_at, fields_of, root_fields
 from exitfsm.errors import nearest
 from exitfsm.order_ids import EXIT_PREFIXES
 from exitfsm.policy import RULES, ExitPolicy
@@ -73,6 +73,8 @@ def _read(field: Field, value: object) -> Any:
     Raises:
         ValueError: its text is the mistake.
     """
+    if field.may_be_none and value == NONE:
+        return msgspec.UNSET
     if field.choices:
         if isinstance(value, str) and str(value) in field.choices:
             words = {str(word): word for word in get_args(field.type)}
@@ -126,7 +128,7 @@ def _bounded(field: Field, value: object, number: Decimal) -> Decimal | int:
     if field.type is int:
         return int(number)
     # 2, 2.0 and 2.00 are one setting, so they must be the same bytes in the events.
-    is_default = field.default is not msgspec.NODEFAULT and number == field.default
+    is_default = isinstance(field.default, Decimal | int | float) and number == field.default
     return decimal_of(field.default) if is_default else Decimal(plain(rounded))
 
 

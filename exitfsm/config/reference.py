@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from exitfsm.config.mistakes import SECTION
-from exitfsm.config.settings import Field, allowed, doc_of, plain_value, root_fields
+from exitfsm.config.settings import NONE, Field, allowed, doc_of, plain_value, root_fields
 
 _JSON_TYPES = {bool: "boolean", int: "integer", Decimal: "number"}
 _NAMES = {bool: "true or false", int: "whole number", Decimal: "number", time: "time of day"}
@@ -81,6 +81,8 @@ def _schema_at(field: Field) -> dict[str, Any]:
     schema |= {keyword: limit for keyword, limit in keywords if limit is not None}
     if field.spec.secret:
         schema["writeOnly"] = True
+    if field.may_be_none:
+        schema |= {"type": [schema["type"], "string"], "pattern": f"^{NONE}$"}
     if field.default is not msgspec.NODEFAULT:
         schema["default"] = plain_value(field.default)
     return schema
@@ -104,4 +106,4 @@ def _default_of(field: Field) -> str:
     if field.default is msgspec.NODEFAULT:
         return "required"
     text = json.dumps(plain_value(field.default))
-    return text.strip('"') if field.choices else text
+    return text.strip('"') if field.choices or field.may_be_none else text

@@ -16,6 +16,9 @@ from exitfsm.config.mistakes import SECTION, Path
 from exitfsm.policy import ExitPolicy, Section, Spec
 from exitfsm.values import decimal_of, plain
 
+#: The value of a setting that has none.
+NONE = "none"
+
 
 class SessionHours(Section, frozen=True):
     """Regular market hours, Monday to Friday, for the simulation and the paper broker; a live broker knows its own."""
@@ -167,6 +170,11 @@ class Field(NamedTuple):
         return self.spec.secret or any(inner.holds_secret for inner in self.inner)
 
     @property
+    def may_be_none(self) -> bool:
+        """True for a setting that has no value where it is not set."""
+        return self.default is msgspec.UNSET and not self.inner
+
+    @property
     def limits(self) -> tuple[float | None, ...]:
         """The bounds: above, at least, below, at most."""
         return self.spec.gt, self.spec.ge, self.spec.lt, self.spec.le
@@ -187,7 +195,7 @@ def fields_of(struct: type[msgspec.Struct]) -> list[Field]:
 
 
 def _without_unset(kind: Any) -> Any:
-    """The type of a setting; a section that is stored only where it is set has it beside `UnsetType`."""
+    """The type of a setting; what is stored only where it is set has it beside `UnsetType`."""
     kinds = get_args(kind)
     return next(k for k in kinds if k is not msgspec.UnsetType) if msgspec.UnsetType in kinds else kind
 
@@ -235,7 +243,8 @@ def allowed(field: Field) -> str:
         return 'a time of day in quotes, like "16:00"'
     if field.type is str:
         return "text (in quotes where it looks like a number, or like yes or no)"
-    return f"{'a whole number' if field.type is int else 'a number'}, {bounds(field)}".rstrip(", ")
+    number = f"{'a whole number' if field.type is int else 'a number'}, {bounds(field)}".rstrip(", ")
+    return f"{number}; or none" if field.may_be_none else number
 
 
 def plain_value(value: object, *, secrets: bool = False) -> Any:
@@ -247,6 +256,8 @@ def plain_value(value: object, *, secrets: bool = False) -> Any:
             name: HIDDEN if name in hidden else plain_value(get(name), secrets=secrets)
             for name in value.__struct_fields__
         }
+    if value is msgspec.UNSET:
+        return NONE
     if isinstance(value, (tuple, list)):
         return [plain_value(item, secrets=secrets) for item in value]
     if isinstance(value, time):

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 import msgspec
 
+from exitfsm.choices import NO_CHOICES, Choices
 from exitfsm.order_ids import looks_like_exit
 from exitfsm.values import ZERO, BrokerPosition, Fill, Side
 
@@ -207,6 +208,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         handed: only what the bot hands over is ours.
         exit_prefix: how the ids of this scope's exits begin. `mark`: what tells them from those of other scopes of the
             account; empty where all of it is ours.
+        choices: what a person has said of single symbols, which counts before all that.
     """
 
     symbols: frozenset[str] = frozenset()
@@ -215,6 +217,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     handed: bool = False
     exit_prefix: str = "xf1-"
     mark: str = ""
+    choices: Choices = NO_CHOICES
 
     def is_exit(self, order_id: str) -> bool:
         """True for the id of an exit of this scope, or of what looks like one of ours."""

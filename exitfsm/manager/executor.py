@@ -70,8 +70,8 @@ class Executor(Part):
             pause_s=PAUSE_S,
         )
         self.way = Way(self._ground, self._held_for, self._turns.pause)
-        #: See to it that what positions owe is worked on.
-        self.drive = self.workers.drive
+        #: See to it that what positions owe is worked on; how many wait for their turn to send, and how long.
+        self.drive, self.waiting = self.workers.drive, self._turns.waiting
 
     async def grace(self) -> None:
         """Give orders that were caused just now a moment to leave."""
@@ -373,5 +373,5 @@ class Executor(Part):
     async def _is_too_small(self, p: Position, order: Order, report: ExecutionReport | None = None) -> bool:
         """True while an order is worth less than the venue takes, by its answer too; what an operator ordered goes."""
         price = self._engine.last_price(order.symbol)
-        waits = await self._instruments.hold_back(p.position_id, order, price, report)
+        waits = await self._instruments.hold_back(p.position_id, order, price, report, p.qty)
         return waits and not p.order.ordered_by

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from exitfsm.broker.calls import BrokerCalls
 from exitfsm.clocks import SteadyTime
@@ -12,8 +12,11 @@ from exitfsm.config import LiveSettings
 from exitfsm.engine import Engine
 from exitfsm.holdings.facts import Scope
 from exitfsm.memory.orders import Orders
+from exitfsm.messages import Message
 from exitfsm.order_ids import looks_like_exit
 from exitfsm.values import ExecutionReport
+
+T = TypeVar("T")
 
 
 class Positions(Protocol):
@@ -21,6 +24,12 @@ class Positions(Protocol):
 
     async def owner_of(self, client_order_id: str) -> str | None:
         """The position that an order belongs to, open or ended."""
+
+    async def tell_all(self, messages: Sequence[tuple[str, Message]]) -> None:
+        """Messages to several positions, committed together."""
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Have a function done in the writer's thread."""
 
     async def report(self, report: ExecutionReport) -> None:
         """A report on an order of ours."""

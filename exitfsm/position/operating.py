@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
-from exitfsm.events import AlarmAcknowledged, Event, PolicyChanged, PositionReleased
-from exitfsm.kinds import AlarmKind
+from exitfsm.events import AlarmAcknowledged, Event, PositionClosedElsewhere, PositionReleased
+from exitfsm.kinds import AlarmKind, PositionEnd
 from exitfsm.lifecycle import State
-from exitfsm.messages import Acknowledge, ChangePolicy, Contradiction, ForceExit, GiveWay, RaiseAlarm, Release
-from exitfsm.policy import typed
+from exitfsm.messages import Acknowledge, Contradiction, ForceExit, GiveWay, Ignore, RaiseAlarm, Release
 from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm, cancel, lost
 from exitfsm.position.attempting import Attempt, escalated, is_price, next_attempt, rests, sellable, trigger
@@ -85,14 +84,6 @@ def _not_done(p: Position, held: Decimal | None, at: datetime) -> list[Event]:
     return alarm(p, AlarmKind.NOT_DONE, f"nothing was done for {p.symbol}: {why}", at)
 
 
-def on_change_policy(p: Position, m: ChangePolicy, broker: Capabilities) -> list[Event]:
-    """New settings while monitored; a position on its way out keeps those that decided it."""
-    policy = typed(m.policy)
-    if p.state is not State.MONITORING or policy == p.policy:
-        return []
-    return [PolicyChanged(policy=policy, at=m.at, by=m.who)]
-
-
 def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
     """Back to monitoring, with what the broker shows; only when nothing of ours can be live."""
     if p.state is State.REJECTED:
@@ -107,6 +98,17 @@ def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
     if p.live_orders or not is_price(m.qty):
         return _not_done(p, m.qty, m.at)
     return [PositionReleased(by=m.who, at=m.at, qty=m.qty, entry_price=m.entry_price)]
+
+
+def on_ignore(p: Position, m: Ignore, broker: Capabilities) -> list[Event]:
+    """It is watched no more, though it is held; only where no exit is under way and no order of ours can be live."""
+    if p.state is not State.MONITORING or p.live_orders:
+        return []
+    until = m.at + timedelta(seconds=p.policy.exit_cooldown_seconds)
+    closed = PositionClosedElsewhere(
+        how=PositionEnd.IGNORED, remaining_qty=p.remaining_qty, at=m.at, cooldown_until=until
+    )
+    return [*end_refusals(p, m.at), closed]
 
 
 def on_acknowledge(p: Position, m: Acknowledge, broker: Capabilities) -> list[Event]:

@@ -16,17 +16,27 @@ from exitfsm.values import EXACT, ZERO, Alarm, ExitType, OrderType, Side, rounde
 
 
 class Stops(msgspec.Struct, frozen=True, gc=False):
-    """The stops that have moved: where they stand, the best price behind the newest, and the bar that moved it."""
+    """The stops that have moved: where they stand, the best price behind the newest, and the bar that moved it.
+
+    `operator` is where a person has put the stop: it stands in for all but those that have moved since.
+    """
 
     break_even: Decimal | None = None
     trail: Decimal | None = None
     best_price: Decimal | None = None
     moved_at: datetime | None = None
+    operator: Decimal | None = None
+
+    def is_only(self, price: Decimal) -> bool:
+        """True where a person has put the stop at this price, and none has moved since."""
+        return self.operator == price and self.trail is None and self.break_even is None
 
     def of(self, rule: ExitType) -> Decimal | None:
         """Where the stop of a rule stands; None where it has not moved."""
         if rule is ExitType.TRAILING_STOP:
             return self.trail
+        if rule is ExitType.OPERATOR:
+            return self.operator
         return self.break_even if rule is ExitType.BREAK_EVEN else None
 
 
@@ -48,7 +58,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One position and its exit. Quantities are positive on both sides; `version` is the number of events folded.
 
     `orders` are its exit orders, the last one the current; `id_form` is how they are named. `refusing` names the run
-    of refused prices under way.
+    of refused prices under way. `own_policy`: its policy is its own, and the settings for all do not replace it.
     `sold_elsewhere` is what other hands have sold of it. `waiting_since` is when the current wait for the broker began.
     """
 
@@ -61,6 +71,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     entry_price: Decimal
     opened_at: datetime
     policy: ExitPolicy
+    own_policy: bool = False
     state: State = State.MONITORING
     version: int = 1
     atr: Decimal | None = None

@@ -27,12 +27,14 @@ class Others(msgspec.Struct, frozen=True):
 
 
 def is_named(symbol: str, scope: Scope) -> bool:
-    """True where the configuration names this symbol as managed."""
-    return any(same_symbol(symbol, one) for one in scope.symbols)
+    """True where the configuration, or a person, names this symbol as managed."""
+    return scope.choices.takes_in(symbol) or any(same_symbol(symbol, one) for one in scope.symbols)
 
 
 def why_not(symbol: str, scope: Scope, *, watched: bool) -> str:
     """Why what is held of a symbol is not managed; empty where it is."""
+    if (chosen := scope.choices.of(symbol)) is not None:
+        return chosen.why_not
     if any(same_symbol(symbol, one) for one in scope.ignore):
         return "manage.ignore names it"
     if scope.symbols and not is_named(symbol, scope):

@@ -173,7 +173,8 @@ def test_a_store_is_for_one_account(canary: AlpacaServer, tmp_path: Path) -> Non
     [
         ((), {"APCA_API_KEY_ID": ""}, 2, "APCA_API_KEY_ID is not set"),
         ((), {"APCA_API_SECRET_KEY": SECRET + "\n"}, 2, "holds a space, a line end"),
-        ((), {"APCA_API_SECRET_KEY": "wrong" + SECRET}, 2, "not authorised"),
+        ((), {"APCA_API_SECRET_KEY": "wrong" + SECRET}, 2, "the keys are not authorised (127.0.0.1:"),
+        ((), {"APCA_API_BASE_URL": "http://127.0.0.1:9"}, 2, "Connection refused (127.0.0.1:9)"),
         ((), {"APCA_API_BASE_URL": "https://api.alpaca.markets"}, 2, "live trading was not asked for"),
         (("--live",), {"APCA_API_BASE_URL": "https://paper-api.alpaca.markets"}, 2, "paper server"),
         (("--live",), {}, 2, "confirm it with --account"),

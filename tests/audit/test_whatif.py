@@ -17,7 +17,7 @@ from exitfsm.audit import changed, grid, parse_change, whatif
 from exitfsm.config import SessionHours
 from exitfsm.config.settings import plain_value
 from exitfsm.events import TradingPaused, TradingResumed
-from exitfsm.messages import ChangePolicy, ForceExit, Open, PositionRead
+from exitfsm.messages import ChangePolicy, ForceExit, MoveStop, Open, PositionRead
 from exitfsm.policy import LadderStep, average_true_range
 from exitfsm.recorded_bars import Seen, recorded_bars
 from exitfsm.simulate import simulate
@@ -282,6 +282,22 @@ class TestWhatCameFromOutside:
         assert (
             live.whatif({"stop_loss.threshold_pct": "1"}).positions[0].replayed.triggered_at == live.bars[2].timestamp
         )
+
+    def test_a_stop_by_hand_and_settings_of_its_own_come_again(self) -> None:
+        live = Live([100, 100, 98.5, 100, 97, 97])
+        key = live.engine.open(entry()).position_id
+        live.engine.on_bar(live.bars[0])
+        own = changed(ExitPolicy(), {"profit_taking.price": "110"})
+        at = T0 + timedelta(seconds=100)
+        live.engine.tell(key, ChangePolicy(at=at, policy=own, who="ann", own=True, why="news"))
+        last, seen = live.engine.last_price("S0"), live.engine.levels.last_at("S0")
+        live.engine.tell(key, MoveStop(at=at, price=Decimal("97.5"), who="ann", last_price=last, bar_at=seen, why="x"))
+        for b in live.bars[1:]:
+            live.engine.on_bar(b)
+        found = live.whatif()
+        assert found.reproduced
+        [p] = live.whatif({"stop_loss.threshold_pct": "0.5", "profit_taking.price": "95"}).positions
+        assert p.replayed.reason == "operator"  # and a price on the wrong side of the entry is left out
 
     def test_a_pause_comes_again(self) -> None:
         live = Live([100, 98.5, 98.4, 98.3, 98.2])

@@ -369,3 +369,18 @@ async def test_given_a_row_that_is_missing_for_a_while_between_two_attempts_then
     world.broker.always("positions", None)
     await world.passes(15)
     assert sizes(world) == ["10", "10"]
+
+
+async def test_given_a_row_that_is_missing_when_an_exit_is_due_then_it_leaves_once_the_row_is_back(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world(SOON, capabilities=replace(BARE, positions_lag_s=10, executions_late_s=30))
+    await world.enter(10)
+    await world.enter(3, symbol="MSFT")
+    world.broker.always("positions", Returns([bp for bp in world.broker.snapshot() if bp.symbol == "MSFT"]))
+    await world.bar(98)
+    await world.passes(25)
+    assert sizes(world) == []
+    world.broker.always("positions", None)
+    await world.passes(15)
+    assert sizes(world) == ["10"]

@@ -30,6 +30,7 @@ from exitfsm.events import (
     FillsRecorded,
     OrderAccepted,
     PolicyChanged,
+    PositionClosedElsewhere,
     PositionReleased,
     ProtectionLost,
     RefusalEnded,
@@ -38,6 +39,7 @@ from exitfsm.messages import (
     Acknowledge,
     ChangePolicy,
     ForceExit,
+    Ignore,
     RaiseAlarm,
     Recover,
     Release,
@@ -99,6 +101,14 @@ def test_given_an_unprotected_position_when_it_is_released_then_it_is_watched_ag
     s.is_in("monitoring").has(remaining_qty=Decimal(6), reason=None)
     assert s.now.exit.budget_spent == 0
     s.when(seen("99.99", at=360)).then(like(ExitTriggered, attempt=2, qty=Decimal(6), client_order_id=order_id(2)))
+
+
+def test_given_a_position_when_a_person_takes_it_out_then_it_ends_held_on_but_no_exit_is_cut_off() -> None:
+    ignored = like(PositionClosedElsewhere, how="ignored", remaining_qty=Decimal(10), at=after(90))
+    monitoring.when(Ignore(at=after(90))).then(ignored).is_in("closed")
+    monitoring.when(seen("NaN"), Ignore(at=after(90))).then(RefusalEnded, ignored)
+    for s in (pending, submitted, partial, canceling, expired, filled, closed, unprotected, resting):
+        s.when(Ignore(at=after(300))).then()
 
 
 @pytest.mark.parametrize(

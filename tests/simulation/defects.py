@@ -149,6 +149,24 @@ DEFECTS: dict[str, Defect] = {
         account=Account(foreign=True),
         broker="no guard",
     ),
+    "W4": Defect(
+        "what an exit and the fee of a purchase left, and nobody can sell, is adopted as a position",
+        ("I36",),
+        (Change("exitfsm.holdings.adopting:_is_residue", "return not sellable(", "return False and not sellable("),),
+        account=Account(fees=True),
+    ),
+    "W5": Defect(
+        "the average entry that the account shows for a whole contract is taken for a price",
+        ("I39",),
+        (
+            Change("exitfsm.holdings.units:in_prices", "if multiplier == 1 or not", "if True or not"),
+            Change(
+                "exitfsm.holdings.units:entry", "return said if is_off(average, said) else average", "return average"
+            ),
+            Change("exitfsm.holdings.units:entry", "if price is None or instrument", "if True or instrument"),
+        ),
+        account=Account(multiples=True),
+    ),
 }
 
 

@@ -213,6 +213,18 @@ class Faults:
         chance = self._chance[kind]
         if not self.on or chance == 0.0 or self._rng.random() >= chance:
             return False
+        return self._happens_now(kind, row, about)
+
+    def drawn(self, rng: random.Random, kind: str, chance: float, row: int | None = None, about: str = "") -> bool:
+        """The same for what only some days have: drawn by a randomness of its own, so that other days stay as they are.
+
+        Never without faults, however likely.
+        """
+        if not self.on or rng.random() >= chance:
+            return False
+        return self._happens_now(kind, row, about)
+
+    def _happens_now(self, kind: str, row: int | None, about: str) -> bool:
         self.number += 1
         if self.number in self._without:
             return False

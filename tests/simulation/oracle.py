@@ -57,6 +57,13 @@ CHECKS: dict[str, str] = {
     "I18": "a position that is called flat was flat, and has sold what it says, by the venue's records",
     "I19": "the log folds by the lifecycle's own table, and the same run gives the same bytes",
     "I20": "of several reasons the first in the order of precedence won",
+    "I31": "no exit leaves beside a closing order of others, where the venue would sell both",
+    "I32": "nothing is called closed by other hands that no other hands closed",
+    "I34": "what is adopted is all of what is held",
+    "I36": "nothing is watched that cannot be sold, and no order ends by a refusal that is said to pass",
+    "I37": "no position vanishes by lists that are empty for less than five minutes",
+    "I39": "the entry of what is watched is in the unit of its price, and a unit that never changed is not unclear",
+    "I41": "what is another bot's is neither watched nor sold",
 }
 
 
@@ -64,6 +71,8 @@ CHECKS: dict[str, str] = {
 OLD_S = 300.0
 
 
+#: So long after a process has heard of the close it may still act by a price of then.
+CLOSE_KNOWN_S = 20.0
 #: News of an order may come while it is on its way to the wire through a thread, which takes this long at most.
 THREAD_S = 0.05
 
@@ -99,6 +108,14 @@ class Oracle:
         #: Published bars by symbol and time: what an exit may rest on.
         self.bars: dict[tuple[str, datetime], Decimal] = {}
         self.absurd: dict[tuple[str, datetime], Decimal] = {}
+        #: The same of bars that form, look by look, of prices without bars, and of prices while the market is closed.
+        self.looks: dict[tuple[str, datetime], set[Decimal]] = {}
+        self.quotes: dict[str, set[Decimal]] = {}
+        self.night: dict[tuple[str, datetime], Decimal] = {}
+        #: True where exits of ours may have left that no process on record here knows of.
+        self.others_may_exit = False
+        #: Told by disk and symbol since when a process has heard that the market is closed; never where it has not.
+        self.closed_heard_at: Callable[[str, str], float] = lambda disk, symbol: float("inf")
         #: From when to when the clock of a machine was wrong; the last one may still be.
         self.clocks_wrong: list[tuple[datetime, datetime | None]] = []
         self.sent: dict[str, float] = {}
@@ -182,6 +199,11 @@ class Oracle:
         if after.policy != before.policy and not isinstance(event, PolicyChanged):
             self.fail("I15", f"{before.position_id} has other rules after {type(event).__name__}")
 
+        if isinstance(event, PolicyChanged) and before.trail_stop is not None and after.trail_stop is not None:
+            looser = (before.trail_stop - after.trail_stop) * before.side.sign
+            if looser > 0:
+                self.fail("I15", f"the trail of {before.position_id} is looser after a change of its rules")
+
     def _triggered(self, disk: str, before: Position, e: ExitTriggered) -> None:
         self.checks["I20"] += 1
         self._durable.setdefault(disk, {})[e.client_order_id] = before.position_id
@@ -191,11 +213,24 @@ class Oracle:
             return
         self.checks["I6"] += 1
         close = self.bars.get((before.symbol, e.bar_at))
+        if e.trigger_price in self.looks.get((before.symbol, e.bar_at), ()):
+            return
+        if e.trigger_price in self.quotes.get(before.symbol, ()):
+            return
+        if (before.symbol, e.bar_at) in self.night:
+            self._out_of_session(disk, before, e.bar_at)
+            return
         if close is None and self._is_first_price(before, e.bar_at):
             return
         if close is None or close != e.trigger_price:
             said = plain(close) if close is not None else "no sound bar"
             self.fail("I6", f"{before.position_id} exits at {plain(e.trigger_price)}, and the venue published {said}")
+
+    def _out_of_session(self, disk: str, before: Position, at: datetime) -> None:
+        """A price of the night decides nothing, where the process had heard of the close for long enough."""
+        self.checks["I6"] += 1
+        if seconds_of(at) - self.closed_heard_at(disk, before.symbol) > CLOSE_KNOWN_S:
+            self.fail("I6", f"{before.position_id} exits by a price at {at:%H:%M:%S}, and the market is closed")
 
     def _is_first_price(self, p: Position, at: datetime) -> bool:
         """True for an absurd price that had nothing to be held against: the first one of a position that is old.
@@ -272,11 +307,30 @@ class Oracle:
             self.checks["I14"] += 1
             # A reverse split may have left less than the log says.
             left = min(e.remaining_qty, abs(self._venue.held(before.symbol)))
-            if left >= self._venue.least:
+            if left >= self._venue.least(before.symbol):
                 self.fail("I14", f"{plain(left)} of {before.position_id} could be sold")
 
         else:
             self._was_flat(disk, before)
+        held = self._venue.held(before.symbol) * before.side.sign
+        never_flat = self._venue.flat_until.get(before.symbol, 0.0) <= seconds_of(before.opened_at)
+        self.checks["I37"] += 1
+        if e.how == "vanished" and never_flat and held >= self._venue.least(before.symbol):
+            self.fail("I37", f"{before.position_id} is said to have vanished, and {plain(held)} is held as ever")
+        if e.how in ("by_hand", "external"):
+            self._was_closed_by_others(before)
+
+    def _was_closed_by_others(self, p: Position) -> None:
+        """Where all that is known of a symbol is still known, other hands have traded it since the position began.
+
+        Or an exit of ours that went through is on its record.
+        """
+        venue, opened = self._venue, seconds_of(p.opened_at) - EXCUSED_S
+        if venue.names_lost_at[p.symbol] >= opened or self.others_may_exit or venue.bought_on_at[p.symbol] >= opened:
+            return
+        self.checks["I32"] += 1
+        if venue.disturbed_at[p.symbol] < opened:
+            self.fail("I32", f"{p.position_id} is called closed by other hands, and nobody else traded {p.symbol}")
 
     def _was_flat(self, disk: str, p: Position) -> None:
         """What other hands closed has been flat since it was opened, unless more was bought, or is held beside it."""
@@ -288,7 +342,7 @@ class Oracle:
             for stream, life in self.lives[disk].items()
         )
         known = not beside and venue.bought_on_at[p.symbol] < opened and not self._recently(p.symbol)
-        if held >= venue.least and known and venue.flat_until.get(p.symbol, 0.0) <= opened:
+        if held >= venue.least(p.symbol) and known and venue.flat_until.get(p.symbol, 0.0) <= opened:
             self.fail("I18", f"{p.position_id} is called closed by other hands, and {plain(held)} is held as ever")
 
     def _over(self, before: Position) -> None:
@@ -337,7 +391,8 @@ class Oracle:
         if order.side is not p.side.exit_side or order.position_side is not p.side:
             self.fail("I12", f"{order_id} is a {order.side} for a position that is {p.side}")
         self.checks["I13"] += 1
-        parts = order.qty != order.qty.to_integral_value() and order.qty >= self._venue.least
+        step = self._venue.capabilities.rules(order.symbol).qty_step or Decimal(1)
+        parts = order.qty % step != 0 and order.qty >= self._venue.least(order.symbol)
         if not (order.qty.is_finite() and order.qty > 0) or parts:  # of what is less the venue is to say so itself
             self.fail("I13", f"{order_id} is for {order.qty}")
         self.checks["I17"] += 1

@@ -28,7 +28,7 @@ def _violation(day: str) -> str:
 
 
 #: On which drawn day one shows that is about the account itself, and no recorded day has that.
-SHOWS_ON = {"W1": (3, 0), "W2": (3, 3), "W3": (3, 0)}
+SHOWS_ON = {"W1": (3, 0), "W2": (3, 3), "W3": (3, 0), "W4": (3, 0), "W5": (3, 0)}
 
 
 def _drawn(name: str) -> str:
