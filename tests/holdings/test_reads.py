@@ -281,7 +281,7 @@ def test_given_an_order_that_can_arrive_no_more_then_a_list_that_is_empty_for_lo
     shown, memory = holdings.weigh(replace(e, read=replace(read(row(3)), began=410)), memory)
     assert shown == Holds(Decimal(3), Decimal(100), 1)
     assert memory is not None
-    assert memory.first == 410  # and it begins anew
+    assert memory.since == 410  # and it begins anew
 
 
 def test_given_more_then_executions_must_explain_it_or_it_is_read_often() -> None:
