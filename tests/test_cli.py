@@ -386,6 +386,7 @@ class TestStatus:
             ],
             "alarms": [],
             "over": 0,
+            "scope": [],
         }
 
     def test_an_exit_under_way(self, cli: Cli, store: Path) -> None:
@@ -574,6 +575,7 @@ SAID: list[tuple[Event, str]] = [
     ),
     (
         PolicyChanged(policy=ExitPolicy(exit_cooldown_seconds=1, enabled=False), at=T0, by="eve"),
+        "enabled on → off, exit_cooldown_seconds 300 → 1; "
         f"policy {ExitPolicy(exit_cooldown_seconds=1, enabled=False).digest()}, by eve; exits are off (enabled: false)",
     ),
     (

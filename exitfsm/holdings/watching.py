@@ -27,7 +27,7 @@ from exitfsm.holdings.facts import (
 )
 from exitfsm.holdings.facts import Read as Dated
 from exitfsm.holdings.leaving import Intent, Leaving, Working
-from exitfsm.holdings.reads import ABSENT_BY_LAG, NEVER, Read, known
+from exitfsm.holdings.reads import ABSENT_BY_LAG, NEVER, Read, is_silent, known
 from exitfsm.holdings.rows import Shown, net, sign
 from exitfsm.holdings.units import factor_of
 from exitfsm.holdings.working import closing, leaves_of
@@ -134,7 +134,9 @@ def leaving_of(
     read: Dated | Failed | None = None
     if looks.read is not None:
         seen = looks.read
-        read = Dated(rows=seen.rows, begin=seen.began, end=seen.ended, unreadable=seen.unreadable)
+        # A row that names no symbol may be of any: it silences what has no row, and hides none that is shown.
+        unreadable = seen.unreadable if is_silent(seen, p.symbol) else seen.unreadable - {""}
+        read = Dated(rows=seen.rows, begin=seen.began, end=seen.ended, unreadable=unreadable)
     elif looks.failed:
         read = Failed(begin=now, end=now)
     others = [
