@@ -24,7 +24,7 @@ from exitfsm.events import (
 from exitfsm.position import Position
 from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.store import ExitStore
-from exitfsm.values import Alarm
+from exitfsm.values import Alarm, Side
 
 
 class Account:
@@ -39,18 +39,27 @@ class Account:
         #: What a person has said of the scope; exchanged whole, so that any thread may read it.
         self.choices = NO_CHOICES
         self.alarms: dict[str, Alarm] = {}
-        #: Until when symbols are not to be entered.
-        self.cooldowns: dict[str, datetime] = {}
+        #: Until when symbols are not to be entered, by symbol and side.
+        self._cooldowns: dict[tuple[str, Side], datetime] = {}
 
     def restore(self, at: datetime) -> None:
         """All that the store knows."""
         self.load()
-        self.cooldowns.update(self._store.cooldowns(at))
+        self._cooldowns.update(self._store.cooldowns_of_sides(at))
 
     def ended(self, p: Position) -> None:
         """A position has ended: its symbol cools down."""
         if p.cooldown_until is not None:
-            self.cooldowns[p.symbol] = max(p.cooldown_until, self.cooldowns.get(p.symbol, p.cooldown_until))
+            key = (p.symbol, p.side)
+            self._cooldowns[key] = max(p.cooldown_until, self._cooldowns.get(key, p.cooldown_until))
+
+    def cooling(self, side: Side | str | None) -> dict[str, datetime]:
+        """Until when symbols are not to be entered on a side; on either where it is None."""
+        found: dict[str, datetime] = {}
+        for (symbol, of), until in list(self._cooldowns.items()):
+            if side in (None, of):
+                found[symbol] = max(until, found.get(symbol, until))
+        return found
 
     def load(self) -> None:
         """Fold the stream as far as it goes."""

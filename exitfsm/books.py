@@ -7,7 +7,7 @@ it is the shell's. Where the broker does not answer, its `BrokerError` goes to w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -54,13 +54,20 @@ class Books:
         time: the present.
         is_ours: whether an account of this name is the one that is managed.
         share: asked when a read begins: what of the rows that it will show is ours.
+        ask: see to it that the broker was asked about a symbol.
     """
 
     def __init__(
-        self, calls: BrokerCalls, memory: Memory, time: SteadyTime, is_ours: Callable[[str], bool], share: Share
+        self,
+        calls: BrokerCalls,
+        memory: Memory,
+        time: SteadyTime,
+        is_ours: Callable[[str], bool],
+        share: Share,
+        ask: Callable[[str], Awaitable[None]],
     ) -> None:
         self._calls, self._orders, self._seen = calls, memory.orders, memory.seen
-        self._time, self._is_ours, self._share = time, is_ours, share
+        self._time, self._is_ours, self._share, self._ask = time, is_ours, share, ask
         #: Reads of what is held; callers that wait together share one.
         self.reads = Fresh(self._read, "exitfsm-positions")
 
@@ -102,7 +109,15 @@ class Books:
         priced = self._share.priced(own.rows)
         unclear, whole = held.unclear | own.unclear, Indexed(priced) if self._share.scope.by_ids else None
         rows = Indexed(limited(priced))
-        return self._seen.noted(Read(rows=rows, began=held.began, ended=ended, unreadable=unclear, whole=whole))
+        for symbol in self._orders.of_other_sides(rows):
+            await self._ask(symbol)  # in hedge mode that is no contradiction, and no reversal
+        hedged = self._orders.hedged(row.symbol for row in rows)
+        both = holdings.contradicting(rows, hedged)
+        self._orders.shown_on_both_sides(both)
+        read = Read(
+            rows=rows, began=held.began, ended=ended, unreadable=unclear, whole=whole, hedged=hedged, both=both
+        )  # fmt: skip
+        return self._seen.noted(read)
 
     # --- records ------------------------------------------------------------------------------------------------------
 
@@ -134,11 +149,12 @@ class Books:
 
     async def fills_of(self, p: Position) -> tuple[Fill, ...] | None:
         """The executions in a position's symbol since its entry; None where they cannot be had."""
-        if not self._calls.has("fills"):
-            return holdings.executions_of(p, self._orders.reported.of(p.symbol), listed=False)
+        listed = self._calls.has("fills")
         with logged("fills_failed position=%s error=%s", p.position_id):
-            listed = self._share.own(await self._calls.fills(p.opened_at, p.symbol))
-            return holdings.executions_of(p, listed, listed=True)
+            told = self._orders.reported.of(p.symbol)
+            fills = self._share.own(await self._calls.fills(p.opened_at, p.symbol)) if listed else told
+            both = self._calls.capabilities.holds_both(p.symbol)
+            return holdings.executions_of(p, holdings.of_side(fills, p.side) if both else fills, listed=listed)
         return None
 
     async def fills_since(self, since: datetime, symbol: str) -> tuple[Fill, ...] | Failed:
@@ -148,9 +164,9 @@ class Books:
             return tuple(await self._calls.fills(since.replace(microsecond=0), symbol))
         return Failed(begin=began, end=self._time.monotonic(), why="the executions cannot be read")
 
-    async def fills_by_symbol(self, lookback_days: int) -> dict[str, list[Fill]] | None:
-        """The executions in scope as far as they are looked at, oldest first; None where the broker lists none."""
+    async def executed(self, lookback_days: int) -> holdings.Executed:
+        """The executions in scope as far as they are looked at, oldest first."""
         if not self._calls.has("fills"):
-            return None
+            return holdings.Executed(None, self._calls.capabilities)
         fills = await self._calls.fills(self._time.now() - timedelta(days=lookback_days))
-        return self._orders.by_symbol(self._share.own(fills))
+        return holdings.Executed(self._orders.by_symbol(self._share.own(fills)), self._calls.capabilities)

@@ -151,7 +151,7 @@ class Engine:
 
     def against(self, p: Position) -> list[Position]:
         """The open positions of its symbol on the other side: of an account that nets, only one side can be held."""
-        return [q for q in self._of(p.symbol) if q.side is not p.side]
+        return [] if self.broker.holds_both(p.symbol) else [q for q in self._of(p.symbol) if q.side is not p.side]
 
     def _of(self, symbol: str) -> tuple[Position, ...]:
         slot = self._slots.get(symbol)

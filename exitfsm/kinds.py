@@ -54,6 +54,7 @@ class AlarmKind(StrEnum):
     ID_FORM_DIFFERS = "id_form_differs"
     VALUE_TOO_SMALL = "value_too_small"
     QUANTITY_REFUSED = "quantity_refused"
+    RESIDUE_DOUBTED = "residue_doubted"
     PRICE_REFUSED = "price_refused"
     FOREIGN_ORDER = "foreign_order"
     BLOCKED_BY_ORDER = "blocked_by_order"
@@ -113,8 +114,8 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
     ),
     AlarmKind.OVERSOLD: AlarmMeaning(
         Severity.CRITICAL,
-        "while nothing automatic was done any more, our orders sold more than was held, by our own count: somebody "
-        "made one larger, or a fill came late (a split looks the same)",
+        "an exit of ours went through zero, as the executions show; or our orders sold more than was held, by our own "
+        "count: somebody made one larger, or a fill came late (a split looks the same)",
         "compare with the broker; what it shows on the other side is not watched: close it there",
     ),
     AlarmKind.REFUSED_ORDER_WORKS: AlarmMeaning(
@@ -248,8 +249,15 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
     ),
     AlarmKind.QUANTITY_REFUSED: AlarmMeaning(
         Severity.WARNING,
-        "the venue refused a quantity by its step; a coarser one is tried where next to nothing is left",
-        "declare the step: `instrument(symbol)`",
+        "the venue refused a quantity by its step, or as too little; a coarser one is tried where next to nothing is "
+        "left, and what is too little is left",
+        "declare the step and the least: `instrument(symbol)`",
+    ),
+    AlarmKind.RESIDUE_DOUBTED: AlarmMeaning(
+        Severity.CRITICAL,
+        "by the declared step or least something is a residue, and **is not watched**; the executions say that the "
+        "venue does take so much",
+        "where the venue does take so much, the declaration is wrong: mend `instrument(symbol)`, or `Capabilities`",
     ),
     AlarmKind.PRICE_REFUSED: AlarmMeaning(
         Severity.NOTICE,
@@ -332,8 +340,9 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
     ),
     AlarmKind.BOTH_SIDES: AlarmMeaning(
         Severity.CRITICAL,
-        "the broker shows a symbol long and short at once; only one side is watched: **the other is not protected**",
-        "close the other side at the broker, or use an account that holds one side of a symbol",
+        "the broker shows a symbol long and short at once, and hedge mode is not declared: nothing is sent for either "
+        "side, **neither is protected**",
+        "declare `hedge` where the account holds both (`Capabilities`, `instrument(symbol)`); else close one side",
     ),
     AlarmKind.POSITIONS_MISSING: AlarmMeaning(
         Severity.CRITICAL,

@@ -19,6 +19,7 @@ from exitfsm import manager
 from exitfsm.config import ExitConfig
 from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.errors import StoreError
+from exitfsm.holdings import OnSide
 from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.others.settings import CONFIGURATION
 from exitfsm.outside import log
@@ -245,13 +246,13 @@ class ExitManager:
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
-    def may_enter(self, symbol: str, at: datetime | None = None) -> bool:
+    def may_enter(self, symbol: str, at: datetime | None = None, side: OnSide = None) -> bool:
         """See `exitfsm.manager.ExitManager.may_enter`."""
-        return self._manager.may_enter(symbol, at)
+        return self._manager.may_enter(symbol, at, side)
 
-    def entry_block(self, symbol: str, at: datetime | None = None) -> str | None:
+    def entry_block(self, symbol: str, at: datetime | None = None, side: OnSide = None) -> str | None:
         """See `exitfsm.manager.ExitManager.entry_block`."""
-        return self._manager.entry_block(symbol, at)
+        return self._manager.entry_block(symbol, at, side)
 
     def positions(self) -> list[Position]:
         """See `exitfsm.manager.ExitManager.positions`."""
@@ -268,10 +269,16 @@ class ExitManager:
     # --- operators ----------------------------------------------------------------------------------------------------
 
     def force_exit(
-        self, symbol: str, reason: str = "", *, who: str = "operator", qty: Decimal | float | str | None = None
+        self,
+        symbol: str,
+        reason: str = "",
+        *,
+        who: str = "operator",
+        qty: Decimal | float | str | None = None,
+        side: OnSide = None,
     ) -> list[Position]:
         """See `exitfsm.manager.ExitManager.force_exit`."""
-        return self._call(lambda: self._manager.force_exit(symbol, reason, who=who, qty=qty))
+        return self._call(lambda: self._manager.force_exit(symbol, reason, who=who, qty=qty, side=side))
 
     def flatten_all(self, reason: str = "", *, who: str = "operator") -> list[Position]:
         """See `exitfsm.manager.ExitManager.flatten_all`."""

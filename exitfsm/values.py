@@ -236,7 +236,8 @@ def canonical_symbol(symbol: str) -> str:
 class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is sent to the broker: one closing order.
 
-    `position_side` lets an adapter set the venue's own reduce-only or sell-to-close flag.
+    `position_side` is the side that it closes: an adapter sets the venue's own reduce-only or sell-to-close flag by it,
+    and in hedge mode the side that the venue wants named.
     """
 
     client_order_id: str
@@ -261,6 +262,7 @@ class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True):
         refused_at_submit: the order never existed at the broker (a definite refusal), so its id was not used up.
         corrected: the broker lowered or changed an earlier fill (a bust or a correction).
         passing: whether the cause of a refusal passes by itself; None where its code and words are to decide.
+        position_side: the side that it opens or closes, where both can be held at once and the broker says it.
         at: the broker's own time of this fact.
     """
 
@@ -281,6 +283,7 @@ class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True):
     leaves_qty: Decimal | None = None
     orig_client_order_id: str | None = None
     passing: bool | None = None
+    position_side: Side | None = None
 
 
 class WorkingOrder(ExecutionReport, frozen=True, kw_only=True):

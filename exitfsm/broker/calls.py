@@ -229,11 +229,12 @@ class BrokerCalls:
         return self._whys.get(client_order_id or "", "")
 
     async def _submit(self, order: Order) -> Submitted:
-        name = order.client_order_id
+        name, ours = order.client_order_id, order.symbol
         if order.symbol in self._spelled:
             order = replace(order, symbol=self._spelled[order.symbol])
         try:
-            answer = await self._call("submit", (order,), order_parts(order))
+            parts = order_parts(order, hedged=self.capabilities.holds_both(ours))
+            answer = await self._call("submit", (order,), parts)
             if isinstance(answer, (str, int, UUID)) and not isinstance(answer, bool):
                 answer = {"client_order_id": name, "status": "new", "broker_order_id": str(answer)}
         except OrderRefused as refusal:

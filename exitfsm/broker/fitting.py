@@ -66,6 +66,7 @@ _GIVEN: dict[str, str] = {
         "client_order_id": "client_order_id client_id cl_ord_id client_oid coid order_ref user_order_id",
         "order_id": "order_id id oid broker_order_id order_number",
         "reduce_only": "reduce_only",
+        "position_side": "position_side pos_side hold_side",
         "params": "params",
         "since": "since after start from_time start_time",
         "at": "at now when",
@@ -277,8 +278,8 @@ def _is_mapping(hint: Any) -> bool:
     return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
-def order_parts(order: Order) -> dict[str, Any]:
-    """What the parameters of a submit may ask for, by meaning."""
+def order_parts(order: Order, *, hedged: bool = False) -> dict[str, Any]:
+    """What the parameters of a submit may ask for, by meaning; in hedge mode also the side that it closes."""
     order_id, qty, limit = order.client_order_id, order.qty, order.limit_price
     words = {
         "symbol": order.symbol,
@@ -290,7 +291,13 @@ def order_parts(order: Order) -> dict[str, Any]:
     as_dict = {**words, "type": words["order_type"], "qty": _number(qty), "quantity": _number(qty)}
     as_dict |= {"limit_price": _number(limit)} if limit is not None else {}
     given = {**words, "qty": qty, "limit_price": limit, "order": order, "order_dict": as_dict, "reduce_only": True}
-    return {**given, "params": {"clientOrderId": order_id}, "rest": {"client_order_id": order_id}}
+    params: dict[str, Any] = {"clientOrderId": order_id}
+    rest = {"client_order_id": order_id}
+    if hedged:
+        closes = order.position_side.value
+        given["position_side"] = as_dict["position_side"] = rest["position_side"] = closes
+        params |= {"hedged": True, "reduceOnly": True}  # as ccxt has it: it makes the venue's own words of them
+    return {**given, "params": params, "rest": rest}
 
 
 def _number(value: Decimal) -> float | Decimal:

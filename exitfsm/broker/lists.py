@@ -17,6 +17,7 @@ from exitfsm.broker.fields import (
     name_of,
     number,
     order_side,
+    position_side,
     quantity,
     symbol_in,
     symbol_of,
@@ -188,4 +189,5 @@ def fill_of(source: Any) -> Fill | None:
         at=at,
         client_order_id=client_id_in(source),
         broker_order_id=id_of(source, "fill_order_id"),
+        position_side=position_side(source),
     )

@@ -136,11 +136,16 @@ def _bought_of(e: Evidence) -> Decimal:
 
 
 def _reported(e: Evidence, memory: Memory) -> tuple[Trade, ...]:
-    """What updates have reported beyond what is watched, where none are listed: of each order one sum, that grows."""
-    found = explain(trades(e.reported, e.key, memory), e, replace(memory, horizon=BEFORE, booked=frozenset()))
+    """What updates have reported beyond what is watched, where none are listed: of each order one sum, that grows.
+
+    What closed the other side first, as one order does that turns a holding, opened nothing.
+    """
+    known = explain(trades(e.reported, e.key, memory), e, replace(memory, horizon=BEFORE, booked=frozenset()))
     since = floor(min(p.opened for p in e.watched)) if e.watched else BEFORE
-    found = tuple(t for t in found if t.at >= since)
-    beyond = total(found) - _bought_of(e)
+    found = tuple(t for t in known if t.at >= since)
+    beyond, before = total(found) - _bought_of(e), total(t for t in known if t.at < since)
+    if e.watched and before * beyond < 0 and abs(beyond) <= abs(before):
+        return ()
     return (replace(found[-1], qty=beyond),) if found and beyond else ()
 
 

@@ -31,7 +31,7 @@ from exitfsm.policy import is_jump
 from exitfsm.ports import Capabilities
 from exitfsm.position import READS_MIN, Position, is_proved_over
 from exitfsm.position.attempting import is_price
-from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, bare, exactly, named, rows_of, same_symbol
+from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, Side, bare, exactly, named, rows_of, same_symbol
 
 #: A time before everything.
 NEVER = -math.inf
@@ -49,6 +49,14 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
     began: float = NEVER  # in monotonic seconds; it is as old as that, however long the answer took
     unreadable: frozenset[str] = frozenset()  # symbols of the others; empty text for one that does not even name it
     exact: bool = False  # the books cannot be behind (a simulated venue): one read says what several in a row do
+    hedged: frozenset[str] = frozenset()  # symbols, by their bare names, of which each side is a holding of its own
+    both: frozenset[str] = frozenset()  # the others that are shown on both sides: a contradiction
+
+    @property
+    def clear(self) -> tuple[BrokerPosition, ...]:
+        """The rows that contradict no other."""
+        return tuple(row for row in self.rows if bare(row.symbol) not in self.both) if self.both else self.rows
+
     whole: tuple[BrokerPosition, ...] | None = None  # all rows, where `rows` show no more of them than is ours
 
     def of_all(self) -> Read:
@@ -132,7 +140,9 @@ def expect(p: Position, beside: Sequence[Position]) -> Expected:
 
 
 def is_silent(read: Read, symbol: str) -> bool:
-    """True when the symbol may be held although no readable row says so: that it is missing proves nothing."""
+    """True when a symbol may be held although no readable row says so, or is shown on both sides: that is no proof."""
+    if bare(symbol) in read.both:
+        return True
     if not read.unreadable or named(read.rows, symbol):
         return False
     return not read.unreadable.isdisjoint(("", bare(symbol)))
@@ -144,7 +154,7 @@ def net(read: Read, p: Position, beside: Sequence[Position]) -> tuple[Decimal, D
 
     What it shows too little for all of them is missing of the oldest first. What is held on the other side is negative.
     """
-    row = _row_of(read, p.symbol)
+    row = row_of(read, p.symbol, p.side)
     if row is not None and row.side is not p.side:
         return -row.qty, None
     shown, others, left = row.qty if row is not None else ZERO, _left(beside), _left((p,))
@@ -158,8 +168,10 @@ def net(read: Read, p: Position, beside: Sequence[Position]) -> tuple[Decimal, D
     return shown_of_it, entry if entry is not None and is_price(entry) else None
 
 
-def _row_of(read: Read, symbol: str) -> BrokerPosition | None:
-    return next(iter(rows_of(read.rows, symbol)), None)
+def row_of(read: Read, symbol: str, side: Side) -> BrokerPosition | None:
+    """The row of a holding: of its symbol, and in hedge mode of its side."""
+    one_side = bool(read.hedged) and bare(symbol) in read.hedged
+    return next((row for row in rows_of(read.rows, symbol) if row.side is side or not one_side), None)
 
 
 def _left(positions: Iterable[Position]) -> Decimal:
@@ -313,7 +325,7 @@ def _witnesses(e: Evidence, listed: Executions, memory: Count, reads: int) -> in
     if memory.qty == p.remaining_qty:
         return reads
     late_s = broker.executions_late_s if listed.offered else 0.0
-    absent_s = 0.0 if _row_of(e.read, p.symbol) is not None else ABSENT_BY_LAG * broker.positions_lag_s
+    absent_s = 0.0 if row_of(e.read, p.symbol, p.side) is not None else ABSENT_BY_LAG * broker.positions_lag_s
     lasted = memory.began - memory.since >= max(broker.positions_lag_s + late_s, absent_s)
     return reads if lasted else min(reads, READS_MIN - 1)
 
@@ -352,6 +364,16 @@ class Meaning(Enum):
     SPLIT = "quantity and entry moved as it did: the unit changed, and no level was reached"
     REAL = "the broker's own price is as far out, or the bars agree and the holding is as it was"
     UNCLEAR = "the broker says neither"
+
+
+def jumped_rows(read: Read, symbol: str, watched: Sequence[Position]) -> tuple[BrokerPosition | None, list[Position]]:
+    """The row that says what a price which jumped is, and the positions that it is of: in hedge mode those of one side.
+
+    A split is one of both.
+    """
+    side = watched[0].side if watched else Side.LONG
+    row = row_of(read, symbol, side)
+    return row, [p for p in watched if p.side is side or bare(symbol) not in read.hedged]
 
 
 class Jumped(msgspec.Struct, frozen=True, kw_only=True):

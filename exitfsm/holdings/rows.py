@@ -190,7 +190,10 @@ def both_sides(rows: Sequence[BrokerPosition]) -> list[str]:
     """What is shown on both sides, in words."""
     said = {bare(row.symbol): row for row in reversed(rows)}
     other = [(said[bare(row.symbol)], row) for row in rows if said[bare(row.symbol)].side is not row.side]
-    text = "rows of one symbol. Only the side that was watched first is protected, the other is NOT"
+    text = (
+        "rows of one symbol. Nothing is sent for either side: both are NOT protected. "
+        "Where the account holds both at once, declare hedge (Capabilities, or Broker.instrument)"
+    )
     return [f"{a.symbol} is shown {a.side} {plain(a.qty)} and {b.side} {plain(b.qty)}: {text}" for a, b in other]
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from exitfsm.holdings.facts import Evidence, Instrument, Key, Memory, Scope, Watched
 from exitfsm.holdings.rows import sellable, side_of
+from exitfsm.holdings.sides import said_side
 from exitfsm.order_ids import is_exit_of
 from exitfsm.position.attempting import is_price
 from exitfsm.values import EXACT, ZERO, Fill, OrderSide, exactly, same_symbol, significant
@@ -48,7 +49,7 @@ def trades(fills: Iterable[Fill], key: Key, memory: Memory) -> tuple[Trade, ...]
             key.account is not None and fill.account not in (None, key.account)
         ):
             continue
-        if key.side is not None and fill.position_side is not key.side:
+        if key.side is not None and said_side(fill) is not key.side:
             continue
         root = root_of(fill.fill_id)
         if root not in newest or fill.fill_id > newest[root].fill_id:

@@ -28,7 +28,7 @@ from exitfsm.holdings.facts import (
 from exitfsm.holdings.facts import Read as Dated
 from exitfsm.holdings.leaving import Intent, Leaving, Working
 from exitfsm.holdings.reads import ABSENT_BY_LAG, NEVER, Read, known
-from exitfsm.holdings.rows import Shown, net
+from exitfsm.holdings.rows import Shown, net, sign
 from exitfsm.holdings.units import factor_of
 from exitfsm.holdings.working import closing, leaves_of
 from exitfsm.kinds import PositionEnd
@@ -44,9 +44,9 @@ _FEE_MAX = Decimal("0.01")
 _LOOK_S = 1.0
 
 
-def key_of(p: Position) -> Key:
+def key_of(p: Position, broker: Capabilities) -> Key:
     """The holding that a position is part of; the rows of other accounts were left out before."""
-    return Key(None, p.symbol)
+    return Key(None, p.symbol, p.side if broker.holds_both(p.symbol) else None)
 
 
 def instrument_of(broker: Capabilities, symbol: str) -> Instrument:
@@ -59,6 +59,7 @@ def instrument_of(broker: Capabilities, symbol: str) -> Instrument:
         least_value=rules.value_min if isinstance(rules, Declared) else ZERO,
         multiplier=rules.multiplier if isinstance(rules, Declared) else careful.multiplier,
         fee_max=_FEE_MAX if "/" in symbol else ZERO,
+        hedge=broker.holds_both(symbol),
         reduce_only=broker.reduce_only,
         reserves=broker.reserves,
         lag_s=lag_s,
@@ -141,7 +142,7 @@ def leaving_of(
         for r in closing(p, working)
     ]
     return Leaving(
-        key=key_of(p),
+        key=key_of(p, broker),
         instrument=instrument,
         memory=Memory(),
         position=mine,
@@ -169,7 +170,7 @@ def is_news(e: Evidence) -> bool:
         return False
     entries = {p.entry for p in e.watched}
     other = shown.average is not None and len(entries) == 1 and shown.average not in entries
-    return other or shown.qty != sum((p.left * p.side.sign for p in e.watched), ZERO)
+    return other or shown.qty != sum((p.left * sign(p.side, e.key) for p in e.watched), ZERO)
 
 
 @exactly

@@ -12,6 +12,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import NamedTuple
 
+from exitfsm.holdings.sides import concerns
 from exitfsm.ports import Capabilities
 from exitfsm.position import Position
 from exitfsm.values import ZERO, ExecutionReport, OrderStatus, WorkingOrder, exactly, plain
@@ -45,7 +46,7 @@ def gives_way(order: ExecutionReport, p: Position, foreign_exits: str, entry_pre
 
 def closing(p: Position, working: Iterable[ExecutionReport]) -> tuple[ExecutionReport, ...]:
     """Those of others that would close the position."""
-    return tuple(order for order in working if order.side is p.side.exit_side)
+    return tuple(order for order in working if order.side is p.side.exit_side and concerns(order, p.side))
 
 
 @exactly

@@ -373,5 +373,5 @@ class Executor(Part):
     async def _is_too_small(self, p: Position, order: Order, report: ExecutionReport | None = None) -> bool:
         """True while an order is worth less than the venue takes, by its answer too; what an operator ordered goes."""
         price = self._engine.last_price(order.symbol)
-        waits = await self._instruments.hold_back(p.position_id, order, price, report)
+        waits = await self._instruments.hold_back(p.position_id, order, price, report, p.qty)
         return waits and not p.order.ordered_by

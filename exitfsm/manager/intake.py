@@ -18,7 +18,7 @@ from typing import Any
 from exitfsm import holdings
 from exitfsm.broker.market import bar_of
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import Meaning, Read, rows_of
+from exitfsm.holdings import Meaning, Read
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part, in_order
 from exitfsm.manager.executor import Executor
@@ -228,13 +228,14 @@ class Intake(Part):
             await self._settle(bar, held, watched)
 
     async def _settle(self, bar: Bar, held: Read, watched: list[Position]) -> None:
-        beside = {q.position_id: q for p in watched for q in self._engine.beside(p) if q not in watched}
+        row, of_row = holdings.jumped_rows(held, bar.symbol, watched)
+        beside = {q.position_id: q for p in of_row for q in self._engine.beside(p) if q not in watched}
         ratio_max = self._settings.policy.price_guard.max_jump_ratio
         jump = holdings.Jumped(
             bar=bar,
             price_before=self._engine.last_price(bar.symbol),
-            row=next(iter(rows_of(held.rows, bar.symbol)), None),
-            watched=tuple(watched),
+            row=row,
+            watched=tuple(of_row),
             beside=tuple(beside.values()),
             ratio_max=ratio_max,
             bars=self._jumps.note(bar, self._engine.levels.last_at(bar.symbol), ratio_max),

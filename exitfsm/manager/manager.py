@@ -273,9 +273,9 @@ class ExitManager(Adjustable, MayEnter, Pausable, Prices):
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
-    def _account(self) -> holdings.Account | None:
+    def _account(self, symbol: str, side: Side | None) -> holdings.Account | None:
         is_watching = self._loop is not None and not self._loop.is_closed()
-        return self._made.account() if self._made is not None and is_watching else None
+        return self._made.account(symbol, side) if self._made is not None and is_watching else None
 
     def _now(self) -> datetime:
         return self._given.time.now()
@@ -304,15 +304,16 @@ class ExitManager(Adjustable, MayEnter, Pausable, Prices):
 
     @on_its_loop
     async def force_exit(
-        self, symbol: str, reason: str = "", *, who: str = "operator", qty: Decimal | float | str | None = None
-    ) -> list[Position]:
+        self, symbol: str, reason: str = "", *, who: str = "operator",
+        qty: Decimal | float | str | None = None, side: holdings.OnSide = None,
+    ) -> list[Position]:  # fmt: skip
         """Exit all positions of a symbol now, whatever their levels; returns them. Repeating it does no more.
 
         An exit under way goes on; an unprotected position gets one more attempt (`qty` at most) after its orders were
-        looked up. Where nothing can be done, the alarm `not_done` says why.
+        looked up. Where nothing can be done, the alarm `not_done` says why. In hedge mode `side` must say which of two.
         """
         name, most = symbol_key(str(symbol)), decimal_of(qty) if qty is not None else None
-        positions = [p for p in self.positions() if holdings.same_symbol(p.symbol, name)]
+        positions = holdings.meant(self.positions(), name, side, self._engine.broker)
         return await self._at_work.operators.force(positions, {"reason": reason, "who": who, "at_most": most})
 
     @on_its_loop

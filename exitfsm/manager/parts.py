@@ -34,7 +34,9 @@ from exitfsm.manager.reconciler import Adopter, Reconciler
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.memory.memory import Memory
+from exitfsm.others.crossing import Crossings
 from exitfsm.others.ground import Ground
+from exitfsm.others.residues import Residues
 from exitfsm.others.scope import Scoped, scope_of
 from exitfsm.others.settings import Settings
 from exitfsm.others.share import Share
@@ -80,19 +82,20 @@ class Parts:
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         closes = closing(given.config, fitting.capabilities)
         calls = BrokerCalls(fitting, memory.orders, time, timeout_s, Hears(self._after_call, alarms.raise_soon), closes)
-        share = Share(engine, scope, calls, memory.kept, self._account)
-        books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share)
+        kept, instruments = memory.kept, Instruments(calls, time, mailbox.alarm)
+        share = Share(engine, scope, calls, kept, self._account)
+        books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share, instruments.ask)
         ground = Ground(
             calls=calls, orders=memory.orders, positions=mailbox, engine=engine, time=time, live=live,
             raise_alarm=alarms.raise_alarm, scope=scope,
         )  # fmt: skip
+        residues = Residues(ground, books, instruments.is_taught)
         self.context = context = Context(
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
-            tasks=tasks, ground=ground, scoped=Scoped(ground, memory.kept, share),
+            tasks=tasks, ground=ground, scoped=Scoped(ground, kept, share, residues, Crossings(ground, books)),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
-            hours=Hours(calls, time, sessions),
+            hours=Hours(calls, time, sessions), instruments=instruments,
             settings=Settings(engine, given.config, given.rules, time.now, tells_hours=calls.has("session")),
-            instruments=Instruments(calls, time, mailbox.alarm),
         )  # fmt: skip
         self.view = View(context)
         self.executor = Executor(context, self.view)
@@ -168,11 +171,12 @@ class Parts:
         if self._is_own:
             self.store.close()
 
-    def account(self) -> holdings.Account:
-        """What speaks for or against an entry."""
+    def account(self, symbol: str, side: holdings.OnSide) -> holdings.Account:
+        """What speaks for or against an entry; where both sides are held at once, what is of the other does not."""
+        one = side if self.context.engine.broker.holds_both(symbol) else None
         return holdings.Account(
-            positions=list(self.context.engine.positions.values()),
-            cooldowns=dict(self._account.cooldowns),
+            positions=[p for p in list(self.context.engine.positions.values()) if one in (None, p.side)],
+            cooldowns=self._account.cooling(one),
             is_reconciled=self.running and self.reconciler.is_done,
             is_paused=self.context.engine.paused,
         )

@@ -21,7 +21,7 @@ from exitfsm import holdings, scope
 from exitfsm.aio.tasks import MANY, OneAtATime, in_slices
 from exitfsm.broker.probing import Found, Sent, find_exit, list_sent, look_around
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import Adopt, Tries, bare, is_price, watching
+from exitfsm.holdings import Adopt, Executed, Tries, Watching, is_price, watching
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.view import View
@@ -65,24 +65,23 @@ class Adopter(Part):
         if self._engine.store.count():
             self._empty_at = None
 
-    async def adopt_all(self, rows: Sequence[BrokerPosition], watched: set[str], *, is_first: bool) -> None:
+    async def adopt_all(self, rows: Sequence[BrokerPosition], watched: set[Watching], *, is_first: bool) -> None:
         """Watch what the broker shows and nobody watches, or watched when it was read.
 
         The fills are read after the positions; what changed in between is looked at anew, or the quantity would be
         held against the wrong fills and the position get a name that no other machine arrives at.
         """
-        known = watched | {p.symbol for p in list(self._engine.positions.values())}
-        new = holdings.unwatched(rows, known, self._orders.rules)
+        new = holdings.unwatched(rows, watched | self._orders.watched(), self._orders.rules)
         self.missing.keep_only(new)
         if not new:
             return
         try:
-            fills = await self._books.fills_by_symbol(self._live.lookback_days)
+            fills = await self._books.executed(self._live.lookback_days)
         except BrokerError:
             await self._cannot_name(new)
             raise
         again = await self._books.positions()
-        self._sent = await list_sent(self._calls, len(new), holdings.first_fills(new, fills or {}))
+        self._sent = await list_sent(self._calls, len(new), holdings.first_fills(new, fills))
         at_once = asyncio.Semaphore(ADOPTED_AT_ONCE)
 
         async def one(bp: BrokerPosition) -> None:
@@ -110,10 +109,10 @@ class Adopter(Part):
                 text = f"{what}: the broker's fills cannot be read, so it is NOT protected"
                 await self._alarms.raise_alarm("epoch_unknown", text)
 
-    async def _adopt(self, bp: BrokerPosition, fills: dict[str, list[Fill]] | None, is_first: bool) -> None:
+    async def _adopt(self, bp: BrokerPosition, fills: Executed, is_first: bool) -> None:
         symbol = self._orders.known_spelling(bp.symbol)
         what = holdings.described(bp, symbol)
-        listed = fills.get(bare(symbol), []) if fills is not None else None
+        listed = fills.of(symbol, bp.side)
         adopt = await self._named_and_priced(bp, symbol, listed, is_first)
         if adopt is None:
             return
@@ -157,7 +156,7 @@ class Adopter(Part):
         self, bp: BrokerPosition, symbol: str, listed: list[Fill] | None, is_first: bool
     ) -> Adopt | None:
         """Under which name, and at which price, a position can be watched; None where it cannot, or not yet."""
-        previous = await self._mailbox.run(partial(newest, self._engine, symbol, bp.side))
+        previous, residue = await self._mailbox.run(partial(newest, self._engine, symbol, bp.side))
         opening = holdings.Opening(
             row=bp,
             symbol=symbol,
@@ -165,7 +164,8 @@ class Adopter(Part):
             updates=tuple(self._orders.reported.of(symbol)),
             first_fill=self._orders.first_fills.get((symbol, bp.side)),
             previous=previous,
-            multiplier=watching.instrument_of(self._calls.capabilities, symbol).multiplier,
+            residue=residue,
+            instrument=watching.instrument_of(self._calls.capabilities, symbol),
             is_old=is_first and listed is None,
         )
         conclusion, tries = holdings.adopt(self._scoped.as_taken_in(opening), self.missing.tries(bp))
@@ -291,7 +291,7 @@ class Reconciler(Part):
     async def _sync(self) -> None:
         # Positions are read before the orders: whatever an order had filled by then, its own record says afterwards.
         expected = self._view.expectations()
-        symbols = {p.symbol for p in list(self._engine.positions.values())}
+        symbols = self._orders.watched()
         if self._is_first:
             await self._listing.read(is_first=True)  # nothing leaves before that
         held = await self._books.positions()
@@ -320,7 +320,6 @@ class Reconciler(Part):
         if self._seen.is_due(monotonic):
             self._tasks.spawn(look_around(self._calls, self._books.positions, self._alarms.raise_alarm), "exitfsm-look")
         if not self.runs.is_running:
-            watched = {p.symbol for p in list(self._engine.positions.values())}
-            new = self._seen.unwatched(watched, self._orders.rules)
+            new = self._seen.unwatched(self._orders.watched(), self._orders.rules)
             if any(self._adopter.missing.tries(row) is None for row in self._scoped.managed(new)):
                 self.due.hurry()

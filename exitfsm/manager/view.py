@@ -69,13 +69,14 @@ class View(Part):
         Where nothing of its symbol is on its way out, all its positions are told, with the first of them.
         """
         p = self._engine.positions.get(position_id)
-        holding = self._engine.levels.holding(p.symbol) if p is not None else []
+        holding = self._orders.holding(p) if p is not None else []
         if holding and watching.are_at_rest(holding):
             if position_id == holding[0].position_id:
-                await self._tell_holding(holding[0].symbol, read, expected)
+                await self._tell_holding(holding[0], read, expected)
             return
         if p is None or expected.get(position_id) != self.seen(p) or holdings.is_silent(read, p.symbol):
             return  # `weigh` would say so, too; but no wait may begin with such a read
+        read = await self._scoped.crossings.seen_by(p, read)
         evidence: Evidence | None = Evidence(
             position=p,
             beside=tuple(self._engine.beside(p)),
@@ -102,15 +103,15 @@ class View(Part):
                 await self._mailbox.tell(position_id, holdings.position_read(evidence, conclusion, self._waits.now(p)))
             return
 
-    async def _tell_holding(self, symbol: str, read: Read, expected: dict[str, Expected]) -> None:
-        """Tell the positions of a symbol, all of them at rest, what a read means for what is held of it."""
-        asked = Asked()
-        while (holding := self._engine.levels.holding(symbol)) and watching.are_at_rest(holding):
+    async def _tell_holding(self, p: Position, read: Read, expected: dict[str, Expected]) -> None:
+        """Tell the positions of a holding, all of them at rest, what a read means for what is held of it."""
+        asked, symbol = Asked(), p.symbol
+        while (holding := self._orders.holding(p)) and watching.are_at_rest(holding):
             overtaken = any(expected.get(p.position_id) != self.seen(p) for p in holding)
             by = self._time.monotonic() if overtaken else read.began
             price, listed = self._engine.last_price(symbol), self._calls.has("fills")
-            for p in holding:
-                self._shown.count(p, self.net_of(p, read)[0], read.began)  # a send that cannot look goes by it
+            for q in holding:
+                self._shown.count(q, self.net_of(q, read)[0], read.began)  # a send that cannot look goes by it
             evidence = self._kept.evidence(holding, read, asked, price, listed=listed)
             if (news := watching.is_news(evidence)) and listed and asked.executions is None:
                 fills = await self._books.fills_since(holding[0].opened_at, symbol)
@@ -126,7 +127,7 @@ class View(Part):
             told = watching.messages(said, {p.position_id: p for p in holding}, began, self._time.now())
             if told:
                 await self._mailbox.run(partial(self._conclude, symbol, told))
-            self._kept.keep(evidence, memory, self._engine.levels.holding(symbol), news=news)
+            self._kept.keep(evidence, memory, self._orders.holding(p), news=news)
             if any(isinstance(one, Needed | Adopted) for one in said):
                 self._kept.look_in(watching.next_look_s(memory, evidence.instrument))
             return
@@ -169,7 +170,7 @@ class View(Part):
         await self._mailbox.run(rebased)
         for p, (_, message) in zip(watched, told, strict=True):
             if isinstance(message, Rescale):
-                self._kept.rescaled(p, message.factor, self._time.monotonic(), self._engine.levels.holding(p.symbol))
+                self._kept.rescaled(p, message.factor, self._time.monotonic(), self._orders.holding(p))
 
     async def _read_more(self, evidence: Evidence, need: Need) -> Evidence | None:
         """The evidence with what it lacks; None where the position has changed over that."""
@@ -178,7 +179,7 @@ class View(Part):
             return None if await self._took_over(p) else replace(evidence, next_order_known=True)
         if need is Need.EXECUTIONS:
             items, offered = await self._books.fills_of(p) or (), self._calls.has("fills")
-            is_shared = holdings.is_shared(p, list(self._engine.positions.values()))
+            is_shared = bool(self._engine.beside(p) or self._engine.against(p))
             return replace(evidence, executions=Executions(items=items, offered=offered, shared=is_shared))
         record = await self.record_of(p, p.client_order_id or "")
         if evidence.executions is None and self._engine.positions.get(p.position_id) is not p:

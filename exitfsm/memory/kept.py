@@ -77,7 +77,7 @@ class Kept:
         self, positions: Sequence[Position], read: Read, asked: Asked, price: Decimal | None, *, listed: bool
     ) -> Evidence:
         """All that is known of the holding of these positions, oldest first; `listed` where executions can be had."""
-        key = watching.key_of(positions[0])
+        key = watching.key_of(positions[0], self._broker)
         reported = tuple(self._reported(key.symbol) if not self._scope.handed else ())
         listed = listed and not self._scope.handed
         told = asked.executions if asked.executions is not None else reported
@@ -140,7 +140,7 @@ class Kept:
 
     def adopted(self, p: Position) -> None:
         """A holding that nobody watched is watched from now on."""
-        key = watching.key_of(p)
+        key = watching.key_of(p, self._broker)
         if (memory := self._proposed.pop(key, None)) is not None:
             self._memory[key] = memory
             self._note(key, [p])
@@ -192,7 +192,7 @@ class Kept:
 
     def rescaled(self, p: Position, factor: Decimal, by: float, positions: Sequence[Position]) -> None:
         """The unit of a holding changed, as a price that jumped has shown, at that moment (monotonic)."""
-        key, at = watching.key_of(p), self._at(by)
+        key, at = watching.key_of(p, self._broker), self._at(by)
         memory = self._memory.get(key, Memory())
         units = (*memory.units, Rescaled(at, factor))
         self._memory[key] = replace(memory, units=units, unit_at=at, changes=(), run=None)
@@ -203,7 +203,7 @@ class Kept:
 
         Of a position whose exit nobody ordered, and of which nothing was sent yet.
         """
-        price, before = p.trigger_price, self._price.get(watching.key_of(p)) or p.entry_price
+        price, before = p.trigger_price, self._price.get(watching.key_of(p, self._broker)) or p.entry_price
         if price is None or p.attempt > 1 or p.order.ordered_by or p.state is not State.PENDING:
             return False
         return abs(EXACT.divide(price, before) - 1) > _GAP

@@ -11,13 +11,13 @@ from msgspec.structs import replace
 from exitfsm import holdings
 from exitfsm.broker.calls import Known
 from exitfsm.engine import Engine
-from exitfsm.holdings import NEVER, bare
+from exitfsm.holdings import NEVER, Watching, bare
 from exitfsm.holdings.facts import Scope
 from exitfsm.memory.reported import Reported
 from exitfsm.ports import AssetRules
 from exitfsm.position import Position
 from exitfsm.scope import is_in_scope
-from exitfsm.values import ExecutionReport, Fill, OrderSide, Side
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill, OrderSide, Side
 
 #: Ids, and orders of others, that are remembered.
 REMEMBERED_MAX = 10_000
@@ -54,6 +54,7 @@ class Orders:
         self._ended: dict[str, datetime] = {}
         #: Pairs as written with their slash, by their spelling without it; and our ids, by those that came after them.
         self._pairs: dict[str, str] = {}
+        self._both_sides: frozenset[str] = frozenset()
         self._renamed: dict[str, str] = {}
 
     def owner(self, client_order_id: str) -> Position | None:
@@ -119,11 +120,42 @@ class Orders:
         """The working orders were listed once, or cannot be."""
         self._listed_by = 0.0
 
+    def holding(self, p: Position) -> list[Position]:
+        """The open positions of its holding, oldest first: of its symbol, and in hedge mode of its side."""
+        both = self._engine.broker.holds_both(p.symbol)
+        return [q for q in self._engine.levels.holding(p.symbol) if not both or q.side is p.side]
+
+    def watched(self) -> set[Watching]:
+        """What is watched: symbols, and in hedge mode each with its side."""
+        known = list(self._engine.positions.values())
+        return {holdings.watching_of(p.symbol, p.side, self._engine.broker) for p in known}
+
+    def of_other_sides(self, rows: Sequence[BrokerPosition]) -> set[str]:
+        """The symbols of rows on another side than is watched, or than another row is."""
+        sides = {(bare(p.symbol), p.side) for p in list(self._engine.positions.values())}
+        sides |= {(bare(row.symbol), row.side) for row in rows}
+        longs, shorts = ({name for name, on in sides if on is side} for side in Side)
+        return {self.known_spelling(row.symbol) for row in rows if bare(row.symbol) in longs & shorts}
+
+    def hedged(self, symbols: Iterable[str]) -> frozenset[str]:
+        """Those of which both sides are held at once, by their bare names."""
+        broker = self._engine.broker
+        if not broker.may_hold_both:
+            return frozenset()
+        return frozenset(bare(one) for one in symbols if broker.holds_both(self.known_spelling(one)))
+
+    def shown_on_both_sides(self, names: frozenset[str]) -> None:
+        """These symbols are shown on both sides, though only one can be held: nothing is sent for either."""
+        self._both_sides = names
+
     def hold_back(self, symbol: str, monotonic: float) -> bool:
-        """True while another exit of ours is, or might be, at the broker. Of one that is known there is an alarm."""
+        """True while another exit of ours is, or might be, at the broker, or while both sides of the symbol are shown.
+
+        Of either there is an alarm.
+        """
         name, owner = bare(symbol), self._engine.known_owner  # one that was an orphan may have an owner by now
         is_orphaned = any(of == name and owner(key) is None for key, of in self.orphans.items())
-        return monotonic < self._listed_by or is_orphaned
+        return monotonic < self._listed_by or is_orphaned or name in self._both_sides
 
     def by_symbol(self, fills: Iterable[Fill]) -> dict[str, list[Fill]]:
         """Executions by the symbol's bare name, in their order; how each is written is remembered."""
@@ -144,8 +176,10 @@ class Orders:
         if fill is None or not is_in_scope(fill, self._scope):
             return
         self.reported.note(fill)
-        key = (fill.symbol, Side.LONG if fill.side is OrderSide.BUY else Side.SHORT)
-        ended = self._ended.get(fill.symbol)
+        opened = Side.LONG if fill.side is OrderSide.BUY else Side.SHORT
+        if self._engine.broker.holds_both(fill.symbol) and fill.position_side is not opened:
+            return  # it closed, or does not say
+        key, ended = (fill.symbol, opened), self._ended.get(fill.symbol)
         if ended is None or fill.at > ended:
             self.first_fills[key] = min(fill.at, self.first_fills.get(key, fill.at))
 

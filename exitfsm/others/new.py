@@ -38,8 +38,15 @@ class New:
         """See that the broker's executions say whose they are, where the scope goes by that.
 
         Raises:
-            ConfigError: they do not, or it lists none.
+            ConfigError: they do not, or it lists none; or both sides of a symbol are held at once, and not all is ours.
         """
+        if self._scope.by_ids and self._calls.capabilities.may_hold_both:
+            raise ConfigError(
+                [
+                    "manage.owner: in hedge mode what is ours of an account is not told apart by ids or by handing. "
+                    "Set manage.owner: account, with manage.symbols or manage.ignore; or use a sub-account for each bot"
+                ]
+            )
         if not self._scope.ids:
             return
         lacks, listed = "its list of executions names no client order ids", None

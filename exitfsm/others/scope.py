@@ -22,8 +22,10 @@ from exitfsm.kinds import AlarmKind
 from exitfsm.lifecycle import State
 from exitfsm.memory.kept import Kept
 from exitfsm.messages import Ignore, Message
+from exitfsm.others.crossing import Crossings
 from exitfsm.others.ground import Ground
 from exitfsm.others.new import New
+from exitfsm.others.residues import Residues
 from exitfsm.others.share import Share
 from exitfsm.outside import log, logged
 from exitfsm.position import Position, scope_mark
@@ -77,7 +79,8 @@ def outside(rows: Rows, ours: Sequence[BrokerPosition], given: Scope, watched: s
 class Scoped:
     """Knows what is managed."""
 
-    def __init__(self, ground: Ground, kept: Kept, share: Share) -> None:
+    def __init__(self, ground: Ground, kept: Kept, share: Share, residues: Residues, crossings: Crossings) -> None:
+        self._residues, self.crossings = residues, crossings
         self._calls, self._time, self._live = ground.calls, ground.time, ground.live
         self._positions, self._engine, self.raise_alarm = ground.positions, ground.engine, ground.raise_alarm
         self._ground, self._share, self._began_at = ground, share, self._time.now()
@@ -143,7 +146,7 @@ class Scoped:
             owned, rows = await self.new.look(held, self.managed(whole))
             self.owned = owned
         else:
-            owned, rows = {}, self.managed(held.rows)
+            owned, rows = {}, self.managed(held.clear)
         if not self._said:
             self._said = True
             if doubt := scope.two_managers(self._calls.capabilities):
@@ -158,6 +161,7 @@ class Scoped:
         if messages := self.let_go():  # the manager was killed, or one was found, when a person said so
             await self._positions.tell_all(messages)
         await self._ask_who_bought(rows)
+        await self._residues.look_at(rows)
         await leave_turn(len(whole))
         return rows
 

@@ -45,6 +45,8 @@ class Way:
         doubtful = await self._ask_anew(p.symbol)
         working = self._orders.foreign.get(bare(p.symbol), {})
         for order_id, order in [*working.items(), *doubtful.items()]:
+            if not holdings.concerns(order, p.side):
+                continue
             if holdings.gives_way(order, p, self._live.foreign_exits, self._live.entry_id_prefix):
                 await self._cancel(p, order_id)
             elif not self._is_apart(order):

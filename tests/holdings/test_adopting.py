@@ -13,7 +13,8 @@ from makers import at, changed, ended, executions, fill, held, mirrored, over, q
 from msgspec.structs import replace
 
 from exitfsm import holdings
-from exitfsm.holdings import Adopt, Alarm, Nothing, Opening, Tries
+from exitfsm.holdings import Adopt, Alarm, Executed, Nothing, Opening, Tries
+from exitfsm.holdings.facts import Instrument
 from exitfsm.lifecycle import State
 from exitfsm.ports import CAREFUL, AssetRules, Capabilities, IdMemory
 from exitfsm.position import client_order_id, epoch_of
@@ -39,8 +40,8 @@ def test_given_a_list_of_positions_then_the_rows_of_symbols_that_nobody_watches_
 
 def test_given_executions_then_it_is_known_when_each_row_was_first_filled() -> None:
     rows = [row(10), row(1, symbol="MSFT")]
-    assert holdings.first_fills(rows, {"AAPL": [BOUGHT]}) == [BOUGHT.at]
-    assert holdings.first_fills(rows, {}) == []
+    assert holdings.first_fills(rows, Executed({"AAPL": [BOUGHT]}, CAREFUL)) == [BOUGHT.at]
+    assert holdings.first_fills(rows, Executed(None, CAREFUL)) == []
 
 
 def test_given_a_later_read_then_a_row_is_still_held_where_its_quantity_is_the_same() -> None:
@@ -211,9 +212,9 @@ def test_given_an_average_in_another_unit_then_the_executions_are_believed() -> 
 
 def test_given_no_executions_and_a_declared_multiplier_then_the_average_of_a_contract_becomes_a_price() -> None:
     shown = replace(row(10, 5000), current_price=Decimal(101))
-    known = opening(row=shown, executions=None, is_old=True, multiplier=Decimal(50))
+    known = opening(row=shown, executions=None, is_old=True, instrument=Instrument(multiplier=Decimal(50)))
     assert holdings.entry(known, None) == 100
-    assert holdings.entry(replace(known, multiplier=Decimal(1)), None) == 5000
+    assert holdings.entry(replace(known, instrument=Instrument()), None) == 5000
 
 
 @pytest.mark.parametrize(
@@ -238,6 +239,6 @@ def test_given_a_row_of_a_contract_then_its_average_is_read_as_a_price(
 
 
 def test_given_rows_that_cannot_be_read_or_contradict_each_other_then_a_person_is_told() -> None:
-    shown = read(row(4), row(6, side="short"), unreadable=frozenset(("", "MSFT")))
+    shown = read(row(4), row(6, side="short"), unreadable=frozenset(("", "MSFT")), both=frozenset(("AAPL",)))
     assert [fault.kind for fault in holdings.faults(shown)] == ["position_unreadable"] * 2 + ["both_sides"]
     assert "for MSFT" in holdings.faults(shown)[1].text

@@ -158,6 +158,11 @@ def test_an_instrument_that_says_nothing_of_hours_does_not_close_a_market_of_coi
     ("said", "about"),
     [
         (("LOT_SIZE", ""), About.STEP),
+        (("MIN_QTY", "quantity 0.005"), About.LEAST),
+        (("order_error", "minimum order size is 0.01"), About.LEAST),
+        (("invalid_qty", "Quantity is too small."), About.LEAST),
+        (("", "qty must not be less than the minimum"), About.LEAST),
+        (("", "minimum margin is not met"), None),
         (("", "Filter failure: PRICE_FILTER"), About.PRICE),
         (("MIN_NOTIONAL", "value 9.9 is too small"), About.VALUE),
         (("-4164", "Order's notional must be no smaller than 5"), About.VALUE),
