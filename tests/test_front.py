@@ -1,0 +1,97 @@
+"""The pages that stand at the front: their language is plain, and what they name is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import exitfsm
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(exitfsm.__file__).parent
+#: Pages of this kind read in one go; a sentence has fewer words than this, on average.
+WORDS_MAX = 25
+PLAIN = [
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "README.md",
+    ROOT / "docs" / "how-to" / "migrate.md",
+    ROOT / "docs" / "reference" / "faq.md",
+    *(ROOT / "docs" / "explanation" / f"{name}.md" for name in ("comparison", "limits", "native-orders")),
+]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def words_of_a_sentence(text: str) -> float:
+    """How many words a sentence has, on average. Tables and code are left out; a point of a list is a sentence."""
+    text = re.sub(r"^```.*?^```|^\|.*?$|^#.*?$", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    sentences = re.split(r"[.!?:;](?:\s|\*|$)|\n\s*\n|\n(?:[-*]|\d+\.) ", text)
+    counts = [len(words) for words in (re.findall(r"\w[\w'/.=-]*", one) for one in sentences) if words]
+    return sum(counts) / len(counts)
+
+
+@pytest.mark.parametrize("page", PLAIN, ids=lambda page: page.name)
+def test_a_page_at_the_front_is_written_in_short_sentences(page: Path) -> None:
+    assert words_of_a_sentence(page.read_text(encoding="utf-8")) < WORDS_MAX
+
+
+def test_long_sentences_are_found() -> None:
+    assert words_of_a_sentence("A word. " + "word " * 60 + ". A word, `too`.") > 20
+    assert words_of_a_sentence("Two words. " * 9) == 2
+
+
+def test_each_source_of_the_comparison_is_used_and_is_there() -> None:
+    text = (ROOT / "docs" / "explanation" / "comparison.md").read_text(encoding="utf-8")
+    table, _, sources = text.partition("## Sources")
+    assert {int(n) for n in re.findall(r"\[(\d+)\]", table)} == {int(n) for n in re.findall(r"^(\d+)\. ", sources, re.M)}
+
+
+# --- the recipes ------------------------------------------------------------------------------------------------------
+
+
+def loaded(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"of_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+RECIPES, SAMPLE_RULE = (loaded(ROOT / "tests" / name) for name in ("recipes/recipes.py", "test_sample_rule.py"))
+
+
+def section(name: str) -> str:
+    return CONTRIBUTING.partition(f"\n### {name}\n")[2].partition("\n### ")[0]
+
+
+def named_files(name: str) -> set[str]:
+    """The files of the package that a recipe of the page names between `Files:` and the end of that sentence."""
+    sentence = re.search(r"Files: (.*?`)(?: \([^)]*\))?\.(?=\s)", section(name), re.DOTALL)
+    assert sentence is not None, f"no files are named for {name}"
+    return {one for one in re.findall(r"`([^`]+)`", sentence[1]) if one.endswith(".py")}
+
+
+def test_the_files_of_a_rule_are_those_of_the_sample() -> None:
+    sample = {file.replace("vwap_stop", "NAME") for file in SAMPLE_RULE.TOUCHED}
+    named = set(re.findall(r"`(policy/[^`]+\.py)`", section("A rule").partition("Sample:")[0]))
+    assert named == sample
+
+
+@pytest.mark.parametrize(("name", "recipe"), [("An event", "EVENT"), ("A command", "COMMAND")])
+def test_the_files_of_a_recipe_are_those_that_the_sample_touches(name: str, recipe: str) -> None:
+    assert named_files(name) == set(getattr(RECIPES, recipe))
+
+
+def test_every_file_that_the_recipes_name_is_there() -> None:
+    named = {one for one in re.findall(r"`([\w/.]+)`", CONTRIBUTING.partition("## Recipes")[2]) if "/" in one or ".py" in one}
+    places = [one for one in named if "NAME" not in one]
+    assert len(places) > 20
+    missing = [one for one in places if not (ROOT / one).exists() and not (PACKAGE / one).exists()]
+    assert missing == []
+    besides = set(re.findall(r"\b[\w/]+\.(?:py|txt)\b", " ".join(RECIPES.BESIDE)))
+    assert [one for one in besides if not (ROOT / one).exists() and not (PACKAGE / one).exists()] == []
