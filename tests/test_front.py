@@ -47,7 +47,9 @@ def test_long_sentences_are_found() -> None:
 def test_each_source_of_the_comparison_is_used_and_is_there() -> None:
     text = (ROOT / "docs" / "explanation" / "comparison.md").read_text(encoding="utf-8")
     table, _, sources = text.partition("## Sources")
-    assert {int(n) for n in re.findall(r"\[(\d+)\]", table)} == {int(n) for n in re.findall(r"^(\d+)\. ", sources, re.M)}
+    assert {int(n) for n in re.findall(r"\[(\d+)\]", table)} == {
+        int(n) for n in re.findall(r"^(\d+)\. ", sources, re.M)
+    }
 
 
 # --- the recipes ------------------------------------------------------------------------------------------------------
@@ -88,10 +90,30 @@ def test_the_files_of_a_recipe_are_those_that_the_sample_touches(name: str, reci
 
 
 def test_every_file_that_the_recipes_name_is_there() -> None:
-    named = {one for one in re.findall(r"`([\w/.]+)`", CONTRIBUTING.partition("## Recipes")[2]) if "/" in one or ".py" in one}
+    named = {
+        one for one in re.findall(r"`([\w/.]+)`", CONTRIBUTING.partition("## Recipes")[2]) if "/" in one or ".py" in one
+    }
     places = [one for one in named if "NAME" not in one]
     assert len(places) > 20
     missing = [one for one in places if not (ROOT / one).exists() and not (PACKAGE / one).exists()]
     assert missing == []
     besides = set(re.findall(r"\b[\w/]+\.(?:py|txt)\b", " ".join(RECIPES.BESIDE)))
     assert [one for one in besides if not (ROOT / one).exists() and not (PACKAGE / one).exists()] == []
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------
+
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.name)
+def test_a_decision_has_number_status_date_and_alternatives(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    number = int(page.name.partition("-")[0])
+    head = rf"# {number}\. \S.*\n\nStatus: (accepted|superseded by \d+), 20\d\d-\d\d-\d\d\n\n\S"
+    assert re.match(head, text), f"{page.name} begins otherwise"
+    assert re.search(r"\n## Alternatives\n\n- ", text), f"{page.name} names no alternative"
+
+
+def test_decisions_are_numbered_in_one_row() -> None:
+    assert [int(page.name.partition("-")[0]) for page in DECISIONS] == list(range(1, len(DECISIONS) + 1))
