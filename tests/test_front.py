@@ -22,6 +22,7 @@ PLAIN = [
     ROOT / "docs" / "reference" / "faq.md",
     *(ROOT / "docs" / "explanation" / f"{name}.md" for name in ("comparison", "limits", "native-orders")),
 ]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
@@ -50,6 +51,29 @@ def test_each_source_of_the_comparison_is_used_and_is_there() -> None:
     assert {int(n) for n in re.findall(r"\[(\d+)\]", table)} == {
         int(n) for n in re.findall(r"^(\d+)\. ", sources, re.M)
     }
+
+
+def anchors(page: Path) -> set[str]:
+    """What a heading of the page is called in links."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_link_to_a_part_of_a_page_leads_to_a_heading(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target, part in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
+        assert part in anchors((page.parent / target) if target else page), f"{page.name}: {target}#{part}"
+
+
+def test_each_claim_of_reliability_has_its_command_and_its_notes() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and "|---" not in line][1:]
+    assert len(rows) > 8
+    assert [row[0] for row in rows if len(row) != 3 or not re.search(r"`[^`]+`", row[1])] == []
+    for place in re.findall(r"`[^`]*?(tests/[\w/.]+)`", text):
+        assert (ROOT / place).exists(), place
 
 
 # --- the recipes ------------------------------------------------------------------------------------------------------
