@@ -123,9 +123,11 @@ def alarms() -> str:
     out += ["(../how-to/handle-alarms.md). The words are stored; none is ever renamed or removed.", ""]
     out += ["| severity | what it means |", "|---|---|"]
     out += [f"| {severity} | {cell(text)} |" for severity, text in kinds.SEVERITY.items()]
-    out += ["", "## Alarms", "", "| kind | severity | what it means | what to do |", "|---|---|---|---|"]
+    out += ["", "## Alarms", "", "| kind | severity | what it means | what to do | ends by itself when |"]
+    out += ["|---|---|---|---|---|"]
     for kind, said in kinds.ALARMS.items():
-        out.append(f"| `{kind}` | {said.severity} | {cell(said.means)} | {cell(said.do)} |")
+        ends = cell(kinds.ENDS_WHEN.get(kind, ""))
+        out.append(f"| `{kind}` | {said.severity} | {cell(said.means)} | {cell(said.do)} | {ends} |")
     for title, words in (
         ("How an exit order ended", kinds.ORDER_ENDS),
         ("How a position ended", kinds.POSITION_ENDS),

@@ -6,6 +6,7 @@ are the event loop's.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -21,7 +22,7 @@ from exitfsm.events import (
     TradingPaused,
     TradingResumed,
 )
-from exitfsm.position import Position
+from exitfsm.position import BY_ITSELF, Position
 from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side
@@ -39,6 +40,8 @@ class Account:
         #: What a person has said of the scope; exchanged whole, so that any thread may read it.
         self.choices = NO_CHOICES
         self.alarms: dict[str, Alarm] = {}
+        #: How many of them are active with each kind and text.
+        self._said: Counter[tuple[str, str]] = Counter()
         #: Until when symbols are not to be entered, by symbol and side.
         self._cooldowns: dict[tuple[str, Side], datetime] = {}
 
@@ -47,7 +50,7 @@ class Account:
         self.load()
         self._cooldowns.update(self._store.cooldowns_of_sides(at))
 
-    def ended(self, p: Position) -> None:
+    def cools_down(self, p: Position) -> None:
         """A position has ended: its symbol cools down."""
         if p.cooldown_until is not None:
             key = (p.symbol, p.side)
@@ -79,11 +82,20 @@ class Account:
             case BreakerClosed():
                 self.breaker_open = False
             case AlarmRaised():
+                self._take_down(event.alarm_id)
+                self._said[event.kind, event.text] += 1
                 self.alarms[event.alarm_id] = Alarm(
                     alarm_id=event.alarm_id, kind=event.kind, text=event.text, raised_at=event.at
                 )
             case AlarmAcknowledged():
-                self.alarms.pop(event.alarm_id, None)
+                self._take_down(event.alarm_id)
+
+    def _take_down(self, alarm_id: str) -> None:
+        alarm = self.alarms.pop(alarm_id, None)
+        if alarm is not None:
+            self._said[alarm.kind, alarm.text] -= 1
+            if not self._said[alarm.kind, alarm.text]:
+                del self._said[alarm.kind, alarm.text]
 
     def record(self, event: Event, *, at: datetime, by: str) -> Sequence[Recorded]:
         """Append one fact and fold it."""
@@ -99,7 +111,7 @@ class Account:
 
     def raise_alarm(self, kind: str, text: str, *, at: datetime) -> Sequence[Recorded]:
         """Put up an alarm, unless the same is active."""
-        if any(a.kind == kind and a.text == text for a in self.alarms.values()):
+        if (kind, text) in self._said:
             return ()
         alarm_id = f"{self.stream_id}/{kind}/{self._version + 1}"
         return self.record(AlarmRaised(alarm_id=alarm_id, kind=kind, text=text, at=at), at=at, by="reconcile")
@@ -109,3 +121,10 @@ class Account:
         if alarm_id not in self.alarms:
             return ()
         return self.record(AlarmAcknowledged(alarm_id=alarm_id, by=who, at=at), at=at, by="operator")
+
+    def ended(self, alarm_id: str, *, at: datetime, why: str) -> Sequence[Recorded]:
+        """An alarm is over by itself; one that is not active is left alone."""
+        if alarm_id not in self.alarms:
+            return ()
+        over = AlarmAcknowledged(alarm_id=alarm_id, by=BY_ITSELF, at=at, why=why)
+        return self.record(over, at=at, by="reconcile")

@@ -113,9 +113,10 @@ class RefusalEnded(Event, frozen=True, tag="refusal_ended.v1"):
 class ExitTriggered(Event, frozen=True, tag="exit_triggered.v1"):
     """The decision to exit, and the intent to send this order. It is durable before anything is sent.
 
-    `trigger_price` is the price that breached, `level` what it breached (the same price where the rule has no level),
-    `threshold_pct` the percentage that `level` stands for (0 where there is none). `sold_elsewhere` is what of the
-    position other hands had sold already, so that it is not sold again.
+    `at` is when it was decided: live, at the bar's arrival; in simulation, and in older logs, at the bar's label, which
+    is `bar_at`. `trigger_price` is the price that breached, `level` what it breached (the same price where the rule has
+    no level), `threshold_pct` the percentage that `level` stands for (0 where there is none). `sold_elsewhere` is what
+    of the position other hands had sold already, so that it is not sold again.
     """
 
     reason: ExitType
@@ -442,7 +443,8 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     Attributes:
         stream_id: the position's id (or the account's, for facts about the whole).
         version: place in the stream, from 1.
-        at_ns: when the message that caused it happened, in nanoseconds since 1970 UTC.
+        at_ns: when the message that caused it happened, in nanoseconds since 1970 UTC: live, of a bar, its arrival; in
+            simulation, and in logs of before, its label.
         by: who told: `bar`, `broker`, `timer`, `operator`, `reconcile`, `bot`.
         event: what happened.
         sequence: place in the whole store, from 1; 0 before it is stored.

@@ -254,9 +254,9 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         "declare the step and the least: `instrument(symbol)`",
     ),
     AlarmKind.RESIDUE_DOUBTED: AlarmMeaning(
-        Severity.CRITICAL,
-        "by the declared step or least something is a residue, and **is not watched**; the executions say that the "
-        "venue does take so much",
+        Severity.WARNING,
+        "by the declared step or least something is a residue, and **is not watched**; the executions say that it was "
+        "bought as it is",
         "where the venue does take so much, the declaration is wrong: mend `instrument(symbol)`, or `Capabilities`",
     ),
     AlarmKind.PRICE_REFUSED: AlarmMeaning(
@@ -456,6 +456,41 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
 }
 
 
+_ORDER_OVER = "the order has ended, or nothing is held any more"
+#: The alarms that end by themselves, and when: where what they say is over, no person need look. Every other one is for
+#: a person to take down. What ends is recorded as taken down by `exitfsm`, with the reason.
+ENDS_WHEN: dict[AlarmKind, str] = {
+    AlarmKind.NOT_DONE: "a later command was carried out, or nothing is held any more",
+    AlarmKind.PRICE_JUMP: "a bar is believed again, or nothing is held any more (live)",
+    AlarmKind.FEED_UNUSABLE: "a bar is believed again, or nothing is held any more (live)",
+    AlarmKind.FEED_SILENT: "a bar came, or nothing is held any more",
+    AlarmKind.NO_PRICE: "a bar came, or nothing is held any more",
+    AlarmKind.EXITS_WAIT: "no exit waits for its place any more",
+    AlarmKind.BROKER_TROUBLE: "the broker's adapter says it no more",
+    AlarmKind.ORDER_NOT_FOUND: f"the broker tells of the order, or the next one follows; {_ORDER_OVER}",
+    AlarmKind.SUBMIT_UNRESOLVED: f"the broker has the order; {_ORDER_OVER}",
+    AlarmKind.CANCEL_UNRESOLVED: f"the broker refuses the cancel; {_ORDER_OVER}",
+    AlarmKind.ORDER_STALLED: f"the order fills on; {_ORDER_OVER}",
+    AlarmKind.RETRY_STALLED: "the next order follows, or nothing is held any more",
+    AlarmKind.ENDED_ORDER_WORKS: "the record shows the end and the next order follows, or nothing is held any more",
+    AlarmKind.FILLED_WITHOUT_QUANTITY: f"the quantity is known; {_ORDER_OVER}",
+    AlarmKind.CANCEL_REFUSED: _ORDER_OVER,
+    AlarmKind.VALUE_TOO_SMALL: "the broker has the order, or nothing is held any more",
+    AlarmKind.FOREIGN_ORDER: "nothing is held any more",
+    AlarmKind.BLOCKED_BY_ORDER: "the broker has our order, or nothing is held any more",
+    AlarmKind.UNPRICEABLE: "all that the broker shows is watched, or not held any more",
+    AlarmKind.EXIT_UNKNOWN: "all that the broker shows is watched, or not held any more",
+    AlarmKind.POSITION_UNREADABLE: "the broker's positions can be read",
+    AlarmKind.BOTH_SIDES: "one side of the symbol is shown",
+    AlarmKind.POSITIONS_MISSING: "positions are listed again",
+    AlarmKind.ENTRY_NOT_SHOWN: "what was executed is shown",
+    AlarmKind.UNEXPLAINED_QUANTITY: "the quantity is as expected again",
+    AlarmKind.NOT_RECONCILED: "the broker was reconciled with",
+    AlarmKind.ORDER_INACTIVE: f"the order fills; {_ORDER_OVER}",
+    AlarmKind.EXIT_POSTPONED: "the broker takes the order, or refuses it for a cause that lasts",
+    AlarmKind.STORE_UNWRITABLE: "the store takes a commit",
+    AlarmKind.ALERT_FAILED: "the channel takes messages",
+}
 #: Of these one that is active hides no other: each names another word or field.
 EACH_NAMES_ITS_OWN = frozenset({AlarmKind.STATUS_UNKNOWN, AlarmKind.ANSWER_UNREADABLE})
 
@@ -550,7 +585,7 @@ BAR_REFUSALS: dict[BarRefusal, str] = {
     BarRefusal.IN_THE_FUTURE: "it is dated far ahead of its arrival",
     BarRefusal.BEFORE_ENTRY: "it is of the present, and dated before the entry: a clock is wrong",
     BarRefusal.PRICE_JUMP: "its price is more than `price_guard.max_jump_ratio` away from the last accepted one",
-    BarRefusal.OUT_OF_SESSION: "the broker says that the market is closed, and `session.trade` is `regular` (live)",
+    BarRefusal.OUT_OF_SESSION: "the market is closed, by the broker (live) or by `session.trade: regular` (simulation)",
     BarRefusal.PAUSED: "it would have triggered an exit while trading is paused",
     BarRefusal.DISABLED: "it would have triggered an exit while exits are off (`enabled: false`)",
 }

@@ -130,6 +130,7 @@ class PositionRead(Message, frozen=True):
         how: how it ended where nothing of it is held any more, as `PositionEnd` has it; empty where nothing says more.
         record: the broker's record of the newest exit order, read after this read began. While it is missing, or shows
             an order working of which the end was reported, no attempt follows and the position does not end.
+        lapsed: its pending order may have been sent, can arrive no more, and the broker has no record of it.
     """
 
     by: ClassVar[By] = By.BROKER
@@ -140,6 +141,7 @@ class PositionRead(Message, frozen=True):
     known: Known | None = None
     record: RecordRead | None = None
     how: str = ""
+    lapsed: bool = False
 
 
 class TimeSeen(Message, frozen=True):

@@ -20,7 +20,7 @@ from exitfsm.config import ExitConfig
 from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.errors import StoreError
 from exitfsm.holdings import OnSide
-from exitfsm.manager.alarms import OnAlarm, OnEvent
+from exitfsm.others.alarms import OnAlarm, OnEvent
 from exitfsm.others.settings import CONFIGURATION
 from exitfsm.outside import log
 from exitfsm.policy import ExitPolicy

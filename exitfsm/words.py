@@ -158,7 +158,8 @@ def _triggered(p: Position, _: Position, e: ExitTriggered) -> str:
         best = f", best price {n(e.best_price)}" if e.best_price is not None else ""
         cause = f"{e.reason}: {n(e.trigger_price)} reached {n(e.level)} ({n(e.threshold_pct)} %{best})"
     detail = f" ({e.detail})" if e.detail else ""
-    return f"{cause}{detail}; {_order(p, e)}"
+    label = f", by the bar of {stamp(e.bar_at)}" if e.bar_at is not None and e.bar_at != e.at else ""
+    return f"{cause}{detail}{label}; {_order(p, e)}"
 
 
 def _order(p: Position, e: ExitTriggered | ExitRetried) -> str:

@@ -378,6 +378,7 @@ class TestStatus:
                     "attempts": 0,
                     "client_order_id": None,
                     "next_attempt_at": None,
+                    "refusal": None,
                     "strategy_name": "simulate",
                     "events": 1,
                     "alarms": [],
@@ -441,7 +442,7 @@ class TestHistory:
         order = "xf2[0-9a-z]{26}001"
         expected = [
             rf"AAPL:long:20240102T143000Z:{ACCOUNT}",
-            r"AAPL long 10 at 100: filled; times are UTC",
+            r"AAPL long 10 at 100: filled; times are UTC, those of bars are bar time",
             r"  1  2024-01-02 14:30:00  PositionOpened  \(nothing\) → monitoring  by bot",
             r"     long 10 at 100; stop_loss 99 \(1 %\), profit_take 102 \(2 %\), strategy simulate",
             r"  2  2024-01-02 14:32:00  ExitTriggered   monitoring → pending    by bar",

@@ -656,7 +656,7 @@ def test_given_the_effective_configuration_when_shown_then_it_is_complete_and_pl
         "price": "none",
     }
     assert section["stop_loss"]["threshold_pct"] == "0.123456789012345678"
-    hours = {"trade": "regular", "open": "09:30", "close": "16:00"}
+    hours = {"trade": "live", "open": "09:30", "close": "16:00"}
     assert section["session"] == {"timezone": "America/New_York", **hours, "calendar": ""}
 
 
@@ -774,7 +774,7 @@ def test_given_a_fresh_interpreter_when_imported_then_pydantic_and_yaml_are_not(
 
 
 def test_given_one_word_of_several_then_it_is_that_one() -> None:
-    for word in ("regular", "extended"):
+    for word in ("live", "regular", "extended"):
         assert load_config({"session": {"trade": word}}).session.trade == word
 
 

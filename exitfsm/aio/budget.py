@@ -38,7 +38,8 @@ class RateBudget:
         clock: what the minute is measured by.
         per_minute: most sends in any 60 seconds.
         standing: a position's present return (a loss is below 0): the lowest goes first, of equals the first to ask.
-        say: hears, once for all that wait together, how many must wait, and how long until the last of them may send.
+        say: hears, once for all that wait together, how many must wait, and how long until the last of them may send;
+            and then, that none waits any more.
     """
 
     def __init__(
@@ -155,6 +156,8 @@ class RateBudget:
                 self._say(*self.waiting())
             elif say_at <= now:
                 say_at = now + SAID_AFTER_S
+        if say_at == math.inf:
+            self._say(0, 0.0)
 
 
 class Turns:
@@ -162,13 +165,21 @@ class Turns:
 
     Args:
         clock, per_minute, standing: as of the budget.
-        raise_soon: raises an alarm: here, that some must wait.
+        raise_soon, end_soon: raises, and ends, an alarm: here, that some must wait.
     """
 
     def __init__(
-        self, clock: Clock, per_minute: int, standing: Callable[[str], float], raise_soon: Callable[[str, str], None]
+        self,
+        clock: Clock,
+        per_minute: int,
+        standing: Callable[[str], float],
+        raise_soon: Callable[[str, str], None],
+        end_soon: Callable[[str, str], object] = lambda *_: None,
     ) -> None:
         def say_how_many(waiting: int, seconds: float) -> None:
+            if not waiting:
+                end_soon("exits_wait", "no exit waits any more")
+                return
             most = f"at most {per_minute} orders are sent in a minute; the worst go first"
             raise_soon("exits_wait", f"{wait_in_words(waiting, seconds)}: {most}")
 

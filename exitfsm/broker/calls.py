@@ -147,8 +147,8 @@ class BrokerCalls:
         words = {plain_word(said): status for said, status in fitting.capabilities.status_words.items()}
         self._dialect = Dialect(words, self._note)
         self._not_implemented: set[str] = set()
-        #: What the broker said last that troubles it.
-        self._troubles: list[str] = []
+        #: What the broker said last that troubles it; None before it was asked.
+        self.troubled: list[str] | None = None
         self._forbidden: str | None = None
         self._threads = DaemonThreads(THREADS_MAX, "exitfsm-broker")
 
@@ -324,8 +324,8 @@ class BrokerCalls:
         except BrokerError as error:
             log.warning("troubles_not_told error=%s", error)
             return []
-        new, self._troubles = [text for text in now if text not in self._troubles], now
-        return new
+        before, self.troubled = self.troubled or (), now
+        return [text for text in now if text not in before]
 
     async def order_ids(self, since: datetime) -> frozenset[str]:
         """Our ids of all orders that the account was sent since a time, whatever became of them."""

@@ -52,6 +52,11 @@ WITHOUT: dict[str, str] = {
     "cancel": "a limit order that does not fill cannot be taken back",
 }
 
+_NO_SESSION = (
+    "a rule goes by the end of the session (end_of_session), and nobody says when that is: give the broker a method "
+    "session(symbol, at), or name session.calendar (as XNYS or 24/7), or the hours in session.open and session.close"
+)
+
 #: What a parameter is named (folded) -> what it is given.
 _GIVEN: dict[str, str] = {
     fold(name): meaning
@@ -82,7 +87,7 @@ _ORDER = ("client_order_id", "order_id", "symbol")
 _ASKS = {"order": _ORDER, "cancel": _ORDER, "fills": ("since",), "session": ("symbol", "at"), "instrument": ("symbol",)}
 _ASKS["order_ids"] = ("since",)
 #: What the port's own method may be given by name, where it takes that.
-_ADDED = {"cancel": ("symbol", "broker_order_id"), "fills": ("symbol",)}
+_ADDED = {"order": ("symbol",), "cancel": ("symbol", "broker_order_id"), "fills": ("symbol",)}
 _WRAP_PORT = "wrap it in a class that has the port's"
 _WRAP = "wrap it in a class whose submit(order) makes one of order.symbol, .qty, .side, .client_order_id, …"
 
@@ -145,10 +150,10 @@ class Fitting:
         mistakes = (mistake for form in sorted(forms) if (mistake := form_mistake(form)) is not None)
         self.mistakes += [*wrong, *(f"broker {type(broker).__name__}: {mistake}" for mistake in mistakes)]
 
-    def check(self) -> None:
+    def check(self, *, needs_session: bool = False) -> None:
         """Raise `ConfigError` where the broker cannot be asked what is needed, so that nothing is watched with it."""
-        if self.mistakes:
-            raise ConfigError(self.mistakes)
+        if mistakes := [*self.mistakes, *([_NO_SESSION] if needs_session and "session" not in self._found else [])]:
+            raise ConfigError(mistakes)
 
     def takes_our_id(self, method: str) -> bool:
         """True when the broker has this method, and it names an order by our id."""

@@ -128,16 +128,10 @@ class Instruments:
         #: When each symbol is to be asked about again, in monotonic seconds; None for one that was answered.
         self._asked: dict[str, float | None] = {}
         self._reads: dict[str, asyncio.Task[None]] = {}
-        #: Symbols of which refusals have taught a step or a least.
-        self._taught: set[str] = set()
         #: The newest order of each symbol that was worth too little, by the words of its refusal.
         self._refused: dict[str, Refused] = {}
         #: The order of each symbol that waits until it is worth more, of which a person has heard.
         self._notified: dict[str, str] = {}
-
-    def is_taught(self, symbol: str) -> bool:
-        """True where a refusal has taught a step or a least of a symbol in this run."""
-        return symbol in self._taught
 
     async def ask(self, symbol: str, *, anew: bool = False) -> None:
         """See to it that the broker was asked about a symbol; a failure is logged, and it is asked again later."""
@@ -227,7 +221,6 @@ class Instruments:
         """So little is not taken: for this run it is a residue, which ends a position and adds to the next purchase."""
         rules = self._calls.capabilities.rules(order.symbol)
         known = self._known.get(order.symbol) or _instrument_of(rules)
-        self._taught.add(order.symbol)
         self._known[order.symbol] = replace(known, qty_min=max(rules.qty_min, EXACT.next_plus(order.qty)))
         text = f"the venue refused {plain(order.qty)} of {order.symbol} as too little: it is left, {_DECLARE}"
         return Learned(kind=AlarmKind.QUANTITY_REFUSED, text=text)
@@ -242,7 +235,6 @@ class Instruments:
         if step is None:
             return f"the venue refused {said}: {_DECLARE}"
         known = self._known.get(order.symbol) or _instrument_of(rules)
-        self._taught.add(order.symbol)
         self._known[order.symbol] = replace(known, qty_step=step)
         less = plain(floor_to(order.qty, step))
         return f"the venue refused {said}; {less} is tried next, and what is below {plain(step)} is left: {_DECLARE}"

@@ -154,6 +154,8 @@ def _show(found: Standing) -> None:
         console.print(Text(off_line, style="bold red"))
     if found.held:
         console.print(_held_table(console, found.held, found.as_of or datetime.now(UTC)))
+    for line in filter(None, map(_why_not, found.held)):
+        console.print(Padding(Text(screen.clean(line)), (0, 0, 0, 2), expand=False))
     count = screen.plural(len(found.held), "position")
     if found.as_of is not None:
         console.print(f"{count} open at {screen.when(found.as_of)} UTC")
@@ -163,6 +165,18 @@ def _show(found: Standing) -> None:
         if line:
             console.print(Text(screen.clean(line)), soft_wrap=True)
     _show_alarms(console, found.alarms)
+
+
+def _why_not(h: Held) -> str:
+    """What the broker said when it refused the newest order that it refused; empty where it took them all."""
+    order, p = h.position.refused_order, h.position
+    if order is None:
+        return ""
+    again = order.postponed_until if order.live else p.next_attempt_at
+    after = f"; again from {screen.when(again)} UTC" if again is not None and not p.filled_qty else ""
+    how = "refused for now" if order.live else order.ended_how
+    said = f"{order.refusal}: {order.said}" if order.said else f"{order.refusal}"
+    return f"{p.symbol}: order {order.client_order_id} was {how} ({said}){after}"
 
 
 def _waiting(held: Sequence[Held], now: datetime) -> str:
@@ -245,10 +259,20 @@ def held_data(h: Held) -> dict[str, Any]:
         "attempts": p.attempt,
         "client_order_id": p.client_order_id,
         "next_attempt_at": _stamp(p.next_attempt_at),
+        "refusal": _refusal(p),
         "strategy_name": p.strategy_name,
         "events": p.version,
         "alarms": [a.alarm_id for a in p.alarms],
     }
+
+
+def _refusal(p: Position) -> dict[str, str | None] | None:
+    order = p.refused_order
+    if order is None:
+        return None
+    again = _stamp(order.postponed_until) if order.live else None
+    how = {"client_order_id": order.client_order_id, "how": "postponed" if order.live else order.ended_how}
+    return {**how, "refusal": order.refusal, "text": order.said, "again_from": again}
 
 
 def _level(level: Level | None) -> dict[str, str] | None:

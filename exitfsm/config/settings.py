@@ -25,11 +25,12 @@ class SessionHours(Section, frozen=True):
 
     timezone: Annotated[str, Spec("time zone of the exchange, by its IANA name")] = "America/New_York"
     trade: Annotated[
-        Literal["regular", "extended"],
+        Literal["live", "regular", "extended"],
         Spec(
-            "`regular`: where a live broker says that the market is closed, a bar decides nothing; `extended`: it does"
+            "`live`: where a live broker says that the market is closed, a bar decides nothing; `regular`: so it is in "
+            "simulation, too, by the hours below; `extended`: it does decide"
         ),
-    ] = "regular"
+    ] = "live"
     open: Annotated[time, Spec("when the session opens, in that zone")] = time(9, 30)
     close: Annotated[time, Spec("when the session closes, in that zone")] = time(16, 0)
     calendar: Annotated[
@@ -51,6 +52,10 @@ class LiveSettings(Section, frozen=True):
     sync_seconds: Annotated[Decimal, Spec("how often everything is reconciled with the broker", gt=0, le=86_400)] = (
         Decimal(60)
     )
+    request_life_seconds: Annotated[
+        Decimal,
+        Spec("for how long a request without an answer may still reach the broker", gt=0, le=86_400),
+    ] = Decimal(105)
     patience_seconds: Annotated[
         Decimal, Spec("how long any wait may last before a person is told", gt=0, le=86_400)
     ] = Decimal(120)

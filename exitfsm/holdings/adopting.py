@@ -65,6 +65,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     taken_in: datetime | None = None  # when a person took it in, after the newest one on record had ended
     residue: Decimal = ZERO  # what that one left, because the venue would not take it
     instrument: Instrument = Instrument()  # what is known of the symbol
+    by_ids: bool = False  # only what orders of certain ids bought is ours: no price names it
     is_old: bool = False  # it was there before we were, and the broker lists no executions: never to be known better
 
 
@@ -139,6 +140,10 @@ def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothin
         what = described(row, opening.symbol)
         return Alarm(AlarmKind.UNPRICEABLE, f"{what} has no entry price: it is NOT protected"), tries
     reported = opening.first_fill
+    if opening.by_ids and reported is None:
+        what = described(opening.row, opening.symbol)
+        text = f"{what}: no execution of the bot's ids opened it: it is NOT protected; hand it to watch()"
+        return Alarm(AlarmKind.SCOPE_UNKNOWN, text), tries
     return Adopt(epoch_of(reported) if reported is not None else None, reported, price), tries
 
 

@@ -29,7 +29,7 @@ from exitfsm.messages import Known, PositionRead, RecordRead
 from exitfsm.order_ids import looks_like_exit
 from exitfsm.policy import is_jump
 from exitfsm.ports import Capabilities
-from exitfsm.position import READS_MIN, Position, is_proved_over
+from exitfsm.position import EMPTY_S, READS_MIN, Position, is_proved_over
 from exitfsm.position.attempting import is_price
 from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, Side, bare, exactly, named, rows_of, same_symbol
 
@@ -94,6 +94,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     record: RecordRead | None = None  # of the newest order, where its end was reported; None until it was read
     executions: Executions | None = None  # None until they were read
     next_order_known: bool = False  # the broker was asked for the order of the next attempt, or cannot be asked
+    lapsed: bool = False  # as of `PositionRead`
 
 
 class Need(Enum):
@@ -304,11 +305,12 @@ def _explained(
     shown, qty = qty, qty - surplus(p, qty, listed.items)
     reads, memory = count(memory, p, qty, e.read.began)
     reads = max(reads, READS_MIN) if e.read.exact else _witnesses(e, listed, memory, reads)
+    lasted_s = memory.began - memory.since if e.lapsed else 0.0
     if _is_another(e, listed, shown, reads):
         return Need.RECORD if _lacks_record(e) else Closed(), memory
     if qty < left and sold_by_others(p, listed.items) >= left - qty:
         reads = max(reads, READS_MIN)  # two sources agree
-    elif not e.read.rows and not e.read.exact and left > ZERO:
+    elif not e.read.rows and not e.read.exact and left > ZERO and lasted_s < EMPTY_S:
         missing = reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live
         return Missing() if missing else Nothing(), memory
     elif _may_be_another(p, listed, qty, reads):
@@ -348,7 +350,9 @@ def position_read(e: Evidence, conclusion: Holds | Closed, at: datetime) -> Posi
     holds = Holds(ZERO, None, READS_MIN) if isinstance(conclusion, Closed) else conclusion
     qty, entry, reads = holds.qty, holds.entry_price, holds.reads
     seen = known(e.position)
-    return PositionRead(at=at, began=e.began, qty=qty, avg_entry_price=entry, reads=reads, known=seen, record=e.record)
+    return PositionRead(
+        at=at, began=e.began, qty=qty, avg_entry_price=entry, reads=reads, known=seen, record=e.record, lapsed=e.lapsed
+    )
 
 
 # --- a price that jumped beyond belief: the broker's row is the second source -----------------------------------------

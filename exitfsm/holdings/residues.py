@@ -1,18 +1,17 @@
 """What the venue would not take of a symbol: a residue is flat, and silent, unless the books say that it is none.
 
-Nothing says of a declared step or least whether it is right. What was traded does: what could be bought can be sold.
+Nothing says of a declared step or least whether it is right. What was bought as it is says that it may not be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from decimal import Decimal
 
 from exitfsm.holdings.facts import Instrument
 from exitfsm.holdings.rows import sellable
 from exitfsm.holdings.sides import Watching, bare_names, is_watched
 from exitfsm.ports import AssetRules
-from exitfsm.values import ZERO, BrokerPosition, Fill, exactly, floor_to, plain, same_symbol
+from exitfsm.values import BrokerPosition, Fill, exactly, plain, same_symbol
 
 
 def unwatched(
@@ -35,31 +34,27 @@ def residues(
 
 
 @exactly
-def not_by_rules(row: BrokerPosition, executions: Sequence[Fill], rules: AssetRules, *, taught: bool) -> str:
-    """Why the rules that make a residue of a row may be wrong, by the executions since flat; empty where they agree.
+def was_bought(row: BrokerPosition, executions: Sequence[Fill]) -> bool:
+    """True where executions, oldest first, opened a row as it is and closed nothing of it: the venue took just that.
 
-    It was bought as it is; or an order traded what the venue would not take by them, which a refusal has not `taught`.
+    What an exit or a sale left is no such row; nor is one of which the executions do not reach to flat.
     """
-    held, orders, was_sold = row.qty, dict[str, Decimal](), False
+    held = row.qty
     for fill in reversed([f for f in executions if same_symbol(f.symbol, row.symbol)]):
-        order_id = fill.broker_order_id or fill.client_order_id or fill.fill_id
-        orders[order_id] = orders.get(order_id, ZERO) + fill.qty
-        closes = fill.side is row.side.exit_side
-        was_sold, held = was_sold or closes, held + fill.qty if closes else held - fill.qty
-        if held <= 0 and not closes:
-            if not was_sold:
-                return "it was bought as it is"
-            odd = next((qty for qty in orders.values() if floor_to(qty, rules.qty_step) < qty), None)
-            return f"an order traded {plain(odd)} of it" if odd is not None and not taught else ""
-    return ""
+        if fill.side is row.side.exit_side:
+            return False
+        held -= fill.qty
+        if held <= 0:
+            return True
+    return False
 
 
-def residue_doubted(row: BrokerPosition, why: str, rules: AssetRules) -> str:
+def residue_doubted(row: BrokerPosition, rules: AssetRules) -> str:
     """What a person must know of it."""
     by = f"the step {plain(rules.qty_step)} and the least {plain(rules.qty_min)}"
     return (
-        f"{plain(row.qty)} {row.symbol} {row.side} cannot be sold by {by} that are known here, and {why}: it is NOT "
-        "protected. Where the venue does take so much, declare what it takes: Broker.instrument(symbol)"
+        f"{plain(row.qty)} {row.symbol} {row.side} were bought as they are, and cannot be sold by {by} that are known "
+        "here: NOT protected. Where the venue does take so much, declare what it takes: Broker.instrument(symbol)"
     )
 
 

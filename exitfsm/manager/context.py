@@ -14,9 +14,9 @@ from exitfsm.clocks import SteadyTime
 from exitfsm.config import ExitConfig
 from exitfsm.custom_rules import CustomRules
 from exitfsm.engine import Engine
-from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.memory.memory import Memory
+from exitfsm.others.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.others.ground import Ground
 from exitfsm.others.scope import Scoped
 from exitfsm.others.settings import Settings

@@ -61,7 +61,10 @@ class Executor(Part):
         super().__init__(context)
         self._view = view
         #: Whose turn it is to send.
-        self._turns = Turns(self._given.clock, self._live.orders_per_minute, self._standing, self._alarms.raise_soon)
+        self._turns = Turns(
+            self._given.clock, self._live.orders_per_minute, self._standing, self._alarms.raise_soon,
+            lambda kind, why: self._tasks.write(self._alarms.keep_only({kind}, (), why)),
+        )  # fmt: skip
         self.workers = Workers(
             self._step,
             begins=lambda position_id: self._announce(position_id, self._owed(position_id)[1]),
@@ -259,7 +262,7 @@ class Executor(Part):
         )
         if before is not None:
             looks = replace(looks, proved=self._shown.look_ups(before.client_order_id).shown_over)
-        others = self._orders.foreign.get(bare(p.symbol), {}).values()
+        others = self.way.in_scope(self._orders.foreign.get(bare(p.symbol), {}).values())
         permit = holdings.may_send(holdings.leaving_of(intent, looks, self.way.broker, now, others))
         closed = self._hours.heard_closed(p.symbol) or not self._breaker.allows(now)
         return Blocked("closed") if closed and isinstance(permit, Send) else permit
@@ -353,7 +356,8 @@ class Executor(Part):
             if outcome.outcome is Outcome.REFUSED:
                 may_have_left = self._sends.may_have_left(name)
                 there = await there_after_all(self._calls, name, may_have_left=may_have_left)
-                if there is None and self._sends.may_be_on_its_way(name):
+                unknown = self._orders.names_unknown(report.text)
+                if there is None and self._sends.may_be_on_its_way(name, is_held_by_unknown=unknown):
                     return False  # an earlier copy may be there, and hold what this one was refused: it is looked up
                 report = there or report
             if await self._is_too_small(p, order, report):

@@ -28,7 +28,7 @@ from exitfsm.manager.view import View
 from exitfsm.messages import ForceExit, Message, RecordRead, Release
 from exitfsm.outside import log, logged
 from exitfsm.position import ExitOrder, Position, is_over
-from exitfsm.position.operating import is_stuck
+from exitfsm.position.operating import is_in_the_dark, is_stuck
 from exitfsm.values import Bar, ExecutionReport, OrderStatus
 
 #: How long an update waits until a new position is adopted; a bot with one consumer has bars waiting behind.
@@ -100,9 +100,11 @@ class Operators(Part):
         p = self._engine.positions.get(position_id)
         if p is None:
             raise ValueError(f"no open position is called {position_id!r}: nothing was released")
-        if not_there and p.state is State.PENDING and p.client_order_id not in self._sends.under_way:
+        if not_there and is_in_the_dark(p) and p.client_order_id not in self._sends.under_way:
             await self._mailbox.report(holdings.not_there(p.order.client_order_id, who, self._time.now()))
-            return
+            if p.state is State.PENDING:
+                return  # the next attempt follows by itself
+            p = self._engine.positions.get(position_id, p)
         await self._clear_up(p, must=True)
         p = self._engine.positions.get(position_id)
         if p is None:
@@ -246,7 +248,7 @@ class Intake(Part):
         elif meaning is Meaning.REAL:
             await self._mailbox.bars([bar], confirmed=True)
         else:
-            await self._mailbox.run(lambda: self._engine.on_bar(bar, received_at=self._given.clock.now()))
+            await self._mailbox.run(lambda: self._engine.on_bar(bar, self._given.clock.now(), at=self._time.now()))
 
     async def update(self, update: Any) -> None:
         """A report on any order of the account. One that is not understood makes the orders be looked up."""

@@ -81,7 +81,7 @@ class Mailbox(Writer[Group]):
 
     def _confirmed(self, bars: list[Bar], group: Group) -> None:
         now = self._received()
-        _note(group, [a for bar in bars for a in self._engine.on_bar(bar, received_at=now, confirmed=True)])
+        _note(group, [a for bar in bars for a in self._engine.on_bar(bar, now, True, self._now())])
 
     def _bars(self, bars: list[Bar], group: Group) -> None:
         """Bars in order; those that jumped too far wait for a second source to confirm them.
@@ -94,7 +94,7 @@ class Mailbox(Writer[Group]):
         now = self._received()
         for bar in bars:
             if bar.symbol in together:
-                actions += self._engine.on_bars(together.values(), received_at=now)
+                actions += self._engine.on_bars(together.values(), received_at=now, at=self._now())
                 together = {}
             if self._engine.quiet(bar, now):
                 continue
@@ -103,7 +103,7 @@ class Mailbox(Writer[Group]):
                 group.jumps.append(bar)
             else:
                 together[bar.symbol] = bar
-        _note(group, actions + self._engine.on_bars(together.values(), received_at=now))
+        _note(group, actions + self._engine.on_bars(together.values(), received_at=now, at=self._now()))
 
 
 def _note(group: Group, actions: Iterable[Action]) -> None:

@@ -29,11 +29,11 @@ from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.engine import Engine
 from exitfsm.errors import StoreError, StoreLocked
 from exitfsm.events import Event
-from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.context import Given, in_order
 from exitfsm.manager.intake import CONFIRM
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.manager.parts import Parts
+from exitfsm.others.alarms import OnAlarm, OnEvent
 from exitfsm.others.entering import MayEnter
 from exitfsm.others.pausing import Pausable
 from exitfsm.others.prices import Prices
@@ -43,6 +43,7 @@ from exitfsm.ownership import Opening
 from exitfsm.policy import ExitPolicy
 from exitfsm.ports import Broker, Clock, EventBus
 from exitfsm.position import Position, account_hash
+from exitfsm.sessions import asks_the_broker
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side, decimal_of, symbol_key, utc
 
@@ -166,7 +167,7 @@ class ExitManager(Adjustable, MayEnter, Pausable, Prices):
 
     async def _start(self) -> None:
         loop, fitting = home(), Fitting(self._broker)
-        fitting.check()
+        fitting.check(needs_session=asks_the_broker(self.config))
         check_bus(self._bus)
         store = await self._opening.opened()
         self._made, self._loop = Parts(self._given, store, fitting, is_own=store is not self._store_given), loop

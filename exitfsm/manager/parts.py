@@ -25,7 +25,6 @@ from exitfsm.engine import Engine
 from exitfsm.errors import StoreError
 from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere, Recorded
 from exitfsm.lifecycle import State
-from exitfsm.manager.alarms import Alarms
 from exitfsm.manager.context import Context, Given
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.intake import Intake, Operators
@@ -34,6 +33,7 @@ from exitfsm.manager.reconciler import Adopter, Reconciler
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.memory.memory import Memory
+from exitfsm.others.alarms import Alarms
 from exitfsm.others.crossing import Crossings
 from exitfsm.others.ground import Ground
 from exitfsm.others.residues import Residues
@@ -75,9 +75,9 @@ class Parts:
             bars_since=bars_since(self._keeper.path) if given.config.record_bars else None,
         )
         engine.levels.expect(live.bar_seconds)
-        tasks, timeout_s = Tasks(), float(live.broker_timeout_seconds)
-        scope, listed_by = scope_of(given.config.manage), time.monotonic() + 2 * timeout_s
-        memory = Memory(engine, time, listed_by, scope)
+        tasks, timeout_s, scope = Tasks(), float(live.broker_timeout_seconds), scope_of(given.config.manage)
+        life_s = max(float(live.request_life_seconds), timeout_s)
+        memory = Memory(engine, time, time.monotonic() + 2 * timeout_s, scope, life_s=life_s)
         mailbox = Mailbox(engine, time, given.clock, self._after_group)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         closes = closing(given.config, fitting.capabilities)
@@ -89,7 +89,7 @@ class Parts:
             calls=calls, orders=memory.orders, positions=mailbox, engine=engine, time=time, live=live,
             raise_alarm=alarms.raise_alarm, scope=scope,
         )  # fmt: skip
-        residues = Residues(ground, books, instruments.is_taught)
+        residues = Residues(ground, books)
         self.context = context = Context(
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
             tasks=tasks, ground=ground, scoped=Scoped(ground, kept, share, residues, Crossings(ground, books)),
@@ -206,7 +206,7 @@ class Parts:
         context = self.context
         context.memory.forget(p)
         self.executor.workers.forget(p.position_id)
-        self._account.ended(p)
+        self._account.cools_down(p)
         if context.memory.seen.may_hold(p.symbol):
             self.reconciler.due.hurry()  # what was bought meanwhile is adopted now
 

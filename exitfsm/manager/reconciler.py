@@ -19,7 +19,7 @@ from typing import Any
 
 from exitfsm import holdings, scope
 from exitfsm.aio.tasks import MANY, OneAtATime, in_slices
-from exitfsm.broker.probing import Found, Sent, find_exit, list_sent, look_around
+from exitfsm.broker.probing import Found, Sent, find_exit, list_sent
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.holdings import Adopt, Executed, Tries, Watching, is_price, watching
 from exitfsm.manager.context import Context, Part
@@ -29,6 +29,7 @@ from exitfsm.memory.intervals import LOOK_UPS_MAX, Due
 from exitfsm.memory.past import epoch_by_price, newest
 from exitfsm.memory.shown import Missing
 from exitfsm.messages import Open, Recover
+from exitfsm.others.around import look_around
 from exitfsm.others.listing import Listing
 from exitfsm.outside import log, logged
 from exitfsm.position import READS_MIN, Position, epoch_of, may_owe, part_of, position_id
@@ -116,9 +117,6 @@ class Adopter(Part):
         adopt = await self._named_and_priced(bp, symbol, listed, is_first)
         if adopt is None:
             return
-        if adopt.first_fill is None and self._scoped.scope.ids:
-            text = f"{what}: no execution of the bot's ids opened it: it is NOT protected; hand it to watch()"
-            return await self._alarms.raise_alarm("scope_unknown", text)
         by_price = partial(epoch_by_price, self._engine, self._part, symbol, bp.side, adopt.entry_price)
         epoch = adopt.epoch if adopt.epoch is not None else await self._mailbox.run(by_price)
         name = position_id(self._part, symbol, bp.side, epoch)
@@ -167,6 +165,7 @@ class Adopter(Part):
             residue=residue,
             instrument=watching.instrument_of(self._calls.capabilities, symbol),
             is_old=is_first and listed is None,
+            by_ids=bool(self._scoped.scope.ids),
         )
         conclusion, tries = holdings.adopt(self._scoped.as_taken_in(opening), self.missing.tries(bp))
         self.missing.keep(bp, tries)
@@ -295,7 +294,7 @@ class Reconciler(Part):
         if self._is_first:
             await self._listing.read(is_first=True)  # nothing leaves before that
         held = await self._books.positions()
-        for fault in holdings.faults(held):
+        for fault in (faults := holdings.faults(held)):
             await self._alarms.raise_alarm(fault.kind, fault.text)
         due = holdings.in_question(list(self._engine.positions.values()), self._engine.unknown)
         due = {order_id: owner for order_id, owner in due.items() if order_id not in self._sends.under_way}
@@ -308,17 +307,18 @@ class Reconciler(Part):
             with logged("read_not_understood position=%s error=%s", watched):
                 await self._view.tell_read(watched, held, expected)
         # One that was watched when the read began may have ended since: the read is then too old to adopt it.
-        managed = await self._scoped.to_adopt(held)
-        await self._adopter.adopt_all(managed, symbols, is_first=self._is_first)
+        await self._adopter.adopt_all(await self._scoped.to_adopt(held), symbols, is_first=self._is_first)
         await self._listing.tell()
         await self._executor.way.look_at_adopted()
+        over = self._adopter.missing.over()
+        await self._alarms.keep_only(over, {fault.text for fault in faults}, "the broker's books are clear again")
         self._is_first = False
         self._executor.drive(may_owe(list(self._engine.positions.values()), MANY), now=False)
 
     def look_around(self, monotonic: float) -> None:
         """Read what is held where that is long ago; reconcile at once where a read shows what nobody watches."""
         if self._seen.is_due(monotonic):
-            self._tasks.spawn(look_around(self._calls, self._books.positions, self._alarms.raise_alarm), "exitfsm-look")
+            self._tasks.spawn(look_around(self._calls, self._books.positions, self._alarms), "exitfsm-look")
         if not self.runs.is_running:
             new = self._seen.unwatched(self._orders.watched(), self._orders.rules)
             if any(self._adopter.missing.tries(row) is None for row in self._scoped.managed(new)):

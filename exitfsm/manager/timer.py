@@ -92,7 +92,7 @@ class Timer(Part):
             slot = self._engine.levels.slots.get(p.symbol)
             if p.state is not State.MONITORING or slot is None:
                 continue
-            slot.shut(self._hours.shut(p.symbol) if self._given.config.session.trade == "regular" else None)
+            slot.shut(self._hours.shut(p.symbol) if self._given.config.session.trade != "extended" else None)
             silence = self._silence.since(p.symbol, slot.heard, mono)
             longest = silence_max_s(float(self._live.feed_silence_seconds), p.policy.price_guard, slot.length)
             timed = bool(p.policy.plan.timed)

@@ -85,6 +85,7 @@ class View(Part):
             began=self._waits.at(p, read.began),
             broker=self._calls.capabilities,
             next_order_known=not self._calls.asks_by_our_id,
+            lapsed=self._sends.has_lapsed(p, self._calls.can_look_up, self._engine.unknown),
         )
         while evidence is not None:
             conclusion, count = holdings.weigh(evidence, self._shown.counted(p))

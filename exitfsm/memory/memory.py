@@ -24,12 +24,14 @@ class Memory:
     Args:
         engine: knows what is watched, and what the broker can do.
         time: the present.
-        listed_by: as of `Orders`.
+        listed_by: as of `Orders`. `life_s`: as of `Sends`.
         scope: what of the account is ours.
     """
 
-    def __init__(self, engine: Engine, time: SteadyTime, listed_by: float, scope: Scope = ALL) -> None:
-        self.orders, self.sends = Orders(engine, listed_by, scope), Sends(time)
+    def __init__(
+        self, engine: Engine, time: SteadyTime, listed_by: float, scope: Scope = ALL, *, life_s: float = 105.0
+    ) -> None:
+        self.orders, self.sends = Orders(engine, listed_by, scope), Sends(time, life_s)
         self.shown, self.waits = Shown(), Waits(time, engine.broker)
         self.seen = Seen(LOOK_EVERY_S)
         self.jumps = Jumps()

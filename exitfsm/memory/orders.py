@@ -16,6 +16,7 @@ from exitfsm.holdings.facts import Scope
 from exitfsm.memory.reported import Reported
 from exitfsm.ports import AssetRules
 from exitfsm.position import Position
+from exitfsm.position.refusing import holders
 from exitfsm.scope import is_in_scope
 from exitfsm.values import BrokerPosition, ExecutionReport, Fill, OrderSide, Side
 
@@ -75,6 +76,16 @@ class Orders:
         """Our id of an exit order that is named by the broker's id alone."""
         ids = (p.broker_order_ids.get(broker_order_id) for p in list(self._engine.positions.values()))
         return next((ours for ours in ids if ours is not None), None)
+
+    def names_unknown(self, text: str) -> bool:
+        """True for a refusal that names an order which is neither a known one of others nor an exit on record here."""
+        named = set(holders(text))
+        if not named:
+            return False
+        known = {own for p in list(self._engine.positions.values()) for own in p.broker_order_ids}
+        for working in list(self.foreign.values()):
+            known |= {name for key, report in working.items() for name in (key, report.broker_order_id) if name}
+        return not named <= known
 
     def under_our_id(self, report: ExecutionReport) -> ExecutionReport:
         """The report under the id that we gave its order; see `holdings.our_id`."""

@@ -33,6 +33,10 @@ class New:
         #: When the executions were last read; None before the first time.
         self._read_at: datetime | None = None
         self._failed = 0
+        #: What was watched at the last look, by bare symbol; and what is over since, and was not looked at yet: what
+        #: was bought beside its exit may be older than the newest executions.
+        self._watched: set[str] = set()
+        self._over: set[str] = set()
 
     async def check_broker(self) -> None:
         """See that the broker's executions say whose they are, where the scope goes by that.
@@ -70,9 +74,13 @@ class New:
             rows: all that the account holds of what is managed.
         """
         watched = {bare(p.symbol) for p in list(self._engine.positions.values())}
-        listed = await self._listed(rows)
+        self._over |= self._watched - watched
+        self._watched = watched
+        shown = self._over & {bare(row.symbol) for row in rows}
+        listed = await self._listed(rows, whole=bool(shown))
         if listed is None:
             return {}, []
+        self._over -= shown | watched
         symbols = {bare(row.symbol): row.symbol for row in rows}
         traded = [f.symbol for f in listed.items if scope.is_in_scope(f, self._scope)]
         symbols |= {bare(one): one for one in traded if not scope.why_not(one, self._scope, watched=True)}
@@ -100,13 +108,14 @@ class New:
                 new += [replace(row, qty=one.qty, avg_entry_price=one.entry, opened_at=None) for row in of_it]
         return new
 
-    async def _listed(self, rows: Sequence[BrokerPosition]) -> Executed | None:
+    async def _listed(self, rows: Sequence[BrokerPosition], *, whole: bool) -> Executed | None:
         """The executions: all that are looked at where some are new, else only the newest; None where unreadable."""
         began, listed = self._time.now(), None
+        newest = self._read_at - OVERLAP if self._read_at is not None and not whole else None
         with logged("executions_unknown error=%s"):
-            listed = await self._calls.executions(self._read_at - OVERLAP if self._read_at else self._lookback())
+            listed = await self._calls.executions(newest or self._lookback())
             symbols = [self._orders.known_spelling(row.symbol) for row in rows]
-            if self._read_at is not None and self._kept.is_news(symbols, listed.items):
+            if newest is not None and self._kept.is_news(symbols, listed.items):
                 listed = await self._calls.executions(self._lookback())
         if listed is None:
             self._failed += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
 from functools import partial
 
@@ -116,8 +116,11 @@ class Way:
         if not closing or self._is_guarded():
             return ()
         ours, whole = await self._held_for(p)
-        of_the_bot = [order for order in closing if not self._is_apart(order)]
-        return holdings.blocking(p, of_the_bot, ours) or holdings.blocking(p, closing, whole)
+        return holdings.blocking(p, self.in_scope(closing), ours) or holdings.blocking(p, closing, whole)
+
+    def in_scope(self, orders: Iterable[ExecutionReport]) -> list[ExecutionReport]:
+        """Those that may sell what is ours."""
+        return [order for order in orders if not self._is_apart(order)]
 
     def _is_guarded(self) -> bool:
         """True where the venue keeps others' orders and ours from selling more than is ours: it knows no parts."""

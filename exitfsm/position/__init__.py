@@ -9,13 +9,14 @@ No clock, no randomness, no I/O: the same messages give the same events, byte fo
 """
 
 from exitfsm.order_ids import client_order_id, is_exit_of
+from exitfsm.position.alarming import BY_ITSELF
 from exitfsm.position.deciding import decide
 from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
 from exitfsm.position.folding import SPLIT_RATIO, evolve, fold, replay
-from exitfsm.position.looks import Judged, judged, new_in, price_for
+from exitfsm.position.looks import Judged, judged, new_in, price_for, whole
 from exitfsm.position.order import ExitOrder
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, may_owe, order_of, owed
-from exitfsm.position.reports import READS_MIN, held_within, is_over, is_proved_over
+from exitfsm.position.reports import EMPTY_S, READS_MIN, held_within, is_over, is_proved_over
 from exitfsm.position.rule_states import NO_STATES, RuleStates, fold_bar, fold_bars, refolded, restored, saved
 from exitfsm.position.state import (
     Position,
@@ -30,6 +31,8 @@ from exitfsm.position.state import (
 from exitfsm.position.watching import fault_of
 
 __all__ = [
+    "BY_ITSELF",
+    "EMPTY_S",
     "NO_STATES",
     "READS_MIN",
     "SPLIT_RATIO",
@@ -74,4 +77,5 @@ __all__ = [
     "scope_mark",
     "symbol_in",
     "wake_band",
+    "whole",
 ]

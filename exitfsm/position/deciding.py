@@ -39,6 +39,7 @@ from exitfsm.order_ids import FIRST_FORM
 from exitfsm.policy import ExitPolicy, cannot_be, fitted, typed
 from exitfsm.ports import CAREFUL, Capabilities
 from exitfsm.position.adjusting import on_change_policy, on_move_stop
+from exitfsm.position.alarming import with_ends
 from exitfsm.position.operating import (
     on_acknowledge,
     on_contradiction,
@@ -75,7 +76,10 @@ def decide(position: Position | None, message: Message, broker: Capabilities = C
     handler = _HANDLERS.get(type(message))
     if handler is None:
         return ()
-    return tuple(handler(position, message, broker))
+    events = handler(position, message, broker)
+    if events and position.alarms:
+        events = with_ends(position, events, message.at)
+    return tuple(events)
 
 
 def open_position(m: Open, broker: Capabilities) -> tuple[Event, ...]:

@@ -15,6 +15,7 @@ import msgspec
 
 from exitfsm.lifecycle import State
 from exitfsm.policy import NOTHING_FOLDED, ORDER_FAULTS, Folded, Level, pct_of, reached
+from exitfsm.position.alarming import awaits_a_bar
 from exitfsm.position.state import Position
 from exitfsm.values import EXACT, ZERO, Bar, EvaluateOn, ExitType, OrderType, first_by_precedence
 
@@ -184,6 +185,8 @@ def wake_band(p: Position, at: datetime) -> Band | None:
         stops = levels(p, at)[1]
         return _band(p, stops[0].price if stops else None, None, _time_bound(p, at))
     if plan.user_rules or (p.refusing is not None and p.refusing not in ORDER_FAULTS):
+        return None
+    if p.alarms and awaits_a_bar(p):
         return None
     target, stops = levels(p, at)
     favourable = [price for price in (target.price if target else None, ratchet_price(p)) if price is not None]

@@ -146,6 +146,11 @@ def on_give_way(p: Position, m: GiveWay, broker: Capabilities) -> list[Event]:
 _STALLED = ("retry_stalled", "ended_order_works", "order_not_found")
 
 
+def is_in_the_dark(p: Position) -> bool:
+    """True where the current order may have been sent, and no word of it ever came from the broker."""
+    return p.state in (State.PENDING, State.UNPROTECTED) and p.order_live and p.broker_order_id is None
+
+
 def is_stuck(p: Position) -> bool:
     """True for a position whose exit goes on with an operator's word only."""
     stalled = p.state is State.REJECTED and any(alarm.kind in _STALLED for alarm in p.alarms)

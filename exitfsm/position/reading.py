@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from exitfsm.events import Event, ExitCompleted, PositionClosedElsewhere, PositionResized
-from exitfsm.kinds import AlarmKind, PositionEnd
+from exitfsm.events import Event, ExitCompleted, OrderEnded, PositionClosedElsewhere, PositionResized
+from exitfsm.kinds import AlarmKind, OrderEnd, PositionEnd
 from exitfsm.lifecycle import State
 from exitfsm.messages import Known, PositionRead, RecordRead
 from exitfsm.ports import Capabilities
@@ -92,10 +92,29 @@ def _works_by_record(p: Position, m: PositionRead) -> list[Event]:
 
 def _read_while_working(p: Position, m: PositionRead) -> list[Event]:
     """Other hands sold while our order works: it is ended before it sells what is no longer there."""
+    if p.state is State.PENDING:
+        return _unresolved(p, m) if m.lapsed and m.qty == 0 and m.reads >= READS_MIN else []
     if p.state not in (State.SUBMITTED, State.PARTIAL) or m.reads < READS_MIN or m.qty >= p.leaves_qty:
         return []
     why = f"the broker shows {plain(m.qty)} left, less than the {plain(p.leaves_qty)} that the order still sells"
     return cancel(p, m.at, why)
+
+
+def _unresolved(p: Position, m: PositionRead) -> list[Event]:
+    """Nothing is held, and an order that may have been sent can arrive no more: whatever became of it, it is over.
+
+    Where it shows up after all, it is one that was refused and works all the same: it is canceled, with an alarm.
+    """
+    ended = OrderEnded(
+        client_order_id=p.order.client_order_id,
+        how=OrderEnd.REFUSED,
+        filled_qty=p.filled_qty,
+        at=m.at,
+        next_attempt_at=None,
+        refusal="unresolved",
+        text="no record of it, and nothing is held for longer than a request can be on its way",
+    )
+    return [ended, *_elsewhere(p, m, PositionEnd.UNRESOLVED)]
 
 
 def _read_while_monitoring(p: Position, m: PositionRead) -> list[Event]:

@@ -194,6 +194,12 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return next((o.refusal for o in reversed(self.orders) if o.refusal is not None), "")
 
     @property
+    def refused_order(self) -> ExitOrder | None:
+        """The newest order that the broker refused or rejected, and has not taken since; None where there is none."""
+        waits = self.state is State.PENDING
+        return next((o for o in reversed(self.orders) if o.refusal and (waits or not o.live)), None)
+
+    @property
     def works_again(self) -> tuple[str, ...]:
         """Earlier orders that were refused, and work at the broker after all."""
         orders = self.orders

@@ -11,7 +11,7 @@ from exitfsm.lifecycle import State
 from exitfsm.messages import BarSeen
 from exitfsm.policy import BEFORE_ENTRY, ORDER_FAULTS, PRICE_FAULTS, Fault, bar_fault, is_ahead
 from exitfsm.ports import Capabilities
-from exitfsm.position.alarming import alarm
+from exitfsm.position.alarming import ENDED_BY_A_BAR, alarm, ended
 from exitfsm.position.attempting import escalated, rests, trigger
 from exitfsm.position.evaluating import evaluate, next_stops
 from exitfsm.position.looks import at_its_close
@@ -44,6 +44,8 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
     events: list[Event] = []
     if verdict is not None or p.refusing not in ORDER_FAULTS:
         events += end_refusals(p, m.bar.timestamp, m.refused_count)
+    if p.alarms and m.received_at is not None:
+        events += [e for kind in ENDED_BY_A_BAR for e in ended(p, kind, "a bar is believed again", m.at)]
     if verdict is not None:
         return [*events, trigger(p, verdict, m.at, broker, bar_at=m.bar.timestamp)]
     events += [

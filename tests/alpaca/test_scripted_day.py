@@ -283,7 +283,7 @@ def test_after_a_day_every_command_took_effect_once_and_every_alarm_arrived(
         kills = set(day.chance.sample(range(COMMANDS), KILLS))
         for number in range(COMMANDS):
             day.bot()
-            verb, subjects = day.trouble() if number % 10 == 2 else day.command()
+            verb, subjects = day.trouble() if number % 10 == 0 else day.command()
             day.give(verb, subjects, kill=number in kills)
         server.do(server.rest.faults.planned.clear)
         for symbol in unprotected(day):  # a person has looked: what is held of it is to be watched, or sold

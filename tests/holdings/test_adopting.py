@@ -70,6 +70,14 @@ def test_given_a_first_fill_that_an_update_told_of_then_it_names_what_the_list_d
     assert holdings.adopt(late, Tries(Decimal(10), 2)) == (Adopt("20240102T143002Z", at(2), 101), Tries(10, 3, 1))
 
 
+def test_by_ids_nothing_is_named_by_its_price() -> None:
+    tries: Any = None
+    for _ in range(3):
+        said, tries = holdings.adopt(opening(executions=(), by_ids=True), tries)
+    assert isinstance(said, Alarm)
+    assert (said.kind, "hand it to watch()" in said.text) == ("scope_unknown", True)
+
+
 def test_given_a_broker_that_lists_none_then_what_was_there_before_is_named_by_its_price_at_once() -> None:
     old = opening(executions=None, is_old=True)
     assert holdings.adopt(old, None)[0] == Adopt(None, None, Decimal(101))

@@ -282,6 +282,16 @@ def test_given_both_sides_where_only_one_can_be_held_then_nothing_leaves() -> No
     assert may_send(intent(), seen(row(10), row(3, side=Side.SHORT))) == Blocked("both_sides")
 
 
+def test_given_hedge_mode_then_the_other_side_is_another_holding() -> None:
+    hedged = Capabilities(hedge=True)
+    both = seen(row(10), row(3, side=Side.SHORT))
+    assert may_send(intent(), both, hedged) == SENT
+    assert may_send(intent(), seen(row(30, side=Side.SHORT), shown=3), hedged) == Short(Decimal(0))
+    short = mirrored(PENDING)
+    assert may_send(intent(position=short), both, hedged) == READS
+    assert may_send(intent(position=short), seen(row(30), row(10, side=Side.SHORT)), hedged) == SENT
+
+
 @given(positions(), quantities, st.one_of(st.none(), quantities), executions(), st.integers(0, 4), st.booleans())
 def test_no_order_leaves_for_more_than_the_newest_look_showed(
     p: Position, qty: Decimal, shown: Decimal | None, fills: list[Fill], failed: int, reserves: bool

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from makers import T0, at, fill, row
 from msgspec.structs import replace
 
-from exitfsm import scope
+from exitfsm import holdings, scope
+from exitfsm.holdings import watching
 from exitfsm.holdings.facts import (
     Adopted,
     ClosedBy,
@@ -192,6 +193,9 @@ def test_of_what_was_watched_in_another_scope_no_more_stays_than_our_ids_bought(
     assert (resized.left, resized.external) == (4, 6)
     whole = shown(100, ("buy", 15, "A-1"), watched=(older, old))
     assert begun(whole) == ([], {"f0"})
+    less = shown(100, ("buy", 12, "A-1"), watched=(older, old))
+    said, _ = scope.begin(less, Memory(), at(0).timestamp()) or ((), None)
+    assert [(one.position, one.left) for one in said if isinstance(one, Resized)] == [(older.name, 2)]
 
 
 # --- what nobody watches ----------------------------------------------------------------------------------------------
@@ -253,6 +257,64 @@ def test_an_exit_of_ours_that_is_on_no_record_is_asked_for_and_then_counts_as_a_
     assert [one.left for one in said if isinstance(one, Resized)] == [6]
     again, _ = weigh(replace(e, next_ids_known=True, watched=(ours(6),)), after)
     assert not [one for one in again if isinstance(one, Resized)]
+
+
+# --- executions that cannot be read -----------------------------------------------------------------------------------
+
+
+def test_executions_that_cannot_be_read_are_no_silence() -> None:
+    """Less is shown, and equal reads are a second witness where none is listed: here they are not, for minutes."""
+    e = shown(6, watched=(ours(10),), scope=Scope(), executions=Failed(begin=0.0, end=0.0), next_ids_known=True)
+    memory, kinds, resized = Memory(), list[str](), list[float]()
+    for second in range(100, 240, 4):
+        begin = at(second).timestamp()
+        said, memory = weigh(replace(e, read=Read(rows=(row(6),), begin=begin, end=begin)), memory)
+        kinds += [one.kind for one in said if isinstance(one, Raise)]
+        resized += [second for one in said if isinstance(one, Resized)]
+    assert kinds == ["unexplained_quantity"]
+    assert resized[:1] == [220]
+
+
+def test_nor_does_what_is_as_expected_say_more() -> None:
+    e = shown(10, watched=(ours(10),), scope=Scope(), executions=Failed(begin=0.0, end=0.0))
+    assert weigh(e, Memory())[0] == (Needed("executions"),)
+
+
+def test_by_ids_nothing_is_concluded_without_executions() -> None:
+    e = shown(96, watched=(ours(10),), executions=Failed(begin=0.0, end=0.0))
+    memory, kinds = Memory(), list[str]()
+    for second in range(100, 500, 4):
+        begin = at(second).timestamp()
+        said, memory = weigh(replace(e, read=Read(rows=(row(96),), begin=begin, end=begin)), memory)
+        kinds += [one.kind for one in said if isinstance(one, Raise)]
+        assert not [one for one in said if not isinstance(one, Raise | Needed)]
+    assert kinds == ["scope_unknown"]
+
+
+# --- rows of a part ---------------------------------------------------------------------------------------------------
+
+
+def test_of_a_part_it_is_still_held_while_the_account_holds_so_much() -> None:
+    part = holdings.Read(rows=(row(10),), whole=(row(100),))
+    assert holdings.still_held(part, row(10))
+    assert holdings.still_held(part, row(100))
+    assert not holdings.still_held(part, row(101))
+    assert not holdings.still_held(part, replace(row(10), side=Side.SHORT))
+    assert part.of_all().rows == (row(100),)
+    assert holdings.Read(rows=(row(10),)).of_all().rows == (row(10),)
+
+
+def test_by_ids_executions_are_asked_for_whatever_a_read_shows() -> None:
+    e = shown(10, watched=(ours(10),))
+    assert watching.is_news(e)
+    assert not watching.is_news(replace(e, scope=Scope()))
+
+
+@pytest.mark.parametrize("kind", ["scope_netted", "scope_unknown"])
+def test_what_is_said_of_what_is_watched_names_both_figures(kind: str) -> None:
+    text = watching.text_of(Raise(kind, {"symbol": "AAPL", "shown": "96", "expected": "10"}))
+    assert text.startswith("AAPL is shown with 96, and 10 is watched: ")
+    assert kind in watching.RAISED_HERE
 
 
 def test_is_in_scope() -> None:

@@ -269,6 +269,21 @@ def test_given_a_list_without_any_position_then_after_several_reads_it_is_missin
     assert weighed(evidence(held(), read(row(1, symbol="MSFT")), BOUGHT), times=3) == Holds(Decimal(0), None, 3)
 
 
+def test_given_an_order_that_can_arrive_no_more_then_a_list_that_is_empty_for_long_says_that_nothing_is_held() -> None:
+    e = replace(evidence(exiting(state=State.PENDING, broker_order_id=None), read(), BOUGHT), lapsed=True)
+    memory: Count | None = None
+    said = []
+    for began in (100, 250, 399, 400):
+        conclusion, memory = holdings.weigh(replace(e, read=replace(e.read, began=began)), memory)
+        said.append(conclusion)
+    assert said == [Nothing(), Nothing(), Nothing(), Holds(Decimal(0), None, 4)]
+    assert holdings.position_read(e, said[-1], at(500)).lapsed
+    shown, memory = holdings.weigh(replace(e, read=replace(read(row(3)), began=410)), memory)
+    assert shown == Holds(Decimal(3), Decimal(100), 1)
+    assert memory is not None
+    assert memory.first == 410  # and it begins anew
+
+
 def test_given_more_then_executions_must_explain_it_or_it_is_read_often() -> None:
     more = fill("buy", 4, 105, second=9)
     assert weighed(evidence(held(), read(row(14, 101)), BOUGHT, more)) == Holds(Decimal(14), Decimal(101), 1)

@@ -53,8 +53,39 @@ def test_of_a_holding_never_more_is_shown_than_was_handed_over(shown: int, ours:
         assert qty == shown  # what is held against ours is to be seen
 
 
+@given(st.integers(0, 50), st.integers(-20, 20))
+def test_of_a_part_never_more_is_shown_and_the_rest_is_a_row_of_nothing(shown: int, ours: int) -> None:
+    (one,) = managing.part_rows((row(shown),), {"AAPL": managing.Share(Decimal(ours), Decimal(90))})
+    assert one.qty == max(0, min(shown, ours))
+    assert one.avg_entry_price == (90 if ours > 0 else 100)
+    (nobodys,) = managing.part_rows((row(shown),), {})
+    assert nobodys.qty == 0
+
+
+def test_what_may_leave_is_capped() -> None:
+    ten = managing.Share(Decimal(-10), Decimal(90))
+    assert managing.capped(ten, Decimal(12)) == ten
+    assert managing.capped(ten, Decimal(4)) == managing.Share(Decimal(-4), Decimal(90))
+
+
+@pytest.mark.parametrize(
+    ("ours", "said"),
+    [
+        (None, "not managed (what orders of A-… or B-… bought is not known yet)"),
+        (0, "not managed (no order of A-… or B-… bought it)"),
+        (10, "managed (bought by A-… or B-…)"),
+        (4, "managed are 4 (bought by A-… or B-…); the rest is not"),
+    ],
+)
+def test_by_ids_it_is_said_how_much_of_it_is_managed(ours: int | None, said: str) -> None:
+    qty = Decimal(ours) if ours is not None else None
+    text = managing.described_scope(AAPL, Scope(ids=("A-", "B-")), watched=False, ours=qty)
+    assert text == f"10 AAPL long: {said}"
+
+
 def test_a_quantity_that_is_no_number_is_shown_as_it_is() -> None:
     odd = replace(AAPL, qty=Decimal("NaN"))
+    assert managing.part_rows((odd,), {}) == (odd,)
     assert managing.handed_rows((odd,), {"AAPL": managing.Share(Decimal(1), Decimal(90))}) == (odd,)
 
 

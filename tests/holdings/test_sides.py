@@ -179,31 +179,19 @@ WHOLE = AssetRules(qty_step=Decimal(1))
 
 
 @pytest.mark.parametrize(
-    ("fills", "taught", "why"),
+    ("fills", "bought"),
     [
-        ([("buy", "0.9")], False, "it was bought as it is"),
-        ([("buy", "0.9")], True, "it was bought as it is"),
-        ([("buy", "2.9"), ("sell", "2")], False, "an order traded 2.9 of it"),
-        ([("buy", "2.9"), ("sell", "2")], True, ""),
-        ([("buy", "3"), ("sell", "2")], False, ""),  # the venue kept a part of what was bought
-        ([("sell", "2")], False, ""),  # the executions do not reach back to flat
-        ([], False, ""),
+        ([("buy", "0.9")], True),
+        ([("buy", "0.4"), ("buy", "0.5")], True),
+        ([("buy", "2.9"), ("sell", "2")], False),
+        ([("buy", "0.5")], False),  # the executions do not reach back to flat
+        ([], False),
     ],
 )
-def test_a_residue_that_was_traded_as_no_venue_of_these_rules_would_is_doubted(
-    fills: list[tuple[str, str]], taught: bool, why: str
-) -> None:
-    traded = [fill(side, qty, second=at, broker_order_id=f"b{at}") for at, (side, qty) in enumerate(fills)]
-    assert holdings.not_by_rules(row("0.9"), traded, WHOLE, taught=taught) == why
-
-
-def test_of_an_order_all_parts_count_together() -> None:
-    parts = [fill("buy", "1.5", second=0, broker_order_id="b"), fill("buy", "1.5", second=1, broker_order_id="b")]
-    sold = fill("sell", "2", second=2, client_order_id="web")
-    assert holdings.not_by_rules(row("0.9"), [*parts, sold], WHOLE, taught=False) == ""
-    assert "step 1 and the least 0 that are known here, and so: it is NOT protected" in holdings.residue_doubted(
-        row("0.9"), "so", WHOLE
-    )
+def test_a_residue_that_was_bought_as_it_is_is_doubted(fills: list[tuple[str, str]], bought: bool) -> None:
+    traded = [fill(side, qty, second=at) for at, (side, qty) in enumerate(fills)]
+    assert holdings.was_bought(row("0.9"), traded) is bought
+    assert "step 1 and the least 0 that are known here: NOT protected" in holdings.residue_doubted(row("0.9"), WHOLE)
 
 
 def test_residues_are_the_rows_that_the_venue_would_not_take() -> None:

@@ -130,6 +130,26 @@ async def test_what_it_buys_on_is_added_and_what_it_buys_after_an_exit_is_the_ne
     assert sold(world) == [("AAPL", 20), ("AAPL", 7)]
 
 
+async def test_what_was_bought_before_the_start_is_named_and_priced_by_what_the_ids_bought(
+    make_world: MakeWorld,
+) -> None:
+    world = await beside_a_hand(make_world)
+    await world.stop()
+    world.clock.move(60)
+    first = world.clock.now()
+    for n, (who, side, qty, price) in enumerate(
+        [("A", "long", 4, 100), ("by-hand", "long", 30, 70), ("A", "long", 6, 105), ("by-hand", "short", 10, 90)]
+    ):
+        world.broker.enter("AAPL", side, qty, price, client_order_id=f"{who}-{n}")
+        world.clock.move(5)
+    world.broker.lose_updates()
+    world.manager = world._new_manager()
+    await world.start()
+    await world.until(world.manager.positions, seconds=60)
+    p = world.position
+    assert (p.qty, p.entry_price, p.opened_at) == (10, 103, first)
+
+
 async def test_a_restart_changes_nothing_of_it(make_world: MakeWorld) -> None:
     world = await beside_a_hand(make_world, capabilities=BEHIND)
     await buys(world, 10, "A-1")
@@ -247,6 +267,12 @@ async def test_a_broker_whose_executions_do_not_say_whose_they_are_is_refused_at
     with pytest.raises(ConfigError, match=r"manage\.owner: ids goes by the client order ids.*manage\.owner: handed"):
         await world.manager.start()
     assert not world.manager._running
+
+
+async def test_in_hedge_mode_it_is_refused_at_the_start(make_world: MakeWorld) -> None:
+    world = await make_world(by("A-"), started=False, capabilities=replace(GOOD, hedge=True))
+    with pytest.raises(ConfigError, match="in hedge mode what is ours"):
+        await world.manager.start()
 
 
 async def test_executions_that_cannot_be_read_are_an_alarm_and_nothing_is_taken_up(make_world: MakeWorld) -> None:

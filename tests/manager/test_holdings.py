@@ -118,12 +118,14 @@ async def test_given_a_fall_that_is_no_split_then_the_exit_leaves(make_world: Ma
     assert [o.qty for o in world.orders] == [100]
 
 
-async def test_given_less_than_a_step_then_it_is_a_residue_and_nobodys_business(make_world: MakeWorld) -> None:
+async def test_given_less_than_a_step_was_bought_then_it_is_a_residue_and_that_is_said(
+    make_world: MakeWorld,
+) -> None:
     world = await make_world(capabilities=replace(BEHIND, stocks=AssetRules(qty_step=Decimal(1), qty_min=Decimal(1))))
     world.broker.trade_by_hand("AAPL", "buy", Decimal("0.5"), 100)
     await world.passes(200, step=5)
     assert world.manager.positions() == []
-    assert world.alarm_kinds == []
+    assert world.alarm_kinds == ["residue_doubted"]
     assert world.manager.may_enter("AAPL")
 
 

@@ -41,6 +41,8 @@ from simulation.wire import Line
 from simulation.worlds import Account, Worlds, in_other_words
 
 BAR_S = 20.0
+#: How the client order ids of the bot's own orders begin.
+BOT = "bot-"
 #: With few orders in a minute, an exit that leaves so long after its decision has waited for its turn.
 TURN_S = 10.0
 #: How long after the faults stopped every position must be flat, or be an alarm.
@@ -131,6 +133,8 @@ class Day:
         self.end = self.profile.minutes * 60.0
         self.oracle: Oracle
         shown = self._shown()
+        if shown.ids:
+            self.faults.never("split")  # of a part of an account nobody sees one, as the page of assumptions says
         self.symbols = names(self.profile.symbols, pairs=shown.fees)
         capabilities, of_contracts = self.profile.capabilities, contracts(self.symbols) if shown.multiples else []
         if shown.fees or of_contracts:
@@ -181,9 +185,11 @@ class Day:
     def _shown(self) -> Account:
         """What others do is not done where two machines know nothing of each other."""
         account = self._account or Account()
+        by_ids = account.ids and account.neighbour and self.profile.lists_fills
+        account = account._replace(ids=by_ids, splits=account.splits and not by_ids)
         if self.profile.machines != "two machines":
             return account
-        return account._replace(foreign=False, twins=False, empty=False, splits=False, refusals=False)
+        return account._replace(foreign=False, twins=False, empty=False, splits=False, refusals=False, ids=False)
 
     def _configured(self, shown: Account) -> dict[str, Any]:
         """What is configured, with what the account of this day asks for."""
@@ -192,7 +198,9 @@ class Day:
             config["live"] = {**config.get("live", {}), "bar_seconds": 3600}
         if shown.night and self._of_account.random() < 0.25:
             config["session"] = {**config.get("session", {}), "trade": "extended"}
-        if shown.neighbour:
+        if shown.ids:
+            config["manage"] = {"owner": "ids", "ids": [BOT]}
+        elif shown.neighbour:
             config["manage"] = {"ignore": self._neighbour.symbols}
         return config
 
