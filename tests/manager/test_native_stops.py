@@ -33,10 +33,11 @@ async def test_given_a_disaster_stop_with_the_prefix_then_it_is_canceled_before_
     assert world.alarm_kinds == []
 
 
-async def test_given_a_disaster_stop_that_fills_then_the_position_ends_and_no_exit_leaves(make_world: MakeWorld) -> None:
+async def test_given_a_disaster_stop_that_fills_then_the_position_ends_and_no_exit_leaves(
+    make_world: MakeWorld,
+) -> None:
     world = await beside(make_world)
-    stop = world.broker.booked("bot-disaster")
-    world.broker.fill(stop, 10, 95)  # type: ignore[arg-type]
+    world.broker.fill("bot-disaster", 10, 95)
     await world.deliver()
     await world.until(lambda: len(world.ended()) == 1, seconds=30)
     assert world.state is State.CLOSED
