@@ -49,6 +49,7 @@ SECTIONS = {"tutorial": "Tutorial", "how-to": "How to", "reference": "Reference"
 OPTIONS = {
     "show_root_heading": True,
     "show_source": False,
+    "inherited_members": True,
     "show_if_no_docstring": True,
     "filters": ["!^_"],
     "separate_signature": True,
