@@ -19,7 +19,7 @@ import pytest
 from harness import GOOD, World, executed
 from msgspec.structs import replace
 
-from exitfsm import IdMemory, Order, Session, Side, State
+from exitfsm import BrokerError, IdMemory, Order, Session, Side, State
 from exitfsm.position import client_order_id
 from exitfsm.testing import LostReply, Raises, Returns
 from exitfsm.values import OrderSide, OrderStatus
@@ -258,8 +258,11 @@ async def test_given_a_crash_before_the_send_and_a_sale_by_hand_then_what_is_not
     await world.passes(60)
     assert world.orders == []
     assert "order_not_found" in world.alarm_kinds
+    with pytest.raises(BrokerError, match="lists no position at all"):
+        await world.manager.release(world.position.position_id)  # an empty list alone does not end what was held
+    world.broker.trade_by_hand("MSFT", "buy", 1, 50)
     await world.manager.release(world.position.position_id)
-    await world.until(lambda: world.state == "closed", seconds=60)
+    await world.until(lambda: [p.state for p in world.ended() if p.symbol == "AAPL"] == ["closed"], seconds=60)
     await world.finish()
 
 
