@@ -10,6 +10,9 @@ from simulation import Day
 from simulation.defects import DEFECTS, Change, function_of, main, put_back
 from simulation.recorded import RecordedDay
 
+#: Settings that a person changes may be odd ones: what is warned of is not what these days are about.
+pytestmark = pytest.mark.filterwarnings("ignore::exitfsm.config.ConfigWarning")
+
 DAYS = Path(__file__).parent / "days"
 #: On which recorded day a defect shows.
 SHOWS = {

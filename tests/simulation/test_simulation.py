@@ -25,6 +25,9 @@ from simulation.__main__ import main, numbers
 from simulation.recorded import RecordedDay
 from simulation.worlds import KINDS, Account
 
+#: Settings that a person changes may be odd ones: what is warned of is not what these days are about.
+pytestmark = pytest.mark.filterwarnings("ignore::exitfsm.config.ConfigWarning")
+
 DIGEST = "from simulation import Day; print(Day(11, 1, symbols=10, minutes=4).run().digest)"
 
 
@@ -108,7 +111,7 @@ WORLDS = {
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_day_of_another_account_violates_nothing(world: str) -> None:
     account, kinds = WORLDS[world]
-    result = Day(5, 5, symbols=12, minutes=8, account=account).run()
+    result = Day(5, 1, symbols=12, minutes=8, account=account).run()
     assert result.violation is None, "\n".join([*result.story[-60:], result.violation])
     assert result.kinds.keys() & set(KINDS) >= kinds
 
