@@ -118,7 +118,7 @@ class Parts:
             await context.mailbox.run(self._restore)
             await context.scoped.new.check_broker()
             self.running = True
-            for symbol in {p.symbol for p in list(context.engine.positions.values())}:
+            for symbol in sorted({p.symbol for p in list(context.engine.positions.values())}):
                 context.tasks.spawn(context.instruments.ask(symbol), "exitfsm-instrument")
             context.alarms.remind()
             for lack in self._fitting.missing:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 
-from exitfsm.events import AlarmAcknowledged, Event, PositionClosedElsewhere, PositionReleased
+from exitfsm.events import AlarmAcknowledged, Event, PositionReleased
 from exitfsm.kinds import AlarmKind, PositionEnd
 from exitfsm.lifecycle import State
 from exitfsm.messages import Acknowledge, Contradiction, ForceExit, GiveWay, Ignore, RaiseAlarm, Release
@@ -13,7 +13,7 @@ from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm, cancel, lost
 from exitfsm.position.attempting import Attempt, escalated, is_price, next_attempt, rests, sellable, trigger
 from exitfsm.position.evaluating import Verdict
-from exitfsm.position.reading import overtaken
+from exitfsm.position.reading import closed_elsewhere, overtaken
 from exitfsm.position.state import Position
 from exitfsm.position.watching import end_refusals
 from exitfsm.values import ZERO, ExitType, plain, tradable
@@ -85,7 +85,10 @@ def _not_done(p: Position, held: Decimal | None, at: datetime) -> list[Event]:
 
 
 def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
-    """Back to monitoring, with what the broker shows; only when nothing of ours can be live."""
+    """Back to monitoring, with what the broker shows; only when nothing of ours can be live.
+
+    What an exit of ours left, and the venue does not take, is a residue: it ends.
+    """
     if p.state is State.REJECTED:
         return []  # its attempt has ended, perhaps on this word: the next one follows by itself
     if p.state is not State.UNPROTECTED:
@@ -97,6 +100,8 @@ def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
         return _too_old(p, m.at)
     if p.live_orders or not is_price(m.qty):
         return _not_done(p, m.qty, m.at)
+    if p.sold_qty and not sellable(p, m.qty, broker):
+        return closed_elsewhere(p, m.at, PositionEnd.RESIDUE)  # watched on, it would take the next purchase for its own
     return [PositionReleased(by=m.who, at=m.at, qty=m.qty, entry_price=m.entry_price)]
 
 
@@ -104,11 +109,7 @@ def on_ignore(p: Position, m: Ignore, broker: Capabilities) -> list[Event]:
     """It is watched no more, though it is held; only where no exit is under way and no order of ours can be live."""
     if p.state is not State.MONITORING or p.live_orders:
         return []
-    until = m.at + timedelta(seconds=p.policy.exit_cooldown_seconds)
-    closed = PositionClosedElsewhere(
-        how=PositionEnd.IGNORED, remaining_qty=p.remaining_qty, at=m.at, cooldown_until=until
-    )
-    return [*end_refusals(p, m.at), closed]
+    return [*end_refusals(p, m.at), *closed_elsewhere(p, m.at, PositionEnd.IGNORED)]
 
 
 def on_acknowledge(p: Position, m: Acknowledge, broker: Capabilities) -> list[Event]:

@@ -42,11 +42,11 @@ def _read_at_rest(p: Position, m: PositionRead, broker: Capabilities) -> list[Ev
     if left == 0 and m.qty == 0:
         return _completed(p, m.at) if p.orders else []
     if p.state is State.UNPROTECTED:
-        return _elsewhere(p, m, PositionEnd.BY_HAND) if m.qty == 0 and m.reads >= READS_MIN else []
+        return closed_elsewhere(p, m.at, PositionEnd.BY_HAND) if m.qty == 0 and m.reads >= READS_MIN else []
     if m.qty < left and m.reads < READS_MIN:
         return []
     if left > 0 and m.qty <= left and sellable(p, m.qty, broker) == 0:
-        return _elsewhere(p, m, PositionEnd.RESIDUE if m.qty > 0 else PositionEnd.BY_HAND)
+        return closed_elsewhere(p, m.at, PositionEnd.RESIDUE if m.qty > 0 else PositionEnd.BY_HAND)
     if m.reads < READS_MIN:
         return []
     sold = plain(p.sold_qty)
@@ -114,7 +114,7 @@ def _unresolved(p: Position, m: PositionRead) -> list[Event]:
         refusal="unresolved",
         text="no record of it, and nothing is held for longer than a request can be on its way",
     )
-    return [ended, *_elsewhere(p, m, PositionEnd.UNRESOLVED)]
+    return [ended, *closed_elsewhere(p, m.at, PositionEnd.UNRESOLVED)]
 
 
 def _read_while_monitoring(p: Position, m: PositionRead) -> list[Event]:
@@ -124,7 +124,7 @@ def _read_while_monitoring(p: Position, m: PositionRead) -> list[Event]:
     if m.qty < p.remaining_qty and m.reads < READS_MIN:
         return []
     if m.qty == 0:
-        return _elsewhere(p, m, PositionEnd(m.how or PositionEnd.BY_HAND))
+        return closed_elsewhere(p, m.at, PositionEnd(m.how or PositionEnd.BY_HAND))
     return _resize(p, m, "bought" if m.qty > p.remaining_qty else "sold by other hands")
 
 
@@ -139,7 +139,7 @@ def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -
     if m.qty < left and m.reads < READS_MIN:
         return []
     if m.qty == 0:
-        return _elsewhere(p, m, PositionEnd.BY_HAND)
+        return closed_elsewhere(p, m.at, PositionEnd.BY_HAND)
     if p.next_attempt_at is None or m.began < p.next_attempt_at:
         return []
     there = min(left, m.qty)
@@ -147,7 +147,7 @@ def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -
     if size == 0 and p.sold_qty == 0:  # all of it is no residue, and whoever ends it must know
         return lost(p, f"all {plain(there)} {p.symbol} is less than the venue takes in one order", m.at)
     if size == 0 or (p.order.refusal and is_rounded_off(p, there)):
-        return _elsewhere(p, m, PositionEnd.RESIDUE)
+        return closed_elsewhere(p, m.at, PositionEnd.RESIDUE)
     spent = spent_by_next(p)
     if spent > p.policy.partial_fills.max_resubmit_attempts:
         return lost(p, f"{p.attempt} attempts ended with {plain(left)} {p.symbol} left to sell", m.at)
@@ -167,11 +167,10 @@ def _completed(p: Position, at: datetime) -> list[Event]:
     ]
 
 
-def _elsewhere(p: Position, m: PositionRead, how: PositionEnd) -> list[Event]:
-    ended = held_within(p, p.last_fill_at, m.at) if how == PositionEnd.RESIDUE and p.last_fill_at else m.at
-    return [
-        PositionClosedElsewhere(how=how, remaining_qty=p.remaining_qty, at=m.at, cooldown_until=_cooldown(p, ended))
-    ]
+def closed_elsewhere(p: Position, at: datetime, how: PositionEnd) -> list[Event]:
+    """The end of a position that no order of ours has brought about, or not whole."""
+    ended = held_within(p, p.last_fill_at, at) if how == PositionEnd.RESIDUE and p.last_fill_at else at
+    return [PositionClosedElsewhere(how=how, remaining_qty=p.remaining_qty, at=at, cooldown_until=_cooldown(p, ended))]
 
 
 def _cooldown(p: Position, since: datetime) -> datetime:
