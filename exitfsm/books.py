@@ -109,7 +109,7 @@ class Books:
         priced = self._share.priced(own.rows)
         unclear, whole = held.unclear | own.unclear, Indexed(priced) if self._share.scope.by_ids else None
         rows = Indexed(limited(priced))
-        for symbol in self._orders.of_other_sides(rows):
+        for symbol in sorted(self._orders.of_other_sides(rows)):
             await self._ask(symbol)  # in hedge mode that is no contradiction, and no reversal
         hedged = self._orders.hedged(row.symbol for row in rows)
         both = holdings.contradicting(rows, hedged)

@@ -90,7 +90,7 @@ class Listing:
 
     async def _without_twins(self, orders: list[ExecutionReport]) -> list[ExecutionReport]:
         """The same without second orders of one id: those are an alarm at once, and canceled."""
-        ours = {r.client_order_id for r in orders if looks_like_exit(r.client_order_id, self._mark)}
+        ours = [r.client_order_id for r in orders if looks_like_exit(r.client_order_id, self._mark)]
         known = {order_id: self._orders.known(order_id).broker_order_id for order_id in ours}
         surplus = holdings.twins(orders, known)
         for report, is_sure in surplus:
