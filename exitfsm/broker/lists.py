@@ -155,12 +155,12 @@ def fills_of(answers: Sequence[Any]) -> tuple[list[Fill], dict[str, str]]:
     for answer in answers:
         try:
             fill = fill_of(answer)
+            if fill is not None:
+                found.append(fill)
+                continue
             why = f"a {type(answer).__name__} that lacks {' and '.join(lacking(answer)) or 'a side'}"
         except (BrokerError, ValueError) as error:  # one hides none of the others
-            fill, why = None, str(error)
-        if fill is not None:
-            found.append(fill)
-            continue
+            why = str(error)
         name = symbol_key(name_of(symbol_in(answer) or ""))
         unreadable.setdefault(bare(name), f"an execution {f'of {name} ' if name else ''}cannot be read: {why}")
     return found, unreadable
