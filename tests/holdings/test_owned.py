@@ -324,3 +324,59 @@ def test_is_in_scope() -> None:
     assert scope.is_nameless([replace(bought, client_order_id=None)])
     assert not scope.is_nameless([])
     assert not scope.is_nameless([bought, by_hand])
+
+
+# --- the account is a cap ---------------------------------------------------------------------------------------------
+
+
+def weighed(e: Evidence, memory: Memory, *, until: int) -> tuple[list[Any], Memory]:
+    """What is said of the same read, begun every ten seconds until then, without what is asked for."""
+    heard, second = list[Any](), 100
+    while second <= until:
+        begin = at(second).timestamp()
+        assert isinstance(e.read, Read)
+        said, memory = weigh(replace(e, read=replace(e.read, begin=begin, end=begin)), memory)
+        heard += [one for one in said if not isinstance(one, Needed)]
+        if any(isinstance(one, ClosedBy | Resized) for one in said):
+            break
+        second += 10
+    return heard, memory
+
+
+SETTLED = Memory(booked=frozenset({"f0"}), foreign=Decimal(0))
+
+
+def test_less_than_ours_that_no_execution_explains_counts_once_it_is_shown_often_and_long_enough() -> None:
+    e = shown(6, ("buy", 10, "A-1"), watched=(ours(10),), instrument=replace(EXACT, lag_s=20.0))
+    assert weighed(e, SETTLED, until=110)[0] == []
+    (resized,), _ = weighed(e, SETTLED, until=400)
+    assert resized == Resized(position=NAME, left=Decimal(6), entry=Decimal(100), why="external", external=Decimal(4))
+
+
+def test_of_several_it_is_missing_of_the_oldest() -> None:
+    older = ours(10, name=NAME.replace("T14", "T13"))
+    said, _ = weighed(shown(4, ("buy", 20, "A-1"), watched=(older, ours(10))), SETTLED, until=400)
+    assert [(type(one), one.position) for one in said] == [(ClosedBy, older.name), (Resized, NAME)]
+    assert (said[0].how, said[1].left) == ("external", 4)
+
+
+def test_it_does_not_count_while_an_order_of_ours_has_no_final_record() -> None:
+    order = Placed(order_id=OURS, qty=Decimal(10), cum=Decimal(2), sent=0.0, ended=at(90).timestamp())
+    p = replace(ours(10), orders=(order,))
+    assert weighed(shown(6, ("buy", 10, "A-1"), watched=(p,)), SETTLED, until=900)[0] == []
+
+
+def test_what_others_hold_against_ours_is_an_alarm_and_closes_nothing() -> None:
+    said, _ = weighed(shown(-5, ("buy", 10, "A-1"), watched=(ours(10),)), SETTLED, until=400)
+    assert [one.kind for one in said] == ["scope_netted"]
+
+
+def test_a_name_that_is_over_is_not_watched_again() -> None:
+    e = shown(10, ("buy", 10, "A-1"))
+    said, _ = weigh(e, Memory())
+    (adopted,) = [one for one in said if isinstance(one, Adopted)]
+    said, memory = weigh(e, Memory(ended=frozenset({adopted.name})))
+    assert [type(one) for one in said] == [Raise]
+    assert said[0] == Raise("epoch_unknown", {"symbol": "AAPL", "shown": "10", "expected": "0", "reads": "1",
+                                              "executions": "10 by A-1"})  # fmt: skip
+    assert memory.changes == ()

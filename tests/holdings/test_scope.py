@@ -139,3 +139,12 @@ def test_where_ids_are_taken_again_the_start_says_that_two_managers_sell_twice(g
     said = managing.two_managers(replace(CAREFUL, **guard))
     assert "two managers of one account with a store each would both sell" in said
     assert ("refuses to sell more" in said) is bool(guard)
+
+
+def test_a_venue_guards_the_whole_account_and_so_no_part_of_it() -> None:
+    """It would take an order for more than is ours, as long as the account holds that."""
+    guarded = replace(CAREFUL, reduce_only=True, reserves=True)
+    part = managing.guards_of(guarded, Scope(ids=("A-",)))
+    assert (part.reduce_only, part.reserves) == (False, False)
+    assert replace(part, reduce_only=True, reserves=True) == guarded
+    assert managing.guards_of(guarded, Scope()) is guarded

@@ -7,9 +7,9 @@ from decimal import Decimal
 import pytest
 from positions import monitoring, pending, submitted
 
-from exitfsm.events import AlarmAcknowledged, AlarmRaised, ExitCompleted
+from exitfsm.events import AlarmAcknowledged, AlarmRaised, ExitCompleted, PositionClosedElsewhere
 from exitfsm.kinds import ALARMS, ENDS_WHEN, AlarmKind
-from exitfsm.messages import BarSeen, RaiseAlarm
+from exitfsm.messages import BarSeen, PositionRead, RaiseAlarm
 from exitfsm.position import wake_band
 from exitfsm.position.alarming import ENDED_BY, ENDED_BY_A_BAR
 from exitfsm.testing.given import Scenario, after, bar, holds, like, reported, seen, timer
@@ -52,6 +52,14 @@ def test_what_is_over_with_the_position_is_taken_down_before_its_last_event(kind
     s = alarmed(submitted, kind).when(reported("filled", 10, at=70), holds(0, 71)).is_in("filled")
     assert kinds(s) == []
     assert isinstance(s.news[-1], ExitCompleted)
+
+
+@pytest.mark.parametrize("kind", sorted(ENDED_BY))
+def test_a_position_given_up_with_an_order_without_a_record_keeps_its_alarms_for_a_person(kind: str) -> None:
+    flat = PositionRead(at=after(300), began=after(300), qty=Decimal(0), reads=3, lapsed=True)
+    s = alarmed(pending, kind).when(flat).is_in("closed")
+    assert isinstance(s.news[-1], PositionClosedElsewhere)
+    assert kinds(s) == [kind]
 
 
 @pytest.mark.parametrize("kind", ["submit_unresolved", "order_not_found"])

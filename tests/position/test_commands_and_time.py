@@ -38,6 +38,7 @@ from exitfsm.events import (
 from exitfsm.messages import (
     Acknowledge,
     ChangePolicy,
+    Contradiction,
     ForceExit,
     Ignore,
     RaiseAlarm,
@@ -45,7 +46,7 @@ from exitfsm.messages import (
     Release,
 )
 from exitfsm.position import may_owe
-from exitfsm.position.operating import is_stuck
+from exitfsm.position.operating import is_in_the_dark, is_stuck
 from exitfsm.testing.given import (
     Scenario,
     after,
@@ -55,6 +56,7 @@ from exitfsm.testing.given import (
     opened,
     order_id,
     policy,
+    refused,
     reported,
     seen,
     timer,
@@ -226,6 +228,27 @@ def test_given_an_order_under_another_id_when_it_is_taken_for_ours_then_nothing_
 )
 def test_an_exit_that_goes_on_with_an_operators_word_only_is_stuck(scenario: Scenario, stuck: bool) -> None:
     assert is_stuck(scenario.now) is stuck
+
+
+_DOUBT = Contradiction(at=after(90), why="it cannot be")
+
+
+@pytest.mark.parametrize(
+    ("scenario", "dark"),
+    [
+        (monitoring, False),
+        (pending, True),
+        (pending.when(_DOUBT), True),
+        (pending.when(refused()), False),  # that is a word of it
+        (submitted, False),
+        (pending.when(reported("new", broker_order_id="B1"), _DOUBT), False),
+        (unprotected.when(reported("canceled", 4, 99)), False),
+    ],
+)
+def test_an_order_that_may_have_been_sent_and_of_which_the_broker_said_nothing_is_in_the_dark(
+    scenario: Scenario, dark: bool
+) -> None:
+    assert is_in_the_dark(scenario.now) is dark
 
 
 def test_of_many_only_those_on_their_way_out_are_asked_what_they_owe() -> None:

@@ -204,6 +204,20 @@ def test_codes_are_written_as_they_are_looked_for() -> None:
     assert not PASSING_CODES & LASTING_CODES
 
 
+def test_the_newest_order_that_was_refused_is_named_until_the_broker_takes_it() -> None:
+    assert monitoring.now.refused_order is pending.now.refused_order is submitted.now.refused_order is None
+    postponed = pending.when(refused("halted", 61))
+    assert postponed.now.refused_order is postponed.now.orders[0]
+    assert postponed.now.order.refusal == "halted"
+    assert postponed.when(reported("new", at=70)).now.refused_order is None  # it is taken
+    over = pending.when(refused("not_tradable", 61))
+    assert over.now.refused_order is over.now.orders[0]
+    again = over.when(holds(10, at=200))
+    assert again.now.refused_order is again.now.orders[0]  # of the next one nothing is known
+    worse = again.when(refused("halted", 201))
+    assert worse.now.refused_order is worse.now.orders[1]
+
+
 # --- an operator is not answered by silence ---------------------------------------------------------------------------
 
 
