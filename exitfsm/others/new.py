@@ -12,7 +12,7 @@ from exitfsm import scope
 from exitfsm.broker.lists import Executed
 from exitfsm.errors import ConfigError
 from exitfsm.holdings import Read, bare, watching
-from exitfsm.holdings.facts import Adopted, Concluded, Needed, Raise
+from exitfsm.holdings.facts import Adopted, Concluded, Evidence, Needed, Raise
 from exitfsm.kinds import AlarmKind
 from exitfsm.memory.kept import Kept
 from exitfsm.others.ground import Ground
@@ -37,6 +37,8 @@ class New:
         #: was bought beside its exit may be older than the newest executions.
         self._watched: set[str] = set()
         self._over: set[str] = set()
+        #: Since when the executions say of a symbol that something is ours which nobody watches, in monotonic seconds.
+        self._unwatched: dict[str, float] = {}
 
     async def check_broker(self) -> None:
         """See that the broker's executions say whose they are, where the scope goes by that.
@@ -77,9 +79,10 @@ class New:
         self._over |= self._watched - watched
         self._watched = watched
         shown = self._over & {bare(row.symbol) for row in rows}
-        listed = await self._listed(rows, whole=bool(shown))
+        listed = await self._listed(rows, whole=bool(shown or self._unwatched))
         if listed is None:
             return {}, []
+        self._unwatched = {name: since for name, since in self._unwatched.items() if name not in watched}
         self._over -= shown | watched
         symbols = {bare(row.symbol): row.symbol for row in rows}
         traded = [f.symbol for f in listed.items if scope.is_in_scope(f, self._scope)]
@@ -93,9 +96,18 @@ class New:
             owned[name] = scope.owned(evidence).qty
             said = self._kept.weigh_new(evidence)[0]
             new += await self._told(said, [row for row in rows if same_symbol(row.symbol, symbol)])
+            await self._note_unwatched(name, evidence)
             if any(isinstance(one, Needed) for one in said):
                 self._kept.look_in(watching.next_look_s(self._kept.memory_of(evidence), evidence.instrument))
         return owned, new
+
+    async def _note_unwatched(self, name: str, evidence: Evidence) -> None:
+        """Whatever is remembered of executions: what they say is ours is watched soon, or a person hears of it."""
+        if not scope.is_ours_to_watch(evidence):
+            self._unwatched.pop(name, None)
+        elif scope.lasts_unwatched(evidence, self._unwatched.setdefault(name, evidence.read.begin)):
+            text = f"{evidence.key.symbol}: the bot's ids bought what nobody watches here: it is NOT protected"
+            await self._say(f"{text}. Hand it to watch(), or sell it")
 
     async def _told(self, said: Iterable[Concluded], rows: Sequence[BrokerPosition]) -> list[BrokerPosition]:
         """Alarms are raised; what is to be adopted is handed back as rows."""

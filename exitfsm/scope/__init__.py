@@ -31,6 +31,8 @@ from exitfsm.scope.owned import (
     bought_of,
     is_in_scope,
     is_nameless,
+    is_ours_to_watch,
+    lasts_unwatched,
     owned,
     text_of_new,
     weigh_new,

@@ -36,6 +36,9 @@ from exitfsm.holdings.trades import Trade, lost_exits, total, trades
 from exitfsm.holdings.weighing import SHOWN_S, weigh
 from exitfsm.values import ZERO, BrokerPosition, Fill, exactly, plain, same_symbol
 
+#: So much longer may a purchase stay unwatched than its executions and its row may be late.
+UNWATCHED_S = 45.0
+
 
 class Owned(msgspec.Struct, frozen=True, kw_only=True):
     """What of a holding is ours, signed, by the executions alone.
@@ -196,6 +199,16 @@ def begin(e: Evidence, memory: Memory, since: float) -> Answer | None:
     roots = memory.booked | {t.root for t in history}
     said: tuple[Concluded, ...] = () if is_clear else (_unknown(e), *_not_ours(e))
     return said, replace(memory, booked=roots, early=ZERO, early_ids=frozenset(), run=None, unshown=BEFORE)
+
+
+def is_ours_to_watch(e: Evidence) -> bool:
+    """True where the executions, walked as a whole, say that something of it is ours, and it can be sold."""
+    return bool(sellable(abs(owned(e).qty), e.instrument))
+
+
+def lasts_unwatched(e: Evidence, since: float) -> bool:
+    """True where that is so for longer than a purchase may stay unwatched (I34)."""
+    return e.read.begin - since > SHOWN_S + UNWATCHED_S + e.instrument.lag_s + e.instrument.executions_late_s
 
 
 @exactly

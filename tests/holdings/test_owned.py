@@ -380,3 +380,15 @@ def test_a_name_that_is_over_is_not_watched_again() -> None:
     assert said[0] == Raise("epoch_unknown", {"symbol": "AAPL", "shown": "10", "expected": "0", "reads": "1",
                                               "executions": "10 by A-1"})  # fmt: skip
     assert memory.changes == ()
+
+
+def test_what_the_walk_says_is_ours_is_to_be_watched_and_not_for_ever_unwatched() -> None:
+    read = Read(rows=(row(10),), begin=100.0, end=100.0)
+    bought = Evidence(
+        key=Key(None, "AAPL"), instrument=EXACT, read=read, scope=BY_A, executions=listed(("buy", 10, "A-1"))
+    )
+    assert scope.is_ours_to_watch(bought)
+    assert not scope.is_ours_to_watch(replace(bought, executions=listed(("buy", 10, "by-hand"))))
+    assert not scope.is_ours_to_watch(replace(bought, instrument=replace(EXACT, step=Decimal(100))))
+    assert scope.lasts_unwatched(bought, since=39.9)
+    assert not scope.lasts_unwatched(bought, since=40.0)

@@ -386,3 +386,14 @@ async def test_what_is_ignored_and_was_watched_is_not_exited_any_more(make_world
     world.config = {}
     await world.restart()
     assert [(p.symbol, p.state) for p in world.manager.positions()] == [("AAPL", State.MONITORING)]
+
+
+async def test_what_the_ids_bought_and_nobody_watches_is_an_alarm_whatever_is_remembered(make_world: MakeWorld) -> None:
+    world = await beside_a_hand(make_world)
+    kept = world.manager._parts.context.memory.kept
+    kept.weigh_new = lambda evidence: ((), kept.memory_of(evidence))  # type: ignore[method-assign]  # it forgets
+    await buys(world, 10, "A-1")
+    await world.passes(60, step=10)
+    assert (world.manager.positions(), world.alarm_kinds) == ([], [])
+    await world.passes(180, step=10)
+    assert (world.manager.positions(), world.alarm_kinds) == ([], ["scope_unknown"])
