@@ -70,6 +70,8 @@ class Books:
         self._time, self._is_ours, self._share, self._ask = time, is_ours, share, ask
         #: Reads of what is held; callers that wait together share one.
         self.reads = Fresh(self._read, "exitfsm-positions")
+        #: Since when positions are not listed that a person wants to release, in monotonic seconds.
+        self._missing: dict[str, float] = {}
 
     # --- what is held -------------------------------------------------------------------------------------------------
 
@@ -77,18 +79,23 @@ class Books:
         """What the broker holds, by a read that begins after this call; callers that wait together share one."""
         return await self.reads.answer(LOOK_MAX_S)
 
-    async def not_empty(self, read: Read, p: Position) -> Read:
-        """The read, unless it shows no position at all and no execution says why: an empty list proves nothing.
+    async def not_missing(self, read: Read, p: Position) -> Read:
+        """The read, unless it does not list a position and no execution says why: that proves nothing for a while.
 
         Raises:
-            BrokerError: it does not, for a position of which something is left.
+            BrokerError: it does not, for a position of which something is left; what was asked since when is kept.
         """
-        if read.rows or not self._calls.has("fills"):
+        if holdings.row_of(read, p.symbol, p.side) is not None or not self._calls.has("fills"):
+            self._missing.pop(p.position_id, None)
             return read
         fills = await self.fills_of(p)
-        if fills is None or holdings.sold_by_others(p, fills) < p.remaining_qty:
-            raise BrokerError(f"the broker lists no position at all, and no execution says that {p.symbol} was closed")
-        return read
+        if fills is not None and holdings.sold_by_others(p, fills) >= p.remaining_qty:
+            return read
+        since = self._missing.setdefault(p.position_id, read.began)
+        if holdings.is_missing_for_good(since, read.began):
+            return read
+        shows = f"does not list {p.symbol}" if read.rows else "lists no position at all"
+        raise BrokerError(f"the broker {shows}, and no execution says that it was closed: try again in 5 minutes")
 
     async def look(self, symbol: str) -> tuple[Read | None, str]:
         """What is held, soon; or None and why, where that is not known of this symbol."""

@@ -40,8 +40,8 @@ from exitfsm.holdings.orders import (
 )  # fmt: skip
 from exitfsm.holdings.reads import (
     NEVER, Closed, Conclusion, Count, Evidence, Executions, Expected, Holds, Jumped, Meaning, Missing, Need, Nothing,
-    Read, agreed_qty, agreement, count, executions_of, expect, is_shared, is_silent, jumped_rows, known,
-    last_qty, may_have_exited, meaning_of, net, position_read, row_of, weigh,
+    Read, agreed_qty, agreement, count, executions_of, expect, is_missing_for_good, is_shared, is_silent, jumped_rows,
+    known, last_qty, may_have_exited, meaning_of, net, position_read, row_of, weigh,
 )  # fmt: skip
 from exitfsm.holdings.residues import residue_doubted, residues, unwatched, was_bought
 from exitfsm.holdings.rows import OwnRows, own_rows

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from exitfsm.holdings.facts import (
     BEFORE,
-    Adopted,
     Answer,
     Change,
     ClosedBy,
@@ -234,8 +233,6 @@ def concluded(case: Case, said: list[Concluded], memory: Memory) -> Answer:
         elif isinstance(one, Resized):
             p = by_name[one.position]
             changes.append(Change((one.left - p.left) * sign(p.side, key), at))
-        elif isinstance(one, Adopted):
-            changes.append(Change(one.qty * sign(one.side, key), at))
     over = {one.position for one in said if isinstance(one, ClosedBy) and one.how != "vanished"}
     memory = replace(memory, run=None, changes=tuple(c for c in changes if c.qty), ended=memory.ended | over)
     return tuple(said), memory

@@ -31,6 +31,7 @@ from exitfsm.holdings.facts import (
 )
 from exitfsm.holdings.rows import Said, scope_tag, sellable, side_of, sign
 from exitfsm.holdings.trades import Origin, Trade, lost_exits, name_of, origin, total
+from exitfsm.position.attempting import is_price
 from exitfsm.values import ZERO
 
 #: How much longer than executions may be late a purchase that is not shown is waited for, in seconds.
@@ -227,7 +228,7 @@ def _origin(case: Case, walk: Walk, *, crossed: bool) -> tuple[Origin | None, Tr
 def _begun(case: Case, walk: Walk, after: Answer, known: tuple[Origin | None, Trade | None]) -> Answer:
     said, memory = after
     first, newest = known
-    if first is None and newest is not None:
+    if first is None and newest is not None and is_price(newest.price):
         first = Origin(entry=newest.price, opened=newest)
     entry = first.entry if first is not None else case.shown.average
     if entry is None:

@@ -252,6 +252,11 @@ def agreement(p: Position, shown: Sequence[Decimal]) -> bool | None:
     return True if len(shown) >= READS_MIN else None
 
 
+def is_missing_for_good(since: float, began: float) -> bool:
+    """True where a person says again, long after the first time, that what is not listed is to be released (H6)."""
+    return began - since >= EMPTY_S
+
+
 @exactly
 def weigh(e: Evidence, memory: Count | None) -> tuple[Conclusion, Count | None]:
     """What a read means for a position, and what is to be remembered for the next one.

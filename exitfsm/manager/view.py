@@ -37,7 +37,7 @@ class View(Part):
             shown.append(self.net_of(p, read)[0])
             agree = holdings.agreement(p, shown)
             if agree:
-                return await self._books.not_empty(read, p)
+                return await self._books.not_missing(read, p)
             if agree is False:
                 before, now = map(plain, shown[-2:])
                 raise BrokerError(f"the broker shows {before} of {p.symbol}, and then {now}: try again")

@@ -392,3 +392,19 @@ def test_what_the_walk_says_is_ours_is_to_be_watched_and_not_for_ever_unwatched(
     assert not scope.is_ours_to_watch(replace(bought, instrument=replace(EXACT, step=Decimal(100))))
     assert scope.lasts_unwatched(bought, since=39.9)
     assert not scope.lasts_unwatched(bought, since=40.0)
+
+
+def test_a_purchase_without_a_price_is_watched_by_the_accounts_average_or_not_at_all() -> None:
+    bought = (replace(fill("buy", 10, second=0, client_order_id="A-1"), price=Decimal(0)),)
+    read = Read(rows=(replace(row(10), avg_entry_price=Decimal(0)),), begin=100.0, end=100.0)
+    e = Evidence(key=Key(None, "AAPL"), instrument=EXACT, read=read, scope=BY_A, executions=bought)
+    said = [weigh(e, Memory())[0]]
+    assert not [one for one in said[0] if isinstance(one, Adopted)]
+    assert [one.kind for one in said[0] if isinstance(one, Raise)] == ["unpriceable"]
+    priced = replace(e, read=Read(rows=(replace(row(10), avg_entry_price=Decimal(101)),), begin=100.0, end=100.0))
+    assert [one.entry for one in weigh(priced, Memory())[0] if isinstance(one, Adopted)] == [Decimal(101)]
+
+
+def test_what_is_not_listed_is_missing_for_good_after_five_minutes() -> None:
+    assert holdings.is_missing_for_good(0.0, 300.0)
+    assert not holdings.is_missing_for_good(0.0, 299.9)

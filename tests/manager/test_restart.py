@@ -261,7 +261,9 @@ async def test_given_a_crash_before_the_send_and_a_sale_by_hand_then_what_is_not
     with pytest.raises(BrokerError, match="lists no position at all"):
         await world.manager.release(world.position.position_id)  # an empty list alone does not end what was held
     world.broker.trade_by_hand("MSFT", "buy", 1, 50)
-    await world.manager.release(world.position.position_id)
+    with pytest.raises(BrokerError, match="does not list AAPL"):  # nor does one that lacks it
+        await world.manager.release(next(p.position_id for p in world.manager.positions() if p.symbol == "AAPL"))
+    await world.passes(310, step=10)  # it ends by itself: nothing of it can be on its way any more
     await world.until(lambda: [p.state for p in world.ended() if p.symbol == "AAPL"] == ["closed"], seconds=60)
     await world.finish()
 

@@ -162,8 +162,14 @@ class Worlds:
         if not self.account.twins:
             return shown
         working = {report.client_order_id: report for report in truth if report.client_order_id not in self._since}
+        out = self._venue.seconds() < self._venue.look_ups_out_until  # a lost store could not find out which was first
         for report in truth:
-            if report.client_order_id.startswith("xf") and self._faults.on and self._rng.random() < TWIN_CHANCE:
+            if (
+                not out
+                and report.client_order_id.startswith("xf")
+                and self._faults.on
+                and self._rng.random() < TWIN_CHANCE
+            ):
                 self._count += 1
                 own = f"twin-{self._count}"
                 self._twins[own] = replace(report, broker_order_id=own)
