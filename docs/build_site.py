@@ -2,9 +2,10 @@
 
     python3 dev docs --site           into .dev/site/html; exit 1 when a page or a link is missing
 
-Nothing is fetched, while it is built or while it is read: no web fonts, no scripts of others. Diagrams are shown as
-their text. The pages are copied first, so that those of the repository's root, and links to it, fit into the site. What
-zensical's strict mode does not find (pages that are missing, links in HTML, files, pictures) is looked for in the HTML.
+Nothing is fetched, while it is built or while it is read: no web fonts, no scripts of others. Diagrams are drawn here,
+for light and for dark. The pages are copied first, so that those of the repository's root, and links to it, fit into the
+site. What zensical's strict mode does not find (pages that are missing, links in HTML, files, pictures) is looked for in
+the HTML.
 """
 
 from __future__ import annotations
@@ -79,11 +80,33 @@ def stage(docs: Path) -> None:
     for place, path in pages.items():
         (docs / place).parent.mkdir(parents=True, exist_ok=True)
         (docs / place).write_text(staged(path.read_text(encoding="utf-8"), place), encoding="utf-8")
+    shutil.copytree(ROOT / "docs" / "pictures", docs / "pictures")
     shutil.copytree(ROOT / "examples", docs / "examples", ignore=shutil.ignore_patterns("__pycache__", "bars", "*.db*"))
     (docs / "reference" / "code").mkdir()
     for name, things in CODE.items():
         lines = [f"# {name.capitalize()}, from the code", *(f"::: {thing}" for thing in things)]
         (docs / "reference" / "code" / f"{name}.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+
+
+def draw(page: Path) -> None:
+    """Draw each diagram of a page, in two files beside it: the theme shows the one of its colours."""
+    import mermaidx  # the tests read this file without it
+
+    count = 0
+
+    def drawn(found: re.Match[str]) -> str:
+        nonlocal count
+        count += 1
+        shown = []
+        for theme, only in (("default", "light"), ("dark", "dark")):
+            picture = page.with_name(f"{page.stem}-{count}-{only}.svg")
+            picture.write_text(mermaidx.render(found[1], theme=theme).svg(), encoding="utf-8")
+            shown.append(f"[![Diagram {count}]({picture.name}#only-{only})]({picture.name})")
+        return "\n".join(shown)
+
+    text = page.read_text(encoding="utf-8")
+    if (new := re.sub(r"^```mermaid\n(.*?)^```$", drawn, text, flags=re.DOTALL | re.MULTILINE)) != text:
+        page.write_text(new, encoding="utf-8")
 
 
 def nav(docs: Path) -> list[object]:
@@ -176,6 +199,8 @@ def main() -> int:
     """Build the site and look at it; 1 where something is wrong."""
     docs, site = WORK / "pages", WORK / "html"
     stage(docs)
+    for page in docs.rglob("*.md"):
+        draw(page)
     (WORK / "mkdocs.yml").write_text(json.dumps(configuration(docs), indent=1), encoding="utf-8")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean", "--config-file", "mkdocs.yml"]
     if code := subprocess.run(command, cwd=WORK, check=False).returncode:
