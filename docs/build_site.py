@@ -3,9 +3,9 @@
     python3 dev docs --site           into .dev/site/html; exit 1 when a page or a link is missing
 
 Nothing is fetched, while it is built or while it is read: no web fonts, no scripts of others. Diagrams are drawn here,
-for light and for dark. The pages are copied first, so that those of the repository's root, and links to it, fit into the
-site. What zensical's strict mode does not find (pages that are missing, links in HTML, files, pictures) is looked for in
-the HTML.
+for light and for dark. The pages are copied first, so that those of the repository's root, and links to it, fit into
+the site. What zensical's strict mode does not find (pages that are missing, links in HTML, files, pictures) is looked
+for in the HTML.
 """
 
 from __future__ import annotations
