@@ -27,7 +27,7 @@ from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
 from exitfsm.order_ids import check_stored
 from exitfsm.policy import Fault
 from exitfsm.ports import CAREFUL, Capabilities
-from exitfsm.position import Action, Position, decide, evolve, fold, owed, position_id, replay
+from exitfsm.position import Action, Position, decide, evolve, fold, judged_by, owed, position_id, replay
 from exitfsm.projections import Mark
 from exitfsm.refusals import Refusals, Refused
 from exitfsm.store import Append, ExitStore
@@ -347,11 +347,11 @@ class Engine:
             fault = slot.fault(bar, received_at, None if confirmed else reference)
             faults.append((slot, bar, held, fault))
             for p in held:
-                verdict, rule = answer_of(self.rules, p, bar) if fault is None else NO_ANSWER
+                own = judged_by(bar, p.side)
+                verdict, rule = answer_of(self.rules, p, own) if fault is None else NO_ANSWER
                 messages[p.position_id] = BarSeen(
-                    at=decided_at, bar=bar, reference_price=reference, received_at=received_at,
-                    previous_bar_at=previous_at,
-                    refused_count=self._refusals.length(p.position_id),
+                    at=decided_at, bar=own, reference_price=reference, received_at=received_at,
+                    previous_bar_at=previous_at, refused_count=self._refusals.length(p.position_id),
                     session_close=self.session_close(p.symbol, bar.timestamp) if self.session_close else None,
                     verdict=verdict, verdict_of=rule,
                     folded=slot.folded_of(p).before(bar.timestamp),

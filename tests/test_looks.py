@@ -14,11 +14,12 @@ from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from exitfsm.bar import Quote
 from exitfsm.engine import Engine
 from exitfsm.events import Event, ExitEscalated, ExitTriggered, RefusalEnded, StopMoved, TriggerRefused
 from exitfsm.levels import Slot
 from exitfsm.policy import ExitPolicy, PriceGuard, age_max, silence_max_s
-from exitfsm.position import Position, RuleStates, fold_bar, judged, new_in, refolded
+from exitfsm.position import Position, RuleStates, fold_bar, judged, judged_by, new_in, refolded
 from exitfsm.position.looks import at_its_close
 from exitfsm.store import ExitStore
 from exitfsm.testing.given import BROKER, after, opened, policy, to_open
@@ -270,6 +271,48 @@ def test_given_a_symbol_then_it_is_known_which_sides_are_held(desk: Watch) -> No
     desk.buy()
     assert desk.engine.levels.sides("AAPL") == {Side.LONG}
     assert desk.engine.levels.sides("MSFT") == set()
+
+
+def quote(bid: Any, ask: Any, at: float = 60) -> Quote:
+    """A quote whose price is in the middle."""
+    bid, ask = Decimal(str(bid)), Decimal(str(ask))
+    middle = (bid + ask) / 2
+    return Quote("AAPL", after(at), middle, middle, middle, middle, bid=bid, ask=ask)
+
+
+def test_given_both_sides_held_when_a_quote_comes_then_each_is_judged_by_what_it_would_get(desk: Watch) -> None:
+    long, short = desk.buy(rules=policy(profit_taking=False)), desk.buy(side=Side.SHORT)
+    desk.engine.on_bar(quote("98.99", "99.03"), after(60))
+    assert [(e.trigger_price, e.level) for e in news(desk, long) if isinstance(e, ExitTriggered)] == [
+        (Decimal("98.99"), Decimal(99))
+    ], "the middle is above the stop, and the bid is not"
+    assert news(desk, short) == []
+
+
+def test_given_a_quote_then_nobody_sleeps_through_its_far_side(desk: Watch) -> None:
+    short = desk.buy(side=Side.SHORT)
+    desk.engine.on_bar(quote("100", "101"), after(60))
+    assert [e.trigger_price for e in news(desk, short) if isinstance(e, ExitTriggered)] == [Decimal(101)]
+
+
+def test_given_two_quotes_of_one_time_then_the_second_is_judged_by_side_too(desk: Watch) -> None:
+    p = desk.buy()
+    desk.engine.on_bar(quote("99.5", "99.7"), after(60))
+    desk.engine.on_bar(quote("98.9", "99.3"), after(61))
+    assert [e.trigger_price for e in news(desk, p) if isinstance(e, ExitTriggered)] == [Decimal("98.9")]
+
+
+@pytest.mark.parametrize("side", [Side.LONG, Side.SHORT])
+def test_given_a_quote_with_one_side_only_then_the_price_counts_for_the_other(side: Side) -> None:
+    half = Quote("AAPL", after(60), 100, 100, 100, 100, bid=Decimal(99))
+    assert judged_by(half, side).close == (99 if side is Side.LONG else 100)
+    assert judged_by(look(98), side) == look(98)
+
+
+def test_given_a_quote_with_a_price_that_is_none_then_it_is_refused(desk: Watch) -> None:
+    p = desk.buy()
+    desk.engine.on_bar(quote("NaN", "99"), after(60))
+    assert [type(e) for e in news(desk, p)] == [TriggerRefused]
 
 
 # --- out of session ---------------------------------------------------------------------------------------------------

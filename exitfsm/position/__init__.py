@@ -13,7 +13,7 @@ from exitfsm.position.alarming import BY_ITSELF
 from exitfsm.position.deciding import decide
 from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
 from exitfsm.position.folding import SPLIT_RATIO, evolve, fold, replay
-from exitfsm.position.looks import Judged, judged, new_in, price_for, whole
+from exitfsm.position.looks import Judged, judged, judged_by, new_in, price_for, whole
 from exitfsm.position.order import ExitOrder
 from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, may_owe, order_of, owed
 from exitfsm.position.reports import EMPTY_S, READS_MIN, held_within, is_over, is_proved_over
@@ -62,6 +62,7 @@ __all__ = [
     "is_over",
     "is_proved_over",
     "judged",
+    "judged_by",
     "levels",
     "may_owe",
     "new_in",

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from exitfsm.bar import Quote
 from exitfsm.values import EXACT, ZERO, Bar, Side, decimal_of
 
 
@@ -62,6 +63,8 @@ def new_in(look: Bar, before: Judged) -> Bar | None:
     high = look.high if look.high > before.highest else close
     if low == high == before.close and volume <= before.volume:
         return None
+    if isinstance(look, Quote):
+        return look  # it is one price, and all of it is new
     return Bar(look.symbol, look.timestamp, close, max(high, close), min(low, close), close, volume)
 
 
@@ -81,6 +84,16 @@ def price_for(sides: Collection[Side], price: Any = None, bid: Any = None, ask: 
     if given is not None or bid is None or ask is None:
         return next((one for one in (given, bid, ask) if one is not None), None)
     return EXACT.divide(EXACT.add(decimal_of(bid), decimal_of(ask)), 2)
+
+
+def judged_by(bar: Bar, side: Side) -> Bar:
+    """The bar by which a position of this side is judged: of a quote what it would get, the bid or the ask."""
+    if not isinstance(bar, Quote):
+        return bar
+    price = bar.bid if side is Side.LONG else bar.ask
+    if price is None or price == bar.close:
+        return bar
+    return Bar(bar.symbol, bar.timestamp, price, price, price, price)
 
 
 def _volume(bar: Bar) -> Decimal:
