@@ -54,14 +54,19 @@ class Parts:
 
     def __init__(self, given: Given, store: ExitStore, fitting: Fitting, *, is_own: bool) -> None:
         live, time = given.config.live, given.time
-        sessions: Sessions = {}
+        sessions = Sessions()
         #: Commits of which nobody on the event loop has heard yet.
         self._commits: deque[tuple[Position, Sequence[Recorded]]] = deque()
 
         def session_close(symbol: str, _: datetime) -> datetime | None:
             """In the writer's thread: when the session ends, as last read."""
-            known = None if fitting.capabilities.rules(symbol).always_open else sessions.get(symbol)
-            return known[1].close if known is not None else None
+            known = None if fitting.capabilities.rules(symbol).always_open else sessions.last(symbol)
+            return known.close if known is not None else None
+
+        def closed_since(symbol: str) -> datetime | None:
+            """In the writer's thread: since when the market is closed, where nothing is decided then."""
+            is_gated = given.config.session.trade != "extended"
+            return sessions.closed_since(symbol, time.monotonic()) if is_gated else None
 
         self.store, self._account, self._fitting = store, Account(store, given.account), fitting
         self._is_own = is_own
@@ -78,7 +83,7 @@ class Parts:
         tasks, timeout_s, scope = Tasks(), float(live.broker_timeout_seconds), scope_of(given.config.manage)
         life_s = max(float(live.request_life_seconds), timeout_s)
         memory = Memory(engine, time, time.monotonic() + 2 * timeout_s, scope, life_s=life_s)
-        mailbox = Mailbox(engine, time, given.clock, self._after_group)
+        mailbox = Mailbox(engine, time, given.clock, self._after_group, closed_since)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         closes = closing(given.config, fitting.capabilities)
         calls = BrokerCalls(fitting, memory.orders, time, timeout_s, Hears(self._after_call, alarms.raise_soon), closes)

@@ -289,7 +289,7 @@ async def test_given_a_crash_before_the_send_and_holdings_shown_late_then_it_is_
 async def test_given_less_was_shown_before_and_now_the_broker_does_not_answer_then_not_more_than_that_is_sold(
     tmp_path: Path,
 ) -> None:
-    world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
+    world = World(tmp_path, {"session": {"trade": "extended"}}, capabilities=replace(GOOD, reduce_only=False))
     await world.start()
     await world.enter(3)
     world.broker.market = Session(is_open=False)
