@@ -627,7 +627,8 @@ class Day:
         bars = []
         for symbol in self.symbols:
             price, held = self.venue.prices[symbol], self.venue.held(symbol)
-            close = (price * (Decimal("0.97") if held > 0 else Decimal("1.03"))).quantize(Decimal("0.01"))
+            cent = Decimal("0.01") if price >= 1 else Decimal("0.000001")  # after many splits a cent is no small step
+            close = (price * (Decimal("0.97") if held > 0 else Decimal("1.03"))).quantize(cent)
             self.venue.price(symbol, close)
             self.oracle.bars[symbol, self.venue.now()] = close
             bars.append(Bar(symbol, self.venue.now(), price, max(price, close), min(price, close), close))
@@ -674,12 +675,12 @@ class Day:
             if process.up and process.manager is not None:
                 if self._open_still_any():
                     continue
-                before = self.oracle.events
+                before = self.oracle.changes
                 self.oracle.checks["I16"] += 1
                 for _ in range(2):
                     process.command(process.manager.sync)
                     self._run_until(self.world.time + 1)
-                    if self.oracle.events != before:
+                    if self.oracle.changes != before:
                         self.oracle.fail("I16", "reconciling with nothing open changed something")
         for process in self.processes:
             process.stop()

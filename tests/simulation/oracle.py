@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from exitfsm.audit.invariants import Invariants
 from exitfsm.events import (
+    AlarmAcknowledged,
     AlarmRaised,
     Event,
     ExitCompleted,
@@ -103,6 +104,8 @@ class Oracle:
         self.exits: set[str] = set()
         self.closed: set[str] = set()
         self.events = 0
+        #: The same without the ends of alarms, which come by themselves when what they say is over.
+        self.changes = 0
         #: By disk: the number of the newest durable event.
         self.newest: dict[str, int] = {}
         #: Published bars by symbol and time: what an exit may rest on.
@@ -146,6 +149,7 @@ class Oracle:
         self.newest[disk] = recorded[-1].sequence
         for r in recorded:
             self.events += 1
+            self.changes += not isinstance(r.event, AlarmAcknowledged)
             if r.stream_id.startswith("account:"):
                 continue
             self._fold(disk, lives, r)

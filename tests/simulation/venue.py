@@ -123,6 +123,15 @@ class Venue(Books):
         """What is less cannot be sold; the least part of a share where every part can."""
         return self.capabilities.rules(symbol).qty_min or Decimal("0.000000001")
 
+    def held_within(self, symbol: str, seconds: float) -> set[Decimal]:
+        """What was held of a symbol at any time in so many seconds before now, without a sign."""
+        since, found = self._world.time - seconds, set[Decimal]()
+        for at, held in reversed(self.held_lately[symbol]):
+            found.add(held)
+            if at <= since:  # this one was held when that time began
+                break
+        return found
+
     def is_flat(self, symbol: str) -> bool:
         """True where nothing is held that could be sold."""
         return abs(self.held(symbol)) < self.least(symbol)

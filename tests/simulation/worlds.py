@@ -226,7 +226,7 @@ class Worlds:
         self.checks["I34"] += 1
         held, now = abs(self._venue.held(symbol)), self._venue.seconds()
         changed = max(self._venue.bought_on_at[symbol], self._venue.disturbed_at[symbol], self.slept_until)
-        lately = {was for at, was in self._venue.held_lately[symbol] if now - at <= UNKNOWN_S}
+        lately = self._venue.held_within(symbol, UNKNOWN_S)
         residues = 10 if self.account.ids else 1  # what several exits left is not known as the bot's any more
         if held - qty >= self._venue.least(symbol) * residues and qty not in lately and now - changed > UNKNOWN_S:
             self._fail("I34", f"{qty} of {symbol} is watched, and {held} is held")
