@@ -64,11 +64,11 @@ def crossing(
 ) -> Crossing | None:
     """The trade that opened what is held (signed), out of a symbol's executions, oldest first.
 
-    None where they do not lead to what is held: one is missing yet, and which one is not known. `own_ids`: the
-    broker's own ids of exits of ours.
+    None where they do not lead to what is held: one is missing yet, and which one is not known; and where what is held
+    is a residue, which no trade opened. `own_ids`: the broker's own ids of exits of ours.
     """
     traded = [fill.qty if fill.side is OrderSide.BUY else -fill.qty for fill in fills]
-    if not held or _is_held(held - sum(traded, ZERO), held, instrument):
+    if not _is_held(held, held, instrument) or _is_held(held - sum(traded, ZERO), held, instrument):
         return None
     opened = _opened(traded, held, instrument)
     fill, before = fills[opened], held - sum(traded[opened:], ZERO)

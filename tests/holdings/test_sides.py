@@ -57,6 +57,12 @@ def test_an_execution_is_of_the_side_that_it_says_and_an_exit_of_the_one_that_it
     assert said_side(replace(fill(side, 1, client_order_id=order_id), position_side=named)) is said
 
 
+def test_given_a_residue_after_exits_then_no_trade_took_the_holding_across() -> None:
+    """What is held is less than can be sold, and the executions lead elsewhere: nothing opened it."""
+    assert crossing([fill("buy", 3), fill("sell", 2)], Decimal("0.04"), STEPS) is None
+    assert crossing([], Decimal("0.04"), STEPS) is None
+
+
 def test_executions_that_do_not_say_their_side_prove_nothing_in_hedge_mode() -> None:
     bought = replace(fill("buy", 1), position_side=Side.LONG)
     sold = replace(fill("sell", 1, second=1), position_side=Side.SHORT)
