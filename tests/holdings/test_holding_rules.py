@@ -393,6 +393,19 @@ def test_a_reversal_in_one_order_closes_and_opens() -> None:
     assert (adopted.side, adopted.qty) == (Side.SHORT, 5)
 
 
+@pytest.mark.parametrize(("shown", "resized"), [(3, []), (5, [(D(5), "n")])])
+def test_given_the_next_position_is_watched_already_then_only_the_one_of_the_other_side_is_over(
+    shown: int, resized: list[tuple[Decimal, str]]
+) -> None:
+    """A short was bought back by hand, and a long was entered, before any read showed the first."""
+    short, long = held(-10), held(3, name="n")
+    fills = [fill(1, 800, -10), fill(2, 900, 10), fill(3, 950, 3), *([fill(4, 960, 2)] if shown == 5 else [])]
+    said, _ = asked(evidence(row(shown), watched=[short, long], fills=fills), 9)
+    assert [(c.position, c.how) for c in news(said) if isinstance(c, ClosedBy)] == [("p", "reversed")]
+    assert [(c.left, c.position) for c in news(said) if isinstance(c, Resized)] == resized
+    assert not [c for c in news(said) if isinstance(c, Adopted)]
+
+
 def test_our_own_order_through_zero_is_an_alarm_and_never_adopted() -> None:
     order = Placed(order_id="xf1-1", qty=D(10), cum=D(10), sent=900.0, ended=910.0, read=920.0)
     p = held(orders=(order,), wanted=890.0)
