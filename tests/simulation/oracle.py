@@ -58,7 +58,7 @@ CHECKS: dict[str, str] = {
     "I18": "a position that is called flat was flat, and has sold what it says, by the venue's records",
     "I19": "the log folds by the lifecycle's own table, and the same run gives the same bytes",
     "I20": "of several reasons the first in the order of precedence won",
-    "I31": "no exit leaves beside a closing order of others, where the venue would sell both",
+    "I31": "no exit leaves beside a closing order of others, where both together would sell more than is held",
     "I32": "nothing is called closed by other hands that no other hands closed",
     "I34": "what is adopted is all of what is held",
     "I36": "nothing is watched that cannot be sold, and no order ends by a refusal that is said to pass",

@@ -274,7 +274,7 @@ class Worlds:
         self._trace("person", f"has {order.client_order_id} filled")
 
     def check_alone(self, order: Order) -> None:
-        """No exit leaves beside a closing order of others, where the venue would sell both."""
+        """No exit leaves beside a closing order of others, where the venue would sell more than is held by both."""
         if self._venue.capabilities.reduce_only:
             return
         self.checks["I31"] += 1
@@ -284,7 +284,8 @@ class Worlds:
             if since is None or theirs.symbol != order.symbol or theirs.side is not order.side:
                 continue
             self._faults.count("an exit beside a closing order of others")
-            if self._venue.seconds() - since > UNKNOWN_S:
+            there = self._venue.held(order.symbol) * order.position_side.sign
+            if self._venue.seconds() - since > UNKNOWN_S and booked.leaves + order.qty > there:
                 self._fail("I31", f"{order.client_order_id} leaves beside {theirs.client_order_id}: both would sell")
 
 
