@@ -85,10 +85,10 @@ class Books:
         Raises:
             BrokerError: it does not, for a position of which something is left; what was asked since when is kept.
         """
-        if holdings.row_of(read, p.symbol, p.side) is not None or not self._calls.has("fills"):
+        if holdings.row_of(read, p.symbol, p.side) is not None:
             self._missing.pop(p.position_id, None)
             return read
-        fills = await self.fills_of(p)
+        fills = await self.fills_of(p) if self._calls.has("fills") else None
         if fills is not None and holdings.sold_by_others(p, fills) >= p.remaining_qty:
             return read
         since = self._missing.setdefault(p.position_id, read.began)

@@ -64,7 +64,7 @@ class Hours:
 
     def __init__(self, calls: BrokerCalls, time: SteadyTime, sessions: Sessions) -> None:
         self._calls, self._time, self._sessions = calls, time, sessions
-        #: From when on a market that was said to be closed may be open, where nothing can be read, in monotonic seconds.
+        #: When, in monotonic seconds, a market that was said to be closed may be open, where nothing can be read.
         self._opens: dict[str, float] = {}
         self._reads: dict[str, asyncio.Task[None]] = {}
         #: When the session that was read last ends, by symbol.

@@ -43,7 +43,7 @@ from exitfsm.holdings.reads import (
     Read, agreed_qty, agreement, count, executions_of, expect, is_missing_for_good, is_shared, is_silent, jumped_rows,
     known, last_qty, may_have_exited, meaning_of, net, position_read, row_of, weigh,
 )  # fmt: skip
-from exitfsm.holdings.residues import residue_doubted, residues, unwatched, was_bought
+from exitfsm.holdings.residues import residue_doubted, residues, too_little, unwatched, was_bought
 from exitfsm.holdings.rows import OwnRows, own_rows
 from exitfsm.holdings.sides import (
     Executed, OnSide, Watching, concerns, contradicting, meant, of_side, on_side, watching_of,

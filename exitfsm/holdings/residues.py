@@ -6,6 +6,7 @@ Nothing says of a declared step or least whether it is right. What was bought as
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 
 from exitfsm.holdings.facts import Instrument
 from exitfsm.holdings.rows import sellable
@@ -58,5 +59,10 @@ def residue_doubted(row: BrokerPosition, rules: AssetRules) -> str:
     )
 
 
+def too_little(qty: Decimal, rules: AssetRules) -> bool:
+    """True for a quantity that cannot be sold, by the venue's step and least quantity."""
+    return not sellable(qty, Instrument(step=rules.qty_step, least=rules.qty_min))
+
+
 def _is_residue(row: BrokerPosition, rules: AssetRules) -> bool:
-    return not sellable(row.qty, Instrument(step=rules.qty_step, least=rules.qty_min))
+    return too_little(row.qty, rules)

@@ -118,7 +118,6 @@ class Mailbox(Writer[Group]):
                 together[bar.symbol] = bar
         _note(group, actions + self._engine.on_bars(together.values(), received_at=now, at=self._now()))
 
-
     def _tell_hours(self, symbol: str) -> None:
         slot = self._engine.levels.slots.get(symbol)
         if slot is not None:

@@ -19,9 +19,10 @@ from typing import Any
 
 from exitfsm import holdings, scope
 from exitfsm.aio.tasks import MANY, OneAtATime, in_slices
+from exitfsm.broker.calls import describe
 from exitfsm.broker.probing import Found, Sent, find_exit, list_sent
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import Adopt, Executed, Tries, Watching, is_price, watching
+from exitfsm.holdings import Adopt, Executed, Expected, Read, Tries, Watching, is_price, watching
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.view import View
@@ -31,7 +32,7 @@ from exitfsm.memory.shown import Missing
 from exitfsm.messages import Open, Recover
 from exitfsm.others.around import look_around
 from exitfsm.others.listing import Listing
-from exitfsm.outside import log, logged
+from exitfsm.outside import log
 from exitfsm.position import READS_MIN, Position, epoch_of, may_owe, part_of, position_id
 from exitfsm.values import EXACT, ZERO, BrokerPosition, Fill, Side, plain
 
@@ -212,7 +213,7 @@ class Adopter(Part):
         if selling := self._scoped.selling(symbol, side):
             shown = abs(self._view.net_of(selling[0], await self._books.positions())[0])
             qty = scope.beyond_exits(qty, shown, selling)
-            if not qty:
+            if holdings.too_little(qty, self._orders.rules(symbol)):
                 return selling[-1]  # once the broker shows more, that is adopted
         message = self._open_message(
             at=self._time.now(),
@@ -303,17 +304,32 @@ class Reconciler(Part):
         await asyncio.gather(*(self._executor.try_look_up(owner, order_id) for order_id, owner in due.items()))
         if not self._is_first and not are_many:
             await self._listing.read(is_first=False)
-        async for watched in in_slices(expected):
-            with logged("read_not_understood position=%s error=%s", watched):
-                await self._view.tell_read(watched, held, expected)
+        texts = {fault.text for fault in faults} | await self._tell_all(expected, held)
         # One that was watched when the read began may have ended since: the read is then too old to adopt it.
         await self._adopter.adopt_all(await self._scoped.to_adopt(held), symbols, is_first=self._is_first)
         await self._listing.tell()
         await self._executor.way.look_at_adopted()
         over = self._adopter.missing.over()
-        await self._alarms.keep_only(over, {fault.text for fault in faults}, "the broker's books are clear again")
+        await self._alarms.keep_only(over, texts, "the broker's books are clear again")
         self._is_first = False
         self._executor.drive(may_owe(list(self._engine.positions.values()), MANY), now=False)
+
+    async def _tell_all(self, expected: dict[str, Expected], held: Read) -> set[str]:
+        """Tell each position what the broker holds of it; the texts of the alarms where that failed."""
+        texts: set[str] = set()
+        async for watched in in_slices(expected):
+            try:
+                await self._view.tell_read(watched, held, expected)
+            except StoreError:
+                raise
+            except BrokerError as error:
+                log.warning("read_not_understood position=%s error=%s", watched, error)
+            except Exception as error:  # a defect of ours: it must not hide any other position
+                log.exception("read_not_understood position=%s", watched)
+                text = f"{watched}: what the broker holds of it is not understood here ({describe(error)}): look there"
+                await self._alarms.raise_alarm("position_unreadable", text)
+                texts.add(text)
+        return texts
 
     def look_around(self, monotonic: float) -> None:
         """Read what is held where that is long ago; reconcile at once where a read shows what nobody watches."""

@@ -268,6 +268,28 @@ async def test_given_a_crash_before_the_send_and_a_sale_by_hand_then_what_is_not
     await world.finish()
 
 
+async def test_given_no_executions_and_a_row_that_is_missing_when_it_is_released_then_that_proves_nothing_yet(
+    tmp_path: Path,
+) -> None:
+    """A row may be missing for seconds; three reads of one moment are no proof, and nothing else says more."""
+    world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
+    await world.start()
+    await world.enter(3)
+    context = world.manager._parts.context
+    world.broker.always("fills", Raises(NotImplementedError()))
+    assert await context.books.fills_of(world.position) is None
+    assert not context.calls.has("fills")
+    world.broker.trade_by_hand("MSFT", "buy", 1, 50)
+    others = [row for row in await world.broker.positions() if row.symbol == "MSFT"]
+    world.broker.always("positions", Returns(others))
+    books = context.books
+    with pytest.raises(BrokerError, match=r"does not list AAPL.*try again in 5 minutes"):
+        await books.not_missing(await books.positions(), world.position)
+    world.clock.move(300)
+    assert await books.not_missing(await books.positions(), world.position)
+    await world.finish()
+
+
 async def test_given_a_crash_before_the_send_and_holdings_shown_late_then_it_is_sent_once_they_are_shown(
     tmp_path: Path,
 ) -> None:

@@ -36,7 +36,7 @@ from simulation.prices import Tape, kinds, other_rules
 from simulation.process import Process
 from simulation.profile import Profile, draw, draw_sides, limits
 from simulation.trace import Defects, Trace
-from simulation.venue import Venue, seconds_of
+from simulation.venue import Venue
 from simulation.wire import Line
 from simulation.worlds import Account, Worlds, in_other_words
 
@@ -154,7 +154,7 @@ class Day:
         self.worlds.checks = self.happenings.checks = self._neighbour.checks = self.oracle.checks
         self.worlds.prefix = self.profile.config.get("live", {}).get("entry_id_prefix", "")
         self.worlds.contracts = frozenset(of_contracts)
-        self.worlds.lists_nothing = self.happenings.lists_nothing
+        self.worlds.lists_nothing, self.worlds.is_watched = self.happenings.lists_nothing, self.oracle.is_watched
         self.happenings.on_split = self._was_split
         self.venue.on_updates = self._spread
         sides = draw_sides(self.rng, self.symbols)
@@ -342,6 +342,7 @@ class Day:
     def _look_ups_fail(self) -> None:
         """For a while no order can be looked up."""
         self.venue.look_ups_out_until = self.world.time + self._net.uniform(10, 120)
+        self.worlds.look_ups_fail()
 
     def _lose(self, disk: Disk) -> None:
         """The store is gone."""
@@ -374,7 +375,7 @@ class Day:
     def _unit_is_unclear(self, p: Position) -> None:
         """Where nobody traded since the position was opened, and nothing was split, its unit is clear."""
         self.oracle.checks["I39"] += 1
-        venue, opened = self.venue, seconds_of(p.opened_at)
+        venue, opened = self.venue, self.oracle.opened_s(p)
         changes = (venue.bought_on_at, venue.disturbed_at, venue.flat_until)
         traded = any(at.get(p.symbol, 0.0) > opened + 1 for at in changes)
         if p.symbol not in self._split and not traded:

@@ -80,9 +80,14 @@ THREAD_S = 0.05
 
 @dataclass(slots=True)
 class Life:
-    """One position as its durable log tells it, since when its order is over, and until when one was to be sent."""
+    """One position as its durable log tells it, since when its order is over, and until when one was to be sent.
+
+    Attributes:
+        began: when the world saw it open: its own time of that may be of a clock that was wrong.
+    """
 
     position: Position
+    began: float = 0.0
     audit: Invariants = field(default_factory=Invariants)
     over_at: float = 0.0
     pending_until: float = 0.0
@@ -166,7 +171,7 @@ class Oracle:
         if following is None or after.state is not following:
             self.fail("I19", f"{type(r.event).__name__} in {before.state if before is not None else 'nothing'}")
         if life is None:
-            life = lives[r.stream_id] = Life(after)
+            life = lives[r.stream_id] = Life(after, self._world.time)
         for found in life.audit.check(before, r, after):
             self.fail(found.invariant, f"{r.stream_id} event {r.version}: {found.what}")
         life.position = after
@@ -317,7 +322,7 @@ class Oracle:
         else:
             self._was_flat(disk, before)
         held = self._venue.held(before.symbol) * before.side.sign
-        never_flat = self._venue.flat_until.get(before.symbol, 0.0) <= seconds_of(before.opened_at)
+        never_flat = self._venue.flat_until.get(before.symbol, 0.0) <= self.opened_s(before)
         self.checks["I37"] += 1
         if e.how == "vanished" and never_flat and held >= self._venue.least(before.symbol):
             self.fail("I37", f"{before.position_id} is said to have vanished, and {plain(held)} is held as ever")
@@ -329,7 +334,7 @@ class Oracle:
 
         Or an exit of ours that went through is on its record.
         """
-        venue, opened = self._venue, seconds_of(p.opened_at) - EXCUSED_S
+        venue, opened = self._venue, self.opened_s(p) - EXCUSED_S
         if venue.names_lost_at[p.symbol] >= opened or self.others_may_exit or venue.bought_on_at[p.symbol] >= opened:
             return
         self.checks["I32"] += 1
@@ -339,7 +344,7 @@ class Oracle:
     def _was_flat(self, disk: str, p: Position) -> None:
         """What other hands closed has been flat since it was opened, unless more was bought, or is held beside it."""
         self.checks["I18"] += 1
-        venue, opened = self._venue, seconds_of(p.opened_at)
+        venue, opened = self._venue, self.opened_s(p)
         held = venue.held(p.symbol) * p.side.sign
         beside = any(
             life.position.symbol == p.symbol and not life.position.state.terminal and stream != p.position_id
@@ -370,6 +375,17 @@ class Oracle:
     def _recently(self, symbol: str) -> bool:
         """Fills were taken back, or others traded, so that the figures of before may still be under way."""
         return self._venue.disturbed_at[symbol] > self._world.time - EXCUSED_S
+
+    def opened_s(self, p: Position) -> float:
+        """Since when a position is there, in the world's seconds."""
+        known = (lives.get(p.position_id) for lives in self.lives.values())
+        began = [life.began for life in known if life is not None]
+        return min([seconds_of(p.opened_at), *began])
+
+    def is_watched(self, order_id: str) -> bool:
+        """True for an order of a position that is open in one of the stores."""
+        open_now = (life.position for lives in self.lives.values() for life in lives.values())
+        return any(order_id in self._orders(p) for p in open_now if not p.state.terminal)
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
@@ -469,7 +485,7 @@ class Oracle:
             before = life.position if life is not None else None
             after = evolve(before, r.event)
             if life is None:
-                life = lives[r.stream_id] = Life(after)
+                life = lives[r.stream_id] = Life(after, self._world.time)
             life.audit.check(before, r, after)
             life.position = after
         known = self.lives.get(disk, {})

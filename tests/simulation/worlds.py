@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -89,6 +90,8 @@ class Worlds:
         fail: told of what does not hold.
 
     Attributes:
+        is_watched: asked whether an order is of a position that somebody watches: of any other there is an alarm, and
+            which of two is too many nobody decides.
         lists_nothing: asked whether the list of positions is empty just now, whatever is held.
         checks: how often what is judged here was put to the test.
         prefix: how the ids of the bot's own orders begin; some closing orders of others have it, too.
@@ -108,6 +111,7 @@ class Worlds:
         self.account, self._rng, self._venue, self._faults, self._trace = account, rng, venue, faults, trace
         self._fail = fail
         self.lists_nothing: Callable[[], bool] = lambda: False
+        self.is_watched: Callable[[str], bool] = lambda _: True
         self.contracts: frozenset[str] = frozenset()
         self.checks: Counter[str] = Counter()
         self.slept_until, self.prefix = -UNKNOWN_S, ""
@@ -162,7 +166,7 @@ class Worlds:
         if not self.account.twins:
             return shown
         working = {report.client_order_id: report for report in truth if report.client_order_id not in self._since}
-        out = self._venue.seconds() < self._venue.look_ups_out_until  # a lost store could not find out which was first
+        out = self._venue.seconds() < self._venue.look_ups_out_until
         for report in truth:
             if (
                 not out
@@ -172,18 +176,17 @@ class Worlds:
             ):
                 self._count += 1
                 own = f"twin-{self._count}"
-                self._twins[own] = replace(report, broker_order_id=own)
+                # Later than the first one, whatever happens to that: who knows neither keeps the older one.
+                self._twins[own] = replace(report, broker_order_id=own, at=report.at + timedelta(hours=1))
                 self._faults.count("a second order of one id")
                 self._trace("venue", f"has {report.client_order_id} twice: {own}")
         for own, twin in list(self._twins.items()):
             if twin.client_order_id not in working:
                 continue  # the list does not show its first one: then it is none too many
-            if self._venue.seconds() < self._venue.look_ups_out_until + LISTED_MAX_S:
-                self._listed[own] = 0  # which of the two is on record was not to be found out
-                self._since_listed.pop(own, None)
             self._listed[own] += 1
             since = self._since_listed.setdefault(own, self._venue.seconds())
-            if self._listed[own] > LISTED_MAX and self._venue.seconds() - since > LISTED_MAX_S:
+            must_go = self.is_watched(twin.client_order_id)
+            if must_go and self._listed[own] > LISTED_MAX and self._venue.seconds() - since > LISTED_MAX_S:
                 self._fail("W2", f"{twin.client_order_id} works twice and nobody cancels {own}")
             shown.append(twin)
         return shown
@@ -196,6 +199,11 @@ class Worlds:
         if self._rests[report.client_order_id]:
             return WorkingOrder(**said, order_type="limit", limit_price=price)
         return WorkingOrder(**said, order_type="stop", stop_price=price)
+
+    def look_ups_fail(self) -> None:
+        """While no order can be looked up there is no second one: a lost store could not find out which was first."""
+        self._gone.update(self._twins)
+        self._twins.clear()
 
     def canceled(self, broker_order_id: str) -> None:
         """One of two orders of an id is canceled by the broker's own."""
