@@ -130,11 +130,11 @@ def test_the_rooms_around_the_manager_are_small() -> None:
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     around = {path: count for path, count in lines.items() if path.parent.name in ("broker", "holdings")}
     # 2,590; 330 for the instruments of a venue, 330 for orders that may be there, 400 for words, 30 for hours of bars,
-    # 100 for both sides of a symbol, and for the least that a refusal teaches.
+    # 100 for both sides of a symbol, and for the least that a refusal teaches; 30 for hours that any thread may ask.
     # Of what scope took, 110 went from the one to the other: which rows are managed has a room of its own.
-    assert sum(count for path, count in around.items() if path.stem not in BY_INTERVALS) <= 4_160
-    # 70 of them for what is seen at a glance, 280 for both sides, crossings and residues
-    assert sum(count for path, count in around.items() if path.stem in BY_INTERVALS) <= 3_070
+    assert sum(count for path, count in around.items() if path.stem not in BY_INTERVALS) <= 4_190
+    # 70 of them for what is seen at a glance, 300 for both sides, crossings and residues
+    assert sum(count for path, count in around.items() if path.stem in BY_INTERVALS) <= 3_090
     assert lines[PACKAGE / "engine.py"] <= LINES_OF_A_FILE_MAX
 
 

@@ -48,6 +48,7 @@ async def test_given_a_residue_beyond_an_exit_at_work_when_the_bot_says_what_it_
     await world.fill("9.9")
     [row] = await world.broker.positions()
     world.broker.always("positions", Returns([replace(row, qty=Decimal("0.20"))]))
+    world.clock.move(1)
     found = await world.manager.watch("AAPL", "long", 5, 98, world.clock.now())
     assert found.position_id == world.manager.positions()[0].position_id
     assert len(world.manager.positions()) == 1
