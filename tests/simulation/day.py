@@ -365,6 +365,7 @@ class Day:
                 self._unit_is_unclear(lives[r.stream_id].position)
             if isinstance(r.event, ExitTriggered | ExitRetried):
                 self.happenings.exit_begins(lives[r.stream_id].position.symbol)
+                self.worlds.exit_begins(lives[r.stream_id].position.symbol)
         for opened in (lives[r.stream_id].position for r in recorded if isinstance(r.event, PositionOpened)):
             self._neighbour.check(opened.symbol, "is watched")
             self.worlds.opened(opened.symbol, opened.qty, opened.entry_price)

@@ -139,12 +139,12 @@ CHANCES: dict[str, float] = {
     "bought during an exit": 0.03,
     "sold past zero": 0.003,
     # the process and its machine
-    "killed": 0.00006,
+    "killed": 0.003,
     "killed at the commit": 0.002,
     "killed at the answer": 0.003,
     "killed at the update": 0.001,
-    "starved": 0.002,
-    "clock set": 0.002,
+    "starved": 0.008,
+    "clock set": 0.008,
     "alarm channel": 0.2,
     "other configuration": 0.3,
     # the disk
@@ -166,7 +166,7 @@ CHANCES: dict[str, float] = {
     "position unreadable": 0.02,
     "order unreadable": 0.02,
     "execution unreadable": 0.02,
-    "stream never up": 0.15,
+    "stream never up": 0.35,
     "symbol refused": 0.03,
 }
 

@@ -281,6 +281,12 @@ class Worlds:
         self._faults.count("an order of others that closes")
         self._trace("person", f"has {order.client_order_id} filled")
 
+    def exit_begins(self, symbol: str) -> None:
+        """An exit was decided: counted where a closing order of others works."""
+        others = (booked.order for booked in self._venue.working() if booked.order.client_order_id in self._since)
+        if self._since and any(order.symbol == symbol for order in others):
+            self._faults.count("an exit beside a closing order of others")
+
     def check_alone(self, order: Order) -> None:
         """No exit leaves beside a closing order of others, where the venue would sell more than is held by both."""
         if self._venue.capabilities.reduce_only:
@@ -291,7 +297,6 @@ class Worlds:
             since = self._since.get(theirs.client_order_id)
             if since is None or theirs.symbol != order.symbol or theirs.side is not order.side:
                 continue
-            self._faults.count("an exit beside a closing order of others")
             there = self._venue.held(order.symbol) * order.position_side.sign
             if self._venue.seconds() - since > UNKNOWN_S and booked.leaves + order.qty > there:
                 self._fail("I31", f"{order.client_order_id} leaves beside {theirs.client_order_id}: both would sell")
