@@ -244,6 +244,38 @@ class Live:
         return whatif(self.store, lambda: (Seen(b, None) for b in self.bars), changes, **options)
 
 
+class TestBarsThatForm:
+    """An exit at a look: bars that have closed cannot say what was decided when, and recorded looks can."""
+
+    def exited_inside(self) -> tuple[Live, list[Seen]]:
+        live = Live([])
+        looks = [(1, 100, 5), (2, 100, 61), (2, 98.5, 75), (2, 99.8, 90), (3, 99.9, 125)]
+        live.engine.open(entry())
+        seen = []
+        for minute, close, arrived in looks:
+            bar, received = live.bar(minute, close), T0 + timedelta(seconds=arrived + 60)
+            live.engine.on_bar(bar, received)
+            seen.append(Seen(bar, received))
+        live.bars = [live.bar(minute, close) for minute, close in ((1, 100), (2, 99.8), (3, 99.9))]
+        return live, seen
+
+    def test_closed_bars_say_that_it_was_decided_inside_a_bar(self) -> None:
+        live, _ = self.exited_inside()
+        (p,) = live.whatif().positions
+        assert not p.same_decisions
+        assert p.decided_inside_bar
+        assert p.as_dict()["decided_inside_bar"] is True
+        inside = "decided inside a bar: 98.5 came while the bar of 2024-01-02T14:32:00Z formed, which closed at 99.8"
+        assert p.first_difference.endswith(f"({inside}; record_bars: true keeps each look)")
+
+    def test_recorded_looks_are_exact(self) -> None:
+        live, seen = self.exited_inside()
+        (p,) = whatif(live.store, lambda: iter(seen)).positions
+        assert p.same_decisions, p.first_difference
+        assert not p.decided_inside_bar
+        assert "decided_inside_bar" not in p.as_dict()
+
+
 class TestWhatCameFromOutside:
     def test_an_entry_between_the_bars(self) -> None:
         live = Live([100, 100, 98.5, 98])
