@@ -1,4 +1,4 @@
-"""Write the reference pages from the code: states, events, order words, alarms, configuration, command line.
+"""Write the reference pages from the code: states, events, order words, alarms, configuration, command line, tables.
 
     python docs/generate.py           write docs/reference/*.md
     python docs/generate.py --check   write nothing; exit 1 when a page is stale
@@ -18,10 +18,12 @@ from typing import get_type_hints
 
 from msgspec.structs import fields
 
-from exitfsm import fix, kinds
+from exitfsm import fix, kinds, projections
 from exitfsm.config import reference_table
 from exitfsm.events import ACCOUNT_EVENTS, POSITION_EVENTS, Event, tag_of
 from exitfsm.lifecycle import MEANING, TABLE, State, mermaid
+from exitfsm.projections import meaning
+from exitfsm.store.sqlite.layout import TYPES as SQLITE_TYPES
 
 HERE = Path(__file__).parent / "reference"
 MADE = "<!-- made by docs/generate.py; do not edit -->\n\n"
@@ -123,12 +125,15 @@ def alarms() -> str:
     out += ["(../how-to/handle-alarms.md). The words are stored; none is ever renamed or removed.", ""]
     out += ["| severity | what it means |", "|---|---|"]
     out += [f"| {severity} | {cell(text)} |" for severity, text in kinds.SEVERITY.items()]
-    out += ["", "## Alarms", "", "| kind | severity | what it means | what to do |", "|---|---|---|---|"]
+    out += ["", "## Alarms", "", "| kind | severity | what it means | what to do | ends by itself when |"]
+    out += ["|---|---|---|---|---|"]
     for kind, said in kinds.ALARMS.items():
-        out.append(f"| `{kind}` | {said.severity} | {cell(said.means)} | {cell(said.do)} |")
+        ends = cell(kinds.ENDS_WHEN.get(kind, ""))
+        out.append(f"| `{kind}` | {said.severity} | {cell(said.means)} | {cell(said.do)} | {ends} |")
     for title, words in (
         ("How an exit order ended", kinds.ORDER_ENDS),
         ("How a position ended", kinds.POSITION_ENDS),
+        ("What a person said of a symbol and the scope", kinds.SCOPE_HOW),
         ("Why nothing was decided on a bar", kinds.BAR_REFUSALS),
         ("Who acted", kinds.WHO),
     ):
@@ -176,12 +181,33 @@ def cli() -> str:
     return "\n".join(out) + "\n"
 
 
+def sql() -> str:
+    """The tables that people query."""
+    query = "SELECT symbol, exit_type, filled_qty, avg_fill_price FROM exit_orders"
+    out = [MADE + "# Tables for SQL", "", "The read models of a store. They are written in the transaction that stores"]
+    out += [
+        "the events, so that they are never behind. Query them, and write nothing: `exitfsm verify` compares them with"
+    ]
+    out += ["the events. Numbers have about 15 digits; the events have all. Times are ISO 8601 in UTC."]
+    out += ["[A store on PostgreSQL](postgresql.md) has the same tables.", ""]
+    out += ["```console", f"$ sqlite3 -readonly exits.db '{query}'", "```"]
+    for name, columns in meaning.COLUMNS.items():
+        out += ["", f"## {name}", "", meaning.TABLES[name], "", "| column | kind | what it means |", "|---|---|---|"]
+        kinds_of = projections.KINDS[name]
+        shown = {"place": "integer", "number": "number", "integer": "integer", "text": "text"}
+        out += [f"| `{column}` | {shown[kinds_of[column]]} | {cell(text)} |" for column, text in columns.items()]
+    statements = projections.ddl(SQLITE_TYPES)
+    out += ["", "## The statements", "", "As SQLite has them:", "", "```sql", *(f"{one};" for one in statements), "```"]
+    return "\n".join(out) + "\n"
+
+
 PAGES = {
     "states.md": states,
     "events.md": events,
     "order-words.md": order_words,
     "alarms.md": alarms,
     "config.md": config,
+    "sql.md": sql,
     "cli.md": cli,
 }
 

@@ -167,3 +167,23 @@ class CheckedBar(Bar, frozen=True, gc=False, eq=False):
 
     def __post_init__(self) -> None:
         pass
+
+
+class Quote(Bar, frozen=True, gc=False, eq=False):
+    """A price without a bar, with what is bid and asked: which of them counts depends on the side that is held.
+
+    Args:
+        bid, ask: as given to a `Bar`; None where it is not known.
+
+    `floor` and `ceiling` span both: NaN where one of them is no market's price.
+    """
+
+    bid: Decimal | None = None
+    ask: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sides = [float(price) for price in (self.bid, self.ask) if price is not None]
+        is_sound = all(PRICE_MIN <= price < PRICE_MAX for price in sides)
+        force_setattr(self, "floor", min((self.floor, *sides)) if is_sound else math.nan)
+        force_setattr(self, "ceiling", max((self.ceiling, *sides)) if is_sound else math.nan)

@@ -67,12 +67,13 @@ class Carrier:
         A symbol is held once at a time, so that nothing is beside it.
         """
         engine, order = self._engine, action.order
-        leaving = holdings.Leaving(order=action, position=p, owed=engine.owed_by(p, at))
-        if holdings.may_send(leaving) is not holdings.Answer.SEND:
-            return []
+        intent = holdings.Intent(order=action, position=p, owed=engine.owed_by(p, at))
+        permit = holdings.may_send(holdings.leaving_of(intent, self._looks(p), self._venue.capabilities, 0.0))
         try:
-            if not self._venue.capabilities.reduce_only:
-                self._check_covered(p, action)
+            if isinstance(permit, holdings.Short):
+                raise holdings.more_than_held(order.qty, permit)
+            if not isinstance(permit, holdings.Send):
+                return []
             engine.sent(order.client_order_id)
             report = self._venue.submit(order)
         except OrderRefused as refusal:
@@ -82,16 +83,11 @@ class Carrier:
             engine.not_known(order.client_order_id)  # refused for now, it is sent again
         return told
 
-    def _check_covered(self, p: Position, action: Submit) -> None:
-        """Look at what is held, where the venue would take an order for more.
-
-        Raises:
-            OrderRefused: the order would sell more than is held.
-        """
-        held, _ = holdings.net(self._books(p.symbol), p, ())
-        answer = holdings.covered(holdings.Look(position=p, qty=action.order.qty, held=held, shown=READS_MIN))
-        if isinstance(answer, holdings.Short):
-            raise holdings.more_than_held(action.order.qty, answer)
+    def _looks(self, p: Position) -> holdings.Looks:
+        """Looks at what is held, where the venue would take an order for more; its records are never late."""
+        if self._venue.capabilities.reduce_only:
+            return holdings.Looks(proved=0.0)
+        return holdings.Looks(read=self._books(p.symbol), shown=READS_MIN, proved=0.0)
 
     def read_position(self, p: Position, at: datetime) -> list[Action]:
         """Read what the venue holds, and tell a position what that means; returns what is owed after it."""

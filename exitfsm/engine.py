@@ -27,7 +27,7 @@ from exitfsm.messages import BarSeen, Message, Open, Report, TimeSeen
 from exitfsm.order_ids import check_stored
 from exitfsm.policy import Fault
 from exitfsm.ports import CAREFUL, Capabilities
-from exitfsm.position import Action, Position, decide, evolve, fold, owed, position_id, replay
+from exitfsm.position import Action, Position, decide, evolve, fold, judged_by, owed, position_id, replay
 from exitfsm.projections import Mark
 from exitfsm.refusals import Refusals, Refused
 from exitfsm.store import Append, ExitStore
@@ -77,8 +77,8 @@ class Engine:
 
     # --- positions ----------------------------------------------------------------------------------------------------
 
-    def load(self) -> int:
-        """Restore every open position from the store; returns how many.
+    def load(self, is_managed: Callable[[str], bool] = lambda symbol: True) -> int:
+        """Restore every open position from the store, but for monitored ones that are not managed; returns how many.
 
         Each exit order that may be live counts as sent with unknown outcome. One whose intent alone is known is looked
         up before it is sent; the others are the shell's to look up, as it does after any silence.
@@ -86,7 +86,7 @@ class Engine:
         held = {row.position_id: row for row in self.store.held()}
         for stream, events in self.store.histories(held):
             position = replay(events)
-            if position.state.terminal:
+            if position.state.terminal or (position.state is State.MONITORING and not is_managed(position.symbol)):
                 continue  # whatever its row says
             for order in position.orders:
                 self._orders[order.client_order_id] = stream
@@ -151,7 +151,7 @@ class Engine:
 
     def against(self, p: Position) -> list[Position]:
         """The open positions of its symbol on the other side: of an account that nets, only one side can be held."""
-        return [q for q in self._of(p.symbol) if q.side is not p.side]
+        return [] if self.broker.holds_both(p.symbol) else [q for q in self._of(p.symbol) if q.side is not p.side]
 
     def _of(self, symbol: str) -> tuple[Position, ...]:
         slot = self._slots.get(symbol)
@@ -163,15 +163,17 @@ class Engine:
         Only what was opened after the exit of that had begun is another position.
         """
         symbol = canonical_symbol(message.symbol)
-        for p in self.positions.values():
+        for p in self._of(symbol):
             begun = p.triggered_at is not None and message.opened_at > p.triggered_at
-            if p.symbol == symbol and p.side is message.side and not begun:
+            if p.side is message.side and not begun:
                 return p
         return self.open(message, reference=reference)
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
-    def on_bar(self, bar: Bar, received_at: datetime | None = None, confirmed: bool = False) -> tuple[Action, ...]:
+    def on_bar(
+        self, bar: Bar, received_at: datetime | None = None, confirmed: bool = False, at: datetime | None = None
+    ) -> tuple[Action, ...]:
         """A bar of any symbol: levels are tested, stops follow, and what became owed is returned, worst position first.
 
         One inside the quiet band costs two comparisons (and one of its time) and writes nothing: an empty tuple.
@@ -180,6 +182,7 @@ class Engine:
             bar: the bar; one of a symbol that is not held is nobody's business.
             received_at: when it arrived, for its age; None where age means nothing.
             confirmed: a second source confirmed the price, so the jump guard does not apply.
+            at: when what follows counts as decided; at the arrival, without one at the bar's label, where it is None.
         """
         try:
             slot = self._slots[bar.symbol]
@@ -193,14 +196,16 @@ class Engine:
         ):
             slot.last = bar
             return ()
-        return () if slot.quiet(bar, received_at) else tuple(self._woken([(slot, bar)], received_at, confirmed))
+        return () if slot.quiet(bar, received_at) else tuple(self._woken([(slot, bar)], received_at, confirmed, at))
 
     def quiet(self, bar: Bar, received_at: datetime | None = None) -> bool:
         """True when the bar changes nothing (it is then taken note of, in memory); False when `on_bar` must see it."""
         slot = self._slots.get(bar.symbol)
         return slot is None or slot.quiet(bar, received_at)
 
-    def on_bars(self, bars: Iterable[Bar], *, received_at: datetime | None = None) -> list[Action]:
+    def on_bars(
+        self, bars: Iterable[Bar], *, received_at: datetime | None = None, at: datetime | None = None
+    ) -> list[Action]:
         """Many bars at once: the same decisions as one by one, with one commit for all that breach together."""
         actions: list[Action] = []
         woken: dict[str, tuple[Slot, Bar]] = {}
@@ -219,7 +224,7 @@ class Engine:
                 slot.last = bar
                 continue
             if bar.symbol in woken:
-                actions += self._woken(list(woken.values()), received_at, False)
+                actions += self._woken(list(woken.values()), received_at, False, at)
                 woken = {}
                 if bar.symbol not in slots:
                     continue
@@ -228,7 +233,7 @@ class Engine:
                 slot.wake()  # what comes after this bar must be looked at after it
                 woken[bar.symbol] = (slot, bar)
         if woken:
-            actions += self._woken(list(woken.values()), received_at, False)
+            actions += self._woken(list(woken.values()), received_at, False, at)
         return actions
 
     def on_report(self, report: ExecutionReport, *, at: datetime) -> list[Action]:
@@ -329,34 +334,30 @@ class Engine:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _woken(self, woken: Sequence[tuple[Slot, Bar]], received_at: datetime | None, confirmed: bool) -> list[Action]:
+    def _woken(
+        self, woken: Sequence[tuple[Slot, Bar]], received_at: datetime | None, confirmed: bool, at: datetime | None
+    ) -> list[Action]:
         """Bars of different symbols, outside their quiet bands: ask every position of each symbol, exactly."""
         messages: dict[str, BarSeen] = {}
         faults: list[tuple[Slot, Bar, tuple[Position, ...], Fault | None]] = []
         for slot, look in woken:
             held, reference = slot.positions, slot.reference_price
             bar, previous_at, is_look = slot.look_at(look, received_at)
+            decided_at = at or received_at or bar.timestamp
             fault = slot.fault(bar, received_at, None if confirmed else reference)
             faults.append((slot, bar, held, fault))
             for p in held:
-                verdict, rule = answer_of(self.rules, p, bar) if fault is None else NO_ANSWER
+                own = judged_by(bar, p.side)
+                verdict, rule = answer_of(self.rules, p, own) if fault is None else NO_ANSWER
                 messages[p.position_id] = BarSeen(
-                    at=bar.timestamp,
-                    bar=bar,
-                    reference_price=reference,
-                    previous_bar_at=previous_at,
-                    received_at=received_at,
-                    refused_count=self._refusals.length(p.position_id),
+                    at=decided_at, bar=own, reference_price=reference, received_at=received_at,
+                    previous_bar_at=previous_at, refused_count=self._refusals.length(p.position_id),
                     session_close=self.session_close(p.symbol, bar.timestamp) if self.session_close else None,
-                    verdict=verdict,
-                    verdict_of=rule,
-                    folded=slot.folded_of(p).states,
-                    paused=self.paused,
-                    confirmed=confirmed,
-                    is_look=is_look,
-                    length=slot.length,
-                    shut=slot.is_shut_for(bar, received_at),
-                )
+                    verdict=verdict, verdict_of=rule,
+                    folded=slot.folded_of(p).before(bar.timestamp),
+                    paused=self.paused, confirmed=confirmed, is_look=is_look, length=slot.length,
+                    shut=slot.is_shut_for(bar),
+                )  # fmt: skip
         changed = self._commit(list(messages.items()), armed=False)
         for slot, bar, held, fault in faults:
             for p in held:

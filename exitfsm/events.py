@@ -31,6 +31,7 @@ class PositionOpened(Event, frozen=True, tag="position_opened.v1"):
     `account` is a hash; `epoch` tells this position from earlier ones in the same symbol and comes from the broker's
     first fill (in simulation: the entry bar). `atr` is the average true range at the entry, frozen. `id_form` is the
     form of its client order ids (see `exitfsm.order_ids`); what was stored before there was another names none.
+    `own_policy`: its settings are its own, and those for all do not replace them.
     """
 
     account: str
@@ -45,6 +46,7 @@ class PositionOpened(Event, frozen=True, tag="position_opened.v1"):
     strategy_name: str = ""
     source: str = ""
     id_form: str | msgspec.UnsetType = msgspec.UNSET
+    own_policy: bool | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def form(self) -> str:
@@ -62,20 +64,33 @@ class PositionResized(Event, frozen=True, tag="position_resized.v1"):
 
 
 class PolicyChanged(Event, frozen=True, tag="policy_changed.v1"):
-    """Other settings apply from here on. A trail already moved is not loosened by it."""
+    """Other settings apply from here on. A stop that has moved stays where it is.
+
+    `own`: true where they are given to this position, and those for all do not replace them; false where it goes by
+    those for all again. Where nothing is said, the settings for all have changed. `why` is a person's reason.
+    """
 
     policy: ExitPolicy
     at: datetime
     by: str = ""
+    own: bool | msgspec.UnsetType = msgspec.UNSET
+    why: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class StopMoved(Event, frozen=True, tag="stop_moved.v1"):
-    """The trailing or break-even stop moved; `stop` IS the effective stop of that rule from here on."""
+    """The trailing or break-even stop moved; `stop` IS the effective stop of that rule from here on.
+
+    Rule `operator`: a person has put it there (`by`, for the reason `why`). It may be looser than before, and stands in
+    for every other stop; those that follow the price go on from it, with a price better than `best_price`. `bar_at` is
+    then the last bar that was looked at before.
+    """
 
     rule: ExitType
     stop: Decimal
     best_price: Decimal
     bar_at: datetime
+    by: str | msgspec.UnsetType = msgspec.UNSET
+    why: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class TriggerRefused(Event, frozen=True, tag="trigger_refused.v1"):
@@ -98,10 +113,11 @@ class RefusalEnded(Event, frozen=True, tag="refusal_ended.v1"):
 class ExitTriggered(Event, frozen=True, tag="exit_triggered.v1"):
     """The decision to exit, and the intent to send this order. It is durable before anything is sent.
 
-    `trigger_price` is the price that breached, `level` what it breached (the same price where the rule has no level),
-    `threshold_pct` the percentage that `level` stands for (0 where there is none). `sold_elsewhere` is what of the
-    position other hands had sold already, so that it is not sold again. An exit of a part names it in `leg` (the index
-    of a target, from 1, or `by hand`), and what is kept in `keep_qty`.
+    `at` is when it was decided: live, at the bar's arrival; in simulation, and in older logs, at the bar's label, which
+    is `bar_at`. `trigger_price` is the price that breached, `level` what it breached (the same price where the rule has
+    no level), `threshold_pct` the percentage that `level` stands for (0 where there is none). `sold_elsewhere` is what
+    of the position other hands had sold already, so that it is not sold again. An exit of a part names it in `leg` (the
+    index of a target, from 1, or `by hand`), and what is kept in `keep_qty`.
     """
 
     reason: ExitType
@@ -265,8 +281,9 @@ class PositionClosedElsewhere(Event, frozen=True, tag="position_closed_elsewhere
     """Flat without us, or only a residue is left that cannot be sold.
 
     `how` is `by_hand` or `external`; `residue`; `reversed`, by an order that went through zero; `vanished`, where the
-    broker lists no position and no executions; `other_exit`, by an exit of ours that no order on record explains; or
-    `unresolved`, where nothing is held and an order of ours has no record.
+    broker lists no position and no executions; `other_exit`, by an exit of ours that no order on record explains;
+    `unresolved`, where nothing is held and an order of ours has no record; or `ignored`, where a person took it out of
+    what is managed, and it is held on.
     """
 
     how: str
@@ -362,7 +379,8 @@ class BreakerClosed(Event, frozen=True, tag="breaker_closed.v1"):
 class CommandGiven(Event, frozen=True, tag="command_given.v1"):
     """A person gave a command from outside, and it was received. On the account's stream, before anything is done.
 
-    `by` is who gave it, `whence` from which process or address. What it leads to names it: the word `#` with
+    `by` is who gave it, `whence` from which process or address; `given` is a price or settings that it names. What it
+    leads to names it: the word `#` with
     `command_id` stands in each event that comes of it.
     """
 
@@ -373,6 +391,7 @@ class CommandGiven(Event, frozen=True, tag="command_given.v1"):
     whence: str
     at: datetime
     reason: str = ""
+    given: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class CommandAnswered(Event, frozen=True, tag="command_answered.v1"):
@@ -386,6 +405,21 @@ class CommandAnswered(Event, frozen=True, tag="command_answered.v1"):
     code: int
     lines: tuple[str, ...]
     at: datetime
+
+
+class ScopeChanged(Event, frozen=True, tag="scope_changed.v1"):
+    """A person took a symbol into what is managed, or out of it. On the account's stream; it counts before settings.
+
+    `how` is `adopted`, `ignored`, or `restored`: what was said of it for one `flatten` alone counts no more. `command`
+    is the id of that `flatten`, empty for what lasts.
+    """
+
+    symbol: str
+    how: str
+    by: str
+    at: datetime
+    why: str = ""
+    command: str = ""
 
 
 PositionEvent = (
@@ -420,7 +454,7 @@ POSITION_EVENTS: tuple[type[Event], ...] = PositionEvent.__args__
 #: Facts about the whole account; they stand on its own stream, beside alarms that concern no single position.
 ACCOUNT_EVENTS: tuple[type[Event], ...] = (
     *(TradingPaused, TradingResumed, BreakerOpened, BreakerClosed),
-    *(CommandGiven, CommandAnswered),
+    *(CommandGiven, CommandAnswered, ScopeChanged),
 )
 
 #: tag of an old version -> function that turns its decoded fields into those of the current one.
@@ -438,7 +472,8 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     Attributes:
         stream_id: the position's id (or the account's, for facts about the whole).
         version: place in the stream, from 1.
-        at_ns: when the message that caused it happened, in nanoseconds since 1970 UTC.
+        at_ns: when the message that caused it happened, in nanoseconds since 1970 UTC: live, of a bar, its arrival; in
+            simulation, and in logs of before, its label.
         by: who told: `bar`, `broker`, `timer`, `operator`, `reconcile`, `bot`.
         event: what happened.
         sequence: place in the whole store, from 1; 0 before it is stored.

@@ -54,12 +54,15 @@ class AlarmKind(StrEnum):
     ID_FORM_DIFFERS = "id_form_differs"
     VALUE_TOO_SMALL = "value_too_small"
     QUANTITY_REFUSED = "quantity_refused"
+    RESIDUE_DOUBTED = "residue_doubted"
     PRICE_REFUSED = "price_refused"
     FOREIGN_ORDER = "foreign_order"
     BLOCKED_BY_ORDER = "blocked_by_order"
     TWIN_ORDERS = "twin_orders"
     EXIT_WORKS_ON = "exit_works_on"
     SCOPE_UNCLEAR = "scope_unclear"
+    SCOPE_UNKNOWN = "scope_unknown"
+    SCOPE_NETTED = "scope_netted"
     NO_PRICE = "no_price"
     EPOCH_UNKNOWN = "epoch_unknown"
     UNPRICEABLE = "unpriceable"
@@ -111,8 +114,8 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
     ),
     AlarmKind.OVERSOLD: AlarmMeaning(
         Severity.CRITICAL,
-        "while nothing automatic was done any more, our orders sold more than was held, by our own count: somebody "
-        "made one larger, or a fill came late (a split looks the same)",
+        "an exit of ours went through zero, as the executions show; or our orders sold more than was held, by our own "
+        "count: somebody made one larger, or a fill came late (a split looks the same)",
         "compare with the broker; what it shows on the other side is not watched: close it there",
     ),
     AlarmKind.REFUSED_ORDER_WORKS: AlarmMeaning(
@@ -246,8 +249,15 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
     ),
     AlarmKind.QUANTITY_REFUSED: AlarmMeaning(
         Severity.WARNING,
-        "the venue refused a quantity by its step; a coarser one is tried where next to nothing is left",
-        "declare the step: `instrument(symbol)`",
+        "the venue refused a quantity by its step, or as too little; a coarser one is tried where next to nothing is "
+        "left, and what is too little is left",
+        "declare the step and the least: `instrument(symbol)`",
+    ),
+    AlarmKind.RESIDUE_DOUBTED: AlarmMeaning(
+        Severity.WARNING,
+        "by the declared step or least something is a residue, and **is not watched**; the executions say that it was "
+        "bought as it is",
+        "where the venue does take so much, the declaration is wrong: mend `instrument(symbol)`, or `Capabilities`",
     ),
     AlarmKind.PRICE_REFUSED: AlarmMeaning(
         Severity.NOTICE,
@@ -282,7 +292,22 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
         Severity.WARNING,
         "a part of what is managed was bought by orders whose ids do not begin with `live.entry_id_prefix`, or before "
         "the executions that are listed: it will be sold with the rest",
-        "name the symbol in `manage.symbols` if that is meant; else in `manage.ignore`, or set `manage.owner: handed`",
+        "name the symbol in `manage.symbols` if that is meant; else in `manage.ignore`, or set `manage.owner` to `ids` "
+        "or `handed`",
+    ),
+    AlarmKind.SCOPE_UNKNOWN: AlarmMeaning(
+        Severity.CRITICAL,
+        "with `manage.owner: ids`, the executions do not say what of a symbol the bot's ids bought: they do not reach "
+        "back to it, cannot be read, or name no client order ids. What is watched stays watched, and no more of it is "
+        "sold than is held; what is not watched yet is **not protected**",
+        "`await manager.watch(symbol, side, qty, entry_price, first_fill_at)` for what is the bot's; see that `fills` "
+        "reaches back far enough (`live.lookback_days`)",
+    ),
+    AlarmKind.SCOPE_NETTED: AlarmMeaning(
+        Severity.CRITICAL,
+        "with `manage.owner: ids`, others hold the other side of what the bot's ids bought, so that the account shows "
+        "less of it, or the other side: no more is sold than it shows, and what is hidden is **not protected**",
+        "close the other side at the broker, or give each bot an account of its own",
     ),
     AlarmKind.NO_PRICE: AlarmMeaning(
         Severity.WARNING,
@@ -315,8 +340,9 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
     ),
     AlarmKind.BOTH_SIDES: AlarmMeaning(
         Severity.CRITICAL,
-        "the broker shows a symbol long and short at once; only one side is watched: **the other is not protected**",
-        "close the other side at the broker, or use an account that holds one side of a symbol",
+        "the broker shows a symbol long and short at once, and hedge mode is not declared: nothing is sent for either "
+        "side, **neither is protected**",
+        "declare `hedge` where the account holds both (`Capabilities`, `instrument(symbol)`); else close one side",
     ),
     AlarmKind.POSITIONS_MISSING: AlarmMeaning(
         Severity.CRITICAL,
@@ -430,6 +456,41 @@ ALARMS: dict[AlarmKind, AlarmMeaning] = {
 }
 
 
+_ORDER_OVER = "the order has ended, or nothing is held any more"
+#: The alarms that end by themselves, and when: where what they say is over, no person need look. Every other one is for
+#: a person to take down. What ends is recorded as taken down by `exitfsm`, with the reason.
+ENDS_WHEN: dict[AlarmKind, str] = {
+    AlarmKind.NOT_DONE: "a later command was carried out, or nothing is held any more",
+    AlarmKind.PRICE_JUMP: "a bar is believed again, or nothing is held any more (live)",
+    AlarmKind.FEED_UNUSABLE: "a bar is believed again, or nothing is held any more (live)",
+    AlarmKind.FEED_SILENT: "a bar came, or nothing is held any more",
+    AlarmKind.NO_PRICE: "a bar came, or nothing is held any more",
+    AlarmKind.EXITS_WAIT: "no exit waits for its place any more",
+    AlarmKind.BROKER_TROUBLE: "the broker's adapter says it no more",
+    AlarmKind.ORDER_NOT_FOUND: f"the broker tells of the order, or the next one follows; {_ORDER_OVER}",
+    AlarmKind.SUBMIT_UNRESOLVED: f"the broker has the order; {_ORDER_OVER}",
+    AlarmKind.CANCEL_UNRESOLVED: f"the broker refuses the cancel; {_ORDER_OVER}",
+    AlarmKind.ORDER_STALLED: f"the order fills on; {_ORDER_OVER}",
+    AlarmKind.RETRY_STALLED: "the next order follows, or nothing is held any more",
+    AlarmKind.ENDED_ORDER_WORKS: "the record shows the end and the next order follows, or nothing is held any more",
+    AlarmKind.FILLED_WITHOUT_QUANTITY: f"the quantity is known; {_ORDER_OVER}",
+    AlarmKind.CANCEL_REFUSED: _ORDER_OVER,
+    AlarmKind.VALUE_TOO_SMALL: "the broker has the order, or nothing is held any more",
+    AlarmKind.FOREIGN_ORDER: "nothing is held any more",
+    AlarmKind.BLOCKED_BY_ORDER: "the broker has our order, or nothing is held any more",
+    AlarmKind.UNPRICEABLE: "all that the broker shows is watched, or not held any more",
+    AlarmKind.EXIT_UNKNOWN: "all that the broker shows is watched, or not held any more",
+    AlarmKind.POSITION_UNREADABLE: "the broker's positions can be read",
+    AlarmKind.BOTH_SIDES: "one side of the symbol is shown",
+    AlarmKind.POSITIONS_MISSING: "positions are listed again",
+    AlarmKind.ENTRY_NOT_SHOWN: "what was executed is shown",
+    AlarmKind.UNEXPLAINED_QUANTITY: "the quantity is as expected again",
+    AlarmKind.NOT_RECONCILED: "the broker was reconciled with",
+    AlarmKind.ORDER_INACTIVE: f"the order fills; {_ORDER_OVER}",
+    AlarmKind.EXIT_POSTPONED: "the broker takes the order, or refuses it for a cause that lasts",
+    AlarmKind.STORE_UNWRITABLE: "the store takes a commit",
+    AlarmKind.ALERT_FAILED: "the channel takes messages",
+}
 #: Of these one that is active hides no other: each names another word or field.
 EACH_NAMES_ITS_OWN = frozenset({AlarmKind.STATUS_UNKNOWN, AlarmKind.ANSWER_UNREADABLE})
 
@@ -464,6 +525,7 @@ class PositionEnd(StrEnum):
     VANISHED = "vanished"
     OTHER_EXIT = "other_exit"
     UNRESOLVED = "unresolved"
+    IGNORED = "ignored"
 
 
 POSITION_ENDS: dict[PositionEnd, str] = {
@@ -475,6 +537,22 @@ POSITION_ENDS: dict[PositionEnd, str] = {
     PositionEnd.VANISHED: "the broker lists no position any more, and it lists no executions",
     PositionEnd.OTHER_EXIT: "an exit under our prefix sold it that no order on record here explains",
     PositionEnd.UNRESOLVED: "nothing is held, and an order of ours has no record",
+    PositionEnd.IGNORED: "a person took it out of what is managed: it is held on, and nobody watches it",
+}
+
+
+class ScopeHow(StrEnum):
+    """What a person said of a symbol and the scope."""
+
+    ADOPTED = "adopted"
+    IGNORED = "ignored"
+    RESTORED = "restored"
+
+
+SCOPE_HOW: dict[ScopeHow, str] = {
+    ScopeHow.ADOPTED: "it is managed, whatever is configured",
+    ScopeHow.IGNORED: "it is not managed, whatever is configured",
+    ScopeHow.RESTORED: "what was said for one `flatten` alone counts no more",
 }
 
 
@@ -509,7 +587,7 @@ BAR_REFUSALS: dict[BarRefusal, str] = {
     BarRefusal.IN_THE_FUTURE: "it is dated far ahead of its arrival",
     BarRefusal.BEFORE_ENTRY: "it is of the present, and dated before the entry: a clock is wrong",
     BarRefusal.PRICE_JUMP: "its price is more than `price_guard.max_jump_ratio` away from the last accepted one",
-    BarRefusal.OUT_OF_SESSION: "the broker says that the market is closed, and `session.trade` is `regular` (live)",
+    BarRefusal.OUT_OF_SESSION: "the market is closed, by the broker (live) or by `session.trade: regular` (simulation)",
     BarRefusal.PAUSED: "it would have triggered an exit while trading is paused",
     BarRefusal.DISABLED: "it would have triggered an exit while exits are off (`enabled: false`)",
 }

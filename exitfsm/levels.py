@@ -19,7 +19,7 @@ from exitfsm.kinds import AlarmKind, BarRefusal
 from exitfsm.lifecycle import State
 from exitfsm.messages import RaiseAlarm
 from exitfsm.policy import AHEAD_MAX, Fault, PriceGuard, age_max, bar_fault
-from exitfsm.position import NO_STATES, Judged, Position, RuleStates, fold_bar, judged, new_in, wake_band
+from exitfsm.position import NO_STATES, Judged, Position, RuleStates, fold_bar, judged, new_in, wake_band, whole
 from exitfsm.values import EXACT, Bar, CheckedBar, Side, plain
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -147,20 +147,22 @@ class Slot:
         text = f"no bar of {p.symbol} for {silence_s:.0f} s{refused}: its levels are not being watched"
         return RaiseAlarm(at=at, kind=AlarmKind.FEED_SILENT, text=text)
 
-    def hold(self, p: Position) -> None:
-        """The position is among the symbol's, in place of what it was before."""
+    def hold(self, p: Position) -> bool:
+        """The position is among the symbol's, in place of what it was before; True where it is new among others."""
         if len(self.positions) <= 1 and all(other.position_id == p.position_id for other in self.positions):
             self.positions = (p,)
-            return
+            return False
         known = [other.position_id for other in self.positions]
         place = known.index(p.position_id) if p.position_id in known else len(known)
         self.positions = (*self.positions[:place], p, *self.positions[place + 1 :])
+        return place == len(known)
 
     def fold(self, bar: Bar) -> None:
         """Fold a bar that was accepted, and was not quiet, into the states of the rules that want it."""
         folding = [p for p in self.positions if p.policy.plan.folding]
         if folding:
-            self.folded = {p.position_id: fold_bar(p, bar, self.folded_of(p)) for p in folding}
+            seen = whole(bar, self.judged)
+            self.folded = {p.position_id: fold_bar(p, seen, self.folded_of(p)) for p in folding}
 
     def folded_of(self, p: Position) -> RuleStates:
         """The states of a position's rules."""
@@ -239,9 +241,9 @@ class Slot:
         """The market is closed since then, or open (None): bars that began later decide nothing while it is closed."""
         self.shut_since = since
 
-    def is_shut_for(self, bar: Bar, received_at: datetime | None) -> bool:
+    def is_shut_for(self, bar: Bar) -> bool:
         """True when no part of a bar lies in a session; a bar of a day or more always has one."""
-        if self.shut_since is None or received_at is None or (self.length is not None and self.length >= _DAY):
+        if self.shut_since is None or (self.length is not None and self.length >= _DAY):
             return False
         return bar.timestamp >= self.shut_since
 
@@ -324,7 +326,7 @@ class Slot:
         fault = self._fault(new, received_at, reference, previous_at)
         if fault is not None and fault.reason is BarRefusal.STALE and self.learn(bar.timestamp):
             fault = self._fault(new, received_at, reference, previous_at)
-        if fault is None and self.is_shut_for(bar, received_at):
+        if fault is None and self.is_shut_for(bar):
             return Fault(BarRefusal.OUT_OF_SESSION, plain(bar.close)) if _any_monitored(self.positions) else None
         return fault
 
@@ -388,6 +390,33 @@ class Slot:
         self.lower, self.upper, self.until = lower, upper, until
         self.ease()
 
+    def arm_beside(self, p: Position) -> None:
+        """Narrow the band, which is that of the others, by a position that is new: the others need not be asked.
+
+        It may be narrower than `arm` makes it, never wider. The last accepted price must be what it was for the others.
+        """
+        guard, reference = p.policy.price_guard, self.reference_price
+        if math.isnan(self.lower) or (guard.enabled and reference is None):
+            self.arm()
+            return
+        band = wake_band(p, self.previous_at or min(other.opened_at for other in self.positions))
+        if band is None:
+            self.note_age_and_exits()
+            self.wake_for_all()
+            return
+        if band.lower is not None:
+            self.lower = max(self.lower, float(band.lower))
+        if band.upper is not None:
+            self.upper = min(self.upper, float(band.upper))
+        if band.until is not None:
+            self.until = min(self.until, band.until)
+        if guard.enabled and reference is not None:
+            anchor, reach = float(reference), math.sqrt(float(guard.max_jump_ratio)) * _NARROWER
+            self.lower, self.upper = max(self.lower, anchor / reach), min(self.upper, anchor * reach)
+        self.busy = self.busy or p.state is not State.MONITORING
+        self.max_age = min(self.max_age, _age_max(guard, self.length))
+        self.ease()
+
     def note_age_and_exits(self) -> None:
         """How old a bar may be for the strictest of the positions, and whether one is on its way out."""
         busy, oldest = False, None
@@ -426,17 +455,20 @@ class Levels:
         new = slot is None
         if slot is None:
             slot = self.slots[p.symbol] = Slot(self._length)
+        before = slot.reference_price
         if bar is not None:
             slot.accept(bar)
             if new:
                 slot.highest = float(bar.close)  # what the bar reached before its close was before the entry
         elif reference is not None and slot.last is _NO_BAR:
             slot.reference = reference
-        slot.hold(p)
-        if armed:
-            slot.arm()
-        else:
+        is_beside = slot.hold(p)
+        if not armed:
             slot.wake_for_all()
+        elif is_beside and bar is None and slot.reference_price == before:
+            slot.arm_beside(p)
+        else:
+            slot.arm()
 
     def restore(self, p: Position, *, reference: Decimal | None, seen_at: datetime | None) -> None:
         """Take an open position up again after a restart. Its symbol is not armed: the first bar wakes it, and arms it.

@@ -33,7 +33,8 @@ class Open(Message, frozen=True):
 
     `epoch` must come from facts the broker keeps (its first fill since the symbol was flat), so that another machine or
     an empty store arrives at the same one. `atr` is the average true range at the entry, where a rule wants it.
-    `id_form` is the form of its client order ids, where it must be another than the broker declares.
+    `id_form` is the form of its client order ids, where it must be another than the broker declares. `own_policy`: the
+    settings are given to this position; they must fit its entry then.
     """
 
     account: str
@@ -48,6 +49,7 @@ class Open(Message, frozen=True):
     strategy_name: str = ""
     source: str = "bot"
     id_form: str = ""
+    own_policy: bool = False
 
 
 class BarSeen(Message, frozen=True):
@@ -128,6 +130,7 @@ class PositionRead(Message, frozen=True):
         how: how it ended where nothing of it is held any more, as `PositionEnd` has it; empty where nothing says more.
         record: the broker's record of the newest exit order, read after this read began. While it is missing, or shows
             an order working of which the end was reported, no attempt follows and the position does not end.
+        lapsed: its pending order may have been sent, can arrive no more, and the broker has no record of it.
     """
 
     by: ClassVar[By] = By.BROKER
@@ -138,6 +141,7 @@ class PositionRead(Message, frozen=True):
     known: Known | None = None
     record: RecordRead | None = None
     how: str = ""
+    lapsed: bool = False
 
 
 class TimeSeen(Message, frozen=True):
@@ -179,11 +183,32 @@ class ForceExit(Message, frozen=True):
 
 
 class ChangePolicy(Message, frozen=True):
-    """Other settings, from now on; they apply while the position is monitored only."""
+    """Other settings, from now on; they apply while the position is monitored only.
+
+    `own`: None where the settings for all have changed: a position with its own keeps those. True gives these to the
+    position as its own; false has it go by those for all again, which these are. `why` is a person's reason.
+    """
 
     by: ClassVar[By] = By.OPERATOR
     policy: ExitPolicy
     who: str = "operator"
+    own: bool | None = None
+    why: str = ""
+
+
+class MoveStop(Message, frozen=True):
+    """An operator puts the stop somewhere, also where it is looser than before.
+
+    `price` is where; `last_price` is the last accepted price, and `bar_at` the time of the last accepted bar, where
+    these are known. `why` is the reason.
+    """
+
+    by: ClassVar[By] = By.OPERATOR
+    price: Decimal
+    who: str = "operator"
+    last_price: Decimal | None = None
+    bar_at: datetime | None = None
+    why: str = ""
 
 
 class Release(Message, frozen=True):
@@ -197,6 +222,12 @@ class Release(Message, frozen=True):
     entry_price: Decimal
     who: str = "operator"
     known: Known | None = None
+
+
+class Ignore(Message, frozen=True):
+    """A person took its symbol out of what is managed: it is held on, and not watched any more."""
+
+    by: ClassVar[By] = By.OPERATOR
 
 
 class Acknowledge(Message, frozen=True):

@@ -10,6 +10,9 @@ have is fixed when the position is opened and is part of its first event: ids th
 | `xf2` | `xf2`, 26 of `[a-z0-9]`, three base-36 digits: 32 characters | what is opened today |
 | `xf2-N` | the same with `N` characters in all, 20 to 31 | venues that take fewer |
 | `uuid` | a UUID with hash and number in its bits | venues that take UUIDs only |
+
+Where only a part of an account is managed, the hash begins with the mark of that scope, which is in the position's
+name: so the exits of two bots on one account are told apart. Ids of the whole account have none.
 """
 
 from __future__ import annotations
@@ -29,6 +32,10 @@ _PREFIX, _DIGITS = "xf2", 3
 _UUID_TAG = "786632"  # `xf2` in ASCII: 24 bits by which ours are told from others at a glance
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 _HEX = "[0-9a-f]"
+#: How the ids of exits begin, whatever their form.
+EXIT_PREFIXES = ("xf1-", _PREFIX, _UUID_TAG)
+#: The end of a position's name where it is of a part of an account: the account's hash, and the mark of the scope.
+_MARKED = re.compile(r".*:[0-9a-f]{12}-([0-9a-f]{5})", re.ASCII | re.DOTALL)
 _SHORTER = re.compile(rf"{_PREFIX}-([0-9]{{1,4}})", re.ASCII)
 _LOOKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"xf1-[0-9a-f]{32}-[0-9]+", re.ASCII), FIRST_FORM),
@@ -97,9 +104,13 @@ def form_of(order_id: str) -> str | None:
     return f"{_PREFIX}-{len(order_id)}" if found == DEFAULT_FORM and len(order_id) < _LENGTH else found
 
 
-def looks_like_exit(order_id: str | None) -> bool:
-    """True for an id that an exit of ours could have."""
-    return order_id is not None and form_of(order_id) is not None
+def looks_like_exit(order_id: str | None, mark: str = "") -> bool:
+    """True for an id that an exit of ours could have; of the scope with this mark, where there is one."""
+    form = form_of(order_id) if order_id is not None else None
+    if order_id is None or form is None or not mark:
+        return form is not None
+    hashed = order_id[6:8] + order_id[9:13] if form == UUID_FORM else order_id[4 if form == FIRST_FORM else 3 :]
+    return hashed.startswith(mark)
 
 
 def _digits(form: str) -> int:
@@ -111,13 +122,14 @@ def _stem(position_id: str, form: str) -> str:
     mistake = form_mistake(form)
     if mistake is not None:
         raise ValueError(mistake)
-    hashed = hashlib.sha256(position_id.encode())
+    hashed, marked = hashlib.sha256(position_id.encode()), _MARKED.fullmatch(position_id)
+    mark = marked[1] if marked is not None else ""
     if form == FIRST_FORM:
-        return f"xf1-{hashed.hexdigest()[:32]}-"
+        return f"xf1-{(mark + hashed.hexdigest())[:32]}-"
     if form == UUID_FORM:
-        return _uuid_stem(hashed.hexdigest())
-    length = int(form.partition("-")[2] or _LENGTH) - len(_PREFIX) - _DIGITS
-    return _PREFIX + _base36(int(hashed.hexdigest(), 16) % 36**length).rjust(length, "0")
+        return _uuid_stem(mark + hashed.hexdigest())
+    length = int(form.partition("-")[2] or _LENGTH) - len(_PREFIX) - _DIGITS - len(mark)
+    return _PREFIX + mark + _base36(int(hashed.hexdigest(), 16) % 36**length).rjust(length, "0")
 
 
 def _uuid_stem(h: str) -> str:
@@ -137,6 +149,7 @@ def _base36(number: int) -> str:
 
 __all__ = [
     "DEFAULT_FORM",
+    "EXIT_PREFIXES",
     "FIRST_FORM",
     "UUID_FORM",
     "check_stored",

@@ -13,8 +13,8 @@ from decimal import Decimal
 
 from exitfsm.clocks import ManualClock
 from exitfsm.config import ExitConfig
-from exitfsm.manager.alarms import OnAlarm, OnEvent
 from exitfsm.manager.manager import ExitManager
+from exitfsm.others.alarms import OnAlarm, OnEvent
 from exitfsm.policy import is_jump
 from exitfsm.simulate import market_session
 from exitfsm.simulated import SimulatedBroker

@@ -92,6 +92,7 @@ class Instrument(AssetRules, frozen=True, kw_only=True):
             is worth that much, with an alarm.
         multiplier: what one contract's price counts for.
         always_open: whether its market never closes; None where that is not said, so that its class or name says it.
+        hedge: whether both of its sides are held at once, as in `Capabilities`; None where that is the account's.
         id_form: which client order ids are taken for it; empty for the broker's own, see `Capabilities`.
     """
 
@@ -104,6 +105,7 @@ class Instrument(AssetRules, frozen=True, kw_only=True):
     value_min: Decimal = ZERO
     multiplier: Decimal = Decimal(1)
     id_form: str = ""
+    hedge: bool | None = None
 
     def tick(self, price: Decimal) -> Decimal:
         """The price step at `price`."""
@@ -147,6 +149,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         late_fills: an order may still fill after the broker reported it canceled.
         late_fill_window_s: seconds after a cancel in which such a fill can come; None when the broker does not say,
             and then no attempt follows a cancel by itself. 0 where late fills are impossible.
+        hedge: the account is in hedge mode: a long and a short of one symbol are held side by side, and an order names
+            the side that it closes (`Order.position_side`). Each side is a position of its own then. An `Instrument`
+            may say otherwise of its symbol. Executions should say their side, too (`Fill.position_side`).
         queues_orders: an order sent while the market is closed is taken and works from the next open on; otherwise an
             exit waits for the session before it is sent.
         positions_lag_s: how many seconds what `positions` shows may be behind. Of what only reads say, nothing is
@@ -176,6 +181,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     id_form: str = DEFAULT_FORM
     instruments: dict[str, Instrument] = {}
     status_words: dict[str, OrderStatus] = {}
+    hedge: bool = False
 
     def rules(self, symbol: str) -> AssetRules:
         """The rules for a symbol: its own, or those of its class; a pair such as BTC/USD is crypto."""
@@ -190,6 +196,16 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a symbol's market is always open, where its instrument says it; None where it does not."""
         instrument = self.instruments.get(symbol)
         return instrument.always_open if instrument is not None else None
+
+    def holds_both(self, symbol: str) -> bool:
+        """True where both sides of a symbol are held at once."""
+        instrument = self.instruments.get(symbol)
+        return self.hedge if instrument is None or instrument.hedge is None else instrument.hedge
+
+    @property
+    def may_hold_both(self) -> bool:
+        """True where that is so of any symbol."""
+        return self.hedge or any(one.hedge for one in self.instruments.values())
 
     def form(self, symbol: str) -> str:
         """The form of the client order ids for a symbol."""
@@ -244,7 +260,7 @@ class Broker(Protocol):
         ...
 
     def fills(self, since: datetime) -> MaybeAsync[Sequence[Fill]]:
-        """Executions of the account since a time, oldest first."""
+        """Executions of the account since a time, oldest first; where it takes a `symbol` by name, of that alone."""
         ...
 
     def session(self, symbol: str, at: datetime) -> MaybeAsync[Session]:

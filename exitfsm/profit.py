@@ -113,6 +113,8 @@ class Ledger:
                 self._by_hand = EXACT.add(self._by_hand, max(more, ZERO))
             case PositionClosedElsewhere(how="residue", remaining_qty=left):
                 self._residue = left
+            case PositionClosedElsewhere(how="ignored"):
+                pass  # it is held on
             case PositionClosedElsewhere(remaining_qty=left):
                 self._by_hand = EXACT.add(self._by_hand, max(left, ZERO))
 

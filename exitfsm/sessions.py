@@ -74,6 +74,13 @@ def market_session(hours: SessionHours, symbol: str, at: datetime, always_open: 
     return Session(is_open=is_open, close=close, next_open=following)
 
 
+def asks_the_broker(config: ExitConfig) -> bool:
+    """True where a rule needs to know when the session ends, and the configuration says nothing of hours."""
+    unsaid, hours = SessionHours(), config.session
+    said = hours.calendar or (hours.timezone, hours.open, hours.close) != (unsaid.timezone, unsaid.open, unsaid.close)
+    return bool(config.policy.plan.needs_session and not said)
+
+
 def closing(config: ExitConfig, broker: Capabilities) -> Callable[[str, datetime], datetime | None] | None:
     """When the session that runs ends, by the configuration; None where no rule asks for it."""
     if not config.policy.plan.needs_session:
@@ -108,6 +115,11 @@ def _is_open_on(hours: SessionHours, day: date) -> bool:
     return hours.timezone not in exchange_days.ZONES or not exchange_days.is_holiday(day)
 
 
+def midnight(at: datetime) -> bool:
+    """True for the first moment of a day."""
+    return (at.hour, at.minute, at.second, at.microsecond) == (0, 0, 0, 0)
+
+
 class LongBars:
     """Sessions as bars see them that are too long for a margin of minutes: by hour, by day.
 
@@ -121,6 +133,8 @@ class LongBars:
     def __init__(self, hours: SessionHours) -> None:
         self._hours, self._zone = hours, ZoneInfo(hours.timezone)
         self._lengths: dict[str, timedelta] = {}
+        #: The newest bar that was asked about, by symbol.
+        self._seen_at: dict[str, datetime] = {}
 
     def close(
         self, symbol: str, at: datetime, previous_at: datetime | None, always_open: bool | None = None
@@ -143,6 +157,21 @@ class LongBars:
         is_today = coming.astimezone(self._zone).date() == at.astimezone(self._zone).date()
         return coming if is_today or opens <= at else None
 
+    def is_outside(self, symbol: str, at: datetime, always_open: bool | None = None) -> bool:
+        """True for a bar of which no part lies in a session; each bar of a symbol is asked about, in order.
+
+        A bar of a day or more always has a part in one, and so has one of midnight, until its length is known.
+        """
+        previous_at, self._seen_at[symbol] = self._seen_at.get(symbol), at
+        if _never_closes(self._hours, symbol, always_open):
+            return False
+        length = self._length(symbol, at, previous_at)
+        is_midnight = midnight(at) or midnight(at.astimezone(self._zone))
+        if (length is None and is_midnight) or (length is not None and length >= timedelta(days=1)):
+            return False
+        session = next(_sessions(self._hours, at), None)
+        return session is None or (session[0] > at and session[0] >= at + (length or timedelta(0)))
+
     def _length(self, symbol: str, at: datetime, previous_at: datetime | None) -> timedelta | None:
         """How far a symbol's bars are apart: the shortest step within a day, or whole days where there is none."""
         known = self._lengths.get(symbol)
@@ -155,4 +184,4 @@ class LongBars:
         return known
 
 
-__all__ = ["LongBars", "closing", "is_crypto", "market_session"]
+__all__ = ["LongBars", "asks_the_broker", "closing", "is_crypto", "market_session"]

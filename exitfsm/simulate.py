@@ -212,6 +212,8 @@ class Simulation:
         self.bars = 0
         self._slots = self.engine.levels.slots
         self._sessions = LongBars(config.session)
+        #: Tells which bars are out of session, where the configuration says that those decide nothing.
+        self._gate = LongBars(config.session) if config.session.trade == "regular" else None
         self._jumps = Jumps()
         #: What is shown of positions that ended at a split, or at a price that looks like one, by id.
         self._splits: dict[str, dict[str, Any]] = {}
@@ -227,13 +229,13 @@ class Simulation:
 
     def feed(self, bars: Iterable[Bar], progress: Callable[[int], None] | None = None) -> None:
         """All the bars. Most are quiet, and for those nothing but the band is looked at."""
-        slots, on_bar, keeps_history = self._slots, self.on_bar, self._history_bars > 0
+        slots, on_bar, looks_at_all = self._slots, self.on_bar, self._history_bars > 0 or self._gate is not None
         count = 0  # of the quiet ones
         for bar in bars:
             slot = slots.get(bar.symbol)
             if (
                 slot is None
-                or keeps_history
+                or looks_at_all
                 or not (
                     slot.low < bar.floor
                     and slot.last.timestamp < bar.timestamp
@@ -269,6 +271,8 @@ class Simulation:
                 return
             bar = new  # orders fill at the price that is new, too
         if slot is not None:
+            if self._gate is not None:
+                slot.shut(bar.timestamp if self._is_outside(bar) else None)
             if slot.busy:
                 self._trade(bar, received_at)
             actions = self._told(slot, bar, received_at)
@@ -315,6 +319,10 @@ class Simulation:
             self.broker.trade_by_hand(p.symbol, order_side, p.remaining_qty, jump.reference)
             now = self.engine.positions[p.position_id]
             self._carrier.carry_out(self._carrier.read_position(now, bar.timestamp), bar.timestamp)
+
+    def _is_outside(self, bar: Bar) -> bool:
+        always_open = self.broker.capabilities.never_closes(bar.symbol)
+        return self._gate is not None and self._gate.is_outside(bar.symbol, bar.timestamp, always_open)
 
     def _never_closes(self, symbol: str) -> bool:
         known = self.broker.capabilities.never_closes(symbol)

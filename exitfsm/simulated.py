@@ -126,7 +126,9 @@ class SimulatedBroker:
         self.plain_act = Act()
         self._hours = hours
         self._orders: dict[str, _Working] = {}
-        self._alive: dict[str, _Working] = {}  # those of them that were not over when last looked at
+        #: Those of them that were not over when last looked at; and by symbol: each bar asks for its own.
+        self._alive: dict[str, _Working] = {}
+        self._alive_of: defaultdict[str, dict[str, _Working]] = defaultdict(dict)
         self._held: dict[str, tuple[Decimal, Decimal]] = {}
         self._prices: dict[str, Decimal] = {}
         self._fills: list[Fill] = []
@@ -164,7 +166,8 @@ class SimulatedBroker:
             at=self.now,
             act=act,
         )
-        self._orders[order.client_order_id] = self._alive[order.client_order_id] = working
+        self._orders[order.client_order_id] = working
+        self._revive(working)
         finish()
         return working.report()
 
@@ -218,8 +221,8 @@ class SimulatedBroker:
         self.now = bar.timestamp
         self._prices[bar.symbol] = bar.close
         changed = []
-        for working in self._working():
-            if working.order.symbol != bar.symbol or working.status.terminal:
+        for working in self._working(bar.symbol):
+            if working.status.terminal:
                 continue
             if (limits or working.order.order_type is OrderType.MARKET) and self._trade(working, bar):
                 changed.append(working.report())
@@ -276,7 +279,7 @@ class SimulatedBroker:
         """
         working = self._orders[client_order_id]
         working.refusal, working.text = refusal, text
-        self._alive[client_order_id] = working  # it may work again
+        self._revive(working)  # it may work again
         self._end(working, status)
         return working.report()
 
@@ -286,12 +289,11 @@ class SimulatedBroker:
         self._held[symbol] = (EXACT.multiply(held, ratio), EXACT.divide(entry, ratio))
         if symbol in self._prices:
             self._prices[symbol] = EXACT.divide(self._prices[symbol], ratio)
-        for working in self._working():
+        for working in self._working(symbol):
             order = working.order
-            if order.symbol == symbol:
-                limit = EXACT.divide(order.limit_price, ratio) if order.limit_price is not None else None
-                working.order = replace(order, qty=EXACT.multiply(order.qty, ratio), limit_price=limit)
-                working.filled = EXACT.multiply(working.filled, ratio)
+            limit = EXACT.divide(order.limit_price, ratio) if order.limit_price is not None else None
+            working.order = replace(order, qty=EXACT.multiply(order.qty, ratio), limit_price=limit)
+            working.filled = EXACT.multiply(working.filled, ratio)
 
     def script(self, symbol: str, *acts: Act) -> None:
         """What to do with the next orders in `symbol`, one act each; after the last they fill plainly again."""
@@ -349,16 +351,21 @@ class SimulatedBroker:
                 f"insufficient qty available for order (requested: {plain(order.qty)}, available: {plain(free)})",
             )
 
-    def _working(self) -> list[_Working]:
-        """The orders that are not over. A long run has thousands that are, and looks at this for each bar."""
-        for key in [key for key, working in self._alive.items() if working.status.terminal]:
-            del self._alive[key]
-        return list(self._alive.values())
+    def _working(self, symbol: str = "") -> list[_Working]:
+        """The orders that are not over, of one symbol where it is given. A long run has thousands that are."""
+        alive = self._alive_of[symbol] if symbol else self._alive
+        for key in [key for key, working in alive.items() if working.status.terminal]:
+            del alive[key]
+        return list(alive.values())
+
+    def _revive(self, working: _Working) -> None:
+        key, order = working.order.client_order_id, working.order
+        self._alive[key] = self._alive_of[order.symbol][key] = working
 
     @exactly
     def _free(self, symbol: str, side: Side) -> Decimal:
         reserved = sum(
-            (w.leaves for w in self._working() if w.order.symbol == symbol and w.order.side is side.exit_side),
+            (w.leaves for w in self._working(symbol) if w.order.side is side.exit_side),
             ZERO,
         )
         return max(ZERO, self.held(symbol) * side.sign) - reserved

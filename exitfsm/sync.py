@@ -19,8 +19,11 @@ from exitfsm import manager
 from exitfsm.config import ExitConfig
 from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.errors import StoreError
-from exitfsm.manager.alarms import OnAlarm, OnEvent
+from exitfsm.holdings import OnSide
+from exitfsm.others.alarms import OnAlarm, OnEvent
+from exitfsm.others.settings import CONFIGURATION
 from exitfsm.outside import log
+from exitfsm.policy import ExitPolicy
 from exitfsm.ports import Broker, Clock, EventBus
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
@@ -231,9 +234,11 @@ class ExitManager:
         first_fill_at: datetime,
         *,
         atr: Decimal | None = None,
+        policy: ExitPolicy | Mapping[str, Any] | None = None,
     ) -> Position:
         """See `exitfsm.manager.ExitManager.watch`."""
-        return self._call(lambda: self._manager.watch(symbol, side, qty, entry_price, first_fill_at, atr=atr))
+        more: dict[str, Any] = {"atr": atr, "policy": policy}
+        return self._call(lambda: self._manager.watch(symbol, side, qty, entry_price, first_fill_at, **more))
 
     def sync(self) -> None:
         """See `exitfsm.manager.ExitManager.sync`."""
@@ -241,13 +246,13 @@ class ExitManager:
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
-    def may_enter(self, symbol: str, at: datetime | None = None) -> bool:
+    def may_enter(self, symbol: str, at: datetime | None = None, side: OnSide = None) -> bool:
         """See `exitfsm.manager.ExitManager.may_enter`."""
-        return self._manager.may_enter(symbol, at)
+        return self._manager.may_enter(symbol, at, side)
 
-    def entry_block(self, symbol: str, at: datetime | None = None) -> str | None:
+    def entry_block(self, symbol: str, at: datetime | None = None, side: OnSide = None) -> str | None:
         """See `exitfsm.manager.ExitManager.entry_block`."""
-        return self._manager.entry_block(symbol, at)
+        return self._manager.entry_block(symbol, at, side)
 
     def positions(self) -> list[Position]:
         """See `exitfsm.manager.ExitManager.positions`."""
@@ -264,14 +269,45 @@ class ExitManager:
     # --- operators ----------------------------------------------------------------------------------------------------
 
     def force_exit(
-        self, symbol: str, reason: str = "", *, who: str = "operator", qty: Decimal | float | str | None = None
+        self,
+        symbol: str,
+        reason: str = "",
+        *,
+        who: str = "operator",
+        qty: Decimal | float | str | None = None,
+        side: OnSide = None,
     ) -> list[Position]:
         """See `exitfsm.manager.ExitManager.force_exit`."""
-        return self._call(lambda: self._manager.force_exit(symbol, reason, who=who, qty=qty))
+        return self._call(lambda: self._manager.force_exit(symbol, reason, who=who, qty=qty, side=side))
 
     def flatten_all(self, reason: str = "", *, who: str = "operator") -> list[Position]:
         """See `exitfsm.manager.ExitManager.flatten_all`."""
         return self._call(lambda: self._manager.flatten_all(reason, who=who))
+
+    def change_policy(
+        self,
+        /,
+        symbol: str,
+        policy: ExitPolicy | Mapping[str, Any] | None = None,
+        *,
+        who: str = "operator",
+        reason: str = "",
+        **sections: Any,
+    ) -> list[Position]:
+        """See `exitfsm.manager.ExitManager.change_policy`."""
+        return self._call(lambda: self._manager.change_policy(symbol, policy, who=who, reason=reason, **sections))
+
+    def set_stop(
+        self, symbol: str, price: Decimal | float | str, *, who: str = "operator", reason: str = ""
+    ) -> list[Position]:
+        """See `exitfsm.manager.ExitManager.set_stop`."""
+        return self._call(lambda: self._manager.set_stop(symbol, price, who=who, reason=reason))
+
+    def reload(
+        self, config: ExitConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None, *, who: str = CONFIGURATION
+    ) -> list[str]:
+        """See `exitfsm.manager.ExitManager.reload`."""
+        return self._call(lambda: self._manager.reload(config, who=who))
 
     def pause(self, who: str = "operator", why: str = "") -> None:
         """See `exitfsm.manager.ExitManager.pause`."""

@@ -9,10 +9,11 @@ bar with a NaN price is still a bar): judging it is the business of `position.de
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -61,6 +62,7 @@ __all__ = [
     "OrderSide",
     "OrderStatus",
     "OrderType",
+    "Rows",
     "Side",
     "TimeInForce",
     "bare",
@@ -70,11 +72,13 @@ __all__ = [
     "first_by_precedence",
     "floor_to",
     "is_symbol",
+    "named",
     "pct_change",
     "plain",
     "refused_report",
     "round_to_tick",
     "rounded",
+    "rows_of",
     "same_symbol",
     "significant",
     "stamp",
@@ -137,6 +141,7 @@ class ExitType(StrEnum):
 
     EMERGENCY = "emergency"
     STOP_LOSS = "stop_loss"
+    OPERATOR = "operator"
     BREAK_EVEN = "break_even"
     TRAILING_STOP = "trailing_stop"
     TIME_LIMIT = "time_limit"
@@ -231,7 +236,8 @@ def canonical_symbol(symbol: str) -> str:
 class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is sent to the broker: one closing order.
 
-    `position_side` lets an adapter set the venue's own reduce-only or sell-to-close flag.
+    `position_side` is the side that it closes: an adapter sets the venue's own reduce-only or sell-to-close flag by it,
+    and in hedge mode the side that the venue wants named.
     """
 
     client_order_id: str
@@ -256,6 +262,7 @@ class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True):
         refused_at_submit: the order never existed at the broker (a definite refusal), so its id was not used up.
         corrected: the broker lowered or changed an earlier fill (a bust or a correction).
         passing: whether the cause of a refusal passes by itself; None where its code and words are to decide.
+        position_side: the side that it opens or closes, where both can be held at once and the broker says it.
         at: the broker's own time of this fact.
     """
 
@@ -276,6 +283,7 @@ class ExecutionReport(msgspec.Struct, frozen=True, kw_only=True):
     leaves_qty: Decimal | None = None
     orig_client_order_id: str | None = None
     passing: bool | None = None
+    position_side: Side | None = None
 
 
 class WorkingOrder(ExecutionReport, frozen=True, kw_only=True):
@@ -326,6 +334,31 @@ class BrokerPosition(msgspec.Struct, frozen=True, kw_only=True):
     opened_at: datetime | None = None
     account: str | None = None
     product: str = ""
+
+
+class Rows(tuple[BrokerPosition, ...]):
+    """What the broker says it holds, with an index, made when it is first asked for: none of them is searched."""
+
+    @cached_property
+    def by_name(self) -> dict[str, list[BrokerPosition]]:
+        """The rows by the bare name of their symbol, in their order."""
+        found: dict[str, list[BrokerPosition]] = {}
+        for row in self:
+            found.setdefault(bare(row.symbol), []).append(row)
+        return found
+
+
+def named(rows: Sequence[BrokerPosition], symbol: str) -> Sequence[BrokerPosition]:
+    """The rows whose symbol has the same bare name."""
+    name = bare(symbol)
+    if isinstance(rows, Rows):
+        return rows.by_name.get(name, ())
+    return [row for row in rows if bare(row.symbol) == name]
+
+
+def rows_of(rows: Sequence[BrokerPosition], symbol: str) -> list[BrokerPosition]:
+    """The rows of a symbol, in their order."""
+    return [row for row in named(rows, symbol) if same_symbol(row.symbol, symbol)]
 
 
 class Fill(msgspec.Struct, frozen=True, kw_only=True):

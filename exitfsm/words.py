@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 
 from exitfsm.events import (
     AlarmAcknowledged,
@@ -43,10 +43,10 @@ from exitfsm.events import (
     TriggerRefused,
     UnitChanged,
 )
-from exitfsm.policy import Level
+from exitfsm.policy import ExitPolicy, Level, differences
 from exitfsm.position import Position, levels
 from exitfsm.profit import Change, Profit, change_of, gain_in_words, others_in_words
-from exitfsm.values import plain, stamp
+from exitfsm.values import ExitType, plain, stamp
 
 
 def in_words(before: Position | None, after: Position | None, event: Event, profit: Profit | None = None) -> str:
@@ -99,13 +99,47 @@ def _resized(before: Position, p: Position, e: PositionResized) -> str:
     return f"from {n(before.remaining_qty)} to {n(e.qty)} at {n(e.entry_price)}{why}; {levels_in_words(p, e.at)}"
 
 
-def _policy(_: Position, p: Position, e: PolicyChanged) -> str:
+def _policy(before: Position, p: Position, e: PolicyChanged) -> str:
     by = f", by {e.by}" if e.by else ""
-    return f"policy {e.policy.digest()}{by}; {levels_in_words(p, e.at)}"
+    whose = {True: ", its own", False: ", that of all again"}.get(e.own is True, "") if e.own is not UNSET else ""
+    why = f" ({e.why})" if e.why else ""
+    changed = f"{settings_in_words(before.policy, p.policy)}; " if before is not p else ""
+    return f"{changed}policy {e.policy.digest()}{whose}{by}{why}; {levels_in_words(p, e.at)}"
+
+
+def adjusted_in_words(before: Position, after: Position) -> str:
+    """What a change of a position's settings, or of its stop, has led to: `AAPL: stop 1 % → 2 %`."""
+    said = [settings_in_words(before.policy, after.policy)] if before.policy != after.policy else []
+    if before.own_policy != after.own_policy:
+        said.append("by settings of its own" if after.own_policy else "by the settings for all")
+    old, new = _stop_of(before), _stop_of(after)
+    found = [stop.price for rule in after.policy.plan.moved_stops if (stop := rule.moved_stop(after)) is not None]
+    moved = (max if after.side.sign > 0 else min)(found, default=None)
+    if after.stops.operator is not None and after.stops.operator != before.stops.operator:
+        said.append(f"stop {n(old)} → {n(new)}")
+    elif after.stops.operator is not None:
+        said.append(f"its stop stays at {n(new)}, where a person has put it")
+    elif moved is not None:
+        said.append(f"its stop that has moved stays at {n(moved)}")
+    return f"{after.symbol}: {', '.join(said) or 'as it was'}"
+
+
+def _stop_of(p: Position) -> Decimal | None:
+    """The stop that is reached first, by what is known from the entry on."""
+    return next((stop.price for stop in levels(p, p.stops.moved_at or p.opened_at)[1]), None)
+
+
+def settings_in_words(before: ExitPolicy, after: ExitPolicy) -> str:
+    """What has changed between two policies, e.g. `stop 1 % → 2 %, target 2 % → 5 %`."""
+    return ", ".join(map(str, differences(before, after))) or "the same settings"
 
 
 def _stop_moved(before: Position, _: Position, e: StopMoved) -> str:
     old = before.stops.of(e.rule)
+    if e.rule is ExitType.OPERATOR:
+        old = next((stop.price for stop in levels(before, e.bar_at)[1]), None)
+        why = f" ({e.why})" if e.why else ""
+        return f"the stop {f'from {n(old)} ' if old is not None else ''}to {n(e.stop)}, by {e.by or 'an operator'}{why}"
     start = f"from {n(old)} " if old is not None else ""
     return f"{e.rule} {start}to {n(e.stop)}; best price {n(e.best_price)}"
 
@@ -127,7 +161,8 @@ def _triggered(p: Position, _: Position, e: ExitTriggered) -> str:
         cause = f"{e.reason}: {n(e.trigger_price)} reached {n(e.level)} ({n(e.threshold_pct)} %{best})"
     detail = f" ({e.detail})" if e.detail else ""
     part = f"; {part_in_words(e.leg)}, {n(e.keep_qty)} is kept" if isinstance(e.keep_qty, Decimal) else ""
-    return f"{cause}{detail}{part}; {_order(p, e)}"
+    label = f", by the bar of {stamp(e.bar_at)}" if e.bar_at is not None and e.bar_at != e.at else ""
+    return f"{cause}{detail}{label}{part}; {_order(p, e)}"
 
 
 def part_in_words(leg: str | UnsetType) -> str:
@@ -215,6 +250,7 @@ _HOW = {
     "vanished": "gone from a broker that lists no executions",
     "other_exit": "by an exit under our prefix that is on no record here",
     "unresolved": "nothing is held, and an order of ours has no record",
+    "ignored": "not managed any more, on a person's word",
 }
 
 

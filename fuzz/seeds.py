@@ -75,7 +75,8 @@ def _log() -> list[bytes]:
 
 
 def _sample(field: msgspec.structs.FieldInfo) -> Any:
-    return {"at": after(1), "failures": 3, "code": 1, "subjects": ("x",), "lines": ("x",)}.get(field.name, "x")
+    texts = dict.fromkeys(("subjects", "lines", "given"), ("x",))
+    return {"at": after(1), "failures": 3, "code": 1, **texts}.get(field.name, "x")
 
 
 def _drawn() -> list[bytes]:

@@ -30,6 +30,7 @@ from msgspec.structs import replace
 from exitfsm.messages import (
     ChangePolicy,
     Contradiction,
+    Ignore,
     Release,
 )
 from exitfsm.ports import AssetRules, Capabilities
@@ -410,4 +411,6 @@ EDGES: list[Story] = [
         given(opened(qty="6.25")).at(STEPS).when(seen(99), reported("filled", "6.2", 99)),
         [holds(1, reads=2), holds(1)],
     ),
+    ("a person takes it out of what is managed", monitored, [seen("NaN"), Ignore(at=after(120))]),
+    ("a person takes it out while its exit is under way", partial, [Ignore(at=after(120))]),
 ]

@@ -382,6 +382,7 @@ class TestStatus:
                     "attempts": 0,
                     "client_order_id": None,
                     "next_attempt_at": None,
+                    "refusal": None,
                     "strategy_name": "simulate",
                     "events": 1,
                     "alarms": [],
@@ -389,6 +390,7 @@ class TestStatus:
             ],
             "alarms": [],
             "over": 0,
+            "scope": [],
         }
 
     def test_an_exit_under_way(self, cli: Cli, store: Path) -> None:
@@ -405,11 +407,12 @@ class TestStatus:
         store = tmp_path / "exits.db"
         cli("simulate", *real_bars, "--store", store)
         data = cli("status", store, "--json").json()
-        alarm, settled = data["alarms"]
-        assert (alarm["kind"], settled["kind"]) == ("price_jump", "split")
+        (alarm,) = data["alarms"]  # that of the jump has ended with the position
+        assert alarm["kind"] == "split"
         out = cli("status", store).out
-        assert "alarm price_jump since 2014-06-09 08:00 UTC on AAPL:long:20140605T081500Z" in out
-        assert "a split, or a real crash?" in out
+        assert "alarm split since 2014-06-09" in out
+        assert "on AAPL:long:20140605T081500Z" in out
+        assert "give bars that are adjusted for splits" in out
 
     def test_says_that_exits_are_off(self, cli: Cli, tmp_path: Path) -> None:
         config, store = tmp_path / "trading.yaml", tmp_path / "exits.db"
@@ -445,7 +448,7 @@ class TestHistory:
         order = "xf2[0-9a-z]{26}001"
         expected = [
             rf"AAPL:long:20240102T143000Z:{ACCOUNT}",
-            r"AAPL long 10 at 100: filled; times are UTC",
+            r"AAPL long 10 at 100: filled; times are UTC, those of bars are bar time",
             r"  1  2024-01-02 14:30:00  PositionOpened  \(nothing\) → monitoring  by bot",
             r"     long 10 at 100; stop_loss 99 \(1 %\), profit_take 102 \(2 %\), strategy simulate",
             r"  2  2024-01-02 14:32:00  ExitTriggered   monitoring → pending    by bar",
@@ -577,6 +580,7 @@ SAID: list[tuple[Event, str]] = [
     ),
     (
         PolicyChanged(policy=ExitPolicy(exit_cooldown_seconds=1, enabled=False), at=T0, by="eve"),
+        "enabled on → off, exit_cooldown_seconds 300 → 1; "
         f"policy {ExitPolicy(exit_cooldown_seconds=1, enabled=False).digest()}, by eve; exits are off (enabled: false)",
     ),
     (

@@ -607,8 +607,8 @@ def _loaded(source: Mapping[str, Any]) -> ExitConfig:
     """The configuration, unless the settings contradict each other."""
     config, mistakes = outcome(source)
     contradictions = ("no steps", "are none", "the step before", "has no name", "activation_pct (", "before close")
-    contradictions += ("each has escalation_only", "the same as start", "the target before", "they must come to")
-    contradictions += ("must be less than at_pct", "stands beside targets")
+    contradictions += ("each has escalation_only", "the same as start", "it needs ids", "it stands beside ids")
+    contradictions += ("the target before", "they must come to", "must be less than at_pct", "stands beside targets")
     assert all(any(text in line for text in contradictions) for line in mistakes), mistakes
     assume(config is not None)
     assert config is not None
@@ -654,9 +654,10 @@ def test_given_the_effective_configuration_when_shown_then_it_is_complete_and_pl
         "threshold_pct": 2.0,
         "order_type": "market",
         "time_in_force": "day",
+        "price": "none",
     }
     assert section["stop_loss"]["threshold_pct"] == "0.123456789012345678"
-    hours = {"trade": "regular", "open": "09:30", "close": "16:00"}
+    hours = {"trade": "live", "open": "09:30", "close": "16:00"}
     assert section["session"] == {"timezone": "America/New_York", **hours, "calendar": ""}
 
 
@@ -774,7 +775,7 @@ def test_given_a_fresh_interpreter_when_imported_then_pydantic_and_yaml_are_not(
 
 
 def test_given_one_word_of_several_then_it_is_that_one() -> None:
-    for word in ("regular", "extended"):
+    for word in ("live", "regular", "extended"):
         assert load_config({"session": {"trade": word}}).session.trade == word
 
 

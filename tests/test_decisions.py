@@ -67,6 +67,9 @@ def fields_of(p: Position | None) -> dict[str, str]:
             found |= {f"#{o.attempt}.{field}": v for o in p.orders for field, v in msgspec.structs.asdict(o).items()}
         elif name not in ("policy", "version"):
             found[name] = getattr(p, name)
+    for name in ("own_policy", "stops.operator"):  # said where they are
+        if not found[name]:
+            del found[name]
     found |= {n: getattr(p, n) for n in ("sold_qty", "remaining_qty", "leaves_qty", "avg_exit_price")}
     return {name: short(msgspec.json.encode(value)) for name, value in found.items()}
 

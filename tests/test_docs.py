@@ -17,7 +17,7 @@ from exitfsm.events import ACCOUNT_EVENTS, POSITION_EVENTS
 from exitfsm.lifecycle import State
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"])
+PAGES = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")])
 
 
 def _generator() -> ModuleType:

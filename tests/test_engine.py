@@ -350,6 +350,18 @@ def test_given_a_listener_that_raises_when_something_is_committed_then_it_harms_
 # --- after a restart --------------------------------------------------------------------------------------------------
 
 
+def test_given_symbols_that_are_not_managed_when_it_is_loaded_then_only_their_exits_under_way_are(desk: Desk) -> None:
+    for symbol in ("AAPL", "MSFT", "SPY"):
+        desk.buy(symbol=symbol)
+    desk.bar(99, 60, symbol="MSFT")
+
+    again = Engine(desk.store, desk.broker.capabilities)
+
+    assert again.load(lambda symbol: symbol == "SPY") == 2
+    assert sorted(p.symbol for p in again.positions.values()) == ["MSFT", "SPY"]
+    assert again.on_bar(bar(50, 120)) == ()
+
+
 def test_given_a_store_when_it_is_loaded_then_every_open_position_is_as_it_was(desk: Desk) -> None:
     trail = policy(trailing_stop={"trail_pct": 1}, profit_taking=False)
     open_ones = [desk.buy(rules=trail), desk.buy(symbol="MSFT"), desk.buy(50, symbol="SPY", at=1)]

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from exitfsm.engine import Engine
 from exitfsm.events import Event, ExitEscalated, ExitTriggered, RefusalEnded, StopMoved
 from exitfsm.levels import Levels, Slot
-from exitfsm.messages import BarSeen, ChangePolicy, Message, PositionRead, Report
+from exitfsm.messages import BarSeen, ChangePolicy, Message, PositionRead, RaiseAlarm, Report
 from exitfsm.policy import ExitPolicy, bar_fault
 from exitfsm.position import Position, decide, evolve, fold, wake_band
 from exitfsm.position.evaluating import levels, ratchet_price
@@ -583,3 +583,26 @@ def test_given_a_change_of_the_unit_then_the_last_price_is_in_the_new_one() -> N
     bare.put(p)
     bare.rescale("AAPL", Decimal(10))
     assert bare.slots["AAPL"].reference_price is None
+
+
+NARROW = policy(price_guard=False, stop_loss={"threshold_pct": "0.5"}, profit_taking={"threshold_pct": "0.5"})
+WIDE = evolve(None, opened(policy=policy(**NO_GUARD)))
+
+
+def test_given_a_position_beside_another_then_the_narrower_of_both_bands_counts() -> None:
+    slot = armed(WIDE, evolve(None, opened(epoch="next", policy=NARROW)))
+    assert (slot.lower, slot.upper) == (99.5, 100.5)
+
+
+def test_given_an_exit_under_way_beside_another_position_then_the_band_stays_the_others() -> None:
+    exiting = given(opened(epoch="next", policy=NARROW), triggered()).when(reported("new")).now
+    slot = armed(WIDE, exiting)
+    assert (slot.lower, slot.upper) == (99.0, 102.0)
+
+
+def test_given_a_position_that_must_see_each_bar_beside_another_then_none_is_quiet() -> None:
+    plain = given(opened(epoch="next", policy=policy(**NO_GUARD)))
+    waits = plain.when(RaiseAlarm(at=after(10), kind="feed_silent", text="no bar")).now
+    assert quiet(armed(WIDE, plain.now), bar(100))
+    assert not quiet(armed(WIDE, waits), bar(100))
+    assert not armed(WIDE, waits).quiet(bar(100), None)

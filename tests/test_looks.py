@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from exitfsm.bar import Quote
 from exitfsm.engine import Engine
 from exitfsm.events import Event, ExitEscalated, ExitTriggered, RefusalEnded, StopMoved, TriggerRefused
+from exitfsm.levels import Slot
 from exitfsm.policy import ExitPolicy, PriceGuard, age_max, silence_max_s
-from exitfsm.position import Position, judged, new_in
+from exitfsm.position import Position, RuleStates, fold_bar, judged, judged_by, new_in, refolded
 from exitfsm.position.looks import at_its_close
 from exitfsm.store import ExitStore
 from exitfsm.testing.given import BROKER, after, opened, policy, to_open
@@ -107,7 +110,7 @@ def test_given_a_fall_inside_a_bar_then_the_stop_does_not_wait_for_the_next_one(
         tell(desk, look(close), 65 + 5 * n)
     (exit_,) = news(desk, p)
     assert isinstance(exit_, ExitTriggered)
-    assert (exit_.trigger_price, exit_.bar_at) == (98, after(60))
+    assert (exit_.trigger_price, exit_.bar_at, exit_.at) == (98, after(60), after(80))
 
 
 def test_given_a_low_from_before_the_stop_moved_then_no_later_look_meets_it(desk: Watch) -> None:
@@ -270,6 +273,48 @@ def test_given_a_symbol_then_it_is_known_which_sides_are_held(desk: Watch) -> No
     assert desk.engine.levels.sides("MSFT") == set()
 
 
+def quote(bid: Any, ask: Any, at: float = 60) -> Quote:
+    """A quote whose price is in the middle."""
+    bid, ask = Decimal(str(bid)), Decimal(str(ask))
+    middle = (bid + ask) / 2
+    return Quote("AAPL", after(at), middle, middle, middle, middle, bid=bid, ask=ask)
+
+
+def test_given_both_sides_held_when_a_quote_comes_then_each_is_judged_by_what_it_would_get(desk: Watch) -> None:
+    long, short = desk.buy(rules=policy(profit_taking=False)), desk.buy(side=Side.SHORT)
+    desk.engine.on_bar(quote("98.99", "99.03"), after(60))
+    assert [(e.trigger_price, e.level) for e in news(desk, long) if isinstance(e, ExitTriggered)] == [
+        (Decimal("98.99"), Decimal(99))
+    ], "the middle is above the stop, and the bid is not"
+    assert news(desk, short) == []
+
+
+def test_given_a_quote_then_nobody_sleeps_through_its_far_side(desk: Watch) -> None:
+    short = desk.buy(side=Side.SHORT)
+    desk.engine.on_bar(quote("100", "101"), after(60))
+    assert [e.trigger_price for e in news(desk, short) if isinstance(e, ExitTriggered)] == [Decimal(101)]
+
+
+def test_given_two_quotes_of_one_time_then_the_second_is_judged_by_side_too(desk: Watch) -> None:
+    p = desk.buy()
+    desk.engine.on_bar(quote("99.5", "99.7"), after(60))
+    desk.engine.on_bar(quote("98.9", "99.3"), after(61))
+    assert [e.trigger_price for e in news(desk, p) if isinstance(e, ExitTriggered)] == [Decimal("98.9")]
+
+
+@pytest.mark.parametrize("side", [Side.LONG, Side.SHORT])
+def test_given_a_quote_with_one_side_only_then_the_price_counts_for_the_other(side: Side) -> None:
+    half = Quote("AAPL", after(60), 100, 100, 100, 100, bid=Decimal(99))
+    assert judged_by(half, side).close == (99 if side is Side.LONG else 100)
+    assert judged_by(look(98), side) == look(98)
+
+
+def test_given_a_quote_with_a_price_that_is_none_then_it_is_refused(desk: Watch) -> None:
+    p = desk.buy()
+    desk.engine.on_bar(quote("NaN", "99"), after(60))
+    assert [type(e) for e in news(desk, p)] == [TriggerRefused]
+
+
 # --- out of session ---------------------------------------------------------------------------------------------------
 
 
@@ -288,15 +333,11 @@ def test_given_a_closed_market_then_bars_that_began_after_the_close_decide_nothi
     assert isinstance(news(desk, p)[-1], ExitTriggered)
 
 
-def test_given_a_closed_market_then_a_bar_with_a_part_inside_and_one_without_an_arrival_count(desk: Watch) -> None:
+def test_given_a_closed_market_then_a_bar_with_a_part_inside_counts(desk: Watch) -> None:
     p = desk.buy()
     desk.engine.levels.slots["AAPL"].shut(after(120))
     tell(desk, look(98, 119), 180)
     assert [type(e) for e in news(desk, p)] == [ExitTriggered]
-    other = desk.engine.open(to_open(opened(symbol="MSFT")), reference=Decimal(100))
-    desk.engine.levels.slots["MSFT"].shut(after(120))
-    desk.engine.on_bar(Bar("MSFT", after(180), 98, 98, 98, 98))
-    assert [type(e) for e in news(desk, other)] == [ExitTriggered]
 
 
 def test_given_bars_of_a_day_then_a_closed_market_holds_none_up(desk: Watch) -> None:
@@ -364,3 +405,58 @@ def test_the_prices_of_looks_are_those_that_came() -> None:
     found = list(looks_of([[[Decimal(1)], [Decimal(3), Decimal(2)]]], 1))
     assert [(b.low, b.high, b.close, n) for b, n in found] == [(1, 1, 1, 1), (1, 3, 2, 3)]
     assert all(a.timestamp == b.timestamp for (a, _), (b, _) in pairwise(found))
+
+
+# --- rules that fold each bar -----------------------------------------------------------------------------------------
+
+
+class Sum:
+    """A rule that folds value and volume of each bar."""
+
+    name = "sum"
+
+    def fold(self, state: tuple[Decimal, Decimal] | None, p: object, bar: Bar) -> tuple[Decimal, Decimal]:
+        value, volume = state or (Decimal(0), Decimal(0))
+        return value + (bar.high + bar.low) * bar.volume, volume + bar.volume
+
+
+def folding() -> Any:
+    """What of a position the folding of bars asks for."""
+    policy = SimpleNamespace(plan=SimpleNamespace(folding=[Sum()]), price_guard=PriceGuard())
+    return SimpleNamespace(position_id="P", symbol="AAPL", opened_at=after(0), policy=policy)
+
+
+def taken(looks: list[Bar], *, arrived: bool) -> RuleStates:
+    """What has been folded of bars that were accepted, each look by what is new in it."""
+    slot = Slot()
+    slot.positions = (folding(),)
+    for n, one in enumerate(looks):
+        received = after(61 + n) if arrived else None
+        if arrived and slot.new_in(one, received) is None:
+            continue
+        slot.take(slot.look_at(one, received)[0])
+    return slot.folded_of(slot.positions[0])
+
+
+def test_given_looks_at_a_bar_then_a_folded_state_counts_it_once_and_as_it_is_in_the_end() -> None:
+    forming = [look(100, volume=10), look("100.5", low=99, volume=14), look("100.2", low=99, volume=14)]
+    forming += [look("100.2", low=99, volume=14), look("99.5", low="99.2", high="100.6", at=120, volume=5)]
+    closed = [look("100.2", low=99, high="100.5", volume=14), look("99.5", low="99.2", high="100.6", at=120, volume=5)]
+    assert taken(forming, arrived=True).states == taken(closed, arrived=False).states
+    assert taken(closed, arrived=False).states["sum"][1] == 19
+    recorded = [look(100, volume=10), look("100.5", low=99, volume=13), closed[0], closed[1]]  # each look, whole
+    assert refolded(folding(), recorded).states == taken(closed, arrived=False).states
+
+
+def test_given_a_later_look_then_a_rule_is_asked_with_the_state_before_its_bar() -> None:
+    first = look(100, volume=10)
+    states = taken([first, look(100, at=120, volume=3), look(101, at=120, volume=4)], arrived=True)
+    assert states.before(after(120)) == taken([first], arrived=True).states
+    assert states.before(after(180)) == states.states
+
+
+def test_given_states_that_were_restored_then_a_later_look_at_their_last_bar_is_not_counted_again() -> None:
+    known = RuleStates(after(60), {"sum": (Decimal(2000), Decimal(10))})
+    assert fold_bar(folding(), look(101, volume=12), known) is known
+    assert fold_bar(folding(), look(101, at=30, volume=12), known) is known
+    assert fold_bar(folding(), look(101, at=120, volume=1), known).states["sum"][1] == 11

@@ -19,7 +19,16 @@ from exitfsm.events import PositionOpened
 from exitfsm.messages import Open
 from exitfsm.order_ids import client_order_id, form_mistake, form_of, is_exit_of, looks_like_exit
 from exitfsm.ports import Capabilities
-from exitfsm.position import Position, evolve, position_id, symbol_in
+from exitfsm.position import (
+    Position,
+    account_hash,
+    account_in,
+    evolve,
+    part_of,
+    position_id,
+    scope_mark,
+    symbol_in,
+)
 from exitfsm.store.mapping import EventMapper
 from exitfsm.testing import ScriptedBroker
 
@@ -76,6 +85,21 @@ def test_the_ids_of_each_form_never_change() -> None:
         "xf2hdrw6kz7r5g5bfrxtsq6k699u002",
         "78663205-fe11-427a-a532-a69278dc0002",
     ]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_exits_of_a_part_of_an_account_are_told_from_all_others(form: str) -> None:
+    account, a, b = account_hash("one"), scope_mark("ids:A-"), scope_mark("ids:B-")
+    names = [f"AAPL:long:20240102T143000Z:{part_of(account, mark)}" for mark in ("", a, b)]
+    plain, of_a, of_b = (client_order_id(name, 7, form) for name in names)
+    assert len({plain, of_a, of_b}) == 3
+    assert all(looks_like_exit(order_id) and form_of(order_id) == form for order_id in (plain, of_a, of_b))
+    assert [looks_like_exit(order_id, a) for order_id in (plain, of_a, of_b)] == [False, True, False]
+    assert not looks_like_exit(None, a)
+    assert not looks_like_exit("A-1", a)
+    assert is_exit_of(names[1], of_a, form)
+    assert [account_in(name.rpartition(":")[2]) for name in names] == [account] * 3
+    assert scope_mark("") == ""
 
 
 def test_a_number_that_has_no_room_is_never_cut() -> None:

@@ -53,6 +53,7 @@ NOT_RUN = {
 #: Pages whose Python is run elsewhere, or speaks of what is not here; that it is Python is looked at all the same.
 PYTHON_NOT_RUN = {
     "docs/how-to/prove-your-broker.md": "tests/kit/test_kit.py does",
+    "docs/how-to/configure.md": "needs positions: tests/manager/test_changed_settings.py has them",
     "docs/how-to/alpaca.md": "tests/alpaca/test_alpaca_example.py runs the same lines",
     "docs/how-to/scale-out.md": "needs a server",
     "docs/how-to/operate.md": "needs a manager that runs: tests/manager/test_steering.py has one",

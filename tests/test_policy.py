@@ -266,6 +266,7 @@ def test_evaluate_on_range_then_the_stops_follow_the_favourable_extreme(side: Si
 PRECEDENCE = (
     "emergency",
     "stop_loss",
+    "operator",
     "break_even",
     "trailing_stop",
     "time_limit",
@@ -303,7 +304,7 @@ def _everything_at_once(rules: set[str]) -> Event:
 
 
 def test_of_rules_that_apply_together_the_first_in_order_wins() -> None:
-    rules = [r for r in PRECEDENCE if r not in ("emergency", "recovered")]
+    rules = [r for r in PRECEDENCE if r not in ("emergency", "operator", "recovered")]
     for size in (1, 2, 3, len(rules)):
         for chosen in combinations(rules, size):
             assert _everything_at_once(set(chosen)) == like(ExitTriggered, reason=chosen[0])

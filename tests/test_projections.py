@@ -357,6 +357,23 @@ def test_the_database_refuses_a_client_order_id_that_was_used(tables):
         tables.then("p2", opened("MSFT"), triggered())
 
 
+def test_an_exit_that_was_withdrawn_leaves_its_row_and_its_id_to_the_next(tables):
+    tables.then("p1", opened(), triggered(), ExitWithdrawn(client_order_id="c1", at=T0, why="a split"))
+    number = tables.order.id
+    tables.then("p1", triggered(qty="20"))
+    assert len(tables.rows("exit_orders")) == 1
+    assert (tables.order.id, tables.order.status, tables.order.qty) == (number, "pending", 20)
+
+
+@pytest.mark.parametrize("over", [[accepted(), ended("canceled")], [ended("rejected")]], ids=["sent", "refused"])
+def test_an_id_under_which_an_order_was_sent_never_gets_its_row_again(tables, over):
+    tables.then("p1", opened(), triggered(), *over)
+    before = tables.order
+    with pytest.raises(sqlite3.IntegrityError):
+        tables.then("p1", retried("c1"))
+    assert tables.rows("exit_orders") == [before]
+
+
 def test_orders_change_in_the_order_of_the_events_so_that_one_is_over_before_the_next_is_live(tables):
     first = [opened(), triggered(), accepted(), fills("10"), retried()]
     tables.then("p1", *first).then("p1", ended("canceled", "0", "c2"))

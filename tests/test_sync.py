@@ -72,7 +72,8 @@ def threads() -> list[str]:
 def public(kind: type) -> dict[str, list[str]]:
     return {
         name: list(inspect.signature(member).parameters) if callable(member) else []
-        for name, member in vars(kind).items()
+        for part in reversed(kind.__mro__[:-1])
+        for name, member in vars(part).items()
         if not name.startswith("_")
     }
 
@@ -84,6 +85,7 @@ def test_it_has_the_same_calls_with_the_same_parameters() -> None:
     assert (
         inspect.signature(ExitManager).parameters.keys() == inspect.signature(by_asyncio.ExitManager).parameters.keys()
     )
+    assert {"change_policy", "set_stop", "reload", "may_enter"} <= theirs.keys()
     calls = [member for name, member in vars(ExitManager).items() if name in ours and callable(member)]
     assert not any(inspect.iscoroutinefunction(call) for call in calls)
 

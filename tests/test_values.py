@@ -285,3 +285,8 @@ def test_a_small_price_keeps_as_many_digits_as_a_large_one(value: str, written: 
 def test_significant_digits_not_decimals() -> None:
     assert significant(Decimal("2.4212345678901234e-9")) == Decimal("2.42123456789e-9")
     assert significant(Decimal("12345.678901234567")) == Decimal("12345.6789012")
+
+
+@pytest.mark.parametrize("text", ["0", "0.00", "NaN", "Infinity", "-Infinity"])
+def test_what_has_no_significant_digit_is_left_as_it_is(text: str) -> None:
+    assert str(significant(Decimal(text))) == text

@@ -214,7 +214,7 @@ class AlpacaBars:
 
     def _on_message(self, kind: str, message: Mapping[str, Any]) -> None:
         """A frame of a stream, in the bot's loop."""
-        if message.get("T") == "b":
+        if message.get("T") in ("b", "u"):
             self._on_streamed(kind, message)
         elif message.get("T") in ("closed", "connected"):
             self._connected[kind] = message["T"] == "connected"
@@ -232,6 +232,9 @@ class AlpacaBars:
         except BrokerError as error:
             log.warning("bar_unreadable error=%s", error)
             return
+        if message.get("T") == "u":
+            self._look_again(watched, bar)
+            return
         self._silent_rounds[kind] = 0
         watched.heard = self._now()
         if watched.waiting or (watched.doubtful and bar.timestamp > watched.last + MINUTE):
@@ -240,6 +243,11 @@ class AlpacaBars:
         else:
             watched.doubtful = False
             self._deliver(watched, bar)
+
+    def _look_again(self, watched: _Watched, bar: Bar) -> None:
+        """Hand on a later look at the last bar, with what was reported late of it; of an older one it is too late."""
+        if bar.timestamp == watched.last and not watched.waiting:
+            self._queue.put_nowait(bar)
 
     def _deliver(self, watched: _Watched, bar: Bar) -> bool:
         """Hand a bar on, unless it is not newer than the last; True when it was."""

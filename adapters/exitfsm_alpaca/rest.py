@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import Condition
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from exitfsm import EXIT_WAITS, BrokerError, NotSent, RateLimited
 from exitfsm_alpaca.access import Access
@@ -186,7 +187,7 @@ class Rest:
         except APIError as error:
             raise self._meaning(what, error, has_code=has_code) from None
         except RequestException as error:
-            raise _failure(what, error) from None
+            raise _failure(what, error, self._host(has_code=has_code)) from None
         except Exception as error:
             raise BrokerError(f"{what}: the answer is not understood: {type(error).__name__}") from None
         finally:
@@ -196,7 +197,7 @@ class Rest:
 
     def _meaning(self, what: str, error: Any, *, has_code: bool) -> BrokerError:
         """What an HTTP error proves."""
-        status = error.status_code
+        status, host = error.status_code, self._host(has_code=has_code)
         code, message, fields = _body(str(error))
         if status == 429:
             after = error.response.headers.get("Retry-After", "") if error.response is not None else ""
@@ -204,10 +205,15 @@ class Rest:
             self.budget.exceeded(seconds)
             return RateLimited("too many requests", seconds)
         if status == 401 or (status == 403 and (code == _NO_KEY or message.strip(". ").lower() == "forbidden")):
-            return KeysRefused("the keys are not authorised")
+            return KeysRefused(f"the keys are not authorised ({host})")
         if status in _DEFINITE and (code is not None or not has_code) and message:
             return Refused(status, code or 0, message, fields)
-        return BrokerError(f"{what}: HTTP {status}: {message or 'no error body of Alpaca'}"[:300])
+        return BrokerError(f"{what}: HTTP {status}: {message[:200] or 'no error body of Alpaca'} ({host})"[:400])
+
+    def _host(self, *, has_code: bool) -> str:
+        """Whom a request was for: the trading API, or market data."""
+        at = urlsplit(self._access.base_url if has_code else self._access.data_url)
+        return f"{at.hostname}:{at.port}" if at.port is not None else str(at.hostname)
 
 
 def _client(access: Access, timeout_s: tuple[float, float]) -> TradingClient:
@@ -236,7 +242,7 @@ def _body(text: str) -> tuple[int | None, str, dict[str, Any]]:
     return (code if isinstance(code, int) else None), str(message)[:500], body
 
 
-def _failure(what: str, error: Exception) -> BrokerError:
+def _failure(what: str, error: Exception, host: str) -> BrokerError:
     """What a request that got no answer proves: nothing, unless there was no connection to send it on."""
     from requests.exceptions import ConnectionError as NoConnection
     from requests.exceptions import ConnectTimeout
@@ -245,5 +251,6 @@ def _failure(what: str, error: Exception) -> BrokerError:
     reason = getattr(error.args[0], "reason", None) if error.args else None
     never_left = isinstance(error, ConnectTimeout) or isinstance(reason, (NewConnectionError, ConnectTimeoutError))
     if isinstance(error, NoConnection) and never_left:
-        return NotSent(f"{what}: no connection: {type(error).__name__}")
-    return BrokerError(f"{what}: no answer: {type(error).__name__}")
+        why = str(reason or error).rpartition(": ")[2]
+        return NotSent(f"{what}: no connection: {type(error).__name__}: {why[:200]} ({host})")
+    return BrokerError(f"{what}: no answer: {type(error).__name__} ({host})")

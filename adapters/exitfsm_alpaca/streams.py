@@ -71,22 +71,29 @@ async def _unused(_: Any) -> None:
     """The SDK connects only when there is a handler; the frames are heard before it."""
 
 
+#: Bars, and bars sent again because a trade of theirs was reported late.
+_CHANNELS = ("bars", "updatedBars")
+
+
 class _Ear:
     """What the two market-data streams have in common: wanted symbols, and bars handed on as they come."""
 
     def _set_up(self: Any, hear: Hear, symbols: Iterable[str]) -> None:
         self._hear = hear
         self._sent: set[str] = set()
-        self._handlers["bars"].update(dict.fromkeys(symbols, self._on_bar))
+        for channel in _CHANNELS:
+            self._handlers[channel].update(dict.fromkeys(symbols, self._on_bar))
 
     async def want(self: Any, symbols: Iterable[str]) -> None:
         """Have bars of exactly these symbols from now on; in the stream's own thread. Repeating it changes nothing."""
-        wanted, handlers = set(symbols), self._handlers["bars"]
-        handlers.update(dict.fromkeys(wanted, self._on_bar))
-        for symbol in handlers.keys() - wanted:
-            del handlers[symbol]
+        wanted = set(symbols)
+        for handlers in (self._handlers[channel] for channel in _CHANNELS):
+            handlers.update(dict.fromkeys(wanted, self._on_bar))
+            for symbol in handlers.keys() - wanted:
+                del handlers[symbol]
         if self._running and self._ws is not None and wanted != self._sent:
-            await self._send_unsubscribe_msg("bars", sorted(self._sent - wanted))
+            for channel in _CHANNELS:
+                await self._send_unsubscribe_msg(channel, sorted(self._sent - wanted))
             self._sent = set()
             if wanted:
                 await self._send_subscribe_msg()

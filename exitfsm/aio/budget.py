@@ -38,7 +38,8 @@ class RateBudget:
         clock: what the minute is measured by.
         per_minute: most sends in any 60 seconds.
         standing: a position's present return (a loss is below 0): the lowest goes first, of equals the first to ask.
-        say: hears, once for all that wait together, how many must wait, and how long until the last of them may send.
+        say: hears, once for all that wait together, how many must wait, and how long until the last of them may send;
+            and then, that none waits any more.
     """
 
     def __init__(
@@ -83,6 +84,14 @@ class RateBudget:
             return await place
         finally:
             self._waiting.pop(position_id, None)
+
+    def waiting(self) -> tuple[int, float]:
+        """How many wait for a place, and in how many seconds the last of them has one; none where there are places."""
+        now = self._clock.monotonic()
+        if not self._waiting or self._free(now) > 0:
+            return 0, 0.0
+        rounds, place = divmod(len(self._waiting) - 1, len(self._taken))
+        return len(self._waiting), self._taken[place] + rounds * SPAN_S - now
 
     def give_back(self, place: float) -> None:
         """Nothing was sent in a place after all: the next one may have it."""
@@ -143,11 +152,12 @@ class RateBudget:
             self._give_out()
             now = self._clock.monotonic()
             if say_at <= now and self._waiting and self._free(now) <= 0:
-                rounds, place = divmod(len(self._waiting) - 1, len(self._taken))
-                say_at, last = math.inf, self._taken[place] + rounds * SPAN_S
-                self._say(len(self._waiting), last - now)
+                say_at = math.inf
+                self._say(*self.waiting())
             elif say_at <= now:
                 say_at = now + SAID_AFTER_S
+        if say_at == math.inf:
+            self._say(0, 0.0)
 
 
 class Turns:
@@ -155,18 +165,27 @@ class Turns:
 
     Args:
         clock, per_minute, standing: as of the budget.
-        raise_soon: raises an alarm: here, that some must wait.
+        raise_soon, end_soon: raises, and ends, an alarm: here, that some must wait.
     """
 
     def __init__(
-        self, clock: Clock, per_minute: int, standing: Callable[[str], float], raise_soon: Callable[[str, str], None]
+        self,
+        clock: Clock,
+        per_minute: int,
+        standing: Callable[[str], float],
+        raise_soon: Callable[[str, str], None],
+        end_soon: Callable[[str, str], object] = lambda *_: None,
     ) -> None:
         def say_how_many(waiting: int, seconds: float) -> None:
-            exits = "1 exit waits" if waiting == 1 else f"{waiting} exits wait"
+            if not waiting:
+                end_soon("exits_wait", "no exit waits any more")
+                return
             most = f"at most {per_minute} orders are sent in a minute; the worst go first"
-            raise_soon("exits_wait", f"{exits} {seconds:.0f} s: {most}")
+            raise_soon("exits_wait", f"{wait_in_words(waiting, seconds)}: {most}")
 
         self._budget, self._clock = RateBudget(clock, per_minute, standing, say_how_many), clock
+        #: How many wait for their turn to send, and how long.
+        self.waiting = self._budget.waiting
         #: Tasks that wait for nothing but time.
         self._resting: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -224,3 +243,8 @@ class Turns:
             await waiting()
         finally:
             self._resting.discard(task)
+
+
+def wait_in_words(waiting: int, seconds: float) -> str:
+    """How many exits wait for their turn to send, and until the last may."""
+    return f"{'1 exit waits' if waiting == 1 else f'{waiting} exits wait'} {seconds:.0f} s"

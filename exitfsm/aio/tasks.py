@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from typing import Any, Generic, TypeVar
 
 from exitfsm.outside import logger
 
 log = logger("exitfsm")
 T = TypeVar("T")
+#: So much is done at a stretch of what is done for each position: a few milliseconds.
+SLICE = 25
+#: From so many on, work on all of them at once would hold up the loop.
+MANY = 4 * SLICE
 
 
 def begin_shared(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
@@ -31,6 +35,20 @@ async def shared(task: asyncio.Future[T]) -> T:
 def _hear(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()
+
+
+async def in_slices(items: Collection[T]) -> AsyncIterator[T]:
+    """Items one by one; where they are many, after each `SLICE` of them everything else on the loop has its turn."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % SLICE == 0:
+            await leave_turn(len(items))
+
+
+async def leave_turn(count: int) -> None:
+    """Between two things that are done for so many: where they are many, everything else has its turn."""
+    if count > MANY:
+        await asyncio.sleep(0)
 
 
 class Fresh(Generic[T]):

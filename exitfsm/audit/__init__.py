@@ -10,7 +10,7 @@ Rules of this room: it reads and changes nothing; it needs no clock and no netwo
 """
 
 from exitfsm.audit.anchors import Anchor, anchor, read_anchors
-from exitfsm.audit.changes import changed, grid, parse_change
+from exitfsm.audit.changes import grid
 from exitfsm.audit.explain import explain
 from exitfsm.audit.export import export_csv, export_jsonl
 from exitfsm.audit.facts import Explanation
@@ -19,6 +19,7 @@ from exitfsm.audit.telling import sentences
 from exitfsm.audit.trail import Step, account_at, alarms_at, find, open_at, position_at, positions_at, steps, trail
 from exitfsm.audit.verify import Finding, Verification, verify
 from exitfsm.audit.whatif import WhatIf, WhatIfPosition, whatif
+from exitfsm.config.changes import changed, parse_change
 
 __all__ = [
     "INVARIANTS",

@@ -48,6 +48,8 @@ from exitfsm.kinds import ORDER_ENDS
 from exitfsm.lifecycle import State
 from exitfsm.policy import BY_LEVEL, MOVING, reached
 from exitfsm.position import Position, client_order_id, held_within, levels, position_id
+from exitfsm.position.attempting import is_price
+from exitfsm.position.evaluating import goes_on
 from exitfsm.values import EXACT, ZERO, ExitType, OrderType, first_by_precedence, plain
 
 #: What is checked, by number.
@@ -207,7 +209,8 @@ def _triggered(p: Position, r: Recorded, e: ExitTriggered) -> _Found:
     yield from _new_order(p, e, e.reason is ExitType.RECOVERED)
     if p.refusing is not None:
         yield "I6", f"an exit while prices were being refused ({p.refusing})"
-    if e.bar_at is not None and e.bar_at <= p.opened_at:
+    # A bar that forms is known by when it began: what a later look at it decided was decided after the entry.
+    if e.bar_at is not None and e.bar_at <= p.opened_at and e.at <= p.opened_at:
         yield "I6", "an exit on a bar from before the entry"
     if r.by in ("bar", "timer") and not p.policy.enabled:
         yield "I6", "an exit while exits are off (enabled: false)"
@@ -380,6 +383,10 @@ def _released(p: Position, r: Recorded, e: PositionReleased) -> _Found:
 
 
 def _stop_moved(p: Position, r: Recorded, e: StopMoved) -> _Found:
+    if e.rule is ExitType.OPERATOR:
+        if not (is_price(e.stop) and e.by):
+            yield "I15", f"nobody has put the stop at {plain(e.stop)}"
+        return
     rule = MOVING.get(e.rule)
     if rule is None:
         yield "I15", f"{e.rule} is no stop that moves"
@@ -391,7 +398,7 @@ def _stop_moved(p: Position, r: Recorded, e: StopMoved) -> _Found:
         due = next((level.price for level in after_part if level is not None and level.rule is e.rule), None)
     if standing is not None and rule.loosens(standing, e.stop, p.side.sign):
         yield "I15", f"{e.rule} goes from {plain(standing)} to {plain(e.stop)}: that loosens it"
-    elif due != e.stop:
+    elif due != e.stop or not goes_on(p, e.stop, e.best_price):
         said = plain(due) if due is not None else "nowhere"
         yield "I15", f"{e.rule} goes to {plain(e.stop)}, but by its rule {said}"
 

@@ -43,8 +43,8 @@ from exitfsm.events import (
 from exitfsm.kinds import BarRefusal
 from exitfsm.levels import Slot
 from exitfsm.lifecycle import LOOKUP, State
-from exitfsm.messages import ChangePolicy, ForceExit, Message, Open, PositionRead, Rescale
-from exitfsm.policy import ExitPolicy, bars_before_entry, range_at_entry, same_range
+from exitfsm.messages import ChangePolicy, ForceExit, Ignore, Message, MoveStop, Open, PositionRead, Rescale
+from exitfsm.policy import ExitPolicy, bars_before_entry, fitted, range_at_entry, same_range
 from exitfsm.position import READS_MIN, Action, Position, fold
 from exitfsm.recorded_bars import Seen
 from exitfsm.simulate import Simulation
@@ -304,7 +304,7 @@ class Replay:
 
     def _enter(self, one: Logged, bar: Bar | None) -> None:
         e, key = one.opened, one.position.position_id
-        policy = self.policies[key]
+        policy = fitted(self.policies[key], e.side, e.entry_price)
         lane = self._free_lane(e.side, e.symbol)
         message = Open(
             at=one.opened_at,
@@ -319,6 +319,7 @@ class Replay:
             atr=e.atr if same_range(policy, e.policy) else self._range(e.symbol, policy),
             strategy_name=e.strategy_name,
             source=e.source,
+            own_policy=e.own_policy is True,
         )
         last = self._last.get(e.symbol)
         sound = last is not None and last.floor > 0
@@ -382,8 +383,8 @@ class Replay:
                 who, _, reason = detail.partition(": ")
                 at_most = qty if keep is not UNSET else None
                 lane.tell(g.position_id, ForceExit(at=g.at, who=who, reason=reason, price=price, at_most=at_most))
-            case PolicyChanged(policy=policy, by=who):
-                lane.tell(g.position_id, ChangePolicy(at=g.at, policy=self._policy(policy), who=who))
+            case PolicyChanged() | StopMoved():
+                lane.tell(g.position_id, self._adjusted(p, g))
             case PositionResized(qty=qty, entry_price=entry):
                 last = self._last.get(p.symbol)
                 if g.refusing == "price_jump" and last is not None and last.floor > 0:
@@ -397,9 +398,21 @@ class Replay:
                     lane.engine.rebase(p.symbol, last)
                 lane.hold_exactly(p, qty)
                 lane.tell(g.position_id, Rescale(at=g.at, factor=factor, qty=qty, entry_price=entry, why=why))
+            case PositionClosedElsewhere(how="ignored"):
+                lane.tell(g.position_id, Ignore(at=g.at))
             case PositionClosedElsewhere():
                 lane.hold_exactly(p, Decimal(0))
                 lane.tell(g.position_id, PositionRead(at=g.at, began=g.at, qty=Decimal(0), reads=READS_MIN))
+
+    def _adjusted(self, p: Position, g: Given) -> Message:
+        """What a person, or a changed configuration, wanted of the levels."""
+        e = g.event
+        if isinstance(e, StopMoved):
+            who, why = e.by or "", e.why or ""
+            return MoveStop(at=g.at, price=e.stop, who=who, last_price=e.best_price, bar_at=e.bar_at, why=why)
+        assert isinstance(e, PolicyChanged)
+        policy, own = fitted(self._policy(e.policy), p.side, p.entry_price), None if e.own is UNSET else e.own
+        return ChangePolicy(at=g.at, policy=policy, who=e.by, own=own, why=e.why or "")
 
     def _release(self, lane: _Lane, g: Given) -> None:
         """A position that was handed back to the rules goes on from there, where it had decided as the log says.
@@ -464,8 +477,9 @@ def given_of(position_id: str, recorded: Sequence[Recorded], positions: Sequence
             found.append(Given(time_of(r), position_id, e, r.by, None, tuple(recorded[: r.version])))
         if before is None or before.state is not State.MONITORING:
             continue
+        by_hand = isinstance(e, StopMoved) and e.rule is ExitType.OPERATOR
         forced = isinstance(e, ExitTriggered) and e.reason is ExitType.EMERGENCY
-        if forced or isinstance(e, PolicyChanged | PositionResized | UnitChanged | PositionClosedElsewhere):
+        if forced or by_hand or isinstance(e, PolicyChanged | PositionResized | UnitChanged | PositionClosedElsewhere):
             found.append(Given(time_of(r), position_id, e, r.by, before.refusing))
     return tuple(found)
 

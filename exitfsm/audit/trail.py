@@ -331,6 +331,8 @@ class Causes:
             case PolicyChanged():
                 self._armed, self._lost = version, None
             case StopMoved(rule=rule):
+                if rule is ExitType.OPERATOR:
+                    self._stops.clear()  # it stands in for every other
                 self._stops[rule] = version
             case ExitTriggered(client_order_id=order) | ExitRetried(client_order_id=order):
                 self._orders[order] = version

@@ -18,7 +18,7 @@ from exitfsm.audit.invariants import INVARIANTS, Invariants
 from exitfsm.errors import IllegalTransition, StoreError
 from exitfsm.events import ACCOUNT_EVENTS, AlarmAcknowledged, AlarmRaised, Event, PositionOpened, Recorded
 from exitfsm.lifecycle import LOOKUP, NOTHING
-from exitfsm.position import Position, evolve
+from exitfsm.position import Position, account_in, evolve
 from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.store import ExitStore, checking
 from exitfsm.store.checking import GENESIS, Rebuilt, Stored
@@ -223,7 +223,7 @@ class _Run:
             return
         yield from stream.fold(recorded)
         opened = recorded.event
-        if isinstance(opened, PositionOpened) and self._account not in (None, opened.account):
+        if isinstance(opened, PositionOpened) and self._account not in (None, account_in(opened.account)):
             yield f"the position is of account {opened.account}, but the store is bound to {self._account}"
 
 

@@ -6,7 +6,7 @@ that the log, the bars and this program fit together; only then do the other fig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from exitfsm.audit.changes import Changes, changed, settings_of
+from exitfsm.audit.changes import settings_of
 from exitfsm.audit.replaying import (
     DECISIONS,
     Given,
@@ -29,9 +29,11 @@ from exitfsm.audit.replaying import (
 )
 from exitfsm.audit.trail import steps, time_of
 from exitfsm.config import SessionHours
+from exitfsm.config.changes import Changes, changed
 from exitfsm.errors import StoreError
 from exitfsm.events import (
     Event,
+    ExitTriggered,
     OrderAccepted,
     PolicyChanged,
     PositionOpened,
@@ -42,7 +44,7 @@ from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.recorded_bars import Seen
 from exitfsm.simulate import SimulatedExit, simulated_exit
 from exitfsm.store import ExitStore
-from exitfsm.values import ZERO, exactly, stamp
+from exitfsm.values import ZERO, Bar, exactly, plain, stamp
 from exitfsm.words import in_words
 
 #: Gives the bars, in order of arrival, from the first on: asked once for each policy.
@@ -61,6 +63,8 @@ class WhatIfPosition(msgspec.Struct, frozen=True, kw_only=True):
         same_events: it recorded the same altogether, the broker's own numbers of the orders aside.
         first_difference: the first decision that differs, in words; empty when none does.
         entered: bars reached its entry; without that nothing could be replayed.
+        decided_inside_bar: the log has an exit at a price of a bar that still formed, and the bars given have that bar
+            only as it closed: they cannot say what was decided when.
     """
 
     position_id: str
@@ -76,10 +80,12 @@ class WhatIfPosition(msgspec.Struct, frozen=True, kw_only=True):
     same_events: bool
     first_difference: str = ""
     entered: bool = True
+    decided_inside_bar: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON data."""
-        return {
+        """As JSON data; `decided_inside_bar` is there where it is so."""
+        inside = {"decided_inside_bar": True} if self.decided_inside_bar else {}
+        return inside | {
             "position_id": self.position_id,
             "symbol": self.symbol,
             "logged": self.logged.as_dict() if self.logged is not None else None,
@@ -165,19 +171,30 @@ def whatif(
         slippage_pct=slippage_pct,
         rules=rules or {},
     )
-    counted = _Counted(bars())
+    counted = _Counted(bars(), {key for one in logged for key in _decided_at(one)})
     ran = replay.run(counted, progress)
     found = [
-        _compared(one, ran.get(one.position.position_id), change, replay.bars_end(one.opened.symbol)) for one in logged
+        _compared(one, ran.get(one.position.position_id), change, replay.bars_end(one.opened.symbol), counted)
+        for one in logged
     ]
     return WhatIf(changes=wanted, policy=settings_of(replay.policies.values()), positions=found, bars=counted.count)
 
 
 class _Counted:
-    """Bars, counted as they go by."""
+    """Bars, counted as they go by; those of the times in `wanted`, by symbol, are kept."""
 
-    def __init__(self, bars: Iterable[Seen]) -> None:
+    def __init__(self, bars: Iterable[Seen], wanted: Collection[tuple[str, datetime]]) -> None:
         self._bars, self.count = iter(bars), 0
+        self._wanted, self._kept = wanted, dict[tuple[str, datetime], list[Bar]]()
+
+    def closed_elsewhere(self, one: Logged) -> tuple[ExitTriggered, Bar] | None:
+        """The first exit of a log that no close of the bars shows, with the one look at its bar that they have."""
+        for e in one.events:
+            if isinstance(e, ExitTriggered) and e.bar_at is not None:
+                looks = self._kept.get((one.opened.symbol, e.bar_at), [])
+                if len(looks) == 1 and looks[0].close != e.trigger_price:
+                    return e, looks[0]
+        return None
 
     def __iter__(self) -> _Counted:
         return self
@@ -185,7 +202,13 @@ class _Counted:
     def __next__(self) -> Seen:
         seen = next(self._bars)
         self.count += 1
+        if (key := (seen.bar.symbol, seen.bar.timestamp)) in self._wanted:
+            self._kept.setdefault(key, []).append(seen.bar)
         return seen
+
+
+def _decided_at(one: Logged) -> list[tuple[str, datetime]]:
+    return [(one.opened.symbol, e.bar_at) for e in one.events if isinstance(e, ExitTriggered) and e.bar_at is not None]
 
 
 def _ids(store: ExitStore) -> list[str]:
@@ -218,7 +241,11 @@ def _pauses(store: ExitStore, logged: Iterable[Logged]) -> list[Given]:
 
 
 def _compared(
-    one: Logged, ran: Replayed | None, change: Callable[[ExitPolicy], ExitPolicy], bars_end: datetime | None
+    one: Logged,
+    ran: Replayed | None,
+    change: Callable[[ExitPolicy], ExitPolicy],
+    bars_end: datetime | None,
+    counted: _Counted,
 ) -> WhatIfPosition:
     logged = _exit(one.position)
     replayed = _exit(ran.position) if ran is not None else None
@@ -226,6 +253,9 @@ def _compared(
     decided = [bare(e) for e in one.events if isinstance(e, DECISIONS)]
     events = ran.events if ran is not None else ()
     difference = _first_difference(one.events, events, bars_end, watched=not one.position.state.terminal)
+    inside = counted.closed_elsewhere(one) if difference else None
+    if inside is not None:
+        difference += f" ({_inside(*inside)})"
     return WhatIfPosition(
         position_id=one.position.position_id,
         symbol=one.position.symbol,
@@ -240,7 +270,14 @@ def _compared(
         same_events=list(map(_nameless, one.events)) == list(map(_nameless, events)),
         first_difference=difference if ran is not None else "no bar reaches its entry",
         entered=ran is not None,
+        decided_inside_bar=inside is not None,
     )
+
+
+def _inside(e: ExitTriggered, bar: Bar) -> str:
+    """What bars that have closed cannot show of an exit."""
+    when = f"{plain(e.trigger_price)} came while the bar of {stamp(bar.timestamp)} formed, which closed at"
+    return f"decided inside a bar: {when} {plain(bar.close)}; record_bars: true keeps each look"
 
 
 def _exit(p: Position) -> SimulatedExit | None:

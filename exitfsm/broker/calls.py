@@ -24,7 +24,7 @@ from exitfsm.aio.threads import DaemonThreads
 from exitfsm.bars.names import fold
 from exitfsm.broker.fields import by_symbol, listed, name_of, symbol_in
 from exitfsm.broker.fitting import Fitting, order_parts
-from exitfsm.broker.lists import SOUGHT_IN_FILLS, fills_of, working_orders_of
+from exitfsm.broker.lists import SOUGHT_IN_FILLS, Executed, fills_of, working_orders_of
 from exitfsm.broker.market import instrument_of, position_of, session_of
 from exitfsm.broker.orders import Dialect, report_of, says_unknown
 from exitfsm.clocks import SteadyTime
@@ -147,8 +147,8 @@ class BrokerCalls:
         words = {plain_word(said): status for said, status in fitting.capabilities.status_words.items()}
         self._dialect = Dialect(words, self._note)
         self._not_implemented: set[str] = set()
-        #: What the broker said last that troubles it.
-        self._troubles: list[str] = []
+        #: What the broker said last that troubles it; None before it was asked.
+        self.troubled: list[str] | None = None
         self._forbidden: str | None = None
         self._threads = DaemonThreads(THREADS_MAX, "exitfsm-broker")
 
@@ -229,11 +229,12 @@ class BrokerCalls:
         return self._whys.get(client_order_id or "", "")
 
     async def _submit(self, order: Order) -> Submitted:
-        name = order.client_order_id
+        name, ours = order.client_order_id, order.symbol
         if order.symbol in self._spelled:
             order = replace(order, symbol=self._spelled[order.symbol])
         try:
-            answer = await self._call("submit", (order,), order_parts(order))
+            parts = order_parts(order, hedged=self.capabilities.holds_both(ours))
+            answer = await self._call("submit", (order,), parts)
             if isinstance(answer, (str, int, UUID)) and not isinstance(answer, bool):
                 answer = {"client_order_id": name, "status": "new", "broker_order_id": str(answer)}
         except OrderRefused as refusal:
@@ -323,8 +324,8 @@ class BrokerCalls:
         except BrokerError as error:
             log.warning("troubles_not_told error=%s", error)
             return []
-        new, self._troubles = [text for text in now if text not in self._troubles], now
-        return new
+        before, self.troubled = self.troubled or (), now
+        return [text for text in now if text not in before]
 
     async def order_ids(self, since: datetime) -> frozenset[str]:
         """Our ids of all orders that the account was sent since a time, whatever became of them."""
@@ -357,19 +358,18 @@ class BrokerCalls:
             self._spelled[ours] = theirs
 
     async def fills(self, since: datetime, symbol: str | None = None) -> list[Fill]:
-        """Executions since a time, oldest first. One that cannot be read hides none of other symbols.
+        """The same, oldest first; `BrokerError` also where one of the `symbol` that is asked about cannot be read."""
+        return (await self.executions(since, symbol)).of(symbol)
 
-        Raises:
-            BrokerError: no answer; none of them can be read; or one of the `symbol` that is asked about cannot.
-        """
-        found, unreadable = fills_of(listed(await self._asked("fills", since, since=since)))
+    async def executions(self, since: datetime, symbol: str | None = None) -> Executed:
+        """Executions since a time, of one symbol where the broker takes that; `BrokerError` where none can be read."""
+        theirs = self._spelled.get(symbol, symbol) if symbol is not None else None
+        found, unreadable = fills_of(listed(await self._asked("fills", since, since=since, symbol=theirs)))
         for text in unreadable.values():
             self._note(AlarmKind.ANSWER_UNREADABLE, f"{text}; looked for {SOUGHT_IN_FILLS}")
         if unreadable and not found:
             raise BrokerError(next(iter(unreadable.values())))  # which is not: there were none
-        if symbol is not None and (why := unreadable.get(bare(symbol)) or unreadable.get("")):
-            raise BrokerError(why)
-        return sorted(found, key=lambda fill: fill.at)
+        return Executed(sorted(found, key=lambda fill: fill.at), unreadable)
 
     async def instrument(self, symbol: str) -> Instrument | None:
         """What the broker says of one symbol; None where it says nothing."""

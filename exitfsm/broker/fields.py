@@ -140,6 +140,12 @@ def order_side(source: Any) -> OrderSide | None:
     return OrderSide.SELL if said in SELL_WORDS else OrderSide.BUY if said in BUY_WORDS else None
 
 
+def position_side(source: Any) -> Side | None:
+    """The side that an order or an execution opens or closes; None where it does not say, or says both."""
+    said = word(meant(source, "side_named"))
+    return Side(said) if said in (Side.LONG, Side.SHORT) else None
+
+
 def as_declared(source: _Ours, side: type[Side | OrderSide]) -> _Ours:
     """One of our own objects with each field what it is declared to be: nobody checks that when it is made."""
     changes: dict[str, Any] = {}
@@ -149,6 +155,8 @@ def as_declared(source: _Ours, side: type[Side | OrderSide]) -> _Ours:
             changes[name] = decimal_of(value)
         elif name == "side" and value is not None and type(value) is not side:
             changes[name] = _read_as(side, str(value))
+        elif name == "position_side" and value is not None and type(value) is not Side:
+            changes[name] = _read_as(Side, str(value))
         elif name == "status" and type(value) is not OrderStatus:
             changes[name] = _read_as(OrderStatus, str(value))
         elif type(value) is str and "\0" in value:

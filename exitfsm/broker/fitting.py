@@ -52,6 +52,11 @@ WITHOUT: dict[str, str] = {
     "cancel": "a limit order that does not fill cannot be taken back",
 }
 
+_NO_SESSION = (
+    "a rule goes by the end of the session (end_of_session), and nobody says when that is: give the broker a method "
+    "session(symbol, at), or name session.calendar (as XNYS or 24/7), or the hours in session.open and session.close"
+)
+
 #: What a parameter is named (folded) -> what it is given.
 _GIVEN: dict[str, str] = {
     fold(name): meaning
@@ -66,6 +71,7 @@ _GIVEN: dict[str, str] = {
         "client_order_id": "client_order_id client_id cl_ord_id client_oid coid order_ref user_order_id",
         "order_id": "order_id id oid broker_order_id order_number",
         "reduce_only": "reduce_only",
+        "position_side": "position_side pos_side hold_side",
         "params": "params",
         "since": "since after start from_time start_time",
         "at": "at now when",
@@ -81,7 +87,7 @@ _ORDER = ("client_order_id", "order_id", "symbol")
 _ASKS = {"order": _ORDER, "cancel": _ORDER, "fills": ("since",), "session": ("symbol", "at"), "instrument": ("symbol",)}
 _ASKS["order_ids"] = ("since",)
 #: What the port's own method may be given by name, where it takes that.
-_ADDED = {"cancel": ("symbol", "broker_order_id")}
+_ADDED = {"order": ("symbol",), "cancel": ("symbol", "broker_order_id"), "fills": ("symbol",)}
 _WRAP_PORT = "wrap it in a class that has the port's"
 _WRAP = "wrap it in a class whose submit(order) makes one of order.symbol, .qty, .side, .client_order_id, …"
 
@@ -144,10 +150,10 @@ class Fitting:
         mistakes = (mistake for form in sorted(forms) if (mistake := form_mistake(form)) is not None)
         self.mistakes += [*wrong, *(f"broker {type(broker).__name__}: {mistake}" for mistake in mistakes)]
 
-    def check(self) -> None:
+    def check(self, *, needs_session: bool = False) -> None:
         """Raise `ConfigError` where the broker cannot be asked what is needed, so that nothing is watched with it."""
-        if self.mistakes:
-            raise ConfigError(self.mistakes)
+        if mistakes := [*self.mistakes, *([_NO_SESSION] if needs_session and "session" not in self._found else [])]:
+            raise ConfigError(mistakes)
 
     def takes_our_id(self, method: str) -> bool:
         """True when the broker has this method, and it names an order by our id."""
@@ -277,8 +283,8 @@ def _is_mapping(hint: Any) -> bool:
     return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
-def order_parts(order: Order) -> dict[str, Any]:
-    """What the parameters of a submit may ask for, by meaning."""
+def order_parts(order: Order, *, hedged: bool = False) -> dict[str, Any]:
+    """What the parameters of a submit may ask for, by meaning; in hedge mode also the side that it closes."""
     order_id, qty, limit = order.client_order_id, order.qty, order.limit_price
     words = {
         "symbol": order.symbol,
@@ -290,7 +296,13 @@ def order_parts(order: Order) -> dict[str, Any]:
     as_dict = {**words, "type": words["order_type"], "qty": _number(qty), "quantity": _number(qty)}
     as_dict |= {"limit_price": _number(limit)} if limit is not None else {}
     given = {**words, "qty": qty, "limit_price": limit, "order": order, "order_dict": as_dict, "reduce_only": True}
-    return {**given, "params": {"clientOrderId": order_id}, "rest": {"client_order_id": order_id}}
+    params: dict[str, Any] = {"clientOrderId": order_id}
+    rest = {"client_order_id": order_id}
+    if hedged:
+        closes = order.position_side.value
+        given["position_side"] = as_dict["position_side"] = rest["position_side"] = closes
+        params |= {"hedged": True, "reduceOnly": True}  # as ccxt has it: it makes the venue's own words of them
+    return {**given, "params": params, "rest": rest}
 
 
 def _number(value: Decimal) -> float | Decimal:

@@ -25,8 +25,38 @@ OPENS_MIN_S = 60.0
 #: How long an exit waits to hear whether it may go.
 WAIT_MAX_S = 1.0
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
-#: Hours by symbol as last read, and until when they are believed, in monotonic seconds.
-Sessions = dict[str, tuple[float, Session]]
+
+
+class Sessions:
+    """What was read of hours, by symbol. Any thread may ask it.
+
+    Attributes:
+        read: hours as last read, and until when they are believed, in monotonic seconds.
+        opens: when a closed market is to open by that, in monotonic seconds: a clock that is set moves it not.
+        shut: since when no session runs.
+    """
+
+    __slots__ = ("opens", "read", "shut")
+
+    def __init__(self) -> None:
+        self.read: dict[str, tuple[float, Session]] = {}
+        self.opens: dict[str, float] = {}
+        self.shut: dict[str, datetime] = {}
+
+    def last(self, symbol: str) -> Session | None:
+        """Hours as last read; None before the first answer."""
+        known = self.read.get(symbol)
+        return known[1] if known is not None else None
+
+    def closed_since(self, symbol: str, mono: float) -> datetime | None:
+        """Since when the market is closed, by the broker's own word.
+
+        None while it is open, where nothing says so, and once it was to have opened.
+        """
+        known = self.last(symbol)
+        if known is None or known.is_open or mono >= self.opens.get(symbol, math.inf):
+            return None
+        return self.shut.get(symbol)
 
 
 class Hours:
@@ -34,12 +64,11 @@ class Hours:
 
     def __init__(self, calls: BrokerCalls, time: SteadyTime, sessions: Sessions) -> None:
         self._calls, self._time, self._sessions = calls, time, sessions
-        #: When each closed market is to open by what was read, in monotonic seconds: a clock that is set moves it not.
+        #: When, in monotonic seconds, a market that was said to be closed may be open, where nothing can be read.
         self._opens: dict[str, float] = {}
         self._reads: dict[str, asyncio.Task[None]] = {}
-        #: When the session that was read last ends, and since when no other runs, by symbol.
+        #: When the session that was read last ends, by symbol.
         self._ends: dict[str, datetime] = {}
-        self._shut: dict[str, datetime] = {}
 
     def at_a_glance(self, symbol: str) -> Session | None:
         """The market's hours as last read, None before the first answer; what is old is read anew meanwhile."""
@@ -50,8 +79,7 @@ class Hours:
 
     def known(self, symbol: str) -> Session | None:
         """The same, and nothing is read."""
-        known = self._sessions.get(symbol)
-        return known[1] if known is not None else None
+        return self._sessions.last(symbol)
 
     def shut(self, symbol: str) -> datetime | None:
         """Since when the market is closed, by the broker's own word; None while it is open, and where nothing says so.
@@ -60,27 +88,26 @@ class Hours:
         """
         if not self._calls.has("session") or self._calls.capabilities.rules(symbol).always_open:
             return None
-        known, now = self._sessions.get(symbol), self._time.now()
-        is_over = known is not None and _is_over(known[1], now)
-        if known is None or is_over or self._time.monotonic() >= known[0] + SELDOM_S:
+        known, mono = self._sessions.read.get(symbol), self._time.monotonic()
+        if known is None or _is_over(known[1], self._time.now()) or mono >= known[0] + SELDOM_S:
             self._ask(symbol)
-        return None if known is None or known[1].is_open or is_over else self._shut.get(symbol)
+        return self._sessions.closed_since(symbol, mono)
 
     def _note(self, symbol: str, session: Session) -> None:
         """Note since when a symbol's market is closed: since the end that was read before, or for all that is known."""
         if session.is_open:
-            self._shut.pop(symbol, None)
+            self._sessions.shut.pop(symbol, None)
             if session.close is not None:
                 self._ends[symbol] = session.close
         else:
             ends = self._ends.get(symbol, _LONG_AGO)
-            self._shut.setdefault(symbol, min(ends, self._time.now()))
+            self._sessions.shut.setdefault(symbol, min(ends, self._time.now()))
 
     def _ask(self, symbol: str) -> asyncio.Task[None] | None:
         """The read of a symbol's hours that is under way; None when what is known is fresh."""
         if symbol in self._reads:
             return self._reads[symbol]
-        known = self._sessions.get(symbol)
+        known = self._sessions.read.get(symbol)
         if known is not None and self._time.monotonic() < known[0] and not _is_over(known[1], self._time.now()):
             return None
         task = asyncio.create_task(self._read(symbol), name="exitfsm-session")
@@ -101,8 +128,10 @@ class Hours:
         else:
             left = (session.next_open - self._time.now()).total_seconds() if session.next_open else math.inf
             self._opens[symbol] = began + max(left, OPENS_MIN_S)
+            # Closed, and to open in the past: it just opens, or our clock is wrong. The word itself is of now.
+            self._sessions.opens[symbol] = began + left if left > 0 else self._opens[symbol]
             self._note(symbol, session)
-        self._sessions[symbol] = (began + age, session)
+        self._sessions.read[symbol] = (began + age, session)
 
     async def let_pass(self, symbol: str) -> bool:
         """True when an order can be sent now: the market is open by what is read, or the broker keeps it until then."""

@@ -1,8 +1,8 @@
 """What the venue accepts for each symbol: asked of the broker once, and anew after a refusal that names it.
 
 Rules of this room: what is known lies in the capabilities, where deciding looks it up. Where the broker tells nothing
-of a symbol, the rules of its class count; a refusal then teaches what it can: a coarser step, or a value that is too
-little. Nothing learned makes an order smaller by more than a hundredth: the rest would be left behind.
+of a symbol, the rules of its class count; a refusal then teaches what it can: a coarser step, a quantity or a value
+that is too little. Nothing learned makes an order smaller by more than a hundredth: the rest would be left behind.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class About(Enum):
     PRICE = "the price"
     VALUE = "the value"
     STEP = "the quantity"
+    LEAST = "the quantity, which is too little"
 
 
 #: What a person can do.
@@ -60,6 +61,14 @@ _WORDS: tuple[tuple[re.Pattern[str], About], ...] = (
         About.PRICE,
     ),
     (re.compile(r"notional|min.?value|order value|cost basis|min.?cost"), About.VALUE),
+    (
+        re.compile(
+            r"min(?:imum)?[ _.-]?(?:order|trade|trading)?[ _.-]?(?:qty|quantity|size|amount|lot)\b"
+            r"|(?:qty|quantity|size|amount|volume)[^.;]* too (?:small|low|little)\b"
+            r"|(?:qty|quantity|size|amount|volume)[^.;]* (?:less than|below|under|smaller than) [^.;]*min"
+        ),
+        About.LEAST,
+    ),
     (re.compile(r"lot.?size|step.?size|qty.?step|multiple of|(?:quantity|amount|qty) precision"), About.STEP),
 )
 
@@ -151,10 +160,18 @@ class Instruments:
             return
 
     async def hold_back(
-        self, position_id: str, order: Order, price: Decimal | None, report: ExecutionReport | None = None
+        self,
+        position_id: str,
+        order: Order,
+        price: Decimal | None,
+        report: ExecutionReport | None = None,
+        whole: Decimal = ZERO,
     ) -> bool:
-        """True while an order is worth too little to be sent, before it or after this answer; a person hears of it."""
-        learned = self._too_small(order, price) if report is None else await self._heard(order, report, price)
+        """True while an order is worth too little to be sent, before it or after this answer; a person hears of it.
+
+        `whole`: what the position was, of which the order may be a remainder.
+        """
+        learned = self._too_small(order, price) if report is None else await self._heard(order, report, price, whole)
         if learned is not None and learned.text:
             await self._alarm(position_id, learned.kind, learned.text)
         return learned is not None and learned.waits
@@ -178,7 +195,9 @@ class Instruments:
         self._notified[order.symbol] = order.client_order_id
         return Learned(kind=AlarmKind.VALUE_TOO_SMALL, text="" if is_notified else what, waits=True)
 
-    async def _heard(self, order: Order, report: ExecutionReport, price: Decimal | None) -> Learned | None:
+    async def _heard(
+        self, order: Order, report: ExecutionReport, price: Decimal | None, whole: Decimal
+    ) -> Learned | None:
         """Learn from the answer to an order: what a person should hear of it, and whether the order waits."""
         if report.status is not OrderStatus.REJECTED:
             self._refused.pop(order.symbol, None)
@@ -194,7 +213,17 @@ class Instruments:
             return None
         if about is About.PRICE:
             return Learned(kind=AlarmKind.PRICE_REFUSED, text=self._limit_refused(order))
+        if about is About.LEAST or EXACT.multiply(order.qty, HUNDRED) <= whole:
+            return self._least_refused(order)
         return Learned(kind=AlarmKind.QUANTITY_REFUSED, text=self._step_refused(order))
+
+    def _least_refused(self, order: Order) -> Learned:
+        """So little is not taken: for this run it is a residue, which ends a position and adds to the next purchase."""
+        rules = self._calls.capabilities.rules(order.symbol)
+        known = self._known.get(order.symbol) or _instrument_of(rules)
+        self._known[order.symbol] = replace(known, qty_min=max(rules.qty_min, EXACT.next_plus(order.qty)))
+        text = f"the venue refused {plain(order.qty)} of {order.symbol} as too little: it is left, {_DECLARE}"
+        return Learned(kind=AlarmKind.QUANTITY_REFUSED, text=text)
 
     def _limit_refused(self, order: Order) -> str:
         limit = order.limit_price

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from exitfsm.broker.fields import (
     as_declared,
@@ -17,6 +17,7 @@ from exitfsm.broker.fields import (
     name_of,
     number,
     order_side,
+    position_side,
     quantity,
     symbol_in,
     symbol_of,
@@ -32,6 +33,23 @@ _TYPES = {
     "3": "stop", "stp": "stop", "stop_loss": "stop", "stop_market": "stop", "stop_order": "stop", "sl_m": "stop",
     "4": "stop_limit", "stp_lmt": "stop_limit", "stop_loss_limit": "stop_limit", "sl": "stop_limit",
 }  # fmt: skip
+
+
+class Executed(NamedTuple):
+    """The executions in a list, oldest first; and by bare symbol what is to be said of one that cannot be read."""
+
+    items: list[Fill]
+    unreadable: dict[str, str]
+
+    def why_unreadable(self, symbol: str) -> str:
+        """Why not all of a symbol is known; empty where it is. One that does not even name its symbol may be any."""
+        return self.unreadable.get(bare(symbol)) or self.unreadable.get("", "")
+
+    def of(self, symbol: str | None) -> list[Fill]:
+        """The executions; `BrokerError` where one of this symbol cannot be read."""
+        if symbol is not None and (why := self.why_unreadable(symbol)):
+            raise BrokerError(why)
+        return self.items
 
 
 def working_orders_of(
@@ -137,12 +155,12 @@ def fills_of(answers: Sequence[Any]) -> tuple[list[Fill], dict[str, str]]:
     for answer in answers:
         try:
             fill = fill_of(answer)
+            if fill is not None:
+                found.append(fill)
+                continue
             why = f"a {type(answer).__name__} that lacks {' and '.join(lacking(answer)) or 'a side'}"
         except (BrokerError, ValueError) as error:  # one hides none of the others
-            fill, why = None, str(error)
-        if fill is not None:
-            found.append(fill)
-            continue
+            why = str(error)
         name = symbol_key(name_of(symbol_in(answer) or ""))
         unreadable.setdefault(bare(name), f"an execution {f'of {name} ' if name else ''}cannot be read: {why}")
     return found, unreadable
@@ -171,4 +189,5 @@ def fill_of(source: Any) -> Fill | None:
         at=at,
         client_order_id=client_id_in(source),
         broker_order_id=id_of(source, "fill_order_id"),
+        position_side=position_side(source),
     )

@@ -24,6 +24,7 @@ from exitfsm.broker.fields import (
     names_an_order,
     number,
     order_side,
+    position_side,
     quantity,
     symbol_in,
     text_of,
@@ -128,6 +129,7 @@ def report_of(
         corrected=fix.corrects(kind),
         leaves_qty=read(quantity, order, "remaining"),
         orig_client_order_id=text_of(order, "original_id"),
+        position_side=position_side(order),
     )
 
 

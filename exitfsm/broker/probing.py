@@ -172,18 +172,6 @@ async def cancel(calls: BrokerCalls, order_id: str, looks: int, pause: Callable[
     return False
 
 
-async def look_around(
-    calls: BrokerCalls, read: Callable[[], Awaitable[object]], raise_alarm: Callable[[str, str], Awaitable[None]]
-) -> None:
-    """Read what is held, for all who hear of reads; and tell a person what troubles the broker."""
-    try:
-        await read()
-    except BrokerError as error:
-        log.warning("look_failed error=%s", error)
-    for text in await calls.troubles():
-        await raise_alarm("broker_trouble", text)
-
-
 async def working_orders(calls: BrokerCalls, *, is_first: bool) -> list[ExecutionReport] | None:
     """All working orders of the account; None where the broker does not list them.
 
@@ -199,4 +187,4 @@ async def working_orders(calls: BrokerCalls, *, is_first: bool) -> list[Executio
     return await calls.open_orders()
 
 
-__all__ = ["Found", "Sent", "cancel", "find_exit", "list_sent", "look_around", "there_after_all", "working_orders"]
+__all__ = ["Found", "Sent", "cancel", "find_exit", "list_sent", "there_after_all", "working_orders"]

@@ -32,6 +32,7 @@ _NAMES = {
     "held_long": "long_quantity long_qty",
     "held_short": "short_quantity short_qty",
     "position_side": "side position_side direction long_short",
+    "side_named": "position_side pos_side hold_side",  # of an order or an execution in hedge mode
     "entry_price": """
         avg_entry_price average_entry_price avg_price entry_price average_price cost_price avg_cost average_cost
         avg_open_price price_open open_price price_avg average cost_per_share purchase_price""",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from exitfsm.cli.service import (
     FEEDS,
     JsonLines,
     Notices,
+    Rereading,
     banner,
     beat,
     check_port,
@@ -124,7 +126,8 @@ def run_alpaca(
     where = "LIVE, real money" if live else "paper"
     say = _quiet if json_logs else screen.emit
     say(f"exitfsm on Alpaca ({where}), account {masked(name)}, store {screen.store(store)}; stop with Ctrl-C\n")
-    session = _Session(access, broker, name, settings, store, feed, strategy, standby=standby, metrics=metrics)
+    given = config if config is not None else settings  # a file is read anew at `reload`
+    session = _Session(access, broker, name, given, store, feed, strategy, standby=standby, metrics=metrics)
     try:
         asyncio.run(session.run(listen, f"account {masked(name)} ({where})", as_json=json_logs))
     finally:
@@ -140,7 +143,7 @@ class _Session:
         access: Access,
         broker: AlpacaBroker,
         name: str,
-        settings: ExitConfig,
+        settings: ExitConfig | Path,
         store: str,
         feed: str,
         strategy: str,
@@ -156,15 +159,17 @@ class _Session:
         self._served = Served(metrics)
         self._as_json, self._printer = False, Printer()
         self._beating: asyncio.Task[None] | None = None
-        self._manager = ExitManager(
-            *(self._served.metered(broker), store, None, settings, strategy),
-            account=name,
-            on_event=self._served.on_event(self._on_event),
-            on_alarm=self._on_alarm,
-            standby=standby,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said when it was read first
+            self._manager = ExitManager(
+                *(self._served.metered(broker), store, None, settings, strategy),
+                account=name,
+                on_event=self._served.on_event(self._on_event),
+                on_alarm=self._on_alarm,
+                standby=standby,
+            )
         self._updates = AlpacaUpdates(access, broker, self._manager.on_order_update, self._manager.sync)
-        max_age_s = settings.policy.price_guard.max_age_seconds  # what is older would be refused anyway
+        max_age_s = self._manager.config.policy.price_guard.max_age_seconds  # what is older would be refused anyway
         self._bars = AlpacaBars(access, feed=feed, backfill_max_s=max_age_s, noticed=broker.noticed)
 
     def _on_event(self, position: Position | None, recorded: Recorded) -> None:
@@ -190,6 +195,9 @@ class _Session:
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError):  # a system without them stops by KeyboardInterrupt
                 loop.add_signal_handler(number, stop.set)
+        rereading = Rereading(self._manager, notices)
+        with suppress(NotImplementedError, AttributeError):  # a system without it has `exitfsm reload`
+            loop.add_signal_handler(signal.SIGHUP, rereading.begin)
         try:
             if self._standby and not await self._is_owner(stop, notices):
                 return

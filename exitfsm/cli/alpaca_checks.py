@@ -7,6 +7,7 @@ left to the list in the documentation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -71,6 +72,7 @@ def check_all(
         checks.append(_account(broker, name))
         checks += _guarded("clock", lambda: _clock(broker))
         checks += _guarded("positions", lambda: _positions(broker, settings))
+        checks += _guarded("managed", lambda: _managed(broker, settings, store))
         checks.append(_store(store, name))
         checks += _bars(settings, store)
         checks += asyncio.run(_streams(access, broker, feed))
@@ -152,6 +154,31 @@ def _positions(broker: AlpacaBroker, settings: ExitConfig | None) -> Iterator[Ch
     text = "; ".join(faults) or f"{screen.plural(len(held), 'position')}, each with entry price and first fill"
     yield Check("positions", not faults, text)
     yield _in_the_way(broker, held)
+
+
+def _managed(broker: AlpacaBroker, settings: ExitConfig | None, store: str) -> Iterator[Check]:
+    """What of each position is managed and what is not, in the words that the start has for it."""
+    from exitfsm.others.scope import scope_of
+    from exitfsm.scope import bought_of, described_scope, is_nameless
+    from exitfsm.store import ExitStore
+    from exitfsm.values import bare
+
+    if settings is None:
+        return
+    scope, watched = scope_of(settings.manage), set[str]()
+    with suppress(ExitFsmError), ExitStore(store, read_only=True) as opened:  # else another check says why not
+        watched = {bare(row.symbol) for row in opened.open_positions()}
+    fills = broker.fills(datetime.now(UTC) - timedelta(days=settings.live.lookback_days))
+    if scope.ids and is_nameless(fills):
+        text = "manage.owner: ids needs executions that name client order ids, and these name none"
+        yield Check("managed", False, f"{text}; set manage.owner: handed, and hand what the bot buys to watch()")
+        return
+    rows = [row for row in broker.positions() if row.qty.is_finite()]
+    said = [
+        described_scope(row, scope, watched=bare(row.symbol) in watched, ours=bought_of(row, fills, scope))
+        for row in rows
+    ]
+    yield Check("managed", True, "; ".join(said) or "nothing is held")
 
 
 def _in_the_way(broker: AlpacaBroker, held: list[BrokerPosition]) -> Check:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,23 +21,16 @@ if TYPE_CHECKING:
     from exitfsm.recorded_bars import Seen
     from exitfsm.store import ExitStore
 
+
+def _position(which: str) -> Any:
+    """An argument that names a position; of a symbol `which` of its positions is meant."""
+    what = f"A symbol ({which}), a position's id or the start of one, or the id of an exit order."
+    return typer.Argument(metavar="[POSITION]", help=what, show_default=False)
+
+
 #: Bars may follow `--bars` one after the other, as a shell's `*.csv` gives them: what is a file among the arguments.
-PositionAndFiles = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[POSITION]",
-        help="A symbol (its newest position), a position's id or the start of one, or the id of an exit order.",
-        show_default=False,
-    ),
-]
-PositionsAndFiles = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[POSITION]",
-        help="A symbol (all its positions), a position's id or the start of one, or the id of an exit order.",
-        show_default=False,
-    ),
-]
+PositionAndFiles = Annotated[list[str] | None, _position("its newest position")]
+PositionsAndFiles = Annotated[list[str] | None, _position("all its positions")]
 BarFiles = Annotated[
     list[Path] | None,
     typer.Option(

@@ -18,7 +18,7 @@ from exitfsm.lifecycle import TABLE, mermaid
 from exitfsm.position import Position
 from exitfsm.profit import sold_in_words
 from exitfsm.projections import stamp_ns
-from exitfsm.values import symbol_key
+from exitfsm.values import stamp, symbol_key
 
 if TYPE_CHECKING:
     from exitfsm.audit.trail import Step
@@ -97,7 +97,7 @@ def print_stream(stream: str, recorded: Sequence[Recorded], page: screen.Page) -
     last = told[-1].after
     page.line(Text(screen.clean(stream), style="bold"))
     if last is not None:
-        page.paragraph(_position_line(told[0], last))
+        page.paragraph(_position_line(told[0], last, is_bar_time=any(map(_has_bar_time, told))))
         profit = told[-1].profit
         if profit is not None and (
             profit.by_hand_qty or profit.residue_qty or (profit.qty and not last.state.terminal)
@@ -116,8 +116,15 @@ def print_stream(stream: str, recorded: Sequence[Recorded], page: screen.Page) -
     page.show()
 
 
-def _position_line(first: Step, p: Position) -> str:
-    """What was entered, as it was then, and how it stands."""
+def _has_bar_time(s: Step) -> bool:
+    """True for an event that is dated by its bar's label: in simulation, and in logs of before bars had an arrival."""
+    at = getattr(s.recorded.event, "bar_at", None)
+    return at is not None and stamp_ns(s.recorded.at_ns) == stamp(at)
+
+
+def _position_line(first: Step, p: Position, *, is_bar_time: bool) -> str:
+    """What was entered, as it was then, and how it stands; `is_bar_time`: events by bars have the bar's own time."""
+    of_bars = ", those of bars are bar time" if is_bar_time else ""
     e = first.recorded.event
     assert isinstance(e, PositionOpened)
     alarms = f", {screen.plural(len(p.alarms), 'alarm')}" if p.alarms else ""
@@ -125,7 +132,7 @@ def _position_line(first: Step, p: Position) -> str:
     now = (p.remaining_qty, p.entry_price)
     changed = not p.state.terminal and now != (e.qty, e.entry_price)
     left = f", now {screen.number(now[0])} at {screen.number(now[1])}" if changed else ""
-    return f"{screen.clean(p.symbol)} {entered}{left}: {p.state}{alarms}; times are UTC"
+    return f"{screen.clean(p.symbol)} {entered}{left}: {p.state}{alarms}; times are UTC{of_bars}"
 
 
 def _shown_time(at_ns: int) -> str:

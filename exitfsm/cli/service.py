@@ -17,9 +17,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from exitfsm.cli import screen
+from exitfsm.errors import ConfigError, ExitFsmError
 from exitfsm.events import tag_of
 from exitfsm.lifecycle import State
-from exitfsm.outside import harmless
+from exitfsm.outside import harmless, log
 from exitfsm.values import plain, stamp
 
 if TYPE_CHECKING:
@@ -98,9 +99,13 @@ def hours_in_words(hours: Session | None) -> str:
 
 def banner(manager: ExitManager, where: str, feed: str, hours: Session | None, steering: str) -> list[str]:
     """What a run begins with: what it watches, by which streams, when the market opens, and how it is steered."""
-    held = manager.positions()
-    lines = [f"watching {screen.plural(len(held), 'position')}: everything that {where} holds"]
+    from exitfsm.control.telling import scope_lines
+
+    held, scope = manager.positions(), scope_lines(manager)
+    of = f"what is managed of {where}" if scope else f"everything that {where} holds"
+    lines = [f"watching {screen.plural(len(held), 'position')}: {of}"]
     lines += [f"  {_held_in_words(p)}" for p in held]
+    lines += [f"  {line}" for line in scope]
     lines += [f"bars: Alpaca's feed {feed}; order updates: Alpaca's stream; {hours_in_words(hours)}"]
     lines += [f"ALARM active since {stamp(a.raised_at)}: {a.kind}: {a.text}" for a in manager.alarms()]
     lines += [steering]
@@ -115,11 +120,14 @@ def _held_in_words(p: Position) -> str:
 
 def minute_line(manager: ExitManager, hours: Session | None) -> str:
     """One line that says that all goes on, or what does not."""
-    held = manager.positions()
+    from exitfsm.control.telling import waiting_line
+
+    held, waiting = manager.positions(), waiting_line(manager)
     exiting = [p for p in held if p.state.exiting]
     lost = [p.symbol for p in held if p.state is State.UNPROTECTED]
     parts = [f"watching {screen.plural(len(held), 'position')}"]
     parts += [f"{screen.plural(len(exiting), 'exit')} under way, the oldest for {_oldest(exiting)}"] * bool(exiting)
+    parts += [waiting] * bool(waiting)
     parts += [f"UNPROTECTED: {' '.join(lost)}"] * bool(lost)
     parts += [screen.plural(len(manager.alarms()), "active alarm")] * bool(manager.alarms())
     parts += [hours_in_words(hours)] * (hours is not None and not hours.is_open)
@@ -174,6 +182,43 @@ def print_json(position: Position | None, recorded: Recorded) -> None:
     }
     screen.emit(json.dumps(said) + "\n")
     sys.stdout.flush()
+
+
+# --- the configuration, anew ------------------------------------------------------------------------------------------
+
+
+class Rereading:
+    """Reads the configuration anew, as SIGHUP asks for: a file with a mistake changes nothing, and that is said."""
+
+    def __init__(self, manager: ExitManager, notices: Notices) -> None:
+        self._manager, self._notices = manager, notices
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """Begin to; the signal may come again meanwhile."""
+        import asyncio
+
+        task = asyncio.create_task(self.reread())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def reread(self) -> None:
+        """Read it, and say what came of it; systemd hears of it, too."""
+        import time
+
+        self._notices.say(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
+        try:
+            lines = await self._manager.reload(who="SIGHUP")
+        except ConfigError as error:
+            for mistake in error.mistakes:
+                log.error("settings_not_changed %s", mistake)
+        except (ExitFsmError, RuntimeError) as error:
+            log.error("settings_not_changed %s", error)
+        else:
+            for line in lines:
+                log.warning("settings_read %s", line)
+        finally:
+            self._notices.say(READY="1")
 
 
 # --- steering ---------------------------------------------------------------------------------------------------------

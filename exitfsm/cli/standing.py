@@ -6,17 +6,20 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from exitfsm.choices import NO_CHOICES, Choice, chosen
 from exitfsm.cli import screen
 from exitfsm.cli.asked import moment
 from exitfsm.cli.options import JsonFlag, StoreArgument
 from exitfsm.lifecycle import State
 from exitfsm.policy import Level
 from exitfsm.position import Position, levels, replay
+from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.values import pct_change, plain, stamp
 
 if TYPE_CHECKING:
@@ -55,12 +58,16 @@ class Active(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What is held, what nobody has acknowledged, and how many positions are over; `as_of` None: now."""
+    """What is held, what nobody has acknowledged, and how many positions are over; `as_of` None: now.
+
+    `scope`: what a person said of single symbols, where it counts before the configuration.
+    """
 
     as_of: datetime | None
     held: Sequence[Held]
     alarms: Sequence[Active]
     over: int
+    scope: Sequence[Choice] = ()
 
 
 def status(
@@ -90,7 +97,15 @@ def _now(store: ExitStore) -> Standing:
         _held(store, replay(r.event for r in store.stream(row.position_id)), None) for row in store.open_positions()
     ]
     alarms = [Active(a.alarm_id, a.stream_id, a.kind, a.text, a.raised_at_utc) for a in store.alarms()]
-    return Standing(None, held, alarms, store.count_positions() - len(held))
+    return Standing(None, held, alarms, store.count_positions() - len(held), _choices(store, None))
+
+
+def _choices(store: ExitStore, when: datetime | None) -> tuple[Choice, ...]:
+    choices = NO_CHOICES
+    for recorded in store.stream(f"{ACCOUNT_PREFIX}{store.meta.get('account', '')}"):
+        if when is None or recorded.at_ns <= when.timestamp() * 1e9:
+            choices = chosen(choices, recorded.event)
+    return choices.all
 
 
 def _then(store: ExitStore, when: datetime) -> Standing:
@@ -99,7 +114,7 @@ def _then(store: ExitStore, when: datetime) -> Standing:
     known = positions_at(store, when)
     held = [_held(store, p, when) for p in known if not p.state.terminal]
     alarms = [Active(a.alarm_id, stream, a.kind, a.text, a.raised_at) for stream, a in alarms_at(store, when, known)]
-    return Standing(when, held, alarms, len(known) - len(held))
+    return Standing(when, held, alarms, len(known) - len(held), _choices(store, when))
 
 
 def _held(store: ExitStore, p: Position, when: datetime | None) -> Held:
@@ -139,12 +154,37 @@ def _show(found: Standing) -> None:
         console.print(Text(off_line, style="bold red"))
     if found.held:
         console.print(_held_table(console, found.held, found.as_of or datetime.now(UTC)))
+    for line in filter(None, map(_why_not, found.held)):
+        console.print(Padding(Text(screen.clean(line)), (0, 0, 0, 2), expand=False))
     count = screen.plural(len(found.held), "position")
     if found.as_of is not None:
         console.print(f"{count} open at {screen.when(found.as_of)} UTC")
     else:
         console.print(f"{count} open, {found.over:,} over" + ("" if found.alarms else ", no alarms"))
+    for line in (_waiting(found.held, found.as_of or datetime.now(UTC)), *(choice.said for choice in found.scope)):
+        if line:
+            console.print(Text(screen.clean(line)), soft_wrap=True)
     _show_alarms(console, found.alarms)
+
+
+def _why_not(h: Held) -> str:
+    """What the broker said when it refused the newest order that it refused; empty where it took them all."""
+    order, p = h.position.refused_order, h.position
+    if order is None:
+        return ""
+    again = order.postponed_until if order.live else p.next_attempt_at
+    after = f"; again from {screen.when(again)} UTC" if again is not None and not p.filled_qty else ""
+    how = "refused for now" if order.live else order.ended_how
+    said = f"{order.refusal}: {order.said}" if order.said else f"{order.refusal}"
+    return f"{p.symbol}: order {order.client_order_id} was {how} ({said}){after}"
+
+
+def _waiting(held: Sequence[Held], now: datetime) -> str:
+    """How many exits have not reached the broker, as far as is known, and for how long the oldest; empty for none."""
+    since = [h.position.waiting_since for h in held if h.position.state is State.PENDING]
+    oldest = screen.age(min((at for at in since if at is not None), default=None), now)
+    exits = "1 exit has" if len(since) == 1 else f"{len(since)} exits have"
+    return f"{exits} not reached the broker yet, the oldest for {oldest}" if since else ""
 
 
 def _show_alarms(console: Console, alarms: Iterable[Active]) -> None:
@@ -190,6 +230,7 @@ def as_data(found: Standing) -> dict[str, Any]:
         "positions": [held_data(h) for h in found.held],
         "alarms": [a._asdict() | {"raised_at": stamp(a.raised_at)} for a in found.alarms],
         "over": found.over,
+        "scope": [{**msgspec.structs.asdict(choice), "at": stamp(choice.at)} for choice in found.scope],
     }
 
 
@@ -218,10 +259,20 @@ def held_data(h: Held) -> dict[str, Any]:
         "attempts": p.attempt,
         "client_order_id": p.client_order_id,
         "next_attempt_at": _stamp(p.next_attempt_at),
+        "refusal": _refusal(p),
         "strategy_name": p.strategy_name,
         "events": p.version,
         "alarms": [a.alarm_id for a in p.alarms],
     }
+
+
+def _refusal(p: Position) -> dict[str, str | None] | None:
+    order = p.refused_order
+    if order is None:
+        return None
+    again = _stamp(order.postponed_until) if order.live else None
+    how = {"client_order_id": order.client_order_id, "how": "postponed" if order.live else order.ended_how}
+    return {**how, "refusal": order.refusal, "text": order.said, "again_from": again}
 
 
 def _level(level: Level | None) -> dict[str, str] | None:

@@ -16,6 +16,7 @@ from rich.console import Group
 from rich.text import Text
 
 from exitfsm.account import Account
+from exitfsm.choices import Choice
 from exitfsm.cli import screen
 from exitfsm.cli.options import StoreArgument
 from exitfsm.errors import StoreError
@@ -64,6 +65,7 @@ class Seen(NamedTuple):
     alarms: Sequence[AlarmRow]
     is_paused: bool
     is_spaced: bool
+    scope: Sequence[Choice] = ()
 
 
 def watch(
@@ -104,6 +106,7 @@ class Eye:
             self._store.alarms(),
             self._account.paused,
             self._account.breaker_open,
+            self._account.choices.all,
         )
 
     def _row(self, position_id: str) -> Row:
@@ -150,6 +153,8 @@ def picture(seen: Seen, now: datetime, *, width: int = 0, rows_max: int = 1000) 
         drawn.append(_table(seen.rows[:rows_max], now, width))
     if len(seen.rows) > rows_max:
         drawn.append(Text(f"and {len(seen.rows) - rows_max:,} more, less urgent"))
+    for choice in seen.scope[:_ALARMS_MAX]:
+        drawn.append(Text(screen.clean(choice.said), overflow="ellipsis", no_wrap=True))
     for alarm in seen.alarms[:_ALARMS_MAX]:
         text = f"alarm {alarm.kind} ({screen.age(alarm.raised_at_utc, now)}): {alarm.text}"
         drawn.append(Text(screen.clean(text), style="bold red", overflow="ellipsis", no_wrap=True))

@@ -15,8 +15,9 @@ import msgspec
 
 from exitfsm.config import alerts
 from exitfsm.config.mistakes import SECTION, Mistake, Origin, Path, shown
-from exitfsm.config.settings import ExitConfig, Field, allowed, bounds, field_at, fields_of, root_fields
+from exitfsm.config.settings import NONE, ExitConfig, Field, allowed, bounds, field_at, fields_of, root_fields
 from exitfsm.errors import nearest
+from exitfsm.order_ids import EXIT_PREFIXES
 from exitfsm.policy import RULES, ExitPolicy
 from exitfsm.values import EXACT, decimal_of, plain, same_symbol
 
@@ -72,6 +73,8 @@ def _read(field: Field, value: object) -> Any:
     Raises:
         ValueError: its text is the mistake.
     """
+    if field.may_be_none and value == NONE:
+        return msgspec.UNSET
     if field.choices:
         if isinstance(value, str) and str(value) in field.choices:
             words = {str(word): word for word in get_args(field.type)}
@@ -127,7 +130,7 @@ def _bounded(field: Field, value: object, number: Decimal) -> Decimal | int:
     if field.type is int:
         return int(number)
     # 2, 2.0 and 2.00 are one setting, so they must be the same bytes in the events.
-    is_default = isinstance(field.default, (Decimal, int, float)) and number == field.default
+    is_default = isinstance(field.default, Decimal | int | float) and number == field.default
     return decimal_of(field.default) if is_default else Decimal(plain(rounded))
 
 
@@ -245,6 +248,15 @@ def _conflicts(config: ExitConfig) -> Iterator[tuple[list[Path], str]]:
     if both:
         text = f"{shown(both[0])} is not allowed; it stands in ignore, too: is it to be managed or not?"
         yield [("manage", "symbols"), ("manage", "ignore")], text
+    if (config.manage.owner == "ids") is not bool(config.manage.ids):
+        lacking = 'needs ids: how do the bot\'s order ids begin? For example ["bot-"]'
+        needless = "stands beside ids, which count with owner: ids only"
+        text = f'"{config.manage.owner}" is not allowed; it {needless if config.manage.ids else lacking}'
+        yield [("manage", "owner"), ("manage", "ids")], text
+    exits = [one for one in config.manage.ids if any(one.startswith(p) or p.startswith(one) for p in EXIT_PREFIXES)]
+    if exits:
+        text = f"{shown(exits[0])} is not allowed; so begin the ids of exits: what they sell is no purchase"
+        yield [("manage", "ids")], text
     for path, zone in (
         (("session", "timezone"), session.timezone),
         (("alerts", "quiet_hours", "timezone"), config.alerts.quiet_hours.timezone),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from exitfsm.config.mistakes import SECTION
-from exitfsm.config.settings import Field, allowed, doc_of, plain_value, root_fields
+from exitfsm.config.settings import NONE, Field, allowed, doc_of, plain_value, root_fields
 
 _JSON_TYPES = {bool: "boolean", int: "integer", Decimal: "number"}
 _NAMES = {bool: "true or false", int: "whole number", Decimal: "number", time: "time of day"}
@@ -80,11 +80,13 @@ def _schema_at(field: Field) -> dict[str, Any]:
     keywords = zip(("exclusiveMinimum", "minimum", "exclusiveMaximum", "maximum"), field.limits, strict=True)
     schema |= {keyword: limit for keyword, limit in keywords if limit is not None}
     if field.spec.word:
-        del schema["type"]
-        schema = {"description": doc, "anyOf": [schema | {"type": "number"}, {"const": field.spec.word}]}
+        words = [{"const": word} for word in (field.spec.word, *([NONE] if field.may_be_none else []))]
+        schema = {"description": doc, "anyOf": [schema, *words]}
+    elif field.may_be_none:
+        schema |= {"type": [schema["type"], "string"], "pattern": f"^{NONE}$"}
     if field.spec.secret:
         schema["writeOnly"] = True
-    if field.default is not msgspec.NODEFAULT and not field.is_optional:
+    if field.default is not msgspec.NODEFAULT:
         schema["default"] = plain_value(field.default) if not field.listed else []
     return schema
 
@@ -106,9 +108,7 @@ def _rows(fields: Sequence[Field], prefix: str) -> Iterator[Setting]:
 def _default_of(field: Field) -> str:
     if field.default is msgspec.NODEFAULT:
         return "required"
-    if field.is_optional:
-        return "none"
     if field.listed:
         return "[]"
     text = json.dumps(plain_value(field.default))
-    return text.strip('"') if field.choices else text
+    return text.strip('"') if field.choices or field.may_be_none else text

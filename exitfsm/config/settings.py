@@ -16,17 +16,21 @@ from exitfsm.config.mistakes import SECTION, Path
 from exitfsm.policy import ExitPolicy, Section, Spec
 from exitfsm.values import decimal_of, plain
 
+#: The value of a setting that has none.
+NONE = "none"
+
 
 class SessionHours(Section, frozen=True):
     """Regular market hours, Monday to Friday, for the simulation and the paper broker; a live broker knows its own."""
 
     timezone: Annotated[str, Spec("time zone of the exchange, by its IANA name")] = "America/New_York"
     trade: Annotated[
-        Literal["regular", "extended"],
+        Literal["live", "regular", "extended"],
         Spec(
-            "`regular`: where a live broker says that the market is closed, a bar decides nothing; `extended`: it does"
+            "`live`: where a live broker says that the market is closed, a bar decides nothing; `regular`: so it is in "
+            "simulation, too, by the hours below; `extended`: it does decide"
         ),
-    ] = "regular"
+    ] = "live"
     open: Annotated[time, Spec("when the session opens, in that zone")] = time(9, 30)
     close: Annotated[time, Spec("when the session closes, in that zone")] = time(16, 0)
     calendar: Annotated[
@@ -48,6 +52,10 @@ class LiveSettings(Section, frozen=True):
     sync_seconds: Annotated[Decimal, Spec("how often everything is reconciled with the broker", gt=0, le=86_400)] = (
         Decimal(60)
     )
+    request_life_seconds: Annotated[
+        Decimal,
+        Spec("for how long a request without an answer may still reach the broker", gt=0, le=86_400),
+    ] = Decimal(105)
     patience_seconds: Annotated[
         Decimal, Spec("how long any wait may last before a person is told", gt=0, le=86_400)
     ] = Decimal(120)
@@ -90,9 +98,15 @@ class Managed(Section, frozen=True):
     symbols: Annotated[tuple[str, ...], Spec("these alone are managed; all where it is empty")] = ()
     ignore: Annotated[tuple[str, ...], Spec("these are never managed, and never sold")] = ()
     owner: Annotated[
-        Literal["account", "handed"],
-        Spec("`account`: all that the account holds; `handed`: what the bot hands to `watch()`, and no more of it"),
+        Literal["account", "ids", "handed"],
+        Spec(
+            "`account`: all that the account holds; `ids`: what orders bought whose client ids begin as one of "
+            "`manage.ids`, by the broker's executions; `handed`: what the bot hands to `watch()`, and no more of it"
+        ),
     ] = "account"
+    ids: Annotated[
+        tuple[str, ...], Spec("with `owner: ids`, how the client order ids begin of what buys and sells for the bot")
+    ] = ()
 
 
 class ExitConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,11 +167,6 @@ class Field(NamedTuple):
         return get_args(self.type)[0] if get_origin(self.type) is tuple and not self.is_texts else None
 
     @property
-    def is_optional(self) -> bool:
-        """True for a single setting that is left out where it is not set."""
-        return self.default is msgspec.UNSET and self._struct is None
-
-    @property
     def is_texts(self) -> bool:
         """True for a list of plain texts."""
         return get_origin(self.type) is tuple and get_args(self.type)[0] is str
@@ -181,6 +190,11 @@ class Field(NamedTuple):
         return self.spec.secret or any(inner.holds_secret for inner in self.inner)
 
     @property
+    def may_be_none(self) -> bool:
+        """True for a setting that has no value where it is not set."""
+        return self.default is msgspec.UNSET and not self.inner
+
+    @property
     def limits(self) -> tuple[float | None, ...]:
         """The bounds: above, at least, below, at most."""
         return self.spec.gt, self.spec.ge, self.spec.lt, self.spec.le
@@ -201,7 +215,7 @@ def fields_of(struct: type[msgspec.Struct]) -> list[Field]:
 
 
 def _without_unset(kind: Any) -> Any:
-    """The type of a setting; a section that is stored only where it is set has it beside `UnsetType`."""
+    """The type of a setting; what is stored only where it is set has it beside `UnsetType`."""
     kinds = get_args(kind)
     return next(k for k in kinds if k is not msgspec.UnsetType) if msgspec.UnsetType in kinds else kind
 
@@ -250,7 +264,8 @@ def allowed(field: Field) -> str:
     if field.type is str:
         return "text (in quotes where it looks like a number, or like yes or no)"
     word = f"{field.spec.word} or " if field.spec.word else ""
-    return f"{word}{'a whole number' if field.type is int else 'a number'}, {bounds(field)}".rstrip(", ")
+    number = f"{word}{'a whole number' if field.type is int else 'a number'}, {bounds(field)}".rstrip(", ")
+    return f"{number}; or none" if field.may_be_none else number
 
 
 def plain_value(value: object, *, secrets: bool = False) -> Any:
@@ -263,8 +278,10 @@ def plain_value(value: object, *, secrets: bool = False) -> Any:
         return {
             name: HIDDEN if name in hidden else plain_value(get(name), secrets=secrets)
             for name in value.__struct_fields__
-            if get(name) is not msgspec.UNSET
+            if get(name) is not msgspec.UNSET or isinstance(value, Section)  # a field of an event is left out instead
         }
+    if value is msgspec.UNSET:
+        return NONE
     if isinstance(value, (tuple, list)):
         return [plain_value(item, secrets=secrets) for item in value]
     if isinstance(value, time):

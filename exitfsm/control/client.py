@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ import msgspec
 
 from exitfsm.control.place import folders, is_safe, socket_of, sockets_of, trusted, writer_of
 from exitfsm.control.protocol import (
+    ALL_POSITIONS,
     ANSWER_MAX,
     DONE,
     NOT_DONE,
     ON_ITS_WAY_MAX_S,
+    THOSE_OF_ALL,
     VERSION,
     Answer,
     Malformed,
@@ -115,6 +118,31 @@ class Control:
         """Take alarms down: by their ids, by symbols, or by `account` for those that concern no position."""
         return self.command("acknowledge", *alarms, reason=reason)
 
+    def adopt(self, *symbols: str, reason: str = "") -> Answer:
+        """Take symbols into what is managed, whatever is configured."""
+        return self.command("adopt", *symbols, reason=reason)
+
+    def ignore(self, *symbols: str, reason: str = "") -> Answer:
+        """Take symbols out of what is managed, whatever is configured: what is held of them is not watched any more."""
+        return self.command("ignore", *symbols, reason=reason)
+
+    def set_stop(self, symbol: str, price: Decimal | float | str, reason: str = "") -> Answer:
+        """Put the stop of the positions of a symbol at a price, also a looser one; it stands in for every other."""
+        return self.command("set-stop", symbol, reason=reason, given=(str(price),))
+
+    def set_policy(self, symbol: str, *changes: str, reason: str = "") -> Answer:
+        """Give settings to the positions of a symbol, which those for all do not replace.
+
+        Args:
+            changes: such as `stop_loss.threshold_pct=2` or `stop_loss.price=4980`; none of them has the positions go by
+                the settings for all again.
+        """
+        return self.command("set-policy", symbol, reason=reason, given=changes or (THOSE_OF_ALL,))
+
+    def reload(self, reason: str = "") -> Answer:
+        """Have it read its configuration anew: what that says of policies reaches open positions."""
+        return self.command("reload", reason=reason)
+
     def sync(self, reason: str = "") -> Answer:
         """Have it reconcile with the broker now."""
         return self.command("sync", reason=reason)
@@ -131,43 +159,45 @@ class Control:
         command_id: str = "",
         said: Callable[[Answer], None] | None = None,
         waits: Callable[[str], None] | None = None,
+        all_positions: bool = False,
     ) -> Answer:
-        """Pause, exit everything, and prove it.
+        """Pause, cancel the bot's entries, exit everything that is managed, and prove it.
 
-        Returns an answer of code 0 only where the broker shows nothing held and nothing working, and nothing is
-        watched any more. Else, after `timeout_s` or where all that is left waits for its market, one of code 1 with a
-        line for each reason; what was begun goes on. It may be given again, from anywhere, at any time.
+        Returns an answer of code 0 only where the broker shows nothing held and nothing working of that, and nothing is
+        watched any more; its `lines` list what is not managed, and held on. Else, after `timeout_s` or where all that
+        is left waits for its market, one of code 1 with a line for each reason; what was begun goes on. It may be given
+        again, from anywhere, at any time.
 
         A manager that is being restarted is waited for.
 
         Args:
             said: called with the first answer, that all was ordered, before the wait.
             waits: called with a text where no manager can be reached, before it is waited for.
+            all_positions: what is not managed is meant, too: it is taken in for this, and sold.
         """
         until = time.monotonic() + timeout_s
         command_id = command_id or new_id()
-        first = self._taken(command_id, reason, until, waits)
+        given = {"reason": reason, "command_id": command_id, "subjects": (ALL_POSITIONS,) * all_positions}
+        first = self._taken(given, until, waits)
         if said is not None:
             said(first)
         look_s, proof = LOOK_S, first
         while first.code <= NOT_DONE and was_stored(first):
             proof = self._proof(command_id, until)
             if proof.data.get("unknown") is True and time.monotonic() < until:
-                first = self._taken(command_id, reason, until, waits)
+                first = self._taken(given, until, waits)
             if proof.code == DONE or proof.data.get("waits_for_market") or time.monotonic() >= until:
                 break
             time.sleep(min(look_s, max(0.0, until - time.monotonic())))
             look_s = min(look_s * 2, LOOK_MAX_S)
         return msgspec.structs.replace(proof, again=first.again)
 
-    def _taken(self, command_id: str, reason: str, until: float, waits: Callable[[str], None] | None) -> Answer:
+    def _taken(self, given: dict[str, Any], until: float, waits: Callable[[str], None] | None) -> Answer:
         """The answer to a `flatten` that was stored; given again with the same id until it is, or the time is over."""
         while True:
             left_s = max(0.0, until - time.monotonic())
             patience_s = max(self._patience_s, left_s)
-            first = self._asked(
-                "flatten", reason=reason, command_id=command_id, patience_s=patience_s, restart_s=left_s, waits=waits
-            )
+            first = self._asked("flatten", patience_s=patience_s, restart_s=left_s, waits=waits, **given)
             if was_stored(first) or first.code > NOT_DONE or time.monotonic() + AGAIN_S > until:
                 return first
             time.sleep(AGAIN_S)
@@ -185,7 +215,13 @@ class Control:
         return self._asked("standing")
 
     def command(
-        self, verb: str, *subjects: str, reason: str = "", command_id: str = "", override: bool = False
+        self,
+        verb: str,
+        *subjects: str,
+        reason: str = "",
+        command_id: str = "",
+        override: bool = False,
+        given: tuple[str, ...] = (),
     ) -> Answer:
         """Any command, by its verb.
 
@@ -195,12 +231,13 @@ class Control:
             reason: why, for the log.
             command_id: that of an earlier command whose answer was lost: it takes effect once.
             override: of `exit`: see there.
+            given: of `set-stop` and `set-policy`: the price, the settings.
 
         Raises:
             ControlError: no manager could be reached, or none answered in time.
         """
-        given: dict[str, Any] = {"subjects": subjects, "reason": reason, "override": override}
-        return self._asked(verb, command_id=command_id or new_id(), **given)
+        said: dict[str, Any] = {"subjects": subjects, "reason": reason, "override": override, "given": given}
+        return self._asked(verb, command_id=command_id or new_id(), **said)
 
     # --- asking -------------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from exitfsm.order_ids import looks_like_exit
 from exitfsm.outside import harmless
 from exitfsm.position import Position
 from exitfsm.position.operating import is_stuck
-from exitfsm.values import Alarm, BrokerPosition, ExecutionReport, canonical_symbol, plain, same_symbol, stamp
+from exitfsm.values import Alarm, BrokerPosition, ExecutionReport, Side, canonical_symbol, plain, same_symbol, stamp
 
 
 class Said(NamedTuple):
@@ -91,10 +91,13 @@ def names(event: Event, command_id: str) -> bool:
     """
     if isinstance(event, (CommandGiven, CommandAnswered)):
         return False
+    who: object
     if isinstance(event, ExitTriggered):
         who = event.detail
     else:
         who = event.why if isinstance(event, ExitEscalated) else getattr(event, "by", "")
+    if not isinstance(who, str):
+        return False  # nobody has ordered it
     _, mark, rest = who.partition("#")
     return bool(mark) and (rest == command_id or rest.startswith(f"{command_id}: "))
 
@@ -197,12 +200,14 @@ def is_in_force(command_id: str, recorded: Iterable[Recorded]) -> bool:
 
 
 def of_symbol(positions: Sequence[Position], symbol: str) -> list[Position]:
-    """The open positions of a symbol as a person spells it."""
+    """The open positions of a symbol as a person spells it; with `:long` or `:short` after it those of one side."""
+    named, _, said = symbol.rpartition(":")
+    side = said if named and said in (Side.LONG, Side.SHORT) else None
     try:
-        name = canonical_symbol(symbol)
+        name = canonical_symbol(named if side else symbol)
     except ValueError:
         return []
-    return [p for p in positions if same_symbol(p.symbol, name)]
+    return [p for p in positions if same_symbol(p.symbol, name) and side in (None, p.side)]
 
 
 def not_watched(symbol: str, positions: Sequence[Position]) -> Said:
@@ -279,6 +284,7 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
         positions: the open positions that are watched.
         opens: symbols whose market is closed, with when it opens where that is known.
         doubts: why what is known may not be enough.
+        outside: what of the account is not managed, in words.
     """
 
     rows: tuple[BrokerPosition, ...]
@@ -288,16 +294,18 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
     positions: tuple[Position, ...] = ()
     opens: Mapping[str, datetime | None] = {}
     doubts: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
 
 
 class Proof(NamedTuple):
     """Why an account is not flat, one line for each reason; flat where there is none.
 
-    `waits_for_market`: all that is left waits for a market to open.
+    `waits_for_market`: all that is left waits for a market to open. `outside`: what is not managed, and was not asked.
     """
 
     lines: tuple[str, ...]
     waits_for_market: bool = False
+    outside: tuple[str, ...] = ()
 
     @property
     def is_flat(self) -> bool:
@@ -313,11 +321,12 @@ def proof_of(books: Books) -> Proof:
     lines += [
         f"{row.symbol}: the broker shows {plain(row.qty)} {row.side} that is not watched yet"
         for row in books.rows
-        if not any(same_symbol(p.symbol, row.symbol) for p in books.positions)
+        if not any(same_symbol(p.symbol, row.symbol) and p.side is row.side for p in books.positions)
     ]
     lines += [f"{symbol or 'a position'}: what the broker shows of it cannot be read" for symbol in books.unreadable]
     lines += [*_working(books), *books.doubts]
-    return Proof((*(_why_closed(p, books.opens[p.symbol]) for p in closed), *lines), bool(closed) and not lines)
+    reasons = (*(_why_closed(p, books.opens[p.symbol]) for p in closed), *lines)
+    return Proof(reasons, bool(closed) and not lines, books.outside)
 
 
 def _working(books: Books) -> list[str]:
@@ -342,7 +351,7 @@ def _why_open(p: Position, books: Books) -> str:
         return f"{p.symbol}: {plain(p.remaining_qty)} {p.side} held, and no exit is under way"
     if is_stuck(p):
         return f"{p.symbol}: {_why_stuck(p)}"
-    shown = any(same_symbol(p.symbol, row.symbol) for row in books.rows)
+    shown = any(same_symbol(p.symbol, row.symbol) and p.side is row.side for row in books.rows)
     gone = "" if shown else "; the broker shows none, which is being proved"
     if p.state is State.REJECTED:
         again = f"again at {stamp(p.next_attempt_at)}" if p.next_attempt_at is not None else "no attempt is planned"

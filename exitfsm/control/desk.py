@@ -17,10 +17,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from exitfsm.aio.tasks import begin_shared, shared
 from exitfsm.control import proving
+from exitfsm.control.adjusting import Adjusting
+from exitfsm.control.clearing import Clearing
 from exitfsm.control.deciding import (
     PROVED,
     Effect,
@@ -29,12 +32,9 @@ from exitfsm.control.deciding import (
     Said,
     Trail,
     after_exit,
-    after_release,
-    cannot_be_released,
     code_of,
     commands_in,
     is_in_force,
-    meant,
     name_of,
     names,
     not_again,
@@ -44,11 +44,14 @@ from exitfsm.control.deciding import (
     symbol_of,
 )
 from exitfsm.control.protocol import DONE, NOT_DONE, QUESTIONS, Answer, Request, not_stored, refused
+from exitfsm.control.scoping import Scoping, wants_all
+from exitfsm.control.telling import scope_lines, waiting_line
 from exitfsm.errors import ExitFsmError
 from exitfsm.events import CommandAnswered, CommandGiven, Event, Recorded
 from exitfsm.lifecycle import State
 from exitfsm.outside import log
 from exitfsm.position import Position
+from exitfsm.position.adjusting import tightest_stop
 from exitfsm.position.operating import is_stuck
 from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.values import plain, stamp
@@ -76,7 +79,8 @@ class Desk:
     """
 
     def __init__(self, manager: ExitManager) -> None:
-        self._manager = manager
+        self._manager, self._scoping = manager, Scoping(manager)
+        self._adjusting, self._clearing = Adjusting(manager), Clearing(manager)
         #: Commands of which the log knew at the start, and all that were stored, by their ids.
         self._past: dict[str, Past] = {}
         self._given: dict[str, CommandGiven] = {}
@@ -87,13 +91,18 @@ class Desk:
             "resume": self._resume,
             "sync": self._sync,
             "stop": self._stop,
+            "adopt": self._scoping.adopt,
+            "ignore": self._scoping.ignore,
+            "reload": self._adjusting.reload,
         }
         #: Those that, given again after their manager was killed, are carried out for what they had no effect on yet.
         self._by_position: dict[str, Callable[[Request, str, Trail], Awaitable[list[Said]]]] = {
             "exit": self._exit,
             "flatten": self._flatten,
-            "release": self._release,
-            "acknowledge": self._acknowledge,
+            "release": self._clearing.release,
+            "acknowledge": self._clearing.acknowledge,
+            "set-stop": self._adjusting.set_stop,
+            "set-policy": self._adjusting.set_policy,
         }
         #: True where the log knows commands that memory does not.
         self._forgets = False
@@ -125,6 +134,8 @@ class Desk:
         flattens = [past.event for past in self._past.values() if past.event.verb == "flatten"]
         if flattens and is_in_force(flattens[-1].command_id, recorded):
             self._follow(flattens[-1])
+        else:
+            await self._scoping.end_passing()  # it was proved, or trading was resumed, and the manager ended over it
 
     async def _account_stream(self) -> list[Recorded]:
         stream = f"{ACCOUNT_PREFIX}{self._parts.context.given.account}"
@@ -170,7 +181,9 @@ class Desk:
         if request.id not in self._given and self._forgets:
             self._look_back(request.id, commands_in(await self._account_stream()))
         was, past = self._given.get(request.id), self._past.get(request.id)
-        if was is not None and (was.verb, was.subjects) != (request.verb, request.subjects):
+        if was is not None and (was.verb, was.subjects, was.given or ()) != (
+            request.verb, request.subjects, request.given,
+        ):  # fmt: skip
             return refused(f"another command was given with this id: {was.verb} {' '.join(was.subjects)}".rstrip())
         answer = self._answers.get(request.id)
         if answer is None and past is not None and past.answered is not None:
@@ -207,7 +220,7 @@ class Desk:
     async def _store(self, request: Request, name: str, whence: str) -> None:
         given = CommandGiven(
             command_id=request.id, verb=request.verb, subjects=request.subjects, by=name, whence=whence,
-            at=self._now(), reason=request.reason,
+            at=self._now(), reason=request.reason, given=request.given or UNSET,
         )  # fmt: skip
         await self._record(given)
         self._given[request.id] = given
@@ -264,6 +277,7 @@ class Desk:
         if not self._parts.context.engine.paused:
             return [Said("not paused: there is nothing to resume")]
         await self._manager.resume(who)
+        await self._scoping.end_passing()
         return [Said("resumed: levels are watched, and entries are allowed")]
 
     async def _exit(self, request: Request, who: str, trail: Trail) -> list[Said]:
@@ -298,7 +312,9 @@ class Desk:
             said = await self._pause(request, who)
         except ExitFsmError as error:  # to be out matters more
             said = [Said(f"the pause could not be stored: {error}", NOT_DONE)]
-        self._follow(self._given[request.id])
+        given = self._given[request.id]
+        self._follow(given)
+        said += await self._scoping.clear_way(given)
         first = [p for p in self._manager.positions() if not trail.has(p.position_id) or not is_stuck(p)]
         said += await self._forced(first, request.reason, who)
         try:
@@ -340,40 +356,10 @@ class Desk:
         if held:
             await self._forced(held, given.reason, signed(given.by, given.command_id))
             return False
-        return given.command_id not in self._running and (await self._proof_of(given.command_id)).is_flat
-
-    async def _release(self, request: Request, who: str, trail: Trail) -> list[Said]:
-        said = []
-        for subject in request.subjects:
-            share = share_of(subject, self._manager.positions(), trail)
-            said += share.said
-            for p in share.positions:
-                said.append(await self._release_one(p, who))
-        return said
-
-    async def _release_one(self, p: Position, who: str) -> Said:
-        if p.state is not State.UNPROTECTED:
-            return cannot_be_released(p)
-        try:
-            await self._manager.release(p, who)
-        except ExitFsmError as error:
-            return Said(f"{p.symbol}: not released: {error}", NOT_DONE)
-        return after_release(p, self._open(p))
-
-    async def _acknowledge(self, request: Request, who: str, trail: Trail) -> list[Said]:
-        said = []
-        for subject in request.subjects:
-            active = self._parts.context.alarms.active
-            alarms = {key: of for key, of in dict(active).items() if not trail.is_older(of[1].raised_at)}
-            found = meant(subject, alarms, self._manager.positions())
-            before = [effect.line for effect in trail.effects if effect.is_of(subject)]
-            said += before
-            if not found and not before:
-                said.append(Said(f"{subject}: no active alarm of this id, symbol or place; nothing was done", NOT_DONE))
-            for alarm_id in found:
-                await self._manager.acknowledge(alarm_id, who)
-                said.append(Said(f"acknowledged: {alarms[alarm_id][1].kind} ({alarm_id})"))
-        return said
+        if given.command_id in self._running:
+            return False
+        await self._scoping.clear_way(given)
+        return (await self._proof_of(given.command_id)).is_flat
 
     async def _sync(self, _: Request, __: str) -> list[Said]:
         await self._manager.sync()
@@ -401,13 +387,28 @@ class Desk:
             "pid": os.getpid(),
             "store": parts.store.where,
             "paused": parts.context.engine.paused,
-            "positions": [_shown(p) for p in self._manager.positions()],
+            "positions": [self._shown(p) for p in self._manager.positions()],
+            "scope": scope_lines(self._manager),
+            "waiting": waiting_line(self._manager),
             "alarms": [
                 {"alarm_id": a.alarm_id, "kind": a.kind, "text": a.text, "raised_at": stamp(a.raised_at)}
                 for a in self._manager.alarms()
             ],
         }
         return Answer(code=DONE, data=data)
+
+    def _shown(self, p: Position) -> dict[str, Any]:
+        stop, price = tightest_stop(p, self._now()), self._parts.context.engine.last_price(p.symbol)
+        return {
+            "position_id": p.position_id,
+            "symbol": p.symbol,
+            "side": str(p.side),
+            "state": str(p.state),
+            "remaining_qty": plain(p.remaining_qty),
+            "is_stuck": is_stuck(p),
+            "stop": plain(stop) if stop is not None else None,
+            "price": plain(price) if price is not None else None,
+        }
 
     async def _proved(self, request: Request) -> Answer:
         """Whether all is flat. A question: it orders nothing."""
@@ -423,27 +424,18 @@ class Desk:
             doubts.append(f"not reconciled with the broker: {error}")
         proof = await self._proof_of(request.of, doubts)
         data = {"waits_for_market": proof.waits_for_market, "paused": self._parts.context.engine.paused}
-        return Answer(code=DONE if proof.is_flat else NOT_DONE, lines=proof.lines, data=data)
+        code = DONE if proof.is_flat else NOT_DONE
+        return Answer(code=code, lines=(*proof.lines, *proof.outside), data={**data, "outside": list(proof.outside)})
 
     async def _proof_of(self, command_id: str, doubts: Sequence[str] = ()) -> Proof:
         """The proof. A `flatten` that it was asked for is over with it, and that is recorded."""
-        proof = await proving.proved(self._parts, doubts)
+        proof = await proving.proved(self._parts, doubts, of_all=wants_all(self._given.get(command_id)))
         if proof.is_flat and command_id and is_in_force(command_id, await self._account_stream()):
             await self._record_answer(command_id, Answer(code=DONE, lines=(PROVED,)))
             self._answers[command_id] = Answer(code=DONE, lines=(PROVED,))
+            await self._scoping.end_passing()
         return proof
 
 
 def _made(said: Sequence[Said]) -> Answer:
     return Answer(code=code_of(said), lines=tuple(one.line for one in said))
-
-
-def _shown(p: Position) -> dict[str, Any]:
-    return {
-        "position_id": p.position_id,
-        "symbol": p.symbol,
-        "side": str(p.side),
-        "state": str(p.state),
-        "remaining_qty": plain(p.remaining_qty),
-        "is_stuck": is_stuck(p),
-    }

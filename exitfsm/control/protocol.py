@@ -13,13 +13,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
 from exitfsm.outside import harmless
+
+T = TypeVar("T")
 
 #: The version of what is said here. A manager answers its own version to any other.
 VERSION = 1
@@ -41,6 +44,11 @@ VERBS: Mapping[str, str] = MappingProxyType(
         "flatten": "pause, exit everything, and prove by the broker's books that all is flat",
         "release": "hand an unprotected position back to the rules",
         "acknowledge": "a person has looked at an alarm",
+        "adopt": "take a symbol into what is managed, whatever is configured",
+        "ignore": "take a symbol out of what is managed: what is held of it is not watched, and not sold",
+        "set-stop": "put the stop of a position at a price, also a looser one",
+        "set-policy": "give settings to one position, or have it go by those for all again",
+        "reload": "read the configuration anew: what it says of policies reaches open positions",
         "sync": "reconcile with the broker now",
         "stop": "end the manager in good order; what is owed stays owed in the store",
     }
@@ -48,7 +56,13 @@ VERBS: Mapping[str, str] = MappingProxyType(
 #: Questions: they change nothing and are not recorded.
 QUESTIONS = ("standing", "proof")
 #: Verbs and questions that name symbols, positions or alarms, and cannot do without.
-NEEDS_SUBJECTS = ("exit", "release", "acknowledge")
+NEEDS_SUBJECTS = ("exit", "release", "acknowledge", "adopt", "ignore", "set-stop", "set-policy")
+#: Verbs that name what is to be given: a price, or settings (`stop_loss.threshold_pct=2`), or these words for none.
+GIVES, THOSE_OF_ALL = ("set-stop", "set-policy"), "default"
+#: How many settings a command may name, and how long each may be, in characters.
+GIVEN_MAX, GIVEN_LENGTH_MAX = 50, 200
+#: What a `flatten` names that is meant for what is not managed, too.
+ALL_POSITIONS = "all-positions"
 
 #: Codes of an answer: done; not done, or not all of it; not understood, or not allowed.
 DONE, NOT_DONE, REFUSED = 0, 1, 2
@@ -69,6 +83,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
         who: what the person calls himself; only where the system does not say it.
         within: for how long after the greeting it may be begun, in seconds.
         of: for `proof`, the id of the command that is to be proved.
+        given: for `set-stop` the price, for `set-policy` the settings.
         override: for `exit`: a person has looked at the orders whose records cannot be read.
         nonce: what the client has made up, for the code of the answer.
         mac: on a port, the code that proves that the client knows the token.
@@ -82,6 +97,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
     reason: str = ""
     who: str = ""
     of: str = ""
+    given: tuple[str, ...] = ()
     override: bool = False
     nonce: str = ""
     mac: str = ""
@@ -152,11 +168,7 @@ def answer_of(line: bytes) -> Answer:
     Raises:
         Malformed: it is none, or one of another version.
     """
-    _check_version(line, "this exitfsm", "the manager")
-    try:
-        return _answers.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"not an answer: {harmless(error)}") from None
+    return _said_by_a_manager(line, _answers, "an answer")
 
 
 def hello_of(line: bytes) -> Hello:
@@ -165,11 +177,15 @@ def hello_of(line: bytes) -> Hello:
     Raises:
         Malformed: it is none, or one of another version.
     """
+    return _said_by_a_manager(line, _hellos, "a greeting")
+
+
+def _said_by_a_manager(line: bytes, decoder: msgspec.json.Decoder[T], what: str) -> T:
     _check_version(line, "this exitfsm", "the manager")
     try:
-        return _hellos.decode(line)
+        return decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"not a greeting: {harmless(error)}") from None
+        raise Malformed(f"not {what}: {harmless(error)}") from None
 
 
 def mac_of(token: str, nonces: str, said: Request | Answer) -> str:
@@ -205,11 +221,35 @@ def _mistake(request: Request) -> str | None:
         return f"at most {SUBJECTS_MAX} symbols or alarms, each of at most {SUBJECT_MAX} characters"
     if verb in NEEDS_SUBJECTS and not subjects:
         return f"{verb} needs to know which: name symbols" + (" or alarms" if verb == "acknowledge" else "")
+    if verb == "flatten" and subjects not in ((), (ALL_POSITIONS,)):
+        return "flatten is for all that is managed, or for all-positions; for single symbols: exit"
+    if (mistake := _mistake_of_given(request)) is not None:
+        return mistake
     if not 0 <= request.within <= ON_ITS_WAY_MAX_S:
         return f"a command waits for at most {ON_ITS_WAY_MAX_S:g} s"
     if any(len(text) > TEXT_MAX or "\0" in text for text in (request.reason, request.who)):
         return f"a reason or a name has at most {TEXT_MAX} characters, and no NUL"
     return None
+
+
+def _mistake_of_given(request: Request) -> str | None:
+    verb, given = request.verb, request.given
+    if (verb in GIVES) != bool(given):
+        return f"{verb} needs to know what: a price, or settings" if verb in GIVES else f"{verb} takes no settings"
+    if len(given) > GIVEN_MAX or any(not 0 < len(one) <= GIVEN_LENGTH_MAX or "\0" in one for one in given):
+        return f"at most {GIVEN_MAX} settings, each of at most {GIVEN_LENGTH_MAX} characters"
+    if verb == "set-stop" and (len(given) > 1 or not is_price(given[0])):
+        return f"{harmless(given[0])!r} is no price: set-stop needs one number above 0"
+    return None
+
+
+def is_price(text: str) -> bool:
+    """True for a finite number above 0."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return False
+    return number.is_finite() and number > 0
 
 
 def is_id(text: str) -> bool:

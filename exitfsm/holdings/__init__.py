@@ -7,9 +7,13 @@ handed back. A shell reads, asks here what it means, and tells the position.
 - `reads`: what a read of positions means for one that is watched, and for a price that jumped; `executions`: what
   executions say of it.
 - `adopting`: the name and the price of a position that nobody watches; `entering`: what may be entered.
-- `rows`: which rows of a read are ours, and what they come to; `scope`: which of them are managed, and why not.
-- `sending`: whether an exit order may leave; `orders`: what is said of single orders, ours and others'; `working`: what
-  of those that work is in the way of an exit, or one too many.
+- `residues`: what the venue would not take, and whether that is so.
+- `crossing`: which trade brought a holding to the other side.
+- `sides`: both sides of a symbol, which are two holdings in hedge mode, and a contradiction anywhere else.
+- `rows`: which rows of a read are ours, and what they come to.
+- `leaving`: whether an exit order may leave; `beside`: which exit of a holding goes first.
+- `orders`: what is said of single orders, ours and others'; `working`: what of those that work is in the way of an
+  exit, or one too many.
 """
 
 # ruff: noqa: F401  these names are the room's own, for all who ask it
@@ -17,13 +21,18 @@ handed back. A shell reads, asks here what it means, and tells the position.
 
 from exitfsm.holdings.adopting import (
     TRIES_MAX, Adopt, Alarm, Opening, Tries, adopt, described, entry, faults, first_fills, is_free_of_exits,
-    is_safe_unprobed, known_spelling, name, names_by_price, still_held, stops_begin_anew, tried, unwatched,
+    is_safe_unprobed, known_spelling, name, names_by_price, still_held, stops_begin_anew, tried,
 )  # fmt: skip
+from exitfsm.holdings.beside import (
+    FRESH_S, Beside, another_goes_first, awaits_record, late_fills_s, order_to_prove, wait_began, was_reported_over,
+)  # fmt: skip
+from exitfsm.holdings.crossing import crossing_of
 from exitfsm.holdings.entering import Account, entry_block, may_enter
 from exitfsm.holdings.executions import (
     average_entry, entered_anew, first_since_flat, is_since, net_traded, next_epoch_start,
     report_from_executions, sold_by_others, surplus,
 )  # fmt: skip
+from exitfsm.holdings.leaving import Blocked, Intent, Permit, Send, Short, Wait, may_send, more_than_held
 from exitfsm.holdings.orders import (
     UNKNOWN_MAX, LookUps, brings_fills, end_of_live, execution_of, in_question, is_unresolved, leaves_open,
     looked_up, may_be_ours, may_resend, may_still_work, not_found, not_there, opened_since_exit, orphan, our_id,
@@ -31,20 +40,18 @@ from exitfsm.holdings.orders import (
 )  # fmt: skip
 from exitfsm.holdings.reads import (
     NEVER, Closed, Conclusion, Count, Evidence, Executions, Expected, Holds, Jumped, Meaning, Missing, Need, Nothing,
-    Read, agreed_qty, agreement, count, executions_of, expect, is_shared, is_silent, known, last_qty, may_have_exited,
-    meaning_of, net, position_read, weigh,
+    Read, agreed_qty, agreement, count, executions_of, expect, is_missing_for_good, is_shared, is_silent, jumped_rows,
+    known, last_qty, may_have_exited, meaning_of, net, position_read, row_of, weigh,
 )  # fmt: skip
+from exitfsm.holdings.residues import residue_doubted, residues, too_little, unwatched, was_bought
 from exitfsm.holdings.rows import OwnRows, own_rows
-from exitfsm.holdings.scope import (
-    Others, Share, beyond_exits, bought_by_others, described_scope, handed_rows, is_named, shares, two_managers,
-    unclear_scope, why_not,
+from exitfsm.holdings.sides import (
+    Executed, OnSide, Watching, concerns, contradicting, meant, of_side, on_side, watching_of,
 )  # fmt: skip
-from exitfsm.holdings.sending import (
-    FRESH_S, Answer, Beside, Leaving, Look, Short, another_goes_first, awaits_record, covered, late_fills_s,
-    may_send, more_than_held, order_to_prove, wait_began, was_reported_over,
-)  # fmt: skip
+from exitfsm.holdings.units import in_prices
 from exitfsm.holdings.working import (
     Pass, blocked_by, blocking, closing, gives_way, is_guarded, rests, twins, waits_for, works_after_its_end,
 )  # fmt: skip
+from exitfsm.holdings.watching import Looks, leaving_of
 from exitfsm.position.attempting import is_price
-from exitfsm.values import bare, same_symbol
+from exitfsm.values import bare, rows_of, same_symbol

@@ -6,23 +6,34 @@ named or priced is asked for again, and then it is an alarm.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
 import msgspec
 
 from exitfsm.holdings import units
+from exitfsm.holdings.crossing import opened_by_exit
 from exitfsm.holdings.executions import average_entry, first_since_flat, next_epoch_start
 from exitfsm.holdings.facts import Instrument
 from exitfsm.holdings.reads import Nothing, Read
-from exitfsm.holdings.rows import both_sides, sellable
+from exitfsm.holdings.rows import both_sides
+from exitfsm.holdings.sides import Executed
 from exitfsm.kinds import AlarmKind
 from exitfsm.policy import MOVING
-from exitfsm.ports import AssetRules, Capabilities, IdMemory
+from exitfsm.ports import Capabilities, IdMemory
 from exitfsm.position import READS_MIN, Position, epoch_of, is_exit_of
 from exitfsm.position.attempting import is_price, is_rounded_off
-from exitfsm.values import BrokerPosition, ExecutionReport, Fill, bare, canonical_symbol, plain, same_symbol
+from exitfsm.values import (
+    ZERO,
+    BrokerPosition,
+    ExecutionReport,
+    Fill,
+    bare,
+    canonical_symbol,
+    plain,
+    same_symbol,
+)
 
 #: So many answers in all, where what is held is another quantity each time.
 TRIES_MAX = 10
@@ -51,7 +62,10 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     updates: Sequence[Fill] = ()  # executions of any symbol, as the bot's order updates report them
     first_fill: datetime | None = None  # the first fill of the position by these
     previous: Position | None = None  # the newest position of the symbol and side on record
-    multiplier: Decimal = Decimal(1)  # what one unit of quantity is of the price
+    taken_in: datetime | None = None  # when a person took it in, after the newest one on record had ended
+    residue: Decimal = ZERO  # what that one left, because the venue would not take it
+    instrument: Instrument = Instrument()  # what is known of the symbol
+    by_ids: bool = False  # only what orders of certain ids bought is ours: no price names it
     is_old: bool = False  # it was there before we were, and the broker lists no executions: never to be known better
 
 
@@ -70,30 +84,20 @@ class Alarm(msgspec.Struct, frozen=True):
     text: str
 
 
-def unwatched(
-    rows: Iterable[BrokerPosition], watched: Iterable[str], rules: Callable[[str], AssetRules]
-) -> list[BrokerPosition]:
-    """The rows of symbols not watched: more of one that is watched is a resize, or a new epoch after its exit.
-
-    What the venue would not take, by its `rules` for a symbol, is a residue: it is flat, and adds to the next purchase.
-    """
-    known = set(map(bare, watched))
-    return [row for row in rows if bare(row.symbol) not in known and not _is_residue(row, rules(row.symbol))]
-
-
-def _is_residue(row: BrokerPosition, rules: AssetRules) -> bool:
-    return not sellable(row.qty, Instrument(step=rules.qty_step, least=rules.qty_min))
-
-
-def first_fills(rows: Iterable[BrokerPosition], executions: Mapping[str, Sequence[Fill]]) -> list[datetime]:
-    """When each of these was first filled since its symbol was flat, as far as executions by bare symbol tell it."""
-    of = ((row, executions.get(bare(row.symbol), ())) for row in rows)
+def first_fills(rows: Iterable[BrokerPosition], executions: Executed) -> list[datetime]:
+    """When each of these was first filled since its symbol was flat, as far as executions tell it."""
+    of = ((row, executions.of(row.symbol, row.side) or ()) for row in rows)
     found = (first_since_flat(fills, row.side, row.qty) for row, fills in of)
     return [first for first in found if first is not None]
 
 
 def still_held(read: Read, row: BrokerPosition) -> bool:
-    """True when a later read shows the same quantity: what was read in between belongs to it."""
+    """True when a later read shows the same quantity: what was read in between belongs to it.
+
+    Of what is a part of a holding, true where so much is held.
+    """
+    if read.whole is not None:
+        return any(row.qty <= now.qty for now in read.whole if (now.symbol, now.side) == (row.symbol, row.side))
     return any((now.symbol, now.side, now.qty) == (row.symbol, row.side, row.qty) for now in read.rows)
 
 
@@ -104,7 +108,8 @@ def faults(read: Read) -> list[Alarm]:
         of = f"for {symbol} " if symbol else ""
         text = f"an entry {of}in the broker's positions cannot be read: NOT protected"
         found.append(Alarm(AlarmKind.POSITION_UNREADABLE, text))
-    return found + [Alarm(AlarmKind.BOTH_SIDES, shown) for shown in both_sides(read.rows)]
+    both = [row for row in read.rows if bare(row.symbol) in read.both]
+    return found + [Alarm(AlarmKind.BOTH_SIDES, shown) for shown in both_sides(both)]
 
 
 def tried(tries: Tries | None, qty: Decimal, *, answered: bool) -> Tries:
@@ -116,21 +121,36 @@ def tried(tries: Tries | None, qty: Decimal, *, answered: bool) -> Tries:
 
 def adopt(opening: Opening, tries: Tries | None) -> tuple[Adopt | Alarm | Nothing, Tries | None]:
     """Whether a position can be watched, and the tries in vain: executions may be behind, and are waited for."""
-    before = opening.previous
-    if before is not None and before.state.terminal and is_rounded_off(before, opening.row.qty):
+    before, row = opening.previous, opening.row
+    by_exit = opened_by_exit(opening.executions or (), row.qty, row.side, opening.instrument)
+    if by_exit is not None:
+        return Alarm(AlarmKind.OVERSOLD, by_exit.text), tried(tries, row.qty, answered=True)
+    if before is not None and before.state.terminal and (is_rounded_off(before, row.qty) or _is_left(opening)):
         return Nothing(), None  # it is what an exit left, and the venue takes no order for it
     first = name(opening)
+    if opening.taken_in is not None and (first is None or before is None or first <= before.opened_at):
+        first = opening.taken_in  # the natural name is that of the one that has ended
     price = entry(opening, first)
     if first is not None and price is not None:
         return Adopt(epoch_of(first), first, price), tries
-    tries = tried(tries, opening.row.qty, answered=True)
+    tries = tried(tries, row.qty, answered=True)
     if not (tries.are_enough or opening.is_old):
         return Nothing(), tries
     if price is None:
-        what = described(opening.row, opening.symbol)
+        what = described(row, opening.symbol)
         return Alarm(AlarmKind.UNPRICEABLE, f"{what} has no entry price: it is NOT protected"), tries
     reported = opening.first_fill
+    if opening.by_ids and reported is None:
+        what = described(opening.row, opening.symbol)
+        text = f"{what}: no execution of the bot's ids opened it: it is NOT protected; hand it to watch()"
+        return Alarm(AlarmKind.SCOPE_UNKNOWN, text), tries
     return Adopt(epoch_of(reported) if reported is not None else None, reported, price), tries
+
+
+def _is_left(opening: Opening) -> bool:
+    """True for a residue that an earlier life was taught: nothing declares a step or a least that it is sold by."""
+    rules = opening.instrument
+    return opening.row.qty <= opening.residue and not (rules.step or rules.least)
 
 
 def name(opening: Opening) -> datetime | None:
@@ -157,14 +177,14 @@ def names_by_price(price: Decimal) -> Iterator[str]:
 
 def entry(opening: Opening, first: datetime | None) -> Decimal | None:
     """The average entry: the broker's own, unless its executions, or the bot's updates, say it in another unit."""
-    row, known = opening.row, opening.executions
+    row, known, instrument = opening.row, opening.executions, opening.instrument
     shown = row.avg_entry_price if is_price(row.avg_entry_price) else None
     if known is None and shown is not None:
-        return shown
+        return units.entry(shown, None, row.current_price, instrument)
     known = known if known is not None else sorted(opening.updates, key=lambda fill: fill.at)
     since = [f for f in known if same_symbol(f.symbol, opening.symbol) and (first is None or f.at >= first)]
     said = average_entry(since, row.side) if first is not None or shown is None else None
-    return units.entry(shown, said, row.current_price, Instrument(multiplier=opening.multiplier))
+    return units.entry(shown, said, row.current_price, instrument)
 
 
 def is_free_of_exits(

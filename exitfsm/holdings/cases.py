@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from exitfsm.holdings.facts import (
     BEFORE,
-    Adopted,
     Answer,
     Change,
     ClosedBy,
@@ -79,7 +78,7 @@ def case_of(e: Evidence, read: Read, shown: Shown, memory: Memory) -> Case:
     """A read beside the expectation, the executions, and the reads before it."""
     instrument = e.instrument
     expected = expect(e.watched, memory, read.begin, read.end, e.key, instrument)
-    found = trades(e.executions, e.key, memory) if e.executions is not None else None
+    found = trades(e.executions, e.key, memory) if isinstance(e.executions, tuple) else None
     new = _since_known(explain(found, e, memory), e, memory) if found is not None else _reported(e, memory)
     if not _explains(new, shown.qty - expected.qty, e) and _explains(doubles_merged(new), shown.qty - expected.qty, e):
         new = doubles_merged(new)
@@ -136,11 +135,16 @@ def _bought_of(e: Evidence) -> Decimal:
 
 
 def _reported(e: Evidence, memory: Memory) -> tuple[Trade, ...]:
-    """What updates have reported beyond what is watched, where none are listed: of each order one sum, that grows."""
-    found = explain(trades(e.reported, e.key, memory), e, replace(memory, horizon=BEFORE, booked=frozenset()))
+    """What updates have reported beyond what is watched, where none are listed: of each order one sum, that grows.
+
+    What closed the other side first, as one order does that turns a holding, opened nothing.
+    """
+    known = explain(trades(e.reported, e.key, memory), e, replace(memory, horizon=BEFORE, booked=frozenset()))
     since = floor(min(p.opened for p in e.watched)) if e.watched else BEFORE
-    found = tuple(t for t in found if t.at >= since)
-    beyond = total(found) - _bought_of(e)
+    found = tuple(t for t in known if t.at >= since)
+    beyond, before = total(found) - _bought_of(e), total(t for t in known if t.at < since)
+    if e.watched and before * beyond < 0 and abs(beyond) <= abs(before):
+        return ()
     return (replace(found[-1], qty=beyond),) if found and beyond else ()
 
 
@@ -229,8 +233,6 @@ def concluded(case: Case, said: list[Concluded], memory: Memory) -> Answer:
         elif isinstance(one, Resized):
             p = by_name[one.position]
             changes.append(Change((one.left - p.left) * sign(p.side, key), at))
-        elif isinstance(one, Adopted):
-            changes.append(Change(one.qty * sign(one.side, key), at))
     over = {one.position for one in said if isinstance(one, ClosedBy) and one.how != "vanished"}
     memory = replace(memory, run=None, changes=tuple(c for c in changes if c.qty), ended=memory.ended | over)
     return tuple(said), memory

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 import msgspec
 
+from exitfsm.choices import NO_CHOICES, Choices
 from exitfsm.order_ids import looks_like_exit
 from exitfsm.values import ZERO, BrokerPosition, Fill, Side
 
@@ -205,7 +206,9 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         symbols: these alone; none means all. `ignore`: not these.
         ids: what orders with these prefixes bought is ours; none means all that the account holds.
         handed: only what the bot hands over is ours.
-        exit_prefix: how the ids of this scope's exits begin.
+        exit_prefix: how the ids of this scope's exits begin. `mark`: what tells them from those of other scopes of the
+            account; empty where all of it is ours.
+        choices: what a person has said of single symbols, which counts before all that.
     """
 
     symbols: frozenset[str] = frozenset()
@@ -213,10 +216,12 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     ids: tuple[str, ...] = ()
     handed: bool = False
     exit_prefix: str = "xf1-"
+    mark: str = ""
+    choices: Choices = NO_CHOICES
 
     def is_exit(self, order_id: str) -> bool:
         """True for the id of an exit of this scope, or of what looks like one of ours."""
-        return order_id.startswith(self.exit_prefix) or looks_like_exit(order_id)
+        return looks_like_exit(order_id, self.mark) or (not self.mark and order_id.startswith(self.exit_prefix))
 
     @property
     def by_ids(self) -> bool:
@@ -231,7 +236,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         key, instrument, scope: what is looked at, and how.
         read: the read, or that there was no answer.
         watched: the holding's open positions, oldest first.
-        executions: the account's executions, oldest first; None where the broker lists none.
+        executions: the account's executions, oldest first; None where the broker lists none, `Failed` where they could
+            not be read: that is no statement about anything.
         reported: executions that order updates have reported; asked where none are listed.
         price: the last accepted price.
         next_ids_known: the broker was asked for the next order of each position: nobody else has sent it.
@@ -244,7 +250,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     read: Read | Failed
     scope: Scope = Scope()
     watched: tuple[Watched, ...] = ()
-    executions: tuple[Fill, ...] | None = None
+    executions: tuple[Fill, ...] | Failed | None = None
     reported: tuple[Fill, ...] = ()
     price: Decimal | None = None
     next_ids_known: bool = False

@@ -25,13 +25,13 @@ from exitfsm.holdings.facts import (
     Flat,
     Memory,
     Needed,
-    Raise,
     Resized,
     Run,
     Watched,
 )
 from exitfsm.holdings.rows import Said, scope_tag, sellable, side_of, sign
-from exitfsm.holdings.trades import Origin, Trade, name_of, origin, total
+from exitfsm.holdings.trades import Origin, Trade, lost_exits, name_of, origin, total
+from exitfsm.position.attempting import is_price
 from exitfsm.values import ZERO
 
 #: How much longer than executions may be late a purchase that is not shown is waited for, in seconds.
@@ -63,7 +63,11 @@ def ledger(case: Case) -> Answer:
     """What a read means, by the ids: the first row that applies."""
     case = _with_early_settled(case)
     if case.found is None:
-        return (Raise("scope_unknown", {"symbol": case.e.key.symbol}), Needed("executions")), case.memory
+        return (figures(case, "scope_unknown"), Needed("executions")), case.memory
+    if gone := lost_exits(case.found, case.e.watched, case.memory):
+        if not case.e.next_ids_known:
+            return (Needed("next_id"),), case.memory
+        case = replace(case, new=tuple(sorted((*case.new, *gone), key=lambda t: (t.at, t.root))))
     walk = _walked(case)
     if case.new and case.is_clean and (case.shown.said is not Said.EMPTY or _is_exact(case, walk.before)):
         return _traded(case, walk)
@@ -79,7 +83,9 @@ def ours_at_most(case: Case) -> Decimal:
 
 
 def _is_mine(t: Trade, case: Case) -> bool:
-    return bool(case.e.scope.ids) and t.order_id.startswith(case.e.scope.ids)
+    """True for a trade of our ids, or of an exit of ours that is on no record here."""
+    scope = case.e.scope
+    return bool(scope.ids) and (t.order_id.startswith(scope.ids) or scope.is_exit(t.order_id))
 
 
 def _with_early_settled(case: Case) -> Case:
@@ -222,7 +228,7 @@ def _origin(case: Case, walk: Walk, *, crossed: bool) -> tuple[Origin | None, Tr
 def _begun(case: Case, walk: Walk, after: Answer, known: tuple[Origin | None, Trade | None]) -> Answer:
     said, memory = after
     first, newest = known
-    if first is None and newest is not None:
+    if first is None and newest is not None and is_price(newest.price):
         first = Origin(entry=newest.price, opened=newest)
     entry = first.entry if first is not None else case.shown.average
     if entry is None:

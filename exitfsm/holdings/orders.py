@@ -153,6 +153,7 @@ def execution_of(report: ExecutionReport, before: Fill | None) -> Fill | None:
         price=report.avg_fill_price or ZERO,
         at=min(report.at, before.at) if before is not None else report.at,
         client_order_id=report.client_order_id,
+        position_side=report.position_side,
     )
 
 
@@ -162,7 +163,11 @@ def opened_since_exit(p: Position, executions: Iterable[Fill]) -> datetime | Non
     if since is None:
         return None
     later = (f for f in executions if f.at >= since)  # first, because it leaves few of thousands
-    opened = [f.at for f in later if same_symbol(f.symbol, p.symbol) and f.side is not p.side.exit_side]
+    opened = [
+        f.at
+        for f in later
+        if same_symbol(f.symbol, p.symbol) and f.side is not p.side.exit_side and f.position_side in (None, p.side)
+    ]
     return min(opened, default=None)
 
 

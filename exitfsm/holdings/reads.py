@@ -14,6 +14,7 @@ from decimal import Decimal
 from enum import Enum
 
 import msgspec
+from msgspec.structs import replace
 
 from exitfsm.holdings.executions import (
     average_entry,
@@ -28,12 +29,14 @@ from exitfsm.messages import Known, PositionRead, RecordRead
 from exitfsm.order_ids import looks_like_exit
 from exitfsm.policy import is_jump
 from exitfsm.ports import Capabilities
-from exitfsm.position import READS_MIN, Position, is_proved_over
+from exitfsm.position import EMPTY_S, READS_MIN, Position, is_proved_over
 from exitfsm.position.attempting import is_price
-from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, bare, exactly, same_symbol
+from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, Side, bare, exactly, named, rows_of, same_symbol
 
 #: A time before everything.
 NEVER = -math.inf
+#: That a row is merely absent must be shown for so many times as long as a list of positions can be behind.
+ABSENT_BY_LAG = 3
 #: What is expected of a position and of the others of its holding, by their ids: the broker shows them in one row.
 Expected = tuple[tuple[str, Known], ...]
 
@@ -46,6 +49,19 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
     began: float = NEVER  # in monotonic seconds; it is as old as that, however long the answer took
     unreadable: frozenset[str] = frozenset()  # symbols of the others; empty text for one that does not even name it
     exact: bool = False  # the books cannot be behind (a simulated venue): one read says what several in a row do
+    hedged: frozenset[str] = frozenset()  # symbols, by their bare names, of which each side is a holding of its own
+    both: frozenset[str] = frozenset()  # the others that are shown on both sides: a contradiction
+
+    @property
+    def clear(self) -> tuple[BrokerPosition, ...]:
+        """The rows that contradict no other."""
+        return tuple(row for row in self.rows if bare(row.symbol) not in self.both) if self.both else self.rows
+
+    whole: tuple[BrokerPosition, ...] | None = None  # all rows, where `rows` show no more of them than is ours
+
+    def of_all(self) -> Read:
+        """The same with all that the account holds."""
+        return self if self.whole is None else replace(self, rows=self.whole)
 
 
 class Executions(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +79,7 @@ class Count(msgspec.Struct, frozen=True, gc=False):
     expected: Known
     reads: int
     began: float  # of the newest: one read counts once, however many callers shared it
+    since: float = NEVER  # when the first of them began
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +94,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     record: RecordRead | None = None  # of the newest order, where its end was reported; None until it was read
     executions: Executions | None = None  # None until they were read
     next_order_known: bool = False  # the broker was asked for the order of the next attempt, or cannot be asked
+    lapsed: bool = False  # as of `PositionRead`
 
 
 class Need(Enum):
@@ -123,8 +141,10 @@ def expect(p: Position, beside: Sequence[Position]) -> Expected:
 
 
 def is_silent(read: Read, symbol: str) -> bool:
-    """True when the symbol may be held although no readable row says so: that it is missing proves nothing."""
-    if not read.unreadable or any(bare(row.symbol) == bare(symbol) for row in read.rows):
+    """True when a symbol may be held although no readable row says so, or is shown on both sides: that is no proof."""
+    if bare(symbol) in read.both:
+        return True
+    if not read.unreadable or named(read.rows, symbol):
         return False
     return not read.unreadable.isdisjoint(("", bare(symbol)))
 
@@ -135,7 +155,7 @@ def net(read: Read, p: Position, beside: Sequence[Position]) -> tuple[Decimal, D
 
     What it shows too little for all of them is missing of the oldest first. What is held on the other side is negative.
     """
-    row = _row_of(read, p.symbol)
+    row = row_of(read, p.symbol, p.side)
     if row is not None and row.side is not p.side:
         return -row.qty, None
     shown, others, left = row.qty if row is not None else ZERO, _left(beside), _left((p,))
@@ -149,11 +169,10 @@ def net(read: Read, p: Position, beside: Sequence[Position]) -> tuple[Decimal, D
     return shown_of_it, entry if entry is not None and is_price(entry) else None
 
 
-def _row_of(read: Read, symbol: str) -> BrokerPosition | None:
-    for row in read.rows:
-        if same_symbol(row.symbol, symbol):
-            return row
-    return None
+def row_of(read: Read, symbol: str, side: Side) -> BrokerPosition | None:
+    """The row of a holding: of its symbol, and in hedge mode of its side."""
+    one_side = bool(read.hedged) and bare(symbol) in read.hedged
+    return next((row for row in rows_of(read.rows, symbol) if row.side is side or not one_side), None)
 
 
 def _left(positions: Iterable[Position]) -> Decimal:
@@ -205,9 +224,10 @@ def count(memory: Count | None, p: Position, qty: Decimal, began: float) -> tupl
     A read that is older than the newest one, or that other callers have counted, adds nothing.
     """
     if memory is None or memory.expected != known(p):
-        memory = Count(qty, known(p), int(began > NEVER), began)
+        memory = Count(qty, known(p), int(began > NEVER), began, began)
     elif began > memory.began:
-        memory = Count(qty, memory.expected, memory.reads + 1 if memory.qty == qty else 1, began)
+        same = memory.qty == qty
+        memory = Count(qty, memory.expected, memory.reads + 1 if same else 1, began, memory.since if same else began)
     return memory.reads if memory.qty == qty else 1, memory
 
 
@@ -232,6 +252,11 @@ def agreement(p: Position, shown: Sequence[Decimal]) -> bool | None:
     return True if len(shown) >= READS_MIN else None
 
 
+def is_missing_for_good(since: float, began: float) -> bool:
+    """True where a person says again, long after the first time, that what is not listed is to be released (H6)."""
+    return began - since >= EMPTY_S
+
+
 @exactly
 def weigh(e: Evidence, memory: Count | None) -> tuple[Conclusion, Count | None]:
     """What a read means for a position, and what is to be remembered for the next one.
@@ -252,7 +277,9 @@ def weigh(e: Evidence, memory: Count | None) -> tuple[Conclusion, Count | None]:
         return Nothing(), None
     if e.executions is not None:
         return _explained(e, e.executions, qty, entry, memory)
-    if qty != left or (not e.read.exact and (p.state is State.MONITORING or not p.order_live)):
+    # Where nothing is left and nothing is shown, no execution can say anything else.
+    asks = p.state is State.MONITORING or (not p.order_live and not qty == left == ZERO)
+    if qty != left or (not e.read.exact and asks):
         return Need.EXECUTIONS, memory
     if e.read.exact:
         return Holds(qty, entry, READS_MIN), memory
@@ -282,17 +309,32 @@ def _explained(
         entry = average_entry(listed.items, p.side)  # the broker shows no average: what was bought on says it
     shown, qty = qty, qty - surplus(p, qty, listed.items)
     reads, memory = count(memory, p, qty, e.read.began)
-    reads = max(reads, READS_MIN) if e.read.exact else reads
+    reads = max(reads, READS_MIN) if e.read.exact else _witnesses(e, listed, memory, reads)
+    lasted_s = memory.began - memory.since if e.lapsed else 0.0
     if _is_another(e, listed, shown, reads):
         return Need.RECORD if _lacks_record(e) else Closed(), memory
     if qty < left and sold_by_others(p, listed.items) >= left - qty:
         reads = max(reads, READS_MIN)  # two sources agree
-    elif not e.read.rows and not e.read.exact and left > ZERO:
+    elif not e.read.rows and not e.read.exact and left > ZERO and lasted_s < EMPTY_S:
         missing = reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live
         return Missing() if missing else Nothing(), memory
     elif _may_be_another(p, listed, qty, reads):
         return Nothing(), memory
     return Holds(qty, entry, reads), memory
+
+
+def _witnesses(e: Evidence, listed: Executions, memory: Count, reads: int) -> int:
+    """Equal reads that deviate are a second witness once they last longer than the books can be behind.
+
+    That no execution is listed says something only after executions had time to be.
+    """
+    p, broker = e.position, e.broker
+    if memory.qty == p.remaining_qty:
+        return reads
+    late_s = broker.executions_late_s if listed.offered else 0.0
+    absent_s = 0.0 if row_of(e.read, p.symbol, p.side) is not None else ABSENT_BY_LAG * broker.positions_lag_s
+    lasted = memory.began - memory.since >= max(broker.positions_lag_s + late_s, absent_s)
+    return reads if lasted else min(reads, READS_MIN - 1)
 
 
 def _is_another(e: Evidence, listed: Executions, shown: Decimal, reads: int) -> bool:
@@ -313,7 +355,9 @@ def position_read(e: Evidence, conclusion: Holds | Closed, at: datetime) -> Posi
     holds = Holds(ZERO, None, READS_MIN) if isinstance(conclusion, Closed) else conclusion
     qty, entry, reads = holds.qty, holds.entry_price, holds.reads
     seen = known(e.position)
-    return PositionRead(at=at, began=e.began, qty=qty, avg_entry_price=entry, reads=reads, known=seen, record=e.record)
+    return PositionRead(
+        at=at, began=e.began, qty=qty, avg_entry_price=entry, reads=reads, known=seen, record=e.record, lapsed=e.lapsed
+    )
 
 
 # --- a price that jumped beyond belief: the broker's row is the second source -----------------------------------------
@@ -329,6 +373,16 @@ class Meaning(Enum):
     SPLIT = "quantity and entry moved as it did: the unit changed, and no level was reached"
     REAL = "the broker's own price is as far out, or the bars agree and the holding is as it was"
     UNCLEAR = "the broker says neither"
+
+
+def jumped_rows(read: Read, symbol: str, watched: Sequence[Position]) -> tuple[BrokerPosition | None, list[Position]]:
+    """The row that says what a price which jumped is, and the positions that it is of: in hedge mode those of one side.
+
+    A split is one of both.
+    """
+    side = watched[0].side if watched else Side.LONG
+    row = row_of(read, symbol, side)
+    return row, [p for p in watched if p.side is side or bare(symbol) not in read.hedged]
 
 
 class Jumped(msgspec.Struct, frozen=True, kw_only=True):

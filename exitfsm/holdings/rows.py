@@ -13,7 +13,19 @@ from enum import Enum
 import msgspec
 
 from exitfsm.holdings.facts import Change, Instrument, Key, Memory, Read, Scope, Watched
-from exitfsm.values import EXACT, ZERO, BrokerPosition, Side, bare, exactly, floor_to, plain, same_symbol, tradable
+from exitfsm.values import (
+    EXACT,
+    ZERO,
+    BrokerPosition,
+    Side,
+    bare,
+    exactly,
+    floor_to,
+    plain,
+    rows_of,
+    same_symbol,
+    tradable,
+)  # fmt: skip
 
 
 class Said(Enum):
@@ -77,22 +89,39 @@ def net(read: Read, key: Key, *, hedge: bool = False) -> Shown | Silent:
     """
     if not read.unreadable.isdisjoint(("", bare(key.symbol))):
         return Silent("positions_unreadable", f"a row of {key.symbol} could not be read")
-    named = any(row.account is not None for row in read.rows)
-    own = [row for row in read.rows if not named or key.account is None or row.account == key.account]
-    rows = [row for row in own if same_symbol(row.symbol, key.symbol)]
-    held = [row for row in rows if row.qty]
-    if not hedge and len({row.side for row in held}) > 1:
-        shown = " and ".join(f"{row.side} {row.qty:f}" for row in held)
+    rows = [row for row in rows_of(read.rows, key.symbol) if _is_own(row, read, key)]
+    if not hedge and len({row.side for row in rows if row.qty}) > 1:
+        shown = " and ".join(f"{row.side} {row.qty:f}" for row in rows if row.qty)
         return Silent("both_sides", f"{key.symbol} is shown {shown}: rows of one instrument; nothing is sent")
     if key.side is not None:
         rows = [row for row in rows if row.side is key.side]
     if not rows:
-        return Shown(qty=ZERO, said=Said.ABSENT if own else Said.EMPTY)
+        shows_others = any(_is_own(row, read, key) for row in read.rows)
+        return Shown(qty=ZERO, said=Said.ABSENT if shows_others else Said.EMPTY)
     return _added(rows, key)
+
+
+def _is_own(row: BrokerPosition, read: Read, key: Key) -> bool:
+    """True for a row of the holding's account, and where no row names one."""
+    return key.account in (None, row.account) or all(one.account is None for one in read.rows)
+
+
+def _one_row(row: BrokerPosition, key: Key) -> Shown:
+    """What a sum of rows says where there is only this one."""
+    average, price = row.avg_entry_price, row.current_price
+    return Shown(
+        qty=(ZERO + row.qty) * sign(row.side, key),
+        said=Said.ROW,
+        average=ZERO + average if row.qty and tradable(average) and average > 0 else None,
+        price=price if price is not None and price > 0 else None,
+        available=row.qty_available,
+    )
 
 
 def _added(rows: Sequence[BrokerPosition], key: Key) -> Shown:
     """Rows of one side as one."""
+    if len(rows) == 1:  # mostly
+        return _one_row(rows[0], key)
     total = sum((row.qty for row in rows), ZERO)
     averages = [row.avg_entry_price for row in rows if row.qty]
     average = None
@@ -161,7 +190,10 @@ def both_sides(rows: Sequence[BrokerPosition]) -> list[str]:
     """What is shown on both sides, in words."""
     said = {bare(row.symbol): row for row in reversed(rows)}
     other = [(said[bare(row.symbol)], row) for row in rows if said[bare(row.symbol)].side is not row.side]
-    text = "rows of one symbol. Only the side that was watched first is protected, the other is NOT"
+    text = (
+        "rows of one symbol. Nothing is sent for either side: both are NOT protected. "
+        "Where the account holds both at once, declare hedge (Capabilities, or Broker.instrument)"
+    )
     return [f"{a.symbol} is shown {a.side} {plain(a.qty)} and {b.side} {plain(b.qty)}: {text}" for a, b in other]
 
 

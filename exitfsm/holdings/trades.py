@@ -14,6 +14,8 @@ import msgspec
 
 from exitfsm.holdings.facts import Evidence, Instrument, Key, Memory, Scope, Watched
 from exitfsm.holdings.rows import sellable, side_of
+from exitfsm.holdings.sides import said_side
+from exitfsm.order_ids import is_exit_of
 from exitfsm.position.attempting import is_price
 from exitfsm.values import EXACT, ZERO, Fill, OrderSide, exactly, same_symbol, significant
 
@@ -47,7 +49,7 @@ def trades(fills: Iterable[Fill], key: Key, memory: Memory) -> tuple[Trade, ...]
             key.account is not None and fill.account not in (None, key.account)
         ):
             continue
-        if key.side is not None and fill.position_side is not key.side:
+        if key.side is not None and said_side(fill) is not key.side:
             continue
         root = root_of(fill.fill_id)
         if root not in newest or fill.fill_id > newest[root].fill_id:
@@ -192,4 +194,16 @@ def nobodys(found: Iterable[Trade], watched: Sequence[Watched], scope: Scope, me
         t
         for t in found
         if scope.is_exit(t.order_id) and t.order_id not in known and t.root not in memory.others and t.at > since
+    )
+
+
+def lost_exits(found: Iterable[Trade], watched: Sequence[Watched], memory: Memory) -> tuple[Trade, ...]:
+    """Executions of exits of these positions that are on no record here: another machine's, or a lost life's."""
+    known = {order.order_id for p in watched for order in p.orders}
+    return tuple(
+        t
+        for t in found
+        if t.order_id not in known
+        and t.root not in memory.booked
+        and any(is_exit_of(p.name, t.order_id) for p in watched)
     )

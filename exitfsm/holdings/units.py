@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from decimal import ROUND_FLOOR, Decimal
 
 import msgspec
+from msgspec.structs import replace
 
 from exitfsm.holdings.facts import Instrument, Watched
 from exitfsm.holdings.trades import Trade, total
-from exitfsm.values import EXACT, ZERO, exactly
+from exitfsm.values import EXACT, ZERO, BrokerPosition, exactly, tradable
 
 #: A factor nearer to 1 is no change of the unit; a price may be so far from what the factor says.
 FACTOR_MIN, PRICE_OFF_MAX = Decimal("0.02"), Decimal("0.03")
@@ -124,6 +125,22 @@ def entry(
         return average
     per_unit = EXACT.divide(average, instrument.multiplier)
     return None if _is_far(per_unit, price) else per_unit
+
+
+@exactly
+def in_prices(row: BrokerPosition, entry: Decimal | None, multiplier: Decimal) -> BrokerPosition:
+    """The row with its average entry as a price, where the account shows it for a whole contract.
+
+    What agrees with the entry that is watched says which of the two it is; else the price that is shown does.
+    """
+    average, price = row.avg_entry_price, row.current_price
+    if multiplier == 1 or not (tradable(average) and average > 0) or (entry and not is_off(average, entry)):
+        return row
+    per_unit = EXACT.divide(average, multiplier)
+    agrees = bool(entry) and not is_off(per_unit, entry or ZERO)
+    if not agrees and (not price or not _is_far(average, price) or _is_far(per_unit, price)):
+        return row
+    return replace(row, avg_entry_price=per_unit)
 
 
 def _is_far(one: Decimal, other: Decimal) -> bool:

@@ -6,6 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
+import msgspec
+from msgspec.structs import replace
+
+from exitfsm.holdings.beside import FRESH_S, order_to_prove
 from exitfsm.holdings.facts import (
     Calm,
     ClosedBy,
@@ -21,26 +25,28 @@ from exitfsm.holdings.facts import (
     Unit,
     Watched,
 )
-from exitfsm.holdings.reads import known
-from exitfsm.holdings.rows import Shown, net
+from exitfsm.holdings.facts import Read as Dated
+from exitfsm.holdings.leaving import Intent, Leaving, Working
+from exitfsm.holdings.reads import ABSENT_BY_LAG, NEVER, Read, is_silent, known
+from exitfsm.holdings.rows import Shown, net, sign
 from exitfsm.holdings.units import factor_of
+from exitfsm.holdings.working import closing, leaves_of
 from exitfsm.kinds import PositionEnd
 from exitfsm.lifecycle import State
 from exitfsm.messages import Acknowledge, Message, PositionRead, RaiseAlarm, Rescale, Withdraw
 from exitfsm.ports import Capabilities
 from exitfsm.ports import Instrument as Declared
 from exitfsm.position import READS_MIN, Position
-from exitfsm.values import EXACT, ZERO, exactly, rounded, same_symbol, significant
+from exitfsm.values import EXACT, ZERO, ExecutionReport, Fill, exactly, rounded, rows_of, significant
 
 #: What a venue may keep of a purchase in the coin that was bought, as a part of it.
 _FEE_MAX = Decimal("0.01")
-_ABSENT_BY_LAG = 3
 _LOOK_S = 1.0
 
 
-def key_of(p: Position) -> Key:
+def key_of(p: Position, broker: Capabilities) -> Key:
     """The holding that a position is part of; the rows of other accounts were left out before."""
-    return Key(None, p.symbol)
+    return Key(None, p.symbol, p.side if broker.holds_both(p.symbol) else None)
 
 
 def instrument_of(broker: Capabilities, symbol: str) -> Instrument:
@@ -53,11 +59,13 @@ def instrument_of(broker: Capabilities, symbol: str) -> Instrument:
         least_value=rules.value_min if isinstance(rules, Declared) else ZERO,
         multiplier=rules.multiplier if isinstance(rules, Declared) else careful.multiplier,
         fee_max=_FEE_MAX if "/" in symbol else ZERO,
+        hedge=broker.holds_both(symbol),
         reduce_only=broker.reduce_only,
+        reserves=broker.reserves,
         lag_s=lag_s,
         executions_late_s=broker.executions_late_s,
         gap_s=min(careful.gap_s, lag_s),
-        absent_s=_ABSENT_BY_LAG * lag_s,
+        absent_s=ABSENT_BY_LAG * lag_s,
     )
 
 
@@ -92,15 +100,79 @@ def watched_of(p: Position, price: Decimal | None) -> Watched:
     )
 
 
+class Looks(msgspec.Struct, frozen=True, kw_only=True):
+    """Looks at what is held for one order that is about to leave: the newest; how many showed something, or failed.
+
+    `proved`: when the newest look-up began that showed the order before it over, in monotonic seconds.
+    """
+
+    read: Read | None = None
+    shown: int = 0
+    failed: int = 0
+    executions: tuple[Fill, ...] = ()
+    proved: float = NEVER
+    why: str = ""
+
+
+def leaving_of(
+    intent: Intent, looks: Looks, broker: Capabilities, now: float, working: Iterable[ExecutionReport] = ()
+) -> Leaving:
+    """The order of an intent as the rules see it; `working` are orders of others in its symbol. Times are monotonic."""
+    p, instrument = intent.position, instrument_of(broker, intent.position.symbol)
+    holding = sorted([p, *(other.position for other in intent.beside)], key=lambda q: (q.opened_at, q.position_id))
+    watched = {q.position_id: watched_of(q, None) for q in holding if q.side is p.side}
+    mine, before = watched[p.position_id], order_to_prove(p)
+    if before is not None:  # that its late fills were waited for is its position's rule
+        ended = intent.asked - FRESH_S - instrument.late_fill_s
+        orders = [
+            replace(order, dead=False, ended=ended, read=looks.proved)
+            if order.order_id == before.client_order_id
+            else order
+            for order in mine.orders
+        ]
+        mine = watched[p.position_id] = replace(mine, orders=tuple(orders))
+    read: Dated | Failed | None = None
+    if looks.read is not None:
+        seen = looks.read
+        # A row that names no symbol may be of any: it silences what has no row, and hides none that is shown.
+        unreadable = seen.unreadable if is_silent(seen, p.symbol) else seen.unreadable - {""}
+        read = Dated(rows=seen.rows, begin=seen.began, end=seen.ended, unreadable=unreadable)
+    elif looks.failed:
+        read = Failed(begin=now, end=now)
+    others = [
+        Working(order_id=r.client_order_id, qty=leaves_of(r), broker_order_id=r.broker_order_id)
+        for r in closing(p, working)
+    ]
+    return Leaving(
+        key=key_of(p, broker),
+        instrument=instrument,
+        memory=Memory(),
+        position=mine,
+        watched=tuple(watched.values()),
+        read=read,
+        since=intent.asked,
+        now=now,
+        working=tuple(others),
+        failed=looks.failed,
+        looks=looks.shown,
+        intent=replace(intent, executions=looks.executions),
+    )
+
+
 @exactly
 def is_news(e: Evidence) -> bool:
-    """True where a read shows another quantity than is watched, or another average: then executions are asked for."""
+    """True where a read shows another quantity than is watched, or another average: then executions are asked for.
+
+    In scope by ids always: what others trade beside us may hide what our ids did.
+    """
+    if e.scope.ids:
+        return True
     shown = net(e.read, e.key, hedge=e.instrument.hedge) if not isinstance(e.read, Failed) else None
     if not isinstance(shown, Shown):
         return False
     entries = {p.entry for p in e.watched}
     other = shown.average is not None and len(entries) == 1 and shown.average not in entries
-    return other or shown.qty != sum((p.left * p.side.sign for p in e.watched), ZERO)
+    return other or shown.qty != sum((p.left * sign(p.side, e.key) for p in e.watched), ZERO)
 
 
 @exactly
@@ -118,7 +190,7 @@ def next_look_s(memory: Memory, instrument: Instrument) -> float:
 def last_price(e: Evidence) -> Decimal | None:
     """The price that the broker shows of a holding, else the last accepted one."""
     rows = () if isinstance(e.read, Failed) else e.read.rows
-    shown = [row.current_price for row in rows if same_symbol(row.symbol, e.key.symbol) and row.qty]
+    shown = [row.current_price for row in rows_of(rows, e.key.symbol) if row.qty]
     return next((price for price in shown if price is not None), e.price)
 
 
@@ -183,7 +255,7 @@ def _message(one: Resized | ClosedBy | Unit, p: Position, began: datetime, at: d
 #: What is said of a position; the rest the shell says of each read, and of what cannot be adopted.
 RAISED_HERE = (
     *("positions_missing", "entry_not_shown", "unit_unclear", "unexplained_quantity"),
-    *("other_exit", "oversold"),
+    *("other_exit", "oversold", "scope_netted", "scope_unknown"),
 )
 
 
@@ -202,4 +274,8 @@ def text_of(one: Raise) -> str:
             return f"{beside}: an exit order of ours went through zero, and what it opened is watched by nobody"
         case "other_exit":
             return f"{beside}: an exit under our prefix sold the rest, and no order on record here is it"
+        case "scope_netted":
+            return f"{beside}: others hold the other side, and nothing is sold beyond what the account shows"
+        case "scope_unknown":
+            return f"{beside}: no executions lead to that; no more than it is sold, and no more than is shown"
     return f"{beside}; no execution says why"

@@ -42,7 +42,7 @@ from exitfsm.holdings.facts import (
 )
 from exitfsm.holdings.ledger import ledger, less, ours_at_most
 from exitfsm.holdings.opening import adopt, await_name, entry_of, origin_of
-from exitfsm.holdings.rows import KEPT_S, Said, Shown, Silent, in_scope, net, sign
+from exitfsm.holdings.rows import KEPT_S, Said, Shown, Silent, in_scope, net, side_of, sign
 from exitfsm.holdings.trades import crosses, nobodys, own_sales, total
 from exitfsm.values import ZERO, exactly
 
@@ -66,9 +66,24 @@ def weigh(e: Evidence, memory: Memory) -> Answer:
     memory, calmed = _answered(e.read, memory)
     if e.read.begin - e.instrument.lag_s < memory.unit_at:
         return (*calmed, Needed("reads")), memory
-    case = case_of(e, e.read, shown, memory)
-    said, memory = (ledger if e.scope.by_ids else _first)(case)
+    if isinstance(e.executions, Failed):
+        said, memory = _unlisted(case_of(replace(e, executions=()), e.read, shown, memory))
+    else:
+        case = case_of(e, e.read, shown, memory)
+        said, memory = (ledger if e.scope.by_ids else _first)(case)
     return _spoken((*calmed, *said), memory)
+
+
+def _unlisted(case: Case) -> Answer:
+    """The executions could not be read: their silence says nothing. A person hears; after long the reads decide."""
+    run, instrument = case.counted, case.e.instrument
+    long = run.reads >= instrument.growth_reads and case.read.begin - run.first >= instrument.growth_s
+    if long and not case.e.scope.by_ids:
+        return _first(case)
+    said: tuple[Concluded, ...] = (Needed("executions"),)
+    if case.enough and (case.e.scope.by_ids or not case.is_inside):
+        said = (figures(case, "scope_unknown" if case.e.scope.by_ids else "unexplained_quantity"), *said)
+    return said, remembered(case)
 
 
 def _first(case: Case) -> Answer:
@@ -82,7 +97,7 @@ def at_most(e: Evidence, memory: Memory) -> Decimal | None:
 
     The account's figure counts where it is known.
     """
-    if not e.scope.by_ids or not isinstance(e.read, Read) or e.executions is None:
+    if not e.scope.by_ids or not isinstance(e.read, Read) or not isinstance(e.executions, tuple):
         return None
     shown = net(e.read, e.key, hedge=e.instrument.hedge)
     if isinstance(shown, Silent) or shown.said is Said.EMPTY:
@@ -333,6 +348,9 @@ def _decided(case: Case) -> Answer:
     sold = tuple(p for p in watched if p.orders and not case.can_be_sold(p.left))
     if sold and not went_flat:
         return _after_an_exit(case, sold)
+    gone = tuple(p for p in watched if p.side is not side_of(shown, case.e.key))
+    if not went_flat and 0 < len(gone) < len(watched):
+        return _after_the_other_side(case, gone)
     crossed = case.told and bool(watched) and crosses(case.expected.qty, case.new, case.e.instrument)
     keeps = bool(watched) and not went_flat and shown * case.expected.qty > 0 and not crossed
     if keeps:
@@ -342,9 +360,7 @@ def _decided(case: Case) -> Answer:
         if waited is not None:
             return waited
     said, memory = _others_exit(case)
-    how = "residue" if went_flat and shown else "external"
-    if shown * case.expected.qty < 0 or (crossed and not went_flat):
-        how = "reversed" if shown * case.expected.qty < 0 else "external"
+    how = "reversed" if shown * case.expected.qty < 0 else "residue" if went_flat and shown else "external"
     if said and how == "external":
         how = "other_exit"
     closed = [ClosedBy(p.name, how, p.left) for p in watched]
@@ -352,6 +368,17 @@ def _decided(case: Case) -> Answer:
     if went_flat:
         return after
     return adopt(case, after)
+
+
+@exactly
+def _after_the_other_side(case: Case, gone: tuple[Watched, ...]) -> Answer:
+    """Row 16 where the next position is watched already: those of the other side are over, the rest is held."""
+    said, memory = concluded(case, [ClosedBy(p.name, "reversed", p.left) for p in gone], booked(case))
+    rest = tuple(p for p in case.e.watched if p not in gone)
+    if sum((p.left for p in rest), ZERO) == abs(case.shown.qty):
+        return said, memory
+    more, memory = _resized(replace(case, memory=memory, e=msgspec.structs.replace(case.e, watched=rest)))
+    return (*said, *more), memory
 
 
 def _after_an_exit(case: Case, sold: tuple[Watched, ...]) -> Answer:

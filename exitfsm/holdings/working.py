@@ -12,6 +12,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import NamedTuple
 
+from exitfsm.holdings.sides import concerns
 from exitfsm.ports import Capabilities
 from exitfsm.position import Position
 from exitfsm.values import ZERO, ExecutionReport, OrderStatus, WorkingOrder, exactly, plain
@@ -45,7 +46,7 @@ def gives_way(order: ExecutionReport, p: Position, foreign_exits: str, entry_pre
 
 def closing(p: Position, working: Iterable[ExecutionReport]) -> tuple[ExecutionReport, ...]:
     """Those of others that would close the position."""
-    return tuple(order for order in working if order.side is p.side.exit_side)
+    return tuple(order for order in working if order.side is p.side.exit_side and concerns(order, p.side))
 
 
 @exactly
@@ -53,14 +54,15 @@ def blocking(p: Position, theirs: Sequence[ExecutionReport], held: Decimal) -> t
     """Closing orders that together with ours would sell more than is held; one that does not say how much would."""
     asked = ZERO
     for order in theirs:
-        leaves = _leaves(order)
+        leaves = leaves_of(order)
         if leaves is None:
             return tuple(theirs)
         asked += leaves
     return tuple(theirs) if asked and asked + p.remaining_qty > held else ()
 
 
-def _leaves(order: ExecutionReport) -> Decimal | None:
+def leaves_of(order: ExecutionReport) -> Decimal | None:
+    """What a working order may still fill; None where it does not say that."""
     if order.leaves_qty is not None:
         return order.leaves_qty
     return order.qty - (order.filled_qty or ZERO) if order.qty is not None else None

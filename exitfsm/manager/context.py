@@ -14,11 +14,12 @@ from exitfsm.clocks import SteadyTime
 from exitfsm.config import ExitConfig
 from exitfsm.custom_rules import CustomRules
 from exitfsm.engine import Engine
-from exitfsm.manager.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.manager.mailbox import Mailbox
 from exitfsm.memory.memory import Memory
+from exitfsm.others.alarms import Alarms, OnAlarm, OnEvent
 from exitfsm.others.ground import Ground
 from exitfsm.others.scope import Scoped
+from exitfsm.others.settings import Settings
 from exitfsm.ports import Clock
 from exitfsm.position import Position
 
@@ -57,6 +58,7 @@ class Context:
     tasks: Tasks
     ground: Ground
     scoped: Scoped
+    settings: Settings
 
 
 class Part:
@@ -68,7 +70,7 @@ class Part:
         self._calls, self._books, self._hours = context.calls, context.books, context.hours
         self._breaker, self._tasks = context.breaker, context.tasks
         memory, self._seen, self._instruments = context.memory, context.memory.seen, context.instruments
-        self._ground, self._scoped = context.ground, context.scoped
+        self._ground, self._scoped, self._settings = context.ground, context.scoped, context.settings
         self._orders, self._sends, self._shown, self._waits = memory.orders, memory.sends, memory.shown, memory.waits
         self._kept, self._jumps = memory.kept, memory.jumps
 

@@ -16,13 +16,28 @@ import math
 from collections.abc import Iterator
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from exitfsm import holdings
 from exitfsm.aio.budget import PAUSE_S, Turns
 from exitfsm.aio.workers import Workers
 from exitfsm.broker.calls import Outcome
 from exitfsm.broker.probing import there_after_all
 from exitfsm.errors import BrokerError, OrderRefused, StoreError
-from exitfsm.holdings import FRESH_S, NEVER, UNKNOWN_MAX, Answer, Beside
+from exitfsm.holdings import (
+    FRESH_S,
+    NEVER,
+    UNKNOWN_MAX,
+    Beside,
+    Blocked,
+    Intent,
+    Looks,
+    Permit,
+    Send,
+    Short,
+    Wait,
+    bare,
+)  # fmt: skip
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.view import View
@@ -31,10 +46,12 @@ from exitfsm.others.way import Way
 from exitfsm.outside import log, logged
 from exitfsm.ports import EXIT_WAITS
 from exitfsm.position import Action, Cancel, LookUp, Position, Submit, is_proved_over
-from exitfsm.values import ExecutionReport, Order, OrderType, refused_report
+from exitfsm.values import ExecutionReport, Order, refused_report
 
 #: How long the bot's call waits for orders that it caused to have left; a broker that is slower is not waited for.
 GRACE_S = 0.01
+#: Something else was learned: what is owed is asked again.
+_ASK_AT_ONCE = (Wait("owed"), Wait("beside"))
 
 
 class Executor(Part):
@@ -44,7 +61,10 @@ class Executor(Part):
         super().__init__(context)
         self._view = view
         #: Whose turn it is to send.
-        self._turns = Turns(self._given.clock, self._live.orders_per_minute, self._standing, self._alarms.raise_soon)
+        self._turns = Turns(
+            self._given.clock, self._live.orders_per_minute, self._standing, self._alarms.raise_soon,
+            lambda kind, why: self._tasks.write(self._alarms.keep_only({kind}, (), why)),
+        )  # fmt: skip
         self.workers = Workers(
             self._step,
             begins=lambda position_id: self._announce(position_id, self._owed(position_id)[1]),
@@ -53,8 +73,8 @@ class Executor(Part):
             pause_s=PAUSE_S,
         )
         self.way = Way(self._ground, self._held_for, self._turns.pause)
-        #: See to it that what positions owe is worked on.
-        self.drive = self.workers.drive
+        #: See to it that what positions owe is worked on; how many wait for their turn to send, and how long.
+        self.drive, self.waiting = self.workers.drive, self._turns.waiting
 
     async def grace(self) -> None:
         """Give orders that were caused just now a moment to leave."""
@@ -101,7 +121,7 @@ class Executor(Part):
         if isinstance(action, Cancel):
             return await self._cancel(p, action)
         await self._turns.gather(p.position_id, len(self.workers.tasks), is_urgent=p.leaves_qty > 0)
-        expected = self._view.expectations()
+        expected = self._view.expectations(p.symbol)
         await self._view.tell_read(p.position_id, await self._books.positions(), expected)
         return self._engine.positions.get(p.position_id) is not p
 
@@ -185,54 +205,67 @@ class Executor(Part):
             await self._ask_for_way(p)
             await self._turns.pause(p.position_id)
             return True
-        if self._kept.is_gap(p) and await self._view.is_rescaled(p):
+        if self.way.broker.reduce_only and self._kept.is_gap(p) and await self._view.is_rescaled(p):
             return True
         if not await self.way.is_free(p):
             return False
-        place, answer = await self._turns.take(p.position_id), Answer.BLOCKED
+        place, permit = await self._turns.take(p.position_id), None
         try:
-            answer = await self._last_look(p, action)
+            permit = await self._last_look(p, action)
         finally:
-            if answer is not Answer.SEND:
+            if not isinstance(permit, Send):
                 self._turns.give_back(place)
-        return await self._send(p, action.order) if answer is Answer.SEND else answer is Answer.WAIT
+        if isinstance(permit, Send):
+            return await self._send(p, action.order)
+        if isinstance(permit, Short):
+            return await self._not_sent(action.order, holdings.more_than_held(action.order.qty, permit))
+        return permit in _ASK_AT_ONCE
 
-    async def _last_look(self, p: Position, action: Submit) -> Answer:
+    async def _last_look(self, p: Position, action: Submit) -> Permit:
         """What is read for an order is read after it waited for its turn, and must still be fresh when it leaves."""
-        asked = self._time.monotonic()
+        asked, looks = self._time.monotonic(), Looks()
         await self._prove_over(p, asked)
-        answer = self._may_send(p, action, asked)
-        if answer is not Answer.SEND:
-            return answer  # it was learned while it waited
+        permit = self._may_send(p, action, asked, looks)
+        if permit in _ASK_AT_ONCE or isinstance(permit, Blocked):
+            return permit  # it was learned while it waited
         if self._hours.may_have_changed(p.symbol) and not await self._hours.let_pass(p.symbol):
-            return Answer.BLOCKED
-        guarded = self._calls.capabilities.reduce_only and not self._engine.against(p)
-        refusal = None if guarded else await self._no_longer_held(p, action.order)
-        if refusal is not None:
-            return await self._not_sent(action.order, refusal)
-        if not await self._one_before_is_over(p):
-            return Answer.BLOCKED
-        return self._may_send(p, action, asked)
+            return Blocked("closed")
+        permit = self._may_send(p, action, asked, looks)
+        while isinstance(permit, Wait):
+            if permit.what == "reads":
+                looks = await self._look(p, action.order, looks)
+            elif permit.what != "record" or not await self._one_before_is_over(p):
+                break
+            permit = self._may_send(p, action, asked, looks)
+        if isinstance(permit, Blocked) and permit.alarm == "exit_held_back":
+            raise BrokerError(f"what is held of {p.symbol} is not known: {looks.why}")
+        if permit == Wait("unit") and looks.read is not None and await self._view.take_back(p, looks.read):
+            return Wait("owed")
+        return permit
 
-    def _may_send(self, p: Position, action: Submit, asked: float) -> Answer:
+    def _may_send(self, p: Position, action: Submit, asked: float, looks: Looks) -> Permit:
         """Whether an order may leave now, by what was asked for since `asked` (monotonic seconds)."""
         now, current = self._time.monotonic(), self._engine.positions.get(p.position_id)
-        beside = tuple(self._beside(current)) if current is not None else ()
-        leaving = holdings.Leaving(
+        beside, before = tuple(self._beside(current)) if current is not None else (), holdings.order_to_prove(p)
+        intent = Intent(
             order=action,
-            position=current,
+            position=current or p,
             owed=self._engine.owed_by(current, self._waits.now(current)) if current is not None else None,
             beside=beside,
             asked=asked,
-            now=now,
             # A slow broker is no reason never to send, a long sleep is one.
             fresh_s=FRESH_S + (1 + len(beside)) * float(self._live.broker_timeout_seconds),
             is_held_back=self._orders.hold_back(p.symbol, now),
             may_have_left=self._sends.may_have_left(action.order.client_order_id),
+            is_gap=self._kept.is_gap(p),
+            count=self._shown.counted(p),
         )
-        answer = holdings.may_send(leaving)
+        if before is not None:
+            looks = replace(looks, proved=self._shown.look_ups(before.client_order_id).shown_over)
+        others = self.way.in_scope(self._orders.foreign.get(bare(p.symbol), {}).values())
+        permit = holdings.may_send(holdings.leaving_of(intent, looks, self.way.broker, now, others))
         closed = self._hours.heard_closed(p.symbol) or not self._breaker.allows(now)
-        return Answer.BLOCKED if closed and answer is Answer.SEND else answer
+        return Blocked("closed") if closed and isinstance(permit, Send) else permit
 
     # --- the orders beside it -----------------------------------------------------------------------------------------
 
@@ -260,20 +293,15 @@ class Executor(Part):
                         raise
 
     async def _one_before_is_over(self, p: Position) -> bool:
-        """True unless the record of the order before this one shows it working; then a person hears of it."""
+        """Read the record of the order before this one; False where it shows it working, of which a person hears."""
         before = holdings.order_to_prove(p)
         if before is None:
             return True
-        named = before.client_order_id
-        # It was read before this attempt was decided. After a long wait, or a restart, it is read again.
-        if self._time.monotonic() - self._shown.look_ups(named).shown_over <= FRESH_S:
-            return True
-        record = await self._view.record_of(p, named)
+        record = await self._view.record_of(p, named := before.client_order_id)
         if is_proved_over(before, record, self._calls.capabilities):
             return True
         if record.report is not None:  # else it is looked up again: an answer may be behind
-            waits = p.client_order_id
-            text = f"the end of order {named} was reported, and its record shows it working: {waits} waits"
+            text = f"the end of order {named} was reported, and its record shows it working: {p.client_order_id} waits"
             await self._mailbox.alarm(p.position_id, "ended_order_works", text)
         return False
 
@@ -282,56 +310,40 @@ class Executor(Part):
         if p.reason is not None and p.reason.takes_profit:
             return
         why = f"the exit of {p.position_id} ({p.reason}) waits for it"
-        others = [other.position for other in self._beside(p)]
-        resting = [q for q in others if q.order_live and q.order_type is OrderType.LIMIT]
+        resting = [other.position for other in self._beside(p) if other.position.order.resting]
         await self._mailbox.tell_all([(q.position_id, GiveWay(at=self._time.now(), why=why)) for q in resting])
 
-    async def _held_for(self, p: Position) -> Decimal:
-        return self._view.net_of(p, await self._books.positions())[0]
+    async def _held_for(self, p: Position) -> tuple[Decimal, Decimal]:
+        read = await self._books.positions()
+        return self._view.net_of(p, read)[0], self._view.net_of(p, read.of_all())[0]
 
-    async def _no_longer_held(self, p: Position, order: Order) -> OrderRefused | None:
-        """The refusal of an order that would sell more than is held, at a broker that does not refuse it by itself."""
-        failed = shown = 0
+    async def _look(self, p: Position, order: Order, looks: Looks) -> Looks:
+        """One more look at what is held; one that was overtaken by what an order filled does not count."""
+        if looks.shown + looks.failed:
+            await self._turns.pause(p.position_id)
         while True:
             seen = self._view.seen(p)
             read, why = await self._books.look(p.symbol)
             p = self._engine.positions.get(p.position_id, p)
-            held = None
-            if read is not None:
-                if self._view.seen(p) != seen:
-                    continue  # its orders, or those beside it, have changed what is held since
-                held = self._view.net_of(p, read)[0]
-                self._shown.count(p, held, read.began)
-            failed, shown = failed + (read is None), shown + (read is not None)
-            look = holdings.Look(
-                position=p,
-                qty=order.qty,
-                held=held,
-                executions=await self._books.fills_of(p) or () if held is not None and held < order.qty else (),
-                count=self._shown.counted(p),
-                failed=failed,
-                shown=shown,
-                may_have_left=self._sends.may_have_left(order.client_order_id),
-            )
-            answer = holdings.covered(look)
-            if isinstance(answer, holdings.Short):
-                return holdings.more_than_held(order.qty, answer)
-            if answer is Answer.SEND:
-                return None
-            if answer is Answer.BLOCKED:
-                raise BrokerError(f"what is held of {p.symbol} is not known: {why}")
-            await self._turns.pause(p.position_id)
+            if read is None:
+                return replace(looks, read=None, failed=looks.failed + 1, why=why)
+            if self._view.seen(p) == seen:
+                break
+        held = self._view.net_of(p, read)[0]
+        self._shown.count(p, held, read.began)
+        executions = await self._books.fills_of(p) or () if held < order.qty else ()
+        return replace(looks, read=read, shown=looks.shown + 1, executions=executions)
 
-    async def _not_sent(self, order: Order, refusal: OrderRefused) -> Answer:
+    async def _not_sent(self, order: Order, refusal: OrderRefused) -> bool:
         # An earlier life, whose store was lost, may have sent the same id: then what is missing is what it sold.
         report = await self._calls.order(order.client_order_id) if self._calls.asks_by_our_id else None
         if report is None and self._sends.may_have_left(order.client_order_id):
             # It may be on its way, with the same effect. Not sent, not refused; it is asked for again.
             log.warning("submit_held_back id=%s why=%s", order.client_order_id, refusal)
             self._engine.sent(order.client_order_id)
-            return Answer.BLOCKED
+            return False
         await self._mailbox.report(report or refused_report(order.client_order_id, refusal, self._time.now()))
-        return Answer.WAIT
+        return True
 
     async def _send(self, p: Position, order: Order) -> bool:
         name = order.client_order_id
@@ -344,7 +356,8 @@ class Executor(Part):
             if outcome.outcome is Outcome.REFUSED:
                 may_have_left = self._sends.may_have_left(name)
                 there = await there_after_all(self._calls, name, may_have_left=may_have_left)
-                if there is None and self._sends.may_be_on_its_way(name):
+                unknown = self._orders.names_unknown(report.text)
+                if there is None and self._sends.may_be_on_its_way(name, is_held_by_unknown=unknown):
                     return False  # an earlier copy may be there, and hold what this one was refused: it is looked up
                 report = there or report
             if await self._is_too_small(p, order, report):
@@ -364,5 +377,5 @@ class Executor(Part):
     async def _is_too_small(self, p: Position, order: Order, report: ExecutionReport | None = None) -> bool:
         """True while an order is worth less than the venue takes, by its answer too; what an operator ordered goes."""
         price = self._engine.last_price(order.symbol)
-        waits = await self._instruments.hold_back(p.position_id, order, price, report)
+        waits = await self._instruments.hold_back(p.position_id, order, price, report, p.qty)
         return waits and not p.order.ordered_by

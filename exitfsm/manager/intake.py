@@ -18,7 +18,7 @@ from typing import Any
 from exitfsm import holdings
 from exitfsm.broker.market import bar_of
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import Meaning, Read, same_symbol
+from exitfsm.holdings import Meaning, Read
 from exitfsm.lifecycle import State
 from exitfsm.manager.context import Context, Part, in_order
 from exitfsm.manager.executor import Executor
@@ -26,10 +26,9 @@ from exitfsm.manager.reconciler import Reconciler
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.messages import ForceExit, Message, RecordRead, Release
-from exitfsm.order_ids import looks_like_exit
 from exitfsm.outside import log, logged
 from exitfsm.position import ExitOrder, Position, is_over
-from exitfsm.position.operating import is_stuck
+from exitfsm.position.operating import is_in_the_dark, is_stuck
 from exitfsm.values import Bar, ExecutionReport, OrderStatus
 
 #: How long an update waits until a new position is adopted; a bot with one consumer has bars waiting behind.
@@ -101,16 +100,17 @@ class Operators(Part):
         p = self._engine.positions.get(position_id)
         if p is None:
             raise ValueError(f"no open position is called {position_id!r}: nothing was released")
-        if not_there and p.state is State.PENDING and p.client_order_id not in self._sends.under_way:
+        if not_there and is_in_the_dark(p) and p.client_order_id not in self._sends.under_way:
             await self._mailbox.report(holdings.not_there(p.order.client_order_id, who, self._time.now()))
-            return
+            if p.state is State.PENDING:
+                return  # the next attempt follows by itself
+            p = self._engine.positions.get(position_id, p)
         await self._clear_up(p, must=True)
         p = self._engine.positions.get(position_id)
         if p is None:
             return
         held = await self._view.agreed(p)
-        net, entry = self._view.net_of(p, held)
-        now, known = self._time.now(), holdings.known(p)
+        (net, entry), now, known = self._view.net_of(p, held), self._time.now(), holdings.known(p)
         if net != 0:
             price = entry or p.entry_price
             await self._mailbox.tell(position_id, Release(at=now, qty=net, entry_price=price, who=who, known=known))
@@ -212,7 +212,7 @@ class Intake(Part):
 
     async def _confirm(self, symbol: str) -> None:
         """Ask about the newest jump. Of one that comes meanwhile the answer may know nothing: that is asked anew."""
-        bar, expected = self._jumped[symbol], self._view.expectations()
+        bar, expected = self._jumped[symbol], self._view.expectations(symbol)
         again = False
         try:
             held = Read()
@@ -230,13 +230,14 @@ class Intake(Part):
             await self._settle(bar, held, watched)
 
     async def _settle(self, bar: Bar, held: Read, watched: list[Position]) -> None:
-        beside = {q.position_id: q for p in watched for q in self._engine.beside(p) if q not in watched}
-        ratio_max = self._given.config.policy.price_guard.max_jump_ratio
+        row, of_row = holdings.jumped_rows(held, bar.symbol, watched)
+        beside = {q.position_id: q for p in of_row for q in self._engine.beside(p) if q not in watched}
+        ratio_max = self._settings.policy.price_guard.max_jump_ratio
         jump = holdings.Jumped(
             bar=bar,
             price_before=self._engine.last_price(bar.symbol),
-            row=next((row for row in held.rows if same_symbol(row.symbol, bar.symbol)), None),
-            watched=tuple(watched),
+            row=row,
+            watched=tuple(of_row),
             beside=tuple(beside.values()),
             ratio_max=ratio_max,
             bars=self._jumps.note(bar, self._engine.levels.last_at(bar.symbol), ratio_max),
@@ -247,7 +248,7 @@ class Intake(Part):
         elif meaning is Meaning.REAL:
             await self._mailbox.bars([bar], confirmed=True)
         else:
-            await self._mailbox.run(lambda: self._engine.on_bar(bar, received_at=self._given.clock.now()))
+            await self._mailbox.run(lambda: self._engine.on_bar(bar, self._given.clock.now(), at=self._time.now()))
 
     async def update(self, update: Any) -> None:
         """A report on any order of the account. One that is not understood makes the orders be looked up."""
@@ -260,7 +261,7 @@ class Intake(Part):
             return
         report = self._orders.under_our_id(report)
         try:
-            if looks_like_exit(report.client_order_id):
+            if await self._ground.is_ours(report.client_order_id):
                 await self._on_ours(report)
             else:
                 await self._on_foreign(report)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 
 from exitfsm.aio.writer import Turn, Writer, all_done
@@ -31,11 +32,20 @@ class Group(Turn):
 class Mailbox(Writer[Group]):
     """The queue to the engine, which is used in the writer's thread only, but for reading what it holds in memory.
 
-    `clock` tells the age of bars: putting the time right must not make fresh bars look old.
+    `clock` tells the age of bars: putting the time right must not make fresh bars look old. `closed_since` says of a
+    symbol since when its market is closed, where bars decide nothing then: it is asked when a bar is judged.
     """
 
-    def __init__(self, engine: Engine, time: SteadyTime, clock: Clock, after: Callable[[Group], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        time: SteadyTime,
+        clock: Clock,
+        after: Callable[[Group], None],
+        closed_since: Callable[[str], datetime | None],
+    ) -> None:
         super().__init__(Group, after)
+        self._closed_since = closed_since
         self._engine, self._now, self._received = engine, time.now, clock.now
 
     async def bars(self, bars: Sequence[Bar], *, confirmed: bool = False) -> None:
@@ -81,7 +91,9 @@ class Mailbox(Writer[Group]):
 
     def _confirmed(self, bars: list[Bar], group: Group) -> None:
         now = self._received()
-        _note(group, [a for bar in bars for a in self._engine.on_bar(bar, received_at=now, confirmed=True)])
+        for bar in bars:
+            self._tell_hours(bar.symbol)
+        _note(group, [a for bar in bars for a in self._engine.on_bar(bar, now, True, self._now())])
 
     def _bars(self, bars: list[Bar], group: Group) -> None:
         """Bars in order; those that jumped too far wait for a second source to confirm them.
@@ -94,16 +106,22 @@ class Mailbox(Writer[Group]):
         now = self._received()
         for bar in bars:
             if bar.symbol in together:
-                actions += self._engine.on_bars(together.values(), received_at=now)
+                actions += self._engine.on_bars(together.values(), received_at=now, at=self._now())
                 together = {}
             if self._engine.quiet(bar, now):
                 continue
+            self._tell_hours(bar.symbol)
             fault = self._engine.fault(bar, now)
             if fault is not None and fault.reason == "price_jump" and self._engine.levels.watched(bar.symbol):
                 group.jumps.append(bar)
             else:
                 together[bar.symbol] = bar
-        _note(group, actions + self._engine.on_bars(together.values(), received_at=now))
+        _note(group, actions + self._engine.on_bars(together.values(), received_at=now, at=self._now()))
+
+    def _tell_hours(self, symbol: str) -> None:
+        slot = self._engine.levels.slots.get(symbol)
+        if slot is not None:
+            slot.shut(self._closed_since(symbol))
 
 
 def _note(group: Group, actions: Iterable[Action]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -27,20 +28,27 @@ from exitfsm.config import ExitConfig, load_config
 from exitfsm.custom_rules import CustomRuleFunction
 from exitfsm.engine import Engine
 from exitfsm.errors import StoreError, StoreLocked
-from exitfsm.events import TradingPaused, TradingResumed
-from exitfsm.manager.alarms import OnAlarm, OnEvent
+from exitfsm.events import Event
 from exitfsm.manager.context import Given, in_order
 from exitfsm.manager.intake import CONFIRM
+from exitfsm.manager.mailbox import Mailbox
 from exitfsm.manager.parts import Parts
+from exitfsm.others.alarms import OnAlarm, OnEvent
+from exitfsm.others.entering import MayEnter
+from exitfsm.others.pausing import Pausable
+from exitfsm.others.prices import Prices
+from exitfsm.others.settings import Adjustable, Settings
 from exitfsm.outside import log
 from exitfsm.ownership import Opening
+from exitfsm.policy import ExitPolicy
 from exitfsm.ports import Broker, Clock, EventBus
-from exitfsm.position import Position, account_hash, price_for
+from exitfsm.position import Position, account_hash
+from exitfsm.sessions import asks_the_broker
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm, Side, decimal_of, symbol_key, utc
 
 
-class ExitManager:
+class ExitManager(Adjustable, MayEnter, Pausable, Prices):
     """Gets a bot out of its positions: exactly once, through crashes, with every step recorded.
 
     Args:
@@ -78,7 +86,7 @@ class ExitManager:
         on_alarm: OnAlarm | None = None,
         standby: bool = False,
     ) -> None:
-        self.config = load_config(config) if config is not None else ExitConfig()
+        self.config, self._config_given = load_config(config) if config is not None else ExitConfig(), config
         self.strategy_name = strategy_name
         self._broker, self._store_given, self._bus = broker, state_store, event_bus
         self._subscription, self._alerting = Subscription(event_bus), Alerting(self.config.alerts, self.alarms)
@@ -119,6 +127,13 @@ class ExitManager:
         return self._parts
 
     @property
+    def _settings(self) -> tuple[Settings, Mailbox]:
+        return self._at_work.context.settings, self._at_work.context.mailbox
+
+    def _goes_by(self, config: ExitConfig) -> None:
+        self.config, self._given = config, replace(self._given, config=config)
+
+    @property
     def _running(self) -> bool:
         return self._made is not None and self._made.running
 
@@ -152,7 +167,7 @@ class ExitManager:
 
     async def _start(self) -> None:
         loop, fitting = home(), Fitting(self._broker)
-        fitting.check()
+        fitting.check(needs_session=asks_the_broker(self.config))
         check_bus(self._bus)
         store = await self._opening.opened()
         self._made, self._loop = Parts(self._given, store, fitting, is_own=store is not self._store_given), loop
@@ -199,15 +214,6 @@ class ExitManager:
         await self.on_bars([bar] if symbol is None else {symbol: bar})
 
     @on_its_loop
-    async def on_price(
-        self, symbol: str, price: Any = None, *, bid: Any = None, ask: Any = None, at: Any = None
-    ) -> None:
-        """A price of now (or of `at`) where there are no bars: a long is judged by the bid, a short by the ask."""
-        sides = self._engine.levels.sides(symbol_key(str(symbol))) if self._running else ()
-        at, close = at or self._given.clock.now(), price_for(sides, price, bid, ask)
-        await self.on_bars([{"symbol": symbol, "timestamp": at, "close": close}])
-
-    @on_its_loop
     async def on_bars(self, bars: Sequence[Any] | Mapping[str, Any]) -> None:
         """Many bars at once, in order or by symbol: what breaches together is committed together."""
         if not self._running:
@@ -228,7 +234,7 @@ class ExitManager:
         await self._parts.intake.update(update)
 
     @on_its_loop
-    async def watch(
+    async def watch(  # noqa: PLR0913  # what a position is, and what a bot may say of it
         self,
         symbol: str,
         side: Side | str,
@@ -237,6 +243,7 @@ class ExitManager:
         first_fill_at: datetime,
         *,
         atr: Decimal | None = None,
+        policy: ExitPolicy | Mapping[str, Any] | None = None,
     ) -> Position:
         """Watch a position from now on, before a reconciliation finds it. Repeating it changes nothing.
 
@@ -246,12 +253,15 @@ class ExitManager:
             symbol, side, qty, entry_price: what is held, at which average price.
             first_fill_at: the broker's time of the first fill since the symbol was flat; it names the position.
             atr: average true range at the entry, for `atr_levels`.
+            policy: settings of its own, as of `change_policy`; a position that has its own already keeps them.
 
         Raises:
+            ConfigError: the policy cannot be had.
             ValueError: quantity or price is not a finite number above 0, or the symbol is none.
         """
-        adopter, first, kind = self._at_work.adopter, utc(first_fill_at), Side(str(side))
-        return await adopter.watch(symbol, kind, decimal_of(qty), decimal_of(entry_price), first, atr)
+        adopter, kind, entry = self._at_work.adopter, Side(str(side)), decimal_of(entry_price)
+        more = {"atr": atr, **self._settings[0].at_entry(policy, kind, entry)}
+        return await adopter.watch(symbol, kind, decimal_of(qty), entry, utc(first_fill_at), more)
 
     @on_its_loop
     async def sync(self) -> None:
@@ -264,20 +274,15 @@ class ExitManager:
 
     # --- questions ----------------------------------------------------------------------------------------------------
 
-    def may_enter(self, symbol: str, at: datetime | None = None) -> bool:
-        """True when nothing here speaks against entering `symbol` at `at` (now when None)."""
-        return holdings.may_enter(*self._entry(symbol, at))
-
-    def entry_block(self, symbol: str, at: datetime | None = None) -> str | None:
-        """Why `symbol` may not be entered at `at`; None when it may."""
-        return holdings.entry_block(*self._entry(symbol, at))
-
-    def _entry(self, symbol: str, at: datetime | None) -> tuple[str, datetime, holdings.Account]:
-        """An entry, and what speaks for or against it: before the start, and when its loop has ended, that."""
+    def _account(self, symbol: str, side: Side | None) -> holdings.Account | None:
         is_watching = self._loop is not None and not self._loop.is_closed()
-        nothing = holdings.Account(positions=(), cooldowns={}, is_reconciled=False)
-        account = self._made.account() if self._made is not None and is_watching else nothing
-        return symbol_key(str(symbol)), utc(at) if at is not None else self._given.time.now(), account
+        return self._made.account(symbol, side) if self._made is not None and is_watching else None
+
+    def _now(self) -> datetime:
+        return self._given.time.now()
+
+    def _record(self, event: Event) -> asyncio.Task[None]:
+        return self._parts.context.alarms.record(event)
 
     def positions(self) -> list[Position]:
         """All open positions, oldest first; none before the start."""
@@ -300,41 +305,22 @@ class ExitManager:
 
     @on_its_loop
     async def force_exit(
-        self, symbol: str, reason: str = "", *, who: str = "operator", qty: Decimal | float | str | None = None
-    ) -> list[Position]:
+        self, symbol: str, reason: str = "", *, who: str = "operator",
+        qty: Decimal | float | str | None = None, side: holdings.OnSide = None,
+    ) -> list[Position]:  # fmt: skip
         """Exit all positions of a symbol now, whatever their levels; returns them. Repeating it does no more.
 
         An exit under way goes on; an unprotected position gets one more attempt (`qty` at most) after its orders were
-        looked up. Where nothing can be done, the alarm `not_done` says why.
+        looked up. Where nothing can be done, the alarm `not_done` says why. In hedge mode `side` must say which of two.
         """
         name, most = symbol_key(str(symbol)), decimal_of(qty) if qty is not None else None
-        positions = [p for p in self.positions() if holdings.same_symbol(p.symbol, name)]
+        positions = holdings.meant(self.positions(), name, side, self._engine.broker)
         return await self._at_work.operators.force(positions, {"reason": reason, "who": who, "at_most": most})
 
     @on_its_loop
     async def flatten_all(self, reason: str = "", *, who: str = "operator") -> list[Position]:
         """Exit everything, now; returns the positions concerned. What is not watched yet is asked for, and follows."""
         return await self._at_work.operators.flatten({"reason": reason, "who": who})
-
-    def pause(self, who: str = "operator", why: str = "") -> Awaitable[None]:
-        """No new triggers and no entries, at once; exits under way go on. Await it to know that it is durable."""
-        running(self._loop)
-        self._engine.pause()
-
-        def begin() -> asyncio.Task[None]:
-            self._engine.pause()  # again, in the order in which it is recorded
-            return self._parts.context.alarms.record(TradingPaused(by=who, at=self._given.time.now(), why=why))
-
-        return Begun(self._loop, begin)
-
-    def resume(self, who: str = "operator") -> Awaitable[None]:
-        """End the pause. Await it to know that it is durable."""
-
-        def begin() -> asyncio.Task[None]:
-            self._engine.resume()
-            return self._parts.context.alarms.record(TradingResumed(by=who, at=self._given.time.now()))
-
-        return Begun(self._loop, begin)
 
     def acknowledge(self, alarm: Alarm | str, who: str = "operator") -> Awaitable[None]:
         """A person has seen an alarm; it is no longer active. Await it to know that it is durable."""

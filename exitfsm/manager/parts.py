@@ -25,7 +25,6 @@ from exitfsm.engine import Engine
 from exitfsm.errors import StoreError
 from exitfsm.events import BreakerClosed, BreakerOpened, ExitCompleted, OrderEnded, PositionClosedElsewhere, Recorded
 from exitfsm.lifecycle import State
-from exitfsm.manager.alarms import Alarms
 from exitfsm.manager.context import Context, Given
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.intake import Intake, Operators
@@ -34,8 +33,13 @@ from exitfsm.manager.reconciler import Adopter, Reconciler
 from exitfsm.manager.timer import Timer
 from exitfsm.manager.view import View
 from exitfsm.memory.memory import Memory
+from exitfsm.others.alarms import Alarms
+from exitfsm.others.crossing import Crossings
 from exitfsm.others.ground import Ground
-from exitfsm.others.scope import Scoped, Share, scope_of
+from exitfsm.others.residues import Residues
+from exitfsm.others.scope import Scoped, scope_of
+from exitfsm.others.settings import Settings
+from exitfsm.others.share import Share
 from exitfsm.outside import log
 from exitfsm.ownership import Ownership, Watchdog
 from exitfsm.position import Position, account_hash
@@ -50,14 +54,19 @@ class Parts:
 
     def __init__(self, given: Given, store: ExitStore, fitting: Fitting, *, is_own: bool) -> None:
         live, time = given.config.live, given.time
-        sessions: Sessions = {}
+        sessions = Sessions()
         #: Commits of which nobody on the event loop has heard yet.
         self._commits: deque[tuple[Position, Sequence[Recorded]]] = deque()
 
         def session_close(symbol: str, _: datetime) -> datetime | None:
             """In the writer's thread: when the session ends, as last read."""
-            known = None if fitting.capabilities.rules(symbol).always_open else sessions.get(symbol)
-            return known[1].close if known is not None else None
+            known = None if fitting.capabilities.rules(symbol).always_open else sessions.last(symbol)
+            return known.close if known is not None else None
+
+        def closed_since(symbol: str) -> datetime | None:
+            """In the writer's thread: since when the market is closed, where nothing is decided then."""
+            is_gated = given.config.session.trade != "extended"
+            return sessions.closed_since(symbol, time.monotonic()) if is_gated else None
 
         self.store, self._account, self._fitting = store, Account(store, given.account), fitting
         self._is_own = is_own
@@ -71,24 +80,27 @@ class Parts:
             bars_since=bars_since(self._keeper.path) if given.config.record_bars else None,
         )
         engine.levels.expect(live.bar_seconds)
-        tasks, timeout_s = Tasks(), float(live.broker_timeout_seconds)
-        scope, listed_by = scope_of(given.config.manage), time.monotonic() + 2 * timeout_s
-        memory = Memory(engine, time, listed_by, by_handing=scope.handed)
-        mailbox = Mailbox(engine, time, given.clock, self._after_group)
+        tasks, timeout_s, scope = Tasks(), float(live.broker_timeout_seconds), scope_of(given.config.manage)
+        life_s = max(float(live.request_life_seconds), timeout_s)
+        memory = Memory(engine, time, time.monotonic() + 2 * timeout_s, scope, life_s=life_s)
+        mailbox = Mailbox(engine, time, given.clock, self._after_group, closed_since)
         alarms = Alarms(mailbox, self._account, tasks, time.now, (given.on_event, given.on_alarm))
         closes = closing(given.config, fitting.capabilities)
         calls = BrokerCalls(fitting, memory.orders, time, timeout_s, Hears(self._after_call, alarms.raise_soon), closes)
-        share = Share(engine, scope)
-        books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share.limits)
+        kept, instruments = memory.kept, Instruments(calls, time, mailbox.alarm)
+        share = Share(engine, scope, calls, kept, self._account)
+        books = Books(calls, memory, time, lambda name: account_hash(name) == given.account, share, instruments.ask)
         ground = Ground(
             calls=calls, orders=memory.orders, positions=mailbox, engine=engine, time=time, live=live,
-            raise_alarm=alarms.raise_alarm,
+            raise_alarm=alarms.raise_alarm, scope=scope,
         )  # fmt: skip
+        residues = Residues(ground, books)
         self.context = context = Context(
             given=given, engine=engine, mailbox=mailbox, alarms=alarms, calls=calls, books=books, memory=memory,
-            tasks=tasks, ground=ground, scoped=Scoped(ground, share),
+            tasks=tasks, ground=ground, scoped=Scoped(ground, kept, share, residues, Crossings(ground, books)),
             breaker=Breaker(live.breaker_failures, float(live.breaker_probe_seconds)),
-            hours=Hours(calls, time, sessions), instruments=Instruments(calls, time, mailbox.alarm),
+            hours=Hours(calls, time, sessions), instruments=instruments,
+            settings=Settings(engine, given.config, given.rules, time.now, tells_hours=calls.has("session")),
         )  # fmt: skip
         self.view = View(context)
         self.executor = Executor(context, self.view)
@@ -109,8 +121,9 @@ class Parts:
         context.mailbox.open(Watchdog(context.alarms.alarm_without_store))
         try:
             await context.mailbox.run(self._restore)
+            await context.scoped.new.check_broker()
             self.running = True
-            for symbol in {p.symbol for p in list(context.engine.positions.values())}:
+            for symbol in sorted({p.symbol for p in list(context.engine.positions.values())}):
                 context.tasks.spawn(context.instruments.ask(symbol), "exitfsm-instrument")
             context.alarms.remind()
             for lack in self._fitting.missing:
@@ -128,8 +141,9 @@ class Parts:
         store.bind(context.given.account)
         self._mended = mend(store)
         self.adopter.load()
-        context.engine.load()
         self._account.restore(context.given.time.now())
+        context.scoped.restore()
+        context.settings.apply()
         if self._account.paused:
             context.engine.pause()
         context.alarms.load(store)
@@ -162,11 +176,12 @@ class Parts:
         if self._is_own:
             self.store.close()
 
-    def account(self) -> holdings.Account:
-        """What speaks for or against an entry."""
+    def account(self, symbol: str, side: holdings.OnSide) -> holdings.Account:
+        """What speaks for or against an entry; where both sides are held at once, what is of the other does not."""
+        one = side if self.context.engine.broker.holds_both(symbol) else None
         return holdings.Account(
-            positions=list(self.context.engine.positions.values()),
-            cooldowns=dict(self._account.cooldowns),
+            positions=[p for p in list(self.context.engine.positions.values()) if one in (None, p.side)],
+            cooldowns=self._account.cooling(one),
             is_reconciled=self.running and self.reconciler.is_done,
             is_paused=self.context.engine.paused,
         )
@@ -196,7 +211,7 @@ class Parts:
         context = self.context
         context.memory.forget(p)
         self.executor.workers.forget(p.position_id)
-        self._account.ended(p)
+        self._account.cools_down(p)
         if context.memory.seen.may_hold(p.symbol):
             self.reconciler.due.hurry()  # what was bought meanwhile is adopted now
 

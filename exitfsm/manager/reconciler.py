@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from typing import Any
 
-from exitfsm import holdings
-from exitfsm.aio.tasks import OneAtATime
-from exitfsm.broker.probing import Found, Sent, find_exit, list_sent, look_around
+from exitfsm import holdings, scope
+from exitfsm.aio.tasks import MANY, OneAtATime, in_slices
+from exitfsm.broker.calls import describe
+from exitfsm.broker.probing import Found, Sent, find_exit, list_sent
 from exitfsm.errors import BrokerError, StoreError
-from exitfsm.holdings import Adopt, Tries, bare, is_price, watching
+from exitfsm.holdings import Adopt, Executed, Expected, Read, Tries, Watching, is_price, watching
 from exitfsm.manager.context import Context, Part
 from exitfsm.manager.executor import Executor
 from exitfsm.manager.view import View
@@ -28,9 +30,10 @@ from exitfsm.memory.intervals import LOOK_UPS_MAX, Due
 from exitfsm.memory.past import epoch_by_price, newest
 from exitfsm.memory.shown import Missing
 from exitfsm.messages import Open, Recover
+from exitfsm.others.around import look_around
 from exitfsm.others.listing import Listing
-from exitfsm.outside import log, logged
-from exitfsm.position import READS_MIN, Position, epoch_of, position_id
+from exitfsm.outside import log
+from exitfsm.position import READS_MIN, Position, epoch_of, may_owe, part_of, position_id
 from exitfsm.values import EXACT, ZERO, BrokerPosition, Fill, Side, plain
 
 #: How soon it is tried again where it failed, or where something could not be adopted yet, in seconds.
@@ -51,10 +54,10 @@ class Adopter(Part):
         self._empty_at: datetime | None = self._time.now()
         self._began = self._time.now()
         self._sent: Sent | None = None  # for those that are being adopted
+        self._part = part_of(self._given.account, context.ground.scope.mark)
         self._open_message = partial(
             Open,
-            account=self._given.account,
-            policy=self._given.config.policy,
+            account=self._part,
             strategy_name=self._given.strategy_name,
             source="broker",
         )
@@ -64,24 +67,23 @@ class Adopter(Part):
         if self._engine.store.count():
             self._empty_at = None
 
-    async def adopt_all(self, rows: Sequence[BrokerPosition], watched: set[str], *, is_first: bool) -> None:
+    async def adopt_all(self, rows: Sequence[BrokerPosition], watched: set[Watching], *, is_first: bool) -> None:
         """Watch what the broker shows and nobody watches, or watched when it was read.
 
         The fills are read after the positions; what changed in between is looked at anew, or the quantity would be
         held against the wrong fills and the position get a name that no other machine arrives at.
         """
-        known = watched | {p.symbol for p in list(self._engine.positions.values())}
-        new = holdings.unwatched(rows, known, self._orders.rules)
+        new = holdings.unwatched(rows, watched | self._orders.watched(), self._orders.rules)
         self.missing.keep_only(new)
         if not new:
             return
         try:
-            fills = await self._books.fills_by_symbol(self._live.lookback_days)
+            fills = await self._books.executed(self._live.lookback_days)
         except BrokerError:
             await self._cannot_name(new)
             raise
         again = await self._books.positions()
-        self._sent = await list_sent(self._calls, len(new), holdings.first_fills(new, fills or {}))
+        self._sent = await list_sent(self._calls, len(new), holdings.first_fills(new, fills))
         at_once = asyncio.Semaphore(ADOPTED_AT_ONCE)
 
         async def one(bp: BrokerPosition) -> None:
@@ -109,16 +111,16 @@ class Adopter(Part):
                 text = f"{what}: the broker's fills cannot be read, so it is NOT protected"
                 await self._alarms.raise_alarm("epoch_unknown", text)
 
-    async def _adopt(self, bp: BrokerPosition, fills: dict[str, list[Fill]] | None, is_first: bool) -> None:
+    async def _adopt(self, bp: BrokerPosition, fills: Executed, is_first: bool) -> None:
         symbol = self._orders.known_spelling(bp.symbol)
         what = holdings.described(bp, symbol)
-        listed = fills.get(bare(symbol), []) if fills is not None else None
+        listed = fills.of(symbol, bp.side)
         adopt = await self._named_and_priced(bp, symbol, listed, is_first)
         if adopt is None:
             return
-        by_price = partial(epoch_by_price, self._engine, self._given.account, symbol, bp.side, adopt.entry_price)
+        by_price = partial(epoch_by_price, self._engine, self._part, symbol, bp.side, adopt.entry_price)
         epoch = adopt.epoch if adopt.epoch is not None else await self._mailbox.run(by_price)
-        name = position_id(self._given.account, symbol, bp.side, epoch)
+        name = position_id(self._part, symbol, bp.side, epoch)
         await self._instruments.ask(symbol)  # its ids may have a form of their own
         found = await self._found_order(name, symbol, adopt.first_fill, listed or ())
         if found is None:
@@ -137,6 +139,7 @@ class Adopter(Part):
             )
         self.missing.found(bp)
         position = await self._open(bp, symbol, epoch, adopt, found)
+        self._kept.adopted(position)
         if position.position_id != name:
             return  # the bot has said meanwhile, under another time, that it is to be watched
         if position.state.terminal:
@@ -152,18 +155,20 @@ class Adopter(Part):
         self, bp: BrokerPosition, symbol: str, listed: list[Fill] | None, is_first: bool
     ) -> Adopt | None:
         """Under which name, and at which price, a position can be watched; None where it cannot, or not yet."""
-        previous = await self._mailbox.run(partial(newest, self._engine, symbol, bp.side))
+        previous, residue = await self._mailbox.run(partial(newest, self._engine, symbol, bp.side))
         opening = holdings.Opening(
             row=bp,
             symbol=symbol,
             executions=listed,
-            updates=tuple(self._orders.told.values()),
+            updates=tuple(self._orders.reported.of(symbol)),
             first_fill=self._orders.first_fills.get((symbol, bp.side)),
             previous=previous,
-            multiplier=watching.instrument_of(self._calls.capabilities, symbol).multiplier,
+            residue=residue,
+            instrument=watching.instrument_of(self._calls.capabilities, symbol),
             is_old=is_first and listed is None,
+            by_ids=bool(self._scoped.scope.ids),
         )
-        conclusion, tries = holdings.adopt(opening, self.missing.tries(bp))
+        conclusion, tries = holdings.adopt(self._scoped.as_taken_in(opening), self.missing.tries(bp))
         self.missing.keep(bp, tries)
         if isinstance(conclusion, holdings.Alarm):
             await self._alarms.raise_alarm(conclusion.kind, conclusion.text)
@@ -180,6 +185,7 @@ class Adopter(Part):
             entry_price=adopt.entry_price,
             opened_at=min(first, now) if first is not None else now,  # a broker's clock that is ahead must not blind us
             id_form=found.form,
+            policy=self._settings.policy,
         )
         reference = bp.current_price if bp.current_price is not None and is_price(bp.current_price) else None
         if reference is None and first is not None:
@@ -195,16 +201,19 @@ class Adopter(Part):
         return await self._mailbox.run(opened)
 
     async def watch(
-        self, symbol: str, side: Side, qty: Decimal, entry: Decimal, first: datetime, atr: Decimal | None
+        self, symbol: str, side: Side, qty: Decimal, entry: Decimal, first: datetime, more: dict[str, Any]
     ) -> Position:
-        """Watch a position on the bot's word, unless it is watched already; never what an exit at work still sells."""
+        """Watch a position on the bot's word, unless it is watched already; never what an exit at work still sells.
+
+        `more` of `Open`: a policy of its own is also given to a position that was found before the bot could say so.
+        """
         symbol = self._orders.known_spelling(symbol)
         self._scoped.check(symbol)
         await self._instruments.ask(symbol)
         if selling := self._scoped.selling(symbol, side):
             shown = abs(self._view.net_of(selling[0], await self._books.positions())[0])
-            qty = holdings.beyond_exits(qty, shown, selling)
-            if not qty:
+            qty = scope.beyond_exits(qty, shown, selling)
+            if holdings.too_little(qty, self._orders.rules(symbol)):
                 return selling[-1]  # once the broker shows more, that is adopted
         message = self._open_message(
             at=self._time.now(),
@@ -214,15 +223,15 @@ class Adopter(Part):
             qty=qty,
             entry_price=entry,
             opened_at=first,
-            atr=atr,
+            **more,
         )
         price = self._fresh(entry, first)
-        opened = await self._mailbox.run(lambda: self._engine.open_unless_watched(message, reference=price))
+        opened = await self._mailbox.run(lambda: self._settings.opened(message, price))
         return self._scoped.handed_over(opened)
 
     def _fresh(self, entry: Decimal, first_fill_at: datetime) -> Decimal | None:
         """An entry price, where it is no older than a bar may be: then the first bar is held against it."""
-        max_age = timedelta(seconds=self._given.config.policy.price_guard.max_age_seconds)
+        max_age = timedelta(seconds=self._settings.policy.price_guard.max_age_seconds)
         return entry if self._time.age(first_fill_at) <= max_age else None
 
     async def _found_order(
@@ -282,11 +291,11 @@ class Reconciler(Part):
     async def _sync(self) -> None:
         # Positions are read before the orders: whatever an order had filled by then, its own record says afterwards.
         expected = self._view.expectations()
-        symbols = {p.symbol for p in list(self._engine.positions.values())}
+        symbols = self._orders.watched()
         if self._is_first:
             await self._listing.read(is_first=True)  # nothing leaves before that
         held = await self._books.positions()
-        for fault in holdings.faults(held):
+        for fault in (faults := holdings.faults(held)):
             await self._alarms.raise_alarm(fault.kind, fault.text)
         due = holdings.in_question(list(self._engine.positions.values()), self._engine.unknown)
         due = {order_id: owner for order_id, owner in due.items() if order_id not in self._sends.under_way}
@@ -295,23 +304,38 @@ class Reconciler(Part):
         await asyncio.gather(*(self._executor.try_look_up(owner, order_id) for order_id, owner in due.items()))
         if not self._is_first and not are_many:
             await self._listing.read(is_first=False)
-        for watched in expected:
-            with logged("read_not_understood position=%s error=%s", watched):
-                await self._view.tell_read(watched, held, expected)
+        texts = {fault.text for fault in faults} | await self._tell_all(expected, held)
         # One that was watched when the read began may have ended since: the read is then too old to adopt it.
-        managed = await self._scoped.to_adopt(held.rows)
-        await self._adopter.adopt_all(managed, symbols, is_first=self._is_first)
+        await self._adopter.adopt_all(await self._scoped.to_adopt(held), symbols, is_first=self._is_first)
         await self._listing.tell()
         await self._executor.way.look_at_adopted()
+        over = self._adopter.missing.over()
+        await self._alarms.keep_only(over, texts, "the broker's books are clear again")
         self._is_first = False
-        self._executor.drive([p.position_id for p in list(self._engine.positions.values())], now=False)
+        self._executor.drive(may_owe(list(self._engine.positions.values()), MANY), now=False)
+
+    async def _tell_all(self, expected: dict[str, Expected], held: Read) -> set[str]:
+        """Tell each position what the broker holds of it; the texts of the alarms where that failed."""
+        texts: set[str] = set()
+        async for watched in in_slices(expected):
+            try:
+                await self._view.tell_read(watched, held, expected)
+            except StoreError:
+                raise
+            except BrokerError as error:
+                log.warning("read_not_understood position=%s error=%s", watched, error)
+            except Exception as error:  # a defect of ours: it must not hide any other position
+                log.exception("read_not_understood position=%s", watched)
+                text = f"{watched}: what the broker holds of it is not understood here ({describe(error)}): look there"
+                await self._alarms.raise_alarm("position_unreadable", text)
+                texts.add(text)
+        return texts
 
     def look_around(self, monotonic: float) -> None:
         """Read what is held where that is long ago; reconcile at once where a read shows what nobody watches."""
         if self._seen.is_due(monotonic):
-            self._tasks.spawn(look_around(self._calls, self._books.positions, self._alarms.raise_alarm), "exitfsm-look")
+            self._tasks.spawn(look_around(self._calls, self._books.positions, self._alarms), "exitfsm-look")
         if not self.runs.is_running:
-            watched = {p.symbol for p in list(self._engine.positions.values())}
-            new = self._seen.unwatched(watched, self._orders.rules)
+            new = self._seen.unwatched(self._orders.watched(), self._orders.rules)
             if any(self._adopter.missing.tries(row) is None for row in self._scoped.managed(new)):
                 self.due.hurry()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from exitfsm.aio.tasks import in_slices
 from exitfsm.bar_keeping import BarKeeper
 from exitfsm.errors import BrokerError, StoreError
 from exitfsm.lifecycle import State
@@ -79,8 +80,7 @@ class Timer(Part):
 
     def _poll(self, busy: list[Position], mono: float) -> None:
         """Look working orders up now and then: an update may have been lost."""
-        sent = [p for p in busy if p.state is not State.PENDING]
-        owners = {order_id: p.position_id for p in sent for order_id in p.orders_in_question}
+        owners = {key: p.position_id for p in busy if p.state is not State.PENDING for key in p.orders_in_question}
         if len(due := self._polls.due(owners, mono)) > LOOK_UPS_MAX:
             return self._reconciler.due.hurry()
         for order_id in due:
@@ -88,11 +88,11 @@ class Timer(Part):
 
     async def _rules_of_time(self, now: datetime, mono: float) -> None:
         """Time rules where no bar comes, and a word to a person where none has come for long."""
-        for p in in_order(self._engine):
+        async for p in in_slices(in_order(self._engine)):
             slot = self._engine.levels.slots.get(p.symbol)
             if p.state is not State.MONITORING or slot is None:
                 continue
-            slot.shut(self._hours.shut(p.symbol) if self._given.config.session.trade == "regular" else None)
+            slot.shut(self._hours.shut(p.symbol) if self._given.config.session.trade != "extended" else None)
             silence = self._silence.since(p.symbol, slot.heard, mono)
             longest = silence_max_s(float(self._live.feed_silence_seconds), p.policy.price_guard, slot.length)
             timed = bool(p.policy.plan.timed)

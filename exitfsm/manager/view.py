@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from exitfsm import holdings
 from exitfsm.errors import BrokerError
-from exitfsm.holdings import Evidence, Executions, Expected, Need, Read, watching, weighing
+from exitfsm.holdings import Evidence, Executions, Expected, Need, Read, watching
 from exitfsm.holdings.facts import Adopted, Needed
 from exitfsm.manager.context import Part
 from exitfsm.memory.kept import Asked
@@ -37,7 +37,7 @@ class View(Part):
             shown.append(self.net_of(p, read)[0])
             agree = holdings.agreement(p, shown)
             if agree:
-                return read
+                return await self._books.not_missing(read, p)
             if agree is False:
                 before, now = map(plain, shown[-2:])
                 raise BrokerError(f"the broker shows {before} of {p.symbol}, and then {now}: try again")
@@ -46,9 +46,10 @@ class View(Part):
         """What is expected of a position now, and of the others of its holding."""
         return holdings.expect(p, self._engine.beside(p))
 
-    def expectations(self) -> dict[str, Expected]:
-        """What is expected of each position now; taken before a read, so that a read that was overtaken shows."""
-        return {p.position_id: self.seen(p) for p in list(self._engine.positions.values())}
+    def expectations(self, symbol: str = "") -> dict[str, Expected]:
+        """What is expected of each position now, or of a symbol's; taken before a read, to show what overtook it."""
+        watched = self._engine.levels.holding(symbol) if symbol else list(self._engine.positions.values())
+        return {p.position_id: self.seen(p) for p in watched}
 
     def net_of(self, p: Position, read: Read) -> tuple[Decimal, Decimal | None]:
         """The broker's quantity for a position, and its average entry."""
@@ -68,13 +69,14 @@ class View(Part):
         Where nothing of its symbol is on its way out, all its positions are told, with the first of them.
         """
         p = self._engine.positions.get(position_id)
-        holding = self._engine.levels.holding(p.symbol) if p is not None else []
+        holding = self._orders.holding(p) if p is not None else []
         if holding and watching.are_at_rest(holding):
             if position_id == holding[0].position_id:
-                await self._tell_holding(holding[0].symbol, read, expected)
+                await self._tell_holding(holding[0], read, expected)
             return
         if p is None or expected.get(position_id) != self.seen(p) or holdings.is_silent(read, p.symbol):
             return  # `weigh` would say so, too; but no wait may begin with such a read
+        read = await self._scoped.crossings.seen_by(p, read)
         evidence: Evidence | None = Evidence(
             position=p,
             beside=tuple(self._engine.beside(p)),
@@ -83,6 +85,7 @@ class View(Part):
             began=self._waits.at(p, read.began),
             broker=self._calls.capabilities,
             next_order_known=not self._calls.asks_by_our_id,
+            lapsed=self._sends.has_lapsed(p, self._calls.can_look_up, self._engine.unknown),
         )
         while evidence is not None:
             conclusion, count = holdings.weigh(evidence, self._shown.counted(p))
@@ -101,21 +104,21 @@ class View(Part):
                 await self._mailbox.tell(position_id, holdings.position_read(evidence, conclusion, self._waits.now(p)))
             return
 
-    async def _tell_holding(self, symbol: str, read: Read, expected: dict[str, Expected]) -> None:
-        """Tell the positions of a symbol, all of them at rest, what a read means for what is held of it."""
-        asked = Asked()
-        while (holding := self._engine.levels.holding(symbol)) and watching.are_at_rest(holding):
+    async def _tell_holding(self, p: Position, read: Read, expected: dict[str, Expected]) -> None:
+        """Tell the positions of a holding, all of them at rest, what a read means for what is held of it."""
+        asked, symbol = Asked(), p.symbol
+        while (holding := self._orders.holding(p)) and watching.are_at_rest(holding):
             overtaken = any(expected.get(p.position_id) != self.seen(p) for p in holding)
             by = self._time.monotonic() if overtaken else read.began
             price, listed = self._engine.last_price(symbol), self._calls.has("fills")
-            for p in holding:
-                self._shown.count(p, self.net_of(p, read)[0], read.began)  # a send that cannot look goes by it
+            for q in holding:
+                self._shown.count(q, self.net_of(q, read)[0], read.began)  # a send that cannot look goes by it
             evidence = self._kept.evidence(holding, read, asked, price, listed=listed)
-            if listed and asked.executions is None and watching.is_news(evidence):
+            if (news := watching.is_news(evidence)) and listed and asked.executions is None:
                 fills = await self._books.fills_since(holding[0].opened_at, symbol)
                 asked = replace(asked, executions=fills)
                 continue
-            said, memory = weighing.weigh(evidence, self._kept.memory(evidence, by))
+            said, memory = self._kept.weigh(evidence, by)
             if Needed("next_id") in said and not asked.next_ids:
                 if self._calls.asks_by_our_id and any([await self._took_over(p) for p in holding]):
                     return  # an exit of ours that an old copy of the store does not know
@@ -125,7 +128,7 @@ class View(Part):
             told = watching.messages(said, {p.position_id: p for p in holding}, began, self._time.now())
             if told:
                 await self._mailbox.run(partial(self._conclude, symbol, told))
-            self._kept.keep(evidence, memory, self._engine.levels.holding(symbol))
+            self._kept.keep(evidence, memory, self._orders.holding(p), news=news)
             if any(isinstance(one, Needed | Adopted) for one in said):
                 self._kept.look_in(watching.next_look_s(memory, evidence.instrument))
             return
@@ -139,10 +142,15 @@ class View(Part):
                 self._engine.levels.rescale(symbol, message.factor)
 
     async def is_rescaled(self, p: Position) -> bool:
-        """True where a split overtook an order before it left: it is taken back, and its position told of the split."""
+        """True where a look says that a split has overtaken an order: `take_back`. One that fails says nothing."""
         read, _ = await self._books.look(p.symbol)
-        withdraw = watching.withdrawn(p, self.message(p, read)) if read is not None else None
-        if read is None or withdraw is None or self._engine.beside(p) or self._engine.against(p):
+        alone = not (self._engine.beside(p) or self._engine.against(p))
+        return read is not None and alone and await self.take_back(p, read)
+
+    async def take_back(self, p: Position, read: Read) -> bool:
+        """True where a split overtook an order before it left: it is taken back, and its position told of the split."""
+        withdraw = watching.withdrawn(p, self.message(p, read))
+        if withdraw is None:
             return False
         await self._mailbox.tell(p.position_id, withdraw)
         now, bar = self._engine.positions.get(p.position_id), self._engine.levels.slots[p.symbol].last_bar
@@ -163,7 +171,7 @@ class View(Part):
         await self._mailbox.run(rebased)
         for p, (_, message) in zip(watched, told, strict=True):
             if isinstance(message, Rescale):
-                self._kept.rescaled(p, message.factor, self._time.monotonic(), self._engine.levels.holding(p.symbol))
+                self._kept.rescaled(p, message.factor, self._time.monotonic(), self._orders.holding(p))
 
     async def _read_more(self, evidence: Evidence, need: Need) -> Evidence | None:
         """The evidence with what it lacks; None where the position has changed over that."""
@@ -172,7 +180,7 @@ class View(Part):
             return None if await self._took_over(p) else replace(evidence, next_order_known=True)
         if need is Need.EXECUTIONS:
             items, offered = await self._books.fills_of(p) or (), self._calls.has("fills")
-            is_shared = holdings.is_shared(p, list(self._engine.positions.values()))
+            is_shared = bool(self._engine.beside(p) or self._engine.against(p))
             return replace(evidence, executions=Executions(items=items, offered=offered, shared=is_shared))
         record = await self.record_of(p, p.client_order_id or "")
         if evidence.executions is None and self._engine.positions.get(p.position_id) is not p:

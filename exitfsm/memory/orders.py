@@ -11,13 +11,19 @@ from msgspec.structs import replace
 from exitfsm import holdings
 from exitfsm.broker.calls import Known
 from exitfsm.engine import Engine
-from exitfsm.holdings import NEVER, bare
+from exitfsm.holdings import NEVER, Watching, bare
+from exitfsm.holdings.facts import Scope
+from exitfsm.memory.reported import Reported
 from exitfsm.ports import AssetRules
 from exitfsm.position import Position
-from exitfsm.values import ExecutionReport, Fill, OrderSide, Side
+from exitfsm.position.refusing import holders
+from exitfsm.scope import is_in_scope
+from exitfsm.values import BrokerPosition, ExecutionReport, Fill, OrderSide, Side
 
 #: Ids, and orders of others, that are remembered.
 REMEMBERED_MAX = 10_000
+#: All that the account holds.
+ALL = Scope()
 T = TypeVar("T")
 
 
@@ -28,10 +34,11 @@ class Orders:
         engine: knows whose exits are ours.
         listed_by: until when no exit leaves before the working orders were listed once, in monotonic seconds: one of
             ours might be among them.
+        scope: what of the account is ours.
     """
 
-    def __init__(self, engine: Engine, listed_by: float) -> None:
-        self._engine, self._listed_by = engine, listed_by
+    def __init__(self, engine: Engine, listed_by: float, scope: Scope = ALL) -> None:
+        self._engine, self._listed_by, self._scope = engine, listed_by, scope
         #: Orders of others that are known to work, by symbol and id: the bot's entries above all.
         self.foreign: dict[str, dict[str, ExecutionReport]] = {}
         #: When each of them was last reported, in monotonic seconds; and those that have ended.
@@ -41,13 +48,14 @@ class Orders:
         self.orphans: dict[str, str] = {}
         #: Working exit orders of ours as last listed; None where the broker does not list any.
         self.open_exits: Sequence[ExecutionReport] | None = None
-        #: Executions of others that the bot's updates reported, one for each order: where the broker lists none.
-        self.told: dict[str, Fill] = {}
+        #: Executions of others that the bot's updates reported: where the broker lists none.
+        self.reported = Reported(REMEMBERED_MAX)
         #: The first of them since the symbol was flat, by symbol and side; and when a position of a symbol has ended.
         self.first_fills: dict[tuple[str, Side], datetime] = {}
         self._ended: dict[str, datetime] = {}
         #: Pairs as written with their slash, by their spelling without it; and our ids, by those that came after them.
         self._pairs: dict[str, str] = {}
+        self._both_sides: frozenset[str] = frozenset()
         self._renamed: dict[str, str] = {}
 
     def owner(self, client_order_id: str) -> Position | None:
@@ -68,6 +76,16 @@ class Orders:
         """Our id of an exit order that is named by the broker's id alone."""
         ids = (p.broker_order_ids.get(broker_order_id) for p in list(self._engine.positions.values()))
         return next((ours for ours in ids if ours is not None), None)
+
+    def names_unknown(self, text: str) -> bool:
+        """True for a refusal that names an order which is neither a known one of others nor an exit on record here."""
+        named = set(holders(text))
+        if not named:
+            return False
+        known = {own for p in list(self._engine.positions.values()) for own in p.broker_order_ids}
+        for working in list(self.foreign.values()):
+            known |= {name for key, report in working.items() for name in (key, report.broker_order_id) if name}
+        return not named <= known
 
     def under_our_id(self, report: ExecutionReport) -> ExecutionReport:
         """The report under the id that we gave its order; see `holdings.our_id`."""
@@ -113,11 +131,42 @@ class Orders:
         """The working orders were listed once, or cannot be."""
         self._listed_by = 0.0
 
+    def holding(self, p: Position) -> list[Position]:
+        """The open positions of its holding, oldest first: of its symbol, and in hedge mode of its side."""
+        both = self._engine.broker.holds_both(p.symbol)
+        return [q for q in self._engine.levels.holding(p.symbol) if not both or q.side is p.side]
+
+    def watched(self) -> set[Watching]:
+        """What is watched: symbols, and in hedge mode each with its side."""
+        known = list(self._engine.positions.values())
+        return {holdings.watching_of(p.symbol, p.side, self._engine.broker) for p in known}
+
+    def of_other_sides(self, rows: Sequence[BrokerPosition]) -> set[str]:
+        """The symbols of rows on another side than is watched, or than another row is."""
+        sides = {(bare(p.symbol), p.side) for p in list(self._engine.positions.values())}
+        sides |= {(bare(row.symbol), row.side) for row in rows}
+        longs, shorts = ({name for name, on in sides if on is side} for side in Side)
+        return {self.known_spelling(row.symbol) for row in rows if bare(row.symbol) in longs & shorts}
+
+    def hedged(self, symbols: Iterable[str]) -> frozenset[str]:
+        """Those of which both sides are held at once, by their bare names."""
+        broker = self._engine.broker
+        if not broker.may_hold_both:
+            return frozenset()
+        return frozenset(bare(one) for one in symbols if broker.holds_both(self.known_spelling(one)))
+
+    def shown_on_both_sides(self, names: frozenset[str]) -> None:
+        """These symbols are shown on both sides, though only one can be held: nothing is sent for either."""
+        self._both_sides = names
+
     def hold_back(self, symbol: str, monotonic: float) -> bool:
-        """True while another exit of ours is, or might be, at the broker. Of one that is known there is an alarm."""
+        """True while another exit of ours is, or might be, at the broker, or while both sides of the symbol are shown.
+
+        Of either there is an alarm.
+        """
         name, owner = bare(symbol), self._engine.known_owner  # one that was an orphan may have an owner by now
         is_orphaned = any(of == name and owner(key) is None for key, of in self.orphans.items())
-        return monotonic < self._listed_by or is_orphaned
+        return monotonic < self._listed_by or is_orphaned or name in self._both_sides
 
     def by_symbol(self, fills: Iterable[Fill]) -> dict[str, list[Fill]]:
         """Executions by the symbol's bare name, in their order; how each is written is remembered."""
@@ -134,12 +183,14 @@ class Orders:
 
     def note_fills(self, report: ExecutionReport) -> None:
         """An order of somebody else has filled so far: as the bot's updates say, once or often, in any order."""
-        fill = holdings.execution_of(report, self.told.get(report.client_order_id))
-        if fill is None:
+        fill = holdings.execution_of(report, self.reported.get(report.client_order_id))
+        if fill is None or not is_in_scope(fill, self._scope):
             return
-        remember(self.told, report.client_order_id, fill)
-        key = (fill.symbol, Side.LONG if fill.side is OrderSide.BUY else Side.SHORT)
-        ended = self._ended.get(fill.symbol)
+        self.reported.note(fill)
+        opened = Side.LONG if fill.side is OrderSide.BUY else Side.SHORT
+        if self._engine.broker.holds_both(fill.symbol) and fill.position_side is not opened:
+            return  # it closed, or does not say
+        key, ended = (fill.symbol, opened), self._ended.get(fill.symbol)
         if ended is None or fill.at > ended:
             self.first_fills[key] = min(fill.at, self.first_fills.get(key, fill.at))
 
@@ -147,7 +198,7 @@ class Orders:
         """A position has ended. What others opened since its exit was triggered is the start of the one after it."""
         if p.ended_at is not None:
             self._ended[p.symbol] = p.ended_at
-        opened_at = holdings.opened_since_exit(p, self.told.values())
+        opened_at = holdings.opened_since_exit(p, self.reported.of(p.symbol))
         self.first_fills.pop((p.symbol, p.side), None)
         if opened_at is not None:
             self.first_fills[p.symbol, p.side] = opened_at

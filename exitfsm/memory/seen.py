@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from exitfsm import holdings
-from exitfsm.holdings import NEVER, Read, same_symbol
+from exitfsm.holdings import NEVER, Read, Watching, rows_of
 from exitfsm.ports import AssetRules
 from exitfsm.values import BrokerPosition
 
@@ -38,13 +38,13 @@ class Seen:
 
     def may_hold(self, symbol: str) -> bool:
         """False where the newest read shows that nothing of a symbol is held."""
-        shown = any(same_symbol(row.symbol, symbol) for row in self._newest.rows)
-        return shown or holdings.is_silent(self._newest, symbol) or self._newest.began == NEVER
+        read = self._newest
+        return bool(rows_of(read.rows, symbol)) or holdings.is_silent(read, symbol) or read.began == NEVER
 
-    def unwatched(self, watched: Iterable[str], rules: Callable[[str], AssetRules]) -> list[BrokerPosition]:
+    def unwatched(self, watched: Iterable[Watching], rules: Callable[[str], AssetRules]) -> list[BrokerPosition]:
         """What nobody watches in a read that was not asked about before; nothing where that has been answered.
 
         What the venue would not take by its `rules` for a symbol is not watched either.
         """
         fresh, self._is_fresh = self._is_fresh, False
-        return holdings.unwatched(self._newest.rows, watched, rules) if fresh else []
+        return holdings.unwatched(self._newest.clear, watched, rules) if fresh else []

@@ -1,12 +1,16 @@
-"""Sends of exit orders: which are under way, when each was last sent, and how often the broker did not know it."""
+"""Sends of exit orders: which are under way, when each was last sent, and how often the broker did not know it.
+
+`life_s` is the longest that a request may live on its way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from exitfsm.clocks import SteadyTime
 from exitfsm.holdings import NEVER
+from exitfsm.lifecycle import State
 from exitfsm.position import Position
 
 
@@ -56,8 +60,26 @@ class Sends:
         """True for an order of which an earlier copy may be at the broker: it was asked for, and not known there."""
         return client_order_id in self._unknown
 
-    def may_be_on_its_way(self, client_order_id: str) -> bool:
-        """True for such an order whose copy may still arrive: no request lives longer than this one has."""
+    def has_lapsed(self, p: Position, can_look_up: Callable[[str], bool], unknown: Collection[str]) -> bool:
+        """True where the current order may have been sent, can arrive no more, and the broker knows, or says, nothing.
+
+        Where it is not known when it was sent (by a life before this one), that is as of the first question.
+        """
+        name = p.client_order_id or ""
+        if p.state is not State.PENDING or name not in unknown or name in self.under_way:
+            return False
+        left_at = self._unclear_at.setdefault(name, self._time.monotonic())
+        unsaid = not can_look_up(name) or self.may_have_left(name)
+        return unsaid and self._time.monotonic() - left_at >= self._life_s
+
+    def may_be_on_its_way(self, client_order_id: str, *, is_held_by_unknown: bool = False) -> bool:
+        """True for such an order whose copy may still arrive: no request lives longer than this one has.
+
+        `is_held_by_unknown`: it was refused for an order that nobody knows, which may be the first copy.
+        """
+        if is_held_by_unknown:
+            self._unknown.setdefault(client_order_id, 0)
+            self._unclear_at.setdefault(client_order_id, self._time.monotonic())
         left_at = self._unclear_at.get(client_order_id, NEVER)
         return self.may_have_left(client_order_id) and self._time.monotonic() - left_at < self._life_s
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from exitfsm import holdings
 from exitfsm.holdings import Count, LookUps, Tries, bare
+from exitfsm.kinds import AlarmKind
 from exitfsm.position import READS_MIN, Position
 from exitfsm.values import BrokerPosition, Side
 
@@ -58,6 +59,11 @@ class Missing:
     def are_impatient(self) -> bool:
         """True while the next answer may help one of them."""
         return any(tries.answered < READS_MIN for tries in self._tries.values())
+
+    def over(self) -> set[str]:
+        """The kinds of alarms that a reconciliation ends, where it does not say them again."""
+        always: set[str] = {AlarmKind.NOT_RECONCILED, AlarmKind.POSITION_UNREADABLE, AlarmKind.BOTH_SIDES}
+        return always if self._tries else always | {AlarmKind.UNPRICEABLE, AlarmKind.EXIT_UNKNOWN}
 
     def tries(self, row: BrokerPosition) -> Tries | None:
         """How often it was tried to adopt this one; None where it is not missing."""

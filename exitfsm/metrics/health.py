@@ -63,5 +63,5 @@ def health_of(manager: ExitManager) -> Health:
         stopped = f"stopped: {manager.lost_to}"
     elif not parts.running:
         stopped = "stopped"
-    is_reconciled = parts is not None and parts.account().is_reconciled
+    is_reconciled = parts is not None and parts.running and parts.reconciler.is_done
     return verdict(stopped=stopped, is_reconciled=is_reconciled, positions=manager.positions(), alarms=manager.alarms())

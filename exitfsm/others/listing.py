@@ -16,7 +16,8 @@ class Listing:
     """Reads the list of working orders, and tells what is in it."""
 
     def __init__(self, ground: Ground) -> None:
-        self._calls, self._orders, self._time = ground.calls, ground.orders, ground.time
+        self._calls, self._orders, self._time, self._is_ours = ground.calls, ground.orders, ground.time, ground.is_ours
+        self._mark = ground.scope.mark
         self._positions, self._engine, self.raise_alarm = ground.positions, ground.engine, ground.raise_alarm
         #: Working orders that look like exits of ours, as the newest list shows them, until they are passed on.
         self._listed: list[ExecutionReport] = []
@@ -37,7 +38,7 @@ class Listing:
         orders = await self._without_twins(orders)
         orders = [self._orders.under_our_id(report) for report in orders]
         self._orders.forget_foreign(before=began)
-        self._listed = [report for report in orders if looks_like_exit(report.client_order_id)]
+        self._listed = [report for report in orders if await self._is_ours(report.client_order_id)]
         # Known before anything is adopted that could send a second one.
         orphans = {
             report.client_order_id: bare(report.symbol)
@@ -48,8 +49,9 @@ class Listing:
         gone_and_working = {key: symbol for key, symbol in gone.items() if await self._may_work(key)}
         self._orders.listed(list(self._listed), orphans | gone_and_working)
         self._absent = {key: times for key, times in self._absent.items() if key in gone}
+        exits = {report.client_order_id for report in self._listed}
         for report in orders:
-            if not looks_like_exit(report.client_order_id):
+            if report.client_order_id not in exits:
                 self._orders.note_foreign(report, self._time.monotonic())
 
     async def leaves_of(self, due: dict[str, str]) -> dict[str, str]:
@@ -88,7 +90,7 @@ class Listing:
 
     async def _without_twins(self, orders: list[ExecutionReport]) -> list[ExecutionReport]:
         """The same without second orders of one id: those are an alarm at once, and canceled."""
-        ours = {r.client_order_id for r in orders if looks_like_exit(r.client_order_id)}
+        ours = [r.client_order_id for r in orders if looks_like_exit(r.client_order_id, self._mark)]
         known = {order_id: self._orders.known(order_id).broker_order_id for order_id in ours}
         surplus = holdings.twins(orders, known)
         for report, is_sure in surplus:

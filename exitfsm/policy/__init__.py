@@ -9,7 +9,9 @@ Each field carries its own documentation and bounds in a `Spec`; the configurati
 reference page are made from these, so that a setting is described in one place only.
 """
 
+from exitfsm.policy.differences import Difference, differences
 from exitfsm.policy.exit_policy import LATER, ExitPolicy, PartialFills, typed
+from exitfsm.policy.fixed import cannot_be, fitted, rescaled
 from exitfsm.policy.guard import (
     AHEAD_MAX,
     BEFORE_ENTRY,
@@ -35,7 +37,7 @@ from exitfsm.policy.listed import (
     rules_off,
     rules_on,
 )
-from exitfsm.policy.prices import Level, away, reached
+from exitfsm.policy.prices import Level, away, pct_of, reached
 from exitfsm.policy.rule import NOTHING_FOLDED, Folded, Held, OrderTerms, Rule, UserRule, held_s
 from exitfsm.policy.rules.atr_levels import AtrLevels, average_true_range, range_at_entry, same_range
 from exitfsm.policy.rules.break_even import BreakEven
@@ -65,6 +67,7 @@ __all__ = [
     "BreakEven",
     "CustomRule",
     "CustomRules",
+    "Difference",
     "EndOfSession",
     "ExitPolicy",
     "Fault",
@@ -94,12 +97,17 @@ __all__ = [
     "away",
     "bar_fault",
     "bars_before_entry",
+    "cannot_be",
+    "differences",
+    "fitted",
     "held_s",
     "is_ahead",
     "is_jump",
     "order_terms",
+    "pct_of",
     "range_at_entry",
     "reached",
+    "rescaled",
     "rules_by_section",
     "rules_off",
     "rules_on",

@@ -45,11 +45,11 @@ def has(rule: Rule[Any], what: str) -> bool:
     return getattr(type(rule), what) is not getattr(Rule, what)
 
 
-#: The reasons of stops that move, of rules with a level, and of rules of time.
+#: The reasons of stops that move, of levels (those of rules, and the stop that a person sets), and of rules of time.
 MOVING: dict[ExitType, Rule[Any]] = {rule.reason: rule for rule in RULES if has(rule, "next_stop")}
 BY_LEVEL: frozenset[ExitType] = frozenset(
     rule.reason for rule in RULES if any(has(rule, what) for what in ("target", "entry_stop", "stop", "moved_stop"))
-)
+) | {ExitType.OPERATOR}
 TIMED: frozenset[ExitType] = frozenset(rule.reason for rule in RULES if has(rule, "due"))
 _ORDERED_BY = {reason: next(rule for rule in RULES if rule.orders(reason)) for reason in ExitType}
 _MOVED = tuple(rule for rule in RULES if has(rule, "moved_stop"))

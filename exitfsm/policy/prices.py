@@ -12,6 +12,9 @@ import msgspec
 
 from exitfsm.values import EXACT, HUNDRED, ExitType
 
+#: A price that a setting may name; `UNSET` where it names none, so that nothing of it is stored.
+PriceSetting = Decimal | msgspec.UnsetType
+
 
 class Level(msgspec.Struct, frozen=True, gc=False):
     """One price that ends the position when it is reached, why it then is exited, and the percentage it stands for.
@@ -39,6 +42,13 @@ def away(entry: Decimal, pct: Decimal, sign: int) -> Decimal:
 def pct_of(distance: Decimal, entry: Decimal) -> Decimal:
     """A distance in percent of the entry price, to four decimals."""
     return EXACT.divide(distance.scaleb(2, EXACT), entry).quantize(Decimal("0.0001"), context=EXACT)
+
+
+def level_at(entry: Decimal, price: PriceSetting, pct: Decimal, sign: int, rule: ExitType) -> Level:
+    """The level of a rule: the price that is set, or else `pct` percent from the entry in the direction of `sign`."""
+    if isinstance(price, Decimal):
+        return Level(price, rule, pct_of(abs(EXACT.subtract(price, entry)), entry))
+    return Level(away(entry, pct, sign), rule, pct)
 
 
 def reached(price: Decimal, level: Decimal, sign: int) -> bool:

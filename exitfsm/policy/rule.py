@@ -119,6 +119,9 @@ class Rule(Generic[_Settings]):
         name: the name of its section, in the policy and in the configuration file.
         section: the struct of its settings.
         reason: why a position is exited that it ends; the order of `ExitType` is the order of precedence.
+        noun: what its level is called; empty where it has no name of its own.
+        price_side: where its section may name the level as a `price`: on which side of the entry that lies, +1 towards
+            a profit and -1 towards a loss; 0 where it may not.
         label: recorded as the detail of its exits, where the reason alone does not say which rule it was.
         stands_in_for: the rules whose levels it sets where it is on.
         sole_target: while it is on, no other rule sets a target.
@@ -130,6 +133,8 @@ class Rule(Generic[_Settings]):
     name: ClassVar[str]
     section: type[_Settings]
     reason: ClassVar[ExitType]
+    noun: ClassVar[str] = ""
+    price_side: ClassVar[int] = 0
     label: ClassVar[str] = ""
     stands_in_for: ClassVar[tuple[str, ...]] = ()
     sole_target: ClassVar[bool] = False

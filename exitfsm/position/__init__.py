@@ -9,18 +9,32 @@ No clock, no randomness, no I/O: the same messages give the same events, byte fo
 """
 
 from exitfsm.order_ids import client_order_id, is_exit_of
+from exitfsm.position.alarming import BY_ITSELF
 from exitfsm.position.deciding import decide
 from exitfsm.position.evaluating import Verdict, evaluate, levels, wake_band
 from exitfsm.position.folding import SPLIT_RATIO, evolve, fold, replay
-from exitfsm.position.looks import Judged, judged, new_in, price_for
+from exitfsm.position.looks import Judged, judged, judged_by, new_in, price_for, whole
 from exitfsm.position.order import ExitOrder
-from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, order_of, owed
-from exitfsm.position.reports import READS_MIN, held_within, is_over, is_proved_over
+from exitfsm.position.owing import Action, Cancel, LookUp, ReadPosition, Submit, may_owe, order_of, owed
+from exitfsm.position.reports import EMPTY_S, READS_MIN, held_within, is_over, is_proved_over
 from exitfsm.position.rule_states import NO_STATES, RuleStates, fold_bar, fold_bars, refolded, restored, saved
-from exitfsm.position.state import NO_EXIT, Exit, Position, account_hash, epoch_of, position_id, symbol_in
+from exitfsm.position.state import (
+    NO_EXIT,
+    Exit,
+    Position,
+    account_hash,
+    account_in,
+    epoch_of,
+    part_of,
+    position_id,
+    scope_mark,
+    symbol_in,
+)
 from exitfsm.position.watching import fault_of
 
 __all__ = [
+    "BY_ITSELF",
+    "EMPTY_S",
     "NO_EXIT",
     "NO_STATES",
     "READS_MIN",
@@ -37,6 +51,7 @@ __all__ = [
     "Submit",
     "Verdict",
     "account_hash",
+    "account_in",
     "client_order_id",
     "decide",
     "epoch_of",
@@ -51,16 +66,21 @@ __all__ = [
     "is_over",
     "is_proved_over",
     "judged",
+    "judged_by",
     "levels",
+    "may_owe",
     "new_in",
     "order_of",
     "owed",
+    "part_of",
     "position_id",
     "price_for",
     "refolded",
     "replay",
     "restored",
     "saved",
+    "scope_mark",
     "symbol_in",
     "wake_band",
+    "whole",
 ]

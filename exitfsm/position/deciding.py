@@ -1,7 +1,8 @@
 """`decide`: what a message means for a position, as events or as nothing.
 
 One handler for each message, in the module of its subject: bars in `watching`, the broker's reports in `reporting`, its
-positions in `reading` and their units in `rescaling`, time in `timing`, commands and what is found out in `operating`.
+positions in `reading` and their units in `rescaling`, time in `timing`, commands and what is found out in `operating`,
+settings and stops that are changed in `adjusting`.
 Nothing in any of them raises for what a market or a broker does: it is recorded, or it changes nothing.
 """
 
@@ -21,7 +22,9 @@ from exitfsm.messages import (
     Contradiction,
     ForceExit,
     GiveWay,
+    Ignore,
     Message,
+    MoveStop,
     Open,
     PositionRead,
     RaiseAlarm,
@@ -33,14 +36,16 @@ from exitfsm.messages import (
     Withdraw,
 )
 from exitfsm.order_ids import FIRST_FORM
-from exitfsm.policy import typed
+from exitfsm.policy import ExitPolicy, cannot_be, fitted, typed
 from exitfsm.ports import CAREFUL, Capabilities
+from exitfsm.position.adjusting import on_change_policy, on_move_stop
+from exitfsm.position.alarming import with_ends
 from exitfsm.position.operating import (
     on_acknowledge,
-    on_change_policy,
     on_contradiction,
     on_force_exit,
     on_give_way,
+    on_ignore,
     on_raise_alarm,
     on_release,
 )
@@ -71,7 +76,10 @@ def decide(position: Position | None, message: Message, broker: Capabilities = C
     handler = _HANDLERS.get(type(message))
     if handler is None:
         return ()
-    return tuple(handler(position, message, broker))
+    events = handler(position, message, broker)
+    if events and position.alarms:
+        events = with_ends(position, events, message.at)
+    return tuple(events)
 
 
 def open_position(m: Open, broker: Capabilities) -> tuple[Event, ...]:
@@ -89,13 +97,24 @@ def open_position(m: Open, broker: Capabilities) -> tuple[Event, ...]:
             qty=m.qty,
             entry_price=m.entry_price,
             opened_at=m.opened_at,
-            policy=typed(m.policy),
+            policy=_policy_of(m),
             atr=_usable(m.atr),
             strategy_name=m.strategy_name,
             source=m.source,
             id_form=form if form != FIRST_FORM else UNSET,
+            own_policy=True if m.own_policy else UNSET,
         ),
     )
+
+
+def _policy_of(m: Open) -> ExitPolicy:
+    """The settings of a new position: its own must fit it, and what does not fit of those for all is left out."""
+    policy = typed(m.policy)
+    if not m.own_policy:
+        return fitted(policy, m.side, m.entry_price)
+    if wrong := cannot_be(policy, m.side, m.entry_price):
+        raise ValueError(f"cannot watch {m.symbol}: {'; '.join(wrong)}")
+    return policy
 
 
 def _usable(atr: Decimal | float | None) -> Decimal | None:
@@ -111,7 +130,9 @@ _HANDLERS: dict[type[Message], Callable[[Position, Any, Capabilities], list[Even
     TimeSeen: on_time,
     ForceExit: on_force_exit,
     ChangePolicy: on_change_policy,
+    MoveStop: on_move_stop,
     Release: on_release,
+    Ignore: on_ignore,
     Acknowledge: on_acknowledge,
     Recover: on_recover,
     RaiseAlarm: on_raise_alarm,

@@ -14,9 +14,10 @@ from operator import attrgetter
 import msgspec
 
 from exitfsm.lifecycle import State
-from exitfsm.policy import NOTHING_FOLDED, ORDER_FAULTS, Folded, Level, reached
+from exitfsm.policy import NOTHING_FOLDED, ORDER_FAULTS, Folded, Level, pct_of, reached
+from exitfsm.position.alarming import awaits_a_bar
 from exitfsm.position.state import Position
-from exitfsm.values import ZERO, Bar, EvaluateOn, ExitType, OrderType, first_by_precedence
+from exitfsm.values import EXACT, ZERO, Bar, EvaluateOn, ExitType, OrderType, first_by_precedence
 
 _PRICE = attrgetter("price")
 
@@ -43,19 +44,31 @@ def levels(p: Position, at: datetime, folded: Folded = NOTHING_FOLDED) -> tuple[
         target = rule.target(p, at)
         if target is not None:
             break
+    stops = _rules_stops(p, at, folded) if p.stops.operator is None else [_operators_stop(p, p.stops.operator)]
+    if p.stops.moved_at is not None:
+        stops += [stop for rule in plan.moved_stops if (stop := rule.moved_stop(p)) is not None]
+    if len(stops) > 1:
+        stops.sort(key=_PRICE, reverse=p.side.sign > 0)
+    return target, stops
+
+
+def _rules_stops(p: Position, at: datetime, folded: Folded) -> list[Level]:
+    """The stops of the rules that count without having moved."""
+    plan = p.policy.plan
     stops: list[Level] = []
     for rule in plan.entry_stops:
         stop = rule.entry_stop(p)
         if stop is not None:
             stops.append(stop)
             break
-    if p.stops.moved_at is not None:
-        stops += [stop for rule in plan.moved_stops if (stop := rule.moved_stop(p)) is not None]
     if plan.stops:
         stops += [stop for rule in plan.stops if (stop := rule.stop(p, at, folded)) is not None]
-    if len(stops) > 1:
-        stops.sort(key=_PRICE, reverse=p.side.sign > 0)
-    return target, stops
+    return stops
+
+
+def _operators_stop(p: Position, price: Decimal) -> Level:
+    """The stop that a person has set, which stands in for those of the rules."""
+    return Level(price, ExitType.OPERATOR, pct_of(abs(EXACT.subtract(price, p.entry_price)), p.entry_price))
 
 
 def worst_and_best(p: Position, bar: Bar) -> tuple[Decimal, Decimal]:
@@ -110,12 +123,24 @@ def due_by_time(p: Position, at: datetime, session_close: datetime | None) -> di
 
 
 def next_stops(p: Position, bar: Bar) -> list[tuple[ExitType, Decimal, Decimal]]:
-    """The stops that this bar moves, as (reason, new stop, best price): the ratchet after the evaluation."""
+    """The stops that this bar moves, as (reason, new stop, best price): the ratchet after the evaluation.
+
+    From a stop that a person has set they go on with a better price than any that moved one, and to better stops only.
+    """
     asked = p.policy.plan.moving
     if not asked:
         return []
     best = worst_and_best(p, bar)[1]
-    return [(rule.reason, stop, best) for rule in asked if (stop := rule.next_stop(p, best)) is not None]
+    moved = [(rule.reason, stop, best) for rule in asked if (stop := rule.next_stop(p, best)) is not None]
+    return moved if p.stops.operator is None else [one for one in moved if goes_on(p, one[1], best)]
+
+
+def goes_on(p: Position, stop: Decimal, best: Decimal) -> bool:
+    """True where a rule may move its stop after a person has set one."""
+    operator, before, sign = p.stops.operator, p.stops.best_price, p.side.sign
+    if operator is None:
+        return True
+    return (stop - operator) * sign > 0 and (before is None or (best - before) * sign > 0)
 
 
 def ratchet_price(p: Position) -> Decimal | None:
@@ -124,7 +149,11 @@ def ratchet_price(p: Position) -> Decimal | None:
     if not asked:
         return None
     prices = [price for rule in asked if (price := rule.next_stop_at(p)) is not None]
-    return (min if p.side.sign > 0 else max)(prices, default=None)
+    near, far = (min, max) if p.side.sign > 0 else (max, min)
+    nearest, best = near(prices, default=None), p.stops.best_price
+    if nearest is None or best is None or p.stops.operator is None:
+        return nearest
+    return far(nearest, best)
 
 
 class Band(msgspec.Struct, frozen=True, gc=False):
@@ -156,6 +185,8 @@ def wake_band(p: Position, at: datetime) -> Band | None:
         stops = levels(p, at)[1]
         return _band(p, stops[0].price if stops else None, None, _time_bound(p, at))
     if plan.user_rules or (p.refusing is not None and p.refusing not in ORDER_FAULTS):
+        return None
+    if p.alarms and awaits_a_bar(p):
         return None
     target, stops = levels(p, at)
     favourable = [price for price in (target.price if target else None, ratchet_price(p)) if price is not None]

@@ -12,6 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from msgspec import UNSET
 from msgspec.structs import force_setattr, replace
 
 from exitfsm.errors import IllegalTransition
@@ -45,7 +46,7 @@ from exitfsm.events import (
     UnitChanged,
 )
 from exitfsm.lifecycle import LOOKUP, NOTHING, State
-from exitfsm.policy import is_jump
+from exitfsm.policy import is_jump, rescaled
 from exitfsm.position.order import ExitOrder
 from exitfsm.position.state import NO_EXIT, Exit, Parts, Position, Stops, position_id
 from exitfsm.values import EXACT, ZERO, Alarm, ExitType, significant
@@ -122,6 +123,7 @@ def _opened(event: Event) -> Position:
         entry_price=event.entry_price,
         opened_at=event.opened_at,
         policy=event.policy,
+        own_policy=event.own_policy is True,
         atr=event.atr,
         strategy_name=event.strategy_name,
         source=event.source,
@@ -130,18 +132,37 @@ def _opened(event: Event) -> Position:
 
 
 def _resized(p: Position, e: PositionResized) -> Position:
-    """New figures. A stop that had moved stays, for it never loosens; only a split leaves it without a meaning."""
-    split = is_jump(e.entry_price, p.entry_price, SPLIT_RATIO)
-    stops = Stops(moved_at=p.stops.moved_at) if split else p.stops
+    """New figures. A stop that had moved stays, for it never loosens; only a split leaves it without a meaning.
+
+    What a person has put at a price keeps its distance from the entry then.
+    """
     qty = EXACT.add(EXACT.add(e.qty, p.sold_qty), p.sold_elsewhere)
-    return replace(p, qty=qty, entry_price=e.entry_price, stops=stops)
+    if not is_jump(e.entry_price, p.entry_price, SPLIT_RATIO):
+        return replace(p, qty=qty, entry_price=e.entry_price)
+    factor = EXACT.divide(p.entry_price, e.entry_price) if e.entry_price else ZERO
+    at_hand, best = _scaled(p.stops.operator, factor), _scaled(p.stops.best_price, factor)
+    stops = Stops(moved_at=p.stops.moved_at)
+    if at_hand is not None:
+        stops = replace(stops, operator=at_hand, best_price=best)
+    return replace(p, qty=qty, entry_price=e.entry_price, stops=stops, policy=rescaled(p.policy, factor))
+
+
+def _scaled(price: Decimal | None, factor: Decimal) -> Decimal | None:
+    """A price in a unit of which there are `factor` times as many."""
+    return significant(EXACT.divide(price, factor)) if price is not None and factor else price
 
 
 def _stop_moved(p: Position, e: StopMoved) -> Position:
     stops = p.stops
     if e.rule is ExitType.TRAILING_STOP:
-        return replace(p, stops=Stops(stops.break_even, e.stop, e.best_price, e.bar_at))
-    return replace(p, stops=Stops(e.stop, stops.trail, e.best_price, e.bar_at))
+        return replace(p, stops=Stops(stops.break_even, e.stop, e.best_price, e.bar_at, stops.operator))
+    if e.rule is ExitType.OPERATOR:
+        return replace(p, stops=Stops(None, None, e.best_price, e.bar_at, e.stop))
+    return replace(p, stops=Stops(e.stop, stops.trail, e.best_price, e.bar_at, stops.operator))
+
+
+def _policy_changed(p: Position, e: PolicyChanged) -> Position:
+    return replace(p, policy=e.policy, own_policy=p.own_policy if e.own is UNSET else e.own)
 
 
 def _triggered(p: Position, e: ExitTriggered) -> Position:
@@ -337,18 +358,21 @@ def _released(p: Position, e: PositionReleased) -> Position:
 
 def _rescaled(p: Position, e: UnitChanged) -> Position:
     """What is left is restated; what our orders have sold stays in its unit, and so does what others have."""
-
-    def scaled(price: Decimal | None) -> Decimal | None:
-        return significant(EXACT.divide(price, e.factor)) if price is not None and e.factor else price
-
-    stops = p.stops
+    stops, factor = p.stops, e.factor
     return replace(
         p,
         qty=EXACT.add(EXACT.add(e.qty, p.sold_qty), p.sold_elsewhere),
         entry_price=e.entry_price,
-        atr=scaled(p.atr),
-        parts=_rescaled_parts(p.parts, e.factor),
-        stops=Stops(scaled(stops.break_even), scaled(stops.trail), scaled(stops.best_price), stops.moved_at),
+        policy=rescaled(p.policy, factor),
+        atr=_scaled(p.atr, factor),
+        parts=_rescaled_parts(p.parts, factor),
+        stops=Stops(
+            _scaled(stops.break_even, factor),
+            _scaled(stops.trail, factor),
+            _scaled(stops.best_price, factor),
+            stops.moved_at,
+            _scaled(stops.operator, factor),
+        ),
     )
 
 
@@ -368,7 +392,7 @@ def _alarm(p: Position, e: AlarmRaised) -> Position:
 
 _CHANGES: dict[type[Event], Callable[[Position, Any], Position]] = {
     PositionResized: _resized,
-    PolicyChanged: lambda p, e: replace(p, policy=e.policy),
+    PolicyChanged: _policy_changed,
     StopMoved: _stop_moved,
     TriggerRefused: lambda p, e: replace(p, refusing=e.reason),
     RefusalEnded: lambda p, e: replace(p, refusing=None),

@@ -15,26 +15,36 @@ from typing import Any
 
 import msgspec
 
+from exitfsm.bar import Quote
 from exitfsm.values import EXACT, ZERO, Bar, Side, decimal_of
 
 
 class Judged(msgspec.Struct, frozen=True, gc=False):
-    """What of a bar was judged so far: its lowest and highest price, and the close and volume of its newest look."""
+    """What of a bar was judged so far: lowest and highest price, close and volume of the newest look, and its open."""
 
     at: datetime
     lowest: Decimal
     highest: Decimal
     close: Decimal
     volume: Decimal
+    open: Decimal | None = None
 
 
 def judged(bar: Bar, before: Judged | None = None) -> Judged:
     """What is judged of a bar after this sound look at it; `before` is what was judged of an earlier bar or look."""
     lowest, highest = min(bar.low, bar.close, bar.open), max(bar.high, bar.close, bar.open)
     if before is None or before.at != bar.timestamp:
-        return Judged(bar.timestamp, lowest, highest, bar.close, _volume(bar))
-    volume = max(before.volume, _volume(bar))
-    return Judged(bar.timestamp, min(before.lowest, lowest), max(before.highest, highest), bar.close, volume)
+        return Judged(bar.timestamp, lowest, highest, bar.close, _volume(bar), bar.open)
+    volume, low, high = max(before.volume, _volume(bar)), min(before.lowest, lowest), max(before.highest, highest)
+    return Judged(bar.timestamp, low, high, bar.close, volume, before.open)
+
+
+def whole(look: Bar, so_far: Judged | None) -> Bar:
+    """The bar as all its looks have shown it so far; the look itself where it is the first."""
+    if so_far is None or so_far.at != look.timestamp or so_far.open is None:
+        return look
+    low, high = so_far.lowest, so_far.highest
+    return Bar(look.symbol, look.timestamp, so_far.open, high, low, so_far.close, so_far.volume)
 
 
 def new_in(look: Bar, before: Judged) -> Bar | None:
@@ -53,6 +63,8 @@ def new_in(look: Bar, before: Judged) -> Bar | None:
     high = look.high if look.high > before.highest else close
     if low == high == before.close and volume <= before.volume:
         return None
+    if isinstance(look, Quote):
+        return look  # it is one price, and all of it is new
     return Bar(look.symbol, look.timestamp, close, max(high, close), min(low, close), close, volume)
 
 
@@ -72,6 +84,16 @@ def price_for(sides: Collection[Side], price: Any = None, bid: Any = None, ask: 
     if given is not None or bid is None or ask is None:
         return next((one for one in (given, bid, ask) if one is not None), None)
     return EXACT.divide(EXACT.add(decimal_of(bid), decimal_of(ask)), 2)
+
+
+def judged_by(bar: Bar, side: Side) -> Bar:
+    """The bar by which a position of this side is judged: of a quote what it would get, the bid or the ask."""
+    if not isinstance(bar, Quote):
+        return bar
+    price = bar.bid if side is Side.LONG else bar.ask
+    if price is None or price == bar.close:
+        return bar
+    return Bar(bar.symbol, bar.timestamp, price, price, price, price)
 
 
 def _volume(bar: Bar) -> Decimal:

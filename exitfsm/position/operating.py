@@ -5,17 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
-from exitfsm.events import AlarmAcknowledged, Event, PolicyChanged, PositionReleased
-from exitfsm.kinds import AlarmKind
+from exitfsm.events import AlarmAcknowledged, Event, PositionReleased
+from exitfsm.kinds import AlarmKind, PositionEnd
 from exitfsm.lifecycle import State
-from exitfsm.messages import Acknowledge, ChangePolicy, Contradiction, ForceExit, GiveWay, RaiseAlarm, Release
-from exitfsm.policy import typed
+from exitfsm.messages import Acknowledge, Contradiction, ForceExit, GiveWay, Ignore, RaiseAlarm, Release
 from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm, cancel, lost
 from exitfsm.position.attempting import Attempt, escalated, is_price, next_attempt, rests, sellable, trigger
 from exitfsm.position.evaluating import Verdict
 from exitfsm.position.parting import part_by_hand, widened
-from exitfsm.position.reading import overtaken
+from exitfsm.position.reading import closed_elsewhere, overtaken
 from exitfsm.position.state import Position
 from exitfsm.position.watching import end_refusals
 from exitfsm.values import ZERO, ExitType, plain, tradable
@@ -91,16 +90,11 @@ def _not_done(p: Position, held: Decimal | None, at: datetime) -> list[Event]:
     return alarm(p, AlarmKind.NOT_DONE, f"nothing was done for {p.symbol}: {why}", at)
 
 
-def on_change_policy(p: Position, m: ChangePolicy, broker: Capabilities) -> list[Event]:
-    """New settings while monitored; a position on its way out keeps those that decided it."""
-    policy = typed(m.policy)
-    if p.state is not State.MONITORING or policy == p.policy:
-        return []
-    return [PolicyChanged(policy=policy, at=m.at, by=m.who)]
-
-
 def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
-    """Back to monitoring, with what the broker shows; only when nothing of ours can be live."""
+    """Back to monitoring, with what the broker shows; only when nothing of ours can be live.
+
+    What an exit of ours left, and the venue does not take, is a residue: it ends.
+    """
     if p.state is State.REJECTED:
         return []  # its attempt has ended, perhaps on this word: the next one follows by itself
     if p.state is not State.UNPROTECTED:
@@ -112,7 +106,16 @@ def on_release(p: Position, m: Release, broker: Capabilities) -> list[Event]:
         return _too_old(p, m.at)
     if p.live_orders or not is_price(m.qty):
         return _not_done(p, m.qty, m.at)
+    if p.sold_qty and not sellable(p, m.qty, broker):
+        return closed_elsewhere(p, m.at, PositionEnd.RESIDUE)  # watched on, it would take the next purchase for its own
     return [PositionReleased(by=m.who, at=m.at, qty=m.qty, entry_price=m.entry_price)]
+
+
+def on_ignore(p: Position, m: Ignore, broker: Capabilities) -> list[Event]:
+    """It is watched no more, though it is held; only where no exit is under way and no order of ours can be live."""
+    if p.state is not State.MONITORING or p.live_orders:
+        return []
+    return [*end_refusals(p, m.at), *closed_elsewhere(p, m.at, PositionEnd.IGNORED)]
 
 
 def on_acknowledge(p: Position, m: Acknowledge, broker: Capabilities) -> list[Event]:
@@ -148,6 +151,11 @@ def on_give_way(p: Position, m: GiveWay, broker: Capabilities) -> list[Event]:
 
 #: Alarms of an exit between two attempts that does not go on by itself.
 _STALLED = ("retry_stalled", "ended_order_works", "order_not_found")
+
+
+def is_in_the_dark(p: Position) -> bool:
+    """True where the current order may have been sent, and no word of it ever came from the broker."""
+    return p.state in (State.PENDING, State.UNPROTECTED) and p.order_live and p.broker_order_id is None
 
 
 def is_stuck(p: Position) -> bool:

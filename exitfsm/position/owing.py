@@ -6,6 +6,7 @@ so that recovery is simply asking it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -85,6 +86,11 @@ def _owed_unprotected(p: Position, order: ExitOrder) -> Action | None:
     if order.cancel_asked or order.leaves_qty > p.remaining_qty:
         return Cancel(position_id=p.position_id, client_order_id=order.client_order_id)
     return None
+
+
+def may_owe(positions: Sequence[Position], most: int) -> list[str]:
+    """The ids of those to be asked what they owe: of more than `most`, only those on their way out owe anything."""
+    return [p.position_id for p in positions if len(positions) <= most or p.state is not State.MONITORING]
 
 
 def order_of(p: Position) -> Order:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from exitfsm.events import Event, ExitCompleted, PositionClosedElsewhere, PositionResized
-from exitfsm.kinds import AlarmKind, PositionEnd
+from exitfsm.events import Event, ExitCompleted, OrderEnded, PositionClosedElsewhere, PositionResized
+from exitfsm.kinds import AlarmKind, OrderEnd, PositionEnd
 from exitfsm.lifecycle import State
 from exitfsm.messages import Known, PositionRead, RecordRead
 from exitfsm.ports import Capabilities
@@ -40,16 +40,19 @@ def _read_at_rest(p: Position, m: PositionRead, broker: Capabilities) -> list[Ev
     left = p.remaining_qty
     if p.state is State.REJECTED and left > 0:
         return _read_between_attempts(p, m, broker)
-    if left == 0 and m.qty == 0:
+    is_residue = sellable(p, m.qty, broker) == 0
+    if left == 0 and (m.qty == 0 or (is_residue and m.reads >= READS_MIN)):
         return _completed(p, m.at) if p.orders else []
     if p.state is State.UNPROTECTED:
-        return _elsewhere(p, m, PositionEnd.BY_HAND) if m.qty == 0 and m.reads >= READS_MIN else []
+        return closed_elsewhere(p, m.at, PositionEnd.BY_HAND) if m.qty == 0 and m.reads >= READS_MIN else []
     if m.qty < left and m.reads < READS_MIN:
         return []
-    if left > 0 and m.qty <= left and sellable(p, m.qty, broker) == 0:
-        return _elsewhere(p, m, PositionEnd.RESIDUE if m.qty > 0 else PositionEnd.BY_HAND)
+    if left > 0 and m.qty <= left and is_residue:
+        return closed_elsewhere(p, m.at, PositionEnd.RESIDUE if m.qty > 0 else PositionEnd.BY_HAND)
     if m.reads < READS_MIN:
         return []
+    if left > 0 and sellable(p, left, broker) == 0:  # beside it lies what an exit before has left, or a purchase
+        return closed_elsewhere(p, m.at, PositionEnd.RESIDUE)
     sold = plain(p.sold_qty)
     return lost(p, f"our orders sold {sold} of {plain(p.qty)} but the broker shows {plain(m.qty)} left", m.at)
 
@@ -93,10 +96,29 @@ def _works_by_record(p: Position, m: PositionRead) -> list[Event]:
 
 def _read_while_working(p: Position, m: PositionRead) -> list[Event]:
     """Other hands sold while our order works: it is ended before it sells what is no longer there."""
+    if p.state is State.PENDING:
+        return _unresolved(p, m) if m.lapsed and m.qty == 0 and m.reads >= READS_MIN else []
     if p.state not in (State.SUBMITTED, State.PARTIAL) or m.reads < READS_MIN or m.qty >= p.leaves_qty:
         return []
     why = f"the broker shows {plain(m.qty)} left, less than the {plain(p.leaves_qty)} that the order still sells"
     return cancel(p, m.at, why)
+
+
+def _unresolved(p: Position, m: PositionRead) -> list[Event]:
+    """Nothing is held, and an order that may have been sent can arrive no more: whatever became of it, it is over.
+
+    Where it shows up after all, it is one that was refused and works all the same: it is canceled, with an alarm.
+    """
+    ended = OrderEnded(
+        client_order_id=p.order.client_order_id,
+        how=OrderEnd.REFUSED,
+        filled_qty=p.filled_qty,
+        at=m.at,
+        next_attempt_at=None,
+        refusal="unresolved",
+        text="no record of it, and nothing is held for longer than a request can be on its way",
+    )
+    return [ended, *closed_elsewhere(p, m.at, PositionEnd.UNRESOLVED)]
 
 
 def _read_while_monitoring(p: Position, m: PositionRead) -> list[Event]:
@@ -106,7 +128,7 @@ def _read_while_monitoring(p: Position, m: PositionRead) -> list[Event]:
     if m.qty < p.remaining_qty and m.reads < READS_MIN:
         return []
     if m.qty == 0:
-        return _elsewhere(p, m, PositionEnd(m.how or PositionEnd.BY_HAND))
+        return closed_elsewhere(p, m.at, PositionEnd(m.how or PositionEnd.BY_HAND))
     return _resize(p, m, "bought" if m.qty > p.remaining_qty else "sold by other hands")
 
 
@@ -121,7 +143,7 @@ def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -
     if m.qty < left and m.reads < READS_MIN:
         return []
     if m.qty == 0:
-        return _elsewhere(p, m, PositionEnd.BY_HAND)
+        return closed_elsewhere(p, m.at, PositionEnd.BY_HAND)
     if p.next_attempt_at is None or m.began < p.next_attempt_at:
         return []
     there = min(left, m.qty)
@@ -131,7 +153,7 @@ def _read_between_attempts(p: Position, m: PositionRead, broker: Capabilities) -
     if size == 0 and p.sold_qty == 0:  # all of it is no residue, and whoever ends it must know
         return lost(p, f"all {plain(there)} {p.symbol} is less than the venue takes in one order", m.at)
     if size == 0 or (p.order.refusal and is_rounded_off(p, there)):
-        return _elsewhere(p, m, PositionEnd.RESIDUE)
+        return closed_elsewhere(p, m.at, PositionEnd.RESIDUE)
     spent = spent_by_next(p)
     if spent > p.policy.partial_fills.max_resubmit_attempts:
         return lost(p, f"{p.attempt} attempts ended with {plain(left)} {p.symbol} left to sell", m.at)
@@ -151,11 +173,10 @@ def _completed(p: Position, at: datetime) -> list[Event]:
     ]
 
 
-def _elsewhere(p: Position, m: PositionRead, how: PositionEnd) -> list[Event]:
-    ended = held_within(p, p.last_fill_at, m.at) if how == PositionEnd.RESIDUE and p.last_fill_at else m.at
-    return [
-        PositionClosedElsewhere(how=how, remaining_qty=p.remaining_qty, at=m.at, cooldown_until=_cooldown(p, ended))
-    ]
+def closed_elsewhere(p: Position, at: datetime, how: PositionEnd) -> list[Event]:
+    """The end of a position that no order of ours has brought about, or not whole."""
+    ended = held_within(p, p.last_fill_at, at) if how == PositionEnd.RESIDUE and p.last_fill_at else at
+    return [PositionClosedElsewhere(how=how, remaining_qty=p.remaining_qty, at=at, cooldown_until=_cooldown(p, ended))]
 
 
 def _cooldown(p: Position, since: datetime) -> datetime:

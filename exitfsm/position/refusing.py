@@ -67,6 +67,18 @@ _MOST = re.compile(
 _WHOLE = re.compile(r"fraction|whole (?:share|number)|integer|not fractionable|decimal", re.IGNORECASE)
 
 
+#: The orders that hold what was to be sold, as a refusal names them by the broker's own ids.
+_HOLDERS = re.compile(
+    r"(?:related|conflicting|blocking|holding)_?orders?(?:_?ids?)?\W{0,3}[:=]?\s*[\[(]?([^\])}]{1,500})", re.IGNORECASE
+)
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,63}")
+
+
+def holders(text: str) -> tuple[str, ...]:
+    """The broker's own ids of the orders that hold what was to be sold, where a refusal names them."""
+    return tuple(order_id for found in _HOLDERS.findall(text) for order_id in _ID.findall(found))
+
+
 def passes(refusal: str, text: str, said: bool | None = None) -> bool:
     """True for a refusal whose cause passes by itself; `said` is the adapter's word, which counts most."""
     if said is not None:

@@ -24,6 +24,8 @@ from exitfsm.values import ZERO, ExecutionReport, ExitType, OrderStatus, TimeInF
 
 #: A broker's answer that may be behind is believed after this many equal ones in a row.
 READS_MIN = 3
+#: A list of positions without any must be so for this long, in seconds, before that says something of one.
+EMPTY_S = 300.0
 #: A broker's date of a fact may lie so far beside what we know of its time before a person is told.
 CLOCKS_APART_MAX = timedelta(seconds=60)
 #: How an order ended, by the status that ends it short.

@@ -15,14 +15,22 @@ import msgspec
 from exitfsm.kinds import BarRefusal
 from exitfsm.policy import NOTHING_FOLDED, Folded, bar_fault, is_jump
 from exitfsm.position.state import Position
-from exitfsm.values import Bar
+from exitfsm.values import ZERO, Bar
 
 
 class RuleStates(NamedTuple):
-    """The states of a position's rules, by the name of the rule, after the bar of `to`; None before the first."""
+    """The states of a position's rules, by the name of the rule, after the bar of `to`; None before the first.
+
+    `base` are those before that bar, where they are known: a later look at it is folded into them.
+    """
 
     to: datetime | None = None
     states: Folded = NOTHING_FOLDED
+    base: Folded | None = None
+
+    def before(self, at: datetime) -> Folded:
+        """The states before the bar of a time, also where an earlier look at it was folded."""
+        return self.base if self.base is not None and self.to == at else self.states
 
 
 NO_STATES = RuleStates()
@@ -34,11 +42,16 @@ class _Saved(msgspec.Struct, frozen=True):
 
 
 def fold_bar(p: Position, bar: Bar, known: RuleStates) -> RuleStates:
-    """The states after a bar that was accepted; one from before the entry, or one already seen, changes nothing."""
-    if bar.timestamp <= (known.to or p.opened_at) or bar.timestamp <= p.opened_at:
+    """The states after a bar that was accepted; one from before the entry, or one before the newest, changes nothing.
+
+    A later look at the newest bar, as a whole, takes the place of the look before it: a bar counts once.
+    """
+    if bar.timestamp <= p.opened_at or (known.to is not None and bar.timestamp < known.to):
         return known
-    asked, states = p.policy.plan.folding, known.states
-    return RuleStates(bar.timestamp, {rule.name: rule.fold(states.get(rule.name), p, bar) for rule in asked})
+    if bar.timestamp == known.to and known.base is None:
+        return known  # what was before it is not known any more
+    asked, states = p.policy.plan.folding, known.before(bar.timestamp)
+    return RuleStates(bar.timestamp, {rule.name: rule.fold(states.get(rule.name), p, bar) for rule in asked}, states)
 
 
 def fold_bars(p: Position, bars: Iterable[Bar], known: RuleStates = NO_STATES) -> Iterator[RuleStates]:
@@ -46,18 +59,21 @@ def fold_bars(p: Position, bars: Iterable[Bar], known: RuleStates = NO_STATES) -
 
     Whether prices jumped by a split or by a crash, bars alone do not say: where they stay, the states begin anew.
     """
-    reference, previous_at, doubted = None, None, None
+    previous_at: datetime | None = None
+    reference, doubted, volume = None, None, ZERO
     for bar in bars:
         if bar.symbol != p.symbol:
             continue
-        fault = bar_fault(bar, p.policy.price_guard, reference=reference, previous_at=previous_at)
+        again = bar.timestamp == previous_at and bar.volume > volume  # a later look at it has all of the bar
+        before = previous_at if not again else None
+        fault = bar_fault(bar, p.policy.price_guard, reference=reference, previous_at=before)
         if fault is not None and fault.reason is BarRefusal.PRICE_JUMP:
             if doubted is None or is_jump(bar.close, doubted, p.policy.price_guard.max_jump_ratio):
                 doubted = bar.close
                 continue
             known, fault = NO_STATES, None
         if fault is None:
-            reference, previous_at, doubted = bar.close, bar.timestamp, None
+            reference, previous_at, doubted, volume = bar.close, bar.timestamp, None, bar.volume
             known = fold_bar(p, bar, known)
             yield known
 

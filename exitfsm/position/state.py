@@ -17,17 +17,27 @@ from exitfsm.values import EXACT, ZERO, Alarm, ExitType, OrderType, Side, rounde
 
 
 class Stops(msgspec.Struct, frozen=True, gc=False):
-    """The stops that have moved: where they stand, the best price behind the newest, and the bar that moved it."""
+    """The stops that have moved: where they stand, the best price behind the newest, and the bar that moved it.
+
+    `operator` is where a person has put the stop: it stands in for all but those that have moved since.
+    """
 
     break_even: Decimal | None = None
     trail: Decimal | None = None
     best_price: Decimal | None = None
     moved_at: datetime | None = None
+    operator: Decimal | None = None
+
+    def is_only(self, price: Decimal) -> bool:
+        """True where a person has put the stop at this price, and none has moved since."""
+        return self.operator == price and self.trail is None and self.break_even is None
 
     def of(self, rule: ExitType) -> Decimal | None:
         """Where the stop of a rule stands; None where it has not moved."""
         if rule is ExitType.TRAILING_STOP:
             return self.trail
+        if rule is ExitType.OPERATOR:
+            return self.operator
         return self.break_even if rule is ExitType.BREAK_EVEN else None
 
 
@@ -69,7 +79,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One position and its exit. Quantities are positive on both sides; `version` is the number of events folded.
 
     `orders` are its exit orders, the last one the current; `id_form` is how they are named. `refusing` names the run
-    of refused prices under way.
+    of refused prices under way. `own_policy`: its policy is its own, and the settings for all do not replace it.
     `sold_elsewhere` is what other hands have sold of it. `waiting_since` is when the current wait for the broker began.
     """
 
@@ -82,6 +92,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     entry_price: Decimal
     opened_at: datetime
     policy: ExitPolicy
+    own_policy: bool = False
     state: State = State.MONITORING
     version: int = 1
     atr: Decimal | None = None
@@ -210,6 +221,12 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return next((o.refusal for o in reversed(self.orders) if o.refusal is not None), "")
 
     @property
+    def refused_order(self) -> ExitOrder | None:
+        """The newest order that the broker refused or rejected, and has not taken since; None where there is none."""
+        waits = self.state is State.PENDING
+        return next((o for o in reversed(self.orders) if o.refusal and (waits or not o.live)), None)
+
+    @property
     def works_again(self) -> tuple[str, ...]:
         """Earlier orders that were refused, and work at the broker after all."""
         orders = self.orders
@@ -278,6 +295,21 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 def account_hash(account: str) -> str:
     """The account as it enters ids, events and logs: 12 hex digits of a SHA-256, never the number itself."""
     return hashlib.sha256(b"exitfsm account\0" + account.encode()).hexdigest()[:12]
+
+
+def scope_mark(tag: str) -> str:
+    """Five hex digits that stand for a part of an account in names and order ids; empty where all of it is meant."""
+    return hashlib.sha256(b"exitfsm scope\0" + tag.encode()).hexdigest()[:5] if tag else ""
+
+
+def part_of(account: str, mark: str) -> str:
+    """The hash of an account, with the mark of the part of it that is meant."""
+    return f"{account}-{mark}" if mark else account
+
+
+def account_in(part: str) -> str:
+    """The hash of the account of which this is all or a part."""
+    return part.partition("-")[0]
 
 
 def epoch_of(first_fill_at: datetime) -> str:

@@ -11,11 +11,11 @@ from exitfsm.lifecycle import State
 from exitfsm.messages import BarSeen
 from exitfsm.policy import BEFORE_ENTRY, ORDER_FAULTS, PRICE_FAULTS, Fault, bar_fault, is_ahead
 from exitfsm.ports import Capabilities
-from exitfsm.position.alarming import alarm
+from exitfsm.position.alarming import ENDED_BY_A_BAR, alarm, ended
 from exitfsm.position.attempting import escalated, rests, trigger
 from exitfsm.position.evaluating import Verdict, evaluate, next_stops
 from exitfsm.position.looks import at_its_close
-from exitfsm.position.parting import part_of, widened
+from exitfsm.position.parting import Part, part_of, widened
 from exitfsm.position.state import Position
 from exitfsm.values import ZERO, Bar, EvaluateOn, plain
 
@@ -35,10 +35,7 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
         if not is_ahead(p.opened_at, m.received_at, p.policy.price_guard):
             return []
         fault = Fault(BEFORE_ENTRY, plain(m.bar.close))
-    verdict = _verdict(p, m, bar) if bar and not fault else None
-    part = part_of(p, verdict, broker) if verdict is not None else None
-    if part is not None and not part.qty:
-        verdict = None  # the venue takes nothing of this part: it leaves with the next
+    verdict, part = _verdict(p, m, bar, broker) if bar and not fault else (None, None)
     if verdict is not None and (m.paused or not p.policy.enabled):
         fault = Fault(BarRefusal.PAUSED if m.paused else BarRefusal.DISABLED, plain(verdict.price))
     if fault is not None or bar is None:
@@ -46,6 +43,8 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
     events: list[Event] = []
     if verdict is not None or p.refusing not in ORDER_FAULTS:
         events += end_refusals(p, m.bar.timestamp, m.refused_count)
+    if p.alarms and m.received_at is not None:
+        events += [e for kind in ENDED_BY_A_BAR for e in ended(p, kind, "a bar is believed again", m.at)]
     if verdict is not None:
         return [*events, trigger(p, verdict, m.at, broker, bar_at=m.bar.timestamp, part=part)]
     events += [
@@ -55,9 +54,15 @@ def on_bar(p: Position, m: BarSeen, broker: Capabilities) -> list[Event]:
     return events
 
 
-def _verdict(p: Position, m: BarSeen, bar: Bar) -> Verdict | None:
-    custom = custom_of(p, m) if m.verdict is not None else None
-    return evaluate(p, bar, session_close=m.session_close, custom=custom, folded=m.folded)
+def _verdict(p: Position, m: BarSeen, bar: Bar, broker: Capabilities) -> tuple[Verdict | None, Part | None]:
+    """What the bar decides, and of which part; nothing where the venue takes nothing of it: it leaves with the next."""
+    verdict = evaluate(p, bar, session_close=m.session_close, custom=_custom(p, m), folded=m.folded)
+    part = part_of(p, verdict, broker) if verdict is not None else None
+    return (verdict, part) if part is None or part.qty else (None, None)
+
+
+def _custom(p: Position, m: BarSeen, counts: bool = True) -> str | None:
+    return custom_of(p, m) if counts and m.verdict is not None else None
 
 
 def counted(p: Position, m: BarSeen) -> Bar | None:
@@ -130,7 +135,7 @@ def escalate_on_stop(p: Position, m: BarSeen) -> list[Event]:
     is_part = p.keep_qty > 0 and p.policy.enabled and not m.paused
     if not (is_part or rests(p)):
         return []
-    verdict = _verdict(p, m, m.bar) if is_part else evaluate(p, m.bar, session_close=m.session_close, folded=m.folded)
+    verdict = evaluate(p, m.bar, session_close=m.session_close, custom=_custom(p, m, is_part), folded=m.folded)
     if verdict is None or verdict.reason.takes_profit:
         return []
     events = widened(p, verdict.reason, m.at, verdict.price, verdict.detail) if is_part else []

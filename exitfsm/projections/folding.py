@@ -74,6 +74,8 @@ class ReadModels:
     def __init__(self, load: Callable[[str, str], list[Row]], last_order_id: Callable[[], int]) -> None:
         self._load, self._last_order_id = load, last_order_id
         self._rows: dict[str, dict[str, list[Row]]] = {name: {} for name in TABLES}
+        #: The alarms of each owner by their ids: an account may have thousands of them.
+        self._named: dict[str, dict[str, Row]] = {}
         self._order_id: int | None = None
         self._new: dict[int, tuple[str, Row]] = {}
         self._changed: dict[int, tuple[str, Row, Row]] = {}
@@ -127,11 +129,13 @@ class ReadModels:
         """Drops all rows from memory; those that are not written are lost."""
         for rows in self._rows.values():
             rows.clear()
+        self._named.clear()
         self._new.clear()
         self._changed.clear()
         self._order_id = None
 
     def _forget_position(self, position: Row) -> None:
+        self._named.pop(str(position["position_id"]), None)
         for name, table in TABLES.items():
             if table.owner != "symbol":
                 self._rows[name].pop(str(position["position_id"]), None)
@@ -148,6 +152,12 @@ class ReadModels:
         if rows is None:
             rows = known[owner] = self._load(table, owner)
         return rows
+
+    def alarm(self, owner: str, alarm_id: str) -> Row | None:
+        """One alarm of an owner."""
+        rows, named = self.all("alarms", owner), self._named.setdefault(owner, {})
+        named.update((str(row["alarm_id"]), row) for row in rows[len(named) :])  # those that came since
+        return named.get(alarm_id)
 
     def one(self, table: str, owner: str) -> Row | None:
         """The only row of an owner."""
@@ -491,7 +501,7 @@ def _decimal(value: Param) -> Decimal:
 def _alarm(m: ReadModels, p: Row, r: Recorded, e: AlarmRaised) -> None:
     raised: Row = {"kind": e.kind, "text": e.text, "raised_at_utc": stamp(e.at)}
     standing: Row = {"acknowledged_by": None, "acknowledged_at_utc": None}
-    known = _alarm_of(m, r, e.alarm_id)
+    known = m.alarm(r.stream_id, e.alarm_id)
     if known is not None:
         m.change("alarms", known, **raised, **standing)
     else:
@@ -500,14 +510,10 @@ def _alarm(m: ReadModels, p: Row, r: Recorded, e: AlarmRaised) -> None:
 
 
 def _acknowledged(m: ReadModels, p: Row, r: Recorded, e: AlarmAcknowledged) -> None:
-    known = _alarm_of(m, r, e.alarm_id)
+    known = m.alarm(r.stream_id, e.alarm_id)
     if known is not None and known["acknowledged_at_utc"] is None:
         m.change("alarms", known, acknowledged_by=e.by, acknowledged_at_utc=stamp(e.at))
         _count_alarms(m, p, r)
-
-
-def _alarm_of(m: ReadModels, r: Recorded, alarm_id: str) -> Row | None:
-    return next((a for a in m.all("alarms", r.stream_id) if a["alarm_id"] == alarm_id), None)
 
 
 def _count_alarms(m: ReadModels, p: Row, r: Recorded) -> None:

@@ -359,14 +359,21 @@ class ExitStore:
 
     def cooldowns(self, at: datetime) -> dict[str, datetime]:
         """The symbols that cool down at `at`, and until when each does; found without reading the history."""
+        found: dict[str, datetime] = {}
+        for (symbol, _), until in self.cooldowns_of_sides(at).items():
+            found[symbol] = max(until, found.get(symbol, until))
+        return found
+
+    def cooldowns_of_sides(self, at: datetime) -> dict[tuple[str, Side], datetime]:
+        """The same by symbol and side."""
         # As text a whole second sorts after its fractions, so the index finds a second more than is needed.
         since = stamp(at.replace(microsecond=0) - timedelta(seconds=1))
-        found: dict[str, datetime] = {}
-        sql = "SELECT symbol, cooldown_until_utc FROM positions WHERE cooldown_until_utc >= ?"
-        for symbol, text in self._rows(sql, (since,)):
-            until = datetime.fromisoformat(text)
+        found: dict[tuple[str, Side], datetime] = {}
+        sql = "SELECT symbol, side, cooldown_until_utc FROM positions WHERE cooldown_until_utc >= ?"
+        for symbol, side, text in self._rows(sql, (since,)):
+            until, key = datetime.fromisoformat(text), (symbol, Side(side))
             if until > at:
-                found[symbol] = max(until, found.get(symbol, until))
+                found[key] = max(until, found.get(key, until))
         return found
 
     def alarms(self, standing_only: bool = True) -> list[AlarmRow]:

@@ -50,7 +50,7 @@ async def managed(store: Any, config: dict[str, Any]) -> AsyncIterator[ExitManag
 
 async def raised(manager: ExitManager, number: int) -> None:
     """One more alarm, of its own."""
-    await manager._parts.context.alarms.raise_alarm("not_reconciled", f"number {number}")
+    await manager._parts.context.alarms.raise_alarm("scope_unclear", f"number {number}")
 
 
 async def until(condition: Callable[[], Any], seconds: float = 20) -> None:

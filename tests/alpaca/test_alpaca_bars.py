@@ -236,6 +236,24 @@ async def test_an_odd_frame_ends_nothing(server: AlpacaServer, ear: Ear, message
     await until(lambda: ear.minutes() == [1])
 
 
+async def test_a_bar_that_is_sent_again_is_a_later_look_at_it(server: AlpacaServer, ear: Ear) -> None:
+    await watched(server, ear, "AAPL")
+    await all_read(ear.feed)
+    assert server.stocks.wanted("updatedBars") == {"AAPL"}
+    server.bar(bar(1))
+    server.bar(bar(2))
+    await until(lambda: ear.minutes() == [1, 2])
+    for minute in (1, 2, 3):  # too late, just in time, and of a bar that was never sent
+        late = {"T": "u", "S": "AAPL", "t": bar(minute).timestamp, "o": 100, "h": 101, "l": 97, "c": 100, "v": 9}
+        ear.feed._on_message("stocks", late)
+    server.bar(bar(3))
+    await until(lambda: len(ear.bars) == 4)
+    assert ear.minutes() == [1, 2, 2, 3]
+    assert (ear.bars[2].low, ear.bars[2].volume) == (97, 9)
+    ear.feed.watch([])
+    await until(lambda: not server.stocks.wanted("updatedBars"))
+
+
 async def test_stop_leaves_nothing(server: AlpacaServer, access: Access) -> None:
     feed = AlpacaBars(access)
     await feed.start()

@@ -173,7 +173,8 @@ def test_a_store_is_for_one_account(canary: AlpacaServer, tmp_path: Path) -> Non
     [
         ((), {"APCA_API_KEY_ID": ""}, 2, "APCA_API_KEY_ID is not set"),
         ((), {"APCA_API_SECRET_KEY": SECRET + "\n"}, 2, "holds a space, a line end"),
-        ((), {"APCA_API_SECRET_KEY": "wrong" + SECRET}, 2, "not authorised"),
+        ((), {"APCA_API_SECRET_KEY": "wrong" + SECRET}, 2, "the keys are not authorised (127.0.0.1:"),
+        ((), {"APCA_API_BASE_URL": "http://127.0.0.1:9"}, 2, "Connection refused (127.0.0.1:9)"),
         ((), {"APCA_API_BASE_URL": "https://api.alpaca.markets"}, 2, "live trading was not asked for"),
         (("--live",), {"APCA_API_BASE_URL": "https://paper-api.alpaca.markets"}, 2, "paper server"),
         (("--live",), {}, 2, "confirm it with --account"),
@@ -221,6 +222,7 @@ def test_preflight_finds_nothing_wrong(canary: AlpacaServer, tmp_path: Path) -> 
     assert (code, [name for name, check in found.items() if check["ok"] is False]) == (0, [])
     assert [check["ok"] for check in found.values()].count(True) >= 10
     assert "2 positions" in found["positions"]["text"]
+    assert "10 AAPL long: managed (all of it, whoever bought it); 0.5 BTC/USD long: managed" in found["managed"]["text"]
     assert not [r for r in canary.rest.requests[requests:] if r[0] != "GET"]
     assert list(tmp_path.iterdir()) == []
 
@@ -244,6 +246,24 @@ def test_preflight_finds_what_is_wrong(canary: AlpacaServer, tmp_path: Path, mon
     assert "OLD was opened more than 30 days ago" in found["positions"]["text"]
     assert "ODD has no readable quantity" in found["positions"]["text"]
     assert "only 0 free" in found["other orders"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("manage", "is_ok", "said"),
+    [
+        ("{ignore: [AAPL]}", True, "10 AAPL long: not managed (manage.ignore names it)"),
+        ("{owner: handed}", True, "10 AAPL long: not managed (nobody handed it to watch())"),
+        ("{owner: ids, ids: [bot-]}", False, "needs executions that name client order ids"),
+    ],
+)
+def test_preflight_says_what_is_managed_as_the_start_does(
+    canary: AlpacaServer, tmp_path: Path, manage: str, is_ok: bool, said: str
+) -> None:
+    config = tmp_path / "trading.yaml"
+    config.write_text(f"exit_manager:\n  manage: {manage}\n")
+    canary.hold("AAPL", 10, 100)
+    _, found = checks(canary, "--store", str(tmp_path / "new.db"), "--config", str(config))
+    assert (found["managed"]["ok"], said in found["managed"]["text"]) == (is_ok, True), found["managed"]
 
 
 def test_preflight_without_keys_or_account(canary: AlpacaServer) -> None:

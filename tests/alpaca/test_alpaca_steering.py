@@ -39,6 +39,7 @@ class Run:
         (folder / "trading.yaml").write_text(CONFIG)
         clean = {k: v for k, v in os.environ.items() if not k.startswith("APCA")}
         self.environment = clean | server.environment | environment
+        self.program = PROGRAM
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, wait: bool = True) -> None:
@@ -53,7 +54,7 @@ class Run:
         ]
         with (self.folder / "out").open("ab") as out, (self.folder / "err").open("ab") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *command, *self.args], env=self.environment, stdout=out, stderr=err
+                [sys.executable, "-c", self.program, *command, *self.args], env=self.environment, stdout=out, stderr=err
             )
         if wait:
             self.until(self.listens, "it listens")

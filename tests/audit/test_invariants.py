@@ -310,7 +310,7 @@ FORGED: list[tuple[str, tuple[Event, ...], dict[str, Any]]] = [
     ("I6", (trigger(level=Decimal("99.5")),), {}),
     ("I6", (trigger(trigger_price=Decimal("99.1")),), {}),
     ("I6", (trigger(threshold_pct=Decimal(2)),), {}),
-    ("I6", (trigger(bar_at=T0),), {}),
+    ("I6", (trigger(bar_at=T0, at=T0),), {}),
     ("I6", (TriggerRefused(reason="price_jump", bar_at=at(1), price="9"), trigger()), {}),
     ("I6", (trigger(),), {"first": opened(policy=msgspec.structs.replace(policy(), enabled=False))}),
     ("I8", (trigger(), accept(), fills(4), complete()), {}),
@@ -372,6 +372,10 @@ FORGED: list[tuple[str, tuple[Event, ...], dict[str, Any]]] = [
 @pytest.mark.parametrize(("invariant", "events", "options"), FORGED)
 def test_a_forged_log_breaks_it(invariant: str, events: tuple[Event, ...], options: dict[str, Any]) -> None:
     assert invariant in broken(*events, **options)
+
+
+def test_an_exit_by_a_later_look_at_the_bar_of_the_entry_breaks_nothing() -> None:
+    assert broken(trigger(bar_at=T0, at=at(1))) == set()
 
 
 def test_each_invariant_has_a_forged_log() -> None:

@@ -17,7 +17,7 @@ from exitfsm.audit import changed, grid, parse_change, whatif
 from exitfsm.config import SessionHours
 from exitfsm.config.settings import plain_value
 from exitfsm.events import TradingPaused, TradingResumed
-from exitfsm.messages import ChangePolicy, ForceExit, Open, PositionRead
+from exitfsm.messages import ChangePolicy, ForceExit, MoveStop, Open, PositionRead
 from exitfsm.policy import LadderStep, average_true_range
 from exitfsm.recorded_bars import Seen, recorded_bars
 from exitfsm.simulate import simulate
@@ -244,6 +244,38 @@ class Live:
         return whatif(self.store, lambda: (Seen(b, None) for b in self.bars), changes, **options)
 
 
+class TestBarsThatForm:
+    """An exit at a look: bars that have closed cannot say what was decided when, and recorded looks can."""
+
+    def exited_inside(self) -> tuple[Live, list[Seen]]:
+        live = Live([])
+        looks = [(1, 100, 5), (2, 100, 61), (2, 98.5, 75), (2, 99.8, 90), (3, 99.9, 125)]
+        live.engine.open(entry())
+        seen = []
+        for minute, close, arrived in looks:
+            bar, received = live.bar(minute, close), T0 + timedelta(seconds=arrived + 60)
+            live.engine.on_bar(bar, received)
+            seen.append(Seen(bar, received))
+        live.bars = [live.bar(minute, close) for minute, close in ((1, 100), (2, 99.8), (3, 99.9))]
+        return live, seen
+
+    def test_closed_bars_say_that_it_was_decided_inside_a_bar(self) -> None:
+        live, _ = self.exited_inside()
+        (p,) = live.whatif().positions
+        assert not p.same_decisions
+        assert p.decided_inside_bar
+        assert p.as_dict()["decided_inside_bar"] is True
+        inside = "decided inside a bar: 98.5 came while the bar of 2024-01-02T14:32:00Z formed, which closed at 99.8"
+        assert p.first_difference.endswith(f"({inside}; record_bars: true keeps each look)")
+
+    def test_recorded_looks_are_exact(self) -> None:
+        live, seen = self.exited_inside()
+        (p,) = whatif(live.store, lambda: iter(seen)).positions
+        assert p.same_decisions, p.first_difference
+        assert not p.decided_inside_bar
+        assert "decided_inside_bar" not in p.as_dict()
+
+
 class TestWhatCameFromOutside:
     def test_an_entry_between_the_bars(self) -> None:
         live = Live([100, 100, 98.5, 98])
@@ -282,6 +314,22 @@ class TestWhatCameFromOutside:
         assert (
             live.whatif({"stop_loss.threshold_pct": "1"}).positions[0].replayed.triggered_at == live.bars[2].timestamp
         )
+
+    def test_a_stop_by_hand_and_settings_of_its_own_come_again(self) -> None:
+        live = Live([100, 100, 98.5, 100, 97, 97])
+        key = live.engine.open(entry()).position_id
+        live.engine.on_bar(live.bars[0])
+        own = changed(ExitPolicy(), {"profit_taking.price": "110"})
+        at = T0 + timedelta(seconds=100)
+        live.engine.tell(key, ChangePolicy(at=at, policy=own, who="ann", own=True, why="news"))
+        last, seen = live.engine.last_price("S0"), live.engine.levels.last_at("S0")
+        live.engine.tell(key, MoveStop(at=at, price=Decimal("97.5"), who="ann", last_price=last, bar_at=seen, why="x"))
+        for b in live.bars[1:]:
+            live.engine.on_bar(b)
+        found = live.whatif()
+        assert found.reproduced
+        [p] = live.whatif({"stop_loss.threshold_pct": "0.5", "profit_taking.price": "95"}).positions
+        assert p.replayed.reason == "operator"  # and a price on the wrong side of the entry is left out
 
     def test_a_pause_comes_again(self) -> None:
         live = Live([100, 98.5, 98.4, 98.3, 98.2])

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from exitfsm import Bar, NotSent, Order, OrderSide, OrderType, Side, SimulatedBroker, TimeInForce
 from exitfsm.errors import OrderRefused
-from exitfsm.ports import CRYPTO, IdMemory
+from exitfsm.ports import CRYPTO, IdMemory, Instrument
 from exitfsm.simulated import SIMULATED
 from exitfsm.testing.conformance import Bench, BrokerConformance, CannotDo
 from exitfsm.testing.given import T0
@@ -226,3 +226,45 @@ class TestIb(BrokerConformance):
     @pytest.fixture
     def bench(self) -> VenueBench:
         return VenueBench(Ib, "BRK B", ids_refused=IdMemory.NEVER)
+
+
+class Bare(CcxtSpot):
+    """An honest adapter of a venue that promises little: an id may be sent twice, no record has a price, an order is
+    named by its symbol, too, and nothing is answered before it is connected.
+    """
+
+    connected = False
+
+    async def positions(self) -> list[dict[str, Any]]:
+        assert self.connected, "not connected"
+        return await super().positions()
+
+    async def order(self, client_order_id: str, symbol: str | None = None) -> Any:  # type: ignore[override]
+        assert symbol, "an order cannot be asked about without its symbol"
+        return await super().order(client_order_id)
+
+    async def cancel(self, client_order_id: str, symbol: str | None = None) -> None:
+        assert symbol, "an order cannot be canceled without its symbol"
+        await super().cancel(client_order_id)
+
+    def _order(self, r: ExecutionReport) -> dict[str, Any]:
+        return super()._order(r) | {"average": None}
+
+
+class BareBench(SpotBench):
+    async def connect(self) -> None:
+        self.broker.connected = True
+
+    async def disconnect(self) -> None:
+        self.broker.connected = False
+
+
+class TestBare(BrokerConformance):
+    @pytest.fixture
+    def bench(self) -> VenueBench:
+        return BareBench(Bare, "BTC/USDT", crypto=CRYPTO, ids_refused=IdMemory.NEVER)
+
+
+def test_ids_have_the_form_that_is_really_sent() -> None:
+    bench = VenueBench(CcxtSpot, "BTC/USDT", instruments={"BTC/USDT": Instrument(id_form="uuid")})
+    assert re.fullmatch(HedgePerpetual.ids, bench.new_id())

@@ -13,6 +13,8 @@ from msgspec.structs import replace
 
 from exitfsm.control import place
 from exitfsm.control.protocol import (
+    ALL_POSITIONS,
+    GIVES,
     QUESTIONS,
     SUBJECT_MAX,
     SUBJECTS_MAX,
@@ -38,12 +40,14 @@ _SUBJECT = st.text(min_size=1, max_size=20)
 REQUESTS = st.builds(
     Request,
     version=st.just(1),
-    verb=st.sampled_from([*VERBS, *QUESTIONS]),
+    verb=st.sampled_from([verb for verb in (*VERBS, *QUESTIONS) if verb != "flatten"]),
     id=st.text("0123456789abcdef", min_size=16, max_size=16),
     subjects=st.lists(_SUBJECT, min_size=1, max_size=4).map(tuple),
     reason=st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=40),
     within=st.floats(0, 3600),
 )
+
+REQUESTS = REQUESTS.map(lambda request: replace(request, given=("1",)) if request.verb in GIVES else request)
 
 
 @given(REQUESTS)
@@ -51,6 +55,18 @@ def test_a_request_reads_back_as_itself(request: Request) -> None:
     line = line_of(request)
     assert line.count(b"\n") == 1
     assert request_of(line) == request
+
+
+@pytest.mark.parametrize(
+    ("subjects", "is_one"), [((), True), ((ALL_POSITIONS,), True), (("AAPL",), False), ((ALL_POSITIONS, "AAPL"), False)]
+)
+def test_a_flatten_is_for_all_that_is_managed_or_for_all_there_is(subjects: tuple[str, ...], is_one: bool) -> None:
+    line = line_of(Request(version=1, verb="flatten", id="0" * 16, subjects=subjects, within=9.0))
+    if is_one:
+        assert request_of(line).subjects == subjects
+    else:
+        with pytest.raises(Malformed, match="for single symbols: exit"):
+            request_of(line)
 
 
 @given(st.builds(Answer, code=st.integers(0, 2), lines=st.lists(st.text(max_size=20)).map(tuple), again=st.booleans()))

@@ -47,6 +47,7 @@ from exitfsm.events import (
     PositionResized,
     ProtectionLost,
     RefusalEnded,
+    ScopeChanged,
     StopMoved,
     TradingPaused,
     TradingResumed,
@@ -257,6 +258,55 @@ def commands() -> list[tuple[str, list[Event]]]:
     return [(f"{ACCOUNT_PREFIX}{ACCOUNT}", account)]
 
 
+def scope() -> list[tuple[str, list[Event]]]:
+    """What came later: what a person said of the scope, for good and for one flatten alone, and what that ended."""
+    account: list[Event] = [
+        ScopeChanged(symbol="VTI", how="adopted", by="anna #00000000deadbeef", at=at(1), why="mine"),
+        ScopeChanged(symbol="AAPL", how="ignored", by="jo #0123456789abcdef", at=at(2)),
+        ScopeChanged(symbol="MSFT", how="adopted", by="jo #1", at=at(3), why="flatten", command="00000000deadbeef"),
+        ScopeChanged(symbol="MSFT", how="restored", by="jo #1", at=at(4), command="00000000deadbeef"),
+    ]
+    life: list[Event] = [
+        opened("AAPL", Side.LONG, "10", "100"),
+        PositionClosedElsewhere(how="ignored", remaining_qty=D("10"), at=at(2), cooldown_until=at(62)),
+    ]
+    one = position_id(ACCOUNT, "AAPL", Side.LONG, "20240102T143000Z")
+    return [(f"{ACCOUNT_PREFIX}{ACCOUNT}", account), (one, life)]
+
+
+def settings() -> list[tuple[str, list[Event]]]:
+    """What came later: a policy of its own with levels as prices, a changed configuration, and a stop by hand."""
+    plain = ExitPolicy()
+    priced = msgspec.structs.replace(plain, stop_loss=msgspec.structs.replace(plain.stop_loss, price=D("95.5")))
+    first = msgspec.structs.replace(opened("AAPL", Side.LONG, "10", "100.5"), policy=priced, own_policy=True)
+    second = opened("MSFT", Side.SHORT, "7", "370")
+    one, two = (position_id(ACCOUNT, o.symbol, o.side, o.epoch) for o in (first, second))
+    operator = ExitType.OPERATOR
+    own: list[Event] = [
+        first,
+        StopMoved(rule=ExitType.TRAILING_STOP, stop=D("101"), best_price=D("103"), bar_at=at(60)),
+        StopMoved(
+            rule=operator, stop=D("97"), best_price=D("103"), bar_at=at(60), by="anna #00000000deadbeef", why="news"
+        ),
+        StopMoved(rule=ExitType.TRAILING_STOP, stop=D("102"), best_price=D("104"), bar_at=at(120)),
+        UnitChanged(factor=D(2), qty=D(20), entry_price=D("50.25"), at=at(130), why="a split"),
+        PolicyChanged(policy=plain, at=at(140), by="anna", own=False, why="by the file again"),
+    ]
+    other: list[Event] = [
+        second,
+        PolicyChanged(policy=OTHER, at=at(10), by="the configuration"),
+        PolicyChanged(policy=plain, at=at(20), by="jo", own=True),
+        StopMoved(rule=operator, stop=D("380"), best_price=D("369"), bar_at=at(60), by="jo"),
+    ]
+    account: list[Event] = [
+        CommandGiven(
+            command_id="00000000deadbeef", verb="set-stop", subjects=("AAPL",), by="anna", whence="process 4711",
+            at=at(1), given=("97",),
+        ),
+    ]  # fmt: skip
+    return [(one, own), (two, other), (f"{ACCOUNT_PREFIX}{ACCOUNT}", account)]
+
+
 #: What each store holds.
 STORES: dict[str, Callable[[], list[tuple[str, list[Event]]]]] = {
     "format1": lives,
@@ -264,6 +314,8 @@ STORES: dict[str, Callable[[], list[tuple[str, list[Event]]]]] = {
     "postponed": postponed,
     "units": units,
     "commands": commands,
+    "scope": scope,
+    "settings": settings,
 }
 
 

@@ -13,7 +13,8 @@ from makers import at, changed, ended, executions, fill, held, mirrored, over, q
 from msgspec.structs import replace
 
 from exitfsm import holdings
-from exitfsm.holdings import Adopt, Alarm, Nothing, Opening, Tries
+from exitfsm.holdings import Adopt, Alarm, Executed, Nothing, Opening, Tries
+from exitfsm.holdings.facts import Instrument
 from exitfsm.lifecycle import State
 from exitfsm.ports import CAREFUL, AssetRules, Capabilities, IdMemory
 from exitfsm.position import client_order_id, epoch_of
@@ -39,8 +40,8 @@ def test_given_a_list_of_positions_then_the_rows_of_symbols_that_nobody_watches_
 
 def test_given_executions_then_it_is_known_when_each_row_was_first_filled() -> None:
     rows = [row(10), row(1, symbol="MSFT")]
-    assert holdings.first_fills(rows, {"AAPL": [BOUGHT]}) == [BOUGHT.at]
-    assert holdings.first_fills(rows, {}) == []
+    assert holdings.first_fills(rows, Executed({"AAPL": [BOUGHT]}, CAREFUL)) == [BOUGHT.at]
+    assert holdings.first_fills(rows, Executed(None, CAREFUL)) == []
 
 
 def test_given_a_later_read_then_a_row_is_still_held_where_its_quantity_is_the_same() -> None:
@@ -67,6 +68,14 @@ def test_given_no_executions_yet_then_it_is_waited_for_them_and_then_it_is_named
 def test_given_a_first_fill_that_an_update_told_of_then_it_names_what_the_list_does_not() -> None:
     late = opening(executions=(), first_fill=at(2))
     assert holdings.adopt(late, Tries(Decimal(10), 2)) == (Adopt("20240102T143002Z", at(2), 101), Tries(10, 3, 1))
+
+
+def test_by_ids_nothing_is_named_by_its_price() -> None:
+    tries: Any = None
+    for _ in range(3):
+        said, tries = holdings.adopt(opening(executions=(), by_ids=True), tries)
+    assert isinstance(said, Alarm)
+    assert (said.kind, "hand it to watch()" in said.text) == ("scope_unknown", True)
 
 
 def test_given_a_broker_that_lists_none_then_what_was_there_before_is_named_by_its_price_at_once() -> None:
@@ -209,7 +218,35 @@ def test_given_an_average_in_another_unit_then_the_executions_are_believed() -> 
     assert holdings.adopt(opening(row=row(10, 10100)), None)[0] == Adopt("20240102T143003Z", at(3), Decimal(101))
 
 
+def test_given_no_executions_and_a_declared_multiplier_then_the_average_of_a_contract_becomes_a_price() -> None:
+    shown = replace(row(10, 5000), current_price=Decimal(101))
+    known = opening(row=shown, executions=None, is_old=True, instrument=Instrument(multiplier=Decimal(50)))
+    assert holdings.entry(known, None) == 100
+    assert holdings.entry(replace(known, instrument=Instrument()), None) == 5000
+
+
+@pytest.mark.parametrize(
+    ("average", "entry", "price", "is_read_as"),
+    [
+        (5000, 100, 101, 100),  # of a whole contract, as the entry says
+        (5000, 100, None, 100),
+        (100, 100, 45, 100),  # a price as it was entered, whatever the price is now
+        (2500, 100, 50, 50),  # after a split neither agrees with the entry, and the price decides
+        (5000, None, 101, 100),
+        (5000, None, 180, 5000),  # neither agrees: whoever weighs it says so
+        (5000, None, None, 5000),
+        ("NaN", 100, 101, "NaN"),
+    ],
+)
+def test_given_a_row_of_a_contract_then_its_average_is_read_as_a_price(
+    average: Any, entry: Any, price: Any, is_read_as: Any
+) -> None:
+    shown = replace(row(10, average), current_price=price if price is None else Decimal(price))
+    watched = entry if entry is None else Decimal(entry)
+    assert str(holdings.in_prices(shown, watched, Decimal(50)).avg_entry_price) == str(is_read_as)
+
+
 def test_given_rows_that_cannot_be_read_or_contradict_each_other_then_a_person_is_told() -> None:
-    shown = read(row(4), row(6, side="short"), unreadable=frozenset(("", "MSFT")))
+    shown = read(row(4), row(6, side="short"), unreadable=frozenset(("", "MSFT")), both=frozenset(("AAPL",)))
     assert [fault.kind for fault in holdings.faults(shown)] == ["position_unreadable"] * 2 + ["both_sides"]
     assert "for MSFT" in holdings.faults(shown)[1].text

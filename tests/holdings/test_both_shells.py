@@ -94,11 +94,11 @@ def test_given_a_sale_by_hand_before_the_exit_then_both_shells_sell_what_is_left
 BROKEN: dict[str, Callable[..., Any]] = {
     "weigh": lambda evidence, memory: (holdings.Nothing(), memory),
     "reads.net": lambda read, p, beside: (p.remaining_qty + 1, None),
-    "may_send": lambda leaving: holdings.Answer.BLOCKED,
+    "may_send": lambda leaving: holdings.Blocked("foreign_order"),
     "may_enter": lambda symbol, at, account: True,
     "adopting.name": lambda opening: at(1),
     "adopting.entry": lambda opening, first: Decimal(77),
-    "covered": lambda look: holdings.Short(Decimal(0)),
+    "leaving._whole": lambda leaving, intent, shown: holdings.Short(Decimal(0)),
 }
 
 

@@ -19,6 +19,7 @@ from exitfsm.holdings.facts import (
     Concluded,
     Evidence,
     Failed,
+    Flat,
     Instrument,
     Key,
     Memory,
@@ -46,11 +47,12 @@ from exitfsm.holdings.rows import (
     is_residue,
     net,
     own_rows,
+    scope_tag,
     sellable,
 )
-from exitfsm.holdings.trades import Trade, doubles_merged, origin, root_of
-from exitfsm.holdings.units import entry
-from exitfsm.holdings.weighing import weigh
+from exitfsm.holdings.trades import Trade, doubles_merged, name_of, origin, root_of, trades
+from exitfsm.holdings.units import entry, unit
+from exitfsm.holdings.weighing import at_most, weigh
 from exitfsm.values import ZERO, BrokerPosition, Fill, OrderSide, Side
 
 D = Decimal
@@ -391,6 +393,19 @@ def test_a_reversal_in_one_order_closes_and_opens() -> None:
     assert (adopted.side, adopted.qty) == (Side.SHORT, 5)
 
 
+@pytest.mark.parametrize(("shown", "resized"), [(3, []), (5, [(D(5), "n")])])
+def test_given_the_next_position_is_watched_already_then_only_the_one_of_the_other_side_is_over(
+    shown: int, resized: list[tuple[Decimal, str]]
+) -> None:
+    """A short was bought back by hand, and a long was entered, before any read showed the first."""
+    short, long = held(-10), held(3, name="n")
+    fills = [fill(1, 800, -10), fill(2, 900, 10), fill(3, 950, 3), *([fill(4, 960, 2)] if shown == 5 else [])]
+    said, _ = asked(evidence(row(shown), watched=[short, long], fills=fills), 9)
+    assert [(c.position, c.how) for c in news(said) if isinstance(c, ClosedBy)] == [("p", "reversed")]
+    assert [(c.left, c.position) for c in news(said) if isinstance(c, Resized)] == resized
+    assert not [c for c in news(said) if isinstance(c, Adopted)]
+
+
 def test_our_own_order_through_zero_is_an_alarm_and_never_adopted() -> None:
     order = Placed(order_id="xf1-1", qty=D(10), cum=D(10), sent=900.0, ended=910.0, read=920.0)
     p = held(orders=(order,), wanted=890.0)
@@ -445,6 +460,13 @@ def test_what_is_worth_too_little_is_a_residue_only_where_an_exit_left_it() -> N
     assert not is_residue(D(5), None, instrument, was_sold=True)
 
 
+@pytest.mark.parametrize("was_sold", [True, False])
+def test_what_is_less_than_the_venue_sells_is_a_residue_whoever_left_it(was_sold: bool) -> None:
+    instrument = replace(CAREFUL, least=D(5), least_value=D(100))
+    assert is_residue(D(4), D(1000), instrument, was_sold=was_sold)
+    assert not is_residue(D(5), D(1000), instrument, was_sold=was_sold)
+
+
 def test_bought_on_during_an_exit_is_the_next_position() -> None:
     order = Placed(order_id="xf1-1", qty=D(10), cum=D(10), sent=900.0, ended=910.0, read=920.0)
     fills = [fill(1, 800, 10), fill(2, 905, 5), replace(fill(3, 908, -10), client_order_id="xf1-1")]
@@ -491,6 +513,112 @@ def test_scope_by_symbols() -> None:
     )
 
 
+def test_the_name_says_the_scope_so_that_two_bots_never_share_one() -> None:
+    scopes = [Scope(), Scope(handed=True), Scope(ids=("A-", "B-")), Scope(ids=("A-",))]
+    assert [scope_tag(one) for one in scopes] == ["", "handed", "ids:A-,B-", "ids:A-"]
+    assert scope_tag(Scope(ids=("B-", "A-"))) == "ids:A-,B-"  # in whatever order they are configured
+    names = {name_of(None, D(10), AAPL, scope_tag(one), D(100)) for one in scopes}
+    assert len(names) == len(scopes)
+
+
+def test_a_read_from_before_the_unit_changed_concludes_nothing() -> None:
+    e, changed = evidence(row(10), watched=[held(40)]), Memory(unit_at=998.0)
+    said, memory = weigh(e, changed)  # it may show 995: that is in the old unit
+    assert news(said) == []
+    assert Needed("reads") in said
+    assert memory == changed
+    assert asked(e, 9, memory=changed)[0] != []  # those that follow count
+
+
+def test_how_much_is_ours_is_a_question_of_ids_and_answered_by_books_that_say_something() -> None:
+    bought = fill(1, 900, 10, who="bot")
+    e = evidence(row(30), fills=[bought], scope=Scope(ids=("bot",)))
+    assert at_most(e, NONE) == 10
+    assert at_most(replace(e, scope=Scope()), NONE) is None
+    assert at_most(replace(e, read=Failed(begin=1000.0, end=1001.0)), NONE) is None
+    assert at_most(replace(e, executions=None), NONE) is None
+    assert at_most(replace(e, read=read(alone=True)), NONE) is None  # an empty list is no statement
+    assert at_most(replace(e, read=read(row(10), row(1, side=Side.SHORT))), NONE) is None  # nor is a contradiction
+
+
+def test_what_others_bought_and_sold_again_beside_it_is_history() -> None:
+    fills = [fill(1, 800, 10), fill(2, 905, 3), fill(3, 908, -3)]
+    said, memory = weigh(evidence(row(10), watched=[held()], fills=fills), Memory(horizon=850.0))
+    assert news(said) == []
+    assert memory.horizon == 908  # up to the last of them: they are never weighed again
+    again, after = weigh(evidence(row(10), watched=[held()], fills=fills, read=read(row(10), at=1010.0)), memory)
+    assert (news(again), after.unshown) == ([], float("-inf"))
+
+
+LOST = Placed(order_id="xf1-1", qty=D(10), sent=900.0)
+
+
+def test_nothing_held_for_long_beside_an_order_without_a_record_is_over_where_the_broker_lists_no_such_order() -> None:
+    e = evidence(watched=[held(orders=(LOST,), wanted=890.0)], works=False)
+    assert asked(e, 31)[0] == [ClosedBy("p", "unresolved", D(10))]
+    assert asked(e, 30)[0] == []  # for 290 seconds
+
+
+@pytest.mark.parametrize("works", [True, None])
+def test_but_not_where_it_lists_one_or_was_not_asked(works: bool | None) -> None:
+    e = evidence(watched=[held(orders=(LOST,), wanted=890.0)], works=works)
+    said, memory = asked(e, 90)
+    assert (said, memory.flat) == ([], float("-inf"))
+
+
+def test_nor_before_nothing_was_held_without_a_break() -> None:
+    e = evidence(watched=[held(orders=(LOST,), wanted=890.0)], works=False)
+    _, memory = asked(e, 20)
+    _, memory = weigh(replace(e, read=read(row(10), at=1200.0)), memory)  # it is held
+    said, _ = asked(replace(e, read=read(at=1210.0)), 30, memory=memory)
+    assert said == []
+
+
+def test_what_was_bought_while_one_position_was_sold_goes_to_the_other() -> None:
+    order = Placed(order_id="xf1-1", qty=D(10), cum=D(10), sent=900.0, ended=910.0, read=920.0)
+    sold, other = held(orders=(order,), wanted=890.0), held(name="q")
+    e = evidence(row(15), watched=[sold, other], fills=[fill(3, 990, 5)])
+    said, memory = weigh(e, Memory(horizon=950.0))
+    assert said == (Flat("p"), Resized(position="q", left=D(15), entry=D(100), why="bought on"))
+    assert [change.qty for change in memory.changes] == [5]
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        (14, [Resized(position="p", left=D(4), entry=D(100), why="external", external=D(6))]),
+        (10, [ClosedBy("p", "external", D(10))]),
+        (
+            7,
+            [
+                ClosedBy("p", "external", D(10)),
+                Resized(position="q", left=D(7), entry=D(100), why="external", external=D(3)),
+            ],
+        ),
+    ],
+)
+def test_what_others_sold_is_missing_of_the_oldest_and_one_that_has_nothing_left_is_closed(
+    shown: int, said: list[Concluded]
+) -> None:
+    assert asked(evidence(row(shown), watched=[held(), held(name="q")]), 9)[0] == said
+
+
+def test_of_one_trade_the_newest_version_counts_in_whatever_order_they_are_listed() -> None:
+    first, corrected = replace(fill(1, 990, 10), fill_id="x.01"), replace(fill(1, 990, 8), fill_id="x.02")
+    for listed in ([first, corrected], [corrected, first]):
+        (trade,) = trades(listed, AAPL, NONE)
+        assert (trade.root, trade.qty) == ("x", 8)
+
+
+@pytest.mark.parametrize(("watched_at", "price"), [(None, 25), (100, None), (None, None)])
+def test_a_change_of_the_unit_is_found_where_no_price_is_known(watched_at: int | None, price: int | None) -> None:
+    p = replace(held(10), price=D(watched_at) if watched_at is not None else None)
+    found = unit(p, D(40), D(25), D(price) if price is not None else None, [], 1)
+    assert found is not None
+    assert (found.factor, found.entry) == (4, 25)
+    assert unit(replace(p, price=D(100)), D(40), D(25), D(100), [], 1) is None  # the prices deny it
+
+
 def leaving(**fields: object) -> Leaving:
     p = held(wanted=5.0)
     given: dict[str, object] = {
@@ -525,6 +653,8 @@ ENDED = Placed(order_id="xf1-1", qty=D(10), cum=D(2), sent=10.0, ended=990.0, re
         ({"read": read(row(4, side=Side.SHORT))}, Wait("reads")),
         ({"read": read()}, Wait("reads")),
         ({"read": read(replace(row(10), qty_available=ZERO))}, Wait("reads", "not_sellable_now")),
+        ({"read": read(replace(row(10), qty_available=D(4)))}, Send(D(4))),  # so much leaves now, no more
+        ({"read": read(replace(row(10), qty_available=D(12)))}, Send(D(10))),
         ({"instrument": replace(CAREFUL, least_value=D(2000))}, Wait("price", "below_least_value")),
         ({"refused_value": D(1000)}, Wait("price", "below_least_value")),
         ({"refused_value": D(990)}, Send(D(10))),

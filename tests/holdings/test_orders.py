@@ -277,3 +277,20 @@ def test_given_positions_then_the_orders_in_question_are_those_that_may_be_live_
     assert holdings.in_question([held(), working], ()) == {name: working.position_id}
     assert holdings.in_question([waiting], ()) == {}
     assert holdings.in_question([waiting], [name]) == {name: waiting.position_id}
+
+
+@pytest.mark.parametrize(
+    ("said", "so"),
+    [
+        (report("filled", 0), True),
+        (report("filled"), False),  # it does not say how much: that is another matter
+        (report("filled", 10), False),
+        (report("canceled", 0), False),
+        (report("filled", 0, client_order_id="xf1-0"), False),
+    ],
+)
+def test_a_record_of_the_newest_order_that_is_filled_with_nothing_says_no_quantity(
+    said: ExecutionReport, so: bool
+) -> None:
+    assert holdings.says_no_quantity(exiting(), said) is so
+    assert not holdings.says_no_quantity(ended(), said)  # its end is known already

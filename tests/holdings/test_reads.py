@@ -43,11 +43,11 @@ BOUGHT = fill("buy", 10)
 
 
 def weighed(e: Evidence, *, times: int = 1) -> holdings.Conclusion:
-    """The conclusion from reads in a row that say the same, each begun a second after the one before."""
+    """The conclusion from reads in a row that say the same, each begun twenty seconds after the one before."""
     memory: Count | None = None
     conclusion: holdings.Conclusion = Nothing()
     for number in range(times):
-        later = replace(e, read=replace(e.read, began=e.read.began + number))
+        later = replace(e, read=replace(e.read, began=e.read.began + 20 * number))
         conclusion, memory = holdings.weigh(later, memory)
     return conclusion
 
@@ -157,6 +157,39 @@ def test_an_empty_list_proves_nothing_unless_executions_say_the_same(p, fills, o
 
 # --- what must be read beside it --------------------------------------------------------------------------------------
 
+SOLD = exiting(state=State.PARTIAL, order_live=False, filled_qty=Decimal(10), ended_how="filled")
+NOTHING_HELD = read(row(3, symbol="MSFT"))
+
+
+@given(executions())
+def test_given_that_all_is_sold_and_nothing_is_shown_then_no_execution_is_asked_for(fills: list[Fill]) -> None:
+    assert SOLD.remaining_qty == 0
+    nothing = evidence(SOLD, NOTHING_HELD, executions=None)
+    assert weighed(nothing) == Holds(Decimal(0), None, 1)
+    assert weighed(nothing, times=3) == weighed(evidence(SOLD, NOTHING_HELD, *fills), times=3)
+
+
+@pytest.mark.parametrize("offered", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "span_s"), [((row(6),), 10), ((row(3, symbol="MSFT"),), 30)], ids=["less is held", "no row of it"]
+)
+def test_given_reads_soon_after_each_other_then_they_are_no_second_witness(
+    rows: tuple[Any, ...], span_s: int, offered: bool
+) -> None:
+    """A list that is behind shows the same to all who ask within seconds; executions are listed late."""
+    span_s = max(span_s, 40 if offered else 0)
+    shown, memory = Decimal(6) if span_s in (10, 40) and rows[0].symbol == "AAPL" else Decimal(0), None
+    for began, reads in ((30, 1), (31, 2), (32, 2), (29 + span_s, 2), (30 + span_s, 5)):
+        e = evidence(ended(), read(*rows, began=began), executions=Executions(items=(BOUGHT,), offered=offered))
+        conclusion, memory = holdings.weigh(e, memory)
+        assert conclusion == Holds(shown, Decimal(100) if shown else None, reads)
+
+
+def test_given_that_something_is_left_or_shown_then_executions_are_asked_for() -> None:
+    more, watched = evidence(SOLD, read(row(1)), executions=None), evidence(held(), NOTHING_HELD, executions=None)
+    assert weighed(more) is Need.EXECUTIONS
+    assert weighed(watched) is Need.EXECUTIONS
+
 
 def test_given_less_than_is_left_after_an_order_then_its_record_is_needed_first() -> None:
     e = evidence(ended(), read(row(6)), record=None, executions=None)
@@ -234,6 +267,21 @@ def test_given_a_list_without_any_position_then_after_several_reads_it_is_missin
     for p in (exiting(), ended(state=State.UNPROTECTED)):  # the order may have sold it; a person looks after it
         assert weighed(evidence(p, read(), BOUGHT), times=3) == Nothing()
     assert weighed(evidence(held(), read(row(1, symbol="MSFT")), BOUGHT), times=3) == Holds(Decimal(0), None, 3)
+
+
+def test_given_an_order_that_can_arrive_no_more_then_a_list_that_is_empty_for_long_says_that_nothing_is_held() -> None:
+    e = replace(evidence(exiting(state=State.PENDING, broker_order_id=None), read(), BOUGHT), lapsed=True)
+    memory: Count | None = None
+    said = []
+    for began in (100, 250, 399, 400):
+        conclusion, memory = holdings.weigh(replace(e, read=replace(e.read, began=began)), memory)
+        said.append(conclusion)
+    assert said == [Nothing(), Nothing(), Nothing(), Holds(Decimal(0), None, 4)]
+    assert holdings.position_read(e, said[-1], at(500)).lapsed
+    shown, memory = holdings.weigh(replace(e, read=replace(read(row(3)), began=410)), memory)
+    assert shown == Holds(Decimal(3), Decimal(100), 1)
+    assert memory is not None
+    assert memory.since == 410  # and it begins anew
 
 
 def test_given_more_then_executions_must_explain_it_or_it_is_read_often() -> None:

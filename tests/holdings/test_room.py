@@ -14,7 +14,7 @@ import exitfsm.holdings
 ROOM = sorted(Path(exitfsm.holdings.__file__).parent.glob("*.py"))
 #: The library's own modules that it may import; of the standard library, what has no effect.
 OURS = {"holdings", "position", "kinds", "policy", "messages", "ports", "values", "events", "lifecycle", "errors"}
-OURS |= {"order_ids"}
+OURS |= {"order_ids", "choices"}
 HARMLESS = {
     "__future__",
     "collections",

@@ -45,7 +45,7 @@ from exitfsm.holdings.watching import (
 from exitfsm.messages import Acknowledge, PositionRead, RaiseAlarm, Rescale, Withdraw
 from exitfsm.policy import ExitPolicy
 from exitfsm.policy.rules.trailing_stop import TrailingStop
-from exitfsm.ports import AssetRules, Capabilities
+from exitfsm.ports import CAREFUL, AssetRules, Capabilities
 from exitfsm.ports import Instrument as Declared
 from exitfsm.position import Position
 from exitfsm.values import Alarm, BrokerPosition, Fill, Side
@@ -56,7 +56,7 @@ EXACT_BOOKS = Instrument(lag_s=0.0, executions_late_s=0.0, gap_s=0.0, absent_s=0
 
 def evidence(p: Position, *rows: BrokerPosition, fills: tuple[Fill, ...] | None = (), **fields: object) -> Evidence:
     given: dict[str, object] = {
-        "key": key_of(p), "instrument": EXACT_BOOKS, "watched": (watched_of(p, None),), "next_ids_known": True,
+        "key": key_of(p, CAREFUL), "instrument": EXACT_BOOKS, "watched": (watched_of(p, None),), "next_ids_known": True,
         "read": Read(rows=(*rows, row(1, symbol="ZZZ")), begin=at(100).timestamp(), end=at(101).timestamp()),
         "executions": fills,
     }  # fmt: skip
@@ -215,6 +215,16 @@ def test_where_no_executions_are_listed_one_sum_is_reported_of_each_order() -> N
     assert isinstance(resized, Resized)
     assert (resized.left, resized.entry) == (15, 101)
     assert news(evidence(held(), row(15), fills=None)) == []
+
+
+def test_what_one_order_closed_of_the_other_side_first_has_opened_nothing() -> None:
+    short = replace(held(), side=Side.SHORT, opened_at=at(50))
+    reported = (fill("buy", 15, second=0), fill("sell", 25, second=50))
+    e = evidence(short, row(10, side="short"), fills=None, reported=reported)
+    memory = Memory(unshown=at(0).timestamp())
+    assert news(e, memory) == []
+    more = evidence(short, row(10, side="short"), fills=None, reported=(*reported, fill("sell", 30, second=60)))
+    assert [one.kind for one in news(more, memory) if isinstance(one, Raise)] == ["entry_not_shown"]
 
 
 def test_what_was_bought_just_after_an_adoption_is_believed_where_executions_say_so() -> None:

@@ -322,6 +322,37 @@ def closed(next_open: datetime) -> Session:
     return Session(is_open=False, next_open=next_open)
 
 
+async def heard_of_the_close(world: World) -> None:
+    """The market is closed, and the manager knows."""
+    world.broker.market = closed(T0 + timedelta(hours=18))
+    world.clock.move(300)
+    await world.until(lambda: world.manager._parts.context.hours.shut("AAPL") is not None, seconds=60)
+
+
+async def test_given_an_unprotected_position_when_it_is_released_at_night_then_no_price_of_the_night_exits_it(
+    world: World,
+) -> None:
+    await world.manager.pause()
+    await heard_of_the_close(world)
+    await world.manager.resume()
+    slot = world.manager._parts.context.engine.levels.slots["AAPL"]
+    slot.shut(None)  # as of one that nobody asked about while it was unprotected
+    await world.bar(94)
+    assert world.orders == []
+    assert world.position.state == "monitoring"
+
+
+async def test_given_a_clock_that_is_set_forward_at_night_then_the_market_is_still_closed(world: World) -> None:
+    world.broker.market = closed(T0 + timedelta(hours=1))
+    world.clock.move(300)
+    await world.until(lambda: world.manager._parts.context.hours.shut("AAPL") is not None, seconds=60)
+    world.clock.set(world.clock.now() + timedelta(hours=2))
+    await world.bar(94)
+    await world.settle()
+    assert world.orders == []
+    assert world.position.state == "monitoring"
+
+
 async def test_given_the_market_closes_while_an_exit_waits_for_its_next_attempt_then_it_goes_out_at_the_open(
     world: World,
 ) -> None:
@@ -485,7 +516,11 @@ async def test_given_hours_that_hang_for_one_symbol_then_the_other_positions_tim
     await world.really(lambda: len(world.orders) == 3, seconds=1.5)
 
 
-async def test_given_a_session_that_has_just_ended_then_an_order_is_not_sent_into_the_night(world: World) -> None:
+async def test_given_a_session_that_has_just_ended_then_an_order_is_not_sent_into_the_night(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world(EXTENDED)
+    await world.enter()
     world.broker.market = Session(is_open=True, close=T0 + timedelta(seconds=50))
     await world.passes(45)
     await world.bar(100)

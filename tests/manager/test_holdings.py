@@ -10,6 +10,7 @@ from harness import GOOD, MakeWorld, World
 from msgspec.structs import replace
 
 from exitfsm.ports import AssetRules
+from exitfsm.testing.scripted import Raises
 
 #: The same broker, that says nothing of how old its books are.
 BEHIND = replace(GOOD, positions_lag_s=10.0, executions_late_s=30.0)
@@ -35,6 +36,31 @@ async def test_given_less_that_no_execution_explains_then_it_counts_once_no_list
     await world.passes(35)
     assert world.position.remaining_qty == 10
     await world.until(lambda: world.position.remaining_qty == 6, seconds=150)
+
+
+async def test_given_executions_that_cannot_be_read_then_their_silence_says_nothing_and_a_person_hears(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world(capabilities=BEHIND)
+    await world.enter(10)
+    await world.passes(20)
+    world.broker.always("fills", Raises(TimeoutError("no answer")))
+    world.broker.trade_by_hand("AAPL", "sell", 4, 100)
+    await world.passes(100, step=2)
+    assert world.position.remaining_qty == 10
+    assert "unexplained_quantity" in world.alarm_kinds
+    world.broker.truthful()
+    await world.until(lambda: world.position.remaining_qty == 6, seconds=90)
+    await world.until(lambda: "unexplained_quantity" not in world.alarm_kinds, seconds=150)
+
+
+async def test_given_executions_that_cannot_be_read_for_minutes_then_the_reads_decide(make_world: MakeWorld) -> None:
+    world = await make_world(capabilities=BEHIND)
+    await world.enter(10)
+    await world.passes(20)
+    world.broker.always("fills", Raises(TimeoutError("no answer")))
+    world.broker.trade_by_hand("AAPL", "sell", 4, 100)
+    await world.until(lambda: world.position.remaining_qty == 6, seconds=400, step=2)
 
 
 async def test_given_an_empty_list_for_ten_minutes_then_the_rules_go_on_and_the_alarm_is_taken_down(
@@ -92,12 +118,14 @@ async def test_given_a_fall_that_is_no_split_then_the_exit_leaves(make_world: Ma
     assert [o.qty for o in world.orders] == [100]
 
 
-async def test_given_less_than_a_step_then_it_is_a_residue_and_nobodys_business(make_world: MakeWorld) -> None:
+async def test_given_less_than_a_step_was_bought_then_it_is_a_residue_and_that_is_said(
+    make_world: MakeWorld,
+) -> None:
     world = await make_world(capabilities=replace(BEHIND, stocks=AssetRules(qty_step=Decimal(1), qty_min=Decimal(1))))
     world.broker.trade_by_hand("AAPL", "buy", Decimal("0.5"), 100)
     await world.passes(200, step=5)
     assert world.manager.positions() == []
-    assert world.alarm_kinds == []
+    assert world.alarm_kinds == ["residue_doubted"]
     assert world.manager.may_enter("AAPL")
 
 

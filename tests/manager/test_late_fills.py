@@ -10,7 +10,7 @@ from harness import GOOD, World
 from msgspec.structs import replace
 
 from exitfsm import BrokerError, State
-from exitfsm.testing import Raises
+from exitfsm.testing import Raises, Returns
 
 
 async def test_a_late_fill_that_nobody_told_of_is_not_sold_a_second_time(tmp_path: Path) -> None:
@@ -161,4 +161,17 @@ async def test_a_fill_that_was_taken_back_is_not_put_back_by_the_executions(tmp_
     world.broker.trade_by_hand("AAPL", "sell", 3)
     await world.passes(200, 5)
     assert world.position.sold_qty == 2
+    await world.finish()
+
+
+async def test_a_release_believes_no_empty_list_that_no_execution_explains(tmp_path: Path) -> None:
+    world = await _canceled_after_four_of_ten(tmp_path)
+    world.broker.answer("positions", *([Returns([])] * 9))
+    with pytest.raises(BrokerError, match="lists no position at all"):
+        await world.manager.release(world.position.position_id)
+    assert world.state is State.UNPROTECTED
+    world.broker.trade_by_hand("AAPL", "sell", 6)  # and now it is so: executions say it
+    world.broker.answer("positions", *([Returns([])] * 9))
+    await world.manager.release(world.position.position_id)
+    assert not world.manager.positions()
     await world.finish()

@@ -36,6 +36,9 @@ AWAITED: dict[str, Call] = {
     "settled": lambda m: m.settled(),
     "force_exit": lambda m: m.force_exit("AAPL"),
     "flatten_all": lambda m: m.flatten_all(),
+    "change_policy": lambda m: m.change_policy("AAPL", stop_loss={"threshold_pct": 2}),
+    "set_stop": lambda m: m.set_stop("AAPL", 90),
+    "reload": lambda m: m.reload({}),
     "tick": lambda m: m.tick(),
 }
 #: Those that do their work without being awaited.

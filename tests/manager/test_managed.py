@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -108,6 +108,43 @@ async def test_what_others_bought_is_said_where_the_bots_ids_are_known(make_worl
     await world.passes(130, step=10)
     assert not any("TSLA" in alarm.text for alarm in world.alarms)
     assert "TSLA" in watched(world)
+
+
+async def test_an_execution_that_cannot_be_read_hides_nothing_of_other_symbols(make_world: MakeWorld) -> None:
+    world = await make_world({"live": {"entry_id_prefix": "bot-"}}, started=False)
+    world.broker.enter("AAPL", "long", 100, 100, client_order_id="by-hand-1")
+    world.broker.enter("MSFT", "long", 5, 50, client_order_id="bot-2")
+    world.broker.lose_updates()
+    tell = world.broker.fills
+
+    async def one_is_odd(since: datetime) -> list[Any]:
+        listed = list(await tell(since))
+        return [{"symbol": "MSFT"} if fill.symbol == "MSFT" else fill for fill in listed]
+
+    world.broker.fills = one_is_odd  # type: ignore[method-assign]
+    await world.start()
+    await world.passes(100, step=5)
+    said = [alarm.text for alarm in world.alarms if alarm.kind == "scope_unclear"]
+    assert ["AAPL" in text for text in said] == [True]  # nothing is said of MSFT, of which not all is known
+    world.broker.fills = tell  # type: ignore[method-assign]
+    await world.passes(100, step=5)
+    assert not any("MSFT" in alarm.text for alarm in world.alarms if alarm.kind == "scope_unclear")
+
+
+async def test_a_broker_that_takes_a_symbol_is_asked_for_the_executions_of_that_alone(make_world: MakeWorld) -> None:
+    world = await make_world({"live": {"entry_id_prefix": "bot-"}}, started=False)
+    world.broker.enter("AAPL", "long", 100, 100, client_order_id="bot-1")
+    tell, asked = world.broker.fills, list[str | None]()
+
+    async def of_one(since: datetime, symbol: str | None = None) -> list[Any]:
+        asked.append(symbol)
+        return [fill for fill in await tell(since) if symbol in (None, fill.symbol)]
+
+    world.broker.fills = of_one  # type: ignore[method-assign]
+    await world.start()
+    await world.passes(30, step=5)
+    assert "AAPL" in asked
+    assert watched(world) == {"AAPL"}
 
 
 TIMED = {"time_limit": {"enabled": True, "max_seconds": 600}}

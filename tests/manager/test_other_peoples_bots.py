@@ -264,7 +264,8 @@ async def test_given_our_own_fill_under_the_brokers_id_before_the_answer_then_it
     world.broker.submit = submit  # type: ignore[method-assign]
     await world.bar(98)
     await world.until(lambda: world.state == "filled", seconds=20)
-    assert world.manager._parts.context.memory.orders.told.keys() == {"bot-1"}
+    reported = world.manager._parts.context.memory.orders.reported
+    assert [fill.fill_id for fill in reported.of("AAPL")] == ["bot-1"]
     assert world.names().count("ExitTriggered") == len(world.orders) == 1
 
 

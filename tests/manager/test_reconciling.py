@@ -695,11 +695,10 @@ async def test_given_an_alarm_of_an_old_position_when_it_is_acknowledged_then_a_
     world.broker.fills = None  # type: ignore[assignment, method-assign]
     await world.enter()
     await world.bar(98)
-    world.broker.suspend(world.last_order)
-    await world.passes(130)
+    await world.manager._parts.context.mailbox.alarm(world.position.position_id, "order_restated", "look at it")
     await world.fill()
     await world.until(lambda: world.state == "filled")
-    assert world.alarm_kinds == ["order_inactive", "order_stalled"]
+    assert world.alarm_kinds == ["order_restated"]
     world.clock.move(2)
     await world.settle()
     world.broker.answer("positions", Raises(ConnectionError()))

@@ -86,6 +86,49 @@ async def test_a_refusal_counts_only_once_the_record_could_be_read(tmp_path: Pat
     await world.finish()
 
 
+NAMED = OrderRefused("insufficient_qty", "insufficient qty available {'related_orders': ['venue-77', 'venue-78']}")
+
+
+async def test_a_refusal_that_names_an_order_which_nobody_knows_may_mean_the_first_copy(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    world.broker.answer("submit", LostReply(NAMED))  # the first copy was taken, and the records are behind
+    world.broker.answer("order", Returns(None), times=3)
+    world.broker.lose_updates()
+    await world.bar("98.9")
+    assert world.state is State.PENDING
+    await world.until(lambda: world.state is State.SUBMITTED, 60)
+    assert len(world.orders) == 1
+    await world.fill()
+    await world.until(lambda: world.state is State.FILLED)
+    await world.finish()
+
+
+async def test_a_refusal_that_names_a_known_order_of_others_counts_at_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    world.broker.place("AAPL", "sell", 2, client_order_id="web-1")
+    await world.manager.sync()
+    own = world.broker.booked("web-1")
+    assert own is not None
+    world.broker.answer("submit", Raises(OrderRefused("no", f"related_orders: [{own.broker_order_id}]")))
+    await world.bar("98.9")
+    assert world.state is State.REJECTED
+
+
+async def test_a_refusal_that_names_unknown_orders_counts_in_the_end(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.enter(10, at=100)
+    world.broker.always("submit", Raises(NAMED))
+    await world.bar("98.9")
+    await world.passes(90)
+    assert world.state is State.PENDING
+    await world.until(lambda: world.state is State.REJECTED, 60)
+
+
 class OwnIds:
     """The broker, for a bot whose methods name an order by the broker's own id."""
 

@@ -19,7 +19,7 @@ import pytest
 from harness import GOOD, World, executed
 from msgspec.structs import replace
 
-from exitfsm import IdMemory, Order, Session, Side, State
+from exitfsm import BrokerError, IdMemory, Order, Session, Side, State
 from exitfsm.position import client_order_id
 from exitfsm.testing import LostReply, Raises, Returns
 from exitfsm.values import OrderSide, OrderStatus
@@ -258,8 +258,35 @@ async def test_given_a_crash_before_the_send_and_a_sale_by_hand_then_what_is_not
     await world.passes(60)
     assert world.orders == []
     assert "order_not_found" in world.alarm_kinds
-    await world.manager.release(world.position.position_id)
-    await world.until(lambda: world.state == "closed", seconds=60)
+    with pytest.raises(BrokerError, match="lists no position at all"):
+        await world.manager.release(world.position.position_id)  # an empty list alone does not end what was held
+    world.broker.trade_by_hand("MSFT", "buy", 1, 50)
+    with pytest.raises(BrokerError, match="does not list AAPL"):  # nor does one that lacks it
+        await world.manager.release(next(p.position_id for p in world.manager.positions() if p.symbol == "AAPL"))
+    await world.passes(310, step=10)  # it ends by itself: nothing of it can be on its way any more
+    await world.until(lambda: [p.state for p in world.ended() if p.symbol == "AAPL"] == ["closed"], seconds=60)
+    await world.finish()
+
+
+async def test_given_no_executions_and_a_row_that_is_missing_when_it_is_released_then_that_proves_nothing_yet(
+    tmp_path: Path,
+) -> None:
+    """A row may be missing for seconds; three reads of one moment are no proof, and nothing else says more."""
+    world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
+    await world.start()
+    await world.enter(3)
+    context = world.manager._parts.context
+    world.broker.always("fills", Raises(NotImplementedError()))
+    assert await context.books.fills_of(world.position) is None
+    assert not context.calls.has("fills")
+    world.broker.trade_by_hand("MSFT", "buy", 1, 50)
+    others = [row for row in await world.broker.positions() if row.symbol == "MSFT"]
+    world.broker.always("positions", Returns(others))
+    books = context.books
+    with pytest.raises(BrokerError, match=r"does not list AAPL.*try again in 5 minutes"):
+        await books.not_missing(await books.positions(), world.position)
+    world.clock.move(300)
+    assert await books.not_missing(await books.positions(), world.position)
     await world.finish()
 
 
@@ -284,7 +311,7 @@ async def test_given_a_crash_before_the_send_and_holdings_shown_late_then_it_is_
 async def test_given_less_was_shown_before_and_now_the_broker_does_not_answer_then_not_more_than_that_is_sold(
     tmp_path: Path,
 ) -> None:
-    world = World(tmp_path, capabilities=replace(GOOD, reduce_only=False))
+    world = World(tmp_path, {"session": {"trade": "extended"}}, capabilities=replace(GOOD, reduce_only=False))
     await world.start()
     await world.enter(3)
     world.broker.market = Session(is_open=False)

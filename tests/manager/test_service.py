@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import socket
 import sys
 from datetime import UTC, datetime
@@ -17,9 +18,14 @@ from harness import MakeWorld, World
 
 pytest.importorskip("typer")
 
-from exitfsm import Session
-from exitfsm.cli import service
+from rich.console import Console
+
+from exitfsm import ExitStore, Session
+from exitfsm.cli import _run, service
+from exitfsm.cli.app import app
 from exitfsm.cli.service import JsonLines, Notices, banner, beat, hours_in_words, minute_line, print_json, steered
+from exitfsm.cli.watching import Eye, picture
+from exitfsm.events import ScopeChanged
 
 AT = datetime(2024, 1, 2, 21, tzinfo=UTC)
 
@@ -60,6 +66,47 @@ async def test_each_minute_says_what_goes_on_and_what_does_not(world: World) -> 
     assert "UNPROTECTED: AAPL" in line
     assert "active alarm" in line
     assert line.endswith("the market is closed")
+
+
+async def test_a_line_says_how_many_exits_wait_for_the_order_budget_and_status_what_has_not_left(
+    make_world: MakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = await make_world({"live": {"orders_per_minute": 2}})
+    for symbol in ("AAPL", "MSFT", "NVDA", "TSLA", "VTI"):
+        await world.enter(symbol=symbol)
+    assert "wait" not in minute_line(world.manager, None)
+    forced = asyncio.ensure_future(world.manager.flatten_all())
+    await world.passes(2)
+    assert len(world.orders) == 2
+    line = minute_line(world.manager, None)
+    assert "5 exits under way" in line
+    assert re.search(r"3 exits wait \d+ s", line), line
+    standing = asyncio.to_thread(lambda: _run(app, ["status", str(world.store_path)]))
+    assert await standing == 0
+    assert "3 exits have not reached the broker yet, the oldest for " in capsys.readouterr().out
+    await world.passes(130, step=5)
+    assert len(world.orders) == 5
+    assert "wait" not in minute_line(world.manager, None)
+    await forced
+
+
+async def test_it_begins_with_what_is_not_managed_and_what_a_person_said(make_world: MakeWorld) -> None:
+    world = await make_world({"manage": {"ignore": ["VTI"]}})
+    await world.enter()
+    world.broker.enter("VTI", "long", 40, 200)
+    await world.manager.sync()
+    change = ScopeChanged(symbol="TSLA", how="adopted", by="jo #1", at=world.clock.now(), why="mine")
+    await world.manager._at_work.context.alarms.record(change)
+    lines = banner(world.manager, "account …001 (paper)", "iex", None, "steer it: so")
+    assert lines[0] == "watching 1 position: what is managed of account …001 (paper)"
+    assert "  not managed: VTI 40, manage.ignore names it" in lines
+    assert any(line.startswith("  said by a person: TSLA: managed since ") for line in lines)
+    with ExitStore(world.store_path, read_only=True) as store:
+        seen = Eye(store).look()
+    assert [choice.symbol for choice in seen.scope] == ["TSLA"]
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(picture(seen, AT))
+    assert "TSLA: managed since" in console.export_text()
 
 
 async def test_what_happens_is_a_line_of_json_each(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from exitfsm import BrokerError, NotSent, Order
 from exitfsm.aio.budget import RateBudget
+from exitfsm.lifecycle import State
 from exitfsm.manager import ManualClock
 from exitfsm.messages import Contradiction
 from exitfsm.ports import Session
@@ -347,3 +348,39 @@ async def test_given_a_place_that_was_kept_and_withdrawn_at_once_then_the_budget
     assert spent.done()
     assert budget._timer is None or not budget._timer.done() or budget._timer.exception() is None
     await budget.close()
+
+
+async def test_given_a_row_that_is_missing_for_a_while_between_two_attempts_then_the_position_is_not_given_up(
+    make_world: MakeWorld,
+) -> None:
+    """A list that is behind shows the same to all who ask within seconds: they are one witness."""
+    world = await make_world(SOON, capabilities=replace(GOOD, positions_lag_s=10, executions_late_s=30))
+    await world.enter(10)
+    await world.enter(3, symbol="MSFT")
+    await world.bar(98)
+    await world.deliver()
+    world.broker.reject(world.last_order, "halted")
+    await world.deliver()
+    others = [bp for bp in world.broker.snapshot() if bp.symbol == "MSFT"]
+    world.broker.always("positions", Returns(others))
+    await world.passes(25)
+    (p,) = [p for p in world.manager.positions() if p.symbol == "AAPL"]
+    assert p.state is State.REJECTED
+    world.broker.always("positions", None)
+    await world.passes(15)
+    assert sizes(world) == ["10", "10"]
+
+
+async def test_given_a_row_that_is_missing_when_an_exit_is_due_then_it_leaves_once_the_row_is_back(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world(SOON, capabilities=replace(BARE, positions_lag_s=10, executions_late_s=30))
+    await world.enter(10)
+    await world.enter(3, symbol="MSFT")
+    world.broker.always("positions", Returns([bp for bp in world.broker.snapshot() if bp.symbol == "MSFT"]))
+    await world.bar(98)
+    await world.passes(25)
+    assert sizes(world) == []
+    world.broker.always("positions", None)
+    await world.passes(15)
+    assert sizes(world) == ["10"]

@@ -204,9 +204,9 @@ async def test_what_is_filled_between_the_reads_of_the_last_look_is_seen(
         listed, held = calls.listed_orders, calls.positions
         looks = {"flat": 0, "first": ""}
 
-        async def noted(*given: Any) -> Any:
+        async def noted(*given: Any, **options: Any) -> Any:
             looks["first"] = ""
-            found = await look(*given)
+            found = await look(*given, **options)
             looks["flat"] += found.is_flat
             return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import msgspec
+import pytest
 from positions import (
     LIMIT,
     canceling,
@@ -166,6 +167,23 @@ def test_given_a_step_when_all_that_can_be_sold_is_sold_then_the_residue_closes_
     s = given(opened(qty="6.25")).at(broker).when(seen(99)).then(like(ExitTriggered, qty=Decimal("6.2")))
     s = s.when(reported("filled", "6.2", 99)).owes(ReadPosition)
     s.when(holds("0.05", at=62)).then(like(PositionClosedElsewhere, how="residue", remaining_qty=Decimal("0.05")))
+
+
+@pytest.mark.parametrize("shown", ["0.09", "0.13"])
+def test_given_a_residue_of_an_exit_before_when_it_lies_beside_ours_then_ours_ends_all_the_same(shown: str) -> None:
+    """0.05 of ours cannot be sold, whatever else is there; that is for whoever watches it next."""
+    broker = Capabilities(late_fills=False, stocks=AssetRules(qty_step=Decimal("0.1")))
+    s = given(opened(qty="6.25")).at(broker).when(seen(99)).when(reported("filled", "6.2", 99))
+    s.when(holds(shown, at=62, reads=1)).then()
+    over = like(PositionClosedElsewhere, how="residue", remaining_qty=Decimal("0.05"))
+    s.when(holds(shown, at=62, reads=3)).then(over)
+
+
+def test_given_a_residue_of_an_exit_before_when_all_of_ours_is_sold_then_the_exit_is_complete() -> None:
+    broker = Capabilities(late_fills=False, stocks=AssetRules(qty_step=Decimal("0.1")))
+    s = given(opened(qty=6)).at(broker).when(seen(99)).when(reported("filled", 6, 99))
+    s.when(holds("0.04", at=62, reads=1)).then()
+    s.when(holds("0.04", at=62, reads=3)).then(like(ExitCompleted, filled_qty=Decimal(6))).is_in("filled")
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from exitfsm.events import (
     FillsRecorded,
     OrderAccepted,
     PolicyChanged,
+    PositionClosedElsewhere,
     PositionReleased,
     ProtectionLost,
     RefusalEnded,
@@ -37,12 +38,15 @@ from exitfsm.events import (
 from exitfsm.messages import (
     Acknowledge,
     ChangePolicy,
+    Contradiction,
     ForceExit,
+    Ignore,
     RaiseAlarm,
     Recover,
     Release,
 )
-from exitfsm.position.operating import is_stuck
+from exitfsm.position import may_owe
+from exitfsm.position.operating import is_in_the_dark, is_stuck
 from exitfsm.testing.given import (
     Scenario,
     after,
@@ -52,6 +56,7 @@ from exitfsm.testing.given import (
     opened,
     order_id,
     policy,
+    refused,
     reported,
     seen,
     timer,
@@ -98,6 +103,14 @@ def test_given_an_unprotected_position_when_it_is_released_then_it_is_watched_ag
     s.is_in("monitoring").has(remaining_qty=Decimal(6), reason=None)
     assert s.now.exit.budget_spent == 0
     s.when(seen("99.99", at=360)).then(like(ExitTriggered, attempt=2, qty=Decimal(6), client_order_id=order_id(2)))
+
+
+def test_given_a_position_when_a_person_takes_it_out_then_it_ends_held_on_but_no_exit_is_cut_off() -> None:
+    ignored = like(PositionClosedElsewhere, how="ignored", remaining_qty=Decimal(10), at=after(90))
+    monitoring.when(Ignore(at=after(90))).then(ignored).is_in("closed")
+    monitoring.when(seen("NaN"), Ignore(at=after(90))).then(RefusalEnded, ignored)
+    for s in (pending, submitted, partial, canceling, expired, filled, closed, unprotected, resting):
+        s.when(Ignore(at=after(300))).then()
 
 
 @pytest.mark.parametrize(
@@ -215,3 +228,30 @@ def test_given_an_order_under_another_id_when_it_is_taken_for_ours_then_nothing_
 )
 def test_an_exit_that_goes_on_with_an_operators_word_only_is_stuck(scenario: Scenario, stuck: bool) -> None:
     assert is_stuck(scenario.now) is stuck
+
+
+_DOUBT = Contradiction(at=after(90), why="it cannot be")
+
+
+@pytest.mark.parametrize(
+    ("scenario", "dark"),
+    [
+        (monitoring, False),
+        (pending, True),
+        (pending.when(_DOUBT), True),
+        (pending.when(refused()), False),  # that is a word of it
+        (submitted, False),
+        (pending.when(reported("new", broker_order_id="B1"), _DOUBT), False),
+        (unprotected.when(reported("canceled", 4, 99)), False),
+    ],
+)
+def test_an_order_that_may_have_been_sent_and_of_which_the_broker_said_nothing_is_in_the_dark(
+    scenario: Scenario, dark: bool
+) -> None:
+    assert is_in_the_dark(scenario.now) is dark
+
+
+def test_of_many_only_those_on_their_way_out_are_asked_what_they_owe() -> None:
+    watched, leaving = monitoring.now, msgspec.structs.replace(submitted.now, position_id="leaving")
+    assert may_owe([watched, leaving], 2) == [watched.position_id, "leaving"]
+    assert may_owe([watched, leaving], 1) == ["leaving"]

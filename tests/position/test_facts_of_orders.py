@@ -25,6 +25,7 @@ from positions import (
 )
 
 from exitfsm.events import (
+    AlarmAcknowledged,
     AlarmRaised,
     CancelRequested,
     ExitCompleted,
@@ -268,7 +269,7 @@ def test_given_an_ended_order_whose_record_shows_it_working_then_it_waits_and_a_
     works = ended.when(holds(qty, 93, record="partially_filled"))
     works.then(like(AlarmRaised, kind="ended_order_works")).is_in("rejected")
     works.when(holds(qty, 94, record="partially_filled")).then()
-    works.when(holds(6, 95, record="expired")).then(ExitRetried)
+    works.when(holds(6, 95, record="expired")).then(ExitRetried, like(AlarmAcknowledged, by="exitfsm"))
 
 
 def test_given_a_record_that_is_not_shown_then_it_proves_an_end_only_where_the_broker_would_not_show_it() -> None:

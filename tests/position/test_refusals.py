@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
@@ -10,14 +11,23 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from positions import monitoring, pending, submitted
 
-from exitfsm.events import AlarmAcknowledged, AlarmRaised, ExitPostponed, ExitRetried, OrderAccepted, OrderEnded
+from exitfsm.events import (
+    AlarmAcknowledged,
+    AlarmRaised,
+    ExitPostponed,
+    ExitRetried,
+    OrderAccepted,
+    OrderEnded,
+    PositionClosedElsewhere,
+)
 from exitfsm.holdings import not_there
-from exitfsm.messages import Acknowledge, Contradiction, ForceExit, RaiseAlarm, Release, Report
+from exitfsm.messages import Acknowledge, Contradiction, ForceExit, PositionRead, RaiseAlarm, Release, Report
 from exitfsm.position import Cancel, LookUp, Position, ReadPosition, Submit
 from exitfsm.position.refusing import (
     LASTING_CODES,
     PASSING_CODES,
     PAUSE_MAX_S,
+    holders,
     passes,
     pause,
     postponed_in_a_row,
@@ -178,9 +188,34 @@ def test_a_wait_between_two_sends_is_no_order_that_is_not_known_to_have_arrived(
     s.when(timer(61 + 300 + 60 + 120, 120)).then(like(AlarmRaised, kind="submit_unresolved"))
 
 
+def test_the_orders_that_hold_what_was_to_be_sold_are_read_of_a_refusal() -> None:
+    text = "insufficient qty available for order {'held_for_orders': '10', 'related_orders': ['a-b-1', '77']}"
+    assert holders(text) == ("a-b-1",)  # an id has three characters at least
+    assert holders('{"related_orders":["904837e3-3b76-47ec-b432-046db621571b"]}') == (
+        "904837e3-3b76-47ec-b432-046db621571b",
+    )
+    assert holders("conflicting_order_id: 4711") == ("4711",)
+    assert holders("insufficient qty") == ()
+    assert holders("related_orders: []") == ()
+
+
 def test_codes_are_written_as_they_are_looked_for() -> None:
     assert all(code == "".join(c for c in code.lower() if c.isalnum()) for code in PASSING_CODES | LASTING_CODES)
     assert not PASSING_CODES & LASTING_CODES
+
+
+def test_the_newest_order_that_was_refused_is_named_until_the_broker_takes_it() -> None:
+    assert monitoring.now.refused_order is pending.now.refused_order is submitted.now.refused_order is None
+    postponed = pending.when(refused("halted", 61))
+    assert postponed.now.refused_order is postponed.now.orders[0]
+    assert postponed.now.order.refusal == "halted"
+    assert postponed.when(reported("new", at=70)).now.refused_order is None  # it is taken
+    over = pending.when(refused("not_tradable", 61))
+    assert over.now.refused_order is over.now.orders[0]
+    again = over.when(holds(10, at=200))
+    assert again.now.refused_order is again.now.orders[0]  # of the next one nothing is known
+    worse = again.when(refused("halted", 201))
+    assert worse.now.refused_order is worse.now.orders[1]
 
 
 # --- an operator is not answered by silence ---------------------------------------------------------------------------
@@ -202,6 +237,21 @@ def test_given_an_order_that_may_have_been_sent_when_it_is_forced_then_the_answe
         told = submitted.when(RaiseAlarm(at=after(70), kind=kind, text="x")).when(asked())
         told.then(like(AlarmRaised, kind="not_done")).is_in("submitted")
     submitted.when(asked()).then()
+
+
+def test_given_an_order_that_can_arrive_no_more_when_nothing_is_held_then_its_position_is_closed() -> None:
+    def flat(**fields: object) -> Callable[[Position], PositionRead]:
+        read = {"qty": Decimal(0), "reads": 3, "lapsed": True} | fields
+        return lambda _: PositionRead(at=after(300), began=after(300), **read)  # type: ignore[arg-type]
+
+    for unproved in (flat(lapsed=False), flat(reads=2), flat(qty=Decimal(1))):
+        pending.when(unproved).then()
+    ended = like(OrderEnded, how="refused", refusal="unresolved", next_attempt_at=None)
+    s = pending.when(flat()).then(ended, like(PositionClosedElsewhere, how="unresolved")).is_in("closed")
+    late = s.when(reported("new", at=400))  # it is there after all
+    late.is_in("unprotected").owes(Cancel)
+    assert order_id(1) in late.now.alarms[-1].text
+    s.when(reported("filled", 10, at=400)).is_in("unprotected")
 
 
 def test_given_the_word_that_an_order_is_not_there_then_its_attempt_ends_and_the_next_follows() -> None:

@@ -6,12 +6,14 @@ from decimal import Decimal
 
 from hypothesis import given as for_all
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from positions import LIMIT
 
-from exitfsm.events import ExitRetried, ExitTriggered, PositionClosedElsewhere
-from exitfsm.ports import CRYPTO, Capabilities, Instrument
+from exitfsm.events import ExitRetried, ExitTriggered, PositionClosedElsewhere, PositionReleased
+from exitfsm.messages import Contradiction, Release
+from exitfsm.ports import CRYPTO, AssetRules, Capabilities, Instrument
 from exitfsm.position import ReadPosition
-from exitfsm.testing.given import given, holds, like, opened, reported, seen
+from exitfsm.testing.given import after, given, holds, like, opened, reported, seen
 from exitfsm.values import TimeInForce
 
 STEPS = st.sampled_from([Decimal(one) for one in ("1", "0.5", "0.1", "0.025", "0.01", "0.001", "0.00001")])
@@ -82,3 +84,12 @@ def test_given_a_venue_that_rounds_by_itself_then_what_it_rounded_off_is_a_resid
     again = s.when(holds("0.009", at=120)).then(like(ExitRetried, qty=Decimal("0.009")))
     again = again.when(reported("rejected", 0, None, refusal="MIN_QTY"))
     again.when(holds("0.009", at=300)).then(like(PositionClosedElsewhere, how="residue"))
+
+
+def test_given_what_an_exit_left_of_less_than_a_step_when_it_is_released_then_it_ends_as_a_residue() -> None:
+    whole = Capabilities(late_fills=False, stocks=AssetRules(qty_step=Decimal(1), qty_min=Decimal(1)))
+    sold = given(opened(qty="10.5")).at(whole).when(seen(99), reported("new"))
+    lost = sold.when(Contradiction(at=after(70), why="?"), reported("filled", 10, 99, at=80))
+    wish = Release(at=after(90), qty=Decimal("0.5"), entry_price=Decimal(100))
+    lost.when(wish).then(like(PositionClosedElsewhere, how="residue", remaining_qty=Decimal("0.5"))).is_in("closed")
+    lost.when(replace(wish, qty=Decimal(2))).then(like(PositionReleased, qty=Decimal(2))).is_in("monitoring")

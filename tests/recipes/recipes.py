@@ -88,7 +88,7 @@ COMMAND: Recipe = {
 }
 #: What else goes with either, outside the package.
 BESIDE = (
-    "a command that a person gives: a method in manager/operators.py, and the door to it in manager/manager.py",
+    "a command that a person gives: a method of Operators (manager/intake.py), and its door in manager/manager.py",
     "docs/reference/events.md and states.md, written by `python3 dev docs`",
     "tests/corpus: a store of its own, frozen, with its digest in tests/test_corpus.py",
     "tests/decisions.txt, written anew; a line for it in tests/test_words.py and tests/test_lifecycle.py",

@@ -27,7 +27,7 @@ from simulation.faults import CLAIMED, ROWS
 from simulation.oracle import CHECKS
 from simulation.profile import BROKERS, OTHERS
 from simulation.shrink import ranges, shrink
-from simulation.worlds import Account, draw_account
+from simulation.worlds import KINDS, Account, draw_account
 
 #: From so many days on, a row of the fault table that was never exercised fails the run.
 LONG_DAYS = 100
@@ -38,6 +38,7 @@ class Run:
     """The sum of the days of a run."""
 
     seed: int
+    bare: bool = False
     days: int = 0
     exits: int = 0
     closed: int = 0
@@ -77,9 +78,14 @@ class Run:
         return [number for number in CLAIMED if not self.rows[number]]
 
     @property
+    def never_happened(self) -> list[str]:
+        """What only some days have, and none of these had."""
+        return [] if self.bare else [kind for kind in KINDS if not self.kinds[kind]]
+
+    @property
     def failed(self) -> bool:
         """True for a run that proves the opposite of what it is for, or not enough."""
-        return bool(self.violations) or (self.days >= LONG_DAYS and bool(self.never))
+        return bool(self.violations) or (self.days >= LONG_DAYS and bool(self.never or self.never_happened))
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON data."""
@@ -95,6 +101,7 @@ class Run:
             "fault_table": {str(row.number): self.rows[row.number] for row in ROWS if not row.elsewhere},
             "covered_elsewhere": {str(row.number): row.elsewhere for row in ROWS if row.elsewhere},
             "never_exercised": self.never,
+            "never_happened": self.never_happened,
             "fault_kinds": dict(sorted(self.kinds.items())),
             "checks": {name: self.checks[name] for name in CHECKS},
             "brokers": dict(sorted(self.brokers.items())),
@@ -123,14 +130,14 @@ def main(arguments: Iterable[str] | None = None) -> int:
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes that the days are shared out to")
     parser.add_argument(
-        "--accounts",
+        "--bare",
         action="store_true",
-        help="accounts with rows in lots, rows of others, closing orders of others and orders listed twice, as drawn",
+        help="nothing of what only some days have: rows in lots, fees in the base, bars that form, orders of others, …",
     )
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     given = parser.parse_args(list(arguments) if arguments is not None else None)
-    run, began = Run(given.seed), cpu_s()
+    run, began = Run(given.seed, given.bare), cpu_s()
     if not given.json:
         print(f"seed {given.seed}", flush=True)
     for day in _days(given):
@@ -181,8 +188,8 @@ def _one_day(given: argparse.Namespace, number: int) -> DayResult:
 
 
 def _account(given: argparse.Namespace, number: int) -> Account | None:
-    """What the account of a day shows; nothing beside its positions where that is not asked for."""
-    return draw_account(random.Random(f"{given.seed}/{number}/kind")) if given.accounts else None
+    """What the account of a day shows beside its positions, and what happens to it; by default as the seed has it."""
+    return None if given.bare else draw_account(random.Random(f"{given.seed}/{number}/kind"))
 
 
 def numbers(text: str) -> frozenset[int]:
@@ -214,6 +221,8 @@ def _print_violation(given: argparse.Namespace, day: DayResult) -> None:
     for name in ("symbols", "minutes", "broker"):
         if getattr(given, name) is not None:
             again += f" --{name} {shlex.quote(str(getattr(given, name)))}"
+    if given.bare:
+        again += " --bare"
     if given.shrink:
         without = numbers(given.without) | _shrunk(given, day)
         again += f" --without {ranges(without)}"
@@ -256,6 +265,8 @@ def _print_run(run: Run, cpu_s: float, *, as_json: bool) -> None:
     )
     for row in ROWS:
         print(f"  {row.number:2} {row.what}: {row.elsewhere or run.rows[row.number]}")
+    for kind in () if run.bare else KINDS:
+        print(f"     {kind}: {run.kinds[kind]}")
     if run.never:
         print(f"never exercised: {', '.join(map(str, run.never))}")
     print(f"{len(run.violations)} violations")

@@ -15,28 +15,34 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from exitfsm import audit
 from exitfsm.errors import StoreError
-from exitfsm.events import PositionOpened, Recorded
+from exitfsm.events import AlarmRaised, ExitRetried, ExitTriggered, PositionOpened, Recorded
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
 from exitfsm.testing.books import Booked
-from exitfsm.values import Bar, Order, plain
+from exitfsm.values import Bar, Order, Side, plain
 from simulation.disk import Disk
 from simulation.faults import Faults
+from simulation.happenings import Happenings
+from simulation.instruments import contracts, declared, is_pair, names
 from simulation.loop import ProcessLoop, Violation, World
+from simulation.neighbour import Neighbour
 from simulation.oracle import Oracle
 from simulation.people import Bot, Person
+from simulation.prices import Tape, kinds, other_rules
 from simulation.process import Process
 from simulation.profile import Profile, draw, draw_sides, limits
 from simulation.trace import Defects, Trace
 from simulation.venue import Venue
 from simulation.wire import Line
-from simulation.worlds import Account, Worlds
+from simulation.worlds import Account, Worlds, in_other_words
 
 BAR_S = 20.0
+#: How the client order ids of the bot's own orders begin.
+BOT = "bot-"
 #: With few orders in a minute, an exit that leaves so long after its decision has waited for its turn.
 TURN_S = 10.0
 #: How long after the faults stopped every position must be flat, or be an alarm.
@@ -126,27 +132,49 @@ class Day:
         self.faults = faults_of(self.trace)
         self.end = self.profile.minutes * 60.0
         self.oracle: Oracle
+        shown = self._shown()
+        if shown.ids:
+            self.faults.never("split")  # of a part of an account nobody sees one, as the page of assumptions says
+        self.symbols = names(self.profile.symbols, pairs=shown.fees)
+        capabilities, of_contracts = self.profile.capabilities, contracts(self.symbols) if shown.multiples else []
+        if shown.fees or of_contracts:
+            capabilities = declared(capabilities, of_contracts)
         self.venue = self.venue_class(
-            self.world, rngs["venue"], self.faults, self.trace, self.profile.capabilities,
-            self._sent_at, close_at,
-        )  # fmt: skip
+            self.world, rngs["venue"], self.faults, self.trace, capabilities, self._sent_at, close_at
+        )
         self.oracle = Oracle(self.world, self.venue, self.faults)
-        self.worlds = Worlds(self._shown(), self._of_account, self.venue, self.faults, self.trace, self.oracle.fail)
+        around = (self.venue, self.faults, self.trace)
+        self._neighbour = Neighbour(self.world, *around, self._of_account, self.oracle.fail, lives_here=shown.neighbour)
+        self.venue.tells_fees = self.profile.symbols % 2 == 0
+        self.worlds = Worlds(shown, self._of_account, *around, self.oracle.fail)
+        self.happenings = Happenings(self.world, *around, self._of_account, self.oracle.fail)
+        self.happenings.empty, self.happenings.splits, self.happenings.refusals = (
+            shown.empty, shown.splits, shown.refusals,
+        )  # fmt: skip
+        self.worlds.checks = self.happenings.checks = self._neighbour.checks = self.oracle.checks
+        self.worlds.prefix = self.profile.config.get("live", {}).get("entry_id_prefix", "")
+        self.worlds.contracts = frozenset(of_contracts)
+        self.worlds.lists_nothing, self.worlds.is_watched = self.happenings.lists_nothing, self.oracle.is_watched
+        self.happenings.on_split = self._was_split
         self.venue.on_updates = self._spread
-        self.symbols = [f"S{n:02}" for n in range(self.profile.symbols)]
         sides = draw_sides(self.rng, self.symbols)
+        sides |= {symbol: Side.LONG for symbol in self.symbols if is_pair(symbol)}
         self.folder = Path(
             tempfile.mkdtemp(prefix="exitfsm-day-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
         )
-        self.config = self.profile.config
+        self.config = self._configured(shown)
         self._net = rngs["net"]
         self._make_machines()
         two = self.profile.machines == "two machines"
-        around = (self.world, self.venue, self.faults, self.trace, self.rng, self.processes)
+        people = (self.world, self.venue, self.faults, self.trace, self.rng, self.processes)
+        told = kinds(self.symbols, looks=shown.looks, hours=shown.hours, quotes=shown.quotes)
+        self.tape = Tape(told, self.world, *around, self.oracle, self._of_account, self.processes)
+        self.oracle.others_may_exit = self.profile.machines == "two machines"
+        self.oracle.closed_heard_at = self._closed_heard_at
         self._bot = Bot(
-            *around, sides=sides, spread=self._spread, in_parts=not two, watches=self.profile.bot_watches
+            *people, sides=sides, spread=self._spread, in_parts=not two, watches=self.profile.bot_watches
         )  # fmt: skip
-        self._person = Person(*around, symbols=self.symbols, trades=not two)
+        self._person = Person(*people, symbols=self.symbols, trades=not two)
         self._cut_until: dict[str, float] = {}
         self._no_stream: dict[str, bool] = {}
         self._refused_until: dict[str, float] = {}
@@ -157,7 +185,24 @@ class Day:
     def _shown(self) -> Account:
         """What others do is not done where two machines know nothing of each other."""
         account = self._account or Account()
-        return account._replace(foreign=False, twins=False) if self.profile.machines == "two machines" else account
+        by_ids = account.ids and account.neighbour and self.profile.lists_fills
+        account = account._replace(ids=by_ids, splits=account.splits and not by_ids)
+        if self.profile.machines != "two machines":
+            return account
+        return account._replace(foreign=False, twins=False, empty=False, splits=False, refusals=False, ids=False)
+
+    def _configured(self, shown: Account) -> dict[str, Any]:
+        """What is configured, with what the account of this day asks for."""
+        config = dict(self.profile.config)
+        if shown.hours:
+            config["live"] = {**config.get("live", {}), "bar_seconds": 3600}
+        if shown.night and self._of_account.random() < 0.25:
+            config["session"] = {**config.get("session", {}), "trade": "extended"}
+        if shown.ids:
+            config["manage"] = {"owner": "ids", "ids": [BOT]}
+        elif shown.neighbour:
+            config["manage"] = {"ignore": self._neighbour.symbols}
+        return config
 
     def _make_machines(self) -> None:
         two = self.profile.machines == "two machines"
@@ -275,6 +320,7 @@ class Day:
             with ExitStore(disk.path) as left:
                 self.oracle.reread(disk.name, list(left.events()), lost=True)
             self._names_are_lost()
+            self.oracle.others_may_exit = True
         if self._lost_in_outage < 4 and process.exiting() and self.faults.happens("store lost, look-ups out", 39):
             self._lost_in_outage += 1
             self._lose(disk)
@@ -287,16 +333,22 @@ class Day:
             disk.damage()
         if self.faults.happens("other configuration", 51 if process.exiting() else None):
             self.config = {**self.config, "stop_loss": {"threshold_pct": self.rng.choice((0.8, 1.0, 1.5))}}
+        if self.worlds.account.settings and self.faults.drawn(
+            self._of_account, "other rules at a restart", 0.6, 51 if process.exiting() else None
+        ):
+            self.config = other_rules(self.config, self._of_account)
         self.world.after(self.rng.uniform(0.2, 40) if self.faults.on else 1.0, self._start, process)
 
     def _look_ups_fail(self) -> None:
         """For a while no order can be looked up."""
         self.venue.look_ups_out_until = self.world.time + self._net.uniform(10, 120)
+        self.worlds.look_ups_fail()
 
     def _lose(self, disk: Disk) -> None:
         """The store is gone."""
         disk.lose()
         self.oracle.forget(disk.name)
+        self.oracle.others_may_exit = True
         self._names_are_lost()
 
     def _names_are_lost(self) -> None:
@@ -307,12 +359,31 @@ class Day:
     def _committed(self, disk: Disk, recorded: list[Recorded]) -> None:
         self.oracle.committed(disk.name, recorded)
         lives = self.oracle.lives[disk.name]
+        for r in recorded:
+            self.happenings.committed(r.event)
+            if isinstance(r.event, AlarmRaised) and r.event.kind == "unit_unclear":
+                self._unit_is_unclear(lives[r.stream_id].position)
+            if isinstance(r.event, ExitTriggered | ExitRetried):
+                self.happenings.exit_begins(lives[r.stream_id].position.symbol)
+                self.worlds.exit_begins(lives[r.stream_id].position.symbol)
         for opened in (lives[r.stream_id].position for r in recorded if isinstance(r.event, PositionOpened)):
+            self._neighbour.check(opened.symbol, "is watched")
+            self.worlds.opened(opened.symbol, opened.qty, opened.entry_price)
             ours = [p for life in lives.values() if (p := life.position).symbol == opened.symbol]
             if [p for p in ours if not p.state.terminal] == [opened]:
                 self.worlds.adopted(opened.symbol, opened.qty)
 
+    def _unit_is_unclear(self, p: Position) -> None:
+        """Where nobody traded since the position was opened, and nothing was split, its unit is clear."""
+        self.oracle.checks["I39"] += 1
+        venue, opened = self.venue, self.oracle.opened_s(p)
+        changes = (venue.bought_on_at, venue.disturbed_at, venue.flat_until)
+        traded = any(at.get(p.symbol, 0.0) > opened + 1 for at in changes)
+        if p.symbol not in self._split and not traded:
+            self.oracle.fail("I39", f"the unit of {p.symbol} is called unclear, and never changed")
+
     def _on_submit(self, line: Line, order: Order, arrived: bool) -> None:
+        self._neighbour.check(order.symbol, f"is sold by {order.client_order_id}")
         if arrived:
             self.oracle.arrives(order)
             self.worlds.check_alone(order)
@@ -322,6 +393,7 @@ class Day:
             if self.profile.tight and self.oracle.waited_s(self._disk_of(line), order.client_order_id) > TURN_S:
                 self.faults.count("waited for its turn")
             self.oracle.leaves(self._disk_of(line), order, knows_hours=heard_at >= self.venue.close_at)
+            self.happenings.exit_begins(order.symbol)
 
     def _on_answer(self, line: Line, order_id: str) -> None:
         if self.faults.happens("killed at the answer", 10, order_id):
@@ -329,6 +401,13 @@ class Day:
 
     def _sent_at(self, order_id: str) -> float:
         return self.oracle.sent_at(order_id)
+
+    def _closed_heard_at(self, disk: str, symbol: str) -> float:
+        """Since when a process of this disk has heard that the market is closed, where that matters."""
+        if self.config.get("session", {}).get("trade") == "extended":
+            return float("inf")
+        lines = [p.line for p in self.processes if p.disk.name == disk and p.line is not None and p.up]
+        return max((line.closed_heard.get(symbol, float("inf")) for line in lines), default=float("inf"))
 
     def _disk_of(self, line: Line) -> str:
         return self._process_of(line).disk.name
@@ -358,6 +437,9 @@ class Day:
                 delay = 0.02
                 if faults.happens("update late", 14, about):
                     delay += rng.uniform(0.05, 30)
+                if self.worlds.is_told_in_other_words(report):
+                    self.world.after(delay, process.hear_unknown, in_other_words(report))
+                    continue
                 self.world.after(delay, process.hear, report)
                 if faults.happens("update twice", 13, about):
                     self.world.after(delay + rng.uniform(0, 3), process.hear, report)
@@ -383,17 +465,26 @@ class Day:
         self.world.after(BAR_S, self._minute)
         venue, faults, rng = self.venue, self.faults, self.rng
         if not venue.is_open or not faults.on:
+            if self.worlds.account.night and faults.on:
+                self.tape.at_night(self.symbols)
             return
         bars: list[Bar] = []
+        moves: list[tuple[str, Decimal, Decimal]] = []
         for symbol in self.symbols:
-            bars += self._bar(symbol)
+            if self.tape.tells(symbol):
+                moves.append((symbol, venue.prices[symbol], self._moved(symbol)))
+            else:
+                bars += self._bar(symbol)
             venue.on_price(symbol)
+        self.tape.tell(moves)
         self.trace("market", f"bar {len(bars)}")
         for process in self.processes:
             self.world.after(rng.uniform(0.02, 0.3), process.feed, bars)
         for symbol in self.symbols:
             self._events_of(symbol)
+        self._neighbour.minute()
         self.worlds.others_trade(self.symbols, self.world.after)
+        self.happenings.minute(self.symbols)
         for process in self.processes:
             self._troubles_of(process)
         if faults.happens("look-ups out", 30):
@@ -401,14 +492,19 @@ class Day:
         for at_s in (2, 7, 13):  # soon after an exit it is flat again, and may enter anew before the next bar
             self.world.after(at_s + rng.uniform(0, 2), self._bot.enter_what_is_flat)
 
-    def _bar(self, symbol: str) -> list[Bar]:
-        faults, rng, now = self.faults, self.rng, self.venue.now()
-        price = self.venue.prices[symbol]
+    def _moved(self, symbol: str) -> Decimal:
+        """The market's price of a symbol moves; where to."""
+        rng, price = self.rng, self.venue.prices[symbol]
         step = rng.choice((0.1, 0.5, 1.2, 1.6, 2.3, 2.8, 3.5))
         away = float(price) / 100 - 1
         up = rng.random() < 0.5 - away
         close = (price * (1 + Decimal(str(step if up else -step)) / 100)).quantize(Decimal("0.01"))
         self.venue.price(symbol, close)
+        return close
+
+    def _bar(self, symbol: str) -> list[Bar]:
+        faults, rng, now = self.faults, self.rng, self.venue.now()
+        price, close = self.venue.prices[symbol], self._moved(symbol)
         good = Bar(symbol, now, price, max(price, close), min(price, close), close)
         if faults.happens("price absurd", 44, symbol):
             absurd = rng.choice((float("nan"), 0, -3, close * 10, close / 10))
@@ -432,6 +528,8 @@ class Day:
         if held == 0:
             return
         free = not venue.live_exits(symbol)
+        if is_pair(symbol) and venue.is_flat(symbol):
+            return
         if abs(held) >= 2 and (free or not venue.capabilities.reduce_only) and venue.others_may_trade(symbol):
             if faults.happens("sold by hand", 27, symbol):
                 venue.by_hand(symbol, Decimal(rng.randint(1, int(abs(held)) - 1)))
@@ -440,15 +538,19 @@ class Day:
         if free and venue.others_may_trade(symbol) and faults.happens("sold past zero", 26, symbol):
             self._sell_past_zero(symbol)
         held = venue.held(symbol)
-        if free and (held % 2 == 0 or venue.capabilities.stocks.qty_min > 0) and faults.happens("split", 23, symbol):
+        may_split = free and not is_pair(symbol) and (held % 2 == 0 or venue.capabilities.stocks.qty_min > 0)
+        if may_split and faults.happens("split", 23, symbol):
             ratio = rng.choice((Decimal(2), Decimal("0.5"), Decimal(4)))
             venue.split(symbol, ratio)
-            self._split.add(symbol)
-            venue.changed_by_others(symbol)
+            self._was_split(symbol)
         filled = self._filled(symbol)
         if filled is not None and faults.happens("fill taken back", 21, symbol):
             self.oracle.told.pop(filled.order.client_order_id, None)
             venue.take_back(filled)
+
+    def _was_split(self, symbol: str) -> None:
+        self._split.add(symbol)
+        self.venue.changed_by_others(symbol)
 
     def _sell_past_zero(self, symbol: str) -> None:
         """A person closes more than is held, and notices that some time later."""
@@ -486,7 +588,7 @@ class Day:
             return
         self.oracle.at_rest(process.disk.name, process.manager.positions())
         if faults.happens("starved", 53, process.name):
-            process.loop.asleep_until = self.world.time + rng.uniform(2, 90)
+            process.loop.asleep_until = self.worlds.slept_until = self.world.time + rng.uniform(2, 90)
         if faults.happens("clock set", 41, process.name):
             process.clock.offset_s = rng.choice((-3600.0, -40.0, 40.0, 3600.0))
             began = self.venue.now()
@@ -527,7 +629,8 @@ class Day:
         bars = []
         for symbol in self.symbols:
             price, held = self.venue.prices[symbol], self.venue.held(symbol)
-            close = (price * (Decimal("0.97") if held > 0 else Decimal("1.03"))).quantize(Decimal("0.01"))
+            cent = Decimal("0.01") if price >= 1 else Decimal("0.000001")  # after many splits a cent is no small step
+            close = (price * (Decimal("0.97") if held > 0 else Decimal("1.03"))).quantize(cent)
             self.venue.price(symbol, close)
             self.oracle.bars[symbol, self.venue.now()] = close
             bars.append(Bar(symbol, self.venue.now(), price, max(price, close), min(price, close), close))
@@ -548,7 +651,7 @@ class Day:
         for symbol in self.symbols:
             held = self.venue.held(symbol)
             mine = watched.get(symbol, [])
-            if not mine and abs(held) < self.venue.least:
+            if not mine and abs(held) < self.venue.least(symbol):
                 continue
             ids = {p.position_id for p in mine}
             if any(
@@ -574,12 +677,12 @@ class Day:
             if process.up and process.manager is not None:
                 if self._open_still_any():
                     continue
-                before = self.oracle.events
+                before = self.oracle.changes
                 self.oracle.checks["I16"] += 1
                 for _ in range(2):
                     process.command(process.manager.sync)
                     self._run_until(self.world.time + 1)
-                    if self.oracle.events != before:
+                    if self.oracle.changes != before:
                         self.oracle.fail("I16", "reconciling with nothing open changed something")
         for process in self.processes:
             process.stop()

@@ -60,10 +60,9 @@ class Defect(NamedTuple):
     broker: str | None = None
 
 
-_SUBMIT = "exitfsm.holdings.sending:may_send"
 _CALLS = "exitfsm.broker.calls:BrokerCalls"
 _READ = "exitfsm.position.reading:on_position_read"
-_NOT_BEFORE_IT_LEAVES = Change("exitfsm.holdings.sending:order_to_prove", "if len(p.orders) < 2 or", "if True or")
+_NOT_BEFORE_IT_LEAVES = Change("exitfsm.holdings.beside:order_to_prove", "if len(p.orders) < 2 or", "if True or")
 DEFECTS: dict[str, Defect] = {
     "D1": Defect(
         "a position is taken up though the record of its exit cannot be read; what is held is called the next one's",
@@ -107,24 +106,12 @@ DEFECTS: dict[str, Defect] = {
     "M02": Defect(
         "no second look at what is owed after waiting for the rate",
         ("I11", "S1"),
-        (
-            Change(
-                _SUBMIT,
-                "or leaving.owed != leaving.order ",
-                "",
-            ),
-        ),
+        (Change("exitfsm.holdings.leaving:_not_owed", " or intent.owed != intent.order", ""),),
     ),
     "M07": Defect(
         "no second look, after waiting for the rate, whether another exit of the holding works",
         ("S2",),
-        (
-            Change(
-                _SUBMIT,
-                "if another_goes_first(p, leaving.beside, asked, now, leaving.may_have_left):",
-                "if False:",
-            ),
-        ),
+        (Change("exitfsm.holdings.leaving:_after_another", "if waits else None", "if False else None"),),
     ),
     "M42": Defect(
         "any error of the broker at a submit counts as: it never left",
@@ -155,9 +142,30 @@ DEFECTS: dict[str, Defect] = {
     "W3": Defect(
         "an exit leaves beside a closing order of others, at a venue that sells both",
         ("I31",),
-        (Change("exitfsm.holdings.working:blocking", "if asked and asked + p.remaining_qty > held", "if False"),),
+        (
+            Change("exitfsm.holdings.working:blocking", "if asked and asked + p.remaining_qty > held", "if False"),
+            Change("exitfsm.holdings.leaving:_beside_others", "if leaving.instrument.reduce_only or", "if True or"),
+        ),
         account=Account(foreign=True),
         broker="no guard",
+    ),
+    "W4": Defect(
+        "what an exit and the fee of a purchase left, and nobody can sell, is adopted as a position",
+        ("I36", "a defect was logged"),
+        (Change("exitfsm.holdings.residues:_is_residue", "return not sellable(", "return False and not sellable("),),
+        account=Account(fees=True),
+    ),
+    "W5": Defect(
+        "the average entry that the account shows for a whole contract is taken for a price",
+        ("I39",),
+        (
+            Change("exitfsm.holdings.units:in_prices", "if multiplier == 1 or not", "if True or not"),
+            Change(
+                "exitfsm.holdings.units:entry", "return said if is_off(average, said) else average", "return average"
+            ),
+            Change("exitfsm.holdings.units:entry", "if price is None or instrument", "if True or instrument"),
+        ),
+        account=Account(multiples=True),
     ),
 }
 

@@ -139,12 +139,12 @@ CHANCES: dict[str, float] = {
     "bought during an exit": 0.03,
     "sold past zero": 0.003,
     # the process and its machine
-    "killed": 0.00006,
+    "killed": 0.003,
     "killed at the commit": 0.002,
     "killed at the answer": 0.003,
     "killed at the update": 0.001,
-    "starved": 0.002,
-    "clock set": 0.002,
+    "starved": 0.008,
+    "clock set": 0.008,
     "alarm channel": 0.2,
     "other configuration": 0.3,
     # the disk
@@ -166,7 +166,7 @@ CHANCES: dict[str, float] = {
     "position unreadable": 0.02,
     "order unreadable": 0.02,
     "execution unreadable": 0.02,
-    "stream never up": 0.15,
+    "stream never up": 0.35,
     "symbol refused": 0.03,
 }
 
@@ -213,6 +213,18 @@ class Faults:
         chance = self._chance[kind]
         if not self.on or chance == 0.0 or self._rng.random() >= chance:
             return False
+        return self._happens_now(kind, row, about)
+
+    def drawn(self, rng: random.Random, kind: str, chance: float, row: int | None = None, about: str = "") -> bool:
+        """The same for what only some days have: drawn by a randomness of its own, so that other days stay as they are.
+
+        Never without faults, however likely.
+        """
+        if not self.on or rng.random() >= chance:
+            return False
+        return self._happens_now(kind, row, about)
+
+    def _happens_now(self, kind: str, row: int | None, about: str) -> bool:
         self.number += 1
         if self.number in self._without:
             return False

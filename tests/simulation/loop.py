@@ -14,7 +14,9 @@ import math
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
+from itertools import count
 from typing import Any
+from weakref import WeakKeyDictionary
 
 
 class ProcessKilled(BaseException):
@@ -124,6 +126,9 @@ class ProcessLoop:
         self.steps_left = 1 << 62
         self.on_last_step: Callable[[], None] | None = None
         self.remains: list[asyncio.Handle] = []
+        #: In which order its tasks were made.
+        self._number: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
+        self._numbers = count()
 
     # --- what asyncio asks of a loop ----------------------------------------------------------------------------------
 
@@ -163,7 +168,9 @@ class ProcessLoop:
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: contextvars.Context | None = None
     ) -> asyncio.Task[Any]:
         """A task of this loop."""
-        return asyncio.Task(coro, loop=self._self, name=name, context=context)
+        task = asyncio.Task(coro, loop=self._self, name=name, context=context)
+        self._number[task] = next(self._numbers)
+        return task
 
     def run_in_executor(self, _executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         """Work for another thread: it is done in one piece, a moment later, while the loop's own tasks go on."""
@@ -227,11 +234,21 @@ class ProcessLoop:
         events._set_running_loop(self._self)  # what cleans up after itself may want to begin something: it never runs
         try:
             while left := asyncio.all_tasks(self._self) - buried:
-                for task in left:
+                for task in sorted(left, key=self._number.__getitem__):  # a set has an order of its own in each process
                     task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is pending for ever, as is meant
-                    task.get_coro().close()
+                    _close(task.get_coro())
                 buried |= left
                 self._world.clear(self)
         finally:
             events._set_running_loop(None)
         self.remains.clear()
+
+
+def _close(coro: Any) -> None:
+    """Close what a dead process was doing, also where it would wait for something as it cleans up after itself."""
+    while True:
+        try:
+            coro.close()
+            return
+        except RuntimeError:  # it waits for the next thing
+            continue

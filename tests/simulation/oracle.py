@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from exitfsm.audit.invariants import Invariants
 from exitfsm.events import (
+    AlarmAcknowledged,
     AlarmRaised,
     Event,
     ExitCompleted,
@@ -57,6 +58,13 @@ CHECKS: dict[str, str] = {
     "I18": "a position that is called flat was flat, and has sold what it says, by the venue's records",
     "I19": "the log folds by the lifecycle's own table, and the same run gives the same bytes",
     "I20": "of several reasons the first in the order of precedence won",
+    "I31": "no exit leaves beside a closing order of others, where both together would sell more than is held",
+    "I32": "nothing is called closed by other hands that no other hands closed",
+    "I34": "what is adopted is all of what is held",
+    "I36": "nothing is watched that cannot be sold, and no order ends by a refusal that is said to pass",
+    "I37": "no position vanishes by lists that are empty for less than five minutes",
+    "I39": "the entry of what is watched is in the unit of its price, and a unit that never changed is not unclear",
+    "I41": "what is another bot's is neither watched nor sold",
 }
 
 
@@ -64,15 +72,22 @@ CHECKS: dict[str, str] = {
 OLD_S = 300.0
 
 
+#: So long after a process has heard of the close it may still act by a price of then.
+CLOSE_KNOWN_S = 20.0
 #: News of an order may come while it is on its way to the wire through a thread, which takes this long at most.
 THREAD_S = 0.05
 
 
 @dataclass(slots=True)
 class Life:
-    """One position as its durable log tells it, since when its order is over, and until when one was to be sent."""
+    """One position as its durable log tells it, since when its order is over, and until when one was to be sent.
+
+    Attributes:
+        began: when the world saw it open: its own time of that may be of a clock that was wrong.
+    """
 
     position: Position
+    began: float = 0.0
     audit: Invariants = field(default_factory=Invariants)
     over_at: float = 0.0
     pending_until: float = 0.0
@@ -94,11 +109,21 @@ class Oracle:
         self.exits: set[str] = set()
         self.closed: set[str] = set()
         self.events = 0
+        #: The same without the ends of alarms, which come by themselves when what they say is over.
+        self.changes = 0
         #: By disk: the number of the newest durable event.
         self.newest: dict[str, int] = {}
         #: Published bars by symbol and time: what an exit may rest on.
         self.bars: dict[tuple[str, datetime], Decimal] = {}
         self.absurd: dict[tuple[str, datetime], Decimal] = {}
+        #: The same of bars that form, look by look, of prices without bars, and of prices while the market is closed.
+        self.looks: dict[tuple[str, datetime], set[Decimal]] = {}
+        self.quotes: dict[str, set[Decimal]] = {}
+        self.night: dict[tuple[str, datetime], Decimal] = {}
+        #: True where exits of ours may have left that no process on record here knows of.
+        self.others_may_exit = False
+        #: Told by disk and symbol since when a process has heard that the market is closed; never where it has not.
+        self.closed_heard_at: Callable[[str, str], float] = lambda disk, symbol: float("inf")
         #: From when to when the clock of a machine was wrong; the last one may still be.
         self.clocks_wrong: list[tuple[datetime, datetime | None]] = []
         self.sent: dict[str, float] = {}
@@ -129,6 +154,7 @@ class Oracle:
         self.newest[disk] = recorded[-1].sequence
         for r in recorded:
             self.events += 1
+            self.changes += not isinstance(r.event, AlarmAcknowledged)
             if r.stream_id.startswith("account:"):
                 continue
             self._fold(disk, lives, r)
@@ -145,7 +171,7 @@ class Oracle:
         if following is None or after.state is not following:
             self.fail("I19", f"{type(r.event).__name__} in {before.state if before is not None else 'nothing'}")
         if life is None:
-            life = lives[r.stream_id] = Life(after)
+            life = lives[r.stream_id] = Life(after, self._world.time)
         for found in life.audit.check(before, r, after):
             self.fail(found.invariant, f"{r.stream_id} event {r.version}: {found.what}")
         life.position = after
@@ -182,6 +208,11 @@ class Oracle:
         if after.policy != before.policy and not isinstance(event, PolicyChanged):
             self.fail("I15", f"{before.position_id} has other rules after {type(event).__name__}")
 
+        if isinstance(event, PolicyChanged) and before.trail_stop is not None and after.trail_stop is not None:
+            looser = (before.trail_stop - after.trail_stop) * before.side.sign
+            if looser > 0:
+                self.fail("I15", f"the trail of {before.position_id} is looser after a change of its rules")
+
     def _triggered(self, disk: str, before: Position, e: ExitTriggered) -> None:
         self.checks["I20"] += 1
         self._durable.setdefault(disk, {})[e.client_order_id] = before.position_id
@@ -191,11 +222,24 @@ class Oracle:
             return
         self.checks["I6"] += 1
         close = self.bars.get((before.symbol, e.bar_at))
+        if e.trigger_price in self.looks.get((before.symbol, e.bar_at), ()):
+            return
+        if e.trigger_price in self.quotes.get(before.symbol, ()):
+            return
+        if (before.symbol, e.bar_at) in self.night:
+            self._out_of_session(disk, before, e.bar_at)
+            return
         if close is None and self._is_first_price(before, e.bar_at):
             return
         if close is None or close != e.trigger_price:
             said = plain(close) if close is not None else "no sound bar"
             self.fail("I6", f"{before.position_id} exits at {plain(e.trigger_price)}, and the venue published {said}")
+
+    def _out_of_session(self, disk: str, before: Position, at: datetime) -> None:
+        """A price of the night decides nothing, where the process had heard of the close for long enough."""
+        self.checks["I6"] += 1
+        if seconds_of(at) - self.closed_heard_at(disk, before.symbol) > CLOSE_KNOWN_S:
+            self.fail("I6", f"{before.position_id} exits by a price at {at:%H:%M:%S}, and the market is closed")
 
     def _is_first_price(self, p: Position, at: datetime) -> bool:
         """True for an absurd price that had nothing to be held against: the first one of a position that is old.
@@ -272,23 +316,42 @@ class Oracle:
             self.checks["I14"] += 1
             # A reverse split may have left less than the log says.
             left = min(e.remaining_qty, abs(self._venue.held(before.symbol)))
-            if left >= self._venue.least:
+            if left >= self._venue.least(before.symbol):
                 self.fail("I14", f"{plain(left)} of {before.position_id} could be sold")
 
         else:
             self._was_flat(disk, before)
+        held = self._venue.held(before.symbol) * before.side.sign
+        never_flat = self._venue.flat_until.get(before.symbol, 0.0) <= self.opened_s(before)
+        self.checks["I37"] += 1
+        if e.how == "vanished" and never_flat and held >= self._venue.least(before.symbol):
+            self.fail("I37", f"{before.position_id} is said to have vanished, and {plain(held)} is held as ever")
+        if e.how in ("by_hand", "external"):
+            self._was_closed_by_others(before)
+
+    def _was_closed_by_others(self, p: Position) -> None:
+        """Where all that is known of a symbol is still known, other hands have traded it since the position began.
+
+        Or an exit of ours that went through is on its record.
+        """
+        venue, opened = self._venue, self.opened_s(p) - EXCUSED_S
+        if venue.names_lost_at[p.symbol] >= opened or self.others_may_exit or venue.bought_on_at[p.symbol] >= opened:
+            return
+        self.checks["I32"] += 1
+        if venue.disturbed_at[p.symbol] < opened:
+            self.fail("I32", f"{p.position_id} is called closed by other hands, and nobody else traded {p.symbol}")
 
     def _was_flat(self, disk: str, p: Position) -> None:
         """What other hands closed has been flat since it was opened, unless more was bought, or is held beside it."""
         self.checks["I18"] += 1
-        venue, opened = self._venue, seconds_of(p.opened_at)
+        venue, opened = self._venue, self.opened_s(p)
         held = venue.held(p.symbol) * p.side.sign
         beside = any(
             life.position.symbol == p.symbol and not life.position.state.terminal and stream != p.position_id
             for stream, life in self.lives[disk].items()
         )
         known = not beside and venue.bought_on_at[p.symbol] < opened and not self._recently(p.symbol)
-        if held >= venue.least and known and venue.flat_until.get(p.symbol, 0.0) <= opened:
+        if held >= venue.least(p.symbol) and known and venue.flat_until.get(p.symbol, 0.0) <= opened:
             self.fail("I18", f"{p.position_id} is called closed by other hands, and {plain(held)} is held as ever")
 
     def _over(self, before: Position) -> None:
@@ -312,6 +375,17 @@ class Oracle:
     def _recently(self, symbol: str) -> bool:
         """Fills were taken back, or others traded, so that the figures of before may still be under way."""
         return self._venue.disturbed_at[symbol] > self._world.time - EXCUSED_S
+
+    def opened_s(self, p: Position) -> float:
+        """Since when a position is there, in the world's seconds."""
+        known = (lives.get(p.position_id) for lives in self.lives.values())
+        began = [life.began for life in known if life is not None]
+        return min([seconds_of(p.opened_at), *began])
+
+    def is_watched(self, order_id: str) -> bool:
+        """True for an order of a position that is open in one of the stores."""
+        open_now = (life.position for lives in self.lives.values() for life in lives.values())
+        return any(order_id in self._orders(p) for p in open_now if not p.state.terminal)
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
@@ -337,7 +411,8 @@ class Oracle:
         if order.side is not p.side.exit_side or order.position_side is not p.side:
             self.fail("I12", f"{order_id} is a {order.side} for a position that is {p.side}")
         self.checks["I13"] += 1
-        parts = order.qty != order.qty.to_integral_value() and order.qty >= self._venue.least
+        step = self._venue.capabilities.rules(order.symbol).qty_step or Decimal(1)
+        parts = order.qty % step != 0 and order.qty >= self._venue.least(order.symbol)
         if not (order.qty.is_finite() and order.qty > 0) or parts:  # of what is less the venue is to say so itself
             self.fail("I13", f"{order_id} is for {order.qty}")
         self.checks["I17"] += 1
@@ -410,7 +485,7 @@ class Oracle:
             before = life.position if life is not None else None
             after = evolve(before, r.event)
             if life is None:
-                life = lives[r.stream_id] = Life(after)
+                life = lives[r.stream_id] = Life(after, self._world.time)
             life.audit.check(before, r, after)
             life.position = after
         known = self.lives.get(disk, {})

@@ -9,7 +9,7 @@ from typing import Any
 
 from exitfsm.lifecycle import State
 from exitfsm.position import Position
-from exitfsm.values import Side, plain
+from exitfsm.values import ZERO, Side, plain
 from simulation.faults import Faults
 from simulation.loop import World
 from simulation.process import Process
@@ -67,7 +67,7 @@ class Bot(_Somebody):
         rng = self.rng
         exiting = {p.symbol for p in manager.positions() if p.state.exiting}
         for symbol in self.sides:
-            held = self.venue.held(symbol)
+            held = self.venue.held(symbol) if not self.venue.is_flat(symbol) else ZERO
             if self.venue.halted.get(symbol, 0.0) > self.world.time:
                 continue
             if held != 0 and manager.may_enter(symbol) and self.faults.happens("more bought", 28, symbol):
@@ -131,7 +131,7 @@ class Person(_Somebody):
         watched = {p.symbol for p in manager.positions()}
         for symbol in self.symbols:
             held = self.venue.held(symbol)
-            if symbol not in waiting and (held == 0 or symbol in watched):
+            if symbol not in waiting and (self.venue.is_flat(symbol) or symbol in watched):
                 self._noticed.pop(symbol, None)
                 continue
             if now - self._noticed.setdefault(symbol, now) < WAITS_S:

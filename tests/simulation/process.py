@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import partial, wraps
 from typing import Any
 
@@ -187,6 +188,13 @@ class Process:
         if self.up and self.manager is not None:
             self.spawn(self.manager.on_bars(bars))
 
+    def quote(
+        self, symbol: str, price: Decimal | None, bid: Decimal | None, ask: Decimal | None, at: datetime | None
+    ) -> None:
+        """A price without a bar arrives."""
+        if self.up and self.manager is not None:
+            self.spawn(self.manager.on_price(symbol, price, bid=bid, ask=ask, at=at))
+
     def hear(self, report: ExecutionReport) -> None:
         """An update of an order arrives."""
         if not self.up or self.manager is None:
@@ -199,6 +207,11 @@ class Process:
         self.spawn(self.manager.on_order_update(report))
         if self._faults.happens("killed at the update", 12 if report.filled_qty else 40, report.client_order_id):
             self.kill_after(self._rng.randint(1, 6))
+
+    def hear_unknown(self, update: dict[str, Any]) -> None:
+        """An update of an order arrives, in words that nobody knows."""
+        if self.up and self.manager is not None:
+            self.spawn(self.manager.on_order_update(update))
 
     def _about_to_write(self, lines: list[str]) -> None:
         for line in lines:

@@ -1,7 +1,7 @@
 """What kind of day it is: the broker's capabilities, the machines, the rules, the hours; all drawn from the seed.
 
 What a broker declares is what the simulated venue does. Faults that no client can survive by nature at such a broker
-are not drawn there, and the reliability page says which and why.
+are not drawn there, and docs/laboratory.md says which and why.
 """
 
 from __future__ import annotations

@@ -23,6 +23,10 @@ from exitfsm.values import OrderStatus, refused_report
 from simulation import CLAIMED, ROWS, Day, DayResult
 from simulation.__main__ import main, numbers
 from simulation.recorded import RecordedDay
+from simulation.worlds import KINDS, Account
+
+#: Settings that a person changes may be odd ones: what is warned of is not what these days are about.
+pytestmark = pytest.mark.filterwarnings("ignore::exitfsm.config.ConfigWarning")
 
 DIGEST = "from simulation import Day; print(Day(11, 1, symbols=10, minutes=4).run().digest)"
 
@@ -83,6 +87,44 @@ def _counted() -> set[int]:
 
 def _integers(node: ast.AST) -> set[int]:
     return {one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and type(one.value) is int}
+
+
+#: What accounts may show, or have happen to them, and what is counted of it even on a short day.
+WORLDS = {
+    "what is shown": (
+        Account(lots=True, accounts=True, repeats=True, words=True, fees=True, multiples=True, neighbour=True),
+        {"rows in lots", "rows of another account", "an order listed twice", "unknown status word"}
+        | {"a fee taken in the base", "an average in whole contracts", "a trade of another bot"},
+    ),
+    "what happens": (
+        Account(twins=True, foreign=True, empty=True, splits=True, refusals=True, settings=True),
+        {"a stop of others", "a limit of others", "positions empty for a while", "refused for good"},
+    ),
+    "how prices come": (
+        Account(looks=True, hours=True, quotes=True, night=True),
+        {"a look at a bar that forms", "a look that comes again", "a look at a bar of an hour"}
+        | {"a price without a bar", "a price out of session"},
+    ),
+}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_day_of_another_account_violates_nothing(world: str) -> None:
+    account, kinds = WORLDS[world]
+    result = Day(5, 1, symbols=12, minutes=8, account=account).run()
+    assert result.violation is None, "\n".join([*result.story[-60:], result.violation])
+    assert result.kinds.keys() & set(KINDS) >= kinds
+
+
+def test_every_kind_that_only_some_days_have_is_counted_somewhere() -> None:
+    sources = "".join(file.read_text() for file in Path(simulation.__file__).parent.glob("*.py"))
+    assert [kind for kind in KINDS if sources.count(f'"{kind}"') < 2] == []
+
+
+def test_a_day_without_any_of_it_is_the_day_that_it_was() -> None:
+    plain = Day(5, 0, symbols=8, minutes=5).run()
+    assert Day(5, 0, symbols=8, minutes=5, account=Account()).run().digest == plain.digest
+    assert not set(plain.kinds) & set(KINDS)
 
 
 def test_two_machines_that_decide_the_same_exit_are_counted_and_violate_nothing() -> None:

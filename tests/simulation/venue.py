@@ -14,11 +14,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from msgspec.structs import replace
+
 from exitfsm.errors import OrderRefused
 from exitfsm.ports import Capabilities, Session
 from exitfsm.testing.books import Booked, Books
 from exitfsm.values import ZERO, BrokerPosition, ExecutionReport, Fill, Order, OrderSide, OrderStatus, OrderType, plain
 from simulation.faults import Faults
+from simulation.instruments import FEE, is_pair
 from simulation.loop import World
 from simulation.past import Past
 from simulation.trace import Trace
@@ -56,6 +59,7 @@ class Venue(Books):
 
     Attributes:
         on_updates: called when there is news of orders.
+        refuses: asked whether an order of ours is refused just now.
         names_lost_at: by symbol; exit orders that left before this have names that no process knows any more.
     """
 
@@ -75,6 +79,7 @@ class Venue(Books):
         self.close_at = close_at
         self.open_again_at = close_at + NIGHT_S
         self.on_updates: Callable[[], None] = lambda: None
+        self.refuses: Callable[[Order], OrderRefused | None] = lambda _: None
         self.names_lost_at: dict[str, float] = defaultdict(lambda: -1e9)
         #: Orders of which one copy was refused while another was still under way: who sent them had every reason to
         #: think that they do not exist.
@@ -93,6 +98,8 @@ class Venue(Books):
         self.bought_on_at: dict[str, float] = defaultdict(lambda: -1e9)
         #: Until when no order can be looked up.
         self.look_ups_out_until = -1.0
+        #: What the venue keeps of the purchase that is being booked, and whether executions tell of it.
+        self._fee, self.tells_fees = ZERO, True
         self.past = Past(lambda: world.time)
         self.halted: dict[str, float] = {}
         #: When other hands last changed what is held of a symbol.
@@ -112,10 +119,22 @@ class Venue(Books):
         """True during a session."""
         return self._world.time < self.close_at or self._world.time >= self.open_again_at
 
-    @property
-    def least(self) -> Decimal:
+    def least(self, symbol: str) -> Decimal:
         """What is less cannot be sold; the least part of a share where every part can."""
-        return self.capabilities.stocks.qty_min or Decimal("0.000000001")
+        return self.capabilities.rules(symbol).qty_min or Decimal("0.000000001")
+
+    def held_within(self, symbol: str, seconds: float) -> set[Decimal]:
+        """What was held of a symbol at any time in so many seconds before now, without a sign."""
+        since, found = self._world.time - seconds, set[Decimal]()
+        for at, held in reversed(self.held_lately[symbol]):
+            found.add(held)
+            if at <= since:  # this one was held when that time began
+                break
+        return found
+
+    def is_flat(self, symbol: str) -> bool:
+        """True where nothing is held that could be sold."""
+        return abs(self.held(symbol)) < self.least(symbol)
 
     @property
     def late_bound_s(self) -> float:
@@ -153,12 +172,15 @@ class Venue(Books):
         alone = self.under_way[order.client_order_id] == 0
         hidden = self.booked(order.client_order_id) is not None and not self.capabilities.lookup_sees_closed
         if alone and not hidden and self._faults.happens("refused", 8, order.client_order_id):
-            if self.booked(order.client_order_id) is not None:  # the word is about a copy, and the record may be behind
-                self.unsettled.setdefault(order.client_order_id, set()).add("refused")
+            self._note_refused_copy(order)
             kind = self._rng.choice(("halted", "not_tradable", "margin", "rate"))
             if kind in ("halted", "rate"):
                 self._faults.seen(58)
             raise OrderRefused(kind, "not now")
+        refusal_now = self.refuses(order) if alone and not hidden else None
+        if refusal_now is not None:
+            self._note_refused_copy(order)
+            raise refusal_now
         if not self.is_open and not self.capabilities.queues_orders:
             self._faults.seen(58)
             raise OrderRefused("market_closed", "the market is closed")
@@ -178,6 +200,11 @@ class Venue(Books):
         self._tell_all()
         self._world.after(self._pace(), self._match, order.client_order_id)
         return report
+
+    def _note_refused_copy(self, order: Order) -> None:
+        """An order is refused that may be here already: the word is about a copy, and the record may be behind."""
+        if self.booked(order.client_order_id) is not None:
+            self.unsettled.setdefault(order.client_order_id, set()).add("refused")
 
     def take_cancel(self, client_order_id: str) -> None:
         """A request to cancel arrives."""
@@ -384,18 +411,36 @@ class Venue(Books):
         self.trade_by_hand(symbol, side, qty)
         self._trace("person", f"trades {side} {plain(qty)} {symbol}")
 
+    def end_by_split(self, booked: Booked) -> None:
+        """An order of the old unit is canceled: nothing of it fills any more."""
+        if booked.live:
+            self.end_cancel(booked.order)
+            self._tell_all()
+
     def changed_by_others(self, symbol: str) -> None:
         """What is held of a symbol is another quantity now, and no exit did that."""
         self.disturbed_at[symbol] = self._world.time
         for booked in self.live_exits(symbol):
             booked.disturbed = True
 
+    def _execute(self, symbol: str, side: OrderSide, qty: Decimal, price: Decimal, booked: Booked | None) -> Fill:
+        """As the books do; of a pair that is bought a part is kept as a fee."""
+        if not is_pair(symbol) or side is OrderSide.SELL or self.held(symbol) < 0:
+            return super()._execute(symbol, side, qty, price, booked)
+        fee = qty * FEE
+        self._fee = fee
+        fill = super()._execute(symbol, side, qty, price, booked)
+        self.executions[-1] = fill = replace(fill, base_fee=fee if self.tells_fees else ZERO)
+        self._faults.count("a fee taken in the base")
+        return fill
+
     def _move(self, symbol: str, side: OrderSide, qty: Decimal, price: Decimal) -> None:
-        before = self.held(symbol)
-        super()._move(symbol, side, qty, price)
+        before, fee = self.held(symbol), self._fee
+        self._fee = ZERO
+        super()._move(symbol, side, qty - fee, price)
         held = self.held(symbol)
         self.held_lately[symbol].append((self._world.time, abs(held)))
-        if before == 0 or before * held < 0:
+        if abs(before) < self.least(symbol) or before * held < 0:
             self.flat_until[symbol] = self._world.time
         elif abs(held) > abs(before):
             self.bought_on_at[symbol] = self._world.time
@@ -432,7 +477,7 @@ class Venue(Books):
         if others and not (self.capabilities.reduce_only and unknowable):
             names = ", ".join(b.order.client_order_id for b in others)
             self._broken(f"S2: {order.client_order_id} came for {order.symbol} while {names} may still fill")
-        step = self.capabilities.stocks.qty_step
+        step = self.capabilities.rules(order.symbol).qty_step
         if step > 0 and order.qty % step != 0:
             raise OrderRefused("quantity", f"{plain(order.qty)} is no multiple of {plain(step)}")
         there = max(ZERO, self.held(order.symbol) * order.position_side.sign)

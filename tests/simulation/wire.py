@@ -53,6 +53,7 @@ class Line:
     Attributes:
         awaited: exit orders whose submit has not been answered.
         hours_heard: symbols whose hours this life has heard.
+        closed_heard: since when it has heard that a symbol's market is closed.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Line:
         self._on_submit, self._on_answer = on_submit, on_answer
         self.awaited: set[str] = set()
         self.hours_heard: dict[str, float] = {}
+        self.closed_heard: dict[str, float] = {}
         self._last_positions: tuple[float, list[BrokerPosition]] = (-1e9, [])
         self._lies = 0
         #: How often in a row the record of an order was behind, and the list of working orders was.
@@ -223,6 +225,8 @@ class Line:
             future.set_result(answer)
             if isinstance(answer, Session):
                 self.hours_heard[about] = self._world.time
+                if not answer.is_open:
+                    self.closed_heard.setdefault(about, self._world.time)
         if method == "submit":
             if error is None:
                 self._trace(self.name, f"hears {method} {about}")

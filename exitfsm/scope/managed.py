@@ -27,12 +27,14 @@ class Others(msgspec.Struct, frozen=True):
 
 
 def is_named(symbol: str, scope: Scope) -> bool:
-    """True where the configuration names this symbol as managed."""
-    return any(same_symbol(symbol, one) for one in scope.symbols)
+    """True where the configuration, or a person, names this symbol as managed."""
+    return scope.choices.takes_in(symbol) or any(same_symbol(symbol, one) for one in scope.symbols)
 
 
 def why_not(symbol: str, scope: Scope, *, watched: bool) -> str:
     """Why what is held of a symbol is not managed; empty where it is."""
+    if (chosen := scope.choices.of(symbol)) is not None:
+        return chosen.why_not
     if any(same_symbol(symbol, one) for one in scope.ignore):
         return "manage.ignore names it"
     if scope.symbols and not is_named(symbol, scope):
@@ -42,12 +44,26 @@ def why_not(symbol: str, scope: Scope, *, watched: bool) -> str:
     return ""
 
 
-def described_scope(row: BrokerPosition, scope: Scope, *, watched: bool) -> str:
-    """What a row is to us, in words; for a person, at the start."""
+def described_scope(row: BrokerPosition, scope: Scope, *, watched: bool, ours: Decimal | None = None) -> str:
+    """What a row is to us, in words: for a person, at the start and in `exitfsm preflight`.
+
+    Args:
+        ours: in scope by ids, what the bot's ids bought of it; None where the executions do not say it (yet).
+    """
     what, not_so = f"{plain(row.qty)} {row.symbol} {row.side}", why_not(row.symbol, scope, watched=watched)
     if not_so:
-        return f"{what}: not managed ({not_so})" + (", but watched from before until it ends" if watched else "")
-    return f"{what}: managed ({'what was handed to watch()' if scope.handed else 'all of it, whoever bought it'})"
+        kept = " any more: no exit of it begins, and one under way goes on to its end" if watched else ""
+        return f"{what}: not managed{kept} ({not_so})"
+    if not scope.ids:
+        return f"{what}: managed ({'what was handed to watch()' if scope.handed else 'all of it, whoever bought it'})"
+    by = f"{' or '.join(f'{one}…' for one in scope.ids)}"
+    if ours is None:
+        return f"{what}: not managed (what orders of {by} bought is not known yet)"
+    if not ours:
+        return f"{what}: not managed (no order of {by} bought it)"
+    if abs(ours) >= row.qty:
+        return f"{what}: managed (bought by {by})"
+    return f"{what}: managed are {plain(abs(ours))} (bought by {by}); the rest is not"
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -120,7 +136,7 @@ def unclear_scope(row: BrokerPosition, others: Others, prefix: str) -> str:
     by = f" by {others.by}" if others.by else " before the executions that are listed"
     return (
         f"{plain(others.qty)} of {plain(row.qty)} {row.symbol} were bought{by}, not by {prefix}…: they will be sold, "
-        "too. Name the symbol in manage.symbols if that is meant; else in manage.ignore, or set manage.owner: handed"
+        "too. Name the symbol in manage.symbols if that is meant; else in manage.ignore, or set manage.owner: ids"
     )
 
 
@@ -129,3 +145,33 @@ def beyond_exits(qty: Decimal, shown: Decimal, selling: Sequence[Position]) -> D
     """What of a quantity can be taken up beside exits under way: what is shown beyond all that they still sell."""
     left = sum((p.remaining_qty for p in selling), ZERO)
     return max(ZERO, min(qty, EXACT.subtract(shown, left)))
+
+
+@exactly
+def part_rows(rows: Sequence[BrokerPosition], ours: Mapping[str, Share]) -> tuple[BrokerPosition, ...]:
+    """The rows, each for what is ours of it, at what that cost; what others hold is shown as nothing.
+
+    So is all of what is held against ours: no sale is sized by it, and it is no list without a row either.
+    """
+    limited: list[BrokerPosition] = []
+    for row in rows:
+        share = ours.get(bare(row.symbol), Share(ZERO, ZERO))
+        left = share.qty * row.side.sign
+        if not row.qty.is_finite():
+            limited.append(row)
+        elif left > 0:
+            limited.append(replace(row, qty=min(row.qty, left), avg_entry_price=share.entry))
+        else:
+            limited.append(replace(row, qty=ZERO))
+    return tuple(limited)
+
+
+def guards_of(broker: Capabilities, scope: Scope) -> Capabilities:
+    """What a broker can do for what is in scope: it guards all that the account holds, and knows no parts of that."""
+    return replace(broker, reduce_only=False, reserves=False) if scope.ids else broker
+
+
+@exactly
+def capped(share: Share, most: Decimal) -> Share:
+    """The same with no more than this."""
+    return share if abs(share.qty) <= most else Share(most.copy_sign(share.qty), share.entry)

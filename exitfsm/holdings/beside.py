@@ -1,46 +1,20 @@
-"""Whether an exit order may leave: no larger than what is held, and one exit of a holding after the other."""
+"""Exits of one holding, one after the other: which goes first, and whose record must be read before another leaves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from decimal import Decimal
-from enum import Enum
 
 import msgspec
 
-from exitfsm.errors import OrderRefused
-from exitfsm.holdings.executions import sold_by_others
 from exitfsm.holdings.orders import LookUps
-from exitfsm.holdings.reads import NEVER, Count, agreed_qty, is_older, last_qty
+from exitfsm.holdings.reads import NEVER, is_older
 from exitfsm.lifecycle import State
 from exitfsm.ports import Capabilities
-from exitfsm.position import READS_MIN, Action, ExitOrder, Position, Submit
-from exitfsm.values import EXACT, Fill, plain
+from exitfsm.position import ExitOrder, Position
 
 #: How old, in seconds, what was read for a send may be when that leaves.
 FRESH_S = 5.0
-#: So many looks at what is held fail before an order that never left is sent all the same.
-LOOKS_MAX = 3
-
-
-class Answer(Enum):
-    """Whether an order may leave now."""
-
-    SEND = "it may"
-    WAIT = "something else was learned, or must be: it is asked for again"
-    BLOCKED = "an order that works, or may, is in the way, or what is held is not known"
-
-
-class Short(msgspec.Struct, frozen=True):
-    """Less is held than the order would sell: it is not sent, and that is a refusal."""
-
-    held: Decimal
-
-
-def more_than_held(qty: Decimal, short: Short) -> OrderRefused:
-    """That refusal."""
-    return OrderRefused("more_than_held", f"{plain(qty)} to sell, and {plain(short.held)} is held")
 
 
 class Beside(msgspec.Struct, frozen=True):
@@ -51,43 +25,6 @@ class Beside(msgspec.Struct, frozen=True):
     look_ups: LookUps = LookUps()  # what they have shown of it, where its end was reported
     settled: float = NEVER  # when no fill can follow its cancel any more, in monotonic seconds
     may_have_left: bool = False  # it was sent, and the broker does not know it: it may still arrive
-
-
-class Leaving(msgspec.Struct, frozen=True, kw_only=True):
-    """An order that is about to leave, and what is known at this moment."""
-
-    order: Submit
-    position: Position | None  # as it is now; None where it has ended
-    owed: Action | None  # what it owes the broker now
-    beside: tuple[Beside, ...] = ()  # the others of its symbol
-    asked: float = 0.0  # when the first of what was read for it was asked for
-    now: float = 0.0
-    fresh_s: float = FRESH_S  # how old what was read may be
-    is_held_back: bool = False  # another exit of ours works that belongs to no known position, or might
-    may_have_left: bool = False  # an earlier copy of the order may still arrive at the broker
-
-
-class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """Looks at what is held, before an order of a venue that would take one for more."""
-
-    position: Position
-    qty: Decimal  # what the order is to sell
-    held: Decimal | None = None  # what the newest look showed; None where it failed
-    executions: Sequence[Fill] = ()  # those in its symbol, where less is held
-    count: Count | None = None  # what the reads before showed
-    failed: int = 0
-    shown: int = 0  # looks that did not fail
-    may_have_left: bool = False  # an earlier copy of the order may be at the broker
-
-
-def may_send(leaving: Leaving) -> Answer:
-    """The last look before an order leaves: nothing that was true before a wait is taken for true here."""
-    p, asked, now = leaving.position, leaving.asked, leaving.now
-    if p is None or leaving.owed != leaving.order or now - asked > leaving.fresh_s:
-        return Answer.WAIT
-    if another_goes_first(p, leaving.beside, asked, now, leaving.may_have_left):
-        return Answer.WAIT
-    return Answer.BLOCKED if leaving.is_held_back else Answer.SEND
 
 
 def another_goes_first(
@@ -148,26 +85,6 @@ def order_to_prove(p: Position) -> ExitOrder | None:
     if len(p.orders) < 2 or p.waiting_since == p.triggered_at or p.order.ordered_by:
         return None
     return p.orders[-2]
-
-
-def covered(look: Look) -> Answer | Short:
-    """Whether what is held covers an order.
-
-    Less counts when the executions say the same, or when it is shown often enough. Looks that fail hold up no first
-    send for long, unless the last that did not fail showed less.
-    """
-    p = look.position
-    if look.held is None:
-        known, last = agreed_qty(look.count, p), last_qty(look.count, p)
-        if known is not None and known < look.qty:
-            return Short(known)
-        if look.failed < LOOKS_MAX:
-            return Answer.WAIT
-        return Answer.BLOCKED if look.may_have_left or (last is not None and last < look.qty) else Answer.SEND
-    if look.held >= look.qty:
-        return Answer.SEND
-    explained = sold_by_others(p, look.executions, unsent=True) >= EXACT.subtract(look.qty, look.held)
-    return Short(look.held) if explained or look.shown >= READS_MIN else Answer.WAIT
 
 
 def wait_began(p: Position, broker: Capabilities) -> datetime | None:

@@ -6,24 +6,36 @@ Callbacks are guests: plain or async, and one that raises harms nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from exitfsm.account import Account
 from exitfsm.aio.tasks import Tasks
 from exitfsm.errors import StoreError
 from exitfsm.events import AlarmAcknowledged, AlarmRaised, BreakerClosed, BreakerOpened, Event, Recorded
 from exitfsm.kinds import EACH_NAMES_ITS_OWN
-from exitfsm.manager.mailbox import Mailbox
-from exitfsm.messages import Acknowledge
+from exitfsm.messages import Acknowledge, Message
 from exitfsm.outside import log
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
 from exitfsm.values import Alarm
 
+R = TypeVar("R")
 OnEvent = Callable[[Position | None, Recorded], Any]
 OnAlarm = Callable[[Alarm], Any]
+
+
+class Writes(Protocol):
+    """The one way into the engine and the store."""
+
+    async def tell(self, position_id: str, message: Message) -> None:
+        """A message to a position; returns when what it meant is durable."""
+
+    async def run(self, work: Callable[[], R]) -> R:
+        """Have a function done in the writer's thread."""
+        ...
 
 
 class Alarms:
@@ -31,7 +43,7 @@ class Alarms:
 
     def __init__(
         self,
-        mailbox: Mailbox,
+        mailbox: Writes,
         account: Account,
         tasks: Tasks,
         now: Callable[[], datetime],
@@ -54,6 +66,7 @@ class Alarms:
     def announce(self, position: Position | None, recorded: Recorded) -> None:
         """One event, after it is durable."""
         event, stream = recorded.event, recorded.stream_id
+        self.active.pop(f"{self._account.stream_id}/store_unwritable", None)  # it takes commits again
         log.info("event=%s stream=%s version=%s by=%s", type(event).__name__, stream, recorded.version, recorded.by)
         if isinstance(event, AlarmRaised):
             alarm = Alarm(alarm_id=event.alarm_id, kind=event.kind, text=event.text, raised_at=event.at)
@@ -75,6 +88,12 @@ class Alarms:
         """An alarm about the account."""
         now = self._now()
         await self._in_writer(lambda: self._account.raise_alarm(kind, text, at=now))
+
+    async def keep_only(self, kinds: Collection[str], texts: Collection[str], why: str) -> None:
+        """Alarms of these kinds about the account go on where their text is among these; the others are over."""
+        for stream, alarm in list(self.active.values()):
+            if stream == self._account.stream_id and alarm.kind in kinds and alarm.text not in texts:
+                await self._in_writer(partial(self._account.ended, alarm.alarm_id, at=self._now(), why=why))
 
     def raise_soon(self, kind: str, text: str) -> None:
         """The same, without waiting for it; one of its kind that is active is enough, but where each names its own."""
