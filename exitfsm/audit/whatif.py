@@ -276,8 +276,8 @@ def _compared(
 
 def _inside(e: ExitTriggered, bar: Bar) -> str:
     """What bars that have closed cannot show of an exit."""
-    when = f"decided inside a bar: {plain(e.trigger_price)} came while the bar of {stamp(bar.timestamp)} formed, which closed at"
-    return f"{when} {plain(bar.close)}; record_bars: true keeps each look"
+    when = f"{plain(e.trigger_price)} came while the bar of {stamp(bar.timestamp)} formed, which closed at"
+    return f"decided inside a bar: {when} {plain(bar.close)}; record_bars: true keeps each look"
 
 
 def _exit(p: Position) -> SimulatedExit | None:
