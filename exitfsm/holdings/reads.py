@@ -315,7 +315,7 @@ def _explained(
         return Need.RECORD if _lacks_record(e) else Closed(), memory
     if qty < left and sold_by_others(p, listed.items) >= left - qty:
         reads = max(reads, READS_MIN)  # two sources agree
-    elif not e.read.rows and not e.read.exact and left > ZERO and lasted_s < EMPTY_S:
+    elif not e.read.rows and not e.read.exact and left != ZERO and lasted_s < EMPTY_S:
         missing = reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live
         return Missing() if missing else Nothing(), memory
     elif _may_be_another(p, listed, qty, reads):

@@ -14,7 +14,7 @@ from exitfsm.position.attempting import Attempt, is_price, is_rounded_off, next_
 from exitfsm.position.parting import completed
 from exitfsm.position.reports import READS_MIN, held_within, is_proved_over
 from exitfsm.position.state import Position
-from exitfsm.values import plain, tradable
+from exitfsm.values import EXACT, ZERO, plain, tradable
 
 
 def on_position_read(p: Position, m: PositionRead, broker: Capabilities) -> list[Event]:
@@ -51,7 +51,8 @@ def _read_at_rest(p: Position, m: PositionRead, broker: Capabilities) -> list[Ev
         return closed_elsewhere(p, m.at, PositionEnd.RESIDUE if m.qty > 0 else PositionEnd.BY_HAND)
     if m.reads < READS_MIN:
         return []
-    if left > 0 and sellable(p, left, broker) == 0:  # beside it lies what an exit before has left, or a purchase
+    beside = ZERO if m.qty < left else EXACT.subtract(m.qty, left)  # what an exit before has left is no contradiction
+    if left > 0 and sellable(p, left, broker) == sellable(p, beside, broker) == 0:
         return closed_elsewhere(p, m.at, PositionEnd.RESIDUE)
     sold = plain(p.sold_qty)
     return lost(p, f"our orders sold {sold} of {plain(p.qty)} but the broker shows {plain(m.qty)} left", m.at)

@@ -109,6 +109,7 @@ class Books:
         self.orders: list[Order] = []
         self.updates: list[ExecutionReport] = []
         self.executions: list[Fill] = []
+        self._executed = 0
         self.violations: list[str] = []
         self.cancels: Literal["at_once", "pending", "refused"] = "at_once"
         self.fills_at_once = False
@@ -225,9 +226,23 @@ class Books:
             booked.at = self.now()
             back = OrderSide.BUY if booked.order.side is OrderSide.SELL else OrderSide.SELL
             self._move(booked.order.symbol, back, size, average)
+            self._unlist(booked.order.client_order_id, size)
             report = booked.report(corrected=True)
             self.updates.append(report)
             return report
+
+    def _unlist(self, client_order_id: str, qty: Decimal) -> None:
+        """What was taken back of an order is no execution any more: of the newest first."""
+        for at in reversed(range(len(self.executions))):
+            fill = self.executions[at]
+            if fill.client_order_id != client_order_id or not qty:
+                continue
+            gone = min(qty, fill.qty)
+            qty -= gone
+            if fill.qty == gone:
+                del self.executions[at]
+            else:
+                self.executions[at] = replace(fill, qty=EXACT.subtract(fill.qty, gone))
 
     def reopen(self, order: str | Order) -> ExecutionReport:
         """The venue takes an order's end back: it works again."""
@@ -394,15 +409,16 @@ class Books:
         return report
 
     def _execute(self, symbol: str, side: OrderSide, qty: Decimal, price: Decimal, booked: Booked | None) -> Fill:
+        self._executed = number = self._executed + 1
         fill = Fill(
-            fill_id=f"execution-{len(self.executions) + 1}",
+            fill_id=f"execution-{number}",
             symbol=symbol,
             side=side,
             qty=qty,
             price=price,
             at=self.now(),
             client_order_id=booked.order.client_order_id if booked else None,
-            broker_order_id=booked.broker_order_id if booked else f"by-hand-{len(self.executions) + 1}",
+            broker_order_id=booked.broker_order_id if booked else f"by-hand-{number}",
         )
         self.executions.append(fill)
         self._move(symbol, side, qty, price)

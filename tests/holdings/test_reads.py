@@ -261,6 +261,13 @@ def test_given_books_that_cannot_be_behind_then_one_read_is_enough() -> None:
     assert weighed(evidence(ended(), read(exact=True), executions=None)) is Need.EXECUTIONS
 
 
+def test_given_more_sold_than_there_was_then_an_empty_list_proves_nothing_either() -> None:
+    """A restated order filled for more; what is still held is not listed for a while."""
+    p = ended(state=State.UNPROTECTED, filled_qty=Decimal(12))
+    assert p.remaining_qty == -2
+    assert weighed(evidence(p, read(), BOUGHT), times=5) in (Nothing(), Need.RECORD)
+
+
 def test_given_a_list_without_any_position_then_after_several_reads_it_is_missing() -> None:
     e = evidence(held(), read(), BOUGHT)
     assert [weighed(e, times=times) for times in (1, 2, 3)] == [Nothing(), Nothing(), Missing()]

@@ -183,13 +183,18 @@ class Day:
         self.settled_s = 0.0
 
     def _shown(self) -> Account:
-        """What others do is not done where two machines know nothing of each other."""
+        """What others do is not done where two machines know nothing of each other.
+
+        Nor are fees taken in the base: with a residue a symbol is never flat, and the two may name what is bought next
+        differently (docs/laboratory.md).
+        """
         account = self._account or Account()
         by_ids = account.ids and account.neighbour and self.profile.lists_fills
         account = account._replace(ids=by_ids, splits=account.splits and not by_ids)
         if self.profile.machines != "two machines":
             return account
-        return account._replace(foreign=False, twins=False, empty=False, splits=False, refusals=False, ids=False)
+        apart = account._replace(foreign=False, twins=False, empty=False, splits=False, refusals=False, ids=False)
+        return apart._replace(fees=False)
 
     def _configured(self, shown: Account) -> dict[str, Any]:
         """What is configured, with what the account of this day asks for."""

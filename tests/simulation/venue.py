@@ -374,7 +374,8 @@ class Venue(Books):
         """An order that had ended works again; the news of it waits to be told."""
         order_id = booked.order.client_order_id
         self.unsettled.setdefault(order_id, set()).add(booked.status.value)
-        self.final_at[order_id] = (self.past.ended_at(order_id) or self._world.time) + self.late_bound_s
+        # Whoever waits for the bound reckons from when he heard of the end, and may have read its record before that.
+        self.final_at[order_id] = (self.past.ended_at(order_id) or self._world.time) + self.late_bound_s + BEHIND_MAX_S
         self.reopen(booked.order)
         self.past.note(booked)
         self._trace("venue", f"takes the end of {booked.order.client_order_id} back")

@@ -206,10 +206,13 @@ class Worlds:
         self._twins.clear()
 
     def canceled(self, broker_order_id: str) -> None:
-        """One of two orders of an id is canceled by the broker's own."""
+        """One of two orders of an id is canceled by the broker's own, or an exit that works on after its position."""
+        first = next((b for b in self._venue.working() if b.broker_order_id == broker_order_id), None)
         if self._twins.pop(broker_order_id, None) is not None:
             self._gone.add(broker_order_id)
-        elif broker_order_id not in self._gone:  # who has not heard the answer asks again
+        elif broker_order_id in self._gone:
+            pass  # who has not heard the answer asks again
+        elif first is not None and self.is_watched(first.order.client_order_id):
             self._fail("W2", f"{broker_order_id} is canceled as surplus, and is not")
 
     def is_told_in_other_words(self, report: ExecutionReport) -> bool:
