@@ -131,21 +131,16 @@ def exit_(
         bool, typer.Option("--override", help="You have looked: no order works whose record cannot be read any more.")
     ] = False,
     qty: Annotated[
-        str | None, typer.Option("--qty", metavar="NUMBER", help="Not possible: there are only whole exits.")
+        str | None, typer.Option("--qty", metavar="NUMBER", help="So much at most; the rest is watched on.")
     ] = None,
 ) -> None:  # fmt: skip
     """Exit all positions of these symbols now, whatever their levels.
 
     An exit that is under way goes on. An unprotected position gets one more attempt, after its orders were looked up.
     """
-    if qty is not None:
-        raise typer.BadParameter(
-            "there are only whole exits, and nothing was done. To sell a part of it, sell that at the broker: the rest "
-            "is watched on, with the same levels",
-            param_hint="--qty",
-        )
-    order = _Order("exit", store, symbols, reason=reason, at=at, again=again, wait=wait, override=override)
-    order.confirm("exit now", yes=yes)
+    given = (qty,) if qty is not None else ()
+    order = _Order("exit", store, symbols, reason=reason, at=at, again=again, wait=wait, override=override, given=given)
+    order.confirm(f"exit {qty} now" if qty is not None else "exit now", yes=yes)
     _give(order, as_json=as_json)
 
 

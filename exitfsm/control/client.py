@@ -101,14 +101,18 @@ class Control:
         """End the pause."""
         return self.command("resume", reason=reason)
 
-    def exit(self, *symbols: str, reason: str = "", override: bool = False) -> Answer:
+    def exit(
+        self, *symbols: str, reason: str = "", override: bool = False, qty: Decimal | float | str | None = None
+    ) -> Answer:
         """Exit all positions of these symbols now.
 
         Args:
+            qty: how much at most, of one symbol with one position; the rest is watched on.
             override: a person has looked: no order works whose record the broker cannot show any more. It counts where
                 an alarm of that stands.
         """
-        return self.command("exit", *symbols, reason=reason, override=override)
+        given = (str(qty),) if qty is not None else ()
+        return self.command("exit", *symbols, reason=reason, override=override, given=given)
 
     def release(self, *symbols: str, reason: str = "") -> Answer:
         """Hand the unprotected positions of these symbols back to the rules."""

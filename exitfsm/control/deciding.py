@@ -230,10 +230,24 @@ def meant(subject: str, alarms: Mapping[str, tuple[str, Alarm]], positions: Sequ
 # --- what became of it ------------------------------------------------------------------------------------------------
 
 
+def no_part(meant: Sequence[Position]) -> Said | None:
+    """Why a quantity cannot be exited of these; None where it can: it is of one position, of which no exit works."""
+    if len(meant) > 1:
+        names = ", ".join(p.position_id for p in meant)
+        return Said(f"a quantity is of one position, and there are {len(meant)}: {names}; name one", NOT_DONE)
+    if meant and meant[0].state.exiting:
+        p = meant[0]
+        return Said(f"{p.symbol}: an exit is under way ({p.state}, {_order(p)}); no part beside it", NOT_DONE)
+    return None
+
+
 def after_exit(before: Position, after: Position | None) -> Said:
     """What an order to exit has led to."""
     if after is None:
         return Said(f"{before.symbol}: its exit is complete, and proved")
+    if after.state is State.MONITORING and after.sold_qty > before.sold_qty:
+        sold = plain(after.sold_qty - before.sold_qty)
+        return Said(f"{after.symbol}: {sold} sold; {plain(after.remaining_qty)} left, and watched")
     if after.state is State.MONITORING:
         return Said(f"{after.symbol}: no exit was begun; it is watched as before", NOT_DONE)
     if is_stuck(after):
@@ -259,7 +273,9 @@ def cannot_be_released(p: Position) -> Said:
 
 
 def _order(p: Position) -> str:
-    left = f"{plain(p.remaining_qty)} left to {'sell' if p.side == 'long' else 'buy back'}"
+    verb = "sell" if p.side == "long" else "buy back"
+    left = f"{plain(p.remaining_qty - p.keep_qty)} left to {verb}"
+    left += f", {plain(p.keep_qty)} is kept" if p.keep_qty > 0 else ""
     return f"{left}, order {p.client_order_id} (attempt {p.attempt})"
 
 

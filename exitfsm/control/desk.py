@@ -37,6 +37,7 @@ from exitfsm.control.deciding import (
     is_in_force,
     name_of,
     names,
+    no_part,
     not_again,
     parts_left,
     share_of,
@@ -54,7 +55,7 @@ from exitfsm.position import Position
 from exitfsm.position.adjusting import tightest_stop
 from exitfsm.position.operating import is_stuck
 from exitfsm.projections import ACCOUNT_PREFIX
-from exitfsm.values import plain, stamp
+from exitfsm.values import decimal_of, plain, stamp
 
 if TYPE_CHECKING:
     from exitfsm.manager import ExitManager
@@ -284,15 +285,19 @@ class Desk:
         shares = [share_of(subject, self._manager.positions(), trail) for subject in request.subjects]
         said = [one for share in shares for one in share.said]
         meant_ = {p.position_id: p for share in shares for p in share.positions}
-        return said + await self._forced(list(meant_.values()), request.reason, who, override=request.override)
+        most = decimal_of(request.given[0]) if request.given else None
+        if most is not None and (why := no_part(list(meant_.values()))) is not None:
+            return [*said, why]
+        asked = {"reason": request.reason, "who": who, "at_most": most}
+        return said + await self._forced(list(meant_.values()), asked, override=request.override)
 
-    async def _forced(self, positions: list[Position], reason: str, who: str, *, override: bool = False) -> list[Said]:
+    async def _forced(self, positions: list[Position], asked: dict[str, Any], *, override: bool = False) -> list[Said]:
         """Exit these. One that needs a look at the broker first holds up no other."""
         groups: dict[str, list[Position]] = {}
         for p in positions:
             groups.setdefault(p.symbol if is_stuck(p) else "", []).append(p)
         operators = self._parts.operators
-        work = (operators.force(group, {"reason": reason, "who": who}, must=not override) for group in groups.values())
+        work = (operators.force(group, asked, must=not override) for group in groups.values())
         ends = await asyncio.gather(*work, return_exceptions=True)
         said = []
         for group, end in zip(groups.values(), ends, strict=True):
@@ -315,15 +320,16 @@ class Desk:
         given = self._given[request.id]
         self._follow(given)
         said += await self._scoping.clear_way(given)
+        asked = {"reason": request.reason, "who": who}
         first = [p for p in self._manager.positions() if not trail.has(p.position_id) or not is_stuck(p)]
-        said += await self._forced(first, request.reason, who)
+        said += await self._forced(first, asked)
         try:
             await self._manager.sync()
         except ExitFsmError as error:
             return [*said, Said(f"what the broker holds beside that is not known yet: {error}", NOT_DONE)]
         known = {p.position_id for p in first}
         beside = [p for p in self._manager.positions() if p.position_id not in known and p.state is State.MONITORING]
-        return said + await self._forced(beside, request.reason, who)
+        return said + await self._forced(beside, asked)
 
     def _follow(self, given: CommandGiven) -> None:
         """From now on order out what is found to be held, until trading is resumed or all is proved to be flat."""
@@ -354,7 +360,7 @@ class Desk:
         if not is_in_force(given.command_id, await self._account_stream()):
             return True
         if held:
-            await self._forced(held, given.reason, signed(given.by, given.command_id))
+            await self._forced(held, {"reason": given.reason, "who": signed(given.by, given.command_id)})
             return False
         if given.command_id in self._running:
             return False

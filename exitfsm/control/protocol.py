@@ -83,7 +83,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
         who: what the person calls himself; only where the system does not say it.
         within: for how long after the greeting it may be begun, in seconds.
         of: for `proof`, the id of the command that is to be proved.
-        given: for `set-stop` the price, for `set-policy` the settings.
+        given: for `set-stop` the price, for `set-policy` the settings, for `exit` how much at most where not all.
         override: for `exit`: a person has looked at the orders whose records cannot be read.
         nonce: what the client has made up, for the code of the answer.
         mac: on a port, the code that proves that the client knows the token.
@@ -234,12 +234,16 @@ def _mistake(request: Request) -> str | None:
 
 def _mistake_of_given(request: Request) -> str | None:
     verb, given = request.verb, request.given
-    if (verb in GIVES) != bool(given):
+    if (verb in GIVES) != bool(given) and verb != "exit":
         return f"{verb} needs to know what: a price, or settings" if verb in GIVES else f"{verb} takes no settings"
     if len(given) > GIVEN_MAX or any(not 0 < len(one) <= GIVEN_LENGTH_MAX or "\0" in one for one in given):
         return f"at most {GIVEN_MAX} settings, each of at most {GIVEN_LENGTH_MAX} characters"
     if verb == "set-stop" and (len(given) > 1 or not is_price(given[0])):
         return f"{harmless(given[0])!r} is no price: set-stop needs one number above 0"
+    if verb == "exit" and given and (len(given) > 1 or not is_price(given[0])):
+        return f"{harmless(given[0])!r} is no quantity: exit takes one number above 0"
+    if verb == "exit" and given and len(request.subjects) > 1:
+        return "a quantity is of one symbol: name one, and give a command for each"
     return None
 
 

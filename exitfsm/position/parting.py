@@ -68,12 +68,13 @@ def part_found(p: Position, qty: Decimal, broker: Capabilities) -> Part | None:
         return None
     base = p.parts.base_qty if p.parts.done and p.parts.base_qty is not None else p.remaining_qty
     for rule in p.policy.plan.parting:
-        index, sold = p.parts.done, ZERO
-        while sold < qty and (shares := rule.shares(p, index + 1)):
-            index += 1
-            sold = sum((_share(p, base, pct, broker) for pct in shares), ZERO)
-        if index > p.parts.done and sold == qty:
-            return Part(qty, EXACT.subtract(p.remaining_qty, qty), str(index))
+        shares = rule.shares(p, p.parts.done + 1)
+        while shares:
+            index = p.parts.done + len(shares)
+            if sum((_share(p, base, pct, broker) for pct in shares), ZERO) == qty:
+                return Part(qty, EXACT.subtract(p.remaining_qty, qty), str(index))
+            more = rule.shares(p, index + 1)
+            shares = more if more and len(more) > len(shares) else None
     return Part(qty, EXACT.subtract(p.remaining_qty, qty), FOUND)
 
 

@@ -158,7 +158,8 @@ async def test_a_command_that_is_answered_too_late_names_its_id_and_counts_once(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["exit", "AAPL", "--yes", "--qty", "3"], "there are only whole exits, and nothing was done"),
+        (["exit", "AAPL", "--yes", "--qty", "none"], "'none' is no quantity: exit takes one number above 0"),
+        (["exit", "AAPL", "MSFT", "--yes", "--qty", "3"], "a quantity is of one symbol: name one"),
         (["exit", "AAPL"], "exit: nobody can be asked here: say --yes"),
         (["ignore", "AAPL"], "ignore: nobody can be asked here: say --yes"),
         (["exit", "--yes"], "Missing argument 'SYMBOL"),

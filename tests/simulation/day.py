@@ -27,14 +27,14 @@ from exitfsm.values import Bar, Order, Side, plain
 from simulation.disk import Disk
 from simulation.faults import Faults
 from simulation.happenings import Happenings
-from simulation.instruments import contracts, declared, is_pair, names
+from simulation.instruments import contracts, declared, in_whole_shares, is_pair, names
 from simulation.loop import ProcessLoop, Violation, World
 from simulation.neighbour import Neighbour
 from simulation.oracle import Oracle
 from simulation.people import Bot, Person
 from simulation.prices import Tape, kinds, other_rules
 from simulation.process import Process
-from simulation.profile import Profile, draw, draw_sides, limits
+from simulation.profile import Profile, draw, draw_sides, in_parts, limits
 from simulation.trace import Defects, Trace
 from simulation.venue import Venue
 from simulation.wire import Line
@@ -137,6 +137,8 @@ class Day:
             self.faults.never("split")  # of a part of an account nobody sees one, as the page of assumptions says
         self.symbols = names(self.profile.symbols, pairs=shown.fees)
         capabilities, of_contracts = self.profile.capabilities, contracts(self.symbols) if shown.multiples else []
+        if shown.parts:
+            capabilities = in_whole_shares(capabilities)
         if shown.fees or of_contracts:
             capabilities = declared(capabilities, of_contracts)
         self.venue = self.venue_class(
@@ -203,6 +205,9 @@ class Day:
             config["live"] = {**config.get("live", {}), "bar_seconds": 3600}
         if shown.night and self._of_account.random() < 0.25:
             config["session"] = {**config.get("session", {}), "trade": "extended"}
+        if shown.parts:
+            config["targets"] = in_parts(self._of_account)
+            del config["profit_taking"]
         if shown.ids:
             config["manage"] = {"owner": "ids", "ids": [BOT]}
         elif shown.neighbour:
@@ -368,6 +373,7 @@ class Day:
             self.happenings.committed(r.event)
             if isinstance(r.event, AlarmRaised) and r.event.kind == "unit_unclear":
                 self._unit_is_unclear(lives[r.stream_id].position)
+            self.worlds.note_part(r.event, lives[r.stream_id].position if r.stream_id in lives else None)
             if isinstance(r.event, ExitTriggered | ExitRetried):
                 self.happenings.exit_begins(lives[r.stream_id].position.symbol)
                 self.worlds.exit_begins(lives[r.stream_id].position.symbol)

@@ -48,6 +48,13 @@ def declared(capabilities: Capabilities, of_contracts: Collection[str]) -> Capab
     return replace(capabilities, crypto=pair, instruments=dict.fromkeys(of_contracts, contract))
 
 
+def in_whole_shares(capabilities: Capabilities) -> Capabilities:
+    """The same where the broker declares that shares are sold whole: then parts are rounded down to that."""
+    stocks = capabilities.stocks
+    step = stocks.qty_step or Decimal(1)
+    return replace(capabilities, stocks=replace(stocks, qty_step=step, qty_min=stocks.qty_min or step))
+
+
 def in_units(row: BrokerPosition) -> BrokerPosition:
     """A row of a contract, whose average entry is that of one whole contract."""
     return replace(row, avg_entry_price=row.avg_entry_price * MULTIPLIER)

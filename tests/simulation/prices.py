@@ -18,6 +18,7 @@ from simulation.faults import Faults
 from simulation.loop import World
 from simulation.oracle import Oracle
 from simulation.process import Process
+from simulation.profile import in_parts
 from simulation.trace import Trace
 from simulation.venue import Venue
 
@@ -190,6 +191,8 @@ def other_rules(config: dict[str, Any], rng: random.Random) -> dict[str, Any]:
             ("stop_loss", {"threshold_pct": rng.choice((0.8, 1.5, 2.5))}),
         )
     )
+    if section == "profit_taking" and "targets" in config:
+        return {**config, "targets": in_parts(rng)}
     before = config.get(section, {})
     assert isinstance(before, dict)
     return {**config, section: {**before, **change}}

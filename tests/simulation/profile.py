@@ -114,6 +114,14 @@ def draw_sides(rng: random.Random, symbols: list[str]) -> dict[str, Side]:
     return {symbol: rng.choice((Side.LONG, Side.LONG, Side.SHORT)) for symbol in symbols}
 
 
+def in_parts(rng: random.Random) -> list[dict[str, Any]]:
+    """Targets that each sell a part; after the last one nothing is left, or a rest for the stops and the time."""
+    first, second = rng.choice(((0.5, 1.5), (1, 2), (1.5, 4)))
+    then = rng.choice(({}, {"then": {"stop": "entry"}}, {"then": {"stop": -0.5}}))
+    shares = rng.choice(((50, 50), (50, 25), (30, 70), (25, 25)))
+    return [{"at_pct": first, "sell_pct": shares[0], **then}, {"at_pct": second, "sell_pct": shares[1]}]
+
+
 def _config(rng: random.Random) -> dict[str, Any]:
     return {
         "profit_taking": {"order_type": rng.choice(("market", "market", "limit"))},

@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from exitfsm.events import Event, ExitTriggered, LegCompleted, LegWidened, OrderEnded, PositionResized
+from exitfsm.position import Position
+from exitfsm.position.parting import BY_HAND
 from exitfsm.values import BrokerPosition, ExecutionReport, Order, OrderSide, Side, WorkingOrder, plain
 from simulation.faults import Faults
 from simulation.instruments import in_units
@@ -59,6 +62,7 @@ class Account(NamedTuple):
     settings: bool = False
     neighbour: bool = False
     ids: bool = False
+    parts: bool = False
 
 
 #: What such days count, beside the faults of any day.
@@ -70,6 +74,8 @@ KINDS = (
     *("a fee taken in the base", "an average in whole contracts", "other rules at a restart"),
     *("a look at a bar that forms", "a look that comes again", "a look at a bar of an hour"),
     *("a price without a bar", "a price out of session"),
+    *("a part is decided", "a part is sold", "several parts in one order", "a part is widened", "a part ends short"),
+    *("bought or sold between parts", "a part by hand"),
 )
 
 
@@ -219,6 +225,24 @@ class Worlds:
         """True for an update that comes in words for an order's state that nobody knows."""
         order_id = report.client_order_id
         return self.account.words and self._faults.drawn(self._rng, "unknown status word", WORD_CHANCE, 60, order_id)
+
+    def note_part(self, event: Event, p: Position | None) -> None:
+        """Count what happens to a part of a position."""
+        match event:
+            case ExitTriggered(leg=str(leg)):
+                self._faults.count("a part by hand" if leg == BY_HAND else "a part is decided")
+                if p is not None and leg.isdecimal() and int(leg) > p.parts.done + 1:
+                    self._faults.count("several parts in one order")
+            case LegCompleted():
+                self._faults.count("a part is sold")
+            case LegWidened():
+                self._faults.count("a part is widened")
+            case OrderEnded() if p is not None and p.keep_qty > 0:
+                self._faults.count("a part ends short")
+            case PositionResized() if p is not None and p.parts.done:
+                self._faults.count("bought or sold between parts")
+            case _:
+                pass
 
     def opened(self, symbol: str, qty: Decimal, entry: Decimal) -> None:
         """A position was opened: of what can be sold, and at a price in the unit of prices."""
