@@ -52,7 +52,7 @@ async def test_given_two_targets_when_both_are_reached_then_each_sells_its_part_
     await halves.until(lambda: halves.state == "filled", seconds=30)
     assert halves.orders[0].client_order_id != halves.orders[1].client_order_id
     assert [e.qty for e in kinds(halves, ExitTriggered)] == [5, 5]
-    assert halves.ended[0].sold_qty == 10
+    assert halves.ended()[0].sold_qty == 10
 
 
 async def test_given_a_price_beyond_both_targets_then_one_order_sells_everything(halves: World) -> None:
@@ -142,7 +142,7 @@ async def test_given_the_store_is_lost_after_a_part_then_the_rest_is_watched_and
         path.unlink()
     halves.events.clear()
     await halves.start()
-    await halves.until(lambda: halves.manager.positions(), seconds=60)
+    await halves.until(halves.manager.positions, seconds=60)
     assert halves.position.remaining_qty == 5
     await halves.bar("98.5")
     await halves.until(lambda: len(halves.orders) == 2, seconds=60)
