@@ -30,7 +30,7 @@ from simulation.happenings import Happenings
 from simulation.instruments import contracts, declared, in_whole_shares, is_pair, names
 from simulation.loop import ProcessLoop, Violation, World
 from simulation.neighbour import Neighbour
-from simulation.oracle import Oracle
+from simulation.oracle import BAR_S, Oracle
 from simulation.people import Bot, Person
 from simulation.prices import Tape, kinds, other_rules
 from simulation.process import Process
@@ -40,7 +40,6 @@ from simulation.venue import Venue
 from simulation.wire import Line
 from simulation.worlds import Account, Worlds, in_other_words
 
-BAR_S = 20.0
 #: How the client order ids of the bot's own orders begin.
 BOT = "bot-"
 #: With few orders in a minute, an exit that leaves so long after its decision has waited for its turn.

@@ -72,6 +72,8 @@ CHECKS: dict[str, str] = {
 OLD_S = 300.0
 
 
+#: How long a bar is.
+BAR_S = 20.0
 #: So long after a process has heard of the close it may still act by a price of then.
 CLOSE_KNOWN_S = 20.0
 #: News of an order may come while it is on its way to the wire through a thread, which takes this long at most.
@@ -238,6 +240,8 @@ class Oracle:
     def _out_of_session(self, disk: str, before: Position, at: datetime) -> None:
         """A price of the night decides nothing, where the process had heard of the close for long enough."""
         self.checks["I6"] += 1
+        if seconds_of(at) + BAR_S > self._venue.open_again_at:
+            return  # a part of the bar lies in the session that follows
         if seconds_of(at) - self.closed_heard_at(disk, before.symbol) > CLOSE_KNOWN_S:
             self.fail("I6", f"{before.position_id} exits by a price at {at:%H:%M:%S}, and the market is closed")
 

@@ -38,7 +38,7 @@ WORD_CHANCE = 0.06
 #: An entry is no further from the price than so many times, however often the symbol was split.
 UNIT_OFF = Decimal(9)
 #: So many answers may list a second order of one id, for so many seconds, before it must have been canceled.
-LISTED_MAX, LISTED_MAX_S = 3, 75.0
+LISTED_MAX, LISTED_MAX_S = 5, 180.0
 
 
 class Account(NamedTuple):
