@@ -320,7 +320,8 @@ def _leg_completed(p: Position, r: Recorded, e: LegCompleted) -> _Found:
         yield "I26", f"part {e.leg!r} is complete, but under way was {p.exit.leg!r}"
     if not ZERO < e.remaining_qty <= p.remaining_qty:
         yield "I26", f"{plain(e.remaining_qty)} remaining, but the log leaves {plain(p.remaining_qty)}"
-    if p.order.leaves_qty <= 0 and e.remaining_qty > p.keep_qty:
+    # Less than the venue takes may be left of the part, where its order was rounded down to a step.
+    if p.order.leaves_qty <= 0 and e.remaining_qty - p.keep_qty >= p.order.qty:
         yield "I26", f"{plain(e.remaining_qty)} is left, more than the {plain(p.keep_qty)} to keep"
     orders = p.orders[p.parts.orders :]
     sold = sum((order.filled_qty for order in orders), ZERO)
@@ -392,14 +393,15 @@ def _stop_moved(p: Position, r: Recorded, e: StopMoved) -> _Found:
         yield "I15", f"{e.rule} is no stop that moves"
         return
     standing = p.stops.of(e.rule)
-    due = rule.next_stop(p, e.best_price) if rule.on(p.policy) else None
-    if due is None and p.parts.done:
+    due = [rule.next_stop(p, e.best_price)] if rule.on(p.policy) else []
+    if p.parts.done:
         after_part = (one.stop_after(p, p.parts.done) for one in p.policy.plan.parting)
-        due = next((level.price for level in after_part if level is not None and level.rule is e.rule), None)
+        due += [level.price for level in after_part if level is not None and level.rule is e.rule]
+    dues = [price for price in due if price is not None]
     if standing is not None and rule.loosens(standing, e.stop, p.side.sign):
         yield "I15", f"{e.rule} goes from {plain(standing)} to {plain(e.stop)}: that loosens it"
-    elif due != e.stop or not goes_on(p, e.stop, e.best_price):
-        said = plain(due) if due is not None else "nowhere"
+    elif e.stop not in dues or not goes_on(p, e.stop, e.best_price):
+        said = " or ".join(map(plain, dues)) or "nowhere"
         yield "I15", f"{e.rule} goes to {plain(e.stop)}, but by its rule {said}"
 
 

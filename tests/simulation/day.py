@@ -176,6 +176,7 @@ class Day:
             *people, sides=sides, spread=self._spread, in_parts=not two, watches=self.profile.bot_watches
         )  # fmt: skip
         self._person = Person(*people, symbols=self.symbols, trades=not two)
+        self._person.parts = self._of_account if shown.parts else None
         self._cut_until: dict[str, float] = {}
         self._no_stream: dict[str, bool] = {}
         self._refused_until: dict[str, float] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from exitfsm.lifecycle import State
@@ -20,6 +21,8 @@ from simulation.wire import LATE_MAX_S
 
 #: How long a person waits before clearing up: longer than anything may still be under way.
 WAITS_S = LATE_MAX_S + LATE_FILL_MAX_S + 30
+#: How likely a person sells a part of something, each time he looks, on days that sell in parts.
+PART_CHANCE = 0.15
 
 
 class _Somebody:
@@ -113,6 +116,8 @@ class Person(_Somebody):
         super().__init__(*around)
         self.symbols, self._trades = symbols, trades
         self._noticed: dict[str, float] = {}
+        #: On days that sell in parts: draws whether a person sells a part by hand.
+        self.parts: random.Random | None = None
 
     def look(self) -> None:
         """Now, and every twenty seconds from now on."""
@@ -140,6 +145,17 @@ class Person(_Somebody):
             self._clear_up(process, symbol, waiting.get(symbol), held)
         if rng.random() < 0.01:
             self._force(process, rng.choice(self.symbols))
+        if self._trades and self.parts is not None and self.parts.random() < PART_CHANCE:
+            self._sell_part(process, self.parts)
+
+    def _sell_part(self, process: Process, rng: random.Random) -> None:
+        manager = process.manager
+        assert manager is not None
+        if whole := [p for p in manager.positions() if p.state is State.MONITORING and p.remaining_qty >= 2]:
+            p = rng.choice(whole)
+            qty = rng.randint(1, int(p.remaining_qty) - 1)
+            self.trace("person", f"sells {qty} of {p.position_id}")
+            process.command(partial(manager.force_exit, qty=qty), p.symbol, "a part")
 
     def _clear_up(self, process: Process, symbol: str, p: Position | None, held: Decimal) -> None:
         manager, rng = process.manager, self.rng
