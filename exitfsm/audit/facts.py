@@ -75,8 +75,8 @@ class PriceFact(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
 
-class ExitFact(msgspec.Struct, frozen=True, kw_only=True):
-    """The decision to exit and its evidence, as recorded."""
+class ExitFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The decision to exit and its evidence, as recorded. Of a part: its name, and what of the position it keeps."""
 
     event: int
     reason: ExitType
@@ -90,6 +90,8 @@ class ExitFact(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     bar: dict[str, str] | None
     level_set_by_event: int | None
+    part: str = ""
+    keep_qty: Decimal | None = None
 
 
 class OrderFact(msgspec.Struct, frozen=True, kw_only=True):

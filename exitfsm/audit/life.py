@@ -6,6 +6,7 @@ Rules of this room: everything as it was *then*. A later split, top-up or releas
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -94,6 +95,8 @@ def exit_fact(trigger: Step, bar: dict[str, str] | None) -> ExitFact:
         detail=e.detail,
         bar=bar,
         level_set_by_event=trigger.cause,
+        part=e.leg if isinstance(e.leg, str) else "",
+        keep_qty=e.keep_qty if isinstance(e.keep_qty, Decimal) else None,
     )
 
 

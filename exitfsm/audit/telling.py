@@ -130,20 +130,24 @@ def _decided(x: Explanation, e: ExitFact) -> str:
     when = f"the bar of {_time(e.bar_at)}" if e.bar_at is not None else f"at {_time(e.at)}"
     price, level = plain(e.trigger_price), plain(e.level)
     detail = f" ({e.detail})" if e.detail else ""
+    it, its = "It", "Its"
+    if e.keep_qty is not None:
+        part = f"part {e.part}" if e.part.isdecimal() else f"a part ({e.part})"
+        it, its = f"{part[0].upper()}{part[1:]}, with {plain(e.keep_qty)} kept,", f"The {part}'s"
     if e.reason in TIMED:
         found = "found it due" if e.bar_at is not None else "it was due, without a bar"
-        return f"It was exited by {e.reason}: {when} {found}, at {price}{detail}"
+        return f"{it} was exited by {e.reason}: {when} {found}, at {price}{detail}"
     if e.reason is ExitType.EMERGENCY:
-        return f"It was exited by an operator{detail}, {when}; the price was {price}"
+        return f"{it} was exited by an operator{detail}, {when}; the price was {price}"
     if e.reason is ExitType.RECOVERED:
-        return f"Its exit was found at the broker without a record of it{detail}, {when}"
+        return f"{its} exit was found at the broker without a record of it{detail}, {when}"
     if e.reason is ExitType.CUSTOM:
-        return f"It was exited by the custom rule{detail}: {when}, at {price}"
+        return f"{it} was exited by the custom rule{detail}: {when}, at {price}"
     profit = e.reason.takes_profit
     reached = "at or above" if profit is (x.side is Side.LONG) else "at or below"
     name = "target" if profit else "stop"
     percent = f" ({plain(e.threshold_pct)} %)" if e.threshold_pct else ""
-    return f"It was exited by {e.reason}: {when} had {price}, {reached} the {name} at {level}{percent}{detail}"
+    return f"{it} was exited by {e.reason}: {when} had {price}, {reached} the {name} at {level}{percent}{detail}"
 
 
 def _level(level: LevelFact) -> str:
@@ -167,13 +171,18 @@ def _best(x: Explanation) -> Iterator[str]:
     yield f"The {name} price on record while it was held is {price}, {where[x.best.source]}."
 
 
+def _sold_a_part(x: Explanation) -> bool:
+    return x.exit is not None and x.exit.keep_qty is not None
+
+
 # --- why it did not ---------------------------------------------------------------------------------------------------
 
 
 def _not_exited(x: Explanation) -> Iterator[str]:
     if x.state is not State.MONITORING:
         return
-    yield f"As of {_time(x.as_of)} it has not been exited."
+    it = "the rest" if any(one.keep_qty is not None for one in x.earlier_exits) or _sold_a_part(x) else "it"
+    yield f"As of {_time(x.as_of)} {it} has not been exited."
     if not x.enabled:
         yield "Exits are off for it (enabled: false): nothing is triggered, whatever the price."
     if x.paused_since is not None:

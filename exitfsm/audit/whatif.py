@@ -44,7 +44,7 @@ from exitfsm.projections import ACCOUNT_PREFIX
 from exitfsm.recorded_bars import Seen
 from exitfsm.simulate import SimulatedExit, simulated_exit
 from exitfsm.store import ExitStore
-from exitfsm.values import ZERO, Bar, exactly, plain, stamp
+from exitfsm.values import ZERO, Bar, exactly, pct_change, plain, stamp
 from exitfsm.words import in_words
 
 #: Gives the bars, in order of arrival, from the first on: asked once for each policy.
@@ -281,7 +281,13 @@ def _inside(e: ExitTriggered, bar: Bar) -> str:
 
 
 def _exit(p: Position) -> SimulatedExit | None:
-    return simulated_exit(p) if p.state.terminal else None
+    """How it ended; of one that was sold in parts what all of them came to."""
+    if not p.state.terminal:
+        return None
+    last, average = simulated_exit(p), p.avg_exit_price
+    if not p.parts.orders or average is None:
+        return last
+    return replace(last, qty=p.qty, avg_fill_price=average, pnl_pct=pct_change(p.entry_price, average, p.side))
 
 
 def _difference(logged: SimulatedExit | None, replayed: SimulatedExit | None) -> Decimal | None:
