@@ -23,6 +23,7 @@ from exitfsm.events import (
     ExitTriggered,
     ExitWithdrawn,
     FillsRecorded,
+    LegCompleted,
     OrderAccepted,
     OrderEnded,
     PositionClosedElsewhere,
@@ -35,6 +36,8 @@ from exitfsm.report.markup import number, t, tag, void
 WIDTH, HEIGHT = 1160, 266
 #: The height without the row of `unprotected`, which is drawn only for those that ever were.
 _HEIGHT_CALM = 166
+#: The height of the way back above the first row, drawn for those that were sold in parts.
+_ABOVE = 44
 _W, _H = 128.0, 38.0
 #: Where the middle of each box stands.
 PLACES: dict[State, tuple[float, float]] = {
@@ -63,6 +66,7 @@ _VERBS: dict[type[Event], str] = {
     ProtectionLost: "lost",
     PositionReleased: "release",
     ExitWithdrawn: "withdraw",
+    LegCompleted: "part sold",
 }
 _Pair = tuple[State, State]
 _Point = tuple[float, float]
@@ -104,6 +108,7 @@ def machine(steps: Sequence[Step]) -> str:
     parts = [_markers()]
     parts += [_edge(edge, taken.get((edge.source, edge.target), [])) for edge in drawn]
     calm = State.UNPROTECTED not in inside
+    above = _ABOVE if (State.PARTIAL, State.MONITORING) in taken else 0
     drawn_states = [state for state in State if not (calm and state is State.UNPROTECTED)]
     parts += [_box(state, inside.get(state, 0), state is current) for state in drawn_states]
     return tag(
@@ -112,7 +117,7 @@ def machine(steps: Sequence[Step]) -> str:
         *parts,
         class_="machine",
         id="machine",
-        viewBox=f"0 0 {WIDTH} {_HEIGHT_CALM if calm else HEIGHT}",
+        viewBox=f"0 {-above} {WIDTH} {(_HEIGHT_CALM if calm else HEIGHT) + above}",
         role="img",
     )
 

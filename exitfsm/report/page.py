@@ -211,7 +211,8 @@ def _execution(story: Story) -> Iterator[tuple[str, str, str]]:
     trigger, x = story.trigger, story.explanation
     if trigger is None:
         return
-    average = story.position.avg_exit_price
+    p = story.position
+    average = p.average_of(p.orders[p.parts.orders :]) if p.state.terminal else p.avg_exit_price
     if average is not None:
         slip = EXACT.multiply(EXACT.subtract(trigger.level, average), Decimal(story.position.side.sign))
         name = "worse than the level" if slip > 0 else "better than the level" if slip < 0 else "exactly at the level"
