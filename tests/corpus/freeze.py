@@ -37,6 +37,8 @@ from exitfsm.events import (
     ExitTriggered,
     ExitWithdrawn,
     FillsRecorded,
+    LegCompleted,
+    LegWidened,
     OrderAccepted,
     OrderEnded,
     OrderRestated,
@@ -55,6 +57,7 @@ from exitfsm.events import (
     UnitChanged,
 )
 from exitfsm.policy import ExitPolicy
+from exitfsm.policy.rules.targets import Target, Targets, Then
 from exitfsm.position import Position, client_order_id, position_id, replay
 from exitfsm.projections import ACCOUNT_PREFIX, TABLES
 from exitfsm.store import ExitStore
@@ -308,6 +311,46 @@ def settings() -> list[tuple[str, list[Event]]]:
 
 
 #: What each store holds.
+def parts() -> list[tuple[str, list[Event]]]:
+    """What came later: parts by targets and by hand, one that is widened, and an order that fills in between."""
+    targets = Targets(parts=(Target(D("2"), D("50"), Then(D("0"))), Target(D("4.5"), D("25"))))
+    policy = msgspec.structs.replace(ExitPolicy(), targets=targets)
+    first = msgspec.structs.replace(opened("AAPL", Side.LONG, "10", "100"), policy=policy)
+    one = position_id(ACCOUNT, first.symbol, first.side, first.epoch)
+    ids = [client_order_id(one, n) for n in (1, 2, 3)]
+    market: dict[str, Any] = {"order_type": OrderType.MARKET, "time_in_force": TimeInForce.DAY}
+    life: list[Event] = [
+        first,
+        ExitTriggered(
+            reason=ExitType.PROFIT_TAKE, client_order_id=ids[0], attempt=1, qty=D(5), **market, at=at(60),
+            trigger_price=D("102.1"), level=D(102), threshold_pct=D(2), bar_at=at(60), detail="targets",
+            keep_qty=D(5), leg="1",
+        ),
+        OrderAccepted(client_order_id=ids[0], broker_order_id="b-1", at=at(61)),
+        FillsRecorded(client_order_id=ids[0], filled_qty=D(5), avg_fill_price=D("102.05"), at=at(62)),
+        LegCompleted(
+            client_order_id=ids[0], leg="1", filled_qty=D(5), remaining_qty=D(5), at=at(62), avg_fill_price=D("102.05")
+        ),
+        StopMoved(rule=ExitType.BREAK_EVEN, stop=D(100), best_price=D("102.1"), bar_at=at(60)),
+        ExitTriggered(
+            reason=ExitType.EMERGENCY, client_order_id=ids[1], attempt=2, qty=D(2), **market, at=at(90),
+            trigger_price=D("101"), level=D("101"), threshold_pct=D(0), detail="anna: half off", keep_qty=D(3),
+            leg="by hand",
+        ),
+        OrderAccepted(client_order_id=ids[1], broker_order_id="b-2", at=at(91)),
+        LegWidened(reason=ExitType.STOP_LOSS, at=at(92), price=D("98.5"), detail="fell – “fast”"),
+        FillsRecorded(client_order_id=ids[1], filled_qty=D(2), avg_fill_price=D("98.4"), at=at(93)),
+        OrderEnded(client_order_id=ids[1], how="filled", filled_qty=D(2), at=at(93), next_attempt_at=at(93)),
+        ExitRetried(client_order_id=ids[2], attempt=3, qty=D(3), **market, at=at(94), budget_spent=0),
+        OrderAccepted(client_order_id=ids[2], broker_order_id="b-3", at=at(95)),
+        FillsRecorded(client_order_id=ids[2], filled_qty=D(3), avg_fill_price=D("98.1"), at=at(96)),
+        ExitCompleted(
+            filled_qty=D(10), avg_fill_price=D("100.135"), filled_at=at(96), at=at(97), cooldown_until=at(396)
+        ),
+    ]  # fmt: skip
+    return [(one, life)]
+
+
 STORES: dict[str, Callable[[], list[tuple[str, list[Event]]]]] = {
     "format1": lives,
     "later1": later1,
@@ -316,6 +359,7 @@ STORES: dict[str, Callable[[], list[tuple[str, list[Event]]]]] = {
     "commands": commands,
     "scope": scope,
     "settings": settings,
+    "parts": parts,
 }
 
 
