@@ -586,6 +586,11 @@ def test_a_refused_cancel_of_an_order_that_is_over_does_not_bring_it_back(tables
     assert tables.order.status == "filled"
 
 
+def test_an_order_that_was_refused_and_works_after_all_is_live_again(tables):
+    tables.then("p1", opened(), triggered(), ended("refused"), ProtectionLost(why="?", at=T0), accepted())
+    assert tables.order.status == "submitted"
+
+
 def test_each_statement_says_what_it_writes() -> None:
     """For a database that takes many rows at once: table, columns of the parameters, and which tell the rows apart."""
     assert tables_module.shape(MARK) == tables_module.Shape(
