@@ -313,8 +313,9 @@ def _explained(
     lasted_s = memory.began - memory.since if e.lapsed else 0.0
     if _is_another(e, listed, shown, reads):
         return Need.RECORD if _lacks_record(e) else Closed(), memory
-    if qty < left and sold_by_others(p, listed.items) >= left - qty:
-        reads = max(reads, READS_MIN)  # two sources agree
+    sold = sold_by_others(p, listed.items) if qty < left else ZERO
+    if qty < left and sold >= left - qty and (e.read.rows or sold == left - qty):
+        reads = max(reads, READS_MIN)  # two sources agree; a list without any row is one by half
     elif not e.read.rows and not e.read.exact and left != ZERO and lasted_s < EMPTY_S:
         missing = reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live
         return Missing() if missing else Nothing(), memory

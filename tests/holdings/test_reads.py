@@ -252,6 +252,14 @@ def test_given_less_and_an_execution_that_says_why_then_one_read_is_enough() -> 
     assert weighed(evidence(held(), read(row(6)), BOUGHT, HAND_SOLD)) == Holds(Decimal(6), Decimal(100), READS_MIN)
 
 
+def test_given_an_empty_list_when_executions_say_that_more_was_sold_than_held_then_they_do_not_agree() -> None:
+    """As after a split: what is sold is in another unit, and 86 are held as ever."""
+    more = fill("sell", 14, client_order_id=None)
+    assert weighed(evidence(held(), read(), BOUGHT, more)) == Nothing()
+    exactly = fill("sell", 10, client_order_id=None)
+    assert weighed(evidence(held(), read(), BOUGHT, exactly)) == Holds(Decimal(0), None, READS_MIN)
+
+
 def test_given_books_that_cannot_be_behind_then_one_read_is_enough() -> None:
     assert weighed(evidence(held(), read(row(6), exact=True), BOUGHT)) == Holds(Decimal(6), Decimal(100), READS_MIN)
     assert weighed(evidence(held(), read(exact=True), BOUGHT)) == Holds(Decimal(0), None, READS_MIN)
