@@ -65,6 +65,12 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         return abs(shown) < abs(expected) and shown * expected >= 0
 
     @property
+    def is_long(self) -> bool:
+        """True where the equal reads are so many, over so long, that they stand for a witness of more."""
+        run, instrument = self.counted, self.e.instrument
+        return run.reads >= instrument.growth_reads and self.read.begin - run.first >= instrument.growth_s
+
+    @property
     def way(self) -> int:
         """The sign of what is watched."""
         return 1 if self.expected.qty >= 0 else -1

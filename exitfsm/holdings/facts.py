@@ -127,9 +127,14 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     wanted: float | None = None
 
     @property
+    def sold(self) -> Decimal:
+        """What our orders have sold of it."""
+        return sum((order.cum for order in self.orders), ZERO)
+
+    @property
     def left(self) -> Decimal:
         """What is still to sell."""
-        return self.qty - self.external - sum((order.cum for order in self.orders), ZERO)
+        return self.qty - self.external - self.sold
 
 
 class Run(msgspec.Struct, frozen=True):

@@ -100,6 +100,15 @@ def watched_of(p: Position, price: Decimal | None) -> Watched:
     )
 
 
+@exactly
+def is_part_sold(watched: Iterable[Watched], before: Mapping[str, Decimal]) -> bool:
+    """True where our orders sold a part of one that is watched on, since this was left of each, or in another life.
+
+    The books are to show what is left once before more is believed.
+    """
+    return any(p.sold and (p.name not in before or abs(p.left) < abs(before[p.name])) for p in watched)
+
+
 class Looks(msgspec.Struct, frozen=True, kw_only=True):
     """Looks at what is held for one order that is about to leave: the newest; how many showed something, or failed.
 

@@ -76,9 +76,7 @@ def weigh(e: Evidence, memory: Memory) -> Answer:
 
 def _unlisted(case: Case) -> Answer:
     """The executions could not be read: their silence says nothing. A person hears; after long the reads decide."""
-    run, instrument = case.counted, case.e.instrument
-    long = run.reads >= instrument.growth_reads and case.read.begin - run.first >= instrument.growth_s
-    if long and not case.e.scope.by_ids:
+    if case.is_long and not case.e.scope.by_ids:
         return _first(case)
     said: tuple[Concluded, ...] = (Needed("executions"),)
     if case.enough and (case.e.scope.by_ids or not case.is_inside):
@@ -330,11 +328,13 @@ def _unclear(case: Case) -> bool:
 
 
 def _grown(case: Case) -> Answer | None:
-    """Row 22: more, and since our last sale the books have not shown what is expected: are they behind?"""
+    """Row 22: more, and since our last sale the books have not shown what is expected: are they behind?
+
+    Where a part was sold, and the rest is watched, no repetition is proof: it would be sold a second time.
+    """
     if case.is_smaller or case.told or case.memory.confirmed:
         return None
-    run, instrument = case.counted, case.e.instrument
-    if run.reads >= instrument.growth_reads and case.read.begin - run.first >= instrument.growth_s:
+    if case.is_long and not any(p.sold for p in case.e.watched):
         return None
     return (figures(case, "unexplained_quantity"), Needed("reads")), remembered(case)
 

@@ -177,7 +177,7 @@ class Kept:
         if not younger:
             return memory, False
         memory = replace(memory, changes=(*(c for c in memory.changes if c.at > at - KEPT_S), *younger))
-        if before.keys() - now.keys():
+        if before.keys() - now.keys() or watching.is_part_sold(e.watched, before):
             memory = replace(memory, confirmed=False)
         if now.keys() - before.keys():
             memory = replace(memory, horizon=BEFORE, run=None, runs=0)  # what opened it is no news
