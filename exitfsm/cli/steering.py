@@ -131,7 +131,7 @@ def exit_(
         bool, typer.Option("--override", help="You have looked: no order works whose record cannot be read any more.")
     ] = False,
     qty: Annotated[
-        str | None, typer.Option("--qty", metavar="NUMBER", help="So much at most; the rest is watched on.")
+        str | None, typer.Option("--qty", metavar="NUMBER", help="So much of one symbol; the rest is watched on.")
     ] = None,
 ) -> None:  # fmt: skip
     """Exit all positions of these symbols now, whatever their levels.

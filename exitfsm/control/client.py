@@ -107,7 +107,7 @@ class Control:
         """Exit all positions of these symbols now.
 
         Args:
-            qty: how much at most, of one symbol with one position; the rest is watched on.
+            qty: how much, of one symbol with one position; the rest is watched on. More than is held is refused.
             override: a person has looked: no order works whose record the broker cannot show any more. It counts where
                 an alarm of that stands.
         """

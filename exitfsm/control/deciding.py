@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import NamedTuple
 
 import msgspec
@@ -27,8 +28,10 @@ from exitfsm.events import (
 from exitfsm.lifecycle import State
 from exitfsm.order_ids import looks_like_exit
 from exitfsm.outside import harmless
+from exitfsm.ports import Capabilities
 from exitfsm.position import Position
 from exitfsm.position.operating import is_stuck
+from exitfsm.position.parting import why_no_part
 from exitfsm.values import Alarm, BrokerPosition, ExecutionReport, Side, canonical_symbol, plain, same_symbol, stamp
 
 
@@ -230,14 +233,16 @@ def meant(subject: str, alarms: Mapping[str, tuple[str, Alarm]], positions: Sequ
 # --- what became of it ------------------------------------------------------------------------------------------------
 
 
-def no_part(meant: Sequence[Position]) -> Said | None:
-    """Why a quantity cannot be exited of these; None where it can: it is of one position, of which no exit works."""
+def no_part(meant: Sequence[Position], qty: Decimal, broker: Capabilities) -> Said | None:
+    """Why so much cannot be exited of these; None where it can: it is of one position, of which no exit works."""
     if len(meant) > 1:
         names = ", ".join(p.position_id for p in meant)
         return Said(f"a quantity is of one position, and there are {len(meant)}: {names}; name one", NOT_DONE)
     if meant and meant[0].state.exiting:
         p = meant[0]
         return Said(f"{p.symbol}: an exit is under way ({p.state}, {_order(p)}); no part beside it", NOT_DONE)
+    if meant and meant[0].state is State.MONITORING and (why := why_no_part(meant[0], qty, broker)) is not None:
+        return Said(f"{meant[0].symbol}: nothing was done: {why}", NOT_DONE)
     return None
 
 

@@ -286,7 +286,8 @@ class Desk:
         said = [one for share in shares for one in share.said]
         meant_ = {p.position_id: p for share in shares for p in share.positions}
         most = decimal_of(request.given[0]) if request.given else None
-        if most is not None and (why := no_part(list(meant_.values()))) is not None:
+        broker = self._parts.context.engine.broker
+        if most is not None and (why := no_part(list(meant_.values()), most, broker)) is not None:
             return [*said, why]
         asked = {"reason": request.reason, "who": who, "at_most": most}
         return said + await self._forced(list(meant_.values()), asked, override=request.override)

@@ -102,10 +102,7 @@ def watched_of(p: Position, price: Decimal | None) -> Watched:
 
 @exactly
 def is_part_sold(watched: Iterable[Watched], before: Mapping[str, Decimal]) -> bool:
-    """True where our orders sold a part of one that is watched on, since this was left of each, or in another life.
-
-    The books are to show what is left once before more is believed.
-    """
+    """True where our orders sold a part of one that is watched on, since so much was left of it or in another life."""
     return any(p.sold and (p.name not in before or abs(p.left) < abs(before[p.name])) for p in watched)
 
 

@@ -328,13 +328,10 @@ def _unclear(case: Case) -> bool:
 
 
 def _grown(case: Case) -> Answer | None:
-    """Row 22: more, and since our last sale the books have not shown what is expected: are they behind?
-
-    Where a part was sold, and the rest is watched, no repetition is proof: it would be sold a second time.
-    """
+    """Row 22: more, and since our last sale the books have not shown what is expected: are they behind?"""
     if case.is_smaller or case.told or case.memory.confirmed:
         return None
-    if case.is_long and not any(p.sold for p in case.e.watched):
+    if case.is_long and not any(p.sold for p in case.e.watched):  # after a part its repetition would sell it twice
         return None
     return (figures(case, "unexplained_quantity"), Needed("reads")), remembered(case)
 

@@ -310,8 +310,9 @@ class ExitManager(Adjustable, MayEnter, Pausable, Prices):
     ) -> list[Position]:  # fmt: skip
         """Exit all positions of a symbol now, whatever their levels; returns them. Repeating it does no more.
 
-        An exit under way goes on; an unprotected position gets one more attempt (`qty` at most) after its orders were
-        looked up. Where nothing can be done, the alarm `not_done` says why. In hedge mode `side` must say which of two.
+        With `qty` so much is sold, and the rest is watched on. An exit under way goes on; an unprotected position gets
+        one more attempt (`qty` at most) after its orders were looked up. Where nothing can be done, the alarm
+        `not_done` says why. In hedge mode `side` must say which of two.
         """
         name, most = symbol_key(str(symbol)), decimal_of(qty) if qty is not None else None
         positions = holdings.meant(self.positions(), name, side, self._engine.broker)

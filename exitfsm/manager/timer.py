@@ -87,10 +87,10 @@ class Timer(Part):
             self._executor.look_up_soon(owners[order_id], order_id)
 
     async def _rules_of_time(self, now: datetime, mono: float) -> None:
-        """Time rules where no bar comes, and a word to a person where none has come for long."""
+        """Time rules where no bar comes, of what a part keeps, too; and a word to a person where none came for long."""
         async for p in in_slices(in_order(self._engine)):
             slot = self._engine.levels.slots.get(p.symbol)
-            if p.state is not State.MONITORING or slot is None:
+            if slot is None or not ((monitored := p.state is State.MONITORING) or p.keep_qty):
                 continue
             slot.shut(self._hours.shut(p.symbol) if self._given.config.session.trade != "extended" else None)
             silence = self._silence.since(p.symbol, slot.heard, mono)
@@ -105,5 +105,5 @@ class Timer(Part):
             elif timed and silence >= NO_BAR_S and not self._engine.paused:
                 price = self._engine.last_price(p.symbol) or p.entry_price
                 await self._mailbox.tell(p.position_id, TimeSeen(at=now, price=price, session_close=hours.close))
-            if silence >= longest and hours.is_open:
+            if silence >= longest and hours.is_open and monitored:
                 await self._mailbox.tell(p.position_id, slot.silent(p, silence, now))

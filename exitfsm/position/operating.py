@@ -13,7 +13,7 @@ from exitfsm.ports import Capabilities
 from exitfsm.position.alarming import alarm, cancel, lost
 from exitfsm.position.attempting import Attempt, escalated, is_price, next_attempt, rests, sellable, trigger
 from exitfsm.position.evaluating import Verdict
-from exitfsm.position.parting import part_by_hand, widened
+from exitfsm.position.parting import part_by_hand, why_no_part, widened
 from exitfsm.position.reading import closed_elsewhere, overtaken
 from exitfsm.position.state import Position
 from exitfsm.position.watching import end_refusals
@@ -26,15 +26,7 @@ def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event
     Where nothing can be done by this, an alarm says so, and what can.
     """
     if p.state is State.MONITORING:
-        part = None
-        if m.at_most is not None and m.at_most < p.remaining_qty:
-            part = part_by_hand(p, m.at_most, broker)
-            if not part.qty:
-                text = f"nothing was done for {p.symbol}: {plain(m.at_most)} is less than the venue takes in one order"
-                return alarm(p, AlarmKind.NOT_DONE, text, m.at)
-        price = m.price if m.price is not None and is_price(m.price) else p.entry_price
-        verdict = Verdict(ExitType.EMERGENCY, price, price, ZERO, f"{m.who}: {m.reason}")
-        return [*end_refusals(p, m.at), trigger(p, verdict, m.at, broker, part=part)]
+        return _first_exit(p, m, broker)
     if p.keep_qty > 0 and p.state.exiting and m.at_most is None:
         return widened(p, ExitType.EMERGENCY, m.at, m.price, f"{m.who}: {m.reason}")
     if p.state is State.UNPROTECTED or (p.state is State.REJECTED and m.qty is not None):
@@ -45,9 +37,29 @@ def on_force_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event
         if p.live_orders or size <= 0:
             return _not_done(p, m.qty, m.at)
         return [next_attempt(p, Attempt(size, gone=p.remaining_qty - left, spent=0), m.at, broker, by=m.who)]
+    if p.state.exiting and m.at_most is not None:
+        return _no_part(p, m.at_most, m.at, broker)  # nor is an order that rests hurried: it sells more than is wanted
     if rests(p):
         return [escalated(p, m.at, f"{m.who}: {m.reason}")]
     return _nothing_to_do(p, m)
+
+
+def _first_exit(p: Position, m: ForceExit, broker: Capabilities) -> list[Event]:
+    """The exit of a position that is monitored: of all, or of a part."""
+    part = None
+    if m.at_most is not None and m.at_most < p.remaining_qty:
+        part = part_by_hand(p, m.at_most, broker)
+    if m.at_most is not None and why_no_part(p, m.at_most, broker) is not None:
+        return _no_part(p, m.at_most, m.at, broker)
+    price = m.price if m.price is not None and is_price(m.price) else p.entry_price
+    verdict = Verdict(ExitType.EMERGENCY, price, price, ZERO, f"{m.who}: {m.reason}")
+    return [*end_refusals(p, m.at), trigger(p, verdict, m.at, broker, part=part)]
+
+
+def _no_part(p: Position, qty: Decimal, at: datetime, broker: Capabilities) -> list[Event]:
+    """Where a person cannot have a part he is told why; nothing where he can."""
+    why = why_no_part(p, qty, broker)
+    return alarm(p, AlarmKind.NOT_DONE, f"nothing was done for {p.symbol}: {why}", at) if why is not None else []
 
 
 #: What keeps an exit from going on, by the alarm about it, and what a person can do.

@@ -19,7 +19,7 @@ from exitfsm.ports import Capabilities
 from exitfsm.position.evaluating import Verdict
 from exitfsm.position.folding import fold
 from exitfsm.position.state import Position
-from exitfsm.values import EXACT, ZERO, ExitType, floor_to
+from exitfsm.values import EXACT, ZERO, ExitType, floor_to, plain
 
 #: What a part is called that an operator ordered, and one that was found at the broker and is that of no target.
 BY_HAND, FOUND = "by hand", "found"
@@ -60,6 +60,17 @@ def part_of(p: Position, v: Verdict, broker: Capabilities) -> Part | None:
 def part_by_hand(p: Position, qty: Decimal, broker: Capabilities) -> Part:
     """The part that an operator wants sold."""
     return _sized(p, _step(p, qty, broker), BY_HAND, broker)
+
+
+def why_no_part(p: Position, qty: Decimal, broker: Capabilities) -> str | None:
+    """Why an operator cannot have so much sold of a position; None where he can."""
+    if p.state.exiting:
+        return "an exit is under way, and no part leaves beside it"
+    if qty > p.remaining_qty:
+        return f"{plain(qty)} is more than the {plain(p.remaining_qty)} that is held"
+    if qty < p.remaining_qty and not part_by_hand(p, qty, broker).qty:
+        return f"{plain(qty)} is less than the venue takes in one order"
+    return None
 
 
 def part_found(p: Position, qty: Decimal, broker: Capabilities) -> Part | None:
