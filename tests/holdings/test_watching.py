@@ -26,12 +26,14 @@ from exitfsm.holdings.facts import (
     Resized,
     Run,
     Unit,
+    Watched,
 )
 from exitfsm.holdings.units import factor_of
 from exitfsm.holdings.watching import (
     are_at_rest,
     instrument_of,
     is_news,
+    is_part_sold,
     is_rescaled,
     key_of,
     last_price,
@@ -77,6 +79,46 @@ def test_a_position_that_was_released_has_its_sales_behind_it() -> None:
     assert all(order.is_final(5.0) for order in watched.orders)
     assert are_at_rest([held()])
     assert not are_at_rest([held(), ended()])
+
+
+def after_a_part(side: Side = Side.LONG) -> Watched:
+    """Ten were held, and an order of ours sold four of them."""
+    p = changed(held(side=side), before=(over("xf1-0", 4, "filled", "B0"),), filled_qty=D(0))
+    return watched_of(changed(p, qty=D(10)), None)
+
+
+@pytest.mark.parametrize("side", [Side.LONG, Side.SHORT])
+def test_a_part_is_sold_where_less_is_left_by_an_order_of_ours_or_another_life_sold_it(side: Side) -> None:
+    p, sign = after_a_part(side), 1 if side is Side.LONG else -1
+    assert (p.left, p.sold) == (6, 4)
+    assert is_part_sold([p], {p.name: D(10) * sign})
+    assert is_part_sold([p], {})
+    assert not is_part_sold([p], {p.name: D(6) * sign})
+    assert not is_part_sold([p], {p.name: D(5) * sign}), "bought on"
+    assert not is_part_sold([watched_of(held(side=side), None)], {})
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_after_a_part_more_is_believed_only_once_the_books_have_shown_what_is_left(
+    confirmed: bool, listed: bool
+) -> None:
+    """However often it is shown: a list that is behind repeats itself."""
+    memory, found = Memory(confirmed=confirmed), list[Concluded]()
+    for number in range(200):
+        shown = Read(rows=(row(10),), begin=10_000.0 + 10 * number, end=10_001.0 + 10 * number)
+        e = evidence(held(), read=shown, watched=(after_a_part(),), fills=() if listed else None)
+        said, memory = weighing.weigh(e, memory)
+        found += [one for one in said if not isinstance(one, Needed | Calm)]
+    raised = [one.kind for one in found if isinstance(one, Raise)]
+    assert raised == ([] if confirmed else ["unexplained_quantity"])
+    assert any(isinstance(one, Resized) for one in found) is confirmed
+
+
+def test_after_a_part_books_that_show_what_is_left_are_believed_from_then_on() -> None:
+    e = evidence(held(), row(6), watched=(after_a_part(),))
+    _, memory = weighing.weigh(e, Memory(confirmed=False))
+    assert memory.confirmed
 
 
 def test_an_instrument_is_what_the_broker_declares() -> None:

@@ -6,14 +6,17 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from exitfsm.events import AlarmRaised, ExitEscalated
+from exitfsm.messages import ForceExit
 from exitfsm.policy import ExitPolicy
 from exitfsm.policy.rules import targets, time_limit
 from exitfsm.ports import AssetRules, Capabilities
 from exitfsm.position import Position
 from exitfsm.position.evaluating import Verdict
-from exitfsm.position.parting import FOUND, Part, part_found, part_of, widened
-from exitfsm.testing.given import BROKER, T0, given, opened, policy
+from exitfsm.position.parting import FOUND, Part, part_found, part_of, why_no_part, widened
+from exitfsm.testing.given import BROKER, T0, after, given, like, opened, policy, reported, seen
 from exitfsm.values import ZERO, ExitType
 
 D = Decimal
@@ -58,6 +61,33 @@ def test_given_a_rule_that_knows_no_parts_then_it_reaches_none() -> None:
     assert rule.parts_reached(p, D(1000)) is None
     assert rule.shares(p, 1) is None
     assert rule.stop_after(p, 1) is None
+
+
+WHOLE = replace(BROKER, stocks=AssetRules(qty_step=D(1), qty_min=D(1)))
+
+
+@pytest.mark.parametrize(
+    ("qty", "why"),
+    [
+        ("10", None),
+        ("4", None),
+        ("10.5", "10.5 is more than the 10 that is held"),
+        ("0.5", "0.5 is less than the venue takes in one order"),
+    ],
+)
+def test_given_a_quantity_that_a_person_wants_then_it_is_said_why_he_cannot_have_it(qty: str, why: str | None) -> None:
+    p = held(broker=WHOLE)
+    assert why_no_part(p, D(qty), WHOLE) == why
+    s = given(opened()).at(WHOLE).when(ForceExit(at=after(90), at_most=D(qty)))
+    s.is_in("monitoring" if why else "pending")
+
+
+def test_given_an_order_that_rests_for_all_when_a_part_is_wanted_then_it_is_refused_and_not_hurried() -> None:
+    rests = policy(profit_taking={"threshold_pct": 2, "order_type": "limit"})
+    s = given(opened(policy=rests)).when(seen(102), reported("new"))
+    refused = s.when(ForceExit(at=after(90), at_most=D(4))).then(like(AlarmRaised, kind="not_done"))
+    refused.when(ForceExit(at=after(95), at_most=D(4))).then()
+    s.when(ForceExit(at=after(90))).then(ExitEscalated)
 
 
 def test_given_everything_is_to_be_sold_then_nothing_is_widened() -> None:
