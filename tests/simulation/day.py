@@ -188,8 +188,8 @@ class Day:
         """What others do is not done where two machines know nothing of each other.
 
         Nor are fees taken in the base: with a residue a symbol is never flat, and the two may name what is bought next
-        differently. Nor is anything sold in parts: an order at the broker does not say whether it is a part, so that the
-        other one cannot know what is left (docs/laboratory.md).
+        differently. Nor is anything sold in parts: an order at the broker does not say whether it is a part, so that
+        the other one cannot know what is left (docs/laboratory.md).
         """
         account = self._account or Account()
         by_ids = account.ids and account.neighbour and self.profile.lists_fills
