@@ -98,6 +98,8 @@ class SimulatedExit(msgspec.Struct, frozen=True, kw_only=True):
             del plainly["state"]
             if not self.alarms:
                 del plainly["alarms"]
+        else:  # it has sold nothing yet: `qty` is what is left
+            del plainly["part"], plainly["remaining_qty"]
         return plainly
 
 

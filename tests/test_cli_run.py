@@ -58,8 +58,9 @@ def test_given_re_enter_when_the_cooldown_is_over_then_the_symbol_is_entered_aga
 def test_given_a_closed_market_when_a_stop_is_hit_then_the_order_waits_for_the_open(tmp_path: Path) -> None:
     before_the_open = datetime(2024, 1, 3, 14, 26, tzinfo=UTC)  # 9:26 in New York
     bars = bars_file(tmp_path / "bars.csv", "100", "98.9", *["98.8"] * 5, start=before_the_open)
-    store = tmp_path / "exits.db"
-    assert main(["run", "--bars", str(bars), "--store", str(store)]) == 0
+    store, config = tmp_path / "exits.db", tmp_path / "trading.yaml"
+    config.write_text("exit_manager: {session: {trade: extended}}\n")  # else a price before the open decides nothing
+    assert main(["run", "--bars", str(bars), "--store", str(store), "--config", str(config)]) == 0
     with ExitStore(str(store), read_only=True) as exits:
         (position,) = exits.positions()
         times = {type(r.event).__name__: r.at_ns // 10**9 for r in exits.stream(position.position_id)}

@@ -314,8 +314,10 @@ def _explained(
     if _is_another(e, listed, shown, reads):
         return Need.RECORD if _lacks_record(e) else Closed(), memory
     sold = sold_by_others(p, listed.items) if qty < left else ZERO
-    if qty < left and sold >= left - qty and (e.read.rows or sold == left - qty):
-        reads = max(reads, READS_MIN)  # two sources agree; a list without any row is one by half
+    is_flat = sold == left - qty or net_traded(listed.items, p.side) == ZERO
+    if qty < left and sold >= left - qty:
+        # Two sources agree: at once, but for a list without any row, with which they must agree to the last share.
+        reads = max(reads, READS_MIN) if e.read.rows or is_flat else reads
     elif not e.read.rows and not e.read.exact and left != ZERO and lasted_s < EMPTY_S:
         missing = reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live
         return Missing() if missing else Nothing(), memory

@@ -40,14 +40,14 @@ def _read_at_rest(p: Position, m: PositionRead, broker: Capabilities) -> list[Ev
     left = p.remaining_qty
     if p.state is State.REJECTED and left > 0:
         return _read_between_attempts(p, m, broker)
-    is_residue = sellable(p, m.qty, broker) == 0
+    is_residue = m.qty >= 0 and sellable(p, m.qty, broker) == 0
     if left == 0 and (m.qty == 0 or (is_residue and m.reads >= READS_MIN)):
         return _completed(p, m.at) if p.orders else []
     if p.state is State.UNPROTECTED:
         return closed_elsewhere(p, m.at, PositionEnd.BY_HAND) if m.qty == 0 and m.reads >= READS_MIN else []
     if m.qty < left and m.reads < READS_MIN:
         return []
-    if left > 0 and m.qty <= left and is_residue:
+    if left > 0 and m.qty <= left and sellable(p, m.qty, broker) == 0:
         return closed_elsewhere(p, m.at, PositionEnd.RESIDUE if m.qty > 0 else PositionEnd.BY_HAND)
     if m.reads < READS_MIN:
         return []

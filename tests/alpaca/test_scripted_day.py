@@ -48,6 +48,8 @@ DEEP = bool(os.environ.get("EXITFSM_DEEP"))
 #: Commands and kills of a day; the seeds of the days.
 COMMANDS, KILLS, SEEDS = (120, 20, (1, 2, 3)) if DEEP else (12, 1, (7,))
 SYMBOLS = [f"S{n}" for n in range(6)]
+#: How likely an order to exit one symbol is for a quantity.
+PART_CHANCE = 0.4
 #: Held for years, and not managed by what is configured.
 OUTSIDE = "VTI"
 #: What may be said instead of an effect: it is so already, or there is nothing to do it to.
@@ -66,7 +68,8 @@ for line in sys.stdin:
         if asked["verb"] == "flatten":
             answer = control.flatten(timeout_s=asked["s"], command_id=command_id, all_positions=bool(subjects))
         else:
-            answer = control.command(asked["verb"], *subjects, reason="a day", command_id=command_id)
+            given = tuple(asked["given"])
+            answer = control.command(asked["verb"], *subjects, reason="a day", command_id=command_id, given=given)
         said = {"code": answer.code, "lines": answer.lines}
     except ControlError as error:
         said = {"code": None, "lines": [str(error)]}
@@ -82,6 +85,7 @@ class Given(NamedTuple):
     subjects: tuple[str, ...]
     code: int | None
     lines: tuple[str, ...]
+    given: tuple[str, ...] = ()
 
 
 class Hook:
@@ -173,9 +177,12 @@ class Day:
     def give(self, verb: str, subjects: tuple[str, ...], *, kill: bool, command_id: str = "", s: float = 6) -> Given:
         """One command by the person; the manager is perhaps killed while it is under way, and is started anew."""
         command_id = command_id or new_id()
+        is_part = verb == "exit" and len(subjects) == 1 and self.chance.random() < PART_CHANCE
+        asked = (str(self.chance.randint(1, 6)),) if is_part else ()
         assert self.person.stdin is not None
         assert self.person.stdout is not None
-        self.person.stdin.write(json.dumps({"id": command_id, "verb": verb, "subjects": subjects, "s": s}) + "\n")
+        order = {"id": command_id, "verb": verb, "subjects": subjects, "s": s, "given": asked}
+        self.person.stdin.write(json.dumps(order) + "\n")
         self.person.stdin.flush()
         if kill:
             time.sleep(self.chance.uniform(0.0, 0.25))
@@ -184,9 +191,10 @@ class Day:
                 self.kills += 1
             self.run.start(wait=False)
         said = json.loads(self.person.stdout.readline())
-        given = Given(command_id, verb, subjects, said["code"], tuple(said["lines"]))
+        given = Given(command_id, verb, subjects, said["code"], tuple(said["lines"]), asked)
         self.given.append(given)
-        print(f"{time.monotonic() - self.began:6.1f} {kill:d} {verb} {' '.join(subjects)}: {given.code} {given.lines}")
+        what = " ".join((verb, *subjects, *asked))
+        print(f"{time.monotonic() - self.began:6.1f} {kill:d} {what}: {given.code} {given.lines}")
         self.up()
         return given
 
@@ -238,8 +246,12 @@ class Day:
         found = {}
         for one in list(self.given):
             if one.verb != "stop":
-                answer = connect(self.run.store).command(one.verb, *one.subjects, command_id=one.command_id)
-                found[one.command_id] = Given(one.command_id, one.verb, one.subjects, answer.code, answer.lines)
+                answer = connect(self.run.store).command(
+                    one.verb, *one.subjects, command_id=one.command_id, given=one.given
+                )
+                found[one.command_id] = Given(
+                    one.command_id, one.verb, one.subjects, answer.code, answer.lines, one.given
+                )
         return found
 
     def events(self) -> list[Recorded]:

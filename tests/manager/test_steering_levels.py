@@ -144,7 +144,10 @@ async def test_without_a_file_there_is_nothing_to_read_anew(world: World) -> Non
         ("set-stop", ("AAPL",), ("1", "2"), "needs one number"),
         ("set-policy", ("AAPL",), (), "needs to know what"),
         ("set-policy", ("AAPL",), ("x" * 201,), "at most"),
-        ("exit", ("AAPL",), ("1",), "takes no settings"),
+        ("release", ("AAPL",), ("1",), "takes no settings"),
+        ("exit", ("AAPL",), ("none",), "is no quantity"),
+        ("exit", ("AAPL",), ("1", "2"), "is no quantity"),
+        ("exit", ("AAPL", "MSFT"), ("1",), "a quantity is of one symbol"),
     ],
 )
 def test_what_is_no_such_command_is_refused(

@@ -186,6 +186,12 @@ def test_given_a_residue_of_an_exit_before_when_all_of_ours_is_sold_then_the_exi
     s.when(holds("0.04", at=62, reads=3)).then(like(ExitCompleted, filled_qty=Decimal(6))).is_in("filled")
 
 
+def test_given_all_of_ours_is_sold_when_the_other_side_is_shown_then_that_is_no_residue() -> None:
+    broker = Capabilities(late_fills=False, stocks=AssetRules(qty_step=Decimal("0.1")))
+    s = given(opened(qty=6)).at(broker).when(seen(99)).when(reported("filled", 6, 99))
+    s.when(holds(-6, at=62, reads=3)).then(ProtectionLost, AlarmRaised)
+
+
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 

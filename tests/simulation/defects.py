@@ -152,7 +152,7 @@ DEFECTS: dict[str, Defect] = {
     "W4": Defect(
         "what an exit and the fee of a purchase left, and nobody can sell, is adopted as a position",
         ("I36", "a defect was logged"),
-        (Change("exitfsm.holdings.residues:_is_residue", "return not sellable(", "return False and not sellable("),),
+        (Change("exitfsm.holdings.residues:too_little", "return not sellable(", "return False and not sellable("),),
         account=Account(fees=True),
     ),
     "W5": Defect(
