@@ -137,6 +137,23 @@ def test_given_many_threads_when_all_call_at_once_then_each_is_carried_out_once(
     assert len(submits) == len(names)
 
 
+def test_given_a_quantity_when_it_is_exited_then_so_much_is_sold_and_the_rest_is_watched(
+    manager: ExitManager, broker: ScriptedBroker
+) -> None:
+    enter(broker, "AAPL")
+    manager.sync()
+    [held] = manager.force_exit("AAPL", qty=4)
+    manager.settled()
+    until(lambda: [call for call in broker.calls if call.method == "submit"])
+    assert [order.qty for order in broker.orders] == [4]
+    manager.force_exit("AAPL", qty=4)
+    assert [alarm.kind for alarm in manager.alarms()] == ["not_done"]
+    manager.on_order_update(broker.fill(broker.orders[0]))
+    until(lambda: [p.state for p in manager.positions()] == [State.MONITORING])
+    assert manager.positions()[0].remaining_qty == held.qty - 4
+    assert len(broker.orders) == 1
+
+
 def test_given_commands_when_they_return_then_they_are_durable(manager: ExitManager) -> None:
     manager.pause(who="me", why="lunch")
     stored = [type(recorded.event).__name__ for recorded in manager.store.events()]

@@ -115,6 +115,19 @@ def test_after_a_part_more_is_believed_only_once_the_books_have_shown_what_is_le
     assert any(isinstance(one, Resized) for one in found) is confirmed
 
 
+def test_where_nothing_of_what_is_watched_was_sold_more_is_believed_after_ten_reads_and_two_minutes() -> None:
+    """A sale beside it left the books in doubt: then a person hears first, and repetition decides."""
+    p, memory, found = held(), Memory(confirmed=False), list[tuple[int, Concluded]]()
+    for number in range(14):
+        shown = Read(rows=(row(15),), begin=10_000.0 + 10 * number, end=10_001.0 + 10 * number)
+        said, memory = weighing.weigh(evidence(p, read=shown), memory)
+        found += [(number, one) for one in said if not isinstance(one, Needed | Calm)]
+    (_, raised), (number, resized) = found[:2]
+    assert isinstance(raised, Raise)
+    assert isinstance(resized, Resized)
+    assert (raised.kind, resized.left, number) == ("unexplained_quantity", 15, 12)
+
+
 def test_after_a_part_books_that_show_what_is_left_are_believed_from_then_on() -> None:
     e = evidence(held(), row(6), watched=(after_a_part(),))
     _, memory = weighing.weigh(e, Memory(confirmed=False))

@@ -10,6 +10,7 @@ import pytest
 from harness import GOOD, MakeWorld, World
 from msgspec.structs import replace
 from test_steering import give, runtime_folder, steered
+from test_steering_failures import typed
 
 from exitfsm.events import ExitTriggered, LegCompleted, LegWidened, PositionResized, StopMoved
 from exitfsm.ports import AssetRules
@@ -335,6 +336,20 @@ async def test_given_a_quantity_from_outside_then_it_is_sold_once_and_refused_be
         assert again.code == 1
         assert "an exit is under way" in again.lines[0]
         assert "no part beside it" in again.lines[0]
+    assert [order.qty for order in world.orders] == [3]
+
+
+async def test_given_a_quantity_that_a_person_types_then_it_is_sold_once_and_a_second_is_refused(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ("exit", str(world.store_path), "AAPL", "--yes", "--qty")
+    async with steered(world):
+        assert await typed(*line, "11") == 1
+        assert "11 is more than the 10 that is held" in capsys.readouterr().err
+        assert await typed(*line, "3") == 0
+        assert "3 left to sell, 7 is kept" in capsys.readouterr().out
+        assert await typed(*line, "3") == 1
+        assert "no part beside it" in capsys.readouterr().err
     assert [order.qty for order in world.orders] == [3]
 
 
