@@ -391,6 +391,8 @@ class Day:
         venue, opened = self.venue, self.oracle.opened_s(p)
         changes = (venue.bought_on_at, venue.disturbed_at, venue.flat_until)
         traded = any(at.get(p.symbol, 0.0) > opened + 1 for at in changes)
+        # What an exit beside it has sold leaves an average that is of both.
+        traded = traded or any(at > opened + 1 for at, _ in venue.held_lately[p.symbol])
         if p.symbol not in self._split and not traded:
             self.oracle.fail("I39", f"the unit of {p.symbol} is called unclear, and never changed")
 
