@@ -156,6 +156,7 @@ class Day:
         self.worlds.prefix = self.profile.config.get("live", {}).get("entry_id_prefix", "")
         self.worlds.contracts = frozenset(of_contracts)
         self.worlds.lists_nothing, self.worlds.is_watched = self.happenings.lists_nothing, self.oracle.is_watched
+        self.worlds.is_alarmed = lambda order_id: any(order_id in text for _, text in self._alarms())
         self.happenings.on_split = self._was_split
         self.venue.on_updates = self._spread
         sides = draw_sides(self.rng, self.symbols)
