@@ -48,15 +48,17 @@ class Sessions:
         known = self.read.get(symbol)
         return known[1] if known is not None else None
 
-    def closed_since(self, symbol: str, mono: float) -> datetime | None:
+    def closed_since(self, symbol: str, mono: float, now: datetime) -> datetime | None:
         """Since when the market is closed, by the broker's own word.
 
-        None while it is open, where nothing says so, and once it was to have opened.
+        None while it is open, where nothing says so, and once it was to have opened by both clocks: one that was wrong
+        when the hours were read, or is wrong now, opens no market.
         """
         known = self.last(symbol)
-        if known is None or known.is_open or mono >= self.opens.get(symbol, math.inf):
+        if known is None or known.is_open:
             return None
-        return self.shut.get(symbol)
+        has_opened = mono >= self.opens.get(symbol, math.inf) and _is_over(known, now)
+        return None if has_opened else self.shut.get(symbol)
 
 
 class Hours:
@@ -88,10 +90,11 @@ class Hours:
         """
         if not self._calls.has("session") or self._calls.capabilities.rules(symbol).always_open:
             return None
-        known, mono = self._sessions.read.get(symbol), self._time.monotonic()
-        if known is None or _is_over(known[1], self._time.now()) or mono >= known[0] + SELDOM_S:
-            self._ask(symbol)
-        return self._sessions.closed_since(symbol, mono)
+        known, mono, now = self._sessions.read.get(symbol), self._time.monotonic(), self._time.now()
+        due = mono >= self._sessions.opens.get(symbol, math.inf)
+        if known is None or due or _is_over(known[1], now) or mono >= known[0] + SELDOM_S:
+            self._ask(symbol, anew=due)
+        return self._sessions.closed_since(symbol, mono, now)
 
     def _note(self, symbol: str, session: Session) -> None:
         """Note since when a symbol's market is closed: since the end that was read before, or for all that is known."""
@@ -103,12 +106,13 @@ class Hours:
             ends = self._ends.get(symbol, _LONG_AGO)
             self._sessions.shut.setdefault(symbol, min(ends, self._time.now()))
 
-    def _ask(self, symbol: str) -> asyncio.Task[None] | None:
-        """The read of a symbol's hours that is under way; None when what is known is fresh."""
+    def _ask(self, symbol: str, *, anew: bool = False) -> asyncio.Task[None] | None:
+        """The read of a symbol's hours that is under way; None when what is known is fresh and not asked `anew`."""
         if symbol in self._reads:
             return self._reads[symbol]
         known = self._sessions.read.get(symbol)
-        if known is not None and self._time.monotonic() < known[0] and not _is_over(known[1], self._time.now()):
+        fresh = known is not None and self._time.monotonic() < known[0] and not _is_over(known[1], self._time.now())
+        if fresh and not anew:
             return None
         task = asyncio.create_task(self._read(symbol), name="exitfsm-session")
         self._reads[symbol] = task

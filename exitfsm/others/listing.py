@@ -21,6 +21,8 @@ class Listing:
         self._positions, self._engine, self.raise_alarm = ground.positions, ground.engine, ground.raise_alarm
         #: Working orders that look like exits of ours, as the newest list shows them, until they are passed on.
         self._listed: list[ExecutionReport] = []
+        #: Ids under which the newest list shows two orders, and a look-up is to say which one is ours.
+        self._twice: frozenset[str] = frozenset()
         #: How often in a row the list of working orders did not show an orphan order that it had shown.
         self._absent: dict[str, int] = {}
 
@@ -57,7 +59,7 @@ class Listing:
     async def leaves_of(self, due: dict[str, str]) -> dict[str, str]:
         """Read the list, and pass on what it says of these orders of ours; returns those that it does not show."""
         await self.read(is_first=False)
-        shown = [report for report in self._listed if report.client_order_id in due]
+        shown = [r for r in self._listed if r.client_order_id in due and r.client_order_id not in self._twice]
         for report in shown:
             await self._positions.report(report)
         told = {report.client_order_id for report in shown}
@@ -79,7 +81,8 @@ class Listing:
             owner = await self._positions.owner_of(order_id)
             if owner is not None:
                 self._orders.orphans.pop(order_id, None)
-                await self._positions.report(report)
+                if order_id not in self._twice:
+                    await self._positions.report(report)
                 if owner not in self._engine.positions:
                     await self._after_its_end(owner, report)
             else:
@@ -89,7 +92,10 @@ class Listing:
     # --- what should not work -----------------------------------------------------------------------------------------
 
     async def _without_twins(self, orders: list[ExecutionReport]) -> list[ExecutionReport]:
-        """The same without second orders of one id: those are an alarm at once, and canceled."""
+        """The same without second orders of one id: those are an alarm at once, and canceled.
+
+        Where it is not known which one is ours, and a look-up can say it, a position is told nothing by this list.
+        """
         ours = [r.client_order_id for r in orders if looks_like_exit(r.client_order_id, self._mark)]
         known = {order_id: self._orders.known(order_id).broker_order_id for order_id in ours}
         surplus = holdings.twins(orders, known)
@@ -99,6 +105,8 @@ class Listing:
                 await self._end(report, kind=AlarmKind.TWIN_ORDERS, text=text)
             else:
                 await self.raise_alarm(AlarmKind.TWIN_ORDERS, f"{text}: which one is ours is not known yet")
+        unclear = (one.report.client_order_id for one in surplus if not one.is_sure)
+        self._twice = frozenset(unclear if self._calls.asks_by_our_id else ())
         second = [report for report, _ in surplus]
         return [report for report in orders if report not in second]
 

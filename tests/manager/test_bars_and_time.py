@@ -353,6 +353,22 @@ async def test_given_a_clock_that_is_set_forward_at_night_then_the_market_is_sti
     assert world.position.state == "monitoring"
 
 
+async def test_given_a_clock_that_was_ahead_when_the_hours_were_read_then_the_market_does_not_open_early(
+    world: World,
+) -> None:
+    opens = T0 + timedelta(seconds=600)
+    world.clock.set(world.clock.now() + timedelta(seconds=200))
+    world.broker.market = closed(opens)
+    world.clock.move(300)  # by this clock 100 s before it opens
+    await world.until(lambda: world.manager._parts.context.hours.shut("AAPL") is not None, seconds=60)
+    world.clock.set(world.clock.now() - timedelta(seconds=200))
+    await world.passes(110, step=10)
+    assert world.clock.now() < opens
+    await world.bar(94)
+    assert world.position.state == "monitoring"
+    assert world.orders == []
+
+
 async def test_given_the_market_closes_while_an_exit_waits_for_its_next_attempt_then_it_goes_out_at_the_open(
     world: World,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 
 from exitfsm.lifecycle import State
 from exitfsm.testing import ScriptedBroker
+from exitfsm.testing.scripted import LostReply, Raises
 from exitfsm.values import ExecutionReport, OrderSide, OrderStatus, WorkingOrder
 
 BARE = replace(GOOD, reduce_only=False)
@@ -168,6 +170,37 @@ async def test_a_second_order_of_one_id_is_an_alarm_and_canceled_by_the_brokers_
     assert world.state is State.SUBMITTED
     await world.fill()
     await world.until(lambda: world.state is State.FILLED)
+    await world.finish()
+
+
+@pytest.mark.parametrize("later_s", [-5, 0, 5])
+async def test_which_of_two_orders_is_ours_is_learned_by_a_look_up_and_never_from_the_list_that_shows_both(
+    tmp_path: Path, later_s: float
+) -> None:
+    """The answer to the submit is lost, and no order can be looked up, while the list shows two of its id.
+
+    Taken from the list, the other one would be called ours, and ours canceled: its end by the record would let the next
+    attempt leave beside the one that works.
+    """
+    world, broker = await a_world(tmp_path)
+    broker.answer("submit", LostReply())
+    broker.always("order", Raises(TimeoutError("no answer")))
+    await world.bar("98.9")
+    await world.until(lambda: broker.count("order"))
+    (ours,) = await ScriptedBroker.open_orders(broker)
+    assert ours.broker_order_id is not None and "another" < ours.broker_order_id
+    broker.added = [replace(ours, broker_order_id="another", at=ours.at + timedelta(seconds=later_s))]
+    await world.passes(70, step=5)
+    assert [alarm.text for alarm in world.alarms if alarm.kind == "twin_orders"] == [
+        f"order {ours.client_order_id} of AAPL works twice at the broker: which one is ours is not known yet"
+    ]
+    assert broker.canceled == []
+    broker.always("order", None)
+    await world.passes(140, step=5)
+    assert broker.canceled == [(ours.client_order_id, "another")]
+    await world.fill()
+    await world.until(lambda: world.state is State.FILLED)
+    assert len(world.orders) == 1
     await world.finish()
 
 

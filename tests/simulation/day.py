@@ -156,6 +156,7 @@ class Day:
         self.worlds.prefix = self.profile.config.get("live", {}).get("entry_id_prefix", "")
         self.worlds.contracts = frozenset(of_contracts)
         self.worlds.lists_nothing, self.worlds.is_watched = self.happenings.lists_nothing, self.oracle.is_watched
+        self.worlds.is_alarmed = lambda order_id: any(order_id in text for _, text in self._alarms())
         self.happenings.on_split = self._was_split
         self.venue.on_updates = self._spread
         sides = draw_sides(self.rng, self.symbols)
@@ -391,6 +392,8 @@ class Day:
         venue, opened = self.venue, self.oracle.opened_s(p)
         changes = (venue.bought_on_at, venue.disturbed_at, venue.flat_until)
         traded = any(at.get(p.symbol, 0.0) > opened + 1 for at in changes)
+        # What an exit beside it has sold leaves an average that is of both.
+        traded = traded or any(at > opened + 1 for at, _ in venue.held_lately[p.symbol])
         if p.symbol not in self._split and not traded:
             self.oracle.fail("I39", f"the unit of {p.symbol} is called unclear, and never changed")
 

@@ -98,6 +98,7 @@ class Worlds:
     Attributes:
         is_watched: asked whether an order is of a position that somebody watches: of any other there is an alarm, and
             which of two is too many nobody decides.
+        is_alarmed: asked whether an alarm names an order.
         lists_nothing: asked whether the list of positions is empty just now, whatever is held.
         checks: how often what is judged here was put to the test.
         prefix: how the ids of the bot's own orders begin; some closing orders of others have it, too.
@@ -118,6 +119,7 @@ class Worlds:
         self._fail = fail
         self.lists_nothing: Callable[[], bool] = lambda: False
         self.is_watched: Callable[[str], bool] = lambda _: True
+        self.is_alarmed: Callable[[str], bool] = lambda _: True
         self.contracts: frozenset[str] = frozenset()
         self.checks: Counter[str] = Counter()
         self.slept_until, self.prefix = -UNKNOWN_S, ""
@@ -182,8 +184,9 @@ class Worlds:
             ):
                 self._count += 1
                 own = f"twin-{self._count}"
-                # Later than the first one, whatever happens to that: who knows neither keeps the older one.
-                self._twins[own] = replace(report, broker_order_id=own, at=report.at + timedelta(hours=1))
+                # Earlier, at the same time or later: which one is ours is known by the record alone.
+                hours = timedelta(hours=self._count % 3 - 1)
+                self._twins[own] = replace(report, broker_order_id=own, at=report.at + hours)
                 self._faults.count("a second order of one id")
                 self._trace("venue", f"has {report.client_order_id} twice: {own}")
         for own, twin in list(self._twins.items()):
@@ -191,11 +194,17 @@ class Worlds:
                 continue  # the list does not show its first one: then it is none too many
             self._listed[own] += 1
             since = self._since_listed.setdefault(own, self._venue.seconds())
-            must_go = self.is_watched(twin.client_order_id)
-            if must_go and self._listed[own] > LISTED_MAX and self._venue.seconds() - since > LISTED_MAX_S:
-                self._fail("W2", f"{twin.client_order_id} works twice and nobody cancels {own}")
+            if self._listed[own] > LISTED_MAX and self._venue.seconds() - since > LISTED_MAX_S:
+                self._is_known(own, twin.client_order_id)
             shown.append(twin)
         return shown
+
+    def _is_known(self, own: str, order_id: str) -> None:
+        """A second order has been listed for long: it must have gone, or be in an alarm where nobody watches."""
+        if self.is_watched(order_id):
+            self._fail("W2", f"{order_id} works twice and nobody cancels {own}")
+        if not self.is_alarmed(order_id):
+            self._fail("W2", f"{order_id} works twice beside no position, and no alarm says so")
 
     def _typed(self, report: ExecutionReport) -> ExecutionReport:
         if report.client_order_id not in self._since:
