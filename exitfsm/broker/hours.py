@@ -48,17 +48,13 @@ class Sessions:
         known = self.read.get(symbol)
         return known[1] if known is not None else None
 
-    def closed_since(self, symbol: str, mono: float, now: datetime) -> datetime | None:
-        """Since when the market is closed, by the broker's own word.
+    def closed_since(self, symbol: str) -> datetime | None:
+        """Since when the market is closed, by the broker's own word; None while it is open, and where nothing says so.
 
-        None while it is open, where nothing says so, and once it was to have opened by both clocks: one that was wrong
-        when the hours were read, or is wrong now, opens no market.
+        No clock opens it: one that is ahead would, too early. When it was to open, the broker is asked.
         """
         known = self.last(symbol)
-        if known is None or known.is_open:
-            return None
-        has_opened = mono >= self.opens.get(symbol, math.inf) and _is_over(known, now)
-        return None if has_opened else self.shut.get(symbol)
+        return None if known is None or known.is_open else self.shut.get(symbol)
 
 
 class Hours:
@@ -94,7 +90,7 @@ class Hours:
         due = mono >= self._sessions.opens.get(symbol, math.inf)
         if known is None or due or _is_over(known[1], now) or mono >= known[0] + SELDOM_S:
             self._ask(symbol, anew=due)
-        return self._sessions.closed_since(symbol, mono, now)
+        return self._sessions.closed_since(symbol)
 
     def _note(self, symbol: str, session: Session) -> None:
         """Note since when a symbol's market is closed: since the end that was read before, or for all that is known."""

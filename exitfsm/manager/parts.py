@@ -66,7 +66,7 @@ class Parts:
         def closed_since(symbol: str) -> datetime | None:
             """In the writer's thread: since when the market is closed, where nothing is decided then."""
             is_gated = given.config.session.trade != "extended"
-            return sessions.closed_since(symbol, time.monotonic(), time.now()) if is_gated else None
+            return sessions.closed_since(symbol) if is_gated else None
 
         self.store, self._account, self._fitting = store, Account(store, given.account), fitting
         self._is_own = is_own

@@ -369,6 +369,21 @@ async def test_given_a_clock_that_was_ahead_when_the_hours_were_read_then_the_ma
     assert world.orders == []
 
 
+async def test_given_a_clock_that_stays_ahead_then_the_market_opens_when_the_broker_says_so(world: World) -> None:
+    opens = T0 + timedelta(seconds=600)
+    world.clock.set(world.clock.now() + timedelta(seconds=200))
+    world.broker.market = closed(opens)
+    await world.until(lambda: world.manager._parts.context.hours.shut("AAPL") is not None, seconds=60)
+    await world.passes(500, step=10)
+    assert world.clock.now() > opens
+    await world.bar(94)
+    assert world.orders == []
+    world.broker.market = Session(is_open=True)
+    await world.passes(61, step=10)
+    await world.bar(94)
+    assert [order.qty for order in world.orders] == [10]
+
+
 async def test_given_the_market_closes_while_an_exit_waits_for_its_next_attempt_then_it_goes_out_at_the_open(
     world: World,
 ) -> None:
