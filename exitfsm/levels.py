@@ -66,6 +66,7 @@ class Slot:
         repeats: how often a look came that was not old and said nothing new.
         repeated: the time of the last bar of which a look said nothing new.
         seen_to: bars up to this time were looked at before a restart.
+        began: when the first bar came that was not newer than that; bars dated later are new ones.
         reference: the last accepted price as given with a position, until a bar brings a newer one.
         highest: highest price seen since the oldest position opened, for the read model.
         positions: the open positions of the symbol.
@@ -73,6 +74,7 @@ class Slot:
     """
 
     __slots__ = (
+        "began",
         "busy",
         "folded",
         "high",
@@ -108,6 +110,7 @@ class Slot:
         #: Times of the newest bars that came late or formed.
         self.late: tuple[datetime, ...] = ()
         self.seen_to = _BEFORE
+        self.began: datetime | None = None
         self.reference: Decimal | None = None
         self.highest = _LOWEST
         self.positions: tuple[Position, ...] = ()
@@ -202,7 +205,10 @@ class Slot:
             return self._new_in_look(bar)
         if received_at is None or bar.timestamp >= self.seen_to:
             return bar
-        return None if self.seen_to - received_at <= self.max_age else bar
+        # A clock that was ahead before the restart dated what was seen too late: bars of since then are new.
+        self.began = self.began or received_at
+        is_ahead = self.seen_to - received_at > self.max_age
+        return bar if is_ahead or bar.timestamp > self.began else None
 
     def _new_in_look(self, look: Bar) -> Bar | None:
         if self.last.timestamp != look.timestamp and look.close == self.reference:

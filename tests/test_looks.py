@@ -209,6 +209,21 @@ def test_given_a_restart_with_a_clock_put_back_then_bars_of_now_count(desk: Watc
     assert [type(e) for e in news(desk, p)] == [ExitTriggered]
 
 
+def test_given_long_bars_and_a_clock_put_back_before_a_restart_then_what_is_dated_after_the_restart_counts(
+    desk: Watch,
+) -> None:
+    p = desk.buy()
+    tell(desk, look(100, at=2000), 2000)  # the clock was half an hour ahead
+    desk.store.save_marks(desk.engine.marks())
+    again = Engine(desk.store, BROKER)
+    again.levels.expect(3600)
+    again.load()
+    again.on_bar(look(98, at=60), after(61))
+    assert news(desk, p) == []  # as far as its time says it may have been seen
+    again.on_bar(look(98, at=80), after(81))
+    assert [type(e) for e in news(desk, p)] == [ExitTriggered]
+
+
 # --- how long bars are ------------------------------------------------------------------------------------------------
 
 
