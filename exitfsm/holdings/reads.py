@@ -29,7 +29,7 @@ from exitfsm.messages import Known, PositionRead, RecordRead
 from exitfsm.order_ids import looks_like_exit
 from exitfsm.policy import is_jump
 from exitfsm.ports import Capabilities
-from exitfsm.position import EMPTY_S, READS_MIN, Position, is_proved_over
+from exitfsm.position import EMPTY_S, READS_MIN, Position, entered_at, is_proved_over
 from exitfsm.position.attempting import is_price
 from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, Side, bare, exactly, named, rows_of, same_symbol
 
@@ -214,7 +214,8 @@ def may_have_exited(e: Evidence, conclusion: Conclusion) -> bool:
 def executions_of(p: Position, fills: Iterable[Fill], *, listed: bool) -> tuple[Fill, ...]:
     """The executions in a position's symbol since its entry, oldest first; a `listed` time may be cut off."""
     ours = (f for f in fills if same_symbol(f.symbol, p.symbol))
-    since = (f for f in ours if (is_since(f, p.opened_at) if listed else f.at >= p.opened_at))
+    began = entered_at(p)
+    since = (f for f in ours if (is_since(f, began) if listed else f.at >= began))
     return tuple(sorted(since, key=lambda fill: fill.at))
 
 

@@ -319,6 +319,15 @@ def epoch_of(first_fill_at: datetime) -> str:
     return f"{at:%Y%m%dT%H%M%S}{fraction}Z"
 
 
+def entered_at(p: Position) -> datetime:
+    """When a position began by the broker's clock: by its epoch, where our own clock was behind when it was opened."""
+    try:
+        named = datetime.fromisoformat(p.epoch) if p.epoch.endswith("Z") else p.opened_at
+    except ValueError:
+        return p.opened_at
+    return max(named, p.opened_at)
+
+
 def position_id(account: str, symbol: str, side: Side, epoch: str) -> str:
     """The name of a position, which is also its stream: `AAPL:long:20140605T081500Z:1f0c…` (account as its hash)."""
     return ":".join((symbol, side, epoch, account))

@@ -35,7 +35,7 @@ from exitfsm.holdings import Closed, Count, Evidence, Executions, Holds, Missing
 from exitfsm.lifecycle import State
 from exitfsm.messages import RecordRead
 from exitfsm.order_ids import client_order_id
-from exitfsm.position import READS_MIN, Position, decide, fold
+from exitfsm.position import READS_MIN, Position, decide, epoch_of, fold
 from exitfsm.values import Fill
 
 HAND_SOLD = fill("sell", 4, second=5, client_order_id="web-17")
@@ -382,6 +382,13 @@ def test_executions_of_a_position_are_those_of_its_symbol_since_its_entry() -> N
     assert [f.at for f in holdings.executions_of(p, fills, listed=True)] == [T0, at(3)]
     assert [f.at for f in holdings.executions_of(p, fills, listed=False)] == [at(3)]
     assert holdings.executions_of(p, [replace(fills[1], at=at(-1))], listed=True) == ()
+
+
+@pytest.mark.parametrize(("epoch", "count"), [(epoch_of(at(3)), 1), (epoch_of(at(-3)), 2), ("1", 2), ("noneZ", 2)])
+def test_executions_before_the_epoch_are_another_positions_where_our_clock_was_behind(epoch: str, count: int) -> None:
+    p = held(opened_at=at(-40), epoch=epoch)
+    fills = [fill("buy", 9, second=0), fill("buy", 10, second=3)]
+    assert len(holdings.executions_of(p, fills, listed=True)) == count
 
 
 def test_a_position_is_told_what_was_concluded() -> None:
