@@ -89,7 +89,7 @@ class Books:
             self._missing.pop(p.position_id, None)
             return read
         fills = await self.fills_of(p) if self._calls.has("fills") else None
-        if fills is not None and holdings.sold_by_others(p, fills) >= p.remaining_qty:
+        if fills is not None and holdings.say_closed(p, fills):
             return read
         since = self._missing.setdefault(p.position_id, read.began)
         if holdings.is_missing_for_good(since, read.began):

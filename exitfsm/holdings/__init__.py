@@ -30,7 +30,7 @@ from exitfsm.holdings.crossing import crossing_of
 from exitfsm.holdings.entering import Account, entry_block, may_enter
 from exitfsm.holdings.executions import (
     average_entry, entered_anew, first_since_flat, is_since, net_traded, next_epoch_start,
-    report_from_executions, sold_by_others, surplus,
+    report_from_executions, say_closed, sold_by_others, surplus,
 )  # fmt: skip
 from exitfsm.holdings.leaving import Blocked, Intent, Permit, Send, Short, Wait, may_send, more_than_held
 from exitfsm.holdings.orders import (

@@ -46,7 +46,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     new: tuple[Trade, ...]
     told: bool
     counted: Run
-    enough: bool
+    enough: bool = False
 
     @property
     def is_inside(self) -> bool:
@@ -94,16 +94,7 @@ def case_of(e: Evidence, read: Read, shown: Shown, memory: Memory) -> Case:
         told = False  # a life with an empty store has no base to add executions to
     counted = count(memory.run, shown.qty, (expected.low, expected.high), shown.said.name, read.begin, instrument.gap_s)
     case = Case(
-        e=e,
-        read=read,
-        memory=memory,
-        shown=shown,
-        expected=expected,
-        found=found,
-        new=new,
-        told=told,
-        counted=counted,
-        enough=False,
+        e=e, read=read, memory=memory, shown=shown, expected=expected, found=found, new=new, told=told, counted=counted
     )
     return replace(case, enough=_is_enough(case))
 
@@ -143,12 +134,17 @@ def _bought_of(e: Evidence) -> Decimal:
 def _reported(e: Evidence, memory: Memory) -> tuple[Trade, ...]:
     """What updates have reported beyond what is watched, where none are listed: of each order one sum, that grows.
 
-    What closed the other side first, as one order does that turns a holding, opened nothing.
+    What closed the other side first, as one order does that turns a holding, opened nothing. Where less was reported
+    bought than is watched, not all was reported, or the unit changed: what is missing was not sold.
     """
     known = explain(trades(e.reported, e.key, memory), e, replace(memory, horizon=BEFORE, booked=frozenset()))
     since = floor(min(p.opened for p in e.watched)) if e.watched else BEFORE
     found = tuple(t for t in known if t.at >= since)
-    beyond, before = total(found) - _bought_of(e), total(t for t in known if t.at < since)
+    bought, before = _bought_of(e), total(t for t in known if t.at < since)
+    closing = total(t for t in found if t.qty * bought < 0)
+    beyond = total(found) - bought
+    if e.watched:
+        beyond = max(beyond, closing) if bought > 0 else min(beyond, closing)
     if e.watched and before * beyond < 0 and abs(beyond) <= abs(before):
         return ()
     return (replace(found[-1], qty=beyond),) if found and beyond else ()

@@ -145,6 +145,20 @@ def sold_by_others(p: Position, fills: Iterable[Fill], *, unsent: bool = False) 
     return max(ZERO, certain - p.sold_elsewhere)
 
 
+@exactly
+def say_closed(p: Position, fills: Iterable[Fill]) -> bool:
+    """True where executions since its entry say that others sold what was left of a position.
+
+    Of one of which our orders sold all or more by its own record, only if together they leave nothing: that record is
+    in doubt then.
+    """
+    listed = tuple(fills)
+    if p.remaining_qty > 0:
+        return sold_by_others(p, listed) >= p.remaining_qty
+    *_, (_, by_others) = _by_others(p, sorted(listed, key=lambda fill: fill.at), by_name_only=False)
+    return by_others > 0 and net_traded(listed, p.side) <= 0
+
+
 def _by_others(p: Position, fills: Iterable[Fill], *, by_name_only: bool) -> Iterator[tuple[Decimal, Decimal]]:
     """After each execution, what was opened in all, and what others than our exits closed: while one works, by name.
 

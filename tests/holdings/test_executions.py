@@ -164,6 +164,21 @@ def test_given_an_order_that_never_left_then_a_nameless_sale_is_not_its() -> Non
     assert holdings.sold_by_others(p, fills, unsent=True) == 4
 
 
+def test_executions_say_that_others_closed_a_position_where_they_sold_what_was_left_of_it() -> None:
+    assert not holdings.say_closed(held(), [fill("buy", 10), fill("sell", 9, second=9)])
+    assert holdings.say_closed(held(), [fill("buy", 10), fill("sell", 10, second=9)])
+
+
+def test_executions_of_a_position_that_sold_more_than_it_had_say_so_only_if_they_leave_nothing() -> None:
+    oversold = ended(qty=Decimal(8), filled_qty=Decimal(12))  # it was 24, and an exit of before had sold 12
+    assert oversold.remaining_qty < 0
+    ours = oversold.order.client_order_id
+    fills = [fill("buy", 24), fill("sell", 12, second=9, client_order_id=ours), fill("sell", 4, second=19)]
+    assert not holdings.say_closed(oversold, fills)
+    assert holdings.say_closed(oversold, [*fills, fill("sell", 8, second=29)])
+    assert not holdings.say_closed(oversold, [])
+
+
 @given(positions(), executions(), st.randoms(use_true_random=False), st.booleans())
 def test_sold_by_others_is_never_negative_nor_more_than_was_sold(p, fills, order: random.Random, unsent: bool) -> None:
     sold = holdings.sold_by_others(p, fills, unsent=unsent)

@@ -272,6 +272,16 @@ def test_where_no_executions_are_listed_one_sum_is_reported_of_each_order() -> N
     assert news(evidence(held(), row(15), fills=None)) == []
 
 
+@pytest.mark.parametrize("side", Side)
+def test_where_less_was_reported_bought_than_is_watched_an_empty_list_is_explained_by_sales_alone(side: Side) -> None:
+    entry, exit_side = ("buy", "sell") if side is Side.LONG else ("sell", "buy")
+    p = replace(held(), side=side)
+    before_a_split = (fill(entry, 4),)
+    assert not any(isinstance(one, ClosedBy) for one in news(evidence(p, fills=None, reported=before_a_split)))
+    sold = (*before_a_split, fill(exit_side, 10, second=60))
+    assert [type(one) for one in news(evidence(p, fills=None, reported=sold))] == [ClosedBy]
+
+
 def test_what_one_order_closed_of_the_other_side_first_has_opened_nothing() -> None:
     short = replace(held(), side=Side.SHORT, opened_at=at(50))
     reported = (fill("buy", 15, second=0), fill("sell", 25, second=50))
