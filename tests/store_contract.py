@@ -36,6 +36,7 @@ from exitfsm.events import (
     AlarmRaised,
     Event,
     FillsRecorded,
+    OrderAccepted,
     PolicyChanged,
     TradingResumed,
 )
@@ -412,6 +413,20 @@ def test_the_newest_position_is_of_the_symbol_and_side_also_within_a_second(stor
     assert newest is not None
     assert newest.position_id == "p2"
     assert store.newest_position("AAPL", Side.SHORT) is None
+
+
+def test_the_newest_orders_are_known_by_the_brokers_own_ids(store):
+    assert store.newest_broker_ids(9) == {}
+    for n in range(3):
+        put(
+            store,
+            f"p{n}",
+            opened(),
+            triggered(f"x{n}"),
+            OrderAccepted(client_order_id=f"x{n}", broker_order_id=f"b{n}", at=T0),
+        )
+    put(store, "p9", opened(), triggered("x9"))
+    assert store.newest_broker_ids(2) == {"b1": "x1", "b2": "x2"}
 
 
 def test_alarms_stand_until_acknowledged(store):

@@ -364,7 +364,8 @@ class BrokerCalls:
     async def executions(self, since: datetime, symbol: str | None = None) -> Executed:
         """Executions since a time, of one symbol where the broker takes that; `BrokerError` where none can be read."""
         theirs = self._spelled.get(symbol, symbol) if symbol is not None else None
-        found, unreadable = fills_of(listed(await self._asked("fills", since, since=since, symbol=theirs)))
+        answers = listed(await self._asked("fills", since, since=since, symbol=theirs))
+        found, unreadable = fills_of(answers, self._names.client_id)
         for text in unreadable.values():
             self._note(AlarmKind.ANSWER_UNREADABLE, f"{text}; looked for {SOUGHT_IN_FILLS}")
         if unreadable and not found:

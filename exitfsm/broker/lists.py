@@ -10,6 +10,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from exitfsm.broker.fields import (
     as_declared,
     id_of,
@@ -148,15 +150,22 @@ def lacking(source: Any) -> list[str]:
     ]
 
 
-def fills_of(answers: Sequence[Any]) -> tuple[list[Fill], dict[str, str]]:
-    """The executions in a list; and for each symbol what is to be said of one that cannot be read ("": of none)."""
+def fills_of(
+    answers: Sequence[Any], client_id_of: Callable[[str], str | None] = lambda broker_order_id: None
+) -> tuple[list[Fill], dict[str, str]]:
+    """The executions in a list; and for each symbol what is to be said of one that cannot be read ("": of none).
+
+    One of an order that is named by the broker's own id alone gets ours, where `client_id_of` knows it.
+    """
     found: list[Fill] = []
     unreadable: dict[str, str] = {}
     for answer in answers:
         try:
             fill = fill_of(answer)
             if fill is not None:
-                found.append(fill)
+                own = fill.broker_order_id if fill.client_order_id is None else None
+                ours = client_id_of(own) if own is not None else None
+                found.append(fill if ours is None else replace(fill, client_order_id=ours))
                 continue
             why = f"a {type(answer).__name__} that lacks {' and '.join(lacking(answer)) or 'a side'}"
         except (BrokerError, ValueError) as error:  # one hides none of the others

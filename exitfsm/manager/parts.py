@@ -142,6 +142,7 @@ class Parts:
         self._mended = mend(store)
         self.adopter.load()
         self._account.restore(context.given.time.now())
+        context.memory.orders.restore()
         context.scoped.restore()
         context.settings.apply()
         if self._account.paused:

@@ -57,6 +57,12 @@ class Orders:
         self._pairs: dict[str, str] = {}
         self._both_sides: frozenset[str] = frozenset()
         self._renamed: dict[str, str] = {}
+        #: Our ids of exit orders whose positions have ended, by the broker's own.
+        self._past: dict[str, str] = {}
+
+    def restore(self) -> None:
+        """In the writer's thread: which of the newest orders were ours."""
+        self._past = self._engine.store.newest_broker_ids(REMEMBERED_MAX)
 
     def owner(self, client_order_id: str) -> Position | None:
         """The open position that an exit order belongs to."""
@@ -73,9 +79,9 @@ class Orders:
         return Known()
 
     def client_id(self, broker_order_id: str) -> str | None:
-        """Our id of an exit order that is named by the broker's id alone."""
+        """Our id of an exit order that is named by the broker's id alone, also of a position that has ended."""
         ids = (p.broker_order_ids.get(broker_order_id) for p in list(self._engine.positions.values()))
-        return next((ours for ours in ids if ours is not None), None)
+        return next((ours for ours in ids if ours is not None), self._past.get(broker_order_id))
 
     def names_unknown(self, text: str) -> bool:
         """True for a refusal that names an order which is neither a known one of others nor an exit on record here."""
@@ -196,6 +202,8 @@ class Orders:
 
     def forget(self, p: Position) -> None:
         """A position has ended. What others opened since its exit was triggered is the start of the one after it."""
+        for own, ours in p.broker_order_ids.items():
+            remember(self._past, own, ours)
         if p.ended_at is not None:
             self._ended[p.symbol] = p.ended_at
         opened_at = holdings.opened_since_exit(p, self.reported.of(p.symbol))

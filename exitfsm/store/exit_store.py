@@ -310,6 +310,14 @@ class ExitStore:
         """Exit orders, oldest first, of one symbol and of one status where given."""
         return self._table("exit_orders", ExitOrderRow, symbol=symbol, status=status)
 
+    def newest_broker_ids(self, limit: int) -> dict[str, str]:
+        """Our ids of the newest exit orders by the broker's own, oldest first; found without reading the history."""
+        sql = (
+            "SELECT alpaca_order_id, client_order_id FROM exit_orders WHERE alpaca_order_id IS NOT NULL "
+            "ORDER BY id DESC LIMIT ?"
+        )
+        return dict(reversed(self._rows(sql, (limit,))))
+
     def tracking(self, symbol: str) -> TrackingRow | None:
         """The newest position of a symbol; None when there never was one."""
         return next(iter(self._table("position_tracking", TrackingRow, symbol=symbol)), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from harness import GOOD, T0, MakeWorld, World, executed
 from msgspec.structs import replace
 
-from exitfsm import Bar, BrokerError, BrokerPosition, IdMemory, Side, State
+from exitfsm import Bar, BrokerError, BrokerPosition, Fill, IdMemory, Side, State
 from exitfsm.holdings import TRIES_MAX
 from exitfsm.position import client_order_id, epoch_of
 from exitfsm.testing import Hang, Raises, Returns
@@ -326,6 +326,36 @@ async def test_given_a_purchase_during_an_exit_then_it_is_a_new_epoch_after_it(w
     assert first != second
     await world.bar(90)
     assert [o.qty for o in world.orders] == [10, 5]
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_given_executions_that_name_no_id_of_ours_then_an_exit_before_is_nobody_elses_sale(
+    world: World, is_restarted: bool
+) -> None:
+    """As Alpaca lists them. The second epoch began while the first one's exit worked: its sale is in that list, too."""
+    as_listed = world.broker.fills
+
+    async def nameless(since: datetime) -> list[Fill]:
+        return [replace(fill, client_order_id=None) for fill in await as_listed(since)]
+
+    world.broker.fills = nameless  # type: ignore[method-assign]
+    world.clock.move(1)
+    await world.bar(98)
+    world.clock.move(1)
+    world.broker.enter("AAPL", "long", 5, 97)
+    world.clock.move(1)
+    await world.fill()
+    await world.until(lambda: [p.remaining_qty for p in world.manager.positions()] == [5], seconds=90)
+    if is_restarted:
+        await world.restart_in_order()
+    await world.bar(90)
+    world.clock.move(1)
+    world.broker.enter("AAPL", "long", 3, 90)
+    world.clock.move(1)
+    await world.fill()
+    await world.until(lambda: [p.remaining_qty for p in world.manager.positions()] == [3], seconds=90)
+    assert [p.state for p in world.ended()] == ["filled", "filled"]
+    assert world.alarm_kinds == []
 
 
 async def test_given_a_purchase_shortly_before_the_breach_that_nobody_told_then_it_is_exited_too(world: World) -> None:

@@ -30,7 +30,7 @@ from simulation.happenings import Happenings
 from simulation.instruments import contracts, declared, in_whole_shares, is_pair, names
 from simulation.loop import ProcessLoop, Violation, World
 from simulation.neighbour import Neighbour
-from simulation.oracle import BAR_S, Oracle
+from simulation.oracle import BAR_S, THREAD_S, Oracle
 from simulation.people import Bot, Person
 from simulation.prices import Tape, kinds, other_rules
 from simulation.process import Process
@@ -147,6 +147,7 @@ class Day:
         around = (self.venue, self.faults, self.trace)
         self._neighbour = Neighbour(self.world, *around, self._of_account, self.oracle.fail, lives_here=shown.neighbour)
         self.venue.tells_fees = self.profile.symbols % 2 == 0
+        self.venue.tells_names = self.profile.symbols % 3 != 0 or shown.ids
         self.worlds = Worlds(shown, self._of_account, *around, self.oracle.fail)
         self.happenings = Happenings(self.world, *around, self._of_account, self.oracle.fail)
         self.happenings.empty, self.happenings.splits, self.happenings.refusals = (
@@ -156,7 +157,7 @@ class Day:
         self.worlds.prefix = self.profile.config.get("live", {}).get("entry_id_prefix", "")
         self.worlds.contracts = frozenset(of_contracts)
         self.worlds.lists_nothing, self.worlds.is_watched = self.happenings.lists_nothing, self.oracle.is_watched
-        self.worlds.is_alarmed = lambda order_id: any(order_id in text for _, text in self._alarms())
+        self.worlds.is_alarmed = self._is_alarmed
         self.happenings.on_split = self._was_split
         self.venue.on_updates = self._spread
         sides = draw_sides(self.rng, self.symbols)
@@ -171,6 +172,7 @@ class Day:
         people = (self.world, self.venue, self.faults, self.trace, self.rng, self.processes)
         told = kinds(self.symbols, looks=shown.looks, hours=shown.hours, quotes=shown.quotes)
         self.tape = Tape(told, self.world, *around, self.oracle, self._of_account, self.processes)
+        self.oracle.lists_fills = self.profile.lists_fills
         self.oracle.others_may_exit = self.profile.machines == "two machines"
         self.oracle.closed_heard_at = self._closed_heard_at
         self._bot = Bot(
@@ -404,10 +406,11 @@ class Day:
             self.worlds.check_alone(order)
         else:
             # What was heard before the close says when it is due, but a clock may be wrong: unheard, it counts as open.
-            heard_at = line.hours_heard.get(order.symbol, -1.0)
+            # What is heard at this very moment comes after what was decided.
+            heard_at, now = line.hours_heard.get(order.symbol, -1.0), self.world.time
             if self.profile.tight and self.oracle.waited_s(self._disk_of(line), order.client_order_id) > TURN_S:
                 self.faults.count("waited for its turn")
-            self.oracle.leaves(self._disk_of(line), order, knows_hours=heard_at >= self.venue.close_at)
+            self.oracle.leaves(self._disk_of(line), order, knows_hours=self.venue.close_at <= heard_at < now - THREAD_S)
             self.happenings.exit_begins(order.symbol)
 
     def _on_answer(self, line: Line, order_id: str) -> None:
@@ -685,6 +688,10 @@ class Day:
             if process.store is not None and process.up
             for row in process.store.alarms(standing_only=False)
         ]
+
+    def _is_alarmed(self, order_id: str) -> bool:
+        """True where an alarm names an order, and while no process is up: then no store is open to be asked."""
+        return not any(p.up for p in self.processes) or any(order_id in text for _, text in self._alarms())
 
     def _last_checks(self) -> None:
         self.venue.verify()

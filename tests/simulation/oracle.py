@@ -30,9 +30,10 @@ from exitfsm.events import (
     Recorded,
 )
 from exitfsm.lifecycle import LOOKUP, State
-from exitfsm.position import Position, client_order_id, evolve
+from exitfsm.position import Position, client_order_id, entered_at, evolve
 from exitfsm.values import ZERO, Order, plain
 from simulation.faults import Faults
+from simulation.instruments import is_pair
 from simulation.loop import Violation, World
 from simulation.venue import EXCUSED_S, Venue, seconds_of
 
@@ -65,6 +66,7 @@ CHECKS: dict[str, str] = {
     "I37": "no position vanishes by lists that are empty for less than five minutes",
     "I39": "the entry of what is watched is in the unit of its price, and a unit that never changed is not unclear",
     "I41": "what is another bot's is neither watched nor sold",
+    "I44": "what the bot bought beside an exit is no contradiction where executions are listed",
 }
 
 
@@ -124,6 +126,7 @@ class Oracle:
         self.night: dict[tuple[str, datetime], Decimal] = {}
         #: True where exits of ours may have left that no process on record here knows of.
         self.others_may_exit = False
+        self.lists_fills = True
         #: Told by disk and symbol since when a process has heard that the market is closed; never where it has not.
         self.closed_heard_at: Callable[[str, str], float] = lambda disk, symbol: float("inf")
         #: From when to when the clock of a machine was wrong; the last one may still be.
@@ -202,7 +205,10 @@ class Oracle:
                 self._completed(before)
             case PositionClosedElsewhere():
                 self._closed(disk, before, event)
-            case ProtectionLost() | AlarmRaised():
+            case ProtectionLost():
+                self.checks["I9"] += 1
+                self._is_contradicted(before, event)
+            case AlarmRaised():
                 self.checks["I9"] += 1
             case _:
                 pass
@@ -214,6 +220,21 @@ class Oracle:
             looser = (before.trail_stop - after.trail_stop) * before.side.sign
             if looser > 0:
                 self.fail("I15", f"the trail of {before.position_id} is looser after a change of its rules")
+
+    def _is_contradicted(self, p: Position, e: ProtectionLost) -> None:
+        """What our orders sold and what is held agree where all that is held was bought since the position began.
+
+        Left out: what a fee takes, and what anybody else than the bot has traded, taken back or split.
+        """
+        venue, since = self._venue, self.opened_s(p) - 1
+        others = max(venue.names_lost_at[p.symbol], venue.disturbed_at[p.symbol]) >= since or self.others_may_exit
+        if others or not self.lists_fills or is_pair(p.symbol) or not e.why.startswith("our orders sold"):
+            return
+        self.checks["I44"] += 1
+        opening = (f for f in venue.executions if f.symbol == p.symbol and f.side is not p.side.exit_side)
+        bought = sum((f.qty for f in opening if f.at >= entered_at(p)), ZERO)
+        if bought - p.sold_qty == abs(venue.held(p.symbol)) and p.sold_qty <= p.qty:
+            self.fail("I44", f"{p.position_id} is unprotected: {e.why}; and the bot bought {plain(bought)} since then")
 
     def _triggered(self, disk: str, before: Position, e: ExitTriggered) -> None:
         self.checks["I20"] += 1

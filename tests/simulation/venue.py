@@ -100,6 +100,8 @@ class Venue(Books):
         self.look_ups_out_until = -1.0
         #: What the venue keeps of the purchase that is being booked, and whether executions tell of it.
         self._fee, self.tells_fees = ZERO, True
+        #: Whether executions name our id of their order, or the broker's alone.
+        self.tells_names = True
         self.past = Past(lambda: world.time)
         self.halted: dict[str, float] = {}
         #: When other hands last changed what is held of a symbol.
@@ -239,7 +241,8 @@ class Venue(Books):
 
     def fills_since(self, since: datetime) -> list[Fill]:
         """Executions since a time."""
-        return self.executions[bisect_left(self.executions, since, key=lambda fill: fill.at) :]
+        listed = self.executions[bisect_left(self.executions, since, key=lambda fill: fill.at) :]
+        return listed if self.tells_names else [replace(fill, client_order_id=None) for fill in listed]
 
     # --- the market ---------------------------------------------------------------------------------------------------
 
