@@ -126,18 +126,20 @@ class Engine:
         max_age = timedelta(seconds=message.policy.price_guard.max_age_seconds)
         if reference is None and bar is None and message.at - message.opened_at <= max_age:
             reference = message.entry_price
-        known = self.get(position_id(message.account, symbol, message.side, message.epoch))
-        if known is not None:
-            if not known.state.terminal and known.position_id not in self.positions:
-                # Stored by a commit that seemed to fail; whether its order was sent is not known either.
-                if known.state is State.PENDING and known.client_order_id is not None:
-                    self.unknown.add(known.client_order_id)
-                self._keep(known, reference=reference, bar=bar)
-            return known
+        name = position_id(message.account, symbol, message.side, message.epoch)
+        if name in self.positions:
+            return self.positions[name]
         events = decide(None, message, self.broker)
         advance(None, type(events[0]))
         position = evolve(None, events[0])
-        result = append(self.store, [Append(position.position_id, 0, events, message.at, message.by)])[0]
+        result = append(self.store, [Append(name, 0, events, message.at, message.by)])[0]
+        if isinstance(result, VersionConflict):
+            position = self.get(name) or position  # it has ended, or a commit stored it that seemed to fail
+            if position.state is State.PENDING and position.client_order_id is not None:
+                self.unknown.add(position.client_order_id)  # whether its order was sent is not known either
+            if not position.state.terminal:
+                self._keep(position, reference=reference, bar=bar)
+            return position
         if isinstance(result, StoreError):
             raise result
         self._keep(position, reference=reference, bar=bar)
@@ -154,16 +156,14 @@ class Engine:
         return [] if self.broker.holds_both(p.symbol) else [q for q in self._of(p.symbol) if q.side is not p.side]
 
     def _of(self, symbol: str) -> tuple[Position, ...]:
-        slot = self._slots.get(symbol)
-        return slot.positions if slot is not None else ()
+        return self._slots[symbol].positions if symbol in self._slots else ()
 
     def open_unless_watched(self, message: Open, *, reference: Decimal | None = None) -> Position:
         """The same, but one holding is watched once: what is watched of the symbol and side already is returned.
 
         Only what was opened after the exit of that had begun is another position.
         """
-        symbol = canonical_symbol(message.symbol)
-        for p in self._of(symbol):
+        for p in self._of(canonical_symbol(message.symbol)):
             begun = p.triggered_at is not None and message.opened_at > p.triggered_at
             if p.side is message.side and not begun:
                 return p

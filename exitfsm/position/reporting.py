@@ -59,7 +59,9 @@ _GOES_ON = (State.PARTIAL, State.CANCELING, State.REJECTED)
 def on_report(p: Position, m: Report, broker: Capabilities) -> list[Event]:
     """The events that a report means; none for one that says nothing new or is about no order of this position."""
     report, misdated = dated(p, m.report, m.at)
-    events = after_news(p, _meant(p, report, m.at, broker), m.at)
+    events = _meant(p, report, m.at, broker)
+    if p.exit.leg or p.state is State.MONITORING:
+        events = after_news(p, events, m.at)
     if p.state is State.UNPROTECTED:
         events = [*events, *_oversold(p, events, m.at)]
     if report.status is OrderStatus.SUSPENDED:

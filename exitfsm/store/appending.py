@@ -219,23 +219,27 @@ class Bulk:
         writer.begin()
 
     def add(self, group: Sequence[Prepared | StoreError]) -> list[Result]:
-        """Takes appends; commits when there are enough."""
-        with self.transaction(written=False):
-            results = [self._writer.take(p) for p in group]
+        """Takes appends; commits when there are enough. Any failure gives the transaction up, and the bulk with it."""
+        writer = self._writer
+        writer.check_active()
+        try:
+            results = [writer.take(p) for p in group]
             self._taken += sum(len(r) for r in results if not isinstance(r, StoreError))
             if self._taken >= self._every:
-                self._writer.commit()
-                self._writer.begin()
+                writer.commit()
+                writer.begin()
                 self._taken = 0
+        except BaseException:
+            writer.give_up()
+            raise
         return results
 
     @contextmanager
-    def transaction(self, *, written: bool = True) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         """The open transaction, with what was taken written into it. Any failure gives it up, and the bulk with it."""
         self._writer.check_active()
         try:
-            if written:
-                self._writer.write()
+            self._writer.write()
             yield
         except BaseException:
             self._writer.give_up()
