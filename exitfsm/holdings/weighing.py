@@ -43,7 +43,7 @@ from exitfsm.holdings.facts import (
 from exitfsm.holdings.ledger import ledger, less, ours_at_most
 from exitfsm.holdings.opening import adopt, await_name, entry_of, origin_of
 from exitfsm.holdings.rows import KEPT_S, Said, Shown, Silent, in_scope, net, side_of, sign
-from exitfsm.holdings.trades import crosses, nobodys, own_sales, total
+from exitfsm.holdings.trades import crosses, lost_exits, nobodys, own_sales, total
 from exitfsm.values import ZERO, exactly
 
 #: How much longer than executions may be late what is executed and not shown is waited for, in seconds.
@@ -175,9 +175,8 @@ def _as_expected(case: Case) -> Answer | None:
 
 def _exchanged(case: Case) -> Answer | None:
     """Row 4: traded by others, with the same quantity after it."""
-    if crosses(case.expected.qty, case.new, case.e.instrument):
-        return None if case.e.watched else _as_history(case)
-    return _as_history(case)
+    crossed = crosses(case.expected.qty, case.new, case.e.instrument)
+    return None if crossed and case.e.watched else _as_history(case)
 
 
 def _as_history(case: Case) -> Answer:
@@ -236,10 +235,13 @@ def _undecided(case: Case) -> Answer | None:
 
 
 def _forgotten(case: Case) -> Answer | None:
-    """Less is held, and an exit under our prefix that is on no record here sold it: is it the next one of ours?"""
-    if case.e.next_ids_known or not case.is_smaller or case.found is None or not case.e.watched:
+    """Own sales first, also behind a purchase: is an exit on no record here, or one without a name, our next one?"""
+    if case.e.next_ids_known or case.found is None or not case.e.watched:
         return None
-    theirs = nobodys(case.found, case.e.watched, case.e.scope, case.memory)
+    theirs = lost_exits(case.found, case.e.watched, case.memory)
+    theirs += tuple(t for t in case.new if not t.order_id and t.qty * case.expected.qty < 0)
+    if not theirs and case.is_smaller:
+        theirs = nobodys(case.found, case.e.watched, case.e.scope, case.memory)
     return ((Needed("next_id"),), case.memory) if theirs else None
 
 
@@ -397,9 +399,9 @@ def _after_an_exit(case: Case, sold: tuple[Watched, ...]) -> Answer:
 
 TABLE: tuple[Row, ...] = (
     _reports,
+    _forgotten,
     _as_expected,
     _undecided,
-    _forgotten,
     _is_empty,
     _unsettled,
     _rescaled,

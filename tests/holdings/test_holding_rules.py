@@ -53,6 +53,7 @@ from exitfsm.holdings.rows import (
 from exitfsm.holdings.trades import Trade, doubles_merged, name_of, origin, root_of, trades
 from exitfsm.holdings.units import entry, unit
 from exitfsm.holdings.weighing import at_most, weigh
+from exitfsm.position import client_order_id
 from exitfsm.values import ZERO, BrokerPosition, Fill, OrderSide, Side
 
 D = Decimal
@@ -420,6 +421,17 @@ def test_own_sales_are_looked_for_before_anything_is_called_external() -> None:
     fills = [fill(1, 800, 10), replace(fill(2, 905, -10), client_order_id="xf1-1")]
     said, _ = weigh(evidence(watched=[held(orders=(order,), wanted=890.0)], fills=fills), Memory())
     assert said == (Reported("xf1-1", D(10), D(100)), Needed("record"))
+
+
+@pytest.mark.parametrize("shown", [10, 15, 25])
+@pytest.mark.parametrize("order_id", [client_order_id("p", 1, "xf2"), None])
+def test_an_exit_that_another_machine_sent_is_looked_for_however_much_is_held(shown: int, order_id: str | None) -> None:
+    """It sold all, and the bot bought again: as much as was sold, or more."""
+    sold = replace(fill(2, 900, -10), client_order_id=order_id)
+    e = evidence(
+        row(shown), watched=[held()], fills=[fill(1, 800, 10), sold, fill(3, 950, shown)], next_ids_known=False
+    )
+    assert weigh(e, Memory())[0] == (Needed("next_id"),)
 
 
 def test_the_next_id_is_asked_for_before_anything_is_called_external() -> None:
