@@ -11,7 +11,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -23,7 +23,7 @@ from exitfsm.events import AlarmRaised, ExitRetried, ExitTriggered, PositionOpen
 from exitfsm.position import Position
 from exitfsm.store import ExitStore
 from exitfsm.testing.books import Booked
-from exitfsm.values import Bar, Order, Side, plain
+from exitfsm.values import ZERO, Bar, Order, Side, plain
 from simulation.disk import Disk
 from simulation.faults import Faults
 from simulation.happenings import Happenings
@@ -376,7 +376,7 @@ class Day:
         for r in recorded:
             self.happenings.committed(r.event)
             if isinstance(r.event, AlarmRaised) and r.event.kind == "unit_unclear":
-                self._unit_is_unclear(lives[r.stream_id].position)
+                self._unit_is_unclear(lives[r.stream_id].position, [life.position for life in lives.values()])
             self.worlds.note_part(r.event, lives[r.stream_id].position if r.stream_id in lives else None)
             if isinstance(r.event, ExitTriggered | ExitRetried):
                 self.happenings.exit_begins(lives[r.stream_id].position.symbol)
@@ -388,15 +388,19 @@ class Day:
             if [p for p in ours if not p.state.terminal] == [opened]:
                 self.worlds.adopted(opened.symbol, opened.qty)
 
-    def _unit_is_unclear(self, p: Position) -> None:
-        """Where nobody traded since the position was opened, and nothing was split, its unit is clear."""
+    def _unit_is_unclear(self, p: Position, known: Sequence[Position]) -> None:
+        """Where nobody traded since the position was opened, and nothing was split, its unit is clear.
+
+        But where more is held than is watched: the average is that of both.
+        """
         self.oracle.checks["I39"] += 1
         venue, opened = self.venue, self.oracle.opened_s(p)
         changes = (venue.bought_on_at, venue.disturbed_at, venue.flat_until)
         traded = any(at.get(p.symbol, 0.0) > opened + 1 for at in changes)
         # What an exit beside it has sold leaves an average that is of both.
         traded = traded or any(at > opened + 1 for at, _ in venue.held_lately[p.symbol])
-        if p.symbol not in self._split and not traded:
+        watched = sum((q.remaining_qty for q in known if q.symbol == p.symbol and not q.state.terminal), ZERO)
+        if p.symbol not in self._split and not traded and abs(venue.held(p.symbol)) <= watched:
             self.oracle.fail("I39", f"the unit of {p.symbol} is called unclear, and never changed")
 
     def _on_submit(self, line: Line, order: Order, arrived: bool) -> None:
