@@ -350,6 +350,12 @@ def proof_of(books: Books) -> Proof:
     return Proof(reasons, bool(closed) and not lines, books.outside)
 
 
+def held_on(symbol: str, qty: Decimal) -> str:
+    """Why what others bought is held on where the scope is by ids, whatever was asked for."""
+    why = "manage.owner is ids, and what others bought cannot be taken in: sell it at the broker"
+    return f"{symbol}: {plain(qty)} are held on: {why}"
+
+
 def _working(books: Books) -> list[str]:
     if books.orders is None:
         return ["the broker lists no orders: whether one works is not known; look there"]

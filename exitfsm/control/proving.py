@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from exitfsm.control.deciding import Books, Proof, proof_of
+from exitfsm.control.deciding import Books, Proof, held_on, proof_of
 from exitfsm.others.entries import is_others
 from exitfsm.position import READS_MIN
 from exitfsm.scope import why_not
@@ -47,10 +47,10 @@ async def look(parts: Parts, doubts: Sequence[str] = (), *, of_all: bool = False
     foreign = tuple(order for working in context.memory.orders.foreign.values() for order in working.values())
     positions = tuple(sorted(context.engine.positions.values(), key=lambda p: (p.opened_at, p.position_id)))
     rows, unreadable = read.rows, read.unreadable
-    if of_all:
+    scope, prefix = context.scoped.scope, context.ground.live.entry_id_prefix
+    if of_all and not scope.ids:
         rows, outside = context.scoped.rows, []
     else:
-        scope, prefix = context.scoped.scope, context.ground.live.entry_id_prefix
         left_out = {one.row.symbol for one in outside if why_not(one.row.symbol, scope, watched=True)}
         rows = tuple(row for row in rows if row.symbol not in left_out and row.qty)  # a part of nothing is nobody's
         unreadable = frozenset(
@@ -60,11 +60,16 @@ async def look(parts: Parts, doubts: Sequence[str] = (), *, of_all: bool = False
             tuple(o for o in orders if o is None or not is_others(o, scope, prefix)) if orders is not None else None
         )
         foreign = tuple(o for o in foreign if not is_others(o, scope, prefix))
-    watched = {bare(p.symbol) for p in positions}
-    new = {name: qty for name, qty in context.scoped.owned.items() if qty and name not in watched}
+    watched, owned = {bare(p.symbol) for p in positions}, context.scoped.owned
+    managed = {name: qty for name, qty in owned.items() if qty and not why_not(name, scope, watched=True)}
     doubts = (
         *doubts,
-        *(f"{name}: {plain(abs(qty))} that its ids bought is not watched yet" for name, qty in new.items()),
+        *(
+            f"{name}: {plain(abs(qty))} that its ids bought is not watched yet"
+            for name, qty in managed.items()
+            if name not in watched
+        ),
+        *(held_on(one.row.symbol, one.qty) for one in outside if of_all and scope.ids),
     )
     hours = {p.symbol: context.hours.at_a_glance(p.symbol) for p in positions}
     opens = {symbol: known.next_open for symbol, known in hours.items() if known is not None and not known.is_open}

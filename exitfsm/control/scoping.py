@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exitfsm.control.deciding import Said, of_symbol, signed
+from exitfsm.control.deciding import Said, held_on, of_symbol, signed
 from exitfsm.control.protocol import ALL_POSITIONS, NOT_DONE, Request
 from exitfsm.errors import ExitFsmError
 from exitfsm.events import CommandGiven, ScopeChanged
@@ -154,8 +154,7 @@ class Scoping:
         for one in context.scoped.outside():
             symbol = context.memory.orders.known_spelling(one.row.symbol)
             if context.scoped.scope.ids:
-                why = "manage.owner is ids, and what others bought cannot be taken in: sell it at the broker"
-                said.append(Said(f"{symbol}: {plain(one.qty)} are held on: {why}", NOT_DONE))
+                said.append(Said(held_on(symbol, one.qty), NOT_DONE))
                 continue
             said.append(Said(f"{symbol}: {plain(one.qty)} taken in for this ({one.why})"))
             if symbol not in seen:
