@@ -117,6 +117,8 @@ class Scoping:
         context = self._parts.context
         for recorded in await Choosing(context.ground, context.scoped).choose(change):
             context.alarms.announce(None, recorded)
+        if change.how == ScopeHow.ADOPTED:
+            context.memory.kept.begin_anew(change.symbol)
 
     # --- for a flatten ------------------------------------------------------------------------------------------------
 

@@ -145,6 +145,12 @@ class Kept:
             self._memory[key] = memory
             self._note(key, [p])
 
+    def begin_anew(self, symbol: str) -> None:
+        """A person has taken a symbol in: of what nobody watched of it, all that executions say counts again."""
+        for key in [key for key in self._memory if bare(key.symbol) == bare(symbol)]:
+            for remembered in (self._memory, self._left, self._price, self._awaited, self._proposed):
+                remembered.pop(key, None)
+
     def of_nobody(self, symbol: str, read: Read, executions: tuple[Fill, ...]) -> Evidence:
         """In scope by ids, all that is known of a holding that nobody watches."""
         return Evidence(

@@ -63,8 +63,10 @@ async def test_what_is_ignored_is_neither_watched_nor_flattened_and_is_back_once
         answer = await give(world, lambda control: control.flatten(reason="out", timeout_s=2.0))
         assert (answer.code, world.orders) == (0, [])
         assert [line.partition(" by ")[0] for line in answer.lines] == ["not managed: AAPL 100, ignored"]
+        world.clock.move(5)
         world.broker.enter("AAPL", "long", 5, 100, client_order_id="A-2")
         await told(world)
+        world.clock.move(5)
         assert world.manager.positions() == []
         back = await give(world, lambda control: control.adopt("AAPL", reason="watch it again"))
         assert back.code == 0, back.lines
