@@ -15,7 +15,7 @@ from exitfsm.account import Account
 from exitfsm.aio.tasks import leave_turn
 from exitfsm.books import Rows
 from exitfsm.config import Managed
-from exitfsm.holdings import Opening, Read, bare
+from exitfsm.holdings import Opening, Read, bare, too_little
 from exitfsm.holdings.facts import Scope
 from exitfsm.holdings.rows import scope_tag
 from exitfsm.kinds import AlarmKind
@@ -178,7 +178,8 @@ class Scoped:
         prefix, now = self._live.entry_id_prefix, self._time.monotonic()
         self._asked = {key: since for row in rows if (since := self._asked.get(key := bare(row.symbol))) is not None}
         new = [row for row in rows if self._asked.get(bare(row.symbol), now) < math.inf and row.qty.is_finite()]
-        new = [row for row in new if not scope.is_named(row.symbol, self.scope)]
+        rules = self._calls.capabilities.rules
+        new = [r for r in new if not (scope.is_named(r.symbol, self.scope) or too_little(r.qty, rules(r.symbol)))]
         if not (new and prefix and not self.scope.by_ids and self._calls.has("fills")):
             return
         with logged("who_bought_unknown error=%s"):

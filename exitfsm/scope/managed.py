@@ -117,14 +117,17 @@ def two_managers(broker: Capabilities) -> str:
 
 @exactly
 def bought_by_others(row: BrokerPosition, executions: Iterable[Fill], prefix: str) -> Others | None:
-    """What of a row was not bought by orders of the bot's prefix, as far as executions say; None where nothing is."""
+    """What of a row was not bought by orders of the bot's prefix, as far as executions say; None where nothing is.
+
+    One that names no client order id does not say who bought it.
+    """
     mine = [fill for fill in executions if same_symbol(fill.symbol, row.symbol)]
     start = first_since_flat(mine, row.side, row.qty)
     since = [fill for fill in mine if start is None or fill.at >= start]
     opens = [fill for fill in since if fill.side is not row.side.exit_side]
     known = sum((fill.qty for fill in opens), ZERO) - sum((f.qty for f in since if f not in opens), ZERO)
-    known_ids = ((f, f.client_order_id or "") for f in opens)
-    theirs = [f for f, order_id in known_ids if not (order_id.startswith(prefix) or looks_like_exit(order_id))]
+    named = ((f, f.client_order_id) for f in opens if f.client_order_id)
+    theirs = [f for f, order_id in named if not (order_id.startswith(prefix) or looks_like_exit(order_id))]
     bought = sum((fill.qty for fill in theirs), ZERO) + max(ZERO, row.qty - known)
     if bought <= row.qty * _GRAIN:
         return None

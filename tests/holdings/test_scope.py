@@ -105,6 +105,8 @@ def test_what_is_ours_is_what_is_left_of_all_that_is_watched_at_what_it_cost() -
         ([("buy", 1, "bot-1")], (9, "")),  # nine were bought before what is listed
         ([("buy", 12, "bot-1"), ("sell", 2, "xf1-p-1")], None),
         ([], (10, "")),
+        ([("buy", 10, "")], None),  # who bought it, it does not say
+        ([("buy", 4, ""), ("buy", 6, "web-1")], (6, "web-1")),
     ],
 )
 def test_what_others_bought_is_told_from_the_bots_own(
