@@ -362,9 +362,16 @@ class Oracle:
         venue, opened = self._venue, self.opened_s(p) - EXCUSED_S
         if venue.names_lost_at[p.symbol] >= opened or self.others_may_exit or venue.bought_on_at[p.symbol] >= opened:
             return
+        if not self.lists_fills and not venue.capabilities.lookup_sees_closed and self._filled_in_silence(p):
+            return  # a late fill of ours, of which this venue's books say nothing any more
         self.checks["I32"] += 1
         if venue.disturbed_at[p.symbol] < opened:
             self.fail("I32", f"{p.position_id} is called closed by other hands, and nobody else traded {p.symbol}")
+
+    def _filled_in_silence(self, p: Position) -> bool:
+        """True where an exit has sold more than its position was told."""
+        known = ((self._venue.booked(order.client_order_id), order) for order in p.orders)
+        return any(booked is not None and booked.filled > order.filled_qty for booked, order in known)
 
     def _was_flat(self, disk: str, p: Position) -> None:
         """What other hands closed has been flat since it was opened, unless more was bought, or is held beside it."""
