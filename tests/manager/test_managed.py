@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from harness import GOOD, T0, MakeWorld, World
 from msgspec.structs import replace
 
 from exitfsm.lifecycle import State
-from exitfsm.ports import IdMemory
+from exitfsm.ports import AssetRules, IdMemory
 
 
 async def held_before(make_world: MakeWorld, config: dict[str, Any], **options: Any) -> World:
@@ -108,6 +109,18 @@ async def test_what_others_bought_is_said_where_the_bots_ids_are_known(make_worl
     await world.passes(130, step=10)
     assert not any("TSLA" in alarm.text for alarm in world.alarms)
     assert "TSLA" in watched(world)
+
+
+async def test_of_what_cannot_be_sold_nobody_is_asked_who_bought_it(make_world: MakeWorld) -> None:
+    whole = replace(GOOD, stocks=AssetRules(qty_step=Decimal(1), qty_min=Decimal(1)))
+    world = await make_world({"live": {"entry_id_prefix": "bot-"}}, started=False, capabilities=whole)
+    world.broker.enter("AAPL", "long", "0.5", 100, client_order_id="by-hand-1")
+    world.broker.enter("MSFT", "long", 5, 50, client_order_id="by-hand-2")
+    world.broker.lose_updates()
+    await world.start()
+    await world.passes(130, step=10)
+    said = [alarm.text for alarm in world.alarms if alarm.kind == "scope_unclear"]
+    assert ["MSFT" in text for text in said] == [True]
 
 
 async def test_an_execution_that_cannot_be_read_hides_nothing_of_other_symbols(make_world: MakeWorld) -> None:
