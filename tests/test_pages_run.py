@@ -35,6 +35,7 @@ NOT_RUN = {
     "python3 dev ": "makes the environment that this runs in",
     "HYPOTHESIS_PROFILE=brief python3 dev ": "the same",
     "pip install ": "fetches",
+    "python3 -m venv .venv ": "this is one: `python3 dev follow` makes a new one",
     "createdb ": "needs a server: test_postgres.py has one",
     "litestream ": "tests/manager/test_litestream.py does",
     "export APCA_": "keys",
@@ -115,6 +116,10 @@ def shell(command: str) -> str:
 def granted(name: str) -> None:
     """Make what a page takes for granted."""
     Path("elsewhere").mkdir()
+    if shown := re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```', TEXTS[name], re.DOTALL | re.MULTILINE):
+        for named, content in shown:
+            Path(named).write_text(content)
+        return
     for settings in blocks(name, "yaml"):
         text = Path("trading.yaml").read_text() if Path("trading.yaml").exists() else "exit_manager:\n"
         Path("trading.yaml").write_text(text + settings.partition("exit_manager:\n")[2])
