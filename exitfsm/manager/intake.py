@@ -33,6 +33,8 @@ from exitfsm.values import Bar, ExecutionReport, OrderStatus
 
 #: How long an update waits until a new position is adopted; a bot with one consumer has bars waiting behind.
 SYNC_WAIT_S = 1.0
+#: How soon an update that could not be stored is told again, and how seldom at last.
+AGAIN_S, AGAIN_MAX_S = 1.0, 60.0
 #: Tasks that ask the broker about a price that jumped.
 CONFIRM = "exitfsm-confirm"
 
@@ -260,14 +262,26 @@ class Intake(Part):
             self._reconciler.due.hurry()
             return
         report = self._orders.under_our_id(report)
+        is_ours = True
         try:
-            if await self._ground.is_ours(report.client_order_id):
+            if is_ours := await self._ground.is_ours(report.client_order_id):
                 await self._on_ours(report)
             else:
                 await self._on_foreign(report)
-        except StoreError:
-            return  # reported by the group; the order is looked up again
+        except StoreError:  # reported by the group
+            if is_ours:
+                self._tasks.spawn(self._once_more(report), "exitfsm-again")
+            return
         await self._executor.grace()
+
+    async def _once_more(self, report: ExecutionReport) -> None:
+        """Tell what the store could not take again until it does: of an order that has ended nobody asks any more."""
+        pause_s = AGAIN_S
+        while True:
+            await self._given.clock.sleep(pause_s)
+            with logged("update_not_stored error=%s", of=(StoreError,)):
+                return await self._on_ours(report)
+            pause_s = min(2 * pause_s, AGAIN_MAX_S)
 
     async def _on_ours(self, report: ExecutionReport) -> None:
         """An exit of ours. One that has filled, nobody says how much, is looked up.

@@ -20,6 +20,8 @@ class Sends:
     def __init__(self, time: SteadyTime, life_s: float = 105.0) -> None:
         self._time, self._life_s = time, life_s
         self._unknown: dict[str, int] = {}
+        #: When the broker last did not know each, in monotonic seconds.
+        self._denied_at: dict[str, float] = {}
         #: When a copy of each may last have left whose outcome is not known, in monotonic seconds.
         self._unclear_at: dict[str, float] = {}
         #: When each was last sent, in monotonic seconds: what was asked before says nothing of it.
@@ -43,8 +45,8 @@ class Sends:
 
     def found(self, client_order_id: str) -> None:
         """The broker knows an order."""
-        self._unknown.pop(client_order_id, None)
-        self._unclear_at.pop(client_order_id, None)
+        for remembered in (self._unknown, self._denied_at, self._unclear_at):
+            remembered.pop(client_order_id, None)
 
     def unclear(self, client_order_id: str) -> None:
         """What became of the copy that was just sent is not known."""
@@ -53,6 +55,7 @@ class Sends:
     def not_found(self, client_order_id: str) -> int:
         """The broker does not know an order; returns how often that was so."""
         self._unclear_at.setdefault(client_order_id, self._time.monotonic())  # of a life before this one
+        self._denied_at[client_order_id] = self._time.monotonic()
         self._unknown[client_order_id] = self._unknown.get(client_order_id, 0) + 1
         return self._unknown[client_order_id]
 
@@ -63,14 +66,15 @@ class Sends:
     def has_lapsed(self, p: Position, can_look_up: Callable[[str], bool], unknown: Collection[str]) -> bool:
         """True where the current order may have been sent, can arrive no more, and the broker knows, or says, nothing.
 
-        Where it is not known when it was sent (by a life before this one), that is as of the first question.
+        Where it is not known when it was sent (by a life before this one), that is as of the first question. That the
+        broker did not know it counts once it can arrive no more: a look-up that fails since then is no answer.
         """
         name = p.client_order_id or ""
         if p.state is not State.PENDING or name not in unknown or name in self.under_way:
             return False
         left_at = self._unclear_at.setdefault(name, self._time.monotonic())
-        unsaid = not can_look_up(name) or self.may_have_left(name)
-        return unsaid and self._time.monotonic() - left_at >= self._life_s
+        asked_at = self._denied_at.get(name, NEVER) if can_look_up(name) else self._time.monotonic()
+        return asked_at - left_at >= self._life_s
 
     def may_be_on_its_way(self, client_order_id: str, *, is_held_by_unknown: bool = False) -> bool:
         """True for such an order whose copy may still arrive: no request lives longer than this one has.

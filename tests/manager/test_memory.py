@@ -18,6 +18,7 @@ from exitfsm.memory.orders import Orders
 from exitfsm.memory.sends import Sends
 from exitfsm.memory.shown import Missing
 from exitfsm.position import READS_MIN
+from exitfsm.testing.given import given, opened, triggered
 from exitfsm.values import BrokerPosition, ExecutionReport, OrderStatus, Side
 
 
@@ -62,6 +63,22 @@ def test_given_an_order_that_was_not_found_when_it_is_found_then_no_earlier_copy
     assert sends.may_have_left("x")
     sends.found("x")
     assert not sends.may_have_left("x")
+
+
+def test_an_order_has_lapsed_once_the_broker_does_not_know_it_when_it_can_arrive_no_more() -> None:
+    """It may have come after the look-up that did not find it, and look-ups that fail since then say nothing."""
+    clock, p = ManualClock(T0), given(opened(), triggered()).now
+    name = p.client_order_id or ""
+    sends = Sends(SteadyTime(clock), 105)
+    sends.unclear(name)
+    clock.move(10)
+    sends.not_found(name)
+    clock.move(200)
+    assert not sends.has_lapsed(p, lambda _: True, {name})
+    assert sends.has_lapsed(p, lambda _: False, {name})  # nobody can ask: the time alone says so
+    sends.not_found(name)
+    assert sends.has_lapsed(p, lambda _: True, {name})
+    assert not sends.has_lapsed(p, lambda _: True, {"another"})
 
 
 def test_given_no_list_of_working_orders_yet_then_exits_are_held_back_for_a_while() -> None:

@@ -370,6 +370,24 @@ async def test_given_a_disk_that_fails_during_an_exit_then_the_order_is_followed
     assert len(world.orders) == 1
 
 
+async def test_given_a_correction_that_the_store_cannot_take_then_it_is_told_again_once_it_can(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the order of a part that is sold nobody asks any more: the update is the only word of it."""
+    world.expected = {"not_stored"}
+    await world.manager.force_exit("AAPL", "a part", qty=4)
+    await world.until(lambda: world.orders)
+    await world.fill()
+    await world.until(lambda: (world.state, world.position.remaining_qty) == ("monitoring", 6), seconds=30)
+    with monkeypatch.context() as broken:
+        broken.setattr(world.manager.store, "append_many", failing(StoreError("another program holds the file")))
+        world.broker.bust(world.last_order, 4)
+        await world.deliver()
+        await world.passes(2)
+    assert world.position.orders[0].filled_qty == 4
+    await world.until(lambda: world.position.orders[0].filled_qty == 0, seconds=10)
+
+
 async def test_given_a_commit_that_reports_an_error_though_it_was_stored_then_there_is_one_order(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
