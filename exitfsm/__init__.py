@@ -181,7 +181,7 @@ if TYPE_CHECKING:
     from exitfsm.simulated import Act, SimulatedBroker
     from exitfsm.store import ExitStore
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 #: What is loaded late, and from where.
 _LAZY = {
