@@ -5,7 +5,6 @@ What they prove is decided in `holdings`; here it is read, asked, told, and reme
 
 from __future__ import annotations
 
-from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 
@@ -120,8 +119,11 @@ class View(Part):
                 continue
             said, memory = self._kept.weigh(evidence, by)
             if Needed("next_id") in said and not asked.next_ids:
-                if self._calls.asks_by_our_id and any([await self._took_over(p) for p in holding]):
-                    return  # an exit of ours that an old copy of the store does not know
+                took = [await self._took_over(p) for p in holding] if self._calls.asks_by_our_id else []
+                if None in took:  # no answer is no proof that there is none: with the next read it is asked again
+                    self._kept.look_in(watching.next_look_s(memory, evidence.instrument))
+                if any(took) or None in took:
+                    return  # an exit of ours that an old copy of the store does not know, or perhaps
                 asked = replace(asked, next_ids=True)
                 continue
             began = {p.position_id: self._waits.at(p, read.began) for p in holding}
@@ -187,11 +189,13 @@ class View(Part):
             return None  # its record, or another report, said more than this read knows
         return replace(evidence, record=record, beside=tuple(self._engine.beside(p)))
 
-    async def _took_over(self, p: Position) -> bool:
-        """True when the order of the next attempt was at the broker already, and was recovered."""
-        attempt, report = p.attempt + 1, None
-        with suppress(BrokerError):  # then it is sent, and refused where it is there
+    async def _took_over(self, p: Position) -> bool | None:
+        """True when the order of the next attempt was at the broker already, and was recovered; None: no answer."""
+        attempt = p.attempt + 1
+        try:
             report = await self._calls.order(client_order_id(p.position_id, attempt, p.id_form))
+        except BrokerError:
+            return None
         if report is not None and self._engine.positions.get(p.position_id) is p:
             await self._mailbox.tell(p.position_id, Recover(at=self._waits.now(p), attempt=attempt, report=report))
         return self._engine.positions.get(p.position_id) is not p

@@ -186,7 +186,7 @@ class Kept:
         if before.keys() - now.keys() or watching.is_part_sold(e.watched, before):
             memory = replace(memory, confirmed=False)
         if now.keys() - before.keys():
-            memory = replace(memory, horizon=BEFORE, run=None, runs=0)  # what opened it is no news
+            memory = replace(memory, horizon=BEFORE, run=None, runs=0, empty=BEFORE)  # what opened it is no news
         return memory, True
 
     def keep(self, e: Evidence, memory: Memory, positions: Sequence[Position], *, news: bool) -> None:

@@ -12,7 +12,7 @@ import pytest
 from harness import GOOD, T0, MakeWorld, World, executed
 from msgspec.structs import replace
 
-from exitfsm import Bar, BrokerError, BrokerPosition, Fill, IdMemory, Side, State
+from exitfsm import Bar, BrokerError, BrokerPosition, Fill, IdMemory, OrderSide, Side, State
 from exitfsm.holdings import TRIES_MAX
 from exitfsm.position import client_order_id, epoch_of
 from exitfsm.testing import Hang, Raises, Returns
@@ -356,6 +356,28 @@ async def test_given_executions_that_name_no_id_of_ours_then_an_exit_before_is_n
     await world.until(lambda: [p.remaining_qty for p in world.manager.positions()] == [3], seconds=90)
     assert [p.state for p in world.ended()] == ["filled", "filled"]
     assert world.alarm_kinds == []
+
+
+async def test_given_an_exit_of_another_machine_behind_a_purchase_then_nothing_grows_before_it_is_looked_up(
+    world: World,
+) -> None:
+    """It sold all, the bot bought more than that, and no order can be looked up: that proves nothing."""
+    p, held = world.position, world.broker.held("AAPL")
+    world.clock.move(1)
+    other = world.broker.place(
+        "AAPL", OrderSide.SELL, held, client_order_id=client_order_id(p.position_id, 1, p.id_form)
+    )
+    world.broker.fill(other)
+    world.clock.move(1)
+    world.broker.enter("AAPL", "long", 15, 97)
+    world.broker.lose_updates()
+    world.broker.always("order", Raises(BrokerError("HTTP 503")))
+    await world.passes(200, step=5)
+    assert [q.remaining_qty for q in world.manager.positions()] == [10]
+    assert "PositionResized" not in world.names()
+    world.broker.always("order", None)
+    await world.until(lambda: [q.remaining_qty for q in world.manager.positions()] == [15], seconds=120)
+    assert [(q.position_id, q.state) for q in world.ended()] == [(p.position_id, "filled")]
 
 
 async def test_given_a_purchase_shortly_before_the_breach_that_nobody_told_then_it_is_exited_too(world: World) -> None:

@@ -725,7 +725,9 @@ class Day:
         self._no_defects()
 
     def _open_still_any(self) -> bool:
-        return any(p.manager is not None and p.manager.positions() for p in self.processes)
+        """True where something is watched, or held and in an alarm alone: once orders can be looked up, it is watched."""
+        watched = any(p.manager is not None and p.manager.positions() for p in self.processes)
+        return watched or not all(self.venue.is_flat(symbol) for symbol in self.symbols)
 
     def _clear_away(self) -> None:
         for process in self.processes:
