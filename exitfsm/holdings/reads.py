@@ -316,9 +316,11 @@ def _explained(
         return Need.RECORD if _lacks_record(e) else Closed(), memory
     sold = sold_by_others(p, listed.items) if qty < left else ZERO
     is_flat = sold == left - qty or net_traded(listed.items, p.side) == ZERO
-    if qty < left and sold >= left - qty:
-        # Two sources agree: at once, but for a list without any row, with which they must agree to the last share.
-        reads = max(reads, READS_MIN) if e.read.rows or is_flat else reads
+    # A list without any row they must agree with to the last share; and where the books have contradicted what is on
+    # record, as after a split during an exit, executions of two units may come to nothing.
+    agree = is_flat and p.state is not State.UNPROTECTED
+    if qty < left and sold >= left - qty and (e.read.rows or agree):
+        reads = max(reads, READS_MIN)  # two sources: at once
     elif not e.read.rows and not e.read.exact and left != ZERO and lasted_s < EMPTY_S:
         missing = reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live
         return Missing() if missing else Nothing(), memory
