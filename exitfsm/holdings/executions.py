@@ -5,8 +5,9 @@ Lists of fills in, figures out, exact in whatever decimal context they are calle
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from exitfsm.lifecycle import State
@@ -38,6 +39,16 @@ def is_since(fill: Fill, since: datetime) -> bool:
     """True for an execution at or after a time, as far as its own time tells: many brokers cut theirs off."""
     step = next(step for step in (1_000_000, 1000, 1) if fill.at.microsecond % step == 0)
     return fill.at >= since.replace(microsecond=since.microsecond // step * step)
+
+
+def closed_since(fills: Iterable[Fill], side: Side, read: datetime, seconds: float) -> bool:
+    """True where something was closed no longer than so many seconds before a read: it may explain an empty list.
+
+    It explains no row that was there after it. So it is after a split during an exit: executions of two units may come
+    to nothing while something is held.
+    """
+    since = read - timedelta(seconds=seconds) if math.isfinite(seconds) else datetime.min.replace(tzinfo=read.tzinfo)
+    return any(fill.side is side.exit_side and fill.at >= since for fill in fills)
 
 
 @exactly

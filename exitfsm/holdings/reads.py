@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from exitfsm.holdings.executions import (
     average_entry,
+    closed_since,
     entered_anew,
     is_since,
     net_traded,
@@ -35,6 +36,8 @@ from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, Side, bare, exactly,
 
 #: A time before everything.
 NEVER = -math.inf
+#: How long before the first empty list the list may have been read last.
+_LATELY_S = 60.0
 #: That a row is merely absent must be shown for so many times as long as a list of positions can be behind.
 ABSENT_BY_LAG = 3
 #: What is expected of a position and of the others of its holding, by their ids: the broker shows them in one row.
@@ -316,11 +319,11 @@ def _explained(
         return Need.RECORD if _lacks_record(e) else Closed(), memory
     sold = sold_by_others(p, listed.items) if qty < left else ZERO
     is_flat = sold == left - qty or net_traded(listed.items, p.side) == ZERO
-    # A list without any row they must agree with to the last share; and where the books have contradicted what is on
-    # record, as after a split during an exit, executions of two units may come to nothing.
-    agree = is_flat and p.state is not State.UNPROTECTED
-    if qty < left and sold >= left - qty and (e.read.rows or agree):
-        reads = max(reads, READS_MIN)  # two sources: at once
+    empty_s = _LATELY_S + e.broker.positions_lag_s + e.read.began - memory.since
+    proved = bool(e.read.rows) or (is_flat and closed_since(listed.items, p.side, e.began, empty_s))
+    if qty < left and sold >= left - qty and (proved or not is_flat):
+        # Two sources agree: at once, but for a list without any row, with which they must agree to the last share.
+        reads = max(reads, READS_MIN) if proved else reads
     elif not e.read.rows and not e.read.exact and left != ZERO and lasted_s < EMPTY_S:
         missing = reads >= READS_MIN and p.state is not State.UNPROTECTED and not p.order_live
         return Missing() if missing else Nothing(), memory
