@@ -2,9 +2,9 @@
 
     python3 dev follow
 
-Each `$` line of the first commands of a page is given to one shell, as it stands; files that the page shows with a name
-are written beside. It ends with 0 where an exit of one's own bars took no more than 5 commands, and a bot with one's own
-broker no more than 15, and both came to their exit. Only what is committed is followed; packages are fetched.
+Each `$` line of the first commands of a page is given to one shell, as it stands; files that the page shows with a
+name are written beside. It ends with 0 where an exit of one's own bars took no more than 5 commands, and a bot with
+one's own broker no more than 15, and both came to their exit. Only what is committed is followed; packages are fetched.
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ from exitfsm.position import READS_MIN, Position
 from exitfsm.position.attempting import is_price
 from exitfsm.values import ZERO, ExecutionReport, Fill, OrderStatus, Side, exactly, rounded
 
+#: How much older than the newest row a sale may be that explains an empty list, beside the lag: clocks differ.
+LATELY_S = 5.0
+
 
 @exactly
 def first_since_flat(fills: Sequence[Fill], side: Side, qty: Decimal) -> datetime | None:
@@ -47,7 +50,11 @@ def closed_since(fills: Iterable[Fill], side: Side, read: datetime, seconds: flo
     It explains no row that was there after it. So it is after a split during an exit: executions of two units may come
     to nothing while something is held.
     """
-    since = read - timedelta(seconds=seconds) if math.isfinite(seconds) else datetime.min.replace(tzinfo=read.tzinfo)
+    since = (
+        read - timedelta(seconds=seconds + LATELY_S)
+        if math.isfinite(seconds)
+        else datetime.min.replace(tzinfo=read.tzinfo)
+    )
     return any(fill.side is side.exit_side and fill.at >= since for fill in fills)
 
 

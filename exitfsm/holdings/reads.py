@@ -36,8 +36,6 @@ from exitfsm.values import ZERO, Bar, BrokerPosition, Fill, Side, bare, exactly,
 
 #: A time before everything.
 NEVER = -math.inf
-#: How long before the first empty list the list may have been read last.
-_LATELY_S = 60.0
 #: That a row is merely absent must be shown for so many times as long as a list of positions can be behind.
 ABSENT_BY_LAG = 3
 #: What is expected of a position and of the others of its holding, by their ids: the broker shows them in one row.
@@ -83,6 +81,7 @@ class Count(msgspec.Struct, frozen=True, gc=False):
     reads: int
     began: float  # of the newest: one read counts once, however many callers shared it
     since: float = NEVER  # when the first of them began
+    shown: float = NEVER  # when the newest read began that showed something of it
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,11 +226,13 @@ def count(memory: Count | None, p: Position, qty: Decimal, began: float) -> tupl
 
     A read that is older than the newest one, or that other callers have counted, adds nothing.
     """
+    shown = began if qty else NEVER if memory is None else memory.shown
     if memory is None or memory.expected != known(p):
-        memory = Count(qty, known(p), int(began > NEVER), began, began)
+        memory = Count(qty, known(p), int(began > NEVER), began, began, shown)
     elif began > memory.began:
         same = memory.qty == qty
-        memory = Count(qty, memory.expected, memory.reads + 1 if same else 1, began, memory.since if same else began)
+        since = memory.since if same else began
+        memory = Count(qty, memory.expected, memory.reads + 1 if same else 1, began, since, shown)
     return memory.reads if memory.qty == qty else 1, memory
 
 
@@ -319,8 +320,9 @@ def _explained(
         return Need.RECORD if _lacks_record(e) else Closed(), memory
     sold = sold_by_others(p, listed.items) if qty < left else ZERO
     is_flat = sold == left - qty or net_traded(listed.items, p.side) == ZERO
-    empty_s = _LATELY_S + e.broker.positions_lag_s + e.read.began - memory.since
-    proved = bool(e.read.rows) or (is_flat and closed_since(listed.items, p.side, e.began, empty_s))
+    empty_s = e.read.began - memory.shown + e.broker.positions_lag_s
+    seen = memory.shown > NEVER or p.state is not State.UNPROTECTED  # else a life before this one saw what contradicts
+    proved = bool(e.read.rows) or (is_flat and seen and closed_since(listed.items, p.side, e.began, empty_s))
     if qty < left and sold >= left - qty and (proved or not is_flat):
         # Two sources agree: at once, but for a list without any row, with which they must agree to the last share.
         reads = max(reads, READS_MIN) if proved else reads

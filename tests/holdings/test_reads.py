@@ -260,13 +260,18 @@ def test_given_an_empty_list_when_executions_say_that_more_was_sold_than_held_th
     assert weighed(evidence(held(), read(), BOUGHT, exactly)) == Holds(Decimal(0), None, READS_MIN)
 
 
-def test_given_a_sale_long_before_the_list_was_empty_then_it_does_not_explain_that() -> None:
+@pytest.mark.parametrize(("sold_at", "explains"), [(1, False), (190, True)])
+def test_given_a_row_that_was_there_after_a_sale_then_that_does_not_explain_an_empty_list(
+    sold_at: float, explains: bool
+) -> None:
     """A split during an exit, of which two are held: one was sold by hand, and the bot had bought one."""
-    sold = fill("sell", 10, client_order_id=None, second=1)
-    late = replace(evidence(held(), read(), BOUGHT, sold), began=at(200))
-    assert weighed(late) == Nothing()
-    assert weighed(late, times=READS_MIN) == Missing()
-    assert weighed(replace(late, began=at(60))) == Holds(Decimal(0), None, READS_MIN)
+    sold = fill("sell", 10, client_order_id=None, second=sold_at)
+    there = evidence(held(), read(row(6)), BOUGHT, sold)
+    there = replace(there, read=replace(there.read, began=180.0), began=at(180))
+    _, memory = holdings.weigh(there, None)
+    gone = replace(there, read=replace(read(), began=200.0), began=at(200))
+    conclusion, memory = holdings.weigh(gone, memory)
+    assert conclusion == (Holds(Decimal(0), None, READS_MIN) if explains else Nothing())
 
 
 def test_given_books_that_cannot_be_behind_then_one_read_is_enough() -> None:

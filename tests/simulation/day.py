@@ -725,7 +725,7 @@ class Day:
         self._no_defects()
 
     def _open_still_any(self) -> bool:
-        """True where something is watched, or held and in an alarm alone: once orders can be looked up, it is watched."""
+        """True where something is watched, or held and in an alarm alone: it is watched once orders are looked up."""
         watched = any(p.manager is not None and p.manager.positions() for p in self.processes)
         return watched or not all(self.venue.is_flat(symbol) for symbol in self.symbols)
 
