@@ -106,6 +106,9 @@ class OrderNames(Protocol):
     def client_id(self, broker_order_id: str) -> str | None:
         """Our id of an order; None for one that is not ours."""
 
+    def client_ids(self) -> Mapping[str, str]:
+        """Our ids of all exit orders that are known, by the broker's: for a list of many."""
+
 
 class Hears(NamedTuple):
     """Who hears of answers.
@@ -276,8 +279,7 @@ class BrokerCalls:
         """True for an answer about this order: by its id, or by the broker's own where it was replaced repeatedly."""
         if client_order_id in (report.client_order_id, report.orig_client_order_id):
             return True
-        own = self._names.known(client_order_id).broker_order_id
-        return own is not None and report.broker_order_id == own
+        return self._names.known(client_order_id).broker_order_id in {report.broker_order_id} - {None}
 
     @property
     def cancels_by_its_own_id(self) -> bool:
@@ -336,9 +338,7 @@ class BrokerCalls:
 
     async def positions(self) -> Held:
         """What the broker holds. A position that cannot be read is logged and noted; it hides none of the others."""
-        began = self._time.monotonic()
-        found: list[BrokerPosition] = []
-        unclear: list[str] = []
+        began, found, unclear = self._time.monotonic(), list[BrokerPosition](), list[str]()
         for symbol, raw in by_symbol(await self._asked("positions")):
             try:
                 position = position_of(raw, symbol)
@@ -365,7 +365,7 @@ class BrokerCalls:
         """Executions since a time, of one symbol where the broker takes that; `BrokerError` where none can be read."""
         theirs = self._spelled.get(symbol, symbol) if symbol is not None else None
         answers = listed(await self._asked("fills", since, since=since, symbol=theirs))
-        found, unreadable = fills_of(answers, self._names.client_id)
+        found, unreadable = fills_of(answers, self._names.client_ids().get)
         for text in unreadable.values():
             self._note(AlarmKind.ANSWER_UNREADABLE, f"{text}; looked for {SOUGHT_IN_FILLS}")
         if unreadable and not found:

@@ -83,6 +83,11 @@ class Orders:
         ids = (p.broker_order_ids.get(broker_order_id) for p in list(self._engine.positions.values()))
         return next((ours for ours in ids if ours is not None), self._past.get(broker_order_id))
 
+    def client_ids(self) -> dict[str, str]:
+        """The same of all that are known, for a list of many: what is monitored has mostly sent none."""
+        exits = [p for p in list(self._engine.positions.values()) if p.orders]
+        return self._past | {own: ours for p in exits for own, ours in p.broker_order_ids.items()}
+
     def names_unknown(self, text: str) -> bool:
         """True for a refusal that names an order which is neither a known one of others nor an exit on record here."""
         named = set(holders(text))

@@ -29,6 +29,10 @@ class OwnIds(dict[str, Known]):
         """Our id of an order; None for one that is not known."""
         return next((ours for ours, known in self.items() if known.broker_order_id == broker_order_id), None)
 
+    def client_ids(self) -> dict[str, str]:
+        """The same of all orders, by the broker's ids."""
+        return {known.broker_order_id: ours for ours, known in self.items() if known.broker_order_id is not None}
+
 
 class AsManagersDo:
     """The methods of the port, on whatever broker a manager would take.

@@ -20,6 +20,9 @@ class Names(NamedTuple):
     def client_id(self, broker_order_id: str) -> str | None:
         return None
 
+    def client_ids(self) -> dict[str, str]:
+        return {}
+
 
 def calls_of(
     broker: Any,
